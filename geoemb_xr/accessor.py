@@ -1,0 +1,80 @@
+"""The ``.emb`` accessor: one line a method, each calling the function of the same name.
+
+It holds the array and nothing else: what it knows is computed when asked, so it cannot go stale.
+Feature modules are imported inside the methods, so that importing the package stays light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from geoemb_xr import arrays, geometry, model
+
+if TYPE_CHECKING:
+    import pyproj
+    from odc.geo.geobox import GeoBox
+
+
+@xr.register_dataarray_accessor("emb")
+class EmbAccessor:
+    """Methods for embedding arrays and the maps made from them, as ``array.emb.…``.
+
+    Parameters
+    ----------
+    array : DataArray
+        Any; each method says what it needs.
+    """
+
+    def __init__(self, array: xr.DataArray) -> None:
+        self._obj = array
+
+    # --- facts ---------------------------------------------------------------------------------------------
+
+    @property
+    def product(self) -> model.Product:
+        """The product of an embedding array."""
+        return model.check_embedding(self._obj, "product")
+
+    @property
+    def kind(self) -> model.ArrayKind:
+        """``raster``, ``points`` or ``map``."""
+        return model.kind_of(self._obj)
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the array holds integer codes."""
+        return model.is_encoded(self._obj)
+
+    @property
+    def crs(self) -> pyproj.CRS | None:
+        """The CRS of x and y."""
+        return geometry.crs_of(self._obj)
+
+    @property
+    def geobox(self) -> GeoBox:
+        """The grid, from x, y and the CRS."""
+        return geometry.geobox_of(self._obj, "geobox")
+
+    # --- vectors -------------------------------------------------------------------------------------------
+
+    def decode(self) -> xr.DataArray:
+        """Codes to float32 vectors; see :func:`geoemb_xr.decode`."""
+        return arrays.decode(self._obj)
+
+    def normalize(self) -> xr.DataArray:
+        """Vectors of unit length; see :func:`geoemb_xr.normalize`."""
+        return arrays.normalize(self._obj)
+
+    def truncate(self, dims: int) -> xr.DataArray:
+        """A Matryoshka prefix; see :func:`geoemb_xr.truncate`."""
+        return arrays.truncate(self._obj, dims)
+
+    def year(self, when: arrays.TimeLike) -> xr.DataArray:
+        """One year, without ``time``; see :func:`geoemb_xr.year`."""
+        return arrays.year(self._obj, when)
+
+    def check(self) -> dict[str, Any]:
+        """Norms, missing share, code range; see :func:`geoemb_xr.check`."""
+        return arrays.check(self._obj)

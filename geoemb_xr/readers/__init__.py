@@ -1,0 +1,1 @@
+"""One file a container: GeoTIFF, Zarr, npy, GeoParquet; what several products share."""

@@ -1,0 +1,441 @@
+"""A seeded landscape that examples, notebooks and tests are made of, and helpers that assert laziness.
+
+The scene is a function of longitude, latitude and year: whatever grid a product lies on, it shows the same
+land cover, with changes whose place and year are known. Arrays made from it say ``version="synthetic"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from affine import Affine
+
+from geoemb_xr import arrays, geometry
+from geoemb_xr.model import BAND, Product
+from geoemb_xr.model import product as find_product
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+METRES_PER_DEGREE = 111_320.0
+#: Length of Tessera-like vectors: not one, since their magnitude carries information.
+FREE_NORM = 30.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """A disc whose land cover changes at the start of a year.
+
+    Parameters
+    ----------
+    year : int
+        First year that shows it.
+    east, north : float
+        Centre, metres from the scene's centre.
+    radius : float
+        In metres.
+    before, after : str
+        Classes: only pixels of ``before`` change.
+    """
+
+    year: int
+    east: float
+    north: float
+    radius: float
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A seeded landscape: classes in space, known changes in time, vectors of any length.
+
+    Parameters
+    ----------
+    lon, lat : float
+        Centre, in degrees.
+    seed : int
+        Another seed is another landscape.
+    noise : float
+        Length of the random part of a unit vector; 0.06 turns it by about 3 degrees.
+
+    Examples
+    --------
+    >>> scene = Scene()
+    >>> classes = scene.classes(np.array([11.37]), np.array([47.25]), 2018)
+    >>> scene.names[int(classes[0]) - 1] in scene.names
+    True
+    """
+
+    lon: float = 11.37
+    lat: float = 47.25
+    seed: int = 7
+    noise: float = 0.06
+    names: tuple[str, ...] = ("water", "forest", "grassland", "built-up", "maize", "wheat")
+    colours: tuple[str, ...] = ("#3d7ea6", "#2f6b3a", "#a8c66c", "#b5483a", "#e8c547", "#d99a5b")
+    events: tuple[Event, ...] = (
+        Event(2020, 600.0, 500.0, 420.0, "forest", "grassland"),
+        Event(2020, -700.0, -250.0, 380.0, "grassland", "built-up"),
+        Event(2022, -300.0, 800.0, 350.0, "maize", "built-up"),
+        Event(2023, 500.0, -800.0, 400.0, "grassland", "water"),
+    )
+
+    def _metres(self, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        east = (np.asarray(lon) - self.lon) * METRES_PER_DEGREE * np.cos(np.radians(self.lat))
+        return east, (np.asarray(lat) - self.lat) * METRES_PER_DEGREE
+
+    def _field(self, east: np.ndarray, north: np.ndarray, key: int, wavelength: float) -> np.ndarray:
+        """A smooth random field of unit variance: a sum of plane waves."""
+        rng = np.random.default_rng([self.seed, key])
+        angle, phase = rng.uniform(0, 2 * np.pi, (2, 8))
+        number = 2 * np.pi / (wavelength * rng.uniform(0.7, 1.6, 8))
+        total = np.zeros(np.broadcast(east, north).shape)
+        for a, p, k in zip(angle, phase, number, strict=True):
+            total += np.cos(k * (np.cos(a) * east + np.sin(a) * north) + p)
+        return total / 2.0
+
+    def classes(self, lon: np.ndarray, lat: np.ndarray, year: int) -> np.ndarray:
+        """Land cover, uint8: 1 is the first of ``names``.
+
+        Parameters
+        ----------
+        lon, lat : ndarray
+            Degrees; shapes that broadcast.
+        year : int
+            Which year's landscape.
+        """
+        east, north = self._metres(lon, lat)
+        relief = self._field(east, north, 0, 2600.0)
+        moisture = self._field(east, north, 1, 1800.0)
+        out = np.full(relief.shape, self.names.index("grassland") + 1, np.uint8)
+        out[relief > 0.55] = self.names.index("forest") + 1
+        # fields: parcels of 180 × 130 m along a turned grid, one crop each
+        u = np.floor((0.94 * east + 0.34 * north) / 180.0).astype(np.int64)
+        v = np.floor((-0.34 * east + 0.94 * north) / 130.0).astype(np.int64)
+        parcel = (u * 73_856_093 ^ v * 19_349_663 ^ self.seed) & 0xFF
+        fields = (relief < 0.1) & (moisture > -0.35)
+        out[fields & (parcel < 100)] = self.names.index("maize") + 1
+        out[fields & (parcel >= 156)] = self.names.index("wheat") + 1
+        out[(relief < 0.3) & (self._field(east, north, 2, 1500.0) > 1.15)] = self.names.index("built-up") + 1
+        out[np.abs(self._field(east, north, 3, 5000.0) - 0.2) < 0.045] = self.names.index("water") + 1
+        for event in self.events:
+            if year >= event.year:
+                inside = np.hypot(east - event.east, north - event.north) < event.radius
+                out[inside & (out == self.names.index(event.before) + 1)] = self.names.index(event.after) + 1
+        return out
+
+    def vectors(self, lon: np.ndarray, lat: np.ndarray, year: int, dims: int, *, unit: bool = True) -> np.ndarray:
+        """Embedding vectors, float32, shape ``(dims, …)``.
+
+        A class has a direction of its own, the terrain bends it slowly, and every pixel and year adds noise.
+
+        Parameters
+        ----------
+        lon, lat : ndarray
+            Degrees.
+        year : int
+            Which year's landscape.
+        dims : int
+            Length of a vector.
+        unit : bool
+            Unit length; else about 30, as Tessera's.
+        """
+        classes = self.classes(lon, lat, year)
+        east, north = self._metres(lon, lat)
+        prototypes, textures = self._directions(dims)
+        out = prototypes[classes - 1].astype(np.float32)
+        for k, direction in enumerate(textures):
+            out += (0.18 * self._field(east, north, 10 + k, 900.0 * (k + 1)))[..., None].astype("f4") * direction
+        rng = np.random.default_rng([self.seed, year, classes.size, int(abs(lon.flat[0]) * 1e6)])
+        out += rng.standard_normal(out.shape, np.float32) * np.float32(self.noise / np.sqrt(dims))
+        length = np.linalg.norm(out, axis=-1, keepdims=True)
+        scale = 1.0 if unit else FREE_NORM * (1 + 0.05 * self._field(east, north, 20, 1200.0))[..., None]
+        out *= (scale / length).astype(np.float32)
+        return np.moveaxis(out, -1, 0)
+
+    def _directions(self, dims: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([self.seed, 99])
+        raw = rng.standard_normal((len(self.names) + 3, max(dims, 1)))
+        raw /= np.linalg.norm(raw, axis=1, keepdims=True)
+        return raw[: len(self.names)], raw[len(self.names) :].astype(np.float32)
+
+    def truth(self, geobox: GeoBox, years: int | Sequence[int]) -> xr.DataArray:
+        """The land cover that the scene has on a grid, as a class map.
+
+        Parameters
+        ----------
+        geobox : GeoBox
+            Where.
+        years : int or sequence of int
+            One year gives ``(y, x)``, several ``(time, y, x)``.
+        """
+        lon, lat = lonlat_of(geobox)
+        many = [years] if isinstance(years, int) else list(years)
+        data = np.stack([self.classes(lon, lat, y) for y in many])
+        coords: dict[str, Any] = {**geometry.grid_coords(geobox), "time": arrays.times_of_years(many)}
+        attrs = {
+            "flag_values": list(range(1, len(self.names) + 1)),
+            "flag_meanings": " ".join(self.names),
+            "derived_from": "synthetic scene",
+        }
+        out = xr.DataArray(data, dims=("time", "y", "x"), coords=coords, name="land_cover", attrs=attrs)
+        return out.isel(time=0) if isinstance(years, int) else out
+
+    def points(
+        self, n: int = 120, *, year: int = 2018, seed: int = 0, radius: float = 1200.0
+    ) -> pd.DataFrame:
+        """Labelled points: a table with ``lon``, ``lat``, ``year`` and ``land_cover``.
+
+        Parameters
+        ----------
+        n : int
+            How many, drawn evenly over the classes that occur.
+        year : int
+            Whose landscape they label.
+        seed : int
+            Of the draw.
+        radius : float
+            Half the side of the square they lie in, in metres.
+        """
+        rng = np.random.default_rng(seed)
+        east, north = rng.uniform(-radius, radius, (2, 40 * n))
+        lat = self.lat + north / METRES_PER_DEGREE
+        lon = self.lon + east / (METRES_PER_DEGREE * np.cos(np.radians(self.lat)))
+        classes = self.classes(lon, lat, year)
+        rank = pd.Series(classes).groupby(classes).cumcount().to_numpy()
+        chosen = np.sort(np.lexsort((classes, rank))[:n])
+        return pd.DataFrame(
+            {
+                "lon": lon[chosen],
+                "lat": lat[chosen],
+                "year": year,
+                "land_cover": [self.names[c - 1] for c in classes[chosen]],
+            }
+        )
+
+
+@lru_cache(maxsize=1)
+def scene() -> Scene:
+    """The scene that every example shows."""
+    return Scene()
+
+
+def lonlat_of(geobox: GeoBox) -> tuple[np.ndarray, np.ndarray]:
+    """Longitude and latitude of every pixel of a grid, shape (y, x)."""
+    rows, cols = geobox.shape
+    c, r = np.meshgrid(np.arange(cols) + 0.5, np.arange(rows) + 0.5)
+    x, y = geobox.affine * (c, r)
+    to_lonlat = geometry.transformer(geometry.as_crs(geobox.crs), geometry.as_crs(geometry.LONLAT))
+    lon, lat = to_lonlat.transform(x, y)
+    return np.asarray(lon), np.asarray(lat)
+
+
+def geobox(
+    shape: tuple[int, int] = (64, 64),
+    *,
+    crs: object = "EPSG:32632",
+    resolution: float = 10.0,
+    offset: tuple[float, float] = (0.0, 0.0),
+) -> GeoBox:
+    """A grid around the scene's centre, edges on multiples of the resolution.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Height and width in pixels.
+    crs : CRS
+        Of the grid.
+    resolution : float
+        In units of the CRS.
+    offset : (float, float)
+        Shift of the centre to the east and north, in units of the CRS.
+
+    Examples
+    --------
+    >>> geobox((64, 48)).shape
+    Shape2d(x=48, y=64)
+    """
+    here = scene()
+    x, y = geometry.transformer(geometry.as_crs(geometry.LONLAT), geometry.as_crs(crs)).transform(here.lon, here.lat)
+    left = np.round((x + offset[0]) / resolution - shape[1] / 2) * resolution
+    top = np.round((y + offset[1]) / resolution + shape[0] / 2) * resolution
+    affine = Affine(resolution, 0, float(left), 0, -resolution, float(top))
+    return geometry.make_geobox(shape, affine, crs)
+
+
+def synthetic(
+    product: str | Product = "alphaearth",
+    *,
+    shape: tuple[int, int] = (64, 64),
+    years: Sequence[int] = (2018,),
+    grid: GeoBox | None = None,
+    decode: bool = True,
+    chunks: int | None = None,
+    missing: bool = False,
+    south_up: bool = False,
+) -> xr.DataArray:
+    """An embedding array of the scene, in memory or dask-backed.
+
+    Parameters
+    ----------
+    product : str or Product
+        Whose bands, codec and norm it has.
+    shape : (int, int)
+        Height and width, in pixels of 10 m.
+    years : sequence of int
+        The times.
+    grid : GeoBox, optional
+        Instead of ``shape``.
+    decode : bool
+        Vectors; else codes where the product has a codec.
+    chunks : int, optional
+        Side of dask blocks; NumPy by default.
+    missing : bool
+        Whether a corner has no data.
+    south_up : bool
+        Rows from south to north, as some stores have them.
+
+    Returns
+    -------
+    DataArray (time, band, y, x)
+
+    Examples
+    --------
+    >>> synthetic("alphaearth", shape=(8, 9)).sizes
+    Frozen({'time': 1, 'band': 64, 'y': 8, 'x': 9})
+    """
+    found = find_product(product)
+    grid = geobox(shape) if grid is None else grid
+    lon, lat = lonlat_of(grid)
+    unit = found.unit_norm
+    data = np.stack([scene().vectors(lon, lat, y, found.dims, unit=unit) for y in years])
+    if missing:
+        data[..., : max(grid.shape[0] // 4, 1), : max(grid.shape[1] // 4, 1)] = np.nan
+    vectors = xr.DataArray(
+        data,
+        dims=("time", BAND, "y", "x"),
+        coords={"time": arrays.times_of_years(years), BAND: list(found.decoded_bands)},
+    )
+    wrapped = arrays.wrap(vectors, found, geobox=grid, version="synthetic")
+    wrapped.attrs["source"] = "synthetic scene"
+    if found.codec is not None:  # what a store of codes would have kept
+        encoded = arrays.encode(wrapped)
+        wrapped = arrays.decode(encoded) if decode else encoded
+    if south_up:
+        wrapped = wrapped.isel(y=slice(None, None, -1))
+    if chunks is not None:
+        wrapped = wrapped.chunk({"time": 1, BAND: -1, "y": chunks, "x": chunks})
+    return wrapped
+
+
+# --- laziness --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def raise_if_dask_computes(allowed: int = 0) -> Iterator[None]:
+    """Fail if dask computes more than ``allowed`` times inside the block.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> with raise_if_dask_computes():
+    ...     lazy = da.ones(3) + 1
+    """
+    import dask
+
+    count = 0
+
+    def counting(dsk: Any, keys: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > allowed:
+            raise AssertionError(f"dask computed {count} times, {allowed} allowed")
+        return dask.get(dsk, keys, **kwargs)
+
+    with dask.config.set(scheduler=counting):
+        yield
+
+
+def chunk_sizes(array: xr.DataArray, blocks: int) -> dict[Any, Any]:
+    """Uneven chunks along every dimension but ``band``: chunk edges must never show."""
+    chunks: dict[Any, Any] = {}
+    for dim, size in array.sizes.items():
+        chunks[dim] = -1 if dim == BAND else max(1, -(-size // blocks))
+    return chunks
+
+
+def assert_lazy_identical(
+    function: Callable[[xr.DataArray], xr.DataArray],
+    array: xr.DataArray,
+    *,
+    blocks: Sequence[int] = (1, 2, 3),
+    rtol: float = 0.0,
+    transposed: bool = True,
+    allowed_computes: int = 0,
+) -> xr.DataArray:
+    """Assert that a function is lazy and that chunking and the order of dimensions never change its result.
+
+    Parameters
+    ----------
+    function : callable
+        ``DataArray -> DataArray``.
+    array : DataArray
+        In memory.
+    blocks : sequence of int
+        Into how many blocks each dimension is cut, one dask run each.
+    rtol : float
+        0 compares bits; else relative to the largest value.
+    transposed : bool
+        Whether the array is also given with its dimensions reversed.
+    allowed_computes : int
+        How often dask may compute while building.
+
+    Returns
+    -------
+    DataArray
+        The result in memory.
+    """
+    expected = function(array)
+    assert expected.chunks is None or not array.chunks, "a function of an array in memory returns one in memory"
+    expected = expected.compute()
+    for n in blocks:
+        with raise_if_dask_computes(allowed_computes):
+            lazy = function(array.chunk(chunk_sizes(array, n)))
+        _assert_lazy_equal(lazy, expected, rtol, f"{n} blocks a dimension")
+    if transposed:
+        turned = array.transpose(*reversed(array.dims))
+        result = function(turned.chunk(chunk_sizes(turned, 2)))
+        _assert_lazy_equal(result.transpose(*expected.dims), expected, rtol, "dimensions reversed")
+        result = function(turned).transpose(*expected.dims)
+        _assert_close(result.compute(), expected, rtol, "dimensions reversed, in memory")
+    return expected
+
+
+def _assert_lazy_equal(lazy: xr.DataArray, expected: xr.DataArray, rtol: float, where: str) -> None:
+    assert lazy.chunks is not None, f"not lazy ({where})"
+    assert lazy.dtype == expected.dtype, f"declared {lazy.dtype}, in memory {expected.dtype} ({where})"
+    block = lazy.data.blocks[(0,) * lazy.ndim].compute()
+    assert block.dtype == lazy.dtype, f"declared {lazy.dtype}, computed {block.dtype} ({where})"
+    expected_block = tuple(c[0] for c in lazy.chunks)
+    assert block.shape == expected_block, f"declared block {expected_block}, computed {block.shape} ({where})"
+    _assert_close(lazy.compute(), expected, rtol, where)
+
+
+def _assert_close(actual: xr.DataArray, expected: xr.DataArray, rtol: float, where: str) -> None:
+    if rtol == 0:
+        try:
+            xr.testing.assert_identical(actual, expected)
+        except AssertionError as error:
+            raise AssertionError(f"{where}: {error}") from None
+        return
+    assert actual.attrs == expected.attrs, where
+    xr.testing.assert_identical(actual.coords.to_dataset(), expected.coords.to_dataset())
+    scale = float(np.nanmax(np.abs(expected.values))) or 1.0
+    np.testing.assert_allclose(actual.values, expected.values, rtol=0, atol=rtol * scale, err_msg=where)
