@@ -2,11 +2,58 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from geoemb_xr import testing
 from geoemb_xr.accessor import EmbAccessor
-from geoemb_xr.arrays import concat, decode, encode, wrap
+from geoemb_xr.arrays import check, concat, decode, encode, normalize, truncate, wrap, year
 from geoemb_xr.model import Product, product, products, register
 
 __version__ = "0.1.0"
 
-__all__ = ["EmbAccessor", "Product", "concat", "decode", "encode", "product", "products", "register", "testing", "wrap"]
+#: Name → module, imported when first asked for, so that ``import geoemb_xr`` stays light.
+_LAZY = {
+    "load_model": "fitted",
+    # opening
+    # geometry
+    "coarsen": "warp",
+    "mosaic": "warp",
+    "reproject": "warp",
+    # time
+    # points
+    # looking
+    # learning
+    # comparing
+    # writing
+}
+
+__all__ = [
+    "EmbAccessor",
+    "Product",
+    "check",
+    "concat",
+    "decode",
+    "encode",
+    "normalize",
+    "product",
+    "products",
+    "register",
+    "testing",
+    "truncate",
+    "wrap",
+    "year",
+    *_LAZY,
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'geoemb_xr' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"geoemb_xr.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

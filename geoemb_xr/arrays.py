@@ -348,7 +348,9 @@ def truncate(array: xr.DataArray, dims: int) -> xr.DataArray:
     --------
     >>> import geoemb_xr as gx
     >>> mine = gx.Product("nested", dims=8, matryoshka=(2, 4))
-    >>> gx.wrap(np.ones((8, 3, 3), "f4"), mine, geobox=gx.testing.geobox((3, 3))).emb.truncate(4).sizes["band"]
+    >>> gx.wrap(np.ones((8, 3, 3), "f4"), mine, geobox=gx.testing.geobox((3, 3))).emb.truncate(4).sizes[
+    ...     "band"
+    ... ]
     4
     """
     found = check_embedding(array, "truncate")
@@ -487,7 +489,9 @@ def year(array: xr.DataArray, when: TimeLike) -> xr.DataArray:
     positions = pick_times(array.coords["time"].values, when)
     if positions.size != 1:
         times = describe_times(array.coords["time"].values[positions])
-        raise EmbeddingError(f"{positions.size} periods match {when!r} ({times}); give a date, or aggregate them")
+        raise EmbeddingError(
+            f"{positions.size} periods match {when!r} ({times}); give a date, or aggregate them"
+        )
     return array.isel(time=int(positions[0]))
 
 
@@ -760,7 +764,9 @@ def concat(arrays: Sequence[xr.DataArray], dim: str) -> xr.DataArray:
         other = geometry.crs_of(each)
         if (crs is None) != (other is None) or (crs is not None and not geometry.same_crs(crs, other)):
             names = [geometry.crs_name(c) if c is not None else "none" for c in (crs, other)]
-            raise EmbeddingError(f"concat got two CRSs, {names[0]} and {names[1]}; reproject to one grid first")
+            raise EmbeddingError(
+                f"concat got two CRSs, {names[0]} and {names[1]}; reproject to one grid first"
+            )
     try:
         joined = xr.concat(
             arrays, dim, join="exact", coords="minimal", compat="equals", combine_attrs="override"
@@ -797,9 +803,13 @@ def check(array: xr.DataArray) -> dict[str, Any]:
     """
     found = check_embedding(array, "check")
     norms = map_bands(_norms, array, dtype=np.float32)
-    missing, low, mean, high = xr.Dataset(
-        {"missing": norms.isnull().mean(), "low": norms.min(), "mean": norms.mean(), "high": norms.max()}
-    ).compute().data_vars.values()
+    missing, low, mean, high = (
+        xr.Dataset(
+            {"missing": norms.isnull().mean(), "low": norms.min(), "mean": norms.mean(), "high": norms.max()}
+        )
+        .compute()
+        .data_vars.values()
+    )
     problems = []
     # Two int8 codes a band put a decoded norm at most 1.2 % off: more means a wrong formula or averaged codes.
     if found.unit_norm and float(missing) < 1 and max(abs(float(low) - 1), abs(float(high) - 1)) > 0.012:

@@ -88,7 +88,9 @@ def decode_per_pixel_scale(codes: np.ndarray, scale: np.ndarray | None, axis: in
         Where the bands are.
     """
     if scale is None:
-        raise SourceError("codec 'per-pixel-scale' needs scales, but the array has none; wrap it with scale=…")
+        raise SourceError(
+            "codec 'per-pixel-scale' needs scales, but the array has none; wrap it with scale=…"
+        )
     scale = np.asarray(scale, np.float32)
     if scale.ndim == codes.ndim:
         valid = np.isfinite(scale) & (scale != 0)

@@ -131,7 +131,9 @@ class Scene:
                 out[inside & (out == self.names.index(event.before) + 1)] = self.names.index(event.after) + 1
         return out
 
-    def vectors(self, lon: np.ndarray, lat: np.ndarray, year: int, dims: int, *, unit: bool = True) -> np.ndarray:
+    def vectors(
+        self, lon: np.ndarray, lat: np.ndarray, year: int, dims: int, *, unit: bool = True
+    ) -> np.ndarray:
         """Embedding vectors, float32, shape ``(dims, …)``.
 
         A class has a direction of its own, the terrain bends it slowly, and every pixel and year adds noise.
@@ -152,7 +154,9 @@ class Scene:
         prototypes, textures = self._directions(dims)
         out = prototypes[classes - 1].astype(np.float32)
         for k, direction in enumerate(textures):
-            out += (0.18 * self._field(east, north, 10 + k, 900.0 * (k + 1)))[..., None].astype("f4") * direction
+            out += (0.18 * self._field(east, north, 10 + k, 900.0 * (k + 1)))[..., None].astype(
+                "f4"
+            ) * direction
         rng = np.random.default_rng([self.seed, year, classes.size, int(abs(lon.flat[0]) * 1e6)])
         out += rng.standard_normal(out.shape, np.float32) * np.float32(self.noise / np.sqrt(dims))
         length = np.linalg.norm(out, axis=-1, keepdims=True)
@@ -263,7 +267,9 @@ def geobox(
     Shape2d(x=48, y=64)
     """
     here = scene()
-    x, y = geometry.transformer(geometry.as_crs(geometry.LONLAT), geometry.as_crs(crs)).transform(here.lon, here.lat)
+    x, y = geometry.transformer(geometry.as_crs(geometry.LONLAT), geometry.as_crs(crs)).transform(
+        here.lon, here.lat
+    )
     left = np.round((x + offset[0]) / resolution - shape[1] / 2) * resolution
     top = np.round((y + offset[1]) / resolution + shape[0] / 2) * resolution
     affine = Affine(resolution, 0, float(left), 0, -resolution, float(top))
@@ -403,7 +409,9 @@ def assert_lazy_identical(
         The result in memory.
     """
     expected = function(array)
-    assert expected.chunks is None or not array.chunks, "a function of an array in memory returns one in memory"
+    assert expected.chunks is None or not array.chunks, (
+        "a function of an array in memory returns one in memory"
+    )
     expected = expected.compute()
     for n in blocks:
         with raise_if_dask_computes(allowed_computes):

@@ -1,0 +1,24 @@
+"""Shared fixtures: real samples where they are at hand, a quiet and repeatable hypothesis."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "default", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=300)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real samples that GEOEMB_REAL_DATA names."""
+    folder = os.environ.get("GEOEMB_REAL_DATA")
+    if not folder:
+        pytest.skip("GEOEMB_REAL_DATA is not set: no real samples at hand")
+    path = Path(folder)
+    assert path.is_dir(), f"GEOEMB_REAL_DATA={folder} is not a folder"
+    return path
