@@ -16,6 +16,9 @@ __version__ = "0.1.0"
 _LAZY = {
     "load_model": "fitted",
     # opening
+    "coverage": "opening",
+    "example": "opening",
+    "open": "opening",
     # geometry
     "coarsen": "warp",
     "mosaic": "warp",

@@ -400,11 +400,7 @@ def pick_times(available: np.ndarray, time: TimeLike, covers: str = "the array")
     available = np.asarray(available, "datetime64[ns]")
     if time is None:
         return np.arange(available.size)
-    if isinstance(time, tuple):
-        raise TypeError(
-            f"time={time!r} is a tuple, which could be two years or a range: "
-            f"write {list(time)!r} for exactly those, or slice({', '.join(map(repr, time))}) for a range"
-        )
+    check_time(time)
     if isinstance(time, slice):
         low = _period(time.start)[0] if time.start is not None else None
         high = _period(time.stop)[1] if time.stop is not None else None
@@ -416,7 +412,7 @@ def pick_times(available: np.ndarray, time: TimeLike, covers: str = "the array")
         positions = np.flatnonzero(hit)
         missing = [] if positions.size else [time]
     else:
-        wanted = list(time) if isinstance(time, Iterable) and not isinstance(time, str) else [time]
+        wanted = _as_list(time)
         per = [_in_period(available, each) for each in wanted]
         missing = [w for w, p in zip(wanted, per, strict=True) if not p.size]
         positions = np.unique(np.concatenate(per)) if per else np.array([], int)
@@ -427,12 +423,29 @@ def pick_times(available: np.ndarray, time: TimeLike, covers: str = "the array")
     return positions
 
 
+def check_time(time: TimeLike) -> None:
+    """Raise for a ``time=`` that :func:`pick_times` would refuse whatever there is."""
+    if isinstance(time, tuple):
+        raise TypeError(
+            f"time={time!r} is a tuple, which could be two years or a range: "
+            f"write {list(time)!r} for exactly those, or slice({', '.join(map(repr, time))}) for a range"
+        )
+    given = [time.start, time.stop] if isinstance(time, slice) else _as_list(time)
+    for each in given:
+        if each is not None:
+            _period(each)
+
+
+def _as_list(time: Any) -> list[Any]:
+    return list(time) if isinstance(time, Iterable) and not isinstance(time, str) else [time]
+
+
 def _in_period(available: np.ndarray, when: Any) -> np.ndarray:
     start, stop = _period(when)
     return np.flatnonzero((available >= start) & (available < stop))
 
 
-def _period(when: Any) -> tuple[np.datetime64, np.datetime64]:
+def _period(when: Any) -> tuple[Any, Any]:
     """Start and end of what ``when`` names: a year, a month or a day."""
     text = str(int(when)) if isinstance(when, (int, np.integer)) and not isinstance(when, bool) else when
     try:
@@ -699,8 +712,7 @@ def _place(array: xr.DataArray, geobox: GeoBox | None, x: Any, y: Any, crs: obje
 
 
 def _timestamps(time: Any) -> np.ndarray:
-    many = list(time) if isinstance(time, Iterable) and not isinstance(time, str) else [time]
-    return np.array([_period(each)[0] for each in many], "datetime64[ns]")
+    return np.array([_period(each)[0] for each in _as_list(time)], "datetime64[ns]")
 
 
 def _with_scale(array: xr.DataArray, found: Product, scale: Any) -> xr.DataArray:

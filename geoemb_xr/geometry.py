@@ -341,6 +341,24 @@ def area_of(geobox: GeoBox) -> Area:
     return Area(box.left, box.bottom, box.right, box.top, as_crs(geobox.crs))
 
 
+def area_of_polygon(polygon: Any) -> Area:
+    """The box around a geometry: shapely (in degrees), GeoJSON-like, or GeoDataFrame with its CRS."""
+    crs = getattr(polygon, "crs", None) or LONLAT
+    if hasattr(polygon, "total_bounds"):
+        bounds = polygon.total_bounds
+    elif hasattr(polygon, "bounds"):
+        bounds = polygon.bounds
+    elif isinstance(polygon, dict) or hasattr(polygon, "__geo_interface__"):
+        from shapely.geometry import shape
+
+        bounds = shape(polygon).bounds
+    else:
+        raise ValueError(
+            f"a polygon is a shapely geometry, GeoJSON or a GeoDataFrame; got {type(polygon).__name__}"
+        )
+    return parse_bbox(bounds, crs)
+
+
 def project_bounds(bounds: Bounds, src: object, dst: object, *, densify: int = 41) -> Bounds | None:
     """Bounds in another CRS, edges densified; None where nothing of it can be reached."""
     source, target = as_crs(src), as_crs(dst)

@@ -1,16 +1,293 @@
-"""AlphaEarth Foundations, published as Google Satellite Embedding."""
+"""AlphaEarth Foundations, published by Google as Satellite Embedding V1.
 
+Three containers: the COG tiles in native UTM (first-hand), a Zarr mosaic in degrees (third-party), and already
+decoded GeoTIFFs (Earth Engine exports, Major TOM cells).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+
+from geoemb_xr import geometry
 from geoemb_xr.codecs import SIGNED_SQUARE
-from geoemb_xr.model import Product
+from geoemb_xr.model import Product, SourceError, say
+from geoemb_xr.readers import geotiff, index, paths
+from geoemb_xr.readers import zarr as zarr_store
+from geoemb_xr.tiles import Request, Tile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NAME = "alphaearth"
+BANDS = tuple(f"A{i:02d}" for i in range(64))
+COG = "s3://us-west-2.opendata.source.coop/tge-labs/aef/v1/annual"
+MOSAIC = "s3://us-west-2.opendata.source.coop/tge-labs/aef-mosaic"
+INDEX = "aef_index.parquet"
+_TIFF = (".tif", ".tiff")
+_STORED_BLOCK = (1024, 1024)
+
+
+def open_alphaearth(source: Any, request: Request) -> list[Tile]:
+    """Tiles of the published COGs, of the mosaic, or of local files."""
+    if source in (None, "cog"):
+        return _published_tiles(request)
+    if isinstance(source, str) and source == "mosaic":
+        source = MOSAIC
+    if isinstance(source, (str, os.PathLike)) and _is_zarr(os.fspath(source)):
+        return [_mosaic_tile(os.fspath(source))]
+    files = _indexed_files(source, request) or paths.expand(source, _TIFF)
+    return _one_encoding([_file_tile(name) for name in files])
+
+
+def _is_zarr(name: str) -> bool:
+    folder = name.rstrip("/")
+    return folder == MOSAIC or folder.endswith(".zarr") or (Path(name) / "zarr.json").exists()
+
+
+# --- COG tiles -------------------------------------------------------------------------------------------------
+
+
+def _published_tiles(request: Request) -> list[Tile]:
+    """Tiles of the published store, from its index alone: no file is touched before it is computed."""
+    return [_tile_of_row(row) for row in _index_rows(f"{COG}/{INDEX}", request).itertuples()]
+
+
+def _index_rows(url: str, request: Request) -> pd.DataFrame:
+    columns = ["path", "year", "crs", "utm_zone", "utm_west", "utm_south", "utm_east", "utm_north"]
+    return index.read_index(
+        url,
+        columns=columns,
+        area=request.area,
+        bbox=("wgs84_west", "wgs84_south", "wgs84_east", "wgs84_north"),
+        time=request.time,
+        year="year",
+    )
+
+
+def _tile_of_row(row: Any) -> Tile:
+    """A published tile: 8192², 64 bands, south-up, its place by its row in the index."""
+    width, height = round((row.utm_east - row.utm_west) / 10), round((row.utm_north - row.utm_south) / 10)
+    affine = Affine(10, 0, row.utm_west, 0, 10, row.utm_south)
+    return Tile(
+        name=row.path,
+        geobox=geometry.make_geobox((height, width), affine, row.crs),
+        times=(f"{int(row.year):04d}-01-01",),
+        reader=geotiff.GeoTiffReader(row.path, tuple(range(1, 65)), token=row.path),
+        dtype="int8",
+        bands=BANDS,
+        block=_STORED_BLOCK,
+        fill=-128,
+        token=row.path,
+        version="v1",
+    )
+
+
+def _indexed_files(source: Any, request: Request) -> list[str]:
+    """Files of a local copy of the store that its own index finds; none where it has no index."""
+    if not isinstance(source, (str, os.PathLike)) or not (Path(source) / INDEX).exists():
+        return []
+    rows = _index_rows(str(Path(source) / INDEX), request)
+    # a copy keeps the tail of the published path: year, zone, file
+    tails = ["/".join(str(p).replace("\\", "/").split("/")[-3:]) for p in rows["path"]]
+    return [str(paths.inside(source, tail)) for tail in tails]
+
+
+def _file_tile(name: str) -> Tile:
+    info = geotiff.read_info(name)
+    geotiff.check_bands(info, NAME, 64, ("int8", "float32", "float64"))
+    codes = info.dtype == "int8"
+    if codes and info.nodata not in (None, -128):
+        raise SourceError(f"{name} has nodata {info.nodata}; codes of {NAME!r} have -128")
+    return geotiff.geotiff_tile(
+        info,
+        times=(f"{paths.year_in_path(name):04d}-01-01",),
+        bands=BANDS,
+        dtype="int8" if codes else "float32",
+        fill=-128 if codes else float("nan"),
+        version=info.tags.get("GEOEMB_VERSION", "v1"),
+    )
+
+
+def _one_encoding(tiles: list[Tile]) -> list[Tile]:
+    if len({tile.dtype for tile in tiles}) > 1:
+        some = {tile.dtype: tile.name for tile in tiles}
+        raise SourceError(f"codes and decoded vectors in one source: {some}; open them apart")
+    return tiles
+
+
+# --- the mosaic ------------------------------------------------------------------------------------------------
+
+
+def _mosaic_tile(url: str) -> Tile:
+    """The Zarr mosaic; both builds: attributes on the root or on the array, ``band`` or ``embedding``."""
+    if url.rstrip("/") == MOSAIC:
+        say(
+            "source='mosaic' is a third party's copy of AlphaEarth, resampled to EPSG:4326 (nearest), with codes "
+            "averaged where tiles overlap; source='cog' is first-hand. For a small window the mosaic is cheaper."
+        )
+    token = zarr_store.store_token(url)
+    root = zarr_store.open_node(url, "", token)
+    if "embeddings" not in root:
+        raise SourceError(f"{url} has no array 'embeddings'; it has {sorted(root.keys())}")
+    array = root["embeddings"]
+    attrs = zarr_store.find_attrs(root, array)
+    length = array.shape[zarr_store.axes_of(array, url).index("time")]
+    version = attrs.get("geoemb:build_version")
+    return zarr_store.zarr_tile(
+        url,
+        "embeddings",
+        bands=BANDS,
+        attrs=attrs,
+        times=zarr_store.years_of(root, length, url),
+        fill=-128,
+        version="synthetic" if version == "synthetic" else "v1",
+        token=token,
+    )
+
+
+# --- coverage and examples -------------------------------------------------------------------------------------
+
+
+def coverage_alphaearth(source: Any, request: Request) -> pd.DataFrame:
+    """Tiles × years of the published store, or of a copy with its index."""
+    url = f"{COG}/{INDEX}" if source is None else str(Path(source) / INDEX)
+    rows = _index_rows(url, request)
+    return rows.assign(bytes=1.1e9).rename(columns={"path": "url"}).reset_index(drop=True)
+
+
+def example_alphaearth(
+    directory: Path, container: str, *, years: Sequence[int] = (2018, 2020, 2022, 2024), size: int = 256
+) -> Path:
+    """Write the synthetic scene as AlphaEarth is published; returns the source."""
+    from geoemb_xr import testing
+
+    if container == "zarr":
+        return _example_mosaic(directory / "aef-mosaic.zarr", years, size)
+    west, east = (testing.geobox((size, size // 2), offset=(dx, 0.0)) for dx in (-size * 2.5, size * 2.5))
+    for year in years:
+        for i, grid in enumerate((west, east)):
+            name = f"x086q72fv2f9q1x4a-0000000000-{i * size // 2:010d}.tiff"
+            path = directory / "annual" / str(year) / "32N" / name
+            if container == "cog":
+                _example_cog(path, grid, year)
+            else:
+                vectors = testing.synthetic(NAME, grid=grid, years=[year]).values[0].astype(np.float64)
+                tags = {"GEOEMB_VERSION": "synthetic"}
+                options = {"compress": "deflate", "interleave": "pixel", "blockxsize": 256, "blockysize": 256}
+                geotiff.write_geotiff(path, vectors, grid, descriptions=BANDS, tags=tags, **options)
+    return directory / "annual"
+
+
+def _example_cog(path: Path, grid: Any, year: int) -> None:
+    """A tile as published: int8, planar, zstd, -128, and south-up."""
+    from geoemb_xr import testing
+
+    codes = testing.synthetic(NAME, grid=grid, years=[year], decode=False).values[0]
+    geotiff.write_geotiff(
+        path,
+        np.ascontiguousarray(codes[:, ::-1]),
+        grid.flipy(),
+        nodata=-128,
+        descriptions=BANDS,
+        tags={"GEOEMB_VERSION": "synthetic"},
+        compress="zstd",
+        interleave="band",
+        blockxsize=128,
+        blockysize=128,
+        bigtiff="YES",
+    )
+
+
+def _example_mosaic(path: Path, years: Sequence[int], size: int) -> Path:
+    """The mosaic as newer builds write it: EPSG:4326, sharded, attributes on the root."""
+    import zarr
+
+    from geoemb_xr import testing
+
+    step = 8.983111749910169e-05
+    here = testing.scene()
+    left, top = (np.floor(v / step) * step for v in (here.lon - size / 2 * step, here.lat + size / 2 * step))
+    grid = geometry.make_geobox(
+        (size, size), Affine(step, 0, float(left), 0, -step, float(top)), geometry.LONLAT
+    )
+    box = grid.boundingbox
+    root = zarr.open_group(path, mode="w", zarr_format=3)
+    root.attrs.update(
+        {
+            "proj:code": "EPSG:4326",
+            "spatial:transform": list(grid.affine)[:6],
+            "spatial:bbox": [box.left, box.bottom, box.right, box.top],
+            "spatial:dimensions": ["y", "x"],
+            "geoemb:type": "pixel",
+            "geoemb:dimensions": 64,
+            "geoemb:build_version": "synthetic",
+        }
+    )
+    array = root.create_array(
+        "embeddings",
+        shape=(len(years), 64, size, size),
+        chunks=(1, 64, 64, 64),
+        shards=(1, 64, size, size),
+        dtype="int8",
+        fill_value=-128,
+        dimension_names=("time", "band", "y", "x"),
+    )
+    array[:] = testing.synthetic(NAME, grid=grid, years=list(years), decode=False).values
+    times = root.create_array("time", shape=(len(years),), dtype="int32", dimension_names=("time",))
+    times[:] = np.asarray(years, np.int32)
+    return path
+
 
 PRODUCT = Product(
-    "alphaearth",
+    NAME,
     dims=64,
-    bands=tuple(f"A{i:02d}" for i in range(64)),
+    title="AlphaEarth Foundations (Google Satellite Embedding V1)",
+    kind="pixel",
+    bands=BANDS,
     dtype="int8",
     codec=SIGNED_SQUARE,
     unit_norm=True,
     resolution=10.0,
+    extent="Global land and shallow water",
+    period="2017–2025",
+    cadence="annual",
+    model="AlphaEarth Foundations",
+    encoder="Space Time Precision encoder",
+    inputs="Sentinel-1, Sentinel-2, Landsat, and as training targets more (GEDI, PALSAR-2, climate, text)",
+    access="anonymous; COG in the Source Cooperative and Google Cloud Storage; Earth Engine with an account",
+    containers=("cog", "zarr", "decoded"),
+    stores={"cog": COG, "mosaic": MOSAIC},
     versions=("v1",),
-    aliases=("aef", "gse", "GoogleSatelliteEmbedding"),
+    torchgeo="GoogleSatelliteEmbedding",
+    aliases=("aef", "gse", "google-satellite-embedding", "GoogleSatelliteEmbedding", "alpha-earth"),
+    citation=(
+        "Brown, C. F. et al. (2025): AlphaEarth Foundations: An embedding field model for accurate and efficient "
+        "global mapping from sparse label data. arXiv:2507.22291"
+    ),
+    bibtex=(
+        "@article{brown2025alphaearth,\n  title = {AlphaEarth Foundations: An embedding field model for accurate "
+        "and efficient global mapping from sparse label data},\n  author = {Brown, Christopher F. and others},\n"
+        "  journal = {arXiv preprint arXiv:2507.22291},\n  year = {2025}\n}"
+    ),
+    doi="10.48550/arXiv.2507.22291",
+    licence="CC-BY-4.0",
+    attribution=(
+        "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google and Google DeepMind."
+    ),
+    quirks=(
+        "COG tiles are south-up; arrays opened here are north-up.",
+        "Neighbouring UTM zones overlap.",
+        "Two decoded years of an unchanged pixel differ by about 0.9° (1.7° at most) from quantisation alone.",
+        "The public Zarr mosaic is a third party's: codes averaged where tiles overlap, x past 180°.",
+        "A widespread linear rule (codes / 127) is wrong: vectors come out 2.5 long.",
+    ),
+    open=open_alphaearth,
+    coverage=coverage_alphaearth,
+    example=example_alphaearth,
 )

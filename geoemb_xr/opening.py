@@ -1,0 +1,642 @@
+"""Open a product: source → tiles → cut → one grid → decoded, without reading a pixel."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geoemb_xr import arrays, geometry, tiles, warp
+from geoemb_xr.arrays import TimeLike
+from geoemb_xr.geometry import Area
+from geoemb_xr.model import (
+    CoverageError,
+    EmbeddingError,
+    Product,
+    SourceError,
+    check_choice,
+    is_encoded,
+    say,
+)
+from geoemb_xr.model import product as find_product
+from geoemb_xr.tiles import Request, Tile
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+Zones = Literal["merge", "separate"]
+
+
+def open(  # the name that users know from xarray
+    product: str | Product | os.PathLike[str],
+    source: Any = None,
+    *,
+    geopolygon: Any = None,
+    bbox: Sequence[float] | None = None,
+    bbox_crs: object = geometry.LONLAT,
+    points: Any = None,
+    like: xr.DataArray | xr.Dataset | None = None,
+    geobox: GeoBox | None = None,
+    time: TimeLike = None,
+    version: str | None = None,
+    variant: str | None = None,
+    crs: object = None,
+    resolution: float | tuple[float, float] | None = None,
+    resampling: str | None = None,
+    zones: Zones = "merge",
+    chunks: Any = "auto",
+    decode: bool = True,
+) -> Any:
+    """Open a product as a lazy array; nothing is read but metadata.
+
+    At most one of ``geopolygon``, ``bbox``, ``points``, ``like`` and ``geobox`` selects where; without one it is
+    the whole source.
+
+    Parameters
+    ----------
+    product : str, Product or path
+        A product's name, or the path of a store that this package wrote, whose metadata name it.
+    source : path, glob, URL, store, list or dataset, optional
+        Where it lies; the published store by default, or the name of one of ``product.stores``.
+    geopolygon : shapely geometry or GeoDataFrame, optional
+        Cut to its bounds; pixels outside are missing. A geometry without a CRS is in degrees.
+    bbox : (west, south, east, north), optional
+        Densified and rounded outwards to whole pixels; west > east crosses the antimeridian.
+    bbox_crs : CRS
+        Of ``bbox``; degrees by default.
+    points : table, GeoDataFrame or array of shape (n, 2), optional
+        Each point's vector from its own tile and zone, unwarped: ``(location, band)`` in the point's own year
+        where the table has a column ``year``, ``time`` or ``date`` and ``time`` is not given, else
+        ``(time, location, band)``.
+    like : DataArray, optional
+        Put it on this array's grid.
+    geobox : GeoBox, optional
+        Put it on this grid.
+    time : year, date, list or slice, optional
+        A list is exactly those, a slice includes both ends; a missing year is an error.
+    version, variant : str, optional
+        The product's default version; never mixed.
+    crs : CRS, optional
+        Put it on a grid in this CRS, edges on multiples of the resolution.
+    resolution : float or (float, float), optional
+        Pixel size in units of the CRS; the product's own by default.
+    resampling : str, optional
+        As in :func:`geoemb_xr.reproject`; published vectors stay exact by default.
+    zones : {"merge", "separate"}
+        Several UTM zones: bring them over to the one that covers most, or a dict by CRS.
+    chunks : int, mapping or "auto"
+        Side of dask blocks (512); they end where the store's own blocks end.
+    decode : bool
+        Vectors as float32, else the stored codes (a quarter of the bytes).
+
+    Returns
+    -------
+    DataArray, Dataset or dict of DataArray
+        ``(time, band, y, x)`` or ``(location, band)``; a Dataset where the product has a quality band; a dict
+        with ``zones="separate"``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown product or option, or a malformed box.
+    CoverageError
+        If the source covers nothing of what was asked; the message says what it covers.
+    SourceError
+        If a file is not what the product says.
+    MissingExtraError
+        If the published store needs a package that is not installed.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> source = gx.example("alphaearth")
+    >>> da = gx.open("alphaearth", source, bbox=(11.365, 47.247, 11.375, 47.253), time=[2018, 2024])
+    >>> da.dims, da.dtype, da.chunks is not None
+    (('time', 'band', 'y', 'x'), dtype('float32'), True)
+    """
+    check_choice("zones", zones, ("merge", "separate"))
+    _check_one_selector(geopolygon=geopolygon, bbox=bbox, points=points, like=like, geobox=geobox)
+    if source is None and _is_path(product):
+        from geoemb_xr.readers import own
+
+        source, product = os.fspath(product), own.product_of_store(os.fspath(product))
+    found = find_product(product if isinstance(product, Product) else str(product))
+    if found.open is None:
+        raise SourceError(f"{found.name!r} is known, but this version has no reader for it; use gx.wrap")
+    if like is not None:
+        geobox = geometry.geobox_of(like, "like=")
+    request = _request(found, geopolygon, bbox, bbox_crs, points, geobox, time, version, variant, chunks)
+    target_crs = geometry.as_crs(crs) if crs is not None else None
+    if target_crs is not None and resolution is not None:
+        geometry.check_resolution(resolution, target_crs)  # refused before any read
+    opened = found.open(_named_source(found, source), request)
+    if not isinstance(opened, list):
+        result: Any = opened
+    elif points is not None:
+        result = _at_points(found, opened, request)
+    else:
+        grids = _assemble(found, opened, request)
+        if zones == "separate":
+            if geobox is not None or target_crs is not None:
+                raise ValueError(
+                    "zones='separate' keeps each zone's own grid; leave out geobox, like and crs"
+                )
+            return {
+                geometry.crs_name(geometry.geobox_of(g).crs): _finish(found, g, decode, geopolygon)
+                for g in grids
+            }
+        result = _merge(found, grids, request, geobox, target_crs, resolution, resampling, chunks)
+    return _finish(found, result, decode, geopolygon)
+
+
+# --- what was asked for --------------------------------------------------------------------------------------
+
+
+def _check_one_selector(**selectors: Any) -> None:
+    given = [name for name, value in selectors.items() if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"give one of {', '.join(selectors)}; got {' and '.join(given)}")
+
+
+def _is_path(product: Any) -> bool:
+    if isinstance(product, os.PathLike):
+        return True
+    text = str(product)
+    return isinstance(product, str) and ("/" in text or "\\" in text or Path(text).suffix != "")
+
+
+def _named_source(found: Product, source: Any) -> Any:
+    """A source as the product's ``open`` takes it: None and names of stores stay as they are."""
+    if isinstance(source, str) and source not in found.stores and not _looks_like_source(source):
+        names = ", ".join(map(repr, found.stores)) or "none"
+        raise ValueError(
+            f"source={source!r} is neither a path that exists, a glob, a URL, nor a published store of "
+            f"{found.name!r} ({names})"
+        )
+    return source
+
+
+def _looks_like_source(source: str) -> bool:
+    return "://" in source or any(c in source for c in "*?[/\\.") or Path(source).exists()
+
+
+def _request(
+    found: Product,
+    geopolygon: Any,
+    bbox: Sequence[float] | None,
+    bbox_crs: object,
+    points: Any,
+    geobox: GeoBox | None,
+    time: TimeLike,
+    version: str | None,
+    variant: str | None,
+    chunks: Any,
+) -> Request:
+    if version is not None and found.versions:
+        check_choice("version", version, (*found.versions, "synthetic"))
+    if variant is not None:
+        check_choice("variant", variant, found.variants)
+    arrays.check_time(time)
+    tiles.block_sides(chunks)
+    area = None
+    if bbox is not None:
+        area = geometry.parse_bbox(bbox, bbox_crs)
+    elif geopolygon is not None:
+        area = geometry.area_of_polygon(geopolygon)
+    elif geobox is not None:
+        area = _with_margin(geometry.area_of(geobox), geobox)
+    elif points is not None:
+        area = _area_of_points(points)
+    return Request(area, time, version, variant, chunks, geobox, points)
+
+
+def _with_margin(area: Area, geobox: GeoBox) -> Area:
+    """Some pixels more than the target shows, for the neighbours that interpolation takes."""
+    dx, dy = 3 * abs(geobox.affine.a), 3 * abs(geobox.affine.e)
+    west, south, east, north = area.west - dx, area.south - dy, area.east + dx, area.north + dy
+    if area.crs.is_geographic:
+        south, north = max(south, -90.0), min(north, 90.0)
+        west, east = (west, east) if east - west < 360 else (-180.0, 180.0)
+        west, east = (w if -180 <= w <= 180 else (w + 180) % 360 - 180 for w in (west, east))
+    return Area(west, south, east, north, area.crs)
+
+
+def _area_of_points(points: Any) -> Area:
+    lon, lat = geometry.points_xy(points, geometry.LONLAT)
+    ok = np.isfinite(lon) & np.isfinite(lat)
+    if not ok.any():
+        raise ValueError("points has no point with finite coordinates")
+    pad = 1e-4
+    lon, lat = lon[ok], lat[ok]
+    south, north = max(float(lat.min()) - pad, -90.0), min(float(lat.max()) + pad, 90.0)
+    west, east = max(float(lon.min()) - pad, -180.0), min(float(lon.max()) + pad, 180.0)
+    return Area(west, south, east, north, geometry.as_crs(geometry.LONLAT))
+
+
+# --- tiles to arrays -----------------------------------------------------------------------------------------
+
+
+def _assemble(found: Product, stored: list[Tile], request: Request) -> list[xr.DataArray]:
+    """One array a lattice, that which covers most first."""
+    near = tiles.overlapping(stored, request.area)
+    if not near:
+        raise CoverageError(
+            f"{found.name} does not cover {request.area} in this source, which {_covers(stored)}"
+        )
+    version = _one_version(found, near, request)
+    times = _times(near, request, found)
+    near = [tile for tile in near if set(tile.times) & set(times)]
+    groups = tiles.by_lattice(near)
+    attrs = {"product": found.name, "version": version, "source": _source_of(near)}
+    if np.issubdtype(np.dtype(near[0].dtype), np.integer):
+        if found.codec is None:
+            raise SourceError(f"{near[0].name} holds {near[0].dtype}, but {found.name!r} has no codec")
+        attrs["codec"] = found.codec.name
+    found_arrays = [
+        tiles.assemble(group, times, area=request.area, chunks=request.chunks, attrs=attrs)
+        for group in groups
+    ]
+    grids = [each for each in found_arrays if each is not None]
+    if not grids:
+        raise CoverageError(
+            f"{found.name} does not cover {request.area} in this source, which {_covers(stored)}"
+        )
+    return sorted(grids, key=lambda each: -each.sizes["y"] * each.sizes["x"] * _pixel_area(each))
+
+
+def _pixel_area(array: xr.DataArray) -> float:
+    affine = geometry.geobox_of(array).affine if min(array.sizes["y"], array.sizes["x"]) > 1 else None
+    return abs(affine.a * affine.e) if affine is not None else 1.0
+
+
+def _one_version(found: Product, stored: Sequence[Tile], request: Request) -> str:
+    versions = sorted({tile.version for tile in stored if tile.version})
+    if len(versions) > 1:
+        raise SourceError(
+            f"this source mixes versions {versions} of {found.name!r}, which are different spaces"
+        )
+    own = versions[0] if versions else ""
+    if request.version is not None and own and own != request.version:
+        raise CoverageError(f"version={request.version!r} was asked for, but this source holds {own!r}")
+    return own or request.version or (found.versions[0] if found.versions else "")
+
+
+def _times(stored: Sequence[Tile], request: Request, found: Product) -> list[str]:
+    available = sorted({time for tile in stored for time in tile.times})
+    stamps = np.array(available, "datetime64[ns]")
+    where = f"{found.name} there" if request.area is not None else f"this source of {found.name}"
+    return [available[i] for i in arrays.pick_times(stamps, request.time, covers=where)]
+
+
+def _source_of(stored: Sequence[Tile]) -> str:
+    names = sorted({tile.name for tile in stored})
+    return names[0] if len(names) == 1 else f"{len(names)} files, {os.path.commonprefix(names) or names[0]}…"
+
+
+def _covers(stored: Sequence[Tile]) -> str:
+    if not stored:
+        return "is empty"
+    boxes = [b for tile in stored for b in geometry.area_of(tile.geobox).lonlat()]
+    west, south, east, north = geometry.union_bounds(boxes)
+    years = arrays.describe_times(
+        np.array(sorted({t for tile in stored for t in tile.times}), "datetime64[ns]")
+    )
+    return f"covers ({west:.4f}, {south:.4f}, {east:.4f}, {north:.4f}) degrees in {years}"
+
+
+def _merge(
+    found: Product,
+    grids: list[xr.DataArray],
+    request: Request,
+    geobox: GeoBox | None,
+    crs: Any,
+    resolution: Any,
+    resampling: str | None,
+    chunks: Any,
+) -> xr.DataArray:
+    """Several grids as one: onto the target where one was given, else onto the first's."""
+    main = geometry.geobox_of(grids[0], "open")
+    if geobox is None and (crs is not None or resolution is not None):
+        area = request.area or _whole(grids)
+        goal = crs if crs is not None else geometry.as_crs(main.crs)
+        step = resolution if resolution is not None else warp.default_resolution(main, goal, area)
+        geobox = geometry.snapped_geobox(area, goal, step)
+    if geobox is None:
+        if len(grids) == 1:
+            return grids[0]
+        geobox = _extended(main, request.area or _whole(grids))
+        names = [geometry.crs_name(geometry.geobox_of(g).crs) for g in grids]
+        say(
+            f"{found.name}: the area lies in {', '.join(dict.fromkeys(names))}; brought to {names[0]}, which covers "
+            "most of it (nearest; zones='separate' keeps them apart)"
+        )
+        resampling = resampling or "nearest"
+    return warp.mosaic(
+        grids, geobox, rule="first", resampling=resampling, chunks=None if chunks == "auto" else chunks
+    )
+
+
+def _whole(grids: Sequence[xr.DataArray]) -> Area:
+    boxes = [b for g in grids for b in geometry.area_of(geometry.geobox_of(g)).lonlat()]
+    return Area(*geometry.union_bounds(boxes), geometry.as_crs(geometry.LONLAT))
+
+
+def _extended(main: GeoBox, area: Area) -> GeoBox:
+    """A lattice carried on over an area, its pixels unmoved."""
+    from affine import Affine
+
+    west, south, east, north = geometry.union_bounds(tiles.bounds_for(area, main.crs))
+    inverse = ~main.affine
+    (c0, r0), (c1, r1) = inverse * (west, north), inverse * (east, south)
+    left, top = int(np.floor(c0 + 1e-6)), int(np.floor(r0 + 1e-6))
+    shape = (int(np.ceil(r1 - 1e-6)) - top, int(np.ceil(c1 - 1e-6)) - left)
+    return geometry.make_geobox(shape, main.affine * Affine.translation(left, top), main.crs)
+
+
+def _finish(found: Product, opened: Any, decode: bool, geopolygon: Any) -> Any:
+    """Mask, decode, and put quality planes beside the vectors."""
+    if isinstance(opened, xr.Dataset):
+        return opened.assign(embedding=_finish(found, opened["embedding"], decode, geopolygon))
+    if geopolygon is not None:
+        from geoemb_xr.points import crop
+
+        opened = crop(opened, geopolygon, mask=True)
+    scale = found.codec.scale if found.codec is not None else None
+    beside = [
+        name
+        for name, coord in opened.coords.items()
+        if name != scale and {"y", "x"} <= set(coord.dims) and name not in opened.dims
+    ]
+    planes = {name: opened.coords[name].reset_coords(drop=True) for name in beside}
+    opened = opened.drop_vars(beside)
+    if decode and is_encoded(opened):
+        opened = arrays.decode(opened)
+    return xr.Dataset({"embedding": opened, **planes}) if planes else opened
+
+
+# --- points ----------------------------------------------------------------------------------------------------
+
+
+def _at_points(found: Product, stored: list[Tile], request: Request) -> xr.DataArray:
+    """Vectors at points, each from the tile of its own zone whose centre is nearest."""
+    from geoemb_xr.points import sample
+
+    points = request.points
+    lon, lat = geometry.points_xy(points, geometry.LONLAT)
+    own_year = _own_years(points) if request.time is None else None
+    stored = tiles.overlapping(stored, request.area)
+    if not stored:
+        raise CoverageError(f"{found.name} has no tile at these points")
+    table = pd.DataFrame({"lon": lon, "lat": lat})
+    owner = _nearest_group(stored, lon, lat)
+    version = _one_version(found, stored, request)
+    years: Sequence[Any] = [None] if own_year is None else sorted(set(own_year.tolist()))
+    parts: list[xr.DataArray] = []
+    order: list[np.ndarray] = []
+    all_times = _times(stored, request, found) if own_year is None else []
+    for group_index, group in enumerate(tiles.by_lattice(stored)):
+        for when in years:
+            mine = owner == group_index
+            if own_year is not None:
+                mine &= own_year == when
+            if not mine.any():
+                continue
+            times = all_times if own_year is None else _times(stored, _at(request, int(when)), found)
+            attrs = {"product": found.name, "version": version, "source": _source_of(group)}
+            if np.issubdtype(np.dtype(group[0].dtype), np.integer) and found.codec is not None:
+                attrs["codec"] = found.codec.name
+            area = _area_of_points(table[mine])
+            grid = tiles.assemble(group, times, area=area, chunks=request.chunks, attrs=attrs)
+            if grid is None:
+                continue
+            taken = sample(grid, table[mine])
+            parts.append(_place_points(taken, table[mine], times, own_year is not None))
+            order.append(np.flatnonzero(mine))
+    if not parts:
+        raise CoverageError(f"{found.name} has no data at these points; this source {_covers(stored)}")
+    return _reorder(parts, np.concatenate(order), points)
+
+
+def _at(request: Request, year: int) -> Request:
+    return Request(request.area, year, request.version, request.variant, request.chunks)
+
+
+def _own_years(points: Any) -> np.ndarray | None:
+    """The year of each point, from a column ``year``, ``time`` or ``date``; None without one."""
+    for name in ("year", "time", "date"):
+        if hasattr(points, "columns") and name in points.columns:
+            values = points[name]
+            if pd.api.types.is_integer_dtype(values):
+                return np.asarray(values, np.int64)
+            return pd.DatetimeIndex(pd.to_datetime(values)).year.to_numpy(np.int64)
+    return None
+
+
+def _nearest_group(stored: Sequence[Tile], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    """For each point the lattice whose tile has its centre nearest; −1 where no tile holds it."""
+    best = np.full(lon.size, np.inf)
+    owner = np.full(lon.size, -1)
+    for g, group in enumerate(tiles.by_lattice(stored)):
+        crs = geometry.as_crs(group[0].geobox.crs)
+        x, y = geometry.points_xy(np.stack([lon, lat], 1), crs)
+        for tile in group:
+            c, r = ~tile.geobox.affine * (x, y)
+            height, width = tile.geobox.shape
+            inside = (c >= 0) & (c < width) & (r >= 0) & (r < height)
+            distance = np.hypot(c / width - 0.5, r / height - 0.5)
+            wins = inside & (distance < best)
+            best[wins], owner[wins] = distance[wins], g
+    return owner
+
+
+def _place_points(
+    taken: xr.DataArray, table: pd.DataFrame, times: Sequence[str], own_year: bool
+) -> xr.DataArray:
+    """Points of several zones share degrees as their coordinates."""
+    taken = taken.drop_vars([n for n in taken.coords if n not in ("band", "time", "scale")])
+    if own_year:
+        if taken.sizes["time"] != 1:
+            raise EmbeddingError(f"{taken.sizes['time']} periods of one year at points; give time=")
+        date = np.repeat(taken["time"].values, len(table))
+        taken = taken.isel(time=0, drop=True).assign_coords(date=("location", date))
+    return taken.assign_coords(
+        x=("location", table["lon"].to_numpy()), y=("location", table["lat"].to_numpy())
+    )
+
+
+def _reorder(parts: list[xr.DataArray], order: np.ndarray, points: Any) -> xr.DataArray:
+    joined = xr.concat(
+        parts, "location", coords="minimal", compat="equals", combine_attrs="override", join="exact"
+    )
+    sources = {str(p.attrs.get("source", "")) for p in parts}
+    joined.attrs["source"] = sources.pop() if len(sources) == 1 else f"{len(sources)} zones"
+    joined = joined.isel(location=np.argsort(order, kind="stable"))
+    kept = np.sort(order)
+    total = len(points)
+    if kept.size < total:
+        say(f"{total - kept.size} of {total} points lie in no tile of this source and are left out")
+    coords: dict[str, Any] = {geometry.SPATIAL_REF: geometry.crs_coord(geometry.LONLAT)}
+    if hasattr(points, "columns"):
+        table = pd.DataFrame(points)
+        riding = [c for c in table.columns if c not in ("geometry", "lon", "lat", "x", "y", *joined.coords)]
+        coords["location"] = table.index[kept]
+        coords |= {str(c): ("location", table[c].to_numpy()[kept]) for c in riding}
+    else:
+        coords["location"] = kept
+    return joined.assign_coords(coords)
+
+
+# --- what exists, and examples -----------------------------------------------------------------------------------
+
+
+def coverage(
+    product: str | Product,
+    source: Any = None,
+    *,
+    bbox: Sequence[float] | None = None,
+    geopolygon: Any = None,
+    time: TimeLike = None,
+) -> pd.DataFrame:
+    """List what is published: tiles × years × bytes × URL. Reads the index only.
+
+    Parameters
+    ----------
+    product : str or Product
+        Which.
+    source : path, optional
+        A local copy with its index; the published store by default.
+    bbox : (west, south, east, north), optional
+        In degrees.
+    geopolygon : geometry, optional
+        Instead of ``bbox``.
+    time : year, list or slice, optional
+        As in :func:`open`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a tile and year.
+
+    Raises
+    ------
+    SourceError
+        If the product publishes no list of what exists.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> source = gx.example("alphaearth")
+    >>> list(gx.coverage("alphaearth", source).columns[:2])
+    ['url', 'year']
+    """
+    found = find_product(product)
+    if found.coverage is None:
+        raise SourceError(f"{found.name!r} publishes no list of what exists")
+    _check_one_selector(bbox=bbox, geopolygon=geopolygon)
+    request = _request(found, geopolygon, bbox, geometry.LONLAT, None, None, time, None, None, "auto")
+    return found.coverage(source, request)
+
+
+def example(
+    product: str | Product, *, container: str | None = None, directory: str | os.PathLike[str] | None = None
+) -> Any:
+    """Write a small synthetic source in a product's true format, and return it.
+
+    Parameters
+    ----------
+    product : str or Product
+        Which.
+    container : str, optional
+        One of ``product.containers``; the first by default.
+    directory : path, optional
+        Where to; by default a cache, where it is written once.
+
+    Returns
+    -------
+    path or list of paths
+        To give to :func:`open`.
+
+    Raises
+    ------
+    ValueError
+        If the product has no such container.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> gx.open("alphaearth", gx.example("alphaearth")).attrs["version"]
+    'synthetic'
+    """
+    found = find_product(product)
+    if found.example is None:
+        raise SourceError(f"{found.name!r} has no example source")
+    container = check_choice("container", container or found.containers[0], found.containers)
+    if directory is not None:
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        return found.example(folder, container)
+    return _cached_example(found, container)
+
+
+def _cached_example(found: Product, container: str) -> Any:
+    """The example in the user's cache: written beside it, then moved there whole."""
+    from geoemb_xr import __version__
+
+    state = hashlib.sha1(f"{__version__}{_code_of(found)}".encode()).hexdigest()[:10]
+    home = cache_dir() / "examples" / f"{found.name}-{container}-{state}"
+    assert found.example is not None
+    if not home.exists():
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
+            made = Path(scratch) / "made"
+            made.mkdir()
+            source = found.example(made, container)
+            relative = _relative(source, made)
+            (made / ".source").write_text("\n".join(relative))
+            try:
+                os.replace(made, home)
+            except OSError:  # another process was first
+                if not home.exists():
+                    raise
+    lines = (home / ".source").read_text().splitlines()
+    sources = [home / line for line in lines]
+    return sources[0] if len(sources) == 1 else sources
+
+
+def _relative(source: Any, root: Path) -> list[str]:
+    many = list(source) if isinstance(source, (list, tuple)) else [source]
+    return [str(Path(each).relative_to(root)) for each in many]
+
+
+def _code_of(found: Product) -> str:
+    """The source code that writes an example, so that a changed one is written anew."""
+    import inspect
+
+    from geoemb_xr import testing
+
+    assert found.example is not None
+    return inspect.getsource(inspect.getmodule(found.example) or testing) + inspect.getsource(testing)
+
+
+def cache_dir() -> Path:
+    """Where examples and indexes are kept: ``GEOEMB_CACHE``, else the user's cache, else a temporary folder."""
+    given = os.environ.get("GEOEMB_CACHE")
+    base = (
+        Path(given)
+        if given
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoemb_xr"
+    )
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        if os.access(base, os.W_OK):
+            return base
+    except OSError:
+        pass
+    return Path(tempfile.gettempdir()) / "geoemb_xr"
