@@ -37,7 +37,7 @@ TimeLike = int | str | slice | Sequence[Any] | np.datetime64 | None
 Chunks = int | str | Mapping[Hashable, Any] | tuple[int, ...]
 
 
-# --- a function of vectors, lazily ------------------------------------------------------------------------------
+# --- a function of vectors, lazily --------------------------------------------------------------------------
 
 
 def map_bands(
@@ -196,11 +196,11 @@ def scale_of(array: xr.DataArray, codec: Codec) -> xr.DataArray | None:
             f"codes of codec {codec.name!r} need the coordinate {codec.scale!r}, which is gone "
             "(arithmetic and drop_vars do so); decode before them, or wrap again with scale=…"
         )
-    scale = array.coords[codec.scale].reset_coords(drop=True)
+    scale: xr.DataArray = array.coords[codec.scale].reset_coords(drop=True)
     return scale.transpose(*(d for d in array.dims if d != BAND))
 
 
-# --- decode, encode, normalise -----------------------------------------------------------------------------------
+# --- decode, encode, normalise ------------------------------------------------------------------------------
 
 
 def decode(array: xr.DataArray) -> xr.DataArray:
@@ -370,7 +370,7 @@ def matryoshka_of(found: Product, version: str) -> tuple[int, ...]:
     return found.matryoshka if not only or version in only else ()
 
 
-# --- time --------------------------------------------------------------------------------------------------------
+# --- time ---------------------------------------------------------------------------------------------------
 
 
 def pick_times(available: np.ndarray, time: TimeLike, covers: str = "the array") -> np.ndarray:
@@ -401,6 +401,8 @@ def pick_times(available: np.ndarray, time: TimeLike, covers: str = "the array")
     if time is None:
         return np.arange(available.size)
     check_time(time)
+    positions: np.ndarray
+    missing: list[Any]
     if isinstance(time, slice):
         low = _period(time.start)[0] if time.start is not None else None
         high = _period(time.stop)[1] if time.stop is not None else None
@@ -513,7 +515,7 @@ def times_of_years(years: Iterable[int]) -> np.ndarray:
     return np.array([f"{int(y):04d}-01-01" for y in years], "datetime64[ns]")
 
 
-# --- make and join ------------------------------------------------------------------------------------------------
+# --- make and join ------------------------------------------------------------------------------------------
 
 
 def wrap(
@@ -625,7 +627,8 @@ def _stack_variables(dataset: xr.Dataset, found: Product) -> xr.DataArray:
             f"a Dataset for {found.name!r} has a variable a band; {len(missing)} are missing: {missing[:3]}…, "
             f"it has {list(map(str, dataset.data_vars))[:5]}"
         )
-    return dataset[list(found.bands)].to_dataarray(BAND)
+    stacked: xr.DataArray = dataset[list(found.bands)].to_dataarray(BAND)
+    return stacked
 
 
 _SYNONYMS = {
@@ -639,15 +642,15 @@ _SYNONYMS = {
 def _name_dims(data: Any, found: Product, dims: Sequence[str] | None) -> xr.DataArray:
     if isinstance(data, xr.DataArray):
         if dims is not None:
-            return data.rename(dict(zip(data.dims, dims, strict=True)))
-        synonyms = {d: _SYNONYMS[str(d)] for d in data.dims if str(d) in _SYNONYMS}
-        data = data.rename(synonyms)
-        if BAND not in data.dims:
+            renamed: xr.DataArray = data.rename(dict(zip(data.dims, dims, strict=True)))
+            return renamed
+        named: xr.DataArray = data.rename({d: _SYNONYMS[str(d)] for d in data.dims if str(d) in _SYNONYMS})
+        if BAND not in named.dims:
+            others = ", ".join(k for k, v in _SYNONYMS.items() if v == BAND)
             raise ValueError(
-                f"no dimension is called 'band' (nor {', '.join(k for k, v in _SYNONYMS.items() if v == BAND)}); "
-                f"got {tuple(data.dims)}; name them with dims=(…)"
+                f"no dimension is called 'band' (nor {others}); got {tuple(data.dims)}; name them with dims=(…)"
             )
-        return data
+        return named
     if not hasattr(data, "ndim"):
         data = np.asarray(data)
     usual = {2: ("location", BAND), 3: (BAND, "y", "x"), 4: ("time", BAND, "y", "x")}
@@ -843,4 +846,4 @@ def check(array: xr.DataArray) -> dict[str, Any]:
 
 def _norms(block: np.ndarray, axis: int) -> np.ndarray:
     square = np.einsum("i...,i...->...", *[np.moveaxis(block, axis, 0)] * 2, dtype=np.float64)
-    return np.sqrt(square).astype(np.float32)
+    return np.asarray(np.sqrt(square), np.float32)

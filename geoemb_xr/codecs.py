@@ -32,7 +32,7 @@ def _no_scale(name: str, scale: object) -> None:
         raise SourceError(f"codec {name!r} has no scales, but scales were given")
 
 
-# --- signed square --------------------------------------------------------------------------------------------
+# --- signed square ------------------------------------------------------------------------------------------
 
 
 def decode_signed_square(codes: np.ndarray, scale: np.ndarray | None, axis: int) -> np.ndarray:
@@ -72,7 +72,7 @@ def _decode_signed_square_torch(codes: Any, scale: Any, axis: int) -> Any:
     return values.masked_fill_((codes == -128).any(dim=axis, keepdim=True), float("nan"))
 
 
-# --- one scale a pixel ----------------------------------------------------------------------------------------
+# --- one scale a pixel --------------------------------------------------------------------------------------
 
 
 def decode_per_pixel_scale(codes: np.ndarray, scale: np.ndarray | None, axis: int) -> np.ndarray:
@@ -122,7 +122,7 @@ def _decode_per_pixel_scale_torch(codes: Any, scale: Any, axis: int) -> Any:
     return (codes.float() * full.masked_fill(missing, 0.0)).masked_fill_(missing, float("nan"))
 
 
-# --- finite scalar quantisation -------------------------------------------------------------------------------
+# --- finite scalar quantisation -----------------------------------------------------------------------------
 
 _FSQ_LEVELS = np.array((8, 8, 8, 5, 5, 5), np.int64)
 _FSQ_BASIS = np.concatenate(([1], np.cumprod(_FSQ_LEVELS[:-1])))
@@ -184,7 +184,7 @@ def _decode_fsq_torch(codes: Any, scale: Any, axis: int) -> Any:
     return values.movedim(-1, axis)
 
 
-# --- codes whose scale nobody published -----------------------------------------------------------------------
+# --- codes whose scale nobody published ---------------------------------------------------------------------
 
 
 def decode_unscaled(codes: np.ndarray, scale: np.ndarray | None, axis: int) -> np.ndarray:

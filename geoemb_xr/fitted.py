@@ -137,7 +137,7 @@ class Fitted:
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
+                np.savez(file, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
             os.replace(temporary, target)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -30,7 +30,7 @@ GRID_TOLERANCE = 1e-6
 Bounds = tuple[float, float, float, float]
 
 
-# --- CRS ------------------------------------------------------------------------------------------------------
+# --- CRS ----------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=256)
@@ -101,10 +101,10 @@ def utm_crs(zone: int, *, south: bool = False) -> pyproj.CRS:
 
 def utm_zone_of(lon: float) -> int:
     """The UTM zone of a longitude, without the exceptions of Norway and Svalbard."""
-    return int(math.floor((lon + 180.0) / 6.0)) % 60 + 1
+    return math.floor((lon + 180.0) / 6.0) % 60 + 1
 
 
-# --- GeoBox ---------------------------------------------------------------------------------------------------
+# --- GeoBox -------------------------------------------------------------------------------------------------
 
 
 def make_geobox(shape: tuple[int, int], affine: Affine, crs: object) -> GeoBox:
@@ -186,7 +186,8 @@ def geobox_of(array: xr.DataArray | xr.Dataset, what: str = "this") -> GeoBox:
     # An axis of one pixel takes the other axis's size; rows of one pixel run north to south.
     dx = abs(dy) if dx is None and dy is not None else dx
     dy = -abs(dx) if dy is None and dx is not None else dy
-    assert dx is not None and dy is not None
+    assert dx is not None
+    assert dy is not None
     return make_geobox((ys.size, xs.size), Affine(dx, 0, x0 - dx / 2, 0, dy, y0 - dy / 2), crs)
 
 
@@ -246,7 +247,7 @@ def north_up_array(array: xr.DataArray) -> xr.DataArray:
     return array
 
 
-# --- boxes ----------------------------------------------------------------------------------------------------
+# --- boxes --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -319,7 +320,7 @@ def parse_bbox(bbox: Sequence[float], crs: object = LONLAT) -> Area:
     if south >= north:
         raise ValueError(f"bbox has south >= north: {given}; the order is (west, south, east, north)")
     if parsed.is_geographic:
-        if not (-90 <= south and north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):
+        if south < -90 or north > 90 or max(abs(west), abs(east)) > 180:
             raise ValueError(
                 f"bbox {given} is outside the world (-180…180, -90…90 degrees); "
                 "numbers in metres need bbox_crs='EPSG:…', and the order is (west, south, east, north)"
@@ -481,7 +482,7 @@ def union_bounds(boxes: Iterable[Bounds]) -> Bounds:
     return min(west), min(south), max(east), max(north)
 
 
-# --- points ---------------------------------------------------------------------------------------------------
+# --- points -------------------------------------------------------------------------------------------------
 
 
 def lonlat_columns(table: Any) -> tuple[np.ndarray, np.ndarray] | None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -28,7 +28,7 @@ ArrayKind = Literal["raster", "points", "map"]
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
-# --- errors: what was wrong, what was got, what to do ------------------------------------------------------
+# --- errors: what was wrong, what was got, what to do -------------------------------------------------------
 
 
 class EmbeddingError(ValueError):
@@ -77,10 +77,7 @@ def require(module: str, extra: str) -> ModuleType:
         ) from error
 
 
-_Choice = TypeVar("_Choice", bound=str)
-
-
-def check_choice(what: str, value: _Choice, valid: Iterable[str]) -> _Choice:
+def check_choice[Choice: str](what: str, value: Choice, valid: Iterable[str]) -> Choice:
     """Return ``value`` if it is one of ``valid``; else raise a ValueError that lists them."""
     options = tuple(valid)
     if value not in options:
@@ -294,7 +291,7 @@ class Product:
     def _repr_html_(self) -> str:
         from geoemb_xr.cards import product_card
 
-        return product_card(self)
+        return str(product_card(self))
 
 
 def normalise_name(name: str) -> str:
@@ -430,7 +427,7 @@ def _cell(value: object) -> object:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-# --- what an array is -----------------------------------------------------------------------------------------
+# --- what an array is ---------------------------------------------------------------------------------------
 
 
 def kind_of(array: xr.DataArray) -> ArrayKind:

@@ -126,7 +126,8 @@ def open(  # the name that users know from xarray
     if source is None and _is_path(product):
         from geoemb_xr.readers import own
 
-        source, product = os.fspath(product), own.product_of_store(os.fspath(product))
+        source = os.fspath(product)  # type: ignore[arg-type]  # _is_path has told a Product apart
+        product = own.product_of_store(source)
     found = find_product(product if isinstance(product, Product) else str(product))
     if found.open is None:
         raise SourceError(f"{found.name!r} is known, but this version has no reader for it; use gx.wrap")
@@ -156,7 +157,7 @@ def open(  # the name that users know from xarray
     return _finish(found, result, decode, geopolygon)
 
 
-# --- what was asked for --------------------------------------------------------------------------------------
+# --- what was asked for -------------------------------------------------------------------------------------
 
 
 def _check_one_selector(**selectors: Any) -> None:
@@ -240,7 +241,7 @@ def _area_of_points(points: Any) -> Area:
     return Area(west, south, east, north, geometry.as_crs(geometry.LONLAT))
 
 
-# --- tiles to arrays -----------------------------------------------------------------------------------------
+# --- tiles to arrays ----------------------------------------------------------------------------------------
 
 
 def _assemble(found: Product, stored: list[Tile], request: Request) -> list[xr.DataArray]:
@@ -268,12 +269,7 @@ def _assemble(found: Product, stored: list[Tile], request: Request) -> list[xr.D
         raise CoverageError(
             f"{found.name} does not cover {request.area} in this source, which {_covers(stored)}"
         )
-    return sorted(grids, key=lambda each: -each.sizes["y"] * each.sizes["x"] * _pixel_area(each))
-
-
-def _pixel_area(array: xr.DataArray) -> float:
-    affine = geometry.geobox_of(array).affine if min(array.sizes["y"], array.sizes["x"]) > 1 else None
-    return abs(affine.a * affine.e) if affine is not None else 1.0
+    return sorted(grids, key=lambda each: -each.sizes["y"] * each.sizes["x"])
 
 
 def _one_version(found: Product, stored: Sequence[Tile], request: Request) -> str:
@@ -297,7 +293,7 @@ def _times(stored: Sequence[Tile], request: Request, found: Product) -> list[str
 
 def _source_of(stored: Sequence[Tile]) -> str:
     names = sorted({tile.name for tile in stored})
-    return names[0] if len(names) == 1 else f"{len(names)} files, {os.path.commonprefix(names) or names[0]}…"
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _covers(stored: Sequence[Tile]) -> str:
@@ -334,13 +330,14 @@ def _merge(
         geobox = _extended(main, request.area or _whole(grids))
         names = [geometry.crs_name(geometry.geobox_of(g).crs) for g in grids]
         say(
-            f"{found.name}: the area lies in {', '.join(dict.fromkeys(names))}; brought to {names[0]}, which covers "
-            "most of it (nearest; zones='separate' keeps them apart)"
+            f"{found.name}: the area lies in {', '.join(dict.fromkeys(names))}; brought to {names[0]}, "
+            "which covers most of it (nearest; zones='separate' keeps them apart)"
         )
         resampling = resampling or "nearest"
-    return warp.mosaic(
+    merged: xr.DataArray = warp.mosaic(
         grids, geobox, rule="first", resampling=resampling, chunks=None if chunks == "auto" else chunks
     )
+    return merged
 
 
 def _whole(grids: Sequence[xr.DataArray]) -> Area:
@@ -381,7 +378,7 @@ def _finish(found: Product, opened: Any, decode: bool, geopolygon: Any) -> Any:
     return xr.Dataset({"embedding": opened, **planes}) if planes else opened
 
 
-# --- points ----------------------------------------------------------------------------------------------------
+# --- points -------------------------------------------------------------------------------------------------
 
 
 def _at_points(found: Product, stored: list[Tile], request: Request) -> xr.DataArray:
@@ -493,7 +490,7 @@ def _reorder(parts: list[xr.DataArray], order: np.ndarray, points: Any) -> xr.Da
     return joined.assign_coords(coords)
 
 
-# --- what exists, and examples -----------------------------------------------------------------------------------
+# --- what exists, and examples ------------------------------------------------------------------------------
 
 
 def coverage(

@@ -125,16 +125,14 @@ def _rebuild_tile(values: dict[str, Any]) -> Tile:
     return Tile(**values)
 
 
-# --- lattices --------------------------------------------------------------------------------------------------
+# --- lattices -----------------------------------------------------------------------------------------------
 
 
 def bounds_for(area: Area, crs: object) -> list[Bounds]:
     """An area's bounds in a tile's CRS; in degrees one box that may run on past 180."""
     parts = area.bounds_in(crs)
     if geometry.as_crs(crs).is_geographic:
-        unrolled = []
-        for west, south, east, north in parts:
-            unrolled.append((west, south, east + 360 if east < west else east, north))
+        unrolled = [(w, s, e + 360 if e < w else e, n) for w, s, e, n in parts]
         if len(unrolled) == 2 and unrolled[0][0] > unrolled[1][2]:
             west, south, _, north = unrolled[0]
             return [(west, south, unrolled[1][2] + 360, north)]
@@ -147,7 +145,7 @@ def overlapping(tiles: Iterable[Tile], area: Area | None) -> list[Tile]:
     if area is None:
         return list(tiles)
     bounds: dict[Any, list[Bounds]] = {}
-    found = []
+    found: list[Tile] = []
     for tile in tiles:
         crs = geometry.as_crs(tile.geobox.crs)
         if crs not in bounds:
@@ -155,9 +153,11 @@ def overlapping(tiles: Iterable[Tile], area: Area | None) -> list[Tile]:
         turned = [tile]
         if crs.is_geographic and any(box[2] > 180 for box in bounds[crs]):
             turned.append(tile.shifted(360))
-        for each in turned:
-            if any(geometry.window_of(each.geobox, box) is not None for box in bounds[crs]):
-                found.append(each)
+        found += [
+            each
+            for each in turned
+            if any(geometry.window_of(each.geobox, box) is not None for box in bounds[crs])
+        ]
     return found
 
 
@@ -200,7 +200,7 @@ def _common_grid(tiles: Sequence[Tile]) -> _Grid:
     return _Grid(geometry.make_geobox(shape, affine, boxes[0].crs), places)
 
 
-# --- several tiles as one array-like -----------------------------------------------------------------------------
+# --- several tiles as one array-like ------------------------------------------------------------------------
 
 
 class TileArray:
@@ -333,7 +333,7 @@ def _any_overlap(hits: Sequence[tuple[int, int, slice, slice]]) -> bool:
     return False
 
 
-# --- one lazy array ---------------------------------------------------------------------------------------------
+# --- one lazy array -----------------------------------------------------------------------------------------
 
 
 def assemble(

@@ -50,7 +50,7 @@ def _is_zarr(name: str) -> bool:
     return folder == MOSAIC or folder.endswith(".zarr") or (Path(name) / "zarr.json").exists()
 
 
-# --- COG tiles -------------------------------------------------------------------------------------------------
+# --- COG tiles ----------------------------------------------------------------------------------------------
 
 
 def _published_tiles(request: Request) -> list[Tile]:
@@ -121,7 +121,7 @@ def _one_encoding(tiles: list[Tile]) -> list[Tile]:
     return tiles
 
 
-# --- the mosaic ------------------------------------------------------------------------------------------------
+# --- the mosaic ---------------------------------------------------------------------------------------------
 
 
 def _mosaic_tile(url: str) -> Tile:
@@ -151,7 +151,7 @@ def _mosaic_tile(url: str) -> Tile:
     )
 
 
-# --- coverage and examples -------------------------------------------------------------------------------------
+# --- coverage and examples ----------------------------------------------------------------------------------
 
 
 def coverage_alphaearth(source: Any, request: Request) -> pd.DataFrame:
@@ -179,8 +179,9 @@ def example_alphaearth(
             else:
                 vectors = testing.synthetic(NAME, grid=grid, years=[year]).values[0].astype(np.float64)
                 tags = {"GEOEMB_VERSION": "synthetic"}
-                options = {"compress": "deflate", "interleave": "pixel", "blockxsize": 256, "blockysize": 256}
-                geotiff.write_geotiff(path, vectors, grid, descriptions=BANDS, tags=tags, **options)
+                geotiff.write_geotiff(
+                    path, vectors, grid, descriptions=BANDS, tags=tags, compress="deflate", interleave="pixel"
+                )
     return directory / "annual"
 
 

@@ -146,7 +146,7 @@ def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
                 count=dataset.count,
                 dtype=str(dataset.dtypes[0]),
                 nodata=dataset.nodata,
-                block=tuple(int(v) for v in dataset.block_shapes[0]),
+                block=(int(dataset.block_shapes[0][0]), int(dataset.block_shapes[0][1])),
                 tags=dict(dataset.tags()),
                 descriptions=tuple(d or "" for d in dataset.descriptions),
                 token=file_token(name),
