@@ -25,6 +25,10 @@ _LAZY = {
     "reproject": "warp",
     # time
     # points
+    "crop": "points",
+    "sample": "points",
+    "to_dataframe": "points",
+    "to_geodataframe": "points",
     # looking
     # learning
     # comparing

@@ -6,18 +6,20 @@ Feature modules are imported inside the methods, so that importing the package s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
 from geoemb_xr import arrays, geometry, model
 
 if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
     import pyproj
     from odc.geo.geobox import GeoBox
 
 
-@xr.register_dataarray_accessor("emb")
+@xr.register_dataarray_accessor("emb")  # type: ignore[no-untyped-call]  # xarray's own decorator
 class EmbAccessor:
     """Methods for embedding arrays and the maps made from them, as ``array.emb.…``.
 
@@ -78,3 +80,36 @@ class EmbAccessor:
     def check(self) -> dict[str, Any]:
         """Norms, missing share, code range; see :func:`geoemb_xr.check`."""
         return arrays.check(self._obj)
+
+    # --- points --------------------------------------------------------------------------------------------
+
+    def sample(self, points: Any, *, method: Literal["nearest"] = "nearest") -> xr.DataArray:
+        """Values at points; see :func:`geoemb_xr.sample`."""
+        from geoemb_xr.points import sample
+
+        return sample(self._obj, points, method=method)
+
+    def crop(
+        self,
+        area: Any,
+        *,
+        crs: object = geometry.LONLAT,
+        mask: bool = True,
+        all_touched: bool = False,
+    ) -> xr.DataArray:
+        """The part inside an area; see :func:`geoemb_xr.crop`."""
+        from geoemb_xr.points import crop
+
+        return crop(self._obj, area, crs=crs, mask=mask, all_touched=all_touched)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A wide table; see :func:`geoemb_xr.to_dataframe`."""
+        from geoemb_xr.points import to_dataframe
+
+        return to_dataframe(self._obj)
+
+    def to_geodataframe(self) -> gpd.GeoDataFrame:
+        """A wide table with points; see :func:`geoemb_xr.to_geodataframe`."""
+        from geoemb_xr.points import to_geodataframe
+
+        return to_geodataframe(self._obj)

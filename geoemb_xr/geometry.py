@@ -26,6 +26,8 @@ SPATIAL_REF = "spatial_ref"
 LONLAT = "EPSG:4326"
 #: Two grids are one where no corner is further apart than this, in pixels.
 GRID_TOLERANCE = 1e-6
+#: Points are rounded to this fraction of a pixel: an edge belongs to the higher index, whatever the rounding.
+SUBPIXEL = 4096
 
 Bounds = tuple[float, float, float, float]
 
@@ -360,6 +362,16 @@ def area_of_polygon(polygon: Any) -> Area:
     return parse_bbox(bounds, crs)
 
 
+def covers(grid: GeoBox) -> str:
+    """What a grid covers, for messages."""
+    area = area_of(grid)
+    degrees = area.bounds_in(LONLAT)
+    text = f"covers {area}"
+    if degrees and not area.crs.is_geographic:
+        text += f", lon/lat ({', '.join(f'{v:.4f}' for v in degrees[0])})"
+    return text
+
+
 def project_bounds(bounds: Bounds, src: object, dst: object, *, densify: int = 41) -> Bounds | None:
     """Bounds in another CRS, edges densified; None where nothing of it can be reached."""
     source, target = as_crs(src), as_crs(dst)
@@ -540,3 +552,24 @@ def points_xy(points: Any, crs: object) -> tuple[np.ndarray, np.ndarray]:
         return x.astype(np.float64), y.astype(np.float64)
     px, py = transformer(as_crs(source), as_crs(crs)).transform(x, y, errcheck=False)
     return np.asarray(px, dtype=np.float64), np.asarray(py, dtype=np.float64)
+
+
+def pixels_at(grid: GeoBox, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows and columns of points on a grid, and whether they lie on it; 0 where not.
+
+    Parameters
+    ----------
+    grid : GeoBox
+        Any orientation.
+    x, y : ndarray (n,)
+        In the grid's CRS; degrees may be written a turn away.
+    """
+    c, r = ~grid.affine * (x, y)
+    if as_crs(grid.crs).is_geographic:
+        turn = 360.0 / abs(grid.affine.a)
+        c = np.where(c < 0, c + turn, np.where(c >= grid.shape[1], c - turn, c))
+    with np.errstate(invalid="ignore"):
+        row = np.floor(np.round(r * SUBPIXEL) / SUBPIXEL)
+        col = np.floor(np.round(c * SUBPIXEL) / SUBPIXEL)
+        inside = (row >= 0) & (row < grid.shape[0]) & (col >= 0) & (col < grid.shape[1])
+    return np.where(inside, row, 0).astype(np.int64), np.where(inside, col, 0).astype(np.int64), inside
