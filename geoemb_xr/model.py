@@ -13,7 +13,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 BAND = "band"
 ProductKind = Literal["pixel", "patch", "location"]
 ArrayKind = Literal["raster", "points", "map"]
-_EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 # --- errors: what was wrong, what was got, what to do -------------------------------------------------------
@@ -249,7 +248,7 @@ class Product:
     trained_on: tuple[str, ...] = ()
     access: str = ""
     containers: tuple[str, ...] = ()
-    stores: Mapping[str, str] = field(default=_EMPTY, hash=False)
+    stores: Mapping[str, str] = field(default_factory=dict, hash=False)
     versions: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     matryoshka: tuple[int, ...] = ()

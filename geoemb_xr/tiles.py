@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -108,10 +107,7 @@ class Tile:
     fill: float = 0
     token: str = ""
     version: str = ""
-    beside: Mapping[str, Tile] = field(default_factory=lambda: MappingProxyType({}), hash=False)
-
-    def __reduce__(self) -> tuple[Any, ...]:  # a MappingProxyType does not pickle
-        return _rebuild_tile, ({**self.__dict__, "beside": dict(self.beside)},)
+    beside: Mapping[str, Tile] = field(default_factory=dict, hash=False)
 
     def shifted(self, degrees: float) -> Tile:
         """The same raster a turn of the globe further, for areas across the antimeridian."""
@@ -119,10 +115,6 @@ class Tile:
         moved = geometry.make_geobox(tuple(self.geobox.shape), affine, self.geobox.crs)
         beside = {name: each.shifted(degrees) for name, each in self.beside.items()}
         return replace(self, geobox=moved, beside=beside)
-
-
-def _rebuild_tile(values: dict[str, Any]) -> Tile:
-    return Tile(**values)
 
 
 # --- lattices -----------------------------------------------------------------------------------------------

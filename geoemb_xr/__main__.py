@@ -1,0 +1,202 @@
+"""The demo: ``python -m geoemb_xr`` opens a product, puts it on a grid, looks at it, probes it and maps it.
+
+Without arguments it runs on a synthetic AlphaEarth-like sample made on the spot, without a network. With
+``--product`` and ``--source`` it does the same on your own data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time as clock
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+import geoemb_xr as gx
+from geoemb_xr import geometry
+from geoemb_xr.model import CoverageError, MissingExtraError, SourceError, require
+
+if TYPE_CHECKING:
+    from geoemb_xr.fitted import Fitted
+
+#: Where no CRS is given, the map is in the equal-area CRS of Europe inside this box, else in the source's own.
+_EUROPE = (-25.0, 34.0, 45.0, 72.0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit status."""
+    options = _parse(argv)
+    try:
+        require("matplotlib", "viz")
+        _run(options)
+    except (CoverageError, SourceError, MissingExtraError, ValueError, OSError) as error:
+        print(f"geoemb_xr: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m geoemb_xr", description=__doc__)
+    parser.add_argument("--product", help="product name (default: alphaearth)", default="alphaearth")
+    parser.add_argument("--source", help="file, folder, glob or URL (default: a synthetic sample made here)")
+    parser.add_argument("--bbox", nargs=4, type=float, metavar=("W", "S", "E", "N"), help="degrees")
+    parser.add_argument("--time", nargs="+", type=int, help="years; the first and the last are compared")
+    parser.add_argument("--labels", help="CSV with lon, lat and a column of labels")
+    parser.add_argument("--target", help="the column of labels (default: the last column)")
+    parser.add_argument("--crs", help="target CRS (default: EPSG:3035 in Europe, else the source's own)")
+    parser.add_argument("--out", default="geoemb-demo", help="folder for the results (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def _run(options: argparse.Namespace) -> None:
+    begun = clock.perf_counter()
+    out = Path(options.out)
+    synthetic = options.source is None
+    source = gx.example(options.product) if synthetic else options.source
+    opened = gx.open(options.product, source, bbox=options.bbox, time=options.time)
+    if not isinstance(opened, xr.DataArray) or "y" not in opened.dims:
+        raise SourceError(f"the demo needs a raster; {options.product!r} gave {type(opened).__name__}")
+    print(f"\n{opened.emb!r}\n")
+
+    gridded = opened.emb.reproject(_target_crs(opened, options.crs), resolution=_resolution(opened))
+    out.mkdir(parents=True, exist_ok=True)
+    summary: dict[str, Any] = {
+        "product": opened.attrs["product"],
+        "version": opened.attrs["version"],
+        "source": opened.attrs["source"],
+        "attribution": gx.product(opened.attrs["product"]).attribution,
+        "synthetic scene": synthetic,
+        "grid": {
+            "crs": geometry.crs_name(gridded.emb.crs),
+            "shape": [gridded.sizes["y"], gridded.sizes["x"]],
+        },
+        "years": [int(y) for y in pd.DatetimeIndex(gridded["time"].values).year],
+    }
+    gridded = _shown("put on the grid", gridded.persist)
+    latest = gridded.isel(time=-1)
+    _pictures_of_vectors(gridded, out, summary, synthetic)
+    _map(latest, options, out, summary, synthetic)
+    summary["seconds"] = round(clock.perf_counter() - begun, 1)
+    (out / "summary.json").write_text(
+        json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    print(f"\nwrote {out}/: {', '.join(sorted(p.name for p in out.iterdir()))} in {summary['seconds']} s")
+
+
+def _shown[T](what: str, action: Callable[[], T]) -> T:
+    """Run something that computes, with a progress bar."""
+    from dask.diagnostics import ProgressBar
+
+    print(what)
+    with ProgressBar(minimum=1.0):
+        return action()
+
+
+def _target_crs(array: xr.DataArray, given: str | None) -> Any:
+    if given is not None:
+        return given
+    west, south, east, north = geometry.union_bounds(geometry.area_of(array.emb.geobox).lonlat())
+    inside = west >= _EUROPE[0] and south >= _EUROPE[1] and east <= _EUROPE[2] and north <= _EUROPE[3]
+    return "EPSG:3035" if inside else array.emb.crs
+
+
+def _resolution(array: xr.DataArray) -> float | None:
+    return gx.product(array.attrs["product"]).resolution
+
+
+# --- pictures -------------------------------------------------------------------------------------------------
+
+
+def _pictures_of_vectors(gridded: xr.DataArray, out: Path, summary: dict[str, Any], synthetic: bool) -> None:
+    """The PCA picture of the mean over time, and the change from the first year to the last."""
+    mean = gridded.emb.aggregate("mean") if gridded.sizes["time"] > 1 else gridded.isel(time=0)
+    pca = _shown("fit a PCA", lambda: gridded.emb.fit_pca(3))
+    summary["pca"] = {"explained_variance_ratio": [round(float(v), 4) for v in pca.explained_variance_ratio]}
+    _save(mean.emb.rgb(pca), out / "pca.png", "PCA of the mean vector", synthetic)
+    if gridded.sizes["time"] < 2:
+        return
+    first, last = summary["years"][0], summary["years"][-1]
+    change = gridded.emb.change(first, last).compute()
+    _save(change, out / "change.png", f"Change {first} to {last}", synthetic)
+    summary["change"] = {
+        "from": first,
+        "to": last,
+        "median degrees": round(float(change.median()), 2),
+        "share above 20 degrees": round(float((change > 20).mean()), 4),
+    }
+    if synthetic:
+        truth = gx.testing.scene().truth(gridded.emb.geobox, [first, last])
+        changed = (truth[0] != truth[1]).values & change.notnull().values
+        found = (change > 20).values
+        summary["change"]["true changes found"] = round(float((found & changed).sum() / changed.sum()), 4)
+        summary["change"]["false alarms"] = round(float((found & ~changed).sum() / max(found.sum(), 1)), 4)
+
+
+def _save(array: xr.DataArray, path: Path, title: str, synthetic: bool) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    array.emb.plot(title=f"{title} (synthetic scene)" if synthetic else title)
+    plt.gcf().savefig(path, dpi=150, bbox_inches="tight")
+    plt.close("all")
+
+
+# --- a map ----------------------------------------------------------------------------------------------------
+
+
+def _map(
+    latest: xr.DataArray, options: argparse.Namespace, out: Path, summary: dict[str, Any], synthetic: bool
+) -> None:
+    """Train a probe on labelled points, map with it, score the map where the truth is known."""
+    labels = _labels(options, latest, synthetic)
+    if labels is None:
+        print("no labels: give --labels points.csv (lon, lat and a label) for a map")
+        return
+    table, target = labels
+    probe: Fitted = latest.emb.fit_probe(table, target=target)
+    classes = _shown("map", latest.emb.predict(probe).compute)
+    _save(classes, out / "map.png", f"{target} from {len(table)} points", synthetic)
+    classes.emb.to_cog(out / "map.tif", overwrite=True)
+    probe.save(out / "probe.npz")
+    named = dict(zip(classes.emb.legend.values, classes.emb.legend.names, strict=True))
+    counts = dict(zip(*np.unique(classes.values, return_counts=True), strict=True))
+    summary["map"] = {
+        "target": target,
+        "labelled points": len(table),
+        "share": {name: round(counts.get(v, 0) / classes.size, 4) for v, name in named.items()},
+    }
+    if synthetic:
+        truth = gx.testing.scene().truth(latest.emb.geobox, int(latest["time"].dt.year))
+        names = np.array(["", *gx.testing.scene().names])
+        mapped = np.array([named.get(v, "") for v in range(max(named) + 1)])[classes.values]
+        valid = classes.values > 0
+        agreement = float((mapped == names[truth.values])[valid].mean())
+        summary["map"]["agreement with the scene's truth"] = round(agreement, 4)
+        print(f"agreement with the scene's truth: {agreement:.1%}")
+
+
+def _labels(
+    options: argparse.Namespace, latest: xr.DataArray, synthetic: bool
+) -> tuple[pd.DataFrame, str] | None:
+    if options.labels is not None:
+        table = pd.read_csv(options.labels)
+        target = options.target or str(table.columns[-1])
+        if target not in table.columns:
+            raise ValueError(f"--target {target!r} is no column of {options.labels}: {list(table.columns)}")
+        return table, target
+    if synthetic:
+        points = gx.testing.scene().points(120, year=int(latest["time"].dt.year))
+        return points.drop(columns="year"), "land_cover"
+    return None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,96 @@
+"""``import geoemb_xr`` is light, and imports inside the package point one way."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import geoemb_xr
+
+HEAVY = (
+    "torch",
+    "numba",
+    "rasterio",
+    "geopandas",
+    "matplotlib",
+    "hvplot",
+    "sklearn",
+    "pyarrow",
+    "zarr",
+    "panel",
+)
+PACKAGE = Path(geoemb_xr.__file__).parent
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_import_loads_nothing_heavy():
+    # what xarray and dask.array load themselves is not ours
+    code = f"""
+import json, sys, xarray, dask.array
+before = set(sys.modules)
+import geoemb_xr
+print(json.dumps([m for m in {HEAVY!r} if m in sys.modules and m not in before]))
+"""
+    assert json.loads(run_python(code)) == []
+
+
+def test_completion_shows_what_matters_and_every_name_resolves():
+    names = dir(geoemb_xr)
+    assert not [n for n in names if n.startswith("_")]
+    for name in names:
+        assert getattr(geoemb_xr, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'opne'"):
+        geoemb_xr.opne  # noqa: B018 - the access is the test
+
+
+# Layers from the bottom up: a module imports from its own layer's earlier modules or from layers below.
+ORDER = [
+    {"model"},
+    {"geometry"},
+    {"kernels", "legend"},
+    {"codecs"},
+    {"arrays"},
+    {"fitted", "testing", "tiles"},
+    {"warp"},
+    {"readers"},
+    {"catalog"},
+    {"opening"},
+]
+RANK = {name: rank for rank, layer in enumerate(ORDER) for name in layer}
+TOP = {"__init__", "accessor", "__main__"}
+
+
+def top_level_imports(path: Path) -> set[str]:
+    """Modules of the package that a file imports when it is imported itself."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "geoemb_xr":
+            parts = node.module.split(".")
+            found.update([parts[1]] if len(parts) > 1 else [alias.name for alias in node.names])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    parts = path.relative_to(PACKAGE).parts
+    own = parts[0] if len(parts) > 1 else path.stem
+    if own in TOP:
+        return
+    allowed_rank = RANK.get(own, RANK["warp"] + 1)  # features stand on everything up to warp
+    for imported in top_level_imports(path) - {own}:
+        assert imported in RANK or imported in helpers_of(own), f"{own} imports the feature module {imported}"
+        assert RANK.get(imported, 0) <= allowed_rank, f"{own} imports {imported}, which lies above it"
+
+
+def helpers_of(feature: str) -> set[str]:
+    """Modules without public functions of their own, each split off one feature or shared by features."""
+    return {
+        "probes": {"heads", "labelling", "polygons"},
+    }.get(feature, set()) | {"progress", "polygons"}
