@@ -31,8 +31,13 @@ _LAZY = {
     "to_geodataframe": "points",
     # looking
     # learning
+    "Probe": "probes",
+    "fit_probe": "probes",
+    "predict": "predicting",
     # comparing
     # writing
+    "cite": "citing",
+    "to_cog": "writing",
 }
 
 __all__ = [

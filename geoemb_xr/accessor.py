@@ -6,6 +6,9 @@ Feature modules are imported inside the methods, so that importing the package s
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyproj
     from odc.geo.geobox import GeoBox
+
+    from geoemb_xr.probes import Method, Probe
+
+    from geoemb_xr import citing
 
 
 @xr.register_dataarray_accessor("emb")  # type: ignore[no-untyped-call]  # xarray's own decorator
@@ -113,3 +120,68 @@ class EmbAccessor:
         from geoemb_xr.points import to_geodataframe
 
         return to_geodataframe(self._obj)
+
+    # --- writing -------------------------------------------------------------------------------------------
+
+    def cite(self) -> citing.Citation:
+        """Attribution, licence and BibTeX; see :func:`geoemb_xr.cite`."""
+        from geoemb_xr.citing import cite
+
+        return cite(self._obj)
+
+    def to_cog(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: Literal["w-", "w"] = "w-",
+        encode: bool = False,
+        overviews: Literal["auto", "mean", "mode", "nearest", "none"] = "auto",
+    ) -> Path | list[Path]:
+        """Write GeoTIFFs; see :func:`geoemb_xr.to_cog`."""
+        from geoemb_xr.writing import to_cog
+
+        return to_cog(self._obj, path, mode=mode, encode=encode, overviews=overviews)
+
+    # --- probing -------------------------------------------------------------------------------------------
+
+    def fit_probe(
+        self,
+        labels: Any = None,
+        *,
+        target: str | None = None,
+        method: Method = "logistic",
+        time: Any = None,
+        group: Any = None,
+        weights: Any = None,
+        cv: int = 5,
+        seed: int = 0,
+        **options: Any,
+    ) -> Probe:
+        """Fit a probe on labels; see :func:`geoemb_xr.fit_probe`."""
+        from geoemb_xr.probes import fit_probe
+
+        return fit_probe(
+            self._obj,
+            labels,
+            target=target,
+            method=method,
+            time=time,
+            group=group,
+            weights=weights,
+            cv=cv,
+            seed=seed,
+            **options,
+        )
+
+    def predict(
+        self,
+        model: Any,
+        *,
+        output: str | Sequence[str] = "label",
+        device: str = "auto",
+        batch_size: int | str = "auto",
+    ) -> Any:
+        """Apply a fitted model; see :func:`geoemb_xr.predict`."""
+        from geoemb_xr.predicting import predict
+
+        return predict(self._obj, model, output=output, device=device, batch_size=batch_size)

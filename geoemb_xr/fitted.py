@@ -1,8 +1,9 @@
 """Fitted models: small frozen objects of NumPy arrays, saved to one npz file without pickles.
 
-A subclass is a frozen dataclass whose fields are arrays, numbers, strings, tuples of strings, or a
-:class:`~geoemb_xr.legend.Legend`. It says what it can give (:meth:`Fitted.outputs`) and computes it for rows of
-vectors (:meth:`Fitted.apply`); ``predict`` does the rest for every kind of model alike.
+A subclass is a frozen dataclass whose fields are arrays, mappings of arrays, numbers, strings, tuples of
+strings, mappings as JSON has them, or a :class:`~geoemb_xr.legend.Legend`. It says what it can give
+(:meth:`Fitted.outputs`) and computes it for rows of vectors (:meth:`Fitted.apply`); ``predict`` does the rest
+for every kind of model alike.
 """
 
 from __future__ import annotations
@@ -132,6 +133,8 @@ class Fitted:
             value = getattr(self, each.name)
             if isinstance(value, np.ndarray):
                 arrays[each.name] = value
+            elif _holds_arrays(value):
+                arrays |= {f"{each.name}/{key}": array for key, array in value.items()}
             else:
                 header[each.name] = {"legend": asdict(value)} if isinstance(value, Legend) else value
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
@@ -153,7 +156,13 @@ class Fitted:
         return model
 
 
+def _holds_arrays(value: object) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(each, np.ndarray) for each in value.values())
+
+
 def _same(a: Any, b: Any) -> bool:
+    if _holds_arrays(a) and _holds_arrays(b):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         return (
             isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.array_equal(a, b, equal_nan=True)
@@ -195,7 +204,10 @@ def load_model(path: str | os.PathLike[str]) -> Fitted:
     if kind not in _MODULES:
         raise SourceError(f"{path} holds a {kind!r}; known are {', '.join(_MODULES)}")
     importlib.import_module(f"geoemb_xr.{_MODULES[kind]}")
-    values: dict[str, Any] = {**arrays}
+    values: dict[str, Any] = {}
+    for name, array in arrays.items():
+        field, _, key = name.partition("/")
+        values |= {field: {**values.get(field, {}), key: array} if key else array}
     for name, value in header.items():
         if isinstance(value, dict) and set(value) == {"legend"}:
             value = Legend(*(tuple(value["legend"][f.name]) for f in fields(Legend)))

@@ -1,0 +1,202 @@
+"""The methods of a probe: how each is fitted on vectors, and what it gives for others.
+
+A head is two functions. ``fit`` turns vectors and targets into a few arrays; ``scores`` turns vectors into one
+number a class, whose softmax are the probabilities (or into the value, for regression). Nothing here knows of
+rasters, labels' names or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from geoemb_xr.model import EmbeddingError
+
+Task = Literal["classification", "regression"]
+Parameters = Mapping[str, np.ndarray]
+
+
+class Data(NamedTuple):
+    """What a head is fitted on.
+
+    Parameters
+    ----------
+    x : ndarray of float32 (n, band)
+        Vectors.
+    y : ndarray (n,)
+        Positions of classes, 0 to ``classes`` − 1, each at least once; or values.
+    weights : ndarray of float64 (n,)
+        Of the samples.
+    groups : ndarray of int (n,)
+        No split parts a group.
+    classes : int
+        How many; 0 for regression.
+    seed : int
+        Of whatever is drawn.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray
+    groups: np.ndarray
+    classes: int
+    seed: int
+
+    def at(self, index: np.ndarray) -> Data:
+        """Some of the samples; the classes keep their positions."""
+        return self._replace(
+            x=self.x[index], y=self.y[index], weights=self.weights[index], groups=self.groups[index]
+        )
+
+
+@dataclass(frozen=True)
+class Head:
+    """A method: its two functions, what it is for, and its options.
+
+    Parameters
+    ----------
+    fit : callable
+        ``(data, **options) -> parameters``.
+    scores : callable
+        ``(parameters, vectors) -> (n, classes)`` or ``(n, 1)``, float32.
+    tasks : tuple of str
+        What it can do.
+    options : mapping
+        Names and defaults, scikit-learn's where it has the method.
+    """
+
+    fit: Callable[..., dict[str, np.ndarray]]
+    scores: Callable[[Parameters, np.ndarray], np.ndarray]
+    tasks: tuple[Task, ...]
+    options: Mapping[str, Any]
+
+
+# --- standardisation ----------------------------------------------------------------------------------------
+
+
+def moments(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean and standard deviation of each band, float64; a constant band has deviation 1."""
+    total = weights.sum()
+    mean = weights @ x.astype(np.float64) / total
+    deviation = np.sqrt(weights @ (x - mean) ** 2 / total)
+    return mean, np.where(deviation > 0, deviation, 1.0)
+
+
+def folded(
+    weights: np.ndarray, bias: np.ndarray, mean: np.ndarray, scale: np.ndarray
+) -> dict[str, np.ndarray]:
+    """A linear map of standardised vectors as one of plain vectors."""
+    plain = weights / scale
+    return {"weights": plain.astype(np.float32), "bias": (bias - plain @ mean).astype(np.float32)}
+
+
+def linear_scores(parameters: Parameters, x: np.ndarray) -> np.ndarray:
+    """``x · Wᵀ + b``."""
+    return np.asarray(x @ parameters["weights"].T + parameters["bias"], np.float32)
+
+
+# --- ridge ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RidgeSums:
+    """What ridge needs of the data: sums that add up, so that parts can be fitted anywhere in any order.
+
+    Parameters
+    ----------
+    weight : float
+        Σw.
+    x, y : ndarray (band,), (target,)
+        Σwx and Σwy.
+    xx, xy : ndarray (band, band), (band, target)
+        Σwxxᵀ and Σwxyᵀ, float64.
+    """
+
+    weight: float
+    x: np.ndarray
+    y: np.ndarray
+    xx: np.ndarray
+    xy: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> RidgeSums:
+        """The sums of vectors ``(n, band)`` and targets ``(n, target)``."""
+        x = x.astype(np.float64)
+        weighted = x * weights[:, None]
+        return cls(float(weights.sum()), weighted.sum(0), weights @ y, weighted.T @ x, weighted.T @ y)
+
+    def __add__(self, other: RidgeSums) -> RidgeSums:
+        return RidgeSums(
+            self.weight + other.weight,
+            self.x + other.x,
+            self.y + other.y,
+            self.xx + other.xx,
+            self.xy + other.xy,
+        )
+
+    def solve(self, alpha: float) -> dict[str, np.ndarray]:
+        """Weights and bias with penalty ``alpha`` on standardised bands; the bias is not penalised.
+
+        Hoerl and Kennard (1970): W = (ZᵀZ + αI)⁻¹ ZᵀY.
+        """
+        mean, target = self.x / self.weight, self.y / self.weight
+        xx = self.xx - self.weight * np.outer(mean, mean)
+        xy = self.xy - self.weight * np.outer(mean, target)
+        deviation = np.sqrt(np.maximum(np.diag(xx), 0) / self.weight)
+        scale = np.where(deviation > 0, deviation, 1.0)
+        gram = xx / np.outer(scale, scale) + alpha * np.eye(len(mean))
+        solution = np.linalg.lstsq(gram, xy / scale[:, None], rcond=None)[0]
+        return folded(solution.T, target, mean, scale)
+
+
+def fit_ridge(data: Data, *, alpha: float) -> dict[str, np.ndarray]:
+    """Least squares with an L2 penalty; classes as one column of 0 and 1 each."""
+    y = data.y[:, None].astype(np.float64)
+    targets = (y == np.arange(data.classes)).astype(np.float64) if data.classes else y
+    return RidgeSums.of(data.x, targets, data.weights).solve(alpha)
+
+
+# --- logistic -------------------------------------------------------------------------------------------------
+
+
+def fit_logistic(
+    data: Data, *, C: float, class_weight: Any, max_iter: int, tol: float
+) -> dict[str, np.ndarray]:
+    """Multinomial logistic regression, L2, L-BFGS to convergence: scikit-learn's, on standardised bands."""
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    mean, scale = moments(data.x, data.weights)
+    model = LogisticRegression(C=C, class_weight=class_weight, max_iter=max_iter, tol=tol)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            model.fit((data.x - mean) / scale, data.y, sample_weight=data.weights)
+        except ConvergenceWarning as error:
+            raise EmbeddingError(
+                f"logistic did not converge in max_iter={max_iter} steps: raise max_iter, or lower C={C}"
+            ) from error
+    weights, bias = model.coef_, model.intercept_
+    if len(weights) == 1:  # two classes: the first has score 0
+        weights, bias = np.vstack([0 * weights, weights]), np.concatenate([[0.0], bias])
+    return folded(weights, bias, mean, scale)
+
+
+_BOTH: tuple[Task, ...] = ("classification", "regression")
+HEADS: Mapping[str, Head] = MappingProxyType(
+    {
+        "ridge": Head(fit_ridge, linear_scores, _BOTH, {"alpha": 1.0}),
+        "logistic": Head(
+            fit_logistic,
+            linear_scores,
+            ("classification",),
+            {"C": 1.0, "class_weight": None, "max_iter": 1000, "tol": 1e-6},
+        ),
+    }
+)
