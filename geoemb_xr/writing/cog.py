@@ -1,0 +1,343 @@
+"""Cloud-optimised GeoTIFFs of maps, pictures and embeddings."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Hashable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geoemb_xr import arrays, geometry
+from geoemb_xr.citing import product_facts, provenance
+from geoemb_xr.legend import Legend, is_class_map, legend_of
+from geoemb_xr.model import EmbeddingError, check_choice, check_embedding, is_encoded, kind_of
+from geoemb_xr.writing import overviews as pyramids
+from geoemb_xr.writing.staging import Staged, check_target, part_of, stage, windows
+
+Mode = Literal["w-", "w"]
+Overviews = Literal["auto", "mean", "mode", "nearest", "none"]
+
+#: Side of a tile of the file, and of the largest overview that needs no further one.
+TILE = 512
+#: GDAL's block cache while a file is put together, in MB.
+_CACHE_MB = 256
+
+
+def to_cog(
+    array: xr.DataArray,
+    path: str | os.PathLike[str],
+    *,
+    mode: Mode = "w-",
+    encode: bool = False,
+    overviews: Overviews = "auto",
+) -> Path | list[Path]:
+    """Write a raster to a cloud-optimised GeoTIFF. Computes, block by block, with a progress bar.
+
+    Finished blocks wait in ``path.part``: what was interrupted leaves no file that looks whole, and the same
+    call again goes on where it stopped. Class maps get their colours (also as a ``.qml`` file beside them, for
+    QGIS), tags carry attribution, licence and product key.
+
+    Parameters
+    ----------
+    array : DataArray (time?, band or component or category or rgb?, y, x)
+        An embedding, a map, a class map or a picture.
+    path : path
+        The file, or a template such as ``"{name}_{time:%Y}.tif"``, which more than one time needs.
+    mode : {"w-", "w"}
+        Refuse where the file exists, or replace it.
+    encode : bool
+        Write an embedding as its product's codes: a quarter of the bytes or less.
+    overviews : {"auto", "mean", "mode", "nearest", "none"}
+        How overviews are made of base pixels. ``"auto"`` is mode for class maps, mean for numbers (of decoded
+        vectors, brought to unit length where the product's are) and nearest for pictures.
+
+    Returns
+    -------
+    Path or list of Path
+        A list where ``path`` is a template.
+
+    Raises
+    ------
+    EmbeddingError
+        If the array is no raster, or its codes need per-pixel scales.
+    FileExistsError
+        If the file is there and ``mode`` does not say to replace it.
+    ValueError
+        If there is more than one time and no template.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx, tempfile, rasterio
+    >>> truth = gx.testing.scene().truth(gx.testing.geobox((64, 64)), 2018)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = gx.to_cog(truth, f"{folder}/cover.tif")
+    ...     with rasterio.open(path) as file:
+    ...         file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"], file.nodata, file.colormap(1)[1]
+    ('COG', 0.0, (61, 126, 166, 255))
+    """
+    check_choice("overviews", overviews, ("auto", "mean", "mode", "nearest", "none"))
+    array = _as_written(array, encode)
+    targets = [(check_target(name, mode), each) for name, each in _per_file(array, os.fspath(path))]
+    written = [_write(each, target, overviews) for target, each in targets]
+    return written if "{" in os.fspath(path) else written[0]
+
+
+def _as_written(array: xr.DataArray, encode: bool) -> xr.DataArray:
+    """North-up, in the layout and dtype of the file, nothing computed."""
+    geometry.geobox_of(array, "to_cog")
+    others = [dim for dim in array.dims if dim not in ("time", "y", "x")]
+    if len(others) > 1:
+        raise EmbeddingError(f"to_cog takes one dimension beside time, y and x; got {others}")
+    if kind_of(array) == "raster":
+        found = check_embedding(array, "to_cog")
+        if encode:
+            array = arrays.encode(array)
+        if is_encoded(array) and arrays.codec_of(array).scale is not None:
+            raise EmbeddingError(
+                f"codes of {found.name!r} need a scale for each pixel, which a GeoTIFF has no place for: "
+                "decode first (.emb.decode()), or write them with to_zarr(…)"
+            )
+    elif encode:
+        raise EmbeddingError("encode=True is for embeddings; this is a map, which is written as it is")
+    if array.dtype.kind not in "buif":
+        raise EmbeddingError(f"to_cog cannot write {array.dtype}; class maps are integers with a legend")
+    if array.dtype in (np.bool_, np.float16):
+        array = array.astype(np.uint8 if array.dtype == np.bool_ else np.float32)
+    order: list[Hashable] = [*(["time"] if "time" in array.dims else []), *others, "y", "x"]
+    return geometry.north_up_array(array.transpose(*order))
+
+
+def _per_file(array: xr.DataArray, path: str) -> list[tuple[str, xr.DataArray]]:
+    """Each file's name and its array, without ``time``."""
+    each = [array.isel(time=i) for i in range(array.sizes["time"])] if "time" in array.dims else [array]
+    if "{" not in path:
+        if len(each) > 1:
+            stem, suffix = os.path.splitext(path)
+            raise ValueError(
+                f"a GeoTIFF holds one time, the array has {len(each)} "
+                f"({arrays.describe_times(array.coords['time'].values)}): give a template such as "
+                f"'{stem}_{{time:%Y}}{suffix or '.tif'}'"
+            )
+        return [(path, each[0])]
+    names = [_fill_in(path, one) for one in each]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"the template {path!r} gives {names[0]!r} for more than one time; add {{time:%Y-%m-%d}}"
+        )
+    return list(zip(names, each, strict=True))
+
+
+def _fill_in(template: str, array: xr.DataArray) -> str:
+    values: dict[str, Any] = {"name": "map" if array.name is None else array.name}
+    if "time" in array.coords:
+        values["time"] = pd.Timestamp(array.coords["time"].item())
+    try:
+        return template.format(**values)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"the template {template!r} cannot be filled in ({error!r}); it may use {sorted(values)}"
+        ) from error
+
+
+# --- one file ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What a file holds beside its pixels."""
+
+    array: xr.DataArray
+    layers: tuple[str, ...]
+    nodata: float | None
+    legend: Legend | None
+    overviews: str
+    pyramid: pyramids.Pyramid
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.array.sizes["y"], self.array.sizes["x"]
+
+    @property
+    def levels(self) -> int:
+        """How many overviews: until one fits in a tile, at most as many as a tile has halvings."""
+        if self.overviews == "none":
+            return 0
+        longest, levels = max(self.shape), 0
+        while pyramids.halved(longest, levels) > TILE and 2**levels < TILE:
+            levels += 1
+        return levels
+
+
+def _picture(array: xr.DataArray, overviews: Overviews) -> _Picture:
+    layer = array.dims[0] if array.ndim == 3 else None
+    labels = array.coords[layer].values if layer in array.coords else range(array.sizes.get(layer, 1))
+    legend = legend_of(array) if is_class_map(array) and layer is None else None
+    embedding = kind_of(array) == "raster"
+    codec = arrays.codec_of(array) if embedding and is_encoded(array) else None
+    floats = array.dtype.kind == "f"
+    nodata: float | None = float("nan") if floats else None
+    if codec is not None:
+        nodata = codec.nodata
+    elif legend is not None:
+        nodata = 0
+    how: str = overviews
+    if overviews == "auto":
+        how = "mode" if legend is not None else "mean" if floats or codec is not None else "nearest"
+    if how == "mean" and not floats and codec is None:
+        raise EmbeddingError(f"overviews='mean' is for numbers; these are {array.dtype} classes or colours")
+    found = check_embedding(array, "to_cog") if embedding else None
+    mean = pyramids.Mean(codec, vectors=embedding, unit_norm=found is not None and found.unit_norm)
+    return _Picture(array, tuple(map(str, labels)), nodata, legend, how, _pyramid(how, mean))
+
+
+def _pyramid(how: str, mean: pyramids.Pyramid) -> pyramids.Pyramid:
+    if how == "mean":
+        return mean
+    return pyramids.mode if how == "mode" else pyramids.nearest
+
+
+def _write(array: xr.DataArray, target: Path, overviews: Overviews) -> Path:
+    picture = _picture(array, overviews)
+    part = part_of(target)
+    staged = stage(array, part / "blocks.zarr")
+    _assemble(staged, picture, part)
+    _finish(picture, part, target)
+    return target
+
+
+def _assemble(staged: Staged, picture: _Picture, part: Path) -> None:
+    """From blocks to one plain GeoTIFF a level.
+
+    Level k + 1 is the external overview (``.ovr``) of level k, where GDAL finds it: so every level is written
+    window by window, with pixels of our own making.
+    """
+    import rasterio
+
+    affine, crs = geometry.geobox_of(picture.array).affine, geometry.crs_of(picture.array)
+    assert crs is not None
+    side = TILE if len(picture.layers) > 4 else 4 * TILE
+    with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_MB))
+        levels = []
+        for k in range(picture.levels + 1):
+            height, width = (pyramids.halved(n, k) for n in picture.shape)
+            profile = {
+                "driver": "GTiff", "width": width, "height": height, "count": len(picture.layers),
+                "dtype": str(picture.array.dtype), "crs": crs.to_wkt(), "nodata": picture.nodata,
+                "transform": affine @ affine.scale(2**k), "tiled": True, "blockxsize": TILE,
+                "blockysize": TILE, "interleave": "band", "bigtiff": "yes", **_colours(picture),
+            }  # fmt: skip
+            name = part / ("levels.tif" + k * ".ovr")
+            levels.append(stack.enter_context(rasterio.open(name, "w", **profile)))
+        _describe(levels[0], picture)
+        for rows, cols in windows(picture.shape, side):
+            block = _read(staged, rows, cols)
+            for k, pixels in enumerate([block, *picture.pyramid(block, picture.levels)]):
+                where = (
+                    (rows.start >> k, pyramids.halved(rows.stop, k)),
+                    (cols.start >> k, pyramids.halved(cols.stop, k)),
+                )
+                levels[k].write(pixels, window=where)
+
+
+def _read(staged: Staged, rows: slice, cols: slice) -> np.ndarray:
+    if staged.array.ndim == 2:
+        return staged.read(rows, cols)[None]
+    return staged.read(slice(0, staged.array.shape[0]), rows, cols)
+
+
+def _colours(picture: _Picture) -> dict[str, str]:
+    if "rgb" not in picture.array.dims:
+        return {}
+    return {"photometric": "RGB", **({"alpha": "yes"} if len(picture.layers) == 4 else {})}
+
+
+def _describe(file: Any, picture: _Picture) -> None:
+    """Tags, layer names and colours."""
+    array = picture.array
+    if array.ndim == 3:
+        file.descriptions = picture.layers
+    tags = provenance(array)
+    if kind_of(array) == "raster":
+        tags["product_facts"] = json.dumps(product_facts(check_embedding(array, "to_cog")))
+    if "time" in array.coords:
+        tags["time"] = str(np.datetime_as_string(array.coords["time"].values, unit="auto"))
+    if array.name is not None:
+        tags["name"] = str(array.name)
+    if picture.legend is not None:
+        tags |= {key: _text(value) for key, value in picture.legend.attrs().items()}
+        file.write_colormap(1, {code: tuple(c) for code, c in enumerate(picture.legend.rgba().tolist())})
+    file.update_tags(**tags)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _finish(picture: _Picture, part: Path, target: Path) -> None:
+    """From plain levels to one cloud-optimised file, and then to its name."""
+    import rasterio
+    from rasterio.shutil import copy
+
+    temporary = part / "whole.tif"
+    temporary.unlink(missing_ok=True)
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
+        copy(part / "levels.tif", temporary, **_cog_options(picture))
+    style = target.with_suffix(".qml")
+    if picture.legend is not None:
+        style.write_text(_qml(picture.legend), encoding="utf-8")
+    os.replace(temporary, target)
+    shutil.rmtree(part)
+
+
+def _cog_options(picture: _Picture) -> dict[str, str]:
+    """Creation options: tile-interleaved for many layers, so that a pixel's vector lies together."""
+    import rasterio
+
+    many = len(picture.layers) > 4
+    options = {
+        **({"compress": "ZSTD", "level": "3"} if many else {"compress": "DEFLATE"}),
+        "num_threads": "ALL_CPUS",
+        "bigtiff": "IF_SAFER",
+    }
+    gdal = tuple(int(number) for number in rasterio.__gdal_version__.split(".")[:2])
+    if gdal < (3, 11):  # whose COG driver interleaves by pixel only: a GeoTIFF in the same order of parts
+        kind = {"c": "1"}.get(picture.array.dtype.kind, "3" if picture.array.dtype.kind == "f" else "2")
+        return options | {
+            "driver": "GTiff", "tiled": "YES", "blockxsize": str(TILE), "blockysize": str(TILE),
+            "interleave": "BAND" if many else "PIXEL", "copy_src_overviews": "YES",
+            "predictor": kind if picture.legend is None else "1",
+        }  # fmt: skip
+    return options | {
+        "driver": "COG",
+        "blocksize": str(TILE),
+        "interleave": "TILE" if many else "PIXEL",
+        "overviews": "FORCE_USE_EXISTING" if picture.levels else "NONE",
+        "predictor": "NO" if picture.legend is not None else "YES",
+    }
+
+
+def _qml(legend: Legend) -> str:
+    """A QGIS style: a colour and a name for each class."""
+    root = ElementTree.Element("qgis", version="3.28", styleCategories="Symbology")
+    renderer = ElementTree.SubElement(
+        ElementTree.SubElement(root, "pipe"),
+        "rasterrenderer",
+        {"type": "paletted", "band": "1", "opacity": "1", "alphaBand": "-1"},
+    )
+    palette = ElementTree.SubElement(renderer, "colorPalette")
+    for value, name, colour in zip(legend.values, legend.names, legend.colours, strict=True):
+        entry = {"value": str(value), "label": name, "color": colour[:7], "alpha": "255"}
+        ElementTree.SubElement(palette, "paletteEntry", entry)
+    ElementTree.indent(root)
+    doctype = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+    return doctype + ElementTree.tostring(root, encoding="unicode") + "\n"
