@@ -29,7 +29,15 @@ _LAZY = {
     "sample": "points",
     "to_dataframe": "points",
     "to_geodataframe": "points",
+    "aggregate": "temporal",
+    "change": "temporal",
+    "change_point": "temporal",
     # looking
+    "PCA": "components",
+    "fit_pca": "components",
+    "pca": "components",
+    "plot": "plotting",
+    "rgb": "components",
     # learning
     "Probe": "probes",
     "fit_probe": "probes",

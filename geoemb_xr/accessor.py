@@ -7,8 +7,8 @@ Feature modules are imported inside the methods, so that importing the package s
 from __future__ import annotations
 
 import os
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import pyproj
     from odc.geo.geobox import GeoBox
 
-    from geoemb_xr.probes import Method, Probe
-
     from geoemb_xr import citing
+    from geoemb_xr.components import PCA
+    from geoemb_xr.probes import Method, Probe
 
 
 @xr.register_dataarray_accessor("emb")  # type: ignore[no-untyped-call]  # xarray's own decorator
@@ -185,3 +185,84 @@ class EmbAccessor:
         from geoemb_xr.predicting import predict
 
         return predict(self._obj, model, output=output, device=device, batch_size=batch_size)
+
+    # --- time ----------------------------------------------------------------------------------------------
+
+    def aggregate(
+        self,
+        how: Literal["mean", "median", "min", "max", "std"] = "mean",
+        *,
+        freq: str | None = None,
+        groups: Mapping[Any, Hashable] | Sequence[Hashable] | None = None,
+        weights: Mapping[Any, float] | Sequence[float] | xr.DataArray | None = None,
+        skipna: bool = True,
+        resultant_length: bool = False,
+        count: bool = False,
+    ) -> xr.DataArray | xr.Dataset:
+        """One vector of several years; see :func:`geoemb_xr.aggregate`."""
+        from geoemb_xr.temporal import aggregate
+
+        return aggregate(
+            self._obj,
+            how,
+            freq=freq,
+            groups=groups,
+            weights=weights,
+            skipna=skipna,
+            resultant_length=resultant_length,
+            count=count,
+        )
+
+    def change(
+        self,
+        a: arrays.TimeLike,
+        b: arrays.TimeLike = None,
+        *,
+        metric: Literal["angle", "cosine", "euclidean"] = "angle",
+        null: Literal["years"] | None = None,
+    ) -> xr.DataArray | xr.Dataset:
+        """How far vectors moved between years; see :func:`geoemb_xr.change`."""
+        from geoemb_xr.temporal import change
+
+        return change(self._obj, a, b, metric=metric, null=null)
+
+    def change_point(self, *, metric: Literal["angle", "euclidean"] = "angle") -> xr.Dataset:
+        """The year of the largest step; see :func:`geoemb_xr.change_point`."""
+        from geoemb_xr.temporal import change_point
+
+        return change_point(self._obj, metric=metric)
+
+    # --- looking -------------------------------------------------------------------------------------------
+
+    def fit_pca(
+        self,
+        n_components: int = 3,
+        *,
+        n_samples: int | Literal["all"] | None = None,
+        weights: xr.DataArray | Sequence[xr.DataArray] | None = None,
+        mask: xr.DataArray | Sequence[xr.DataArray] | None = None,
+        seed: int = 0,
+    ) -> PCA:
+        """Fit principal components; see :func:`geoemb_xr.fit_pca`."""
+        from geoemb_xr.components import fit_pca
+
+        return fit_pca(
+            self._obj, n_components, n_samples=n_samples, weights=weights, mask=mask, seed=seed
+        )
+
+    def pca(self, model: PCA) -> xr.DataArray:
+        """Scores along components; see :func:`geoemb_xr.pca`."""
+        from geoemb_xr.components import pca
+
+        return pca(self._obj, model)
+
+    def rgb(
+        self,
+        model: PCA | Sequence[str] | None = None,
+        *,
+        limits: tuple[float, float] | Sequence[tuple[float, float]] | None = None,
+    ) -> xr.DataArray:
+        """A picture of three components or bands; see :func:`geoemb_xr.rgb`."""
+        from geoemb_xr.components import rgb
+
+        return rgb(self._obj, model, limits=limits)
