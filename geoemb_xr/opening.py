@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr import arrays, geometry, tiles, warp
+from geoemb_xr import arrays, geometry, tiles
 from geoemb_xr.arrays import TimeLike
 from geoemb_xr.geometry import Area
 from geoemb_xr.model import (
@@ -318,6 +318,10 @@ def _merge(
     chunks: Any,
 ) -> xr.DataArray:
     """Several grids as one: onto the target where one was given, else onto the first's."""
+    if len(grids) == 1 and geobox is None and crs is None and resolution is None:
+        return grids[0]
+    from geoemb_xr import warp
+
     main = geometry.geobox_of(grids[0], "open")
     if geobox is None and (crs is not None or resolution is not None):
         area = request.area or _whole(grids)
@@ -325,8 +329,6 @@ def _merge(
         step = resolution if resolution is not None else warp.default_resolution(main, goal, area)
         geobox = geometry.snapped_geobox(area, goal, step)
     if geobox is None:
-        if len(grids) == 1:
-            return grids[0]
         geobox = _extended(main, request.area or _whole(grids))
         names = [geometry.crs_name(geometry.geobox_of(g).crs) for g in grids]
         say(
@@ -483,7 +485,7 @@ def _reorder(parts: list[xr.DataArray], order: np.ndarray, points: Any) -> xr.Da
     if hasattr(points, "columns"):
         table = pd.DataFrame(points)
         riding = [c for c in table.columns if c not in ("geometry", "lon", "lat", "x", "y", *joined.coords)]
-        coords["location"] = table.index[kept]
+        coords["location"] = table.index.to_numpy()[kept]
         coords |= {str(c): ("location", table[c].to_numpy()[kept]) for c in riding}
     else:
         coords["location"] = kept

@@ -1,0 +1,445 @@
+"""gx.open: what is read, what is cut, what it gives and what it refuses."""
+
+import resource
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import zarr
+
+import geoemb_xr as gx
+from geoemb_xr import geometry, testing
+from geoemb_xr.catalog import alphaearth
+from geoemb_xr.model import CoverageError, SourceError
+from geoemb_xr.readers import geotiff
+
+BBOX = (11.365, 47.247, 11.375, 47.253)
+
+
+@pytest.fixture(scope="module")
+def cog():
+    return gx.example("alphaearth")
+
+
+@pytest.fixture
+def opened(cog):
+    return gx.open("alphaearth", cog, decode=False)
+
+
+def scene_codes(array):
+    """What the scene has on an array's grid, from the grid alone."""
+    years = array["time"].dt.year.values.tolist()
+    return testing.scene().truth(array.emb.geobox, years)
+
+
+def write_tile(path, grid, *, year=2024, value=None, south_up=True):
+    """A small COG tile as published, with one value or the scene in it."""
+    codes = testing.synthetic("alphaearth", grid=grid, years=[year], decode=False).values[0]
+    if value is not None:
+        codes = np.full_like(codes, value)
+    if south_up:
+        codes, grid = np.ascontiguousarray(codes[:, ::-1]), grid.flipy()
+    options = {"compress": "zstd", "interleave": "band", "blockxsize": 16, "blockysize": 16}
+    return geotiff.write_geotiff(path / str(year) / f"{path.name}.tif", codes, grid, nodata=-128, **options)
+
+
+# --- what it gives --------------------------------------------------------------------------------------------
+
+
+def test_opening_computes_nothing_and_says_what_it_is(cog):
+    with testing.raise_if_dask_computes():
+        da = gx.open("alphaearth", cog)
+    assert da.dims == ("time", "band", "y", "x")
+    assert da.dtype == np.float32
+    assert da["time"].dt.year.values.tolist() == [2018, 2020, 2022, 2024]
+    assert da.attrs["product"] == "alphaearth"
+    assert da.attrs["version"] == "synthetic"
+    assert "codec" not in da.attrs
+    assert da["y"].values[0] > da["y"].values[-1]
+    assert da.emb.kind == "raster"
+    assert da.emb.product is gx.product("aef")
+
+
+def test_codes_are_those_of_the_files(opened):
+    expected = testing.synthetic("alphaearth", grid=opened.emb.geobox, years=[2018], decode=False)
+    classes = scene_codes(opened)[0]
+    decoded = opened.isel(time=0).emb.decode().compute()
+    for value in np.unique(classes):
+        here = decoded.where(classes == value).mean(["y", "x"])
+        there = expected[0].emb.decode().where(classes == value).mean(["y", "x"])
+        assert float((here * there).sum() / np.sqrt((here**2).sum() * (there**2).sum())) > 0.99
+
+
+def test_a_bbox_is_cut_outwards_and_equals_the_whole(cog, opened):
+    part = gx.open("alphaearth", cog, bbox=BBOX, decode=False)
+    assert part.sizes["x"] < opened.sizes["x"]
+    xr.testing.assert_equal(part.compute(), opened.sel(x=part["x"], y=part["y"]).compute())
+    west, south, east, north = geometry.parse_bbox(BBOX).bounds_in(part.emb.crs)[0]
+    box = part.emb.geobox.boundingbox
+    assert box.left <= west < box.left + 10
+    assert box.bottom <= south < box.bottom + 10
+    assert box.right >= east > box.right - 10
+    assert box.top >= north > box.top - 10
+
+
+@pytest.mark.parametrize("chunks", [64, 100, {"y": 32, "x": 256}, -1, "auto"])
+def test_chunks_never_change_a_value(cog, opened, chunks):
+    other = gx.open("alphaearth", cog, chunks=chunks, decode=False, bbox=BBOX, time=2018)
+    assert other.chunksizes["band"] == (64,)
+    expected = opened.sel(x=other["x"], y=other["y"]).isel(time=[0])
+    xr.testing.assert_equal(other.compute(), expected.compute())
+
+
+def test_chunk_edges_fall_on_the_blocks_of_the_store(opened):
+    # tiles are 128 columns wide with blocks of 128, whatever was asked for
+    assert set(np.cumsum(opened.chunksizes["x"])) >= {128, 256}
+    fine = gx.open("alphaearth", gx.example("alphaearth"), chunks=60)
+    assert all(size == 64 for size in fine.chunksizes["x"])
+
+
+def test_selectors_agree(cog):
+    by_bbox = gx.open("alphaearth", cog, bbox=BBOX, time=2024).compute()
+    area = geometry.parse_bbox(BBOX)
+    projected = gx.open("alphaearth", cog, bbox=area.bounds_in(32632)[0], bbox_crs=32632, time=2024).compute()
+    xr.testing.assert_identical(by_bbox, projected)
+    like = gx.open("alphaearth", cog, like=by_bbox, time=2024).compute()
+    xr.testing.assert_equal(like, by_bbox)
+    by_box = gx.open("alphaearth", cog, geobox=by_bbox.emb.geobox, time=2024).compute()
+    xr.testing.assert_equal(by_box, by_bbox)
+
+
+def test_a_polygon_masks_what_lies_outside(cog):
+    shapely = pytest.importorskip("shapely")
+    triangle = shapely.Polygon([(11.365, 47.247), (11.375, 47.247), (11.37, 47.253)])
+    da = gx.open("alphaearth", cog, geopolygon=triangle, time=2024).compute()
+    share = float(da.isel(band=0).notnull().mean())
+    assert 0.45 < share < 0.55  # a triangle is half its box
+
+
+def test_crs_and_resolution_give_a_snapped_grid(cog):
+    da = gx.open("alphaearth", cog, bbox=BBOX, crs="EPSG:3035", resolution=20, time=2024)
+    assert da.emb.crs.to_epsg() == 3035
+    assert da.emb.geobox.affine.a == 20
+    assert da.emb.geobox.affine.c % 20 == 0
+    norms = da.emb.check()
+    assert norms["missing"] < 0.01
+    native = gx.open("alphaearth", cog, bbox=BBOX, crs="EPSG:3035", time=2024)
+    assert native.emb.geobox.affine.a == 10
+
+
+def test_encoded_arrays_warp_as_codes(cog):
+    da = gx.open("alphaearth", cog, bbox=BBOX, crs="EPSG:3035", time=2024, decode=False)
+    assert da.dtype == np.int8
+    assert da.emb.encoded
+
+
+# --- tiles ----------------------------------------------------------------------------------------------------
+
+
+def test_both_orientations_give_the_same_array(tmp_path):
+    grid = testing.geobox((40, 30))
+    files = [write_tile(tmp_path / n, grid, south_up=up) for n, up in (("north", False), ("south", True))]
+    north, south = (gx.open("alphaearth", f, decode=False, chunks=16).compute() for f in files)
+    xr.testing.assert_equal(north, south)
+    np.testing.assert_array_equal(north["y"], geometry.grid_coords(grid)["y"])
+
+
+def test_real_chips_north_up_and_south_up_are_identical(real_data):
+    pair = [real_data / "alphaearth-raster" / f"aef_wi_2024_int8_{way}.tif" for way in ("northup", "southup")]
+    north, south = (gx.open("alphaearth", path, decode=False).compute() for path in pair)
+    xr.testing.assert_equal(north, south)
+    report = north.emb.check()
+    assert report["norm_min"] >= 0.993
+    assert report["norm_max"] <= 1.0078
+    assert report["missing"] * north.isel(band=0).size == pytest.approx(238)
+
+
+@pytest.mark.parametrize("corners", [[(0, 0), (1, 0), (1, 1)], [(0, 0), (1, 1)]], ids=["L", "diagonal"])
+def test_ragged_sets_keep_dtype_and_nodata(tmp_path, corners):
+    for row, col in corners:
+        grid = testing.geobox((16, 16), offset=(col * 160, -row * 160))
+        write_tile(tmp_path / f"t{row}{col}", grid, value=10 * row + col + 1)
+    da = gx.open("alphaearth", tmp_path, decode=False).compute()
+    assert da.shape == (1, 64, 32, 32)
+    assert da.dtype == np.int8
+    for row in (0, 1):
+        for col in (0, 1):
+            block = da.values[0, :, 16 * row : 16 * row + 16, 16 * col : 16 * col + 16]
+            assert np.all(block == (10 * row + col + 1 if (row, col) in corners else -128))
+
+
+def test_other_tiles_in_other_years(tmp_path):
+    left, right = (testing.geobox((16, 16), offset=(dx, 0)) for dx in (0, 160))
+    write_tile(tmp_path / "a", left, year=2020, value=1)
+    write_tile(tmp_path / "b", right, year=2021, value=2)
+    da = gx.open("alphaearth", tmp_path, decode=False).compute()
+    assert da["time"].dt.year.values.tolist() == [2020, 2021]
+    assert set(np.unique(da.sel(time="2020"))) == {1, -128}
+    assert np.all(da.values[0, :, :, 16:] == -128)
+    assert np.all(da.values[1, :, :, :16] == -128)
+
+
+def test_two_zones_merge_or_stay_apart(tmp_path):
+    here = testing.scene()
+    x32, y32 = geometry.transformer(geometry.as_crs(4326), geometry.utm_crs(32)).transform(11.99, here.lat)
+    x33, y33 = geometry.transformer(geometry.as_crs(4326), geometry.utm_crs(33)).transform(12.01, here.lat)
+    for name, zone, x, y in (("a", 32, x32, y32), ("b", 33, x33, y33)):
+        affine = geometry.Affine(10, 0, round(x, -1) - 1600, 0, -10, round(y, -1) + 800)
+        grid = geometry.make_geobox((160, 320), affine, geometry.utm_crs(zone))
+        write_tile(tmp_path / name, grid, value=zone)
+    box = (11.985, here.lat - 0.004, 12.015, here.lat + 0.004)
+    apart = gx.open("alphaearth", tmp_path, bbox=box, zones="separate", decode=False)
+    assert set(apart) == {"EPSG:32632", "EPSG:32633"}
+    with testing.raise_if_dask_computes():
+        merged = gx.open("alphaearth", tmp_path, bbox=box, decode=False)
+    values = merged.compute()
+    assert values.dtype == np.int8
+    assert set(np.unique(values)) <= {32, 33, -128}
+    assert {32, 33} <= set(np.unique(values))
+    assert float((values == -128).mean()) < 0.02
+    # a zone that misses the target is no error
+    only = gx.open(
+        "alphaearth", tmp_path, bbox=(11.985, here.lat - 0.002, 11.99, here.lat + 0.002), decode=False
+    )
+    assert (only == 32).mean() > 0.5
+
+
+def test_a_rewritten_file_is_not_an_old_cache(tmp_path):
+    grid = testing.geobox((16, 16))
+    path = write_tile(tmp_path / "a", grid, value=1)
+    before = gx.open("alphaearth", path, decode=False)
+    assert (before.compute() == 1).all()
+    write_tile(tmp_path / "a", grid, value=2)
+    after = gx.open("alphaearth", path, decode=False)
+    assert before.data.name != after.data.name
+    assert (after.compute() == 2).all()
+
+
+def test_only_tiles_that_overlap_are_read(tmp_path, monkeypatch):
+    for col in range(4):
+        write_tile(tmp_path / f"t{col}", testing.geobox((16, 16), offset=(col * 160, 0)), value=col)
+    seen = []
+    read = geotiff.GeoTiffReader.read
+    monkeypatch.setattr(
+        geotiff.GeoTiffReader, "read", lambda self, *a: (seen.append(self.path), read(self, *a))[1]
+    )
+    whole = gx.open("alphaearth", tmp_path, decode=False)
+    assert seen == []
+    whole.isel(x=slice(17, 20)).compute()
+    assert len(seen) == 1
+    assert seen[0].endswith("t1.tif")
+
+
+# --- the mosaic -----------------------------------------------------------------------------------------------
+
+
+def mosaic_like(path, *, older=False):
+    """The public mosaic's metadata, nothing written."""
+    root = zarr.open_group(path, mode="w", zarr_format=3)
+    attrs = {
+        "proj:code": "EPSG:4326",
+        "spatial:transform": [8.983111749910169e-05, 0, -180, 0, -8.983111749910169e-05, 83.68570533713473],
+    }
+    array = root.create_array(
+        "embeddings",
+        shape=(9, 64, 1_859_584, 4_009_984),
+        chunks=(1, 64, 256, 256),
+        shards=(1, 64, 4096, 4096),
+        dtype="int8",
+        fill_value=-128,
+        dimension_names=("time", "embedding" if older else "band", "y", "x"),
+    )
+    (array if older else root).attrs.update(attrs)
+    times = root.create_array("time", shape=(9,), dtype="int32", dimension_names=("time",))
+    times[:] = np.arange(2017, 2026, dtype=np.int32)
+    return path
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_window_of_the_global_mosaic(tmp_path, older):
+    path = mosaic_like(tmp_path / "m.zarr", older=older)
+    da = gx.open("alphaearth", str(path), bbox=BBOX, time=[2018, 2024], decode=False)
+    assert da.shape[:2] == (2, 64)
+    assert da.shape[2] < 80
+    assert da.data.npartitions <= 8
+    assert da["x"].values[0] == pytest.approx(BBOX[0], abs=1e-4)
+    assert (da.compute() == -128).all()
+
+
+def test_a_window_of_the_global_mosaic_is_cheap(tmp_path):
+    """The design's bound: under 60 MB above the imports, opening and the first small computation."""
+    path = mosaic_like(tmp_path / "m.zarr")
+    code = f"""
+    import resource, zarr, xarray, dask.array, rasterio, numba
+    import geoemb_xr as gx, geoemb_xr.opening
+    gx.product("alphaearth")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gx.open("alphaearth", {str(path)!r}, bbox=(11.30, 47.20, 11.33, 47.23), time=2024).isel(band=0).compute()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 60_000 * (1 if sys.platform == "linux" else 1024)
+    assert resource.getpagesize() > 0
+
+
+def test_the_mosaic_across_the_antimeridian(tmp_path):
+    path = mosaic_like(tmp_path / "m.zarr")
+    da = gx.open("alphaearth", str(path), bbox=(179.99, -17.01, -179.99, -17.0), time=2024, decode=False)
+    assert float(da["x"].values[0]) < 180 < float(da["x"].values[-1]) < 180.02
+
+
+# --- points ---------------------------------------------------------------------------------------------------
+
+
+def test_points_come_from_their_own_tile_unwarped(cog, opened):
+    table = (
+        testing.scene().points(20, radius=1000).set_index(pd.Index([f"p{i}" for i in range(20)], name="id"))
+    )
+    at = gx.open("alphaearth", cog, points=table.drop(columns="year"), time=[2018, 2024], decode=False)
+    assert at.dims == ("time", "location", "band")
+    assert at.emb.kind == "points"
+    assert list(at["location"].values) == list(table.index)
+    assert list(at["land_cover"].values) == list(table["land_cover"])
+    x, y = geometry.points_xy(table, opened.emb.crs)
+    picked = opened.sel(time=["2018-01-01", "2024-01-01"]).compute()
+    for i in range(20):
+        expected = picked.sel(x=x[i], y=y[i], method="nearest")
+        np.testing.assert_array_equal(at.isel(location=i).values, expected.values)
+
+
+def test_each_point_in_its_own_year(cog):
+    table = testing.scene().points(8).assign(year=[2018, 2024] * 4)
+    at = gx.open("alphaearth", cog, points=table).compute()
+    assert at.dims == ("location", "band")
+    assert pd.DatetimeIndex(at["date"].values).year.tolist() == table["year"].tolist()
+    both = gx.open("alphaearth", cog, points=table, time=[2018, 2024]).compute()
+    for i, year in enumerate(table["year"]):
+        np.testing.assert_array_equal(at.values[i], both.values[0 if year == 2018 else 1, i])
+
+
+# --- coverage and examples ------------------------------------------------------------------------------------
+
+
+def test_an_index_finds_the_tiles_of_a_local_copy(tmp_path):
+    geopandas = pytest.importorskip("geopandas")
+    rows = []
+    for year in (2020, 2021):
+        for col in range(2):
+            grid = testing.geobox((16, 16), offset=(col * 160, 0))
+            name = f"x{col}-0000000000-0000000000.tiff"
+            codes = testing.synthetic("aef", grid=grid, years=[year], decode=False).values[0]
+            geotiff.write_geotiff(tmp_path / str(year) / "32N" / name, codes, grid, nodata=-128)
+            box, (lonlat,) = grid.boundingbox, geometry.area_of(grid).lonlat()
+            rows.append(
+                {
+                    "path": f"s3://bucket/annual/{year}/32N/{name}",
+                    "year": year,
+                    "crs": "EPSG:32632",
+                    "utm_zone": "32N",
+                    **dict(zip(("utm_west", "utm_south", "utm_east", "utm_north"), box.bbox, strict=True)),
+                    **dict(
+                        zip(("wgs84_west", "wgs84_south", "wgs84_east", "wgs84_north"), lonlat, strict=True)
+                    ),
+                }
+            )
+    assert geopandas is not None
+    pd.DataFrame(rows).to_parquet(tmp_path / "aef_index.parquet")
+    assert len(gx.coverage("alphaearth", tmp_path)) == 4
+    (west, south, east, north) = geometry.area_of(testing.geobox((16, 16))).lonlat()[0]
+    inner = (west + 2e-4, south + 2e-4, east - 4e-4, north - 2e-4)
+    found = gx.coverage("alphaearth", tmp_path, bbox=inner, time=2021)
+    assert found["url"].tolist() == ["s3://bucket/annual/2021/32N/x0-0000000000-0000000000.tiff"]
+    da = gx.open("alphaearth", tmp_path, bbox=inner, time=2021, decode=False)
+    assert da.sizes["time"] == 1
+    assert bool((da != -128).all())
+
+
+def test_an_index_cannot_lead_out_of_its_folder(tmp_path):
+    from geoemb_xr.readers import paths
+
+    for bad in ("../x.tif", "/etc/passwd", "a/../../x"):
+        with pytest.raises(SourceError, match="outside it"):
+            paths.inside(tmp_path, bad)
+    assert paths.inside(tmp_path, "2024/x.tif") == (tmp_path / "2024/x.tif").resolve()
+
+
+@pytest.mark.parametrize("container", ["cog", "zarr", "decoded"])
+def test_examples_are_written_once_and_where_asked(container, tmp_path):
+    assert gx.example("alphaearth", container=container) == gx.example("alphaearth", container=container)
+    source = alphaearth.example_alphaearth(tmp_path, container, years=(2020,), size=64)
+    assert str(source).startswith(str(tmp_path))
+    assert gx.open("alphaearth", source).attrs["version"] == "synthetic"
+
+
+# --- what bad input gets --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"bbox": (0, 0, 1, 1)}, CoverageError, r"does not cover \(0, 0, 1, 1\).*covers \(11\.3.*2018, 2020"),
+        ({"time": 2019}, CoverageError, "2018, 2020, 2022, 2024"),
+        ({"time": (2018, 2020)}, TypeError, "is a tuple"),
+        ({"bbox": BBOX, "points": [(11, 47)]}, ValueError, "got bbox and points"),
+        ({"bbox": (11, 48, 12, 47)}, ValueError, "south >= north"),
+        ({"bbox": BBOX, "crs": "EPSG:4326", "resolution": 10}, ValueError, "10 degrees a pixel"),
+        ({"zones": "merged"}, ValueError, "Did you mean 'merge'"),
+        ({"version": "v9"}, ValueError, "version='v9' is not known; valid are 'v1'"),
+        ({"version": "v1"}, CoverageError, "holds 'synthetic'"),
+        ({"chunks": "big"}, ValueError, "chunks is 'auto', a side in pixels"),
+        ({"chunks": 0}, ValueError, "positive numbers"),
+    ],
+)
+def test_bad_requests(cog, options, error, says):
+    with pytest.raises(error, match=says):
+        gx.open("alphaearth", cog, **options)
+
+
+def test_unknown_products_and_sources(tmp_path):
+    with pytest.raises(ValueError, match="unknown product 'nope'"):
+        gx.open("nope")
+    with pytest.raises(ValueError, match=r"source='mosiac' is neither a path.*'cog', 'mosaic'"):
+        gx.open("alphaearth", "mosiac")
+    with pytest.raises(FileNotFoundError, match=r"no such file.*x\.tif"):
+        gx.open("alphaearth", str(tmp_path / "x.tif"))
+    with pytest.raises(FileNotFoundError, match=r"no \.tif or \.tiff file"):
+        gx.open("alphaearth", tmp_path)
+
+
+def test_files_that_are_not_what_the_product_says(tmp_path):
+    grid = testing.geobox((16, 16))
+    short = geotiff.write_geotiff(tmp_path / "a_2024.tif", np.zeros((3, 16, 16), "i1"), grid)
+    with pytest.raises(SourceError, match=r"a_2024\.tif has 3 bands; a file of 'alphaearth' has 64"):
+        gx.open("alphaearth", short)
+    wide = geotiff.write_geotiff(tmp_path / "b_2024.tif", np.zeros((64, 16, 16), "i2"), grid)
+    with pytest.raises(
+        SourceError, match="holds int16; a file of 'alphaearth' holds int8 or float32 or float64"
+    ):
+        gx.open("alphaearth", wide)
+    undated = geotiff.write_geotiff(tmp_path / "c.tif", np.zeros((64, 16, 16), "i1"), grid, nodata=-128)
+    with pytest.raises(SourceError, match="does not say its year"):
+        gx.open("alphaearth", undated)
+    odd = geotiff.write_geotiff(tmp_path / "d_2024.tif", np.zeros((64, 16, 16), "i1"), grid, nodata=0)
+    with pytest.raises(SourceError, match="has nodata"):
+        gx.open("alphaearth", odd)
+    (tmp_path / "e_2024.tif").write_bytes(b"no tiff")
+    with pytest.raises(SourceError, match=r"e_2024\.tif could not be opened"):
+        gx.open("alphaearth", tmp_path / "e_2024.tif")
+    codes = geotiff.write_geotiff(tmp_path / "f_2024.tif", np.zeros((64, 16, 16), "i1"), grid, nodata=-128)
+    floats = geotiff.write_geotiff(tmp_path / "g_2023.tif", np.zeros((64, 16, 16), "f4"), grid)
+    with pytest.raises(SourceError, match="codes and decoded vectors in one source"):
+        gx.open("alphaearth", [codes, floats])
+
+
+def test_a_truncated_file_raises_and_never_becomes_nodata(tmp_path):
+    path = write_tile(tmp_path / "a", testing.geobox((64, 64)))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceError, match=r"a\.tif could not be (opened|read)"):
+        gx.open("alphaearth", path, decode=False).compute()
