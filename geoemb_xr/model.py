@@ -309,13 +309,12 @@ def _load_catalog() -> None:
     global _catalog_loaded
     if _catalog_loaded:
         return
-    _catalog_loaded = True
     package = importlib.import_module("geoemb_xr.catalog")
     for info in pkgutil.iter_modules(package.__path__):
         module = importlib.import_module(f"{package.__name__}.{info.name}")
-        found = getattr(module, "PRODUCTS", None) or (module.PRODUCT,)
-        for each in found:
-            register(each)
+        for each in getattr(module, "PRODUCTS", None) or (module.PRODUCT,):
+            _add(each)
+    _catalog_loaded = True
 
 
 def register(new: Product) -> Product:
@@ -345,14 +344,18 @@ def register(new: Product) -> Product:
     8
     """
     _load_catalog()
-    for key in (new.name, *map(normalise_name, new.aliases)):
+    return _add(new)
+
+
+def _add(new: Product) -> Product:
+    keys = (new.name, *map(normalise_name, new.aliases))
+    for key in keys:
         known = _registry.get(key)
         if known is not None and known != new:
             raise ValueError(
                 f"{key!r} is the product {known.name!r} already, with other facts; give yours another name"
             )
-    for key in (new.name, *map(normalise_name, new.aliases)):
-        _registry[key] = new
+    _registry.update(dict.fromkeys(keys, new))
     return new
 
 
