@@ -18,6 +18,7 @@ import numpy as np
 
 from geoemb_xr import geometry
 from geoemb_xr.model import SourceError
+from geoemb_xr.readers.remote import is_remote
 from geoemb_xr.tiles import Tile
 
 #: How GDAL should read from object stores: published practice, and no account.
@@ -37,11 +38,6 @@ REMOTE_ENV: Mapping[str, Any] = {
 }
 _MAX_OPEN = 24
 _local = threading.local()
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path is read over the network."""
-    return "://" in path or path.startswith("/vsi")
 
 
 def _environment(path: str) -> Any:

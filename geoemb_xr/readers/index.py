@@ -10,7 +10,7 @@ import numpy as np
 from geoemb_xr.arrays import TimeLike, pick_times, times_of_years
 from geoemb_xr.geometry import Area
 from geoemb_xr.model import CoverageError, require
-from geoemb_xr.readers.geotiff import is_remote
+from geoemb_xr.readers.remote import is_remote, open_object
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,7 @@ def read_index(
     bbox: tuple[str, str, str, str],
     time: TimeLike,
     year: str,
+    margin: float = 0.0,
 ) -> pd.DataFrame:
     """Rows of a Parquet table of tiles that touch an area and a time.
 
@@ -41,6 +42,8 @@ def read_index(
         As ``gx.open`` takes it.
     year : str
         Column with the year.
+    margin : float
+        Degrees by which a row's box is larger than its columns say: tables of centres repeat them in ``bbox``.
 
     Raises
     ------
@@ -53,6 +56,8 @@ def read_index(
     table = parquet.ParquetFile(_file(url))
     wanted = list(dict.fromkeys([*columns, *bbox, year]))
     boxes = area.lonlat() if area is not None else None
+    if boxes is not None:  # a wider request instead of wider rows
+        boxes = [(w - margin, s - margin, e + margin, n + margin) for w, s, e, n in boxes]
     groups = [i for i in range(table.num_row_groups) if boxes is None or _may_touch(table, i, bbox, boxes)]
     frame = table.read_row_groups(groups, columns=wanted).to_pandas()
     if boxes is not None:
@@ -65,13 +70,7 @@ def read_index(
 
 
 def _file(url: str) -> Any:
-    if not is_remote(url):
-        return url
-    obstore = require("obstore", "remote")
-    stores = require("obstore.store", "remote")
-    folder, _, name = url.rpartition("/")
-    options = {"skip_signature": True, "region": "us-west-2"} if url.startswith("s3://") else {}
-    return obstore.open_reader(stores.from_url(folder, **options), name)
+    return open_object(url) if is_remote(url) else url
 
 
 def _may_touch(table: Any, group: int, bbox: Sequence[str], boxes: Sequence[Sequence[float]]) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from geoemb_xr.model import CoverageError, SourceError
-from geoemb_xr.readers.geotiff import is_remote
+from geoemb_xr.readers.remote import is_remote
 
 _YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)(?!\d)")
 

@@ -6,7 +6,6 @@ Nothing of a store is read when it is opened but its metadata: x and y come from
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +17,7 @@ from affine import Affine
 
 from geoemb_xr import geometry
 from geoemb_xr.model import SourceError, require
-from geoemb_xr.readers.geotiff import is_remote
+from geoemb_xr.readers.remote import is_remote, object_store
 from geoemb_xr.tiles import Tile
 
 #: UUIDs of the Zarr conventions that place a store; matched by UUID, as their names have changed.
@@ -33,17 +32,10 @@ def store_of(url: str) -> Any:
         return url
     import zarr
 
-    obstore = require("obstore.store", "remote")
-    options: dict[str, Any] = {}
-    if url.startswith("s3://"):
-        options = {"skip_signature": True, "region": "us-west-2", "virtual_hosted_style_request": False}
-        # Credentials that the user has set up win.
-        if "AWS_ACCESS_KEY_ID" in os.environ:
-            options.pop("skip_signature")
-    return zarr.storage.ObjectStore(obstore.from_url(url, **options), read_only=True)
+    return zarr.storage.ObjectStore(object_store(url), read_only=True)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def open_node(url: str, path: str = "", token: str = "") -> Any:
     """A group or array of a store, opened once per process and state of the store.
 
@@ -108,6 +100,28 @@ class ZarrReader:
         values = np.asarray(array[tuple(wanted[d] for d in self.dims)])
         left = [d for d in self.dims if d != "time"]
         return values.transpose([left.index(d) for d in ("band", "y", "x") if d in left])
+
+
+def written_steps(url: str, path: str, token: str = "") -> frozenset[int] | None:
+    """Positions along the first axis of an array that were ever written; None where that cannot be listed.
+
+    An unwritten chunk reads as the fill value, so that a year which was never made looks like a year without
+    data. Listing one folder tells them apart: an array with chunks of one step keeps a folder for each.
+    """
+    array = open_node(url, path, token)
+    if array.metadata.zarr_format != 3 or (array.shards or array.chunks)[0] != 1 or array.ndim < 2:
+        return None
+    if is_remote(url):
+        obstore = require("obstore", "remote")
+        try:
+            listed = obstore.list_with_delimiter(object_store(url), f"{path}/c")
+        except obstore.exceptions.BaseError:  # a store may be readable and not listable
+            return None
+        names = [prefix.rstrip("/").rpartition("/")[2] for prefix in listed["common_prefixes"]]
+    else:
+        folder = Path(url, path, "c")
+        names = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+    return frozenset(int(name) for name in names if name.isdigit())
 
 
 _AXES = {

@@ -1,0 +1,157 @@
+"""NumPy files as tiles: the header is checked before memory is taken, windows come from a memory map.
+
+Nothing in a file is trusted: no pickles, and a size that the header promises but the file does not have is an
+error, not a short read.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geoemb_xr import kernels
+from geoemb_xr.model import SourceError
+from geoemb_xr.readers.remote import get_range, is_remote
+
+#: NumPy writes headers of 128 bytes; a remote one is read in one request of this size.
+_HEADER_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class NpyInfo:
+    """What a .npy file's header says.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the array.
+    dtype : str
+        Of its values, byte order included.
+    offset : int
+        Where its first value lies, in bytes.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int
+
+
+def read_header(path: str | os.PathLike[str]) -> NpyInfo:
+    """Read and check the header of a .npy file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a local file is not there.
+    SourceError
+        If it is no .npy file, holds objects, is stored column by column, or is shorter than it says.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/a.npy", np.zeros((2, 3), "int8"))
+    ...     read_header(f"{folder}/a.npy")
+    NpyInfo(shape=(2, 3), dtype='|i1', offset=128)
+    """
+    name = os.fspath(path)
+    if is_remote(name):
+        return _parse_header(get_range(name, 0, _HEADER_BYTES), name)
+    if not Path(name).exists():
+        raise FileNotFoundError(f"no such file: {name}")
+    with open(name, "rb") as file:
+        info = _parse_header(file.read(_HEADER_BYTES), name)
+    wanted = info.offset + int(np.prod(info.shape, dtype=np.int64)) * np.dtype(info.dtype).itemsize
+    size = os.path.getsize(name)
+    if size < wanted:
+        raise SourceError(f"{name} is truncated: its header promises {wanted} bytes, it has {size}")
+    return info
+
+
+def _parse_header(head: bytes, name: str) -> NpyInfo:
+    stream = io.BytesIO(head)
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        else:
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+    except (ValueError, EOFError) as error:
+        raise SourceError(f"{name} is not a .npy file: {error}") from error
+    if dtype.hasobject:
+        raise SourceError(f"{name} holds pickled objects, which are not read")
+    if fortran and len(shape) > 1:
+        raise SourceError(f"{name} is stored column by column (fortran_order); save it in C order")
+    return NpyInfo(tuple(int(n) for n in shape), dtype.str, stream.tell())
+
+
+@lru_cache(maxsize=4096)
+def _header_once(path: str, token: str) -> NpyInfo:
+    return read_header(path)
+
+
+@dataclass(frozen=True)
+class NpyReader:
+    """Reads windows of a .npy file of shape (y, x, band) or (y, x).
+
+    Parameters
+    ----------
+    path : str
+        File or URL.
+    shape : tuple of int
+        What the file must have.
+    dtype : str
+        What its values must be.
+    token : str
+        Of the file's state.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    token: str = ""
+
+    def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
+        """A window (band, y, x), or (y, x) of a plane."""
+        info = _header_once(self.path, self.token)
+        check_array(info, self.path, self.shape, self.dtype)
+        values = (
+            _rows_of_object(self.path, info, rows) if is_remote(self.path) else _map(self.path, info)[rows]
+        )
+        window = np.ascontiguousarray(values[:, cols])
+        return kernels.band_first(window, 0) if window.ndim == 3 else window
+
+
+def check_array(info: NpyInfo, name: str, shape: tuple[int, ...], dtype: str) -> None:
+    """Raise unless a file has a shape and a dtype.
+
+    Raises
+    ------
+    SourceError
+        Naming the file and what is wrong.
+    """
+    if info.shape != shape:
+        raise SourceError(f"{name} has shape {info.shape} instead of {shape}")
+    if np.dtype(info.dtype) != np.dtype(dtype):
+        raise SourceError(f"{name} holds {np.dtype(info.dtype)} instead of {np.dtype(dtype)}")
+
+
+def _map(path: str, info: NpyInfo) -> Any:
+    """A memory map; opened for each window, since a map costs microseconds and an open file is a resource."""
+    return np.memmap(path, dtype=info.dtype, mode="r", offset=info.offset, shape=info.shape)
+
+
+def _rows_of_object(path: str, info: NpyInfo, rows: slice) -> np.ndarray:
+    """Whole rows of a remote file, which are one range of bytes."""
+    row_bytes = int(np.prod(info.shape[1:], dtype=np.int64)) * np.dtype(info.dtype).itemsize
+    start, length = info.offset + rows.start * row_bytes, (rows.stop - rows.start) * row_bytes
+    data = get_range(path, start, length)
+    if len(data) != length:
+        raise SourceError(f"{path} is truncated: {len(data)} of {length} bytes at {start}")
+    return np.frombuffer(data, info.dtype).reshape(rows.stop - rows.start, *info.shape[1:])
