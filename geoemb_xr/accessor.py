@@ -121,6 +121,35 @@ class EmbAccessor:
 
         return to_geodataframe(self._obj)
 
+    # --- geometry ------------------------------------------------------------------------------------------
+
+    def reproject(
+        self,
+        target: Any,
+        *,
+        resolution: float | tuple[float, float] | None = None,
+        resampling: Literal["nearest", "bilinear", "average", "mode"] | None = None,
+        chunks: int | tuple[int, int] | Mapping[Hashable, int] | None = None,
+        resultant_length: bool = False,
+    ) -> Any:
+        """Another grid; see :func:`geoemb_xr.reproject`."""
+        from geoemb_xr.warp import reproject
+
+        return reproject(
+            self._obj,
+            target,
+            resolution=resolution,
+            resampling=resampling,
+            chunks=chunks,
+            resultant_length=resultant_length,
+        )
+
+    def coarsen(self, factor: int, *, resultant_length: bool = False) -> Any:
+        """Means of factor × factor pixels; see :func:`geoemb_xr.coarsen`."""
+        from geoemb_xr.warp import coarsen
+
+        return coarsen(self._obj, factor, resultant_length=resultant_length)
+
     # --- writing -------------------------------------------------------------------------------------------
 
     def cite(self) -> citing.Citation:
@@ -266,3 +295,21 @@ class EmbAccessor:
         from geoemb_xr.components import rgb
 
         return rgb(self._obj, model, limits=limits)
+
+    def plot(
+        self,
+        *,
+        model: PCA | None = None,
+        limits: tuple[float, float] | Sequence[tuple[float, float]] | None = None,
+        cmap: str | None = None,
+        cols: int = 4,
+        pixels: int = 1000,
+        title: str | None = None,
+        ax: Any = None,
+    ) -> Any:
+        """Draw an array as a map; see :func:`geoemb_xr.plot`."""
+        from geoemb_xr.plotting import plot
+
+        return plot(
+            self._obj, model=model, limits=limits, cmap=cmap, cols=cols, pixels=pixels, title=title, ax=ax
+        )
