@@ -171,6 +171,20 @@ class EmbAccessor:
 
         return to_cog(self._obj, path, mode=mode, encode=encode, overviews=overviews)
 
+    def to_zarr(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: Literal["w-", "w", "a", "r+"] = "w-",
+        encode: bool = False,
+        chunks: int = 256,
+        shards: int | None = None,
+    ) -> Path:
+        """Write a Zarr store; see :func:`geoemb_xr.to_zarr`."""
+        from geoemb_xr.writing import to_zarr
+
+        return to_zarr(self._obj, path, mode=mode, encode=encode, chunks=chunks, shards=shards)
+
     # --- probing -------------------------------------------------------------------------------------------
 
     def fit_probe(

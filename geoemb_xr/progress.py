@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 #: Whatever is done sooner, in seconds, shows nothing.
 PATIENCE = 2.0
+_showing: ContextVar[bool] = ContextVar("showing", default=False)
 
 
 @dataclass
@@ -29,7 +31,8 @@ class _Labelled:
 def shown(label: str) -> Iterator[None]:
     """Show a progress bar for dask's work inside the block, once that has taken two seconds.
 
-    With a cluster, dask's own dashboard is the place to look: nothing is shown here.
+    One bar at a time: what runs inside another's block shows none of its own. With a cluster, dask's own
+    dashboard is the place to look, and nothing is shown here.
 
     Examples
     --------
@@ -40,6 +43,13 @@ def shown(label: str) -> Iterator[None]:
     """
     from dask.diagnostics import ProgressBar
 
-    bar: Any = ProgressBar(minimum=PATIENCE, dt=0.2, out=_Labelled(label))
-    with bar:
+    if _showing.get():
         yield
+        return
+    token = _showing.set(True)
+    bar: Any = ProgressBar(minimum=PATIENCE, dt=0.2, out=_Labelled(label))
+    try:
+        with bar:
+            yield
+    finally:
+        _showing.reset(token)

@@ -36,9 +36,9 @@ TIME = "time"
 How = Literal["mean", "median", "min", "max", "std"]
 Metric = Literal["angle", "cosine", "euclidean"]
 _METRICS: dict[str, tuple[str, str]] = {
-    "angle": ("angle between two years", "degree"),
-    "cosine": ("cosine similarity of two years", "1"),
-    "euclidean": ("distance between two years", "1"),
+    "angle": ("angle", "degree"),
+    "cosine": ("cosine similarity", "1"),
+    "euclidean": ("distance", "1"),
 }
 #: Side of the square of pixels that ``null="years"`` takes for a pixel's surroundings.
 SURROUNDINGS = 5
@@ -52,26 +52,25 @@ def _over_years(
     function: Callable[..., np.ndarray],
     array: xr.DataArray,
     *params: Any,
-    out: tuple[str, Sequence[Any]],
+    out: tuple[str, Sequence[Any]] | None = None,
     name: str,
     attrs: Mapping[str, Any],
 ) -> xr.DataArray:
     """Apply ``function(years, *params)`` to every block of pixels with all of its years in one task.
 
     ``years`` is a list of :class:`Block`, band-last, in time order, however time was chunked. The function
-    returns float32 ``(pixels, len(out))``.
+    returns float32 ``(pixels,)``, or ``(pixels, k)`` with ``out``, a dimension in the place of ``band`` and its
+    k labels.
     """
     codec = arrays.codec_of(array) if is_encoded(array) else None
     scale = arrays.scale_of(array, codec) if codec is not None else None
-    rest = [d for d in array.dims if d != TIME]
-    dims = [out[0] if d == BAND else d for d in rest]
+    dims = [d if d != BAND or out is None else out[0] for d in array.dims if d != TIME and (d != BAND or out)]
     task = partial(
         _on_years,
         function,
         codec,
-        [array.get_axis_num(d) for d in (TIME, BAND)],
+        (array.get_axis_num(TIME), array.get_axis_num(BAND)),
         None if scale is None else scale.get_axis_num(TIME),
-        len(out[1]),
     )
     if array.chunks is None:
         data = task(array.values, None if scale is None else scale.values, *params)
@@ -79,19 +78,16 @@ def _over_years(
         import dask.array as da
 
         check_band_chunk(array, name)
-        operands: list[Any] = [array.data, array.dims]
-        if scale is None:
-            operands += [None, None]
-        else:
+        operands: list[Any] = [array.data, array.dims, None, None]
+        if scale is not None:
             chunks = {d: c for d, c in array.chunksizes.items() if d != BAND}
-            operands += [scale.chunk(chunks).data, scale.dims]
-        for each in params:
-            operands += [each, None]
+            operands[2:] = [scale.chunk(chunks).data, scale.dims]
         data = da.blockwise(
             task,
             tuple(dims),
             *operands,
-            new_axes={out[0]: len(out[1])},
+            *(each for param in params for each in (param, None)),
+            new_axes={out[0]: len(out[1])} if out is not None else {},
             concatenate=False,
             dtype=np.float32,
             meta=np.empty((0,) * len(dims), np.float32),
@@ -100,7 +96,8 @@ def _over_years(
     coords = {k: v for k, v in array.coords.items() if not {BAND, TIME} & set(v.dims)}
     if codec is not None and codec.scale is not None:
         coords.pop(codec.scale, None)
-    coords[out[0]] = xr.DataArray(np.asarray(out[1]), dims=out[0])
+    if out is not None:
+        coords[out[0]] = xr.DataArray(np.asarray(out[1]), dims=out[0])
     return xr.DataArray(data, dims=dims, coords=coords, name=name, attrs=dict(attrs))
 
 
@@ -112,9 +109,8 @@ def _flat(nested: Any) -> list[np.ndarray]:
 def _on_years(
     function: Callable[..., np.ndarray],
     codec: Codec | None,
-    axes: list[int],
+    axes: tuple[int, int],
     scale_axis: int | None,
-    length: int,
     data: Any,
     scale: Any,
     *params: Any,
@@ -129,8 +125,10 @@ def _on_years(
         Block(kernels.band_last(slab, own), -1, each, codec) for slab, each in zip(slabs, scales, strict=True)
     ]
     pixels = tuple(np.delete(slabs[0].shape, own))
-    result = function(years, *params).reshape(*pixels, length)
-    return np.moveaxis(result, -1, own)  # band-last in memory
+    result = function(years, *params)
+    if result.ndim == 1:
+        return result.reshape(pixels)
+    return np.moveaxis(result.reshape(*pixels, -1), -1, own)  # band-last in memory
 
 
 def _tiles(years: list[Block]) -> Any:
@@ -494,11 +492,14 @@ def change(
             raise ValueError("null='years' needs both years: change(a, b, null='years')")
         return _change_with_null(array, first, _position(times, b), metric)
     if b is not None:
-        return _compared(array.isel(time=first), array.isel(time=_position(times, b)), metric, a, b)
+        return _compared(array, first, _position(times, b), metric)
     others = np.delete(np.arange(times.size), first)
     if not others.size:
         raise EmbeddingError(f"change against {a!r} needs another year; the array has that one only")
-    return _compared(array.isel(time=first), array.isel(time=others), metric, a, None)
+    steps = [_compared(array, first, int(other), metric) for other in others]
+    found = xr.concat(steps, pd.Index(times[others], name=TIME), combine_attrs="override")
+    found.attrs = _change_attrs(array, metric, first, None)
+    return found
 
 
 def _position(times: np.ndarray, when: arrays.TimeLike) -> int:
@@ -510,97 +511,28 @@ def _position(times: np.ndarray, when: arrays.TimeLike) -> int:
     return int(found[0])
 
 
-def _change_attrs(array: xr.DataArray, metric: str) -> dict[str, Any]:
-    long_name, units = _METRICS[metric]
-    return derived_attrs(array, long_name=long_name, units=units, metric=metric)
-
-
-def _compared(one: xr.DataArray, other: xr.DataArray, metric: str, a: object, b: object) -> xr.DataArray:
-    """The metric between a year and another, or each of several others."""
-    codec = arrays.codec_of(one) if is_encoded(one) else None
-    dims = tuple(d for d in other.dims if d != BAND)
-    pairs = (
-        [(one, arrays.scale_of(one, codec)), (other, arrays.scale_of(other, codec))]
-        if codec
-        else [
-            (one, None),
-            (other, None),
-        ]
-    )
-    task = partial(
-        _compare_blocks,
-        codec,
+def _compared(array: xr.DataArray, a: int, b: int, metric: str) -> xr.DataArray:
+    """The metric between the years at two positions."""
+    return _over_years(
+        _distances,
+        array.isel(time=[a, b]),
         metric,
-        (one.get_axis_num(BAND), other.get_axis_num(BAND)),
-        other.get_axis_num(TIME) if TIME in other.dims else None,
-        dims.index(TIME) if TIME in dims else None,
+        name="change",
+        attrs=_change_attrs(array, metric, a, b),
     )
-    if one.chunks is None:
-        operands = [
-            v for data, scale in pairs for v in (data.values, None if scale is None else scale.values)
-        ]
-        data: Any = task(*operands)
-    else:
-        import dask.array as da
-
-        check_band_chunk(one, "change")
-        arguments: list[Any] = []
-        for each, scale in pairs:
-            chunks = {d: c for d, c in each.chunksizes.items() if d != BAND}
-            arguments += [each.data, each.dims]
-            arguments += [None, None] if scale is None else [scale.chunk(chunks).data, scale.dims]
-        data = da.blockwise(
-            task,
-            dims,
-            *arguments,
-            concatenate=False,
-            dtype=np.float32,
-            meta=np.empty((0,) * len(dims), np.float32),
-            token="change",
-        )
-    coords = {k: v for k, v in other.coords.items() if BAND not in v.dims}
-    if codec is not None and codec.scale is not None:
-        coords.pop(codec.scale, None)
-    if TIME not in dims:
-        coords.pop(TIME, None)
-    attrs = _change_attrs(one, metric) | {"reference": str(one.coords[TIME].values)[:10]}
-    if b is not None:
-        attrs["compared"] = str(other.coords[TIME].values)[:10]
-    return xr.DataArray(data, dims=dims, coords=coords, name="change", attrs=attrs)
 
 
-def _compare_blocks(
-    codec: Codec | None,
-    metric: str,
-    band_axes: tuple[int, int],
-    time_axis: int | None,
-    out_axis: int | None,
-    one: Any,
-    one_scale: Any,
-    other: Any,
-    other_scale: Any,
-) -> np.ndarray:
-    (first,) = _flat(one)
-    (second,) = _flat(other)
-    scale = None if one_scale is None else _flat(one_scale)[0]
-    scales = None if other_scale is None else _flat(other_scale)[0]
-    a = Block(kernels.band_last(first, band_axes[0]), -1, scale, codec)
-    if time_axis is None or out_axis is None:
-        b = Block(kernels.band_last(second, band_axes[1]), -1, scales, codec)
-        return _distances(a, b, metric).reshape(b.data.shape[:-1])
-    own = band_axes[1] - (time_axis < band_axes[1])
-    maps = []
-    for i, slab in enumerate(np.moveaxis(second, time_axis, 0)):
-        b = Block(
-            kernels.band_last(slab, own), -1, None if scales is None else np.take(scales, i, out_axis), codec
-        )
-        maps.append(_distances(a, b, metric).reshape(b.data.shape[:-1]))
-    return np.stack(maps, axis=out_axis)
+def _change_attrs(array: xr.DataArray, metric: str, a: int, b: int | None) -> dict[str, Any]:
+    name, units = _METRICS[metric]
+    times = array.coords[TIME].values
+    one = arrays.describe_times(times[[a]])
+    between = f"to {one}" if b is None else f"between {one} and {arrays.describe_times(times[[b]])}"
+    return derived_attrs(array, long_name=f"{name} {between}", units=units, metric=metric)
 
 
-def _distances(a: Block, b: Block, metric: str) -> np.ndarray:
-    out = np.empty(a.pixels, np.float32)
-    for where, (one, other) in _tiles([a, b]):
+def _distances(years: list[Block], metric: str) -> np.ndarray:
+    out = np.empty(years[0].pixels, np.float32)
+    for where, (one, other) in _tiles(years):
         _KERNELS[metric](one, other, out[where])
     return out
 
@@ -690,7 +622,7 @@ def _change_with_null(array: xr.DataArray, a: int, b: int, metric: str) -> xr.Da
     both = _over_years(
         _change_and_steps, array, (a, b), kept, metric, out=("step", labels), name="change", attrs={}
     )
-    attrs = _change_attrs(array, metric)
+    attrs = _change_attrs(array, metric, a, b)
     moved = both.isel(step=0, drop=True).assign_attrs(attrs)
     # less alike is more change: of cosines, the smaller
     ranked = _ranked(-both if metric == "cosine" else both)
