@@ -1,0 +1,104 @@
+"""Clay v0: vectors of Sentinel patches, a GeoParquet file an MGRS tile and date."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoemb_xr.geometry import Bounds
+from geoemb_xr.model import Product
+from geoemb_xr.readers import geoparquet
+from geoemb_xr.readers.geoparquet import Layout, Span
+from geoemb_xr.tiles import Request
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+NAME = "clay-v0"
+_NAME = re.compile(r"(\d\d[A-Z]{3})_(\d{8})_(\d{8})_v(\d{3})\.")
+
+
+def _place(path: str) -> Bounds | None:
+    found = _NAME.search(path)
+    return geoparquet.zone_bounds(found[1]) if found else None
+
+
+def _span(path: str) -> Span | None:
+    found = _NAME.search(path)
+    return (geoparquet.day_span(found[2])[0], geoparquet.day_span(found[3])[1]) if found else None
+
+
+def _version(facts: geoparquet.FileFacts) -> str:
+    found = _NAME.search(facts.file.url)
+    return f"v{found[4]}" if found else PRODUCT.versions[0]
+
+
+LAYOUT = Layout(patch_m=5120.0, place_of_path=_place, span_of_path=_span, version_of=_version)
+
+
+def open_clay(source: Any, request: Request) -> xr.DataArray:
+    """Rows of the published files, or of local ones."""
+    return geoparquet.open_patches(source, request, PRODUCT, LAYOUT)
+
+
+def coverage_clay(source: Any, request: Request) -> pd.DataFrame:
+    """Files of the published store."""
+    return geoparquet.coverage_patches(source, request, PRODUCT, LAYOUT)
+
+
+def example_clay(directory: Path, container: str) -> Path:
+    """Write two dates of the synthetic scene as Clay v0 is published; returns the folder."""
+    import pyarrow as pa
+    import shapely
+
+    for day in ("2018-06-10", "2021-07-15"):
+        lon, _, polygons, vectors = geoparquet.scene_patches(5120.0, (4, 5), PRODUCT.dims, int(day[:4]))
+        text = day.replace("-", "")
+        urls = [
+            f"s3://clay-tiles-02/02/32TPT/{day}/claytile_32TPT_{text}_v02_{i:04d}.tif"
+            for i in range(lon.size)
+        ]
+        columns = {
+            "index": np.arange(lon.size),
+            "source_url": urls,
+            "date": pa.array(np.full(lon.size, day, "datetime64[D]")),
+            "embeddings": geoparquet.list_column(vectors),
+            "geometry": shapely.to_wkb(polygons),
+        }
+        geoparquet.write_example(directory / f"32TPT_{text}_{text}_v001.gpq", columns, compression="zstd")
+    return directory
+
+
+PRODUCT = Product(
+    NAME,
+    dims=768,
+    title="Clay v0 embeddings of Sentinel patches",
+    kind="patch",
+    resolution=5120.0,
+    extent="Global, with gaps",
+    period="2018–2023",
+    cadence="snapshot",
+    model="Clay v0",
+    inputs="Sentinel-2 (10 bands), Sentinel-1, DEM; 512 × 512 pixels of 10 m",
+    access="anonymous; GeoParquet in the Source Cooperative",
+    containers=("geoparquet",),
+    stores={"geoparquet": "s3://us-west-2.opendata.source.coop/clay/clay-model-v0-embeddings"},
+    versions=("v001",),
+    torchgeo="ClayEmbeddings",
+    aliases=("clay-v0-sentinel", "clay-model-v0-embeddings"),
+    citation="Clay Foundation: Clay model v0 embeddings. https://source.coop/clay/clay-model-v0-embeddings",
+    licence="ODC-By-1.0",
+    licence_notes="Stated as ODC-By-1.0 by torchgeo's table and the survey, as CC-BY-4.0 by the AWS registry.",
+    quirks=(
+        "The vector of a patch is the mean of its patch tokens.",
+        "The column of vectors is called 'embeddings' here, 'embedding' in the LGND editions of v1.5.",
+        "The file's date is the image's, though the README calls it the date of creation.",
+    ),
+    open=open_clay,
+    coverage=coverage_clay,
+    example=example_clay,
+)

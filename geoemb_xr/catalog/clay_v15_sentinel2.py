@@ -1,0 +1,120 @@
+"""Clay v1.5 on Sentinel-2 by LGND: single scenes and monthly aggregates, hive-partitioned GeoParquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoemb_xr.geometry import Bounds
+from geoemb_xr.model import Product
+from geoemb_xr.readers import geoparquet
+from geoemb_xr.readers.geoparquet import Layout, Span
+from geoemb_xr.tiles import Request
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+NAME = "clay-v1.5-sentinel2"
+_STORE = "s3://us-west-2.opendata.source.coop/clay/lgnd-clay-v1-5-sentinel-2-l2a"
+
+
+def place_of_path(path: str) -> Bounds | None:
+    """What LGND's partitions promise: a grid zone for scenes, a geohash for aggregates."""
+    keys = geoparquet.hive(path)
+    if "gzd" in keys:
+        return geoparquet.zone_bounds(keys["gzd"])
+    code = keys.get("geohash_l2") or keys.get("geohash")
+    return geoparquet.geohash_bounds(code) if code else None
+
+
+def span_of_path(path: str) -> Span | None:
+    """The month of a partition."""
+    return geoparquet.month_span(geoparquet.hive(path))
+
+
+LAYOUT = Layout(patch_m=2560.0, place_of_path=place_of_path, span_of_path=span_of_path)
+
+
+def open_sentinel2(source: Any, request: Request) -> xr.DataArray:
+    """Rows of the published scenes or aggregates, or of local files."""
+    return geoparquet.open_patches(source, request, PRODUCT, LAYOUT)
+
+
+def coverage_sentinel2(source: Any, request: Request) -> pd.DataFrame:
+    """Files of the published store."""
+    return geoparquet.coverage_patches(source, request, PRODUCT, LAYOUT)
+
+
+def lgnd_columns(side: float, count: tuple[int, int], dims: int, day: str) -> dict[str, Any]:
+    """Columns of LGND's files, made of the synthetic scene."""
+    import pyarrow as pa
+    import shapely
+
+    lon, _, polygons, vectors = geoparquet.scene_patches(side, count, dims, int(day[:4]))
+    names = [f"{side:.0f}-{i:05d}" for i in range(lon.size)]
+    sides = zip(("xmin", "ymin", "xmax", "ymax"), shapely.bounds(polygons).T, strict=True)
+    return {
+        "chips_id": [f"chip-{name}-{day}" for name in names],
+        "cell_id": names,
+        "datetime": pa.array(np.full(lon.size, day, "datetime64[us]")),
+        "embedding": geoparquet.list_column(vectors),
+        "bbox": pa.StructArray.from_arrays(*zip(*((pa.array(v), k) for k, v in sides), strict=True)),
+        "geometry": shapely.to_wkb(polygons),
+    }
+
+
+def example_sentinel2(directory: Path, container: str) -> Path:
+    """Write two dates of the synthetic scene as LGND publishes them; returns the folder."""
+    for day in ("2024-06-11", "2025-06-14"):
+        columns = lgnd_columns(2560.0, (8, 9), PRODUCT.dims, day)
+        month = f"year={day[:4]}/month={day[5:7]}"
+        if container == "scene":
+            count = len(columns["cell_id"])
+            stac = f"S2A_32TPT_{day.replace('-', '')}_0_L2A"
+            columns |= {
+                "rasters_id": [f"{stac}-raster"] * count,
+                "stac_item_id": [stac] * count,
+                "collection": ["sentinel-2-l2a"] * count,
+            }
+            path = directory / "scene" / "gzd=32T" / month / "part-0.parquet"
+        else:
+            path = directory / "aggregated" / "geohash_l2=u0" / month / "part-0.parquet"
+        geoparquet.write_example(path, columns, compression="zstd")
+    return directory
+
+
+PRODUCT = Product(
+    NAME,
+    dims=1024,
+    title="Clay v1.5 embeddings of Sentinel-2 patches (LGND)",
+    kind="patch",
+    resolution=2560.0,
+    extent="Global",
+    period="2024–2025",
+    cadence="snapshot",
+    model="Clay v1.5",
+    inputs="Sentinel-2 L2A",
+    access="anonymous; GeoParquet in the Source Cooperative",
+    containers=("scene", "aggregated"),
+    stores={"scene": f"{_STORE}/scene", "aggregated": f"{_STORE}/aggregated"},
+    versions=("v1.5",),
+    torchgeo="ClayEmbeddings",
+    aliases=("clay-v1-5-sentinel2", "lgnd-clay-v1-5-sentinel-2-l2a", "ClayEmbeddings"),
+    citation=(
+        "LGND and Clay Foundation: Clay v1.5 Sentinel-2 L2A embeddings. "
+        "https://source.coop/clay/lgnd-clay-v1-5-sentinel-2-l2a"
+    ),
+    licence="CC-BY-4.0",
+    quirks=(
+        "Published for June 2024 and June 2025 only.",
+        "A file of scenes is one row group of about 150 MB, so that a bbox saves files and rows but few bytes.",
+        "Another store, clay/clay-v1-5-sentinel2 (2018–2024, partly global), is another product; its columns are "
+        "not documented.",
+    ),
+    open=open_sentinel2,
+    coverage=coverage_sentinel2,
+    example=example_sentinel2,
+)

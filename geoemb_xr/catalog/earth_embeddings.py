@@ -1,0 +1,119 @@
+"""EarthEmbeddings: four encoders on uniformly sampled Major TOM Core images, plain Parquet, half precision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoemb_xr.model import Product, SourceError, check_choice
+from geoemb_xr.readers import geoparquet
+from geoemb_xr.readers.geoparquet import Layout
+from geoemb_xr.tiles import Request
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+NAME = "earth-embeddings"
+VARIANTS = ("SatCLIP", "FarSLIP", "DINOv2", "SigLIP")
+
+
+def _variant_in(path: str) -> str | None:
+    folded = path.lower()
+    return next((name for name in VARIANTS if name.lower() in folded), None)
+
+
+def _version(facts: geoparquet.FileFacts) -> str:
+    found = _variant_in(facts.file.url)
+    if found is None:
+        raise SourceError(
+            f"{facts.file.url} does not say which encoder made it; give variant=, one of {', '.join(VARIANTS)}"
+        )
+    return found
+
+
+LAYOUT = Layout(
+    geometry="",
+    centre=("centre_lon", "centre_lat"),
+    dates=("timestamp",),
+    skip=("geometry_wkt",),
+    patch_m=3840.0,
+    version_of=_version,
+)
+
+
+def open_earth_embeddings(source: Any, request: Request) -> xr.DataArray:
+    """Rows of one variant's files."""
+    if source is None:
+        raise SourceError(
+            f"the names of the files of {NAME!r} are not documented, so that they cannot be opened by themselves; "
+            "download one from huggingface.co/datasets/ML4Sustain/EarthEmbeddings and give its path as source"
+        )
+    layout = LAYOUT
+    if request.variant is not None:
+        variant = check_choice("variant", request.variant, VARIANTS)
+        layout = replace(LAYOUT, version_of=lambda facts: _variant_in(facts.file.url) or variant)
+        request = replace(request, version=request.version or variant)
+    return geoparquet.open_patches(source, request, PRODUCT, layout)
+
+
+def example_earth_embeddings(directory: Path, container: str) -> Path:
+    """Write the synthetic scene as one variant is published; returns the folder."""
+    import pyarrow as pa
+
+    lon, lat, _, vectors = geoparquet.scene_patches(3840.0, (5, 6), 1152, 2021)
+    cells = [f"{525 + i // 18}U_{106 + i % 6}R" for i in range(lon.size)]
+    columns = {
+        "grid_cell": cells,
+        "grid_row_u": np.array([int(cell[:3]) for cell in cells]),
+        "grid_col_r": np.array([106 + i % 6 for i in range(lon.size)]),
+        "product_id": [f"S2A_MSIL2A_20210624T100559_N0500_R022_T32TPT_{i}" for i in range(lon.size)],
+        "timestamp": pa.array(np.full(lon.size, "2021-06-24T10:05:59", "datetime64[ns]")),
+        "cloud_cover": np.linspace(0, 20, lon.size),
+        "nodata": np.zeros(lon.size),
+        "centre_lat": lat,
+        "centre_lon": lon,
+        "crs": ["EPSG:32632"] * lon.size,
+        "parquet_url": ["synthetic"] * lon.size,
+        "parquet_row": np.arange(lon.size),
+        "image_shape": pa.array([[384, 384, 3]] * lon.size),
+        "image_dtype": ["uint8"] * lon.size,
+        "geometry_wkt": [f"POINT ({x} {y})" for x, y in zip(lon, lat, strict=True)],
+        "embedding": geoparquet.list_column(vectors.astype(np.float16)),
+    }
+    path = directory / "SigLIP" / "SigLIP_synthetic.parquet"
+    geoparquet.write_example(path, columns, geometry_column=None, compression="zstd")
+    return directory
+
+
+PRODUCT = Product(
+    NAME,
+    dims=1152,
+    title="EarthEmbeddings",
+    kind="patch",
+    dtype="float16",
+    extent="Global, with gaps",
+    period="2015–2024",
+    cadence="snapshot",
+    model="SatCLIP, FarSLIP, DINOv2 or SigLIP, by variant",
+    inputs="Sentinel-2 L2A of Major TOM Core, sampled uniformly",
+    access="anonymous; Parquet on Hugging Face",
+    containers=("parquet",),
+    variants=VARIANTS,
+    torchgeo="EarthEmbeddings",
+    aliases=("earthembeddings",),
+    citation="EarthEmbeddings. arXiv:2603.29441. https://huggingface.co/datasets/ML4Sustain/EarthEmbeddings",
+    doi="10.48550/arXiv.2603.29441",
+    licence="CC-BY-SA-4.0",
+    share_alike=True,
+    quirks=(
+        "Plain Parquet without GeoParquet's metadata: longitude and latitude of the centres are columns.",
+        "Vectors are stored as float16 or float32; opened as float32.",
+        "Lengths run from 256 to 1152 by variant and are read from the file.",
+        "Patches are 2.24 to 3.84 km wide.",
+    ),
+    open=open_earth_embeddings,
+    example=example_earth_embeddings,
+)

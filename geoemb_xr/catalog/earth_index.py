@@ -1,0 +1,117 @@
+"""Earth Index: vectors of 320 m patches, a GeoParquet file an MGRS tile and year, centres only."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoemb_xr.geometry import Bounds
+from geoemb_xr.model import Product
+from geoemb_xr.readers import geoparquet
+from geoemb_xr.readers.geoparquet import Layout, Span
+from geoemb_xr.tiles import Request
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+NAME = "earth-index"
+_NAME = re.compile(r"(\d\d[A-Z]{3})(?:_(\d{4})-(\d\d)-(\d\d)_\d{4}-\d\d-\d\d)?\.parquet$")
+#: The footer that names the model, as EarthGenome writes it.
+_EMB = {
+    "version": "0.0.1",
+    "model": {"id": "dinov2_vits14_softcon", "version": "2.0.0", "family": "DinoV2", "name": "SoftCon"},
+    "license": "CC-BY-4.0",
+    "start_datetime": "2024-01-01T00:00:00Z",
+    "end_datetime": "2025-01-01T00:00:00Z",
+    "embedding": {"dim": 384, "quantization": "None"},
+}
+
+
+def _place(path: str) -> Bounds | None:
+    found = _NAME.search(path)
+    return geoparquet.zone_bounds(found[1]) if found else None
+
+
+def _span(path: str) -> Span | None:
+    """The start of a file's year: a period matches by its start."""
+    found = _NAME.search(path)
+    return geoparquet.day_span(found[2] + found[3] + found[4]) if found and found[2] else None
+
+
+def _version(facts: geoparquet.FileFacts) -> str:
+    """The edition, by the model that the footer names; by the year in the file's name where it names none."""
+    model = facts.emb.get("model", {})
+    name = f"{model.get('id', '')} {model.get('name', '')}".lower()
+    if name.strip():
+        return "v2" if "softcon" in name else "2025" if "ssl4eo" in name else name.split()[0]
+    span = _span(facts.file.url)
+    return "2025" if span is not None and span[0] >= np.datetime64("2025-01-01") else "v2"
+
+
+LAYOUT = Layout(patch_m=320.0, lonlat=True, place_of_path=_place, span_of_path=_span, version_of=_version)
+
+
+def open_earth_index(source: Any, request: Request) -> xr.DataArray:
+    """Rows of the published tiles, or of local files; the model's footer is kept as the attribute ``emb``."""
+    return geoparquet.open_patches(source, request, PRODUCT, LAYOUT)
+
+
+def coverage_earth_index(source: Any, request: Request) -> pd.DataFrame:
+    """Tiles of the published store."""
+    return geoparquet.coverage_patches(source, request, PRODUCT, LAYOUT)
+
+
+def example_earth_index(directory: Path, container: str) -> Path:
+    """Write two overlapping MGRS tiles of the synthetic scene as published; returns the folder."""
+    import shapely
+
+    lon, lat, _, vectors = geoparquet.scene_patches(320.0, (20, 22), PRODUCT.dims, 2024)
+    column = np.arange(lon.size) % 22
+    for tile, own in (("32TPT", column < 13), ("32TQT", column >= 10)):
+        columns = {
+            "id": [f"{tile}-{i:05d}" for i in np.flatnonzero(own)],
+            "embedding": geoparquet.list_column(vectors[own], fixed=True),
+            "geometry": shapely.to_wkb(shapely.points(lon[own], lat[own])),
+        }
+        path = directory / f"{tile}_2024-01-01_2025-01-01.parquet"
+        geoparquet.write_example(path, columns, footer={"emb": _EMB}, compression="zstd")
+    return directory
+
+
+PRODUCT = Product(
+    NAME,
+    dims=384,
+    title="Earth Index embeddings",
+    kind="patch",
+    resolution=320.0,
+    extent="Global",
+    period="2024",
+    cadence="snapshot",
+    model="SoftCon",
+    encoder="DINOv2 ViT-S/14 (class token of the last layer)",
+    inputs="Sentinel-2 temporal mosaics (Earth Index v2)",
+    access="anonymous; GeoParquet in the Source Cooperative",
+    containers=("geoparquet",),
+    stores={
+        "geoparquet": "s3://us-west-2.opendata.source.coop/earthgenome/earthindexembeddings/2024",
+    },
+    versions=("v2", "2025"),
+    torchgeo="EarthIndexEmbeddings",
+    aliases=("earthindex", "earth-index-v2", "EarthIndexEmbeddings"),
+    citation="Earth Genome: Earth Index embeddings. https://source.coop/earthgenome/earthindexembeddings",
+    licence="CC-BY-4.0",
+    quirks=(
+        "Files hold centres; a footprint is 160 m to each side in the tile's UTM zone.",
+        "MGRS tiles overlap: patches at one place come once, from the first tile.",
+        "The edition of 2025 is another model (SSL4EO); it is never mixed with v2.",
+        "A sample published for the survey names 2023 in its footer.",
+        "Some tiles do not say their CRS; they are in degrees.",
+    ),
+    open=open_earth_index,
+    coverage=coverage_earth_index,
+    example=example_earth_index,
+)
