@@ -66,11 +66,11 @@ def open_tessera(source: Any, request: Request) -> list[Tile]:
     """Tiles of a Zarr store, of .npy files, or of exported GeoTIFFs."""
     if source in (None, "zarr"):
         version = request.version or _DEFAULT
-        return _said(_store_tiles(f"{BASE}/zarr/{EDITIONS[version].zarr}", request))
+        return _said(_store_tiles([f"{BASE}/zarr/{EDITIONS[version].zarr}"], request))
     if isinstance(source, str) and source == "npy":
         return _said(_published_npy(request))
     if isinstance(source, (str, os.PathLike)) and (stores := _stores_in(os.fspath(source))):
-        return _said([tile for store in stores for tile in _store_tiles(store, request)])
+        return _said(_store_tiles(stores, request))
     return _said(_file_tiles(paths.expand(source, (".npy", ".tif", ".tiff")), request))
 
 
@@ -131,20 +131,26 @@ def _stores_in(name: str) -> list[str]:
     return sorted(str(p) for p in Path(folder).glob("*.zarr")) if Path(folder).is_dir() else []
 
 
-def _store_tiles(url: str, request: Request) -> list[Tile]:
-    """A tile for each UTM zone near the area."""
+def _store_tiles(stores: Sequence[str], request: Request) -> list[Tile]:
+    """A tile for each UTM zone near the area, with the years that were ever written."""
+    tiles = [tile for url in stores for tile in _zone_tiles(url, request)]
+    if not tiles:
+        raise CoverageError(
+            f"{NAME} does not cover {request.area} in {', '.join(stores)}: no such UTM zone there"
+        )
+    _check_written(tiles, request)
+    return [tile for tile in tiles if tile.times]
+
+
+def _zone_tiles(url: str, request: Request) -> list[Tile]:
     token = zarr_store.store_token(url)
     root = zarr_store.open_node(url, "", token)
     zones = [name for name in sorted(root.keys()) if _ZONE.fullmatch(name)]
     if not zones:
         raise SourceError(f"{url} has no groups utm01 … utm60; it has {sorted(root.keys())[:8]}")
-    near = [name for name in zones if _zone_is_near(name, request)]
-    if not near:
-        raise CoverageError(f"{NAME} does not cover {request.area} in {url}, which has {', '.join(zones)}")
     version = _store_version(url, root, request)
-    tiles = [_zone_tile(url, name, root[name], version, token) for name in near]
-    _check_written(tiles, request)
-    return [tile for tile in tiles if tile.times]
+    near = [name for name in zones if _zone_is_near(name, request)]
+    return [_zone_tile(url, name, root[name], version, token) for name in near]
 
 
 def _zone_is_near(name: str, request: Request) -> bool:
@@ -241,22 +247,18 @@ def _written(
 
 def _check_written(tiles: Sequence[Tile], request: Request) -> None:
     """Raise, or say, where a zone was never written in a year that was asked for."""
-    have = {time for tile in tiles for time in tile.times}
-    asked = sorted(have)
-    if request.time is not None and have:
-        stamps = np.array(asked, "datetime64[ns]")
-        zones = ", ".join(_zone_name(tile) for tile in tiles)
-        asked = [
-            asked[i] for i in arrays.pick_times(stamps, request.time, covers=f"{NAME} {zones} as written")
-        ]
-    if not have:
-        raise CoverageError(f"{' and '.join(map(_zone_name, tiles))} of this store were never written")
+    years: dict[str, set[str]] = {}
     for tile in tiles:
-        missing = [time[:4] for time in asked if time not in tile.times]
+        years.setdefault(_zone_name(tile), set()).update(tile.times)
+    have = sorted(set().union(*years.values()))
+    if not have:
+        raise CoverageError(f"{' and '.join(years)} of this store were never written for any year")
+    zones = f"{NAME} {', '.join(years)} as written"
+    positions = arrays.pick_times(np.array(have, "datetime64[ns]"), request.time, covers=zones)
+    for zone, own in years.items():
+        missing = [have[i][:4] for i in positions if have[i] not in own]
         if missing:
-            say(
-                f"tessera: {_zone_name(tile)} was never written for {', '.join(missing)}, and is missing there"
-            )
+            say(f"tessera: {zone} was never written for {', '.join(missing)}, and is missing there")
 
 
 def _zone_name(tile: Tile) -> str:
