@@ -20,7 +20,8 @@ import xarray as xr
 
 import geoemb_xr as gx
 from geoemb_xr import geometry
-from geoemb_xr.model import CoverageError, MissingExtraError, SourceError, require
+from geoemb_xr.legend import legend_of
+from geoemb_xr.model import CoverageError, EmbeddingError, MissingExtraError, SourceError, require
 
 if TYPE_CHECKING:
     from geoemb_xr.fitted import Fitted
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         require("matplotlib", "viz")
         _run(options)
-    except (CoverageError, SourceError, MissingExtraError, ValueError, OSError) as error:
+    except (EmbeddingError, CoverageError, SourceError, MissingExtraError, FileNotFoundError) as error:
         print(f"geoemb_xr: {error}", file=sys.stderr)
         return 2
     return 0
@@ -58,8 +59,7 @@ def _run(options: argparse.Namespace) -> None:
     begun = clock.perf_counter()
     out = Path(options.out)
     synthetic = options.source is None
-    source = gx.example(options.product) if synthetic else options.source
-    opened = gx.open(options.product, source, bbox=options.bbox, time=options.time)
+    opened = _open(options)
     if not isinstance(opened, xr.DataArray) or "y" not in opened.dims:
         raise SourceError(f"the demo needs a raster; {options.product!r} gave {type(opened).__name__}")
     print(f"\n{opened.emb!r}\n")
@@ -87,6 +87,14 @@ def _run(options: argparse.Namespace) -> None:
         json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     print(f"\nwrote {out}/: {', '.join(sorted(p.name for p in out.iterdir()))} in {summary['seconds']} s")
+
+
+def _open(options: argparse.Namespace) -> Any:
+    try:
+        source = gx.example(options.product) if options.source is None else options.source
+        return gx.open(options.product, source, bbox=options.bbox, time=options.time)
+    except ValueError as error:  # what the user typed: a box, a year, a name
+        raise SourceError(str(error)) from error
 
 
 def _shown[T](what: str, action: Callable[[], T]) -> T:
@@ -161,12 +169,13 @@ def _map(
         print("no labels: give --labels points.csv (lon, lat and a label) for a map")
         return
     table, target = labels
-    probe: Fitted = latest.emb.fit_probe(table, target=target)
+    probe = _fit(latest, table, target)
     classes = _shown("map", latest.emb.predict(probe).compute)
     _save(classes, out / "map.png", f"{target} from {len(table)} points", synthetic)
-    classes.emb.to_cog(out / "map.tif", overwrite=True)
+    classes.emb.to_cog(out / "map.tif", mode="w")
     probe.save(out / "probe.npz")
-    named = dict(zip(classes.emb.legend.values, classes.emb.legend.names, strict=True))
+    legend = legend_of(classes)
+    named = dict(zip(legend.values, legend.names, strict=True))
     counts = dict(zip(*np.unique(classes.values, return_counts=True), strict=True))
     summary["map"] = {
         "target": target,
@@ -183,6 +192,20 @@ def _map(
         print(f"agreement with the scene's truth: {agreement:.1%}")
 
 
+def _fit(latest: xr.DataArray, table: pd.DataFrame, target: str) -> Fitted:
+    """Train on the map's own vectors at the points, or on the vectors that the table brings along."""
+    product = gx.product(latest.attrs["product"])
+    bands = list(product.decoded_bands)
+    if not set(bands) <= set(map(str, table.columns)):
+        probe: Fitted = gx.fit_probe(latest, table, target=target)
+        return probe
+    lon, lat = geometry.points_xy(table, geometry.LONLAT)
+    points = gx.wrap(table[bands].to_numpy(), product, x=lon, y=lat)
+    points = points.assign_coords({target: ("location", table[target].to_numpy())})
+    probe = gx.fit_probe(points, target=target)
+    return probe
+
+
 def _labels(
     options: argparse.Namespace, latest: xr.DataArray, synthetic: bool
 ) -> tuple[pd.DataFrame, str] | None:
@@ -190,7 +213,7 @@ def _labels(
         table = pd.read_csv(options.labels)
         target = options.target or str(table.columns[-1])
         if target not in table.columns:
-            raise ValueError(f"--target {target!r} is no column of {options.labels}: {list(table.columns)}")
+            raise SourceError(f"--target {target!r} is no column of {options.labels}: {list(table.columns)}")
         return table, target
     if synthetic:
         points = gx.testing.scene().points(120, year=int(latest["time"].dt.year))

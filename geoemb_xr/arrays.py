@@ -6,6 +6,7 @@ block, any order of dimensions, NumPy and dask alike.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -809,6 +810,14 @@ def concat(arrays: Sequence[xr.DataArray], dim: str) -> xr.DataArray:
             f"concat along {dim!r} needs the same coordinates on the other dimensions "
             f"(bring them to one grid with .emb.reproject): {error}"
         ) from error
+    stores = sorted({str(each.attrs.get("store", "")) for each in arrays})
+    if len(stores) > 1:
+        named = " and ".join(repr(s) if s else "the first-hand files" for s in stores)
+        warnings.warn(
+            f"concat mixes {named}: the copy was resampled, so vectors of one place differ between them "
+            "for no reason on the ground",
+            stacklevel=2,
+        )
     sources = {str(each.attrs.get("source", "")) for each in arrays}
     if len(sources) > 1:
         joined.attrs["source"] = f"{len(sources)} sources"

@@ -24,6 +24,20 @@ _PALETTE = (
     "#3d7ea6", "#d99a5b", "#2f6b3a", "#b5483a", "#e8c547", "#7b5ea7", "#a8c66c", "#8c6d4f",
     "#5fb3b3", "#d77fa1", "#4b4f8c", "#9a9a9a",
 )  # fmt: skip
+# Land cover has colours that readers expect; the first word found in a name decides.
+_EXPECTED = (
+    (("water", "sea", "lake", "river", "ocean"), "#3d7ea6"),
+    (("mangrove", "wetland", "marsh", "flooded"), "#5fb3b3"),
+    (("forest", "tree", "wood"), "#2f6b3a"),
+    (("grass", "pasture", "meadow"), "#a8c66c"),
+    (("shrub", "scrub"), "#8f9e57"),
+    (("built", "urban", "impervious", "settlement", "city"), "#b5483a"),
+    (("maize", "corn"), "#e8c547"),
+    (("wheat", "cereal", "barley"), "#d99a5b"),
+    (("crop", "cultivated", "farm"), "#e0b458"),
+    (("bare", "sand", "soil", "rock"), "#b8a58c"),
+    (("snow", "ice", "glacier"), "#dfe9f2"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,13 +83,9 @@ class Legend:
         """A legend with codes 1…K and the default colours, where none are given."""
         texts = tuple(str(name) for name in names)
         codes = tuple(int(v) for v in values) if values is not None else tuple(range(1, len(texts) + 1))
-        if isinstance(colours, Mapping):
-            given = tuple(colours.get(t) or default_colour(i) for i, t in enumerate(texts))
-        elif colours is not None:
-            given = tuple(colours)
-        else:
-            given = tuple(default_colour(i) for i in range(len(texts)))
-        return cls(codes, texts, given)
+        if colours is None or isinstance(colours, Mapping):
+            return cls(codes, texts, _choose_colours(texts, colours or {}))
+        return cls(codes, texts, tuple(colours))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -97,6 +107,35 @@ class Legend:
         for value, colour in zip(self.values, self.colours, strict=True):
             table[value] = (*bytes.fromhex(colour.lstrip("#")[:6]), 255)
         return table
+
+
+def _choose_colours(names: Sequence[str], given: Mapping[str, str]) -> tuple[str, ...]:
+    """Colours as given, as expected for a land cover, else from the palette, none twice if it can be helped."""
+    chosen: dict[str, str] = {name: given[name] for name in names if name in given}
+    for name in names:
+        expected = expected_colour(name)
+        if name not in chosen and expected is not None and expected not in chosen.values():
+            chosen[name] = expected
+    i = 0
+    for name in names:
+        while name not in chosen:
+            colour = default_colour(i)
+            i += 1
+            if colour not in chosen.values():
+                chosen[name] = colour
+    return tuple(chosen[name] for name in names)
+
+
+def expected_colour(name: str) -> str | None:
+    """The colour that readers expect of a land cover, None where the name says nothing.
+
+    Examples
+    --------
+    >>> expected_colour("Open water"), expected_colour("class 7")
+    ('#3d7ea6', None)
+    """
+    words = name.lower()
+    return next((colour for keys, colour in _EXPECTED if any(key in words for key in keys)), None)
 
 
 def default_colour(i: int) -> str:

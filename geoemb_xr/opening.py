@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 Zones = Literal["merge", "separate"]
+Resampling = Literal["nearest", "bilinear", "average", "mode"]
 
 
 def open(  # the name that users know from xarray
@@ -49,7 +50,7 @@ def open(  # the name that users know from xarray
     variant: str | None = None,
     crs: object = None,
     resolution: float | tuple[float, float] | None = None,
-    resampling: str | None = None,
+    resampling: Resampling | None = None,
     zones: Zones = "merge",
     chunks: Any = "auto",
     decode: bool = True,
@@ -255,11 +256,7 @@ def _assemble(found: Product, stored: list[Tile], request: Request) -> list[xr.D
     times = _times(near, request, found)
     near = [tile for tile in near if set(tile.times) & set(times)]
     groups = tiles.by_lattice(near)
-    attrs = {"product": found.name, "version": version, "source": _source_of(near)}
-    if np.issubdtype(np.dtype(near[0].dtype), np.integer):
-        if found.codec is None:
-            raise SourceError(f"{near[0].name} holds {near[0].dtype}, but {found.name!r} has no codec")
-        attrs["codec"] = found.codec.name
+    attrs = _attrs(found, near, version)
     found_arrays = [
         tiles.assemble(group, times, area=request.area, chunks=request.chunks, attrs=attrs)
         for group in groups
@@ -270,6 +267,18 @@ def _assemble(found: Product, stored: list[Tile], request: Request) -> list[xr.D
             f"{found.name} does not cover {request.area} in this source, which {_covers(stored)}"
         )
     return sorted(grids, key=lambda each: -each.sizes["y"] * each.sizes["x"])
+
+
+def _attrs(found: Product, stored: Sequence[Tile], version: str) -> dict[str, str]:
+    first = stored[0]
+    attrs = {"product": found.name, "version": version, "source": _source_of(stored)}
+    if first.store:
+        attrs["store"] = first.store
+    if np.issubdtype(np.dtype(first.dtype), np.integer):
+        if found.codec is None:
+            raise SourceError(f"{first.name} holds {first.dtype}, but {found.name!r} has no codec")
+        attrs["codec"] = found.codec.name
+    return attrs
 
 
 def _one_version(found: Product, stored: Sequence[Tile], request: Request) -> str:
@@ -314,7 +323,7 @@ def _merge(
     geobox: GeoBox | None,
     crs: Any,
     resolution: Any,
-    resampling: str | None,
+    resampling: Resampling | None,
     chunks: Any,
 ) -> xr.DataArray:
     """Several grids as one: onto the target where one was given, else onto the first's."""
@@ -408,9 +417,7 @@ def _at_points(found: Product, stored: list[Tile], request: Request) -> xr.DataA
             if not mine.any():
                 continue
             times = all_times if own_year is None else _times(stored, _at(request, int(when)), found)
-            attrs = {"product": found.name, "version": version, "source": _source_of(group)}
-            if np.issubdtype(np.dtype(group[0].dtype), np.integer) and found.codec is not None:
-                attrs["codec"] = found.codec.name
+            attrs = _attrs(found, group, version)
             area = _area_of_points(table[mine])
             grid = tiles.assemble(group, times, area=area, chunks=request.chunks, attrs=attrs)
             if grid is None:

@@ -93,6 +93,8 @@ class Tile:
         What changes when the file is rewritten: size and ETag or modification time.
     version : str
         The product's version, where the file tells.
+    store : str
+        Name of the published store where it is not first-hand: mixing it with others warns.
     beside : mapping of str to Tile
         Planes of the same grid that belong to it: scales, quality.
     """
@@ -107,6 +109,7 @@ class Tile:
     fill: float = 0
     token: str = ""
     version: str = ""
+    store: str = ""
     beside: Mapping[str, Tile] = field(default_factory=dict, hash=False)
 
     def shifted(self, degrees: float) -> Tile:

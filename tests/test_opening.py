@@ -288,6 +288,15 @@ def test_a_window_of_the_global_mosaic_is_cheap(tmp_path):
     assert resource.getpagesize() > 0
 
 
+def test_mixing_the_mosaic_with_first_hand_tiles_warns(cog):
+    first = gx.open("alphaearth", cog, bbox=BBOX, time=2018)
+    copy = gx.open("alphaearth", gx.example("alphaearth", container="zarr"), like=first, time=2020)
+    assert copy.attrs["store"] == "mosaic"
+    assert "store" not in first.attrs
+    with pytest.warns(UserWarning, match="concat mixes the first-hand files and 'mosaic'"):
+        gx.concat([first, copy], "time")
+
+
 def test_the_mosaic_across_the_antimeridian(tmp_path):
     path = mosaic_like(tmp_path / "m.zarr")
     da = gx.open("alphaearth", str(path), bbox=(179.99, -17.01, -179.99, -17.0), time=2024, decode=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,7 @@ def _mosaic_tile(url: str) -> Tile:
     attrs = zarr_store.find_attrs(root, array)
     length = array.shape[zarr_store.axes_of(array, url).index("time")]
     version = attrs.get("geoemb:build_version")
-    return zarr_store.zarr_tile(
+    tile = zarr_store.zarr_tile(
         url,
         "embeddings",
         bands=BANDS,
@@ -149,6 +150,7 @@ def _mosaic_tile(url: str) -> Tile:
         version="synthetic" if version == "synthetic" else "v1",
         token=token,
     )
+    return replace(tile, store="mosaic")
 
 
 # --- coverage and examples ----------------------------------------------------------------------------------
