@@ -234,7 +234,8 @@ def as_bands(block: np.ndarray, axis: int) -> np.ndarray:
 def decode_square(codes: np.ndarray, axis: int, nodata: int, factor: np.float32) -> np.ndarray:
     """``codes · |codes| · factor`` as float32, NaN in all bands of a vector where one is ``nodata``.
 
-    The product of two int8 is exact in float32, so a value is rounded once: the same bits in any loop order.
+    The square is one of integers, so that a value is rounded once and has the same bits in any loop: of
+    floats, "reassoc" would let the compiler multiply by the factor first.
     """
     bands = as_bands(codes, axis)
     out = np.empty(bands.shape, np.float32)
@@ -256,8 +257,9 @@ def _decode_square_first(codes: Any, nodata: Any, factor: Any, out: Any) -> None
                 missing[j] |= codes[i, b, j] == nodata
         for b in range(bands):
             for j in range(m):
-                value = np.float32(codes[i, b, j])
-                out[i, b, j] = np.float32(np.nan) if missing[j] else value * abs(value) * factor
+                value = np.int32(codes[i, b, j])
+                square = np.float32(value * abs(value))
+                out[i, b, j] = np.float32(np.nan) if missing[j] else square * factor
 
 
 @jit
@@ -268,8 +270,8 @@ def _decode_square_last(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
         for b in range(bands):
             missing |= codes[i, b] == nodata
         for b in range(bands):
-            value = np.float32(codes[i, b])
-            out[i, b] = value * abs(value) * factor
+            value = np.int32(codes[i, b])
+            out[i, b] = np.float32(value * abs(value)) * factor
         if missing:
             for b in range(bands):
                 out[i, b] = np.nan
