@@ -165,14 +165,14 @@ def month_span(keys: Mapping[str, str]) -> Span | None:
         return None
     month = keys.get("month", "")
     text = f"{keys['year']}-{int(month):02d}" if month.isdigit() else keys["year"]
-    start = np.datetime64(text)
-    return start.astype("datetime64[ns]"), (start + 1).astype("datetime64[ns]")
+    start, length = np.datetime64(text), np.timedelta64(1, "M" if month.isdigit() else "Y")
+    return start.astype("datetime64[ns]"), (start + length).astype("datetime64[ns]")
 
 
 def day_span(text: str) -> Span:
     """The day that eight digits name."""
     day = np.datetime64(f"{text[:4]}-{text[4:6]}-{text[6:8]}", "D")
-    return day.astype("datetime64[ns]"), (day + 1).astype("datetime64[ns]")
+    return day.astype("datetime64[ns]"), (day + np.timedelta64(1, "D")).astype("datetime64[ns]")
 
 
 # --- files --------------------------------------------------------------------------------------------------
