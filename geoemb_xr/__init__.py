@@ -23,6 +23,7 @@ _LAZY = {
     "coarsen": "warp",
     "mosaic": "warp",
     "reproject": "warp",
+    "to_grid": "gridding",
     # time
     # points
     "crop": "points",
@@ -33,19 +34,25 @@ _LAZY = {
     "change": "temporal",
     "change_point": "temporal",
     # looking
+    "KMeans": "clusters",
     "PCA": "components",
+    "fit_clusters": "clusters",
     "fit_pca": "components",
     "pca": "components",
     "plot": "plotting",
     "rgb": "components",
     # learning
     "Probe": "probes",
+    "area": "class_maps",
     "fit_probe": "probes",
+    "labels": "labelling",
     "predict": "predicting",
     # comparing
     # writing
     "cite": "citing",
+    "show_versions": "versions",
     "to_cog": "writing",
+    "to_zarr": "writing",
 }
 
 __all__ = [

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from geoemb_xr import citing
+    from geoemb_xr.class_maps import Unit
+    from geoemb_xr.clusters import KMeans
     from geoemb_xr.components import PCA
     from geoemb_xr.probes import Method, Probe
 
@@ -95,6 +97,14 @@ class EmbAccessor:
         from geoemb_xr.points import sample
 
         return sample(self._obj, points, method=method)
+
+    def to_grid(
+        self, *, resolution: float | tuple[float, float] | None = None, geobox: GeoBox | None = None
+    ) -> xr.DataArray:
+        """Patches as a raster; see :func:`geoemb_xr.to_grid`."""
+        from geoemb_xr.gridding import to_grid
+
+        return to_grid(self._obj, resolution=resolution, geobox=geobox)
 
     def crop(
         self,
@@ -229,6 +239,19 @@ class EmbAccessor:
 
         return predict(self._obj, model, output=output, device=device, batch_size=batch_size)
 
+    @property
+    def legend(self) -> pd.DataFrame:
+        """Names and colours of a class map, by code."""
+        from geoemb_xr.class_maps import legend
+
+        return legend(self._obj)
+
+    def area(self, unit: Unit = "ha") -> pd.Series[float] | pd.DataFrame:
+        """Ground area a class; see :func:`geoemb_xr.area`."""
+        from geoemb_xr.class_maps import area
+
+        return area(self._obj, unit)
+
     # --- time ----------------------------------------------------------------------------------------------
 
     def aggregate(
@@ -309,6 +332,22 @@ class EmbAccessor:
         from geoemb_xr.components import rgb
 
         return rgb(self._obj, model, limits=limits)
+
+    def fit_clusters(
+        self,
+        n_clusters: int,
+        *,
+        mask: xr.DataArray | Sequence[xr.DataArray] | None = None,
+        n_samples: int | Literal["all"] = 200_000,
+        seed: int = 0,
+        method: Literal["full", "minibatch"] = "full",
+    ) -> KMeans:
+        """Fit k-means; see :func:`geoemb_xr.fit_clusters`."""
+        from geoemb_xr.clusters import fit_clusters
+
+        return fit_clusters(
+            self._obj, n_clusters, mask=mask, n_samples=n_samples, seed=seed, method=method
+        )
 
     def plot(
         self,

@@ -1,0 +1,76 @@
+"""GeoCLIP: a location encoder aligned with ground photographs; the package ``geoclip`` carries its weights."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoemb_xr.model import MissingExtraError, Product, SourceError, require
+from geoemb_xr.readers.encoder import open_encoder
+from geoemb_xr.tiles import Request
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+NAME = "geoclip"
+_BARE = "_geoemb_xr_geoclip"
+
+
+def open_geoclip(source: Any, request: Request) -> xr.DataArray:
+    """GeoCLIP's vectors on a grid, an area or points."""
+    if source is not None:
+        raise SourceError(f"{NAME!r} has its weights in the package geoclip: leave out source={source!r}")
+    _package()
+    return open_encoder(load_geoclip, request, PRODUCT, lonlat=False, source="geoclip package")
+
+
+def _package() -> Path:
+    """The folder of the installed package, without importing it."""
+    spec = importlib.util.find_spec("geoclip")
+    if spec is None or spec.origin is None:
+        raise MissingExtraError(
+            "this needs the package 'geoclip', which is not installed: pip install 'geoemb-xr[locations]'"
+        )
+    return Path(spec.origin).parent
+
+
+def load_geoclip() -> Any:
+    """The location encoder with its weights.
+
+    The package's own ``__init__`` imports its image encoder, and with it transformers: many seconds for what is not
+    used here. So the module of the location encoder is imported beneath a bare package of another name.
+    """
+    require("torch", "torch")
+    if _BARE not in sys.modules:
+        bare = types.ModuleType(_BARE)
+        bare.__path__ = [str(_package() / "model")]
+        sys.modules[_BARE] = bare
+    return importlib.import_module(f"{_BARE}.location_encoder").LocationEncoder().eval()
+
+
+PRODUCT = Product(
+    NAME,
+    dims=512,
+    title="GeoCLIP location encoder",
+    kind="location",
+    extent="Global",
+    model="GeoCLIP",
+    encoder="Equal Earth projection, random Fourier features at three scales, MLP",
+    access="weights in the Python package geoclip",
+    containers=(),
+    aliases=("geo-clip",),
+    citation=(
+        "Vivanco Cepeda, V., Nayak, G. K., Shah, M. (2023): GeoCLIP: Clip-Inspired Alignment between Locations and "
+        "Images for Effective Worldwide Geo-localization. NeurIPS 2023. arXiv:2309.16020"
+    ),
+    doi="10.48550/arXiv.2309.16020",
+    quirks=(
+        "A function of the place alone: no time, and no file.",
+        "Pixels are 0.01 degrees wide where nothing else is asked for.",
+    ),
+    open=open_geoclip,
+)
