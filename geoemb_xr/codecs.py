@@ -50,8 +50,8 @@ def decode_signed_square(codes: np.ndarray, scale: np.ndarray | None, axis: int)
     Examples
     --------
     >>> import numpy as np
-    >>> decode_signed_square(np.array([[-127, 0, 127]], np.int8), None, 1).round(4).tolist()
-    [[-0.9922, 0.0, 0.9922]]
+    >>> decode_signed_square(np.array([[-127, 0, 127]], np.int8), None, 1).round(4)
+    array([[-0.9922,  0.    ,  0.9922]], dtype=float32)
     """
     _no_scale("signed-square", scale)
     return kernels.decode_square(np.asarray(codes, np.int8), axis, -128, _SQUARE_FACTOR)
