@@ -1,8 +1,8 @@
 """The methods of a probe: how each is fitted on vectors, and what it gives for others.
 
-A head is two functions. ``fit`` turns vectors and targets into a few arrays; ``scores`` turns vectors into one
-number a class, whose softmax are the probabilities (or into the value, for regression). Nothing here knows of
-rasters, labels' names or files.
+A head is two functions. ``fit`` turns vectors and targets into a few arrays; ``scores`` turns vectors
+``(band, n)`` into one number a class, ``(classes, n)``, whose softmax are the probabilities (or into the value,
+``(1, n)``, for regression). Nothing here knows of rasters, labels' names or files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from geoemb_xr.model import EmbeddingError
+from geoemb_xr.model import EmbeddingError, check_choice
+from geoemb_xr.neighbours import nearest
 
 Task = Literal["classification", "regression"]
 Parameters = Mapping[str, np.ndarray]
@@ -37,6 +38,8 @@ class Data(NamedTuple):
         How many; 0 for regression.
     seed : int
         Of whatever is drawn.
+    places : ndarray of float64 (n, 2), optional
+        East and north in metres, to block by.
     """
 
     x: np.ndarray
@@ -45,11 +48,16 @@ class Data(NamedTuple):
     groups: np.ndarray
     classes: int
     seed: int
+    places: np.ndarray | None = None
 
     def at(self, index: np.ndarray) -> Data:
         """Some of the samples; the classes keep their positions."""
         return self._replace(
-            x=self.x[index], y=self.y[index], weights=self.weights[index], groups=self.groups[index]
+            x=self.x[index],
+            y=self.y[index],
+            weights=self.weights[index],
+            groups=self.groups[index],
+            places=None if self.places is None else self.places[index],
         )
 
 
@@ -62,17 +70,20 @@ class Head:
     fit : callable
         ``(data, **options) -> parameters``.
     scores : callable
-        ``(parameters, vectors) -> (n, classes)`` or ``(n, 1)``, float32.
+        ``(parameters, vectors) -> (classes, n)`` or ``(1, n)``, float32, for vectors ``(band, n)``.
     tasks : tuple of str
         What it can do.
     options : mapping
         Names and defaults, scikit-learn's where it has the method.
+    temperature : float
+        Of the scores where there is nothing to calibrate it with.
     """
 
     fit: Callable[..., dict[str, np.ndarray]]
     scores: Callable[[Parameters, np.ndarray], np.ndarray]
     tasks: tuple[Task, ...]
     options: Mapping[str, Any]
+    temperature: float = 1.0
 
 
 # --- standardisation ----------------------------------------------------------------------------------------
@@ -95,8 +106,10 @@ def folded(
 
 
 def linear_scores(parameters: Parameters, x: np.ndarray) -> np.ndarray:
-    """``x · Wᵀ + b``."""
-    return np.asarray(x @ parameters["weights"].T + parameters["bias"], np.float32)
+    """``W · x + b``."""
+    scores = parameters["weights"] @ x
+    scores += parameters["bias"][:, None]
+    return np.asarray(scores)
 
 
 # --- ridge ----------------------------------------------------------------------------------------------------
@@ -188,15 +201,85 @@ def fit_logistic(
     return folded(weights, bias, mean, scale)
 
 
+# --- nearest neighbours ---------------------------------------------------------------------------------------
+
+
+def fit_knn(
+    data: Data, *, n_neighbors: int, metric: str, temperature: float | str | None
+) -> dict[str, np.ndarray]:
+    """Keep the vectors, of unit length for ``metric="cosine"``.
+
+    Neighbours vote with weight exp(s / temperature), s their cosine, as in DINO (Caron et al. 2021, k = 20,
+    temperature 0.07); without a temperature (and with ``metric="euclidean"``) their votes are equal.
+    """
+    check_choice("metric", metric, ("cosine", "euclidean"))
+    if temperature == "auto":
+        temperature = 0.07 if metric == "cosine" else None
+    if n_neighbors < 1:
+        raise EmbeddingError(f"n_neighbors is 1 or more; got {n_neighbors!r}")
+    cosine = metric == "cosine"
+    return {
+        "vectors": unit(data.x.T).T if cosine else data.x,
+        "targets": data.y if data.classes else data.y.astype(np.float32),
+        "votes": data.weights.astype(np.float32),
+        "classes": np.array(data.classes),
+        "k": np.array(min(n_neighbors, len(data.x))),
+        "temperature": np.array(np.inf if temperature is None else temperature, np.float32),
+        "cosine": np.array(cosine),
+    }
+
+
+def knn_scores(parameters: Parameters, x: np.ndarray) -> np.ndarray:
+    """Log of each class's share of the votes, or the neighbours' mean value."""
+    x = unit(x) if parameters["cosine"] else x
+    distance, index = nearest(x, parameters["vectors"], int(parameters["k"]))
+    # s = 1 − d²/2; less that of the nearest, so that the largest weight is 1
+    weight = np.exp((distance[0] ** 2 - distance**2) / (2 * parameters["temperature"]))
+    weight *= parameters["votes"][index]
+    target, total = parameters["targets"][index], weight.sum(axis=0)
+    if not parameters["classes"]:
+        return np.asarray((weight * target).sum(axis=0) / total)[None]
+    share = np.zeros((int(parameters["classes"]), x.shape[1]), np.float32)
+    pixels = np.arange(x.shape[1])
+    for each, own in zip(target, weight, strict=True):
+        share[each, pixels] += own
+    return np.asarray(np.log(np.maximum(share / total, np.float32(1e-6))))
+
+
+# --- centroids ------------------------------------------------------------------------------------------------
+
+
+def fit_centroid(data: Data) -> dict[str, np.ndarray]:
+    """Mean direction of each class: enough for a few labels a class."""
+    directions = unit(data.x.T).T.astype(np.float64)
+    member = (data.y == np.arange(data.classes)[:, None]) * data.weights
+    return {"centres": unit((member @ directions).T).T.astype(np.float32)}
+
+
+def centroid_scores(parameters: Parameters, x: np.ndarray) -> np.ndarray:
+    """Cosine to each class's mean direction."""
+    return np.asarray(parameters["centres"] @ unit(x))
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Vectors ``(band, n)`` of unit length; zeros stay zeros."""
+    length = np.sqrt(np.einsum("ij,ij->j", x, x))
+    return np.asarray(x / np.where(length > 0, length, 1).astype(x.dtype))
+
+
 _BOTH: tuple[Task, ...] = ("classification", "regression")
 HEADS: Mapping[str, Head] = MappingProxyType(
     {
-        "ridge": Head(fit_ridge, linear_scores, _BOTH, {"alpha": 1.0}),
+        "ridge": Head(fit_ridge, linear_scores, _BOTH, {"alpha": 1.0}, temperature=0.2),
         "logistic": Head(
             fit_logistic,
             linear_scores,
             ("classification",),
             {"C": 1.0, "class_weight": None, "max_iter": 1000, "tol": 1e-6},
         ),
+        "knn": Head(
+            fit_knn, knn_scores, _BOTH, {"n_neighbors": 20, "metric": "cosine", "temperature": "auto"}
+        ),
+        "centroid": Head(fit_centroid, centroid_scores, ("classification",), {}, temperature=0.1),
     }
 )

@@ -1,118 +1,22 @@
-"""From labels, however they come, to vectors with a label, a weight and a group each.
-
-A group is what no split may part: a polygon's pixels, or one place in several years.
-"""
+"""Labels as people have them: files, tables, and rasters, from which a stratified sample is drawn."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr import geometry
-from geoemb_xr.arrays import decode, describe_times, pick_times
-from geoemb_xr.legend import Legend
-from geoemb_xr.model import BAND, CoverageError, EmbeddingError, SourceError, require
+from geoemb_xr import geometry, progress
+from geoemb_xr.legend import is_class_map, legend_of
+from geoemb_xr.model import EmbeddingError, SourceError, require
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
-
-#: Of a large polygon so many pixels are taken, evenly over it.
-PIXELS_PER_POLYGON = 1000
-_TIME_COLUMNS = ("time", "date", "year")
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Labelled vectors.
-
-    Parameters
-    ----------
-    vectors : ndarray of float32 (n, band)
-        Decoded, without NaN.
-    labels : ndarray (n,)
-        As the user wrote them.
-    weights : ndarray of float64 (n,)
-        1 where none are given.
-    groups : ndarray of int (n,)
-        What no split parts.
-    places : ndarray of float64 (n, 2), optional
-        East and north in metres, to block by; None where they are unknown.
-    dropped : mapping of str to int
-        How many labels were left out, by reason.
-    legend : Legend, optional
-        Names and colours that the labels brought.
-    """
-
-    vectors: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
-    groups: np.ndarray
-    places: np.ndarray | None = None
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    legend: Legend | None = None
-
-
-def plain_samples(vectors: Any, labels: Any, group: Any, weights: Any) -> Samples:
-    """Samples from arrays ``(n, band)`` and ``(n,)``; rows with a missing band or label are dropped."""
-    x, y = np.asarray(vectors, np.float32), np.asarray(labels)
-    if x.ndim != 2 or y.shape != (len(x),):
-        raise EmbeddingError(f"fit_probe(X, y) takes shapes (n, band) and (n,); got {x.shape} and {y.shape}")
-    return _clean(x, y, _weights(weights, len(x)), _groups(group, np.arange(len(x))), None, {}, None)
-
-
-def _weights(weights: Any, n: int) -> np.ndarray:
-    if weights is None:
-        return np.ones(n)
-    found = np.asarray(weights, np.float64)
-    if found.shape != (n,) or not np.isfinite(found).all() or (found < 0).any():
-        raise EmbeddingError(f"weights are {n} finite numbers, none negative; got shape {found.shape}")
-    return found
-
-
-def _groups(group: Any, default: np.ndarray) -> np.ndarray:
-    if group is None:
-        return np.unique(default, return_inverse=True)[1]
-    found = pd.factorize(np.asarray(group))[0]
-    if found.shape != default.shape or (found < 0).any():
-        raise EmbeddingError(f"group needs one value for each of the {len(default)} labels, none missing")
-    return found
-
-
-def _clean(
-    x: np.ndarray,
-    y: np.ndarray,
-    weights: np.ndarray,
-    groups: np.ndarray,
-    places: np.ndarray | None,
-    dropped: Mapping[str, int],
-    legend: Legend | None,
-) -> Samples:
-    unlabelled = pd.isna(y)
-    empty = np.isnan(x).any(axis=1) & ~unlabelled
-    keep = ~(unlabelled | empty)
-    counts = {**dropped, "no label": int(unlabelled.sum()), "no data there": int(empty.sum())}
-    counts = {reason: n for reason, n in counts.items() if n}
-    if not keep.any():
-        raise EmbeddingError(f"no label is left to learn from; dropped: {counts or 'none, there were none'}")
-    y = y[keep]
-    if y.dtype == object and all(isinstance(v, bool | np.bool_) for v in y):
-        y = y.astype(bool)
-    return Samples(
-        x[keep],
-        y,
-        weights[keep],
-        groups[keep],
-        None if places is None else places[keep],
-        counts,
-        legend,
-    )
 
 
 # --- reading labels -------------------------------------------------------------------------------------------
@@ -155,194 +59,136 @@ def read_labels(labels: Any) -> Any:
     )
 
 
-def column_of(table: Any, name: Any, what: str) -> np.ndarray:
-    """A column by its name, or an array of the table's length as it is."""
-    if not isinstance(name, str):
-        return np.asarray(name)
-    if name not in table.columns:
-        raise EmbeddingError(
-            f"{what}={name!r} is no column of the labels; they have {list(map(str, table.columns))}"
-        )
-    return np.asarray(table[name])
+# --- label rasters --------------------------------------------------------------------------------------------
 
 
-def guess_target(table: Any, target: str | None, used: set[str]) -> str:
-    """The column of labels: the one named, or the only one that is left."""
-    if target is not None:
-        return target
-    taken = used | {"lon", "lat", "longitude", "latitude", "lng", "x", "y", *_TIME_COLUMNS}
-    shapes = {str(table.geometry.name)} if hasattr(table, "crs") else set()
-    left = [str(c) for c in table.columns if str(c).lower() not in taken and str(c) not in shapes]
-    if len(left) != 1:
-        raise EmbeddingError(f"target= must name the column of labels, one of {left or list(table.columns)}")
-    return left[0]
-
-
-# --- labels on an array ---------------------------------------------------------------------------------------
-
-
-def samples_of(
-    array: xr.DataArray, labels: Any, target: str | None, time: Any, group: Any, weights: Any
-) -> tuple[Samples, str]:
-    """Vectors under labels, and the name of what they label. Reads only blocks that hold labels."""
-    if "location" in array.dims:
-        return _at_locations(array, labels, target, time, group, weights)
-    grid = geometry.geobox_of(array, "fit_probe")
-    table = read_labels(labels)
-    if not hasattr(table, "columns"):
-        raise EmbeddingError(
-            f"labels are a table with lon and lat, a GeoDataFrame, a path or a raster; got {type(table).__name__}"
-        )
-    used = {str(v) for v in (time, group, weights) if isinstance(v, str)}
-    target = guess_target(table, target, used)
-    values = column_of(table, target, "target")
-    weight = _weights(None if weights is None else column_of(table, weights, "weights"), len(table))
-    own = None if group is None else column_of(table, group, "group")
-    steps, other_time = _steps(array, table, time)
-    rows, cols, of, default = _pixels(grid, table)
-    dropped = {
-        "outside the array": int(len(table) - len(np.unique(of))),
-        "other time": int(np.isin(np.flatnonzero(other_time), of).sum()),
-    }
-    keep = ~other_time[of]
-    rows, cols, of, default = rows[keep], cols[keep], of[keep], default[keep]
-    if not of.size:
-        raise CoverageError(f"no label lies in the array, which {geometry.covers(grid)}; dropped: {dropped}")
-    x = _vectors_at(array, rows, cols, None if steps is None else steps[of])
-    groups = _groups(None if own is None else own[of], default)
-    return _clean(x, values[of], weight[of], groups, _metres(grid, rows, cols), dropped, None), target
-
-
-def _pixels(grid: GeoBox, table: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows, columns, the label each belongs to, and its group: the polygon, or the place."""
-    if hasattr(table, "geometry") and hasattr(table, "crs") and set(table.geom_type) != {"Point"}:
-        raise EmbeddingError("polygons are not read yet")
-    x, y = geometry.points_xy(table, grid.crs)
-    rows, cols, inside = geometry.pixels_at(grid, x, y)
-    of = np.flatnonzero(inside)
-    return rows[of], cols[of], of, rows[of] * grid.shape[1] + cols[of]
-
-
-def _vectors_at(
-    array: xr.DataArray, rows: np.ndarray, cols: np.ndarray, steps: np.ndarray | None
-) -> np.ndarray:
-    """Decoded vectors of pixels, read block by block."""
-    where = {"y": rows, "x": cols, **({"time": steps} if steps is not None else {})}
-    found = array.isel({dim: xr.DataArray(index, dims="location") for dim, index in where.items()})
-    return np.asarray(decode(found).transpose("location", BAND).values, np.float32)
-
-
-def _metres(grid: GeoBox, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """East and north of pixels, in metres or close to it."""
-    crs = geometry.as_crs(grid.crs)
-    east = grid.affine.c + cols * grid.affine.a
-    north = grid.affine.f + rows * grid.affine.e
-    if crs.is_geographic:
-        return np.column_stack([east * np.cos(np.radians(north)), north]) * 111_320.0
-    return np.column_stack([east, north])
-
-
-# --- time -----------------------------------------------------------------------------------------------------
-
-
-def _steps(array: xr.DataArray, table: Any, time: Any) -> tuple[np.ndarray | None, np.ndarray]:
-    """Time step of each label (None where the array has no ``time``), and which have none."""
-    n = len(table)
-    times = np.atleast_1d(array.coords["time"].values) if "time" in array.coords else None
-    if times is None or times.ndim != 1:
-        return None, np.zeros(n, bool)
-    named = time if isinstance(time, str) and time in table.columns else None
-    if named is None and time is None and times.size > 1:
-        named = next((c for c in table.columns if str(c).lower() in _TIME_COLUMNS), None)
-        if named is None:
-            raise EmbeddingError(
-                f"the array has {times.size} times ({describe_times(times)}), but the labels have no date: "
-                "take one year (.emb.year(2024)), say which with time=2024, or name a column with time='…'"
-            )
-    if named is not None:
-        steps = period_of(times, table[named])
-    elif time is None:
-        steps = np.zeros(n, np.int64)
-    else:
-        found = pick_times(times, time)
-        if found.size != 1:
-            raise EmbeddingError(
-                f"time={time!r} means {found.size} of the array's times; labels have one each"
-            )
-        steps = np.full(n, found[0])
-    return (steps if "time" in array.dims else None), steps < 0
-
-
-def period_of(times: np.ndarray, dates: Any) -> np.ndarray:
-    """Which period holds each date, −1 where none does: a period ends where the next starts, or after a year.
+def labels(raster: xr.DataArray, *, per_class: int | None = 500, seed: int = 0) -> pd.DataFrame:
+    """Draw labelled points from a label raster, as many of each class. Computes: reads the raster once.
 
     Parameters
     ----------
-    times : ndarray of datetime64 (time,)
-        Starts of periods, ascending.
-    dates : array of years, texts or dates (n,)
-        Of labels.
+    raster : DataArray (y, x)
+        Integers are classes (0 is no data in a class map, else what ``_FillValue`` says), floats are values.
+    per_class : int, optional
+        How many of each class, or in all where labels are floats; None takes all.
+    seed : int
+        Another seed draws others. The draw is by a hash of the pixel's place: chunks never change it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``lon``, ``lat`` and the label, named as the raster.
+
+    Raises
+    ------
+    EmbeddingError
+        If the raster has more dimensions than y and x.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> truth = gx.testing.scene().truth(gx.testing.geobox((64, 64)), 2018)
+    >>> gx.labels(truth, per_class=10)["land_cover"].value_counts().max()
+    np.int64(10)
     """
-    column = pd.Series(np.asarray(dates))
-    if column.dtype.kind in "iuf":
-        years = column.astype("Int64").astype("string") + "-01-01"
-        stamps = pd.to_datetime(years)
-    else:
-        stamps = pd.to_datetime(column.astype("string"), utc=True, format="ISO8601").dt.tz_localize(None)
-    when = stamps.to_numpy("datetime64[s]")
-    starts = times.astype("datetime64[s]")
-    order = np.argsort(starts)
-    starts = starts[order]
-    length = np.timedelta64(366, "D")
-    if starts.size > 1:  # months differ by a tenth
-        length = min(length, np.timedelta64(int(np.diff(starts).min().astype(int) * 1.15), "s"))
-    step = np.searchsorted(starts, when, side="right") - 1
-    at = np.maximum(step, 0)
-    held = (step >= 0) & ~np.isnat(when) & ((when - starts[at]) < length)
-    return np.where(held, order[at], -1)
-
-
-# --- labels on locations --------------------------------------------------------------------------------------
-
-
-def _at_locations(
-    array: xr.DataArray, labels: Any, target: str | None, time: Any, group: Any, weights: Any
-) -> tuple[Samples, str]:
-    """Labels of an array of points: a coordinate of it, or one value a location."""
-    if "time" in array.dims:
-        steps = pick_times(array.coords["time"].values, time)
-        if steps.size != 1:
-            raise EmbeddingError(
-                f"the points have {steps.size} times ({describe_times(array.coords['time'].values)}): "
-                "take one with .emb.year(…)"
-            )
-        array = array.isel(time=int(steps[0]))
-    if labels is None:
-        if target is None:
-            raise EmbeddingError("target= must name the coordinate of labels, or give the labels")
-        labels = _coordinate(array, target, "target")
-    elif hasattr(labels, "columns"):
-        target = guess_target(labels, target, set())
-        labels = labels[target].reindex(array.indexes["location"])
-    values = np.asarray(labels)
-    if values.shape != (array.sizes["location"],):
-        raise EmbeddingError(f"labels need shape ({array.sizes['location']},); got {values.shape}")
-    x = np.asarray(decode(array).transpose("location", BAND).values, np.float32)
-    own = _coordinate(array, group, "group") if isinstance(group, str) else group
-    weight = _coordinate(array, weights, "weights") if isinstance(weights, str) else weights
-    places = np.column_stack([array.coords["x"].values, array.coords["y"].values])
-    crs = geometry.crs_of(array)
-    if crs is not None and crs.is_geographic:
-        places = (
-            places * 111_320.0 * np.column_stack([np.cos(np.radians(places[:, 1])), np.ones(len(places))])
+    if set(raster.dims) != {"y", "x"}:
+        raise EmbeddingError(
+            f"a label raster has dims y and x; got {tuple(raster.dims)}: take one year or one band"
         )
-    default = np.unique(places, axis=0, return_inverse=True)[1].reshape(-1)
-    groups = _groups(own, default)
-    return _clean(x, values, _weights(weight, len(x)), groups, places, {}, None), target or "label"
+    raster = raster.transpose("y", "x")
+    grid = geometry.geobox_of(raster, "labels")
+    found = _draw_all(raster, grid, per_class, seed)
+    to_lonlat = geometry.transformer(geometry.as_crs(grid.crs), geometry.as_crs(geometry.LONLAT))
+    lon, lat = to_lonlat.transform(found.x, found.y)
+    name = "label" if raster.name is None else str(raster.name)
+    table = pd.DataFrame({"lon": lon, "lat": lat, name: found.label})
+    if is_class_map(raster):
+        table.attrs["legend"] = legend_of(raster).attrs()
+    return table
 
 
-def _coordinate(array: xr.DataArray, name: str, what: str) -> np.ndarray:
-    if name not in array.coords or array.coords[name].dims != ("location",):
-        known = [str(k) for k, v in array.coords.items() if v.dims == ("location",)]
-        raise EmbeddingError(f"{what}={name!r} is no coordinate along 'location'; it has {known}")
-    return np.asarray(array.coords[name].values)
+class _Drawn(NamedTuple):
+    """Labelled pixels: their labels, hashes and places."""
+
+    label: np.ndarray
+    hash: np.ndarray
+    y: np.ndarray
+    x: np.ndarray
+
+    def first(self, per_class: int | None) -> _Drawn:
+        """Those with the smallest hashes, so many a class, in the order of their hashes."""
+        strata = self.label if self.label.dtype.kind in "iub" else np.zeros(self.label.size, np.int8)
+        order = np.lexsort((self.hash, strata))
+        start = np.searchsorted(strata[order], strata[order], side="left")
+        rank = np.arange(order.size) - start
+        kept = order if per_class is None else order[rank < per_class]
+        kept = kept[np.argsort(self.hash[kept], kind="stable")]
+        return _Drawn(*(each[kept] for each in self))
+
+    @staticmethod
+    def merge(parts: Sequence[_Drawn], per_class: int | None) -> _Drawn:
+        """The first of several draws."""
+        return _Drawn(*map(np.concatenate, zip(*parts, strict=True))).first(per_class)
+
+
+def _draw_all(raster: xr.DataArray, grid: GeoBox, per_class: int | None, seed: int) -> _Drawn:
+    nodata = raster.attrs.get("_FillValue", raster.encoding.get("_FillValue"))
+    if nodata is None and is_class_map(raster):
+        nodata = 0
+    ys, xs = raster.coords["y"].values, raster.coords["x"].values
+    if raster.chunks is None:
+        return _draw(raster.values, ys, xs, grid, nodata, per_class, seed)
+    import dask
+
+    step, merge = dask.delayed(_draw, pure=True), dask.delayed(_Drawn.merge, pure=True)
+    edges = [np.concatenate(([0], np.cumsum(sizes))) for sizes in raster.data.chunks]
+    parts = [
+        step(
+            block,
+            ys[edges[0][i] : edges[0][i + 1]],
+            xs[edges[1][j] : edges[1][j + 1]],
+            grid,
+            nodata,
+            per_class,
+            seed,
+        )
+        for (i, j), block in np.ndenumerate(raster.data.to_delayed())
+    ]
+    while len(parts) > 1:
+        parts = [merge(parts[k : k + 16], per_class) for k in range(0, len(parts), 16)]
+    with progress.shown("labels"):
+        (drawn,) = dask.compute(parts[0])
+    return _Drawn(*drawn)
+
+
+def _draw(
+    block: np.ndarray,
+    ys: np.ndarray,
+    xs: np.ndarray,
+    grid: GeoBox,
+    nodata: Any,
+    per_class: int | None,
+    seed: int,
+) -> _Drawn:
+    labelled = ~np.isnan(block) if block.dtype.kind == "f" else np.ones(block.shape, bool)
+    if nodata is not None:
+        labelled &= block != nodata
+    row, col = np.nonzero(labelled)
+    y, x = ys[row], xs[col]
+    return _Drawn(block[row, col], pixel_hashes(y, x, grid, seed), y, x).first(per_class)
+
+
+def pixel_hashes(ys: np.ndarray, xs: np.ndarray, grid: GeoBox, seed: int) -> np.ndarray:
+    """A random number a pixel, told by its place alone: the same in any crop and for any chunks."""
+    # No published grid has its centres at this fraction of a pixel, so rounding never tips the floor.
+    steps = (ys / abs(grid.affine.e), xs / abs(grid.affine.a))
+    row, col = (np.floor(each + 1 / np.pi).astype(np.int64).view(np.uint64) for each in steps)
+    return splitmix(splitmix(row + np.uint64(seed)) + col)
+
+
+def splitmix(values: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64 (Steele, Lea and Flood 2014)."""
+    z = values + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

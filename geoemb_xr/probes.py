@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from geoemb_xr import heads, labelling
+from geoemb_xr import heads, kernels, training, validation
+from geoemb_xr.applicability import dissimilarity, fit_applicability
 from geoemb_xr.fitted import Fitted, Output, decoded_bands
 from geoemb_xr.heads import HEADS, Data
 from geoemb_xr.legend import Legend, encode_classes
@@ -22,7 +23,9 @@ from geoemb_xr.model import (
     say,
 )
 
-Method = Literal["ridge", "logistic"]
+Method = Literal["ridge", "logistic", "knn", "centroid"]
+#: How far a map may be trusted, as a class map.
+AOA = Legend((1, 2), ("inside", "outside"), ("#2f6b3a", "#b5483a"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,18 @@ class Probe(Fitted):
     dropped : mapping of str to int
         Labels that were left out, by reason.
     scores : mapping of str to mapping
-        ``blocked`` and ``random``: held-out scores.
+        ``blocked`` and ``random``: held-out scores, of left-out regions and of groups drawn at random (which
+        are optimistic where a map goes beyond the labelled places). ``coverage``: share of labels in the
+        conformal set, by left-out region, the set calibrated on the others.
+    confusion : ndarray (class, class)
+        Held-out weights by true class (rows) and predicted class, of the blocked folds where there are any.
+    applicability : mapping of str to ndarray
+        See :mod:`geoemb_xr.applicability`.
+    conformal : ndarray
+        Sorted nonconformity of held-out labels: 1 less the true class's probability (Sadinle et al. 2019), or
+        the absolute error. Sets and intervals from it hold only for what is exchangeable with the labels.
+    coverage : float
+        Of the sets; ``dataclasses.replace(probe, coverage=0.8)`` makes another.
     """
 
     method: str
@@ -65,44 +79,115 @@ class Probe(Fitted):
     counts: Mapping[str, int]
     dropped: Mapping[str, int]
     scores: Mapping[str, Mapping[str, float]]
-
-    default_output: ClassVar[str] = "label"
+    confusion: np.ndarray
+    applicability: Mapping[str, np.ndarray]
+    conformal: np.ndarray
+    coverage: float = 0.9
 
     def outputs(self) -> Mapping[str, Output]:
         """What ``predict`` can give with it."""
-        if self.legend is None:
-            return {"value": Output("float32", attrs={"long_name": self.target})}
-        legend = self.legend
-        return {
+        found = self._values() if self.legend is None else self._classes(self.legend)
+        if self.applicability:
+            index = "dissimilarity index (Meyer and Pebesma 2021)"
+            found["distance"] = Output("float32", attrs={"long_name": index})
+            inside = {"long_name": "area of applicability", **AOA.attrs()}
+            found["aoa"] = Output("uint8", missing=0, attrs=inside)
+        return found
+
+    def _values(self) -> dict[str, Output]:
+        found = {"value": Output("float32", attrs={"long_name": self.target})}
+        if self.conformal.size:
+            for end in ("lower", "upper"):
+                text = f"{end} end of the {self.coverage:.0%} conformal interval of {self.target}"
+                found[end] = Output("float32", attrs={"long_name": text})
+        return found
+
+    def _classes(self, legend: Legend) -> dict[str, Output]:
+        found = {
             "label": Output(str(legend.dtype), missing=0, attrs={"long_name": self.target, **legend.attrs()}),
             "proba": Output("float32", "category", legend.names, attrs={"long_name": "probability"}),
             "margin": Output("float32", attrs={"long_name": "best probability minus the second"}),
             "entropy": Output("float32", attrs={"long_name": "entropy of the probabilities", "units": "nat"}),
         }
+        if self.conformal.size:
+            text = f"whether the {self.coverage:.0%} conformal set holds the class, 255 without data"
+            found["set"] = Output("uint8", "category", legend.names, 255, {"long_name": text})
+        return found
 
     def apply(self, vectors: np.ndarray, output: str) -> np.ndarray:
         """An output for vectors ``(n, band)``."""
-        return self.derive(HEADS[self.method].scores(self.parameters, vectors), output)
+        if output in ("distance", "aoa"):
+            index = dissimilarity(self.applicability, vectors.T)
+            return index if output == "distance" else np.where(index <= self.applicability["threshold"], 1, 2)
+        return self.derive(HEADS[self.method].scores(self.parameters, vectors.T), output)
 
     def derive(self, scores: np.ndarray, output: str) -> np.ndarray:
-        """An output from the scores ``(n, classes)`` of a block."""
+        """An output from scores ``(classes, n)`` or values ``(1, n)``."""
         if self.legend is None:
-            return scores[:, 0]
+            if output == "value":
+                return np.asarray(scores[0])
+            reach = -1 if output == "lower" else 1
+            return (
+                scores[0] + np.float32(reach * quantile(self.conformal, self.coverage))
+                if reach
+                else scores[0]
+            )
         if output == "label":
-            return np.asarray(self.legend.values, self.legend.dtype)[scores.argmax(axis=1)]
+            return best_class(scores, np.asarray(self.legend.values, self.legend.dtype))
         proba = softmax(scores / np.float32(self.temperature))
         if output == "proba":
-            return proba
+            return np.asarray(proba.T)
+        if output == "set":
+            return np.asarray((1 - proba <= quantile(self.conformal, self.coverage)).T)
         if output == "margin":
-            best = np.partition(proba, -2, axis=1)
-            return np.asarray(best[:, -1] - best[:, -2])
-        return -np.sum(proba * np.log(np.maximum(proba, np.finfo(np.float32).tiny)), axis=1)
+            best = np.partition(proba, -2, axis=0)
+            return np.asarray(best[-1] - best[-2])
+        return np.asarray(-np.sum(proba * np.log(np.maximum(proba, np.finfo(np.float32).tiny)), axis=0))
+
+    def __repr__(self) -> str:
+        what = f"{len(self.legend.names)} classes" if self.legend else "regression"
+        return f"<Probe {self.target!r}: {self.method}, {what}, {sum(self.counts.values())} labels{self._said()}>"
+
+    def _said(self) -> str:
+        name = "r2" if self.legend is None else "balanced_accuracy"
+        parts = [f"{kind} {each[name]:.3f}" for kind, each in self.scores.items() if name in each]
+        return f"; {name} {', '.join(parts)}" if parts else ""
+
+    def _repr_html_(self) -> str:
+        from geoemb_xr.probe_card import card
+
+        return card(self)
+
+
+def best_class(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The value of the class with the largest score ``(classes, n)``; of equal ones the first."""
+    out = np.empty(scores.shape[1], values.dtype)
+    _best_class(np.ascontiguousarray(scores), values, out)
+    return out
+
+
+@kernels.jit
+def _best_class(scores: Any, values: Any, out: Any) -> None:
+    classes, n = scores.shape
+    for i in range(n):
+        best, at = scores[0, i], 0
+        for k in range(1, classes):
+            if scores[k, i] > best:
+                best, at = scores[k, i], k
+        out[i] = values[at]
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    """Probabilities ``(n, classes)`` of scores."""
-    exp = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(exp / exp.sum(axis=1, keepdims=True))
+    """Probabilities ``(classes, n)`` of scores."""
+    exp = np.exp(scores - scores.max(axis=0))
+    exp /= exp.sum(axis=0)
+    return np.asarray(exp)
+
+
+def quantile(scores: np.ndarray, coverage: float) -> float:
+    """The conformal quantile of sorted scores: the ⌈(n + 1) · coverage⌉-th, infinite where n is too small."""
+    rank = int(np.ceil((scores.size + 1) * coverage))
+    return float(scores[rank - 1]) if rank <= scores.size else float("inf")
 
 
 def fit_probe(
@@ -129,8 +214,8 @@ def fit_probe(
         Labels without data are dropped and counted. None takes the coordinate ``target`` of points.
     target : str, optional
         The column of labels; the only one left, by default.
-    method : {"ridge", "logistic"}
-        Of classification both; of regression ``ridge``.
+    method : {"ridge", "logistic", "knn", "centroid"}
+        ``ridge`` and ``knn`` do regression too; ``centroid`` is for a few labels a class.
     time : str, int, optional
         The column of dates of labels, or the one year they all hold for. Needed where the array has several.
     group : str or array, optional
@@ -138,11 +223,14 @@ def fit_probe(
     weights : str or array, optional
         Of the labels.
     cv : int
-        Number of folds for the scores; 0 for none.
+        Number of folds, of left-out regions and of random groups, for scores, calibration and the area of
+        applicability; 0 for none.
     seed : int
         Of whatever is drawn.
     **options
-        Of the method, with scikit-learn's names: ``C``, ``class_weight``, ``alpha``.
+        Of the method, with scikit-learn's names: ``C`` and ``class_weight`` (logistic), ``alpha`` (ridge),
+        ``n_neighbors``, ``metric`` and ``temperature`` (knn). One given as a list is tuned, inside the
+        training part of each fold, on left-out regions.
 
     Returns
     -------
@@ -160,11 +248,11 @@ def fit_probe(
     check_choice("method", method, HEADS)
     if isinstance(array, xr.DataArray):
         check_embedding(array, "fit_probe")
-        samples, target = labelling.samples_of(array, labels, target, time, group, weights)
+        samples, target = training.samples_of(array, labels, target, time, group, weights)
         product, version = comparability_key(array)
         bands, attribution = decoded_bands(array), attribution_of(array)
     else:
-        samples = labelling.plain_samples(array, labels, group, weights)
+        samples = training.plain_samples(array, labels, group, weights)
         product = version = attribution = ""
         bands, target = (), target or "label"
     task, data, legend = _data_of(samples, seed)
@@ -174,11 +262,24 @@ def fit_probe(
         raise EmbeddingError(
             f"method={method!r} does no {task} (labels are {samples.labels.dtype}); use {able}"
         )
+    from threadpoolctl import threadpool_limits
+
     unknown = sorted(set(options) - set(head.options))
     if unknown:
         raise EmbeddingError(f"method={method!r} has no option {unknown}; it has {list(head.options)}")
     settings = {**head.options, **options}
     say(_what(task, data, legend, target))
+
+    def fit(train: Data) -> tuple[heads.Head, Mapping[str, np.ndarray]]:
+        return head, head.fit(train, **validation.tuned(head, train, settings, cv))
+
+    both = {"blocked": validation.blocked_folds(data, cv), "random": validation.random_folds(data, cv)}
+    folds = {name: each for name, each in both.items() if each is not None}
+    with threadpool_limits(1):  # what is fitted is small: threads would cost more than they give
+        held = {name: validation.held_out(fit, data, each) for name, each in folds.items()}
+        chosen = validation.tuned(head, data, settings, cv)
+        parameters = head.fit(data, **chosen)
+        checked = _checked(data, head, folds, held)
     return Probe(
         product=product,
         version=version,
@@ -188,27 +289,73 @@ def fit_probe(
         task=task,
         target=target,
         legend=legend,
-        parameters=head.fit(data, **settings),
-        options=settings,
-        temperature=1.0,
+        parameters=parameters,
+        options=chosen,
         counts=_counts(data, legend),
         dropped=dict(samples.dropped),
-        scores={},
+        **checked,
     )
 
 
-def _data_of(samples: labelling.Samples, seed: int) -> tuple[heads.Task, Data, Legend | None]:
+def _checked(
+    data: Data, head: heads.Head, folds: Mapping[str, np.ndarray], held: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """What held-out scores tell: measures, temperature, conformal scores, area of applicability."""
+    scores = {name: validation.measures(data, each) for name, each in held.items()}
+    none = np.empty(0, np.float32)
+    if not held:
+        return {
+            "temperature": head.temperature,
+            "scores": scores,
+            "confusion": none,
+            "applicability": {},
+            "conformal": none,
+        }
+    best = next(iter(held))  # left-out regions where the labels have places
+    fair = validation.learnt(data, held[best])
+    known, out = data.at(fair), held[best][:, fair]
+    temperature = validation.temperature_of(known, out) if data.classes else 1.0
+    if data.classes:
+        unlikely = 1 - softmax(out / np.float32(temperature))[known.y, np.arange(len(known.y))]
+    else:
+        unlikely = np.abs(out[0] - known.y).astype(np.float32)
+    scores["coverage"] = _coverage(unlikely, folds[best][fair])
+    return {
+        "temperature": temperature,
+        "scores": scores,
+        "confusion": validation.confusion(data, held[best]) if data.classes else none,
+        "applicability": fit_applicability(data, folds[best]),
+        "conformal": np.sort(unlikely),
+    }
+
+
+def _coverage(unlikely: np.ndarray, folds: np.ndarray, level: float = 0.9) -> dict[str, float]:
+    """Share of each fold's labels in conformal sets that were calibrated on the other folds."""
+    found = {}
+    for fold in np.unique(folds):
+        limit = quantile(np.sort(unlikely[folds != fold]), level)
+        found[f"fold {fold + 1}"] = round(float((unlikely[folds == fold] <= limit).mean()), 6)
+    return found
+
+
+def _data_of(samples: training.Samples, seed: int) -> tuple[heads.Task, Data, Legend | None]:
     y = samples.labels
-    rest = (samples.weights, samples.groups)
+    rest: Any = {"weights": samples.weights, "groups": _regrouped(samples.groups), "places": samples.places}
     if y.dtype.kind == "f":
-        return "regression", Data(samples.vectors, y.astype(np.float64), *rest, 0, seed), None
+        return "regression", Data(samples.vectors, y.astype(np.float64), classes=0, seed=seed, **rest), None
     codes, legend = encode_classes(y)
     if samples.legend is not None:
         legend = samples.legend
     if len(legend.values) < 2:
         raise EmbeddingError(f"all {len(y)} labels are of one class, {legend.names[0]!r}; a probe needs two")
     positions = np.searchsorted(legend.values, codes)
-    return "classification", Data(samples.vectors, positions, *rest, len(legend.values), seed), legend
+    data = Data(samples.vectors, positions, classes=len(legend.values), seed=seed, **rest)
+    return "classification", data, legend
+
+
+def _regrouped(groups: np.ndarray) -> np.ndarray:
+    """Groups numbered without gaps, after labels were dropped."""
+    return np.unique(groups, return_inverse=True)[1]
 
 
 def _what(task: heads.Task, data: Data, legend: Legend | None, target: str) -> str:
