@@ -13,6 +13,8 @@ import xarray as xr
 from geoemb_xr.codecs import CODECS
 from geoemb_xr.model import EmbeddingError, Product, SourceError, normalise_name, product, registered
 
+#: The GeoTIFF tag, and the key of a Parquet footer's JSON, that hold what only a reader of ours needs.
+OWN_TAG = "geoemb_xr"
 #: Facts of a Product that do not survive in a file: functions, and what only its own module needs.
 _NOT_WRITTEN = {"open", "coverage", "example", "stores", "codec"}
 #: What is written of a product of the catalogue, whose other facts every installation knows.

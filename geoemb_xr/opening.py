@@ -128,6 +128,14 @@ def open(  # the name that users know from xarray
         from geoemb_xr.readers import own
 
         source = os.fspath(product)  # type: ignore[arg-type]  # _is_path has told a Product apart
+        if own.is_own(source):
+            if like is not None:
+                geobox = geometry.geobox_of(like, "like=")
+            request = _request(
+                None, geopolygon, bbox, bbox_crs, points, geobox, time, version, variant, chunks
+            )
+            stored = own.read_store(source, request)
+            return _finish_own(stored, request, geopolygon, geobox or crs, resolution, resampling, decode)
         product = own.product_of_store(source)
     found = find_product(product if isinstance(product, Product) else str(product))
     if found.open is None:
@@ -190,7 +198,7 @@ def _looks_like_source(source: str) -> bool:
 
 
 def _request(
-    found: Product,
+    found: Product | None,
     geopolygon: Any,
     bbox: Sequence[float] | None,
     bbox_crs: object,
@@ -201,9 +209,9 @@ def _request(
     variant: str | None,
     chunks: Any,
 ) -> Request:
-    if version is not None and found.versions:
+    if version is not None and found is not None and found.versions:
         check_choice("version", version, (*found.versions, "synthetic"))
-    if variant is not None:
+    if variant is not None and found is not None:
         check_choice("variant", variant, found.variants)
     arrays.check_time(time)
     tiles.block_sides(chunks)
@@ -387,6 +395,38 @@ def _finish(found: Product, opened: Any, decode: bool, geopolygon: Any) -> Any:
     if decode and is_encoded(opened):
         opened = arrays.decode(opened)
     return xr.Dataset({"embedding": opened, **planes}) if planes else opened
+
+
+def _finish_own(
+    opened: Any,
+    request: Request,
+    geopolygon: Any,
+    target: Any,
+    resolution: Any,
+    resampling: str | None,
+    decode: bool,
+) -> Any:
+    """What was read back from a store of ours, as it was asked for: at points, on a grid, masked, decoded."""
+    if isinstance(opened, xr.Dataset):
+        options = (request, geopolygon, target, resolution, resampling, decode)
+        return xr.Dataset({name: _finish_own(each, *options) for name, each in opened.data_vars.items()})
+    own_version = str(opened.attrs.get("version", ""))
+    if request.version is not None and request.version != own_version:
+        raise CoverageError(f"version={request.version!r} was asked for; this store holds {own_version!r}")
+    if request.points is not None:
+        from geoemb_xr.points import sample
+
+        opened = sample(opened, request.points)
+    elif target is not None or resolution is not None:
+        from geoemb_xr import warp
+
+        goal = target if target is not None else geometry.crs_of(opened)
+        opened = warp.reproject(opened, goal, resolution=resolution, resampling=resampling)  # type: ignore[arg-type]
+    if geopolygon is not None:
+        from geoemb_xr.points import crop
+
+        opened = crop(opened, geopolygon, mask=True)
+    return arrays.decode(opened) if decode and is_encoded(opened) else opened
 
 
 # --- points -------------------------------------------------------------------------------------------------

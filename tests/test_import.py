@@ -58,6 +58,8 @@ ORDER = [
     {"codecs"},
     {"arrays"},
     {"fitted", "testing", "tiles"},
+    {"citing"},
+    {"conventions"},
     {"warp"},
     {"readers"},
     {"catalog"},

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from affine import Affine
 
-from geoemb_xr import arrays, geometry
+from geoemb_xr import arrays, conventions, geometry
 from geoemb_xr.codecs import PER_PIXEL_SCALE, decode_per_pixel_scale
 from geoemb_xr.model import CoverageError, Product, SourceError, say
 from geoemb_xr.readers import geotiff, index, npy, paths
@@ -590,7 +590,7 @@ def _example_store(
     root = zarr.open_group(path, mode="w", zarr_format=3)
     root.attrs.update(
         {
-            "zarr_conventions": [{"uuid": zarr_store.GEOEMB_UUID, "name": "geoemb:"}],
+            "zarr_conventions": [{"uuid": conventions.GEOEMB_UUID, "name": "geoemb:"}],
             "geoemb:type": "pixel",
             "geoemb:dimensions": DIMS,
             "geoemb:model": "https://geotessera.org/model/1.1",
@@ -611,7 +611,7 @@ def _example_store(
     box = grid.boundingbox
     group.attrs.update(
         {
-            "zarr_conventions": [{"uuid": u} for u in (zarr_store.SPATIAL_UUID, zarr_store.PROJ_UUID)],
+            "zarr_conventions": [{"uuid": u} for u in (conventions.SPATIAL_UUID, conventions.PROJ_UUID)],
             "proj:code": geometry.crs_name(grid.crs),
             "spatial:dimensions": ["y", "x"],
             "spatial:bbox": [box.left, box.bottom, box.right, box.top],

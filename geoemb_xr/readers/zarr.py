@@ -20,11 +20,6 @@ from geoemb_xr.model import SourceError, require
 from geoemb_xr.readers.remote import is_remote, object_store
 from geoemb_xr.tiles import Tile
 
-#: UUIDs of the Zarr conventions that place a store; matched by UUID, as their names have changed.
-SPATIAL_UUID = "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4"
-PROJ_UUID = "f17cb550-5864-4468-aeb7-f3180cfb622f"
-GEOEMB_UUID = "61c12cc5-0e28-4056-999a-480cf3fb7e4c"
-
 
 def store_of(url: str) -> Any:
     """What :func:`zarr.open` takes for a path or URL; object stores are read anonymously."""

@@ -17,7 +17,8 @@ import pandas as pd
 import xarray as xr
 
 from geoemb_xr import arrays, geometry
-from geoemb_xr.citing import product_facts, provenance
+from geoemb_xr.citing import OWN_TAG, product_facts, provenance
+from geoemb_xr.conventions import as_json
 from geoemb_xr.legend import Legend, is_class_map, legend_of
 from geoemb_xr.model import EmbeddingError, check_choice, check_embedding, is_encoded, kind_of
 from geoemb_xr.writing import overviews as pyramids
@@ -267,12 +268,16 @@ def _describe(file: Any, picture: _Picture) -> None:
     if array.ndim == 3:
         file.descriptions = picture.layers
     tags = provenance(array)
-    if kind_of(array) == "raster":
-        tags["product_facts"] = json.dumps(product_facts(check_embedding(array, "to_cog")))
+    # what a reader of ours needs to give the array back as it was
+    own = {"name": array.name, "dim": array.dims[0] if array.ndim == 3 else None, "attrs": array.attrs}
+    crs = geometry.crs_of(array)
+    if crs is not None:  # GeoTIFF keys lose which realisation of a datum was meant
+        own["crs"] = crs.to_wkt()
     if "time" in array.coords:
-        tags["time"] = str(np.datetime_as_string(array.coords["time"].values, unit="auto"))
-    if array.name is not None:
-        tags["name"] = str(array.name)
+        own["time"] = tags["time"] = str(np.datetime_as_string(array.coords["time"].values, unit="auto"))
+    if kind_of(array) == "raster":
+        own["product"] = product_facts(check_embedding(array, "to_cog"))
+    tags[OWN_TAG] = json.dumps(as_json(own))
     if picture.legend is not None:
         tags |= {key: _text(value) for key, value in picture.legend.attrs().items()}
         file.write_colormap(1, {code: tuple(c) for code, c in enumerate(picture.legend.rgba().tolist())})
@@ -305,7 +310,7 @@ def _cog_options(picture: _Picture) -> dict[str, str]:
 
     many = len(picture.layers) > 4
     options = {
-        **({"compress": "ZSTD", "level": "3"} if many else {"compress": "DEFLATE"}),
+        "compress": "ZSTD" if many else "DEFLATE",
         "num_threads": "ALL_CPUS",
         "bigtiff": "IF_SAFER",
     }
@@ -319,6 +324,7 @@ def _cog_options(picture: _Picture) -> dict[str, str]:
         }  # fmt: skip
     return options | {
         "driver": "COG",
+        "level": "3" if many else "6",
         "blocksize": str(TILE),
         "interleave": "TILE" if many else "PIXEL",
         "overviews": "FORCE_USE_EXISTING" if picture.levels else "NONE",

@@ -10,7 +10,6 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from geoemb_xr import progress
 from geoemb_xr.model import check_choice, say
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def write_blocks(jobs: Sequence[Job]) -> None:
         graphs.append(written.dask)
         keys += [(written.name, *index) for index in job.pending()]
     if keys:
-        with progress():
+        with progress.shown("writing"):
             compute_as_if_collection(da.Array, HighLevelGraph.merge(*graphs), keys)
 
 
@@ -157,14 +157,6 @@ def _write_block(
     target[window] = block
     marks[block_id] = 1  # only after the block: a mark without its block cannot be
     return np.ones((1,) * block.ndim, bool)
-
-
-def progress() -> AbstractContextManager[Any]:
-    """A progress bar of what dask computes here, for what takes longer than two seconds."""
-    from dask.diagnostics import ProgressBar
-
-    bar: AbstractContextManager[Any] = ProgressBar(minimum=2.0)
-    return bar
 
 
 # --- a stage of one array -----------------------------------------------------------------------------------------
