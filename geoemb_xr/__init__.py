@@ -30,6 +30,7 @@ _LAZY = {
     "sample": "points",
     "to_dataframe": "points",
     "to_geodataframe": "points",
+    "zonal_stats": "zones",
     "aggregate": "temporal",
     "change": "temporal",
     "change_point": "temporal",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from geoemb_xr.clusters import KMeans
     from geoemb_xr.components import PCA
     from geoemb_xr.probes import Method, Probe
+    from geoemb_xr.zones import Stats
 
 
 @xr.register_dataarray_accessor("emb")  # type: ignore[no-untyped-call]  # xarray's own decorator
@@ -118,6 +119,14 @@ class EmbAccessor:
         from geoemb_xr.points import crop
 
         return crop(self._obj, area, crs=crs, mask=mask, all_touched=all_touched)
+
+    def zonal_stats(
+        self, areas: Any, *, stats: Stats = "mean", all_touched: bool = False
+    ) -> xr.DataArray:
+        """Vectors pooled in polygons; see :func:`geoemb_xr.zonal_stats`."""
+        from geoemb_xr.zones import zonal_stats
+
+        return zonal_stats(self._obj, areas, stats=stats, all_touched=all_touched)
 
     def to_dataframe(self) -> pd.DataFrame:
         """A wide table; see :func:`geoemb_xr.to_dataframe`."""

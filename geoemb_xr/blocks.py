@@ -14,7 +14,17 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr import arrays, kernels
-from geoemb_xr.model import BAND, Codec, EmbeddingError, check_band_chunk, is_encoded
+from geoemb_xr.fitted import decoded_bands
+from geoemb_xr.model import (
+    BAND,
+    Codec,
+    EmbeddingError,
+    check_band_chunk,
+    check_comparable,
+    check_embedding,
+    comparability_key,
+    is_encoded,
+)
 
 #: Pixels a tile: 64 float32 bands of them are half a megabyte, half an L2 cache.
 TILE = 2048
@@ -294,6 +304,34 @@ def on_grid(field: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
         ) from error
     sizes = {d: array.sizes[d] for d in dims if d not in aligned.dims}
     return aligned.expand_dims(sizes).transpose(*dims)
+
+
+def one_space(
+    array: xr.DataArray | Sequence[xr.DataArray], what: str
+) -> tuple[list[xr.DataArray], tuple[str, ...]]:
+    """One array or several as a list, checked to be of one product, version and bands; and those bands."""
+    many = [array] if isinstance(array, xr.DataArray) else list(array)
+    if not many:
+        raise ValueError(f"{what} needs at least one array")
+    for each in many:
+        check_embedding(each, what)
+    check_comparable(what, *map(comparability_key, many))
+    bands = decoded_bands(many[0])
+    if any(decoded_bands(each) != bands for each in many[1:]):
+        raise EmbeddingError(f"{what} got arrays with different bands; select the same in all")
+    return many, bands
+
+
+def one_each(
+    given: xr.DataArray | Sequence[xr.DataArray] | None, many: Sequence[xr.DataArray], what: str
+) -> list[xr.DataArray | None]:
+    """A mask or a weight for each array."""
+    if given is None:
+        return [None] * len(many)
+    listed = [given] if isinstance(given, xr.DataArray) else list(given)
+    if len(listed) != len(many):
+        raise ValueError(f"{len(many)} arrays need as many of {what}; got {len(listed)}")
+    return list(listed)
 
 
 def _keys(array: xr.DataArray, dim: str) -> np.ndarray:

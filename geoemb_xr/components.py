@@ -20,7 +20,6 @@ from geoemb_xr.model import (
     BAND,
     EmbeddingError,
     attribution_of,
-    check_comparable,
     check_embedding,
     comparability_key,
     derived_attrs,
@@ -361,18 +360,10 @@ def fit_pca(
     >>> bool(pca.explained_variance_ratio.sum() > 0.5)
     True
     """
-    many = [array] if isinstance(array, xr.DataArray) else list(array)
-    if not many:
-        raise ValueError("fit_pca needs at least one array")
-    for each in many:
-        check_embedding(each, "fit_pca")
-    check_comparable("fit_pca", *map(comparability_key, many))
-    bands = decoded_bands(many[0])
-    if any(decoded_bands(each) != bands for each in many[1:]):
-        raise EmbeddingError("fit_pca got arrays with different bands; select the same in all")
+    many, bands = blocks.one_space(array, "fit_pca")
     if not 1 <= n_components <= len(bands):
         raise ValueError(f"n_components is 1 to the number of bands, {len(bands)}; got {n_components}")
-    masks, fields = one_each(mask, many, "mask"), one_each(weights, many, "weights")
+    masks, fields = blocks.one_each(mask, many, "mask"), blocks.one_each(weights, many, "weights")
     pixels = sum(each.size // each.sizes[BAND] for each in many)
     share = (
         1.0
@@ -389,18 +380,6 @@ def fit_pca(
         )
     total: _Part = blocks.merged(parts, _merge_parts, label="fit_pca")
     return _solve(total, n_components, many[0], bands)
-
-
-def one_each(
-    given: xr.DataArray | Sequence[xr.DataArray] | None, many: Sequence[xr.DataArray], what: str
-) -> list[xr.DataArray | None]:
-    """A mask or a weight for each array."""
-    if given is None:
-        return [None] * len(many)
-    listed = [given] if isinstance(given, xr.DataArray) else list(given)
-    if len(listed) != len(many):
-        raise ValueError(f"{len(many)} arrays need as many of {what}; got {len(listed)}")
-    return list(listed)
 
 
 def _solve(total: _Part, n_components: int, array: xr.DataArray, bands: tuple[str, ...]) -> PCA:
