@@ -10,8 +10,8 @@ import numpy as np
 
 from geoemb_xr.geometry import Bounds
 from geoemb_xr.model import Product
-from geoemb_xr.readers import geoparquet
-from geoemb_xr.readers.geoparquet import Layout, Span
+from geoemb_xr.readers import footers, geoparquet, patch_examples
+from geoemb_xr.readers.footers import Layout, Span
 from geoemb_xr.tiles import Request
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ _NAME = re.compile(r"(\d\d[A-Z]{3})_(\d{8})_(\d{8})_v(\d{3})\.")
 
 def _place(path: str) -> Bounds | None:
     found = _NAME.search(path)
-    return geoparquet.zone_bounds(found[1]) if found else None
+    return footers.zone_bounds(found[1]) if found else None
 
 
 def _span(path: str) -> Span | None:
     found = _NAME.search(path)
-    return (geoparquet.day_span(found[2])[0], geoparquet.day_span(found[3])[1]) if found else None
+    return (footers.day_span(found[2])[0], footers.day_span(found[3])[1]) if found else None
 
 
-def _version(facts: geoparquet.FileFacts) -> str:
+def _version(facts: footers.FileFacts) -> str:
     found = _NAME.search(facts.file.url)
     return f"v{found[4]}" if found else PRODUCT.versions[0]
 
@@ -56,7 +56,7 @@ def example_clay(directory: Path, container: str) -> Path:
     import shapely
 
     for day in ("2018-06-10", "2021-07-15"):
-        lon, _, polygons, vectors = geoparquet.scene_patches(5120.0, (4, 5), PRODUCT.dims, int(day[:4]))
+        lon, _, polygons, vectors = patch_examples.scene_patches(5120.0, (4, 5), PRODUCT.dims, int(day[:4]))
         text = day.replace("-", "")
         urls = [
             f"s3://clay-tiles-02/02/32TPT/{day}/claytile_32TPT_{text}_v02_{i:04d}.tif"
@@ -66,10 +66,10 @@ def example_clay(directory: Path, container: str) -> Path:
             "index": np.arange(lon.size),
             "source_url": urls,
             "date": pa.array(np.full(lon.size, day, "datetime64[D]")),
-            "embeddings": geoparquet.list_column(vectors),
+            "embeddings": patch_examples.list_column(vectors),
             "geometry": shapely.to_wkb(polygons),
         }
-        geoparquet.write_example(directory / f"32TPT_{text}_{text}_v001.gpq", columns, compression="zstd")
+        patch_examples.write_example(directory / f"32TPT_{text}_{text}_v001.gpq", columns, compression="zstd")
     return directory
 
 

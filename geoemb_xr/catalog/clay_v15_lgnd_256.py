@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from geoemb_xr.catalog.clay_v15_sentinel2 import lgnd_columns, place_of_path, span_of_path
 from geoemb_xr.model import Product
-from geoemb_xr.readers import geoparquet
-from geoemb_xr.readers.geoparquet import Layout
+from geoemb_xr.readers import geoparquet, patch_examples
+from geoemb_xr.readers.footers import Layout
 from geoemb_xr.tiles import Request
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def example_lgnd(directory: Path, container: str) -> Path:
         columns = lgnd_columns(1280.0, (8, 9), PRODUCT.dims, day)
         month = f"year={day[:4]}/month={day[5:7]}"
         path = directory / _FOLDER / "geohash=u0" / month / "part-0.parquet"
-        geoparquet.write_example(path, columns, compression="zstd")
+        patch_examples.write_example(path, columns, compression="zstd")
     return directory
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from geoemb_xr.geometry import Bounds
 from geoemb_xr.model import Product
-from geoemb_xr.readers import geoparquet
-from geoemb_xr.readers.geoparquet import Layout, Span
+from geoemb_xr.readers import footers, geoparquet, patch_examples
+from geoemb_xr.readers.footers import Layout, Span
 from geoemb_xr.tiles import Request
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _place(path: str) -> Bounds | None:
 
 def _span(path: str) -> Span | None:
     found = _NAME.search(path)
-    return geoparquet.day_span(found[3]) if found else None
+    return footers.day_span(found[3]) if found else None
 
 
 LAYOUT = Layout(patch_m=256.0, measured=True, place_of_path=_place, span_of_path=_span)
@@ -52,12 +52,12 @@ def example_naip(directory: Path, container: str) -> Path:
     import shapely
 
     for day, metres, code in (("20180805", 256.0, "1"), ("20211105", 153.6, "060")):
-        _, _, polygons, vectors = geoparquet.scene_patches(
+        _, _, polygons, vectors = patch_examples.scene_patches(
             metres, (12, 14), PRODUCT.dims, int(day[:4]), lon=-72.06, lat=40.94
         )
-        columns = {"embeddings": geoparquet.list_column(vectors), "geometry": shapely.to_wkb(polygons)}
+        columns = {"embeddings": patch_examples.list_column(vectors), "geometry": shapely.to_wkb(polygons)}
         path = directory / "ny" / day[:4] / f"m_4007201_ne_18_{code}_{day}.parquet"
-        geoparquet.write_example(path, columns, compression="snappy")
+        patch_examples.write_example(path, columns, compression="snappy")
     return directory
 
 

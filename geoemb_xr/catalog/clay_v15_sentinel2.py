@@ -9,8 +9,8 @@ import numpy as np
 
 from geoemb_xr.geometry import Bounds
 from geoemb_xr.model import Product
-from geoemb_xr.readers import geoparquet
-from geoemb_xr.readers.geoparquet import Layout, Span
+from geoemb_xr.readers import footers, geoparquet, patch_examples
+from geoemb_xr.readers.footers import Layout, Span
 from geoemb_xr.tiles import Request
 
 if TYPE_CHECKING:
@@ -23,16 +23,16 @@ _STORE = "s3://us-west-2.opendata.source.coop/clay/lgnd-clay-v1-5-sentinel-2-l2a
 
 def place_of_path(path: str) -> Bounds | None:
     """What LGND's partitions promise: a grid zone for scenes, a geohash for aggregates."""
-    keys = geoparquet.hive(path)
+    keys = footers.hive(path)
     if "gzd" in keys:
-        return geoparquet.zone_bounds(keys["gzd"])
+        return footers.zone_bounds(keys["gzd"])
     code = keys.get("geohash_l2") or keys.get("geohash")
-    return geoparquet.geohash_bounds(code) if code else None
+    return footers.geohash_bounds(code) if code else None
 
 
 def span_of_path(path: str) -> Span | None:
     """The month of a partition."""
-    return geoparquet.month_span(geoparquet.hive(path))
+    return footers.month_span(footers.hive(path))
 
 
 LAYOUT = Layout(patch_m=2560.0, place_of_path=place_of_path, span_of_path=span_of_path)
@@ -53,14 +53,14 @@ def lgnd_columns(side: float, count: tuple[int, int], dims: int, day: str) -> di
     import pyarrow as pa
     import shapely
 
-    lon, _, polygons, vectors = geoparquet.scene_patches(side, count, dims, int(day[:4]))
+    lon, _, polygons, vectors = patch_examples.scene_patches(side, count, dims, int(day[:4]))
     names = [f"{side:.0f}-{i:05d}" for i in range(lon.size)]
     sides = zip(("xmin", "ymin", "xmax", "ymax"), shapely.bounds(polygons).T, strict=True)
     return {
         "chips_id": [f"chip-{name}-{day}" for name in names],
         "cell_id": names,
         "datetime": pa.array(np.full(lon.size, day, "datetime64[us]")),
-        "embedding": geoparquet.list_column(vectors),
+        "embedding": patch_examples.list_column(vectors),
         "bbox": pa.StructArray.from_arrays(*zip(*((pa.array(v), k) for k, v in sides), strict=True)),
         "geometry": shapely.to_wkb(polygons),
     }
@@ -82,7 +82,7 @@ def example_sentinel2(directory: Path, container: str) -> Path:
             path = directory / "scene" / "gzd=32T" / month / "part-0.parquet"
         else:
             path = directory / "aggregated" / "geohash_l2=u0" / month / "part-0.parquet"
-        geoparquet.write_example(path, columns, compression="zstd")
+        patch_examples.write_example(path, columns, compression="zstd")
     return directory
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoemb_xr.model import Product, SourceError, check_choice
-from geoemb_xr.readers import geoparquet
-from geoemb_xr.readers.geoparquet import Layout
+from geoemb_xr.readers import footers, geoparquet, patch_examples
+from geoemb_xr.readers.footers import Layout
 from geoemb_xr.tiles import Request
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _variant_in(path: str) -> str | None:
     return next((name for name in VARIANTS if name.lower() in folded), None)
 
 
-def _version(facts: geoparquet.FileFacts) -> str:
+def _version(facts: footers.FileFacts) -> str:
     found = _variant_in(facts.file.url)
     if found is None:
         raise SourceError(
@@ -63,7 +63,7 @@ def example_earth_embeddings(directory: Path, container: str) -> Path:
     """Write the synthetic scene as one variant is published; returns the folder."""
     import pyarrow as pa
 
-    lon, lat, _, vectors = geoparquet.scene_patches(3840.0, (5, 6), 1152, 2021)
+    lon, lat, _, vectors = patch_examples.scene_patches(3840.0, (5, 6), 1152, 2021)
     cells = [f"{525 + i // 18}U_{106 + i % 6}R" for i in range(lon.size)]
     columns = {
         "grid_cell": cells,
@@ -81,10 +81,10 @@ def example_earth_embeddings(directory: Path, container: str) -> Path:
         "image_shape": pa.array([[384, 384, 3]] * lon.size),
         "image_dtype": ["uint8"] * lon.size,
         "geometry_wkt": [f"POINT ({x} {y})" for x, y in zip(lon, lat, strict=True)],
-        "embedding": geoparquet.list_column(vectors.astype(np.float16)),
+        "embedding": patch_examples.list_column(vectors.astype(np.float16)),
     }
     path = directory / "SigLIP" / "SigLIP_synthetic.parquet"
-    geoparquet.write_example(path, columns, geometry_column=None, compression="zstd")
+    patch_examples.write_example(path, columns, geometry_column=None, compression="zstd")
     return directory
 
 

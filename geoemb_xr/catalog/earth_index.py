@@ -10,8 +10,8 @@ import numpy as np
 
 from geoemb_xr.geometry import Bounds
 from geoemb_xr.model import Product
-from geoemb_xr.readers import geoparquet
-from geoemb_xr.readers.geoparquet import Layout, Span
+from geoemb_xr.readers import footers, geoparquet, patch_examples
+from geoemb_xr.readers.footers import Layout, Span
 from geoemb_xr.tiles import Request
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ _EMB = {
 
 def _place(path: str) -> Bounds | None:
     found = _NAME.search(path)
-    return geoparquet.zone_bounds(found[1]) if found else None
+    return footers.zone_bounds(found[1]) if found else None
 
 
 def _span(path: str) -> Span | None:
     """The start of a file's year: a period matches by its start."""
     found = _NAME.search(path)
-    return geoparquet.day_span(found[2] + found[3] + found[4]) if found and found[2] else None
+    return footers.day_span(found[2] + found[3] + found[4]) if found and found[2] else None
 
 
-def _version(facts: geoparquet.FileFacts) -> str:
+def _version(facts: footers.FileFacts) -> str:
     """The edition, by the model that the footer names; by the year in the file's name where it names none."""
     model = facts.emb.get("model", {})
     name = f"{model.get('id', '')} {model.get('name', '')}".lower()
@@ -69,16 +69,16 @@ def example_earth_index(directory: Path, container: str) -> Path:
     """Write two overlapping MGRS tiles of the synthetic scene as published; returns the folder."""
     import shapely
 
-    lon, lat, _, vectors = geoparquet.scene_patches(320.0, (20, 22), PRODUCT.dims, 2024)
+    lon, lat, _, vectors = patch_examples.scene_patches(320.0, (20, 22), PRODUCT.dims, 2024)
     column = np.arange(lon.size) % 22
     for tile, own in (("32TPT", column < 13), ("32TQT", column >= 10)):
         columns = {
             "id": [f"{tile}-{i:05d}" for i in np.flatnonzero(own)],
-            "embedding": geoparquet.list_column(vectors[own], fixed=True),
+            "embedding": patch_examples.list_column(vectors[own], fixed=True),
             "geometry": shapely.to_wkb(shapely.points(lon[own], lat[own])),
         }
         path = directory / f"{tile}_2024-01-01_2025-01-01.parquet"
-        geoparquet.write_example(path, columns, footer={"emb": _EMB}, compression="zstd")
+        patch_examples.write_example(path, columns, footer={"emb": _EMB}, compression="zstd")
     return directory
 
 

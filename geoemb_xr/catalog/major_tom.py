@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoemb_xr.model import Product, SourceError, check_choice
-from geoemb_xr.readers import geoparquet
-from geoemb_xr.readers.geoparquet import Layout
+from geoemb_xr.readers import footers, geoparquet, patch_examples
+from geoemb_xr.readers.footers import Layout
 from geoemb_xr.tiles import Request
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _variant_in(path: str) -> str | None:
     return next((name for name in VARIANTS if name in path), None)
 
 
-def _version(facts: geoparquet.FileFacts) -> str:
+def _version(facts: footers.FileFacts) -> str:
     found = _variant_in(facts.file.url)
     if found is None:
         raise SourceError(
@@ -87,11 +87,11 @@ def example_major_tom(directory: Path, container: str) -> Path:
     dims = VARIANTS[variant] or PRODUCT.dims
     tables = []
     for stamp in ("2019-08-04T10:10:31", "2021-06-24T10:05:59"):
-        lon, lat, polygons, vectors = geoparquet.scene_patches(side, (5, 6), dims, int(stamp[:4]))
+        lon, lat, polygons, vectors = patch_examples.scene_patches(side, (5, 6), dims, int(stamp[:4]))
         cells = [f"{525 + i // 18}U_{106 + i % 6}R" for i in range(lon.size)]
         product = f"S2A_MSIL1C_{stamp.replace('-', '').replace(':', '')}_N0208_R022_T32TPT"
         rows = [int(cell[:3]) for cell in cells]
-        column = geoparquet.list_column(vectors)
+        column = patch_examples.list_column(vectors)
         if container == "siglip":  # declared as (1, 1152): a leading dimension of one
             column = pa.ListArray.from_arrays(np.arange(lon.size + 1, dtype=np.int32), column)
         tables.append(
@@ -113,8 +113,8 @@ def example_major_tom(directory: Path, container: str) -> Path:
         )
     joined = {name: _joined([table[name] for table in tables]) for name in tables[0]}
     path = directory / f"Core-{variant}" / "embeddings" / "part_00001.parquet"
-    footer = {geoparquet.OWN_KEY: {"version": "synthetic"}}
-    geoparquet.write_example(path, joined, footer=footer, compression="zstd", row_group_size=20)
+    footer = {footers.OWN_KEY: {"version": "synthetic"}}
+    patch_examples.write_example(path, joined, footer=footer, compression="zstd", row_group_size=20)
     return directory
 
 
