@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 METRES_PER_DEGREE = 111_320.0
 #: Length of Tessera-like vectors: not one, since their magnitude carries information.
 FREE_NORM = 30.0
+#: Length and offset that vectors which are not of unit length need to fill the codes they are stored as.
+_STORED = {"signed-square": (4.0, 0.0), "fsq": (1.6, 0.0), "unscaled": (30_000.0, 32_768.0)}
 
 
 @dataclass(frozen=True)
@@ -322,6 +324,9 @@ def synthetic(
     lon, lat = lonlat_of(grid)
     unit = found.unit_norm
     data = np.stack([scene().vectors(lon, lat, y, found.dims, unit=unit) for y in years])
+    if not unit and found.codec is not None and found.codec.name in _STORED:
+        factor, offset = _STORED[found.codec.name]
+        data = data * np.float32(factor / FREE_NORM) + np.float32(offset)
     if missing:
         data[..., : max(grid.shape[0] // 4, 1), : max(grid.shape[1] // 4, 1)] = np.nan
     vectors = xr.DataArray(

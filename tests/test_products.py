@@ -52,7 +52,7 @@ def make_case(tmp_path_factory):
 
 
 def _params(*kinds):
-    chosen = [(p, c) for p in PRODUCTS if p.kind in kinds for c in p.containers]
+    chosen = [(p, c) for p in PRODUCTS if p.kind in kinds or p.name in kinds for c in p.containers]
     return {"params": chosen, "ids": [f"{p.name}-{c}" for p, c in chosen]}
 
 
@@ -61,7 +61,7 @@ def case(request, make_case):
     return make_case(*request.param)
 
 
-@pytest.fixture(scope="module", **_params("pixel"))
+@pytest.fixture(scope="module", **_params("pixel", "copernicus-embed"))
 def raster(request, make_case):
     return make_case(*request.param)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -145,6 +146,77 @@ def check_array(info: NpyInfo, name: str, shape: tuple[int, ...], dtype: str) ->
 def _map(path: str, info: NpyInfo) -> Any:
     """A memory map; opened for each window, since a map costs microseconds and an open file is a resource."""
     return np.memmap(path, dtype=info.dtype, mode="r", offset=info.offset, shape=info.shape)
+
+
+# --- archives -----------------------------------------------------------------------------------------------
+
+
+def read_npz_header(path: str | os.PathLike[str], array: str) -> NpyInfo:
+    """Header of an array in a .npz archive.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not there.
+    SourceError
+        If it is no archive, lacks the array, or the array holds objects.
+    """
+    name = os.fspath(path)
+    with _member(name, array) as file:
+        info = _parse_header(file.read(_HEADER_BYTES), f"{name}[{array}]")
+    return info
+
+
+def _member(name: str, array: str) -> Any:
+    if not Path(name).exists():
+        raise FileNotFoundError(f"no such file: {name}")
+    try:
+        archive = zipfile.ZipFile(name)
+    except zipfile.BadZipFile as error:
+        raise SourceError(f"{name} is not a .npz archive, or is truncated: {error}") from error
+    with archive:  # an open member keeps the file it needs
+        if f"{array}.npy" not in archive.namelist():
+            raise SourceError(f"{name} has no array {array!r}; it has {archive.namelist()[:5]}")
+        return archive.open(f"{array}.npy")
+
+
+@dataclass(frozen=True)
+class NpzReader:
+    """Reads windows of an array (y, x, band) in a .npz archive, whether or not it is compressed.
+
+    A compressed array is read from its start to the window's last row, in pieces: memory stays that of the
+    window.
+
+    Parameters
+    ----------
+    path : str
+        The archive.
+    array : str
+        Its name in it.
+    info : NpyInfo
+        Its header, of :func:`read_npz_header`.
+    token : str
+        Of the file's state.
+    """
+
+    path: str
+    array: str
+    info: NpyInfo
+    token: str = ""
+
+    def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
+        """A window (band, y, x)."""
+        shape = self.info.shape
+        row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(self.info.dtype).itemsize
+        out = np.empty((rows.stop - rows.start, cols.stop - cols.start, *shape[2:]), self.info.dtype)
+        with _member(self.path, self.array) as file:
+            file.seek(self.info.offset + rows.start * row_bytes)
+            for i in range(len(out)):
+                row = file.read(row_bytes)
+                if len(row) != row_bytes:
+                    raise SourceError(f"{self.path} is truncated in row {rows.start + i} of {self.array!r}")
+                out[i] = np.frombuffer(row, self.info.dtype).reshape(shape[1:])[cols]
+        return kernels.band_first(out, 0)
 
 
 def _rows_of_object(path: str, info: NpyInfo, rows: slice) -> np.ndarray:

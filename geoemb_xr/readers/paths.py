@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -89,6 +90,30 @@ def inside(root: str | os.PathLike[str], relative: str) -> Path:
     if "\0" in relative or PurePosixPath(relative).is_absolute() or not path.is_relative_to(base):
         raise SourceError(f"an index in {base} names a path outside it: {relative!r}")
     return path
+
+
+def must_be_fetched(product: str, what: str, where: str) -> SourceError:
+    """The error for a product that is not read from its publisher: which file to fetch, and how to pass it."""
+    return SourceError(
+        f"{product!r} is not read from its publisher. Fetch {what} from {where}, then give the file or its "
+        f"folder: gx.open({product!r}, path)"
+    )
+
+
+def sidecar_version(path: str | os.PathLike[str]) -> str:
+    """The version in the JSON file beside one that has no metadata of its own; empty where there is none."""
+    file = Path(path).with_suffix(".json")
+    if not file.exists():
+        return ""
+    try:
+        return str(json.loads(file.read_text())["version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{file} does not say 'version': {error!r}") from error
+
+
+def write_sidecar(path: str | os.PathLike[str], version: str) -> None:
+    """Write what :func:`sidecar_version` reads."""
+    Path(path).with_suffix(".json").write_text(json.dumps({"version": version}))
 
 
 def no_overlap(what: str, asked: object, covers: object) -> CoverageError:

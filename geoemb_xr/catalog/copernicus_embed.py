@@ -1,0 +1,163 @@
+"""Copernicus-Embed-025deg: one vector a cell of 0.25°, as a GeoTIFF or as the NumPy archive it was made from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+
+from geoemb_xr import geometry
+from geoemb_xr.model import Product, SourceError, say
+from geoemb_xr.readers import geotiff, npy, paths
+from geoemb_xr.tiles import Reader, Request, Tile
+
+NAME = "copernicus-embed"
+DIMS = 768
+YEAR = "2021-01-01"
+ARRAY = "arr_0"
+
+
+def open_copernicus_embed(source: Any, request: Request) -> list[Tile]:
+    """The one raster of the globe."""
+    if source is None:
+        raise paths.must_be_fetched(
+            NAME, "embed_map_310k.tif (0.7 GB)", "Hugging Face, dataset torchgeo/copernicus_embed"
+        )
+    files = paths.expand(source, (".tif", ".tiff", ".npz"))
+    return [_npz_tile(name) if name.endswith(".npz") else _geotiff_tile(name) for name in files]
+
+
+@dataclass(frozen=True)
+class ZeroIsMissing:
+    """Reads windows of a raster whose empty cells hold zeros in every band, as NaN."""
+
+    reader: Reader
+
+    def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
+        """A window (band, y, x)."""
+        values = np.array(self.reader.read(time, rows, cols), np.float32)
+        values[:, (values == 0).all(axis=0)] = np.nan
+        return values
+
+
+def _geotiff_tile(name: str) -> Tile:
+    info = geotiff.read_info(name)
+    geotiff.check_bands(info, NAME, DIMS, ("float32",))
+    return Tile(
+        name=name,
+        geobox=info.geobox,
+        times=(YEAR,),
+        reader=ZeroIsMissing(geotiff.GeoTiffReader(name, tuple(range(1, DIMS + 1)), token=info.token)),
+        dtype="float32",
+        bands=PRODUCT.bands,
+        block=info.block,
+        fill=float("nan"),
+        token=info.token,
+        version=info.tags.get("GEOEMB_VERSION", PRODUCT.versions[0]),
+    )
+
+
+def _npz_tile(name: str) -> Tile:
+    """The archive, which has no place of its own: taken as the nodes of ERA5's grid, as the GeoTIFF has them."""
+    token = geotiff.file_token(name)
+    info = npy.read_npz_header(name, ARRAY)
+    if len(info.shape) != 3 or info.shape[2] != DIMS:
+        raise SourceError(
+            f"{name} has shape {info.shape}; a file of {NAME!r} has (latitude, longitude, {DIMS})"
+        )
+    rows, cols, _ = info.shape
+    step = 360 / cols
+    if rows != round(180 / step) + 1:
+        raise SourceError(f"{name} has {rows} × {cols} cells, which is no grid of nodes from pole to pole")
+    say(
+        f"copernicus-embed: {os.path.basename(name)} does not say where its cells lie; taken as nodes, with the "
+        "first column's centre at −180° (as in the GeoTIFF). Another reader takes its left edge as −180°: half a "
+        "cell further east"
+    )
+    affine = Affine(step, 0, -180 - step / 2, 0, -step, 90 + step / 2)
+    return Tile(
+        name=name,
+        geobox=geometry.make_geobox((rows, cols), affine, geometry.LONLAT),
+        times=(YEAR,),
+        reader=ZeroIsMissing(npy.NpzReader(name, ARRAY, info, token)),
+        dtype="float32",
+        bands=PRODUCT.bands,
+        block=(64, cols),
+        fill=float("nan"),
+        token=token,
+        version=paths.sidecar_version(name) or PRODUCT.versions[0],
+    )
+
+
+def example_copernicus_embed(directory: Path, container: str) -> Path:
+    """Write the synthetic scene: a part of the 0.25° grid, or the globe in cells of 5°; returns the file."""
+    from geoemb_xr import testing
+
+    if container == "npz":
+        step, shape = 5.0, (37, 72)
+        affine = Affine(step, 0, -180 - step / 2, 0, -step, 90 + step / 2)
+    else:
+        shape, affine = (32, 40), Affine(0.25, 0, 6.375, 0, -0.25, 51.125)
+    grid = geometry.make_geobox(shape, affine, geometry.LONLAT)
+    vectors = testing.synthetic(NAME, grid=grid, years=[2021]).values[0]
+    vectors[:, :2] = 0
+    vectors[:, -3:, :4] = 0
+    if container == "npz":
+        path = directory / "embed_map_310k.npz"
+        np.savez_compressed(path, **{ARRAY: np.ascontiguousarray(np.moveaxis(vectors, 0, -1))})
+        paths.write_sidecar(path, "synthetic")
+        return path
+    return geotiff.write_geotiff(
+        directory / "embed_map_310k.tif",
+        vectors,
+        grid,
+        tags={"GEOEMB_VERSION": "synthetic"},
+        compress="deflate",
+        interleave="pixel",
+        blockxsize=256,
+        blockysize=256,
+    )
+
+
+PRODUCT = Product(
+    NAME,
+    dims=DIMS,
+    title="Copernicus-Embed-025deg",
+    kind="patch",
+    dtype="float32",
+    resolution=27_830.0,
+    extent="Global",
+    period="2021",
+    cadence="Annual",
+    model="Copernicus-FM",
+    encoder="Vision transformer with dynamic hypernetworks, pooled over a cell's images",
+    inputs="Sentinel-1, Sentinel-2, Sentinel-3, Sentinel-5P, Copernicus DEM",
+    access="Hugging Face: download one file, then give it",
+    containers=("geotiff", "npz"),
+    versions=("310k",),
+    torchgeo="CopernicusEmbed",
+    aliases=("copernicus-embed-025deg", "CopernicusEmbed", "copernicus"),
+    citation=(
+        "Wang, Y. et al. (2025): Towards a Unified Copernicus Foundation Model for Earth Vision. arXiv:2503.11849"
+    ),
+    bibtex=(
+        "@article{wang2025copernicusfm,\n"
+        "  title = {Towards a Unified Copernicus Foundation Model for Earth Vision},\n  author = {Wang, Yi and others},\n  journal = {arXiv preprint arXiv:2503.11849},\n  year = {2025}\n}"
+    ),
+    doi="10.48550/arXiv.2503.11849",
+    licence="CC-BY-4.0",
+    licence_notes="Data CC BY 4.0, code Apache-2.0.",
+    attribution="Copernicus-Embed-025deg, Wang et al. 2025 (CC BY 4.0).",
+    quirks=(
+        "A cell's centre, not its corner, lies on a multiple of 0.25°, from −180° and the poles.",
+        "A vector of zeros is an empty cell (ocean); the files declare no nodata.",
+        "The .npz does not say where it lies: readers differ by half a cell.",
+        "A vector stands for some 28 km: too coarse for fields.",
+    ),
+    open=open_copernicus_embed,
+    example=example_copernicus_embed,
+)

@@ -1,0 +1,121 @@
+"""ESD, Embedded Seamless Data: a code a month, each of six axes; published behind a login, so read from files.
+
+torchgeo decodes the quality band as if it were a code, and code 0, which is no data, to −1 on every axis.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geoemb_xr.codecs import FSQ
+from geoemb_xr.model import Product
+from geoemb_xr.readers import geotiff, paths
+from geoemb_xr.tiles import Request, Tile
+
+NAME = "esd"
+MONTHS = 12
+QUALITY = "clear_observations"
+_FILE = re.compile(r"_(?P<mgrs>\d{2}[A-Z]{3})_(?P<year>\d{4})\.tiff?$")
+
+
+def open_esd(source: Any, request: Request) -> list[Tile]:
+    """Tiles of local files, twelve steps each, with their quality band beside them."""
+    if source is None:
+        raise paths.must_be_fetched(
+            NAME,
+            "SDC30_EBD_V001/{year}/SDC30_EBD_V001_{MGRS}_{year}.tif",
+            "the iEarth portal (login required)",
+        )
+    return [_tile(name) for name in paths.expand(source, (".tif", ".tiff"))]
+
+
+def _tile(name: str) -> Tile:
+    info = geotiff.read_info(name)
+    geotiff.check_bands(info, NAME, MONTHS + 1, ("uint16",))
+    found = _FILE.search(name)
+    year = int(found["year"]) if found else paths.year_in_path(name)
+    times = tuple(f"{year:04d}-{month:02d}-01" for month in range(1, MONTHS + 1))
+    version = info.tags.get("GEOEMB_VERSION", "V001")
+    quality = geotiff.geotiff_tile(info, times=times, bands=(), indexes=(MONTHS + 1,), version=version)
+    return geotiff.geotiff_tile(
+        info,
+        times=times,
+        bands=("code",),
+        indexes=range(1, MONTHS + 1),
+        fill=0,
+        version=version,
+        by_time=True,
+        beside={QUALITY: quality},
+    )
+
+
+def example_esd(
+    directory: Path, container: str, *, years: Sequence[int] = (2018, 2024), size: int = 96
+) -> Path:
+    """Write the synthetic scene as ESD is published; returns the folder."""
+    from geoemb_xr import testing
+
+    grid = testing.geobox((size, size), resolution=30.0)
+    for year in years:
+        yearly = testing.synthetic(NAME, grid=grid, years=[year]).values[0]
+        season = 1 + 0.15 * np.cos(2 * np.pi * np.arange(MONTHS) / MONTHS)
+        codes = np.concatenate([FSQ.encode(yearly * np.float32(factor), 0)[0] for factor in season])
+        codes[:, :4, :4] = 0
+        clear = np.full((1, size, size), 21, np.uint16)
+        clear[:, :4, :4] = 0
+        geotiff.write_geotiff(
+            directory / "SDC30_EBD_V001" / str(year) / f"SDC30_EBD_V001_32TPT_{year}.tif",
+            np.concatenate([codes, clear]),
+            grid,
+            tags={"GEOEMB_VERSION": "synthetic"},
+            compress="deflate",
+            interleave="band",
+            blockxsize=512,
+            blockysize=512,
+        )
+    return directory
+
+
+PRODUCT = Product(
+    NAME,
+    dims=6,
+    title="ESD (Embedded Seamless Data)",
+    kind="pixel",
+    bands=("code",),
+    dtype="uint16",
+    codec=FSQ,
+    resolution=30.0,
+    extent="Global",
+    period="2000–2024",
+    cadence="Annual",
+    model="ESDNet",
+    encoder="ESDNet with finite scalar quantisation (levels 8, 8, 8, 5, 5, 5), a code a month",
+    inputs="Landsat 5, 7, 8 and 9, MODIS Terra, NASADEM",
+    access="iEarth portal, login required: download, then give the files",
+    containers=("geotiff",),
+    versions=("V001",),
+    torchgeo="EmbeddedSeamlessData",
+    aliases=("embedded-seamless-data", "EmbeddedSeamlessData", "sdc30-ebd"),
+    citation="Embedded Seamless Data (2026). arXiv:2601.11183, doi:10.12436/iEarth.0000.20251229.000064.v1",
+    bibtex=(
+        "@article{esd2026,\n  title = {Embedded Seamless Data},\n  journal = {arXiv preprint arXiv:2601.11183},\n"
+        "  year = {2026}\n}"
+    ),
+    doi="10.48550/arXiv.2601.11183",
+    licence="CC-BY-4.0",
+    licence_notes="As torchgeo's table says; the source itself was not seen to state it.",
+    attribution="Embedded Seamless Data (ESD), iEarth, doi:10.12436/iEarth.0000.20251229.000064.v1 (CC BY 4.0).",
+    quirks=(
+        "A year is twelve steps of six numbers; the survey's 12 dimensions are the months.",
+        "Code 0 is no data, though it would decode to −1 on every axis: masked before decoding.",
+        "Band 13 counts a year's clear Landsat observations; it stands beside the vectors, once a month.",
+        "Codes cannot be averaged or interpolated: neighbouring codes are not neighbouring vectors.",
+    ),
+    open=open_esd,
+    example=example_esd,
+)

@@ -1,0 +1,106 @@
+"""OlmoEarth: exports of the studio or of rslearn, int8 codes (AlphaEarth's curve) or floats, of any model size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from geoemb_xr.codecs import SIGNED_SQUARE
+from geoemb_xr.model import Product, SourceError
+from geoemb_xr.readers import geotiff, paths
+from geoemb_xr.tiles import Request, Tile
+
+NAME = "olmoearth"
+DIMS = 768
+
+
+def open_olmoearth(source: Any, request: Request) -> list[Tile]:
+    """Tiles of exported GeoTIFFs; a model of another size is another version."""
+    if source is None:
+        raise paths.must_be_fetched(
+            NAME, "the GeoTIFFs of an export, with their year in the path", "the OlmoEarth studio, or rslearn"
+        )
+    tiles = [_tile(name) for name in paths.expand(source, (".tif", ".tiff"))]
+    if len({tile.dtype for tile in tiles}) > 1:
+        some = {tile.dtype: tile.name for tile in tiles}
+        raise SourceError(f"codes and vectors in one source: {some}; open them apart")
+    return tiles
+
+
+def _tile(name: str) -> Tile:
+    info = geotiff.read_info(name)
+    if not 1 < info.count <= DIMS:
+        raise SourceError(
+            f"{name} has {info.count} bands; {NAME!r} takes up to {DIMS}. For a larger model make a product of "
+            f'your own: gx.wrap(array, gx.Product("olmoearth-{info.count}", dims={info.count}))'
+        )
+    geotiff.check_bands(info, NAME, info.count, ("int8", "float32"))
+    codes = info.dtype == "int8"
+    return geotiff.geotiff_tile(
+        info,
+        times=(f"{paths.year_in_path(name):04d}-01-01",),
+        bands=PRODUCT.bands[: info.count],
+        fill=-128 if codes else float("nan"),
+        version=info.tags.get("GEOEMB_VERSION", f"v1-{info.count}"),
+    )
+
+
+def example_olmoearth(directory: Path, container: str, *, years: Sequence[int] = (2018, 2024)) -> Path:
+    """Write the synthetic scene as an export: int8 at 10 m, or float32 at 40 m (four pixels a patch)."""
+    from geoemb_xr import testing
+
+    codes = container == "int8"
+    grid = testing.geobox((72, 64) if codes else (30, 32), resolution=10.0 if codes else 40.0)
+    for year in years:
+        array = testing.synthetic(NAME, grid=grid, years=[year], decode=not codes).values[0]
+        array[:, :3, :3] = -128 if codes else float("nan")
+        geotiff.write_geotiff(
+            directory / str(year) / "olmoearth_embeddings.tif",
+            array,
+            grid,
+            nodata=-128 if codes else None,
+            tags={"GEOEMB_VERSION": "synthetic"},
+            compress="zstd",
+            interleave="band",
+            blockxsize=256,
+            blockysize=256,
+        )
+    return directory
+
+
+PRODUCT = Product(
+    NAME,
+    dims=DIMS,
+    title="OlmoEarth exports",
+    kind="pixel",
+    dtype="int8",
+    codec=SIGNED_SQUARE,
+    resolution=10.0,
+    extent="Where the user asks for it",
+    period="User-chosen",
+    cadence="User-chosen",
+    model="OlmoEarth",
+    encoder="Vision transformer over patches, time steps and sensors",
+    inputs="Sentinel-1, Sentinel-2, Landsat",
+    access="made by the user in the OlmoEarth studio, or with rslearn: give the files",
+    containers=("int8", "float32"),
+    versions=(f"v1-{DIMS}",),
+    aliases=("olmo-earth",),
+    citation="OlmoEarth (2025). arXiv:2511.13655",
+    bibtex=(
+        "@article{olmoearth2025,\n  title = {OlmoEarth},\n  journal = {arXiv preprint arXiv:2511.13655},\n"
+        "  year = {2025}\n}"
+    ),
+    doi="10.48550/arXiv.2511.13655",
+    licence="LicenseRef-OlmoEarth-Artifact",
+    licence_notes="The OlmoEarth Artifact License, not an open licence of the usual kind: read it before sharing.",
+    attribution="OlmoEarth embeddings, Allen Institute for AI (OlmoEarth Artifact License).",
+    quirks=(
+        "No global product is published; exports have a pixel of 10 to 40 m.",
+        "Codes follow AlphaEarth's curve, but vectors are not of unit length.",
+        "A model of another size writes another number of bands, and is another version here.",
+    ),
+    open=open_olmoearth,
+    example=example_olmoearth,
+)

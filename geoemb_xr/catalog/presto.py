@@ -1,0 +1,109 @@
+"""Presto, embeddings of Togo by NASA Harvest: uint16 codes whose scaling is not published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+
+from geoemb_xr import geometry
+from geoemb_xr.codecs import UNSCALED
+from geoemb_xr.model import Product, say
+from geoemb_xr.readers import geotiff, paths
+from geoemb_xr.tiles import Request, Tile
+
+NAME = "presto"
+DIMS = 128
+BANDS = tuple(str(i) for i in range(DIMS))
+_CRS = "EPSG:25231"
+_START = "2019-03-01"
+
+
+def open_presto(source: Any, request: Request) -> list[Tile]:
+    """Tiles of local files, all of the one year from March 2019."""
+    if source is None:
+        raise paths.must_be_fetched(
+            NAME,
+            "Togo_Presto_embeddings_v2025_06_19*.tif",
+            "Hugging Face, dataset izvonkov/Togo_Presto_Embeddings (128.8 GB in all)",
+        )
+    say(
+        "presto: its uint16 codes come as float32 as they are, with 0 as missing: no publisher states their "
+        "scaling, and none is invented"
+    )
+    return [_tile(name) for name in paths.expand(source, (".tif", ".tiff"))]
+
+
+def _tile(name: str) -> Tile:
+    info = geotiff.read_info(name)
+    geotiff.check_bands(info, NAME, DIMS, ("uint16",))
+    version = info.tags.get("GEOEMB_VERSION", PRODUCT.versions[0])
+    return geotiff.geotiff_tile(info, times=(_START,), bands=BANDS, fill=0, version=version)
+
+
+def example_presto(directory: Path, container: str, *, size: int = 96) -> Path:
+    """Write the synthetic scene, carried to Togo, as Earth Engine exported it; returns the folder."""
+    from geoemb_xr import testing
+
+    for part in range(2):
+        affine = Affine(10, 0, 256130 + part * size * 10, 0, -10, 1033190)
+        grid = geometry.make_geobox((size, size), affine, _CRS)
+        codes = testing.synthetic(NAME, grid=grid, years=[2019], decode=False).values[0]
+        codes[:, :3, :5] = 0
+        name = f"Togo_Presto_embeddings_v2025_06_19{0:010d}-{part * size:010d}.tif"
+        geotiff.write_geotiff(
+            directory / name,
+            np.ascontiguousarray(codes),
+            grid,
+            tags={"GEOEMB_VERSION": "synthetic"},
+            compress="lzw",
+            interleave="pixel",
+            blockxsize=256,
+            blockysize=256,
+        )
+    return directory
+
+
+PRODUCT = Product(
+    NAME,
+    dims=DIMS,
+    title="Presto embeddings of Togo",
+    kind="pixel",
+    bands=BANDS,
+    dtype="uint16",
+    codec=UNSCALED,
+    resolution=10.0,
+    extent="Togo",
+    period="2019–2020",
+    cadence="Annual",
+    model="Presto",
+    encoder="Transformer over a pixel's own time series",
+    inputs="Sentinel-1, Sentinel-2, ERA5, SRTM, Dynamic World, of one pixel, March 2019 to March 2020",
+    trained_on=("Dynamic World",),
+    access="Hugging Face and Earth Engine: download, then give the files",
+    containers=("geotiff",),
+    versions=("v2025_06_19",),
+    torchgeo="PrestoEmbeddings",
+    aliases=("presto-togo", "togo-presto", "PrestoEmbeddings"),
+    citation=(
+        "Zvonkov, I. et al. (2025), arXiv:2511.02923; model: Tseng, G. et al. (2023): Lightweight, pre-trained "
+        "transformers for remote sensing timeseries. arXiv:2304.14065"
+    ),
+    bibtex=(
+        "@article{tseng2023presto,\n"
+        "  title = {Lightweight, Pre-trained Transformers for Remote Sensing Timeseries},\n  author = {Tseng, Gabriel and others},\n  journal = {arXiv preprint arXiv:2304.14065},\n"
+        "  year = {2023}\n}"
+    ),
+    doi="10.48550/arXiv.2511.02923",
+    licence="CC-BY-4.0",
+    attribution="Presto embeddings of Togo, NASA Harvest (CC BY 4.0).",
+    quirks=(
+        "How the uint16 codes map to the model's floats is not published; distances and angles are of codes.",
+        "A vector of zeros is missing; the files declare no nodata.",
+        "The '19' before the offsets in a file's name is the day of the release, not a year.",
+    ),
+    open=open_presto,
+    example=example_presto,
+)
