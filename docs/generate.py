@@ -1,0 +1,167 @@
+"""Write the pages that come from the package itself: notebooks, the atlas, the API reference.
+
+All of it lies in ``docs/generated/``, which git ignores.
+"""
+
+import shutil
+from pathlib import Path
+
+import geoemb_xr as gx
+from geoemb_xr.accessor import EmbAccessor
+from geoemb_xr.model import registered
+
+#: Module → heading, in reading order; a module that is not here comes last under its own name.
+HEADINGS = {
+    "model": "Products",
+    "opening": "Open",
+    "arrays": "Vectors",
+    "warp": "Grids",
+    "points": "Points and areas",
+    "temporal": "Time",
+    "components": "Looking: components and colours",
+    "plotting": "Looking: plots",
+    "app": "Looking: the explorer",
+    "clusters": "Clusters",
+    "retrieval": "Similarity",
+    "gridding": "Patches on a grid",
+    "labelling": "Labels",
+    "probes": "Probes",
+    "predicting": "Maps",
+    "class_maps": "Class maps",
+    "evaluation": "Evaluation",
+    "fusion": "Several products",
+    "zonal": "Zones",
+    "fitted": "Fitted models",
+    "writing": "Writing",
+    "interop": "Other libraries",
+    "citing": "Citing",
+    "cards": "Cards and plans",
+    "versions": "Versions",
+    "testing": "Testing",
+    "accessor": "The accessor",
+}
+#: Facts of a product as rows of its section in the atlas.
+FACTS = {
+    "kind": "A vector for each",
+    "dims": "Dimensions",
+    "dtype": "Stored as",
+    "unit_norm": "Unit length",
+    "resolution": "Resolution [m]",
+    "context_m": "Context [m]",
+    "extent": "Extent",
+    "period": "Period",
+    "cadence": "Cadence",
+    "model": "Model",
+    "encoder": "Encoder",
+    "inputs": "Inputs",
+    "trained_on": "Trained on labels of",
+    "access": "Access",
+    "containers": "Containers",
+    "versions": "Versions",
+    "variants": "Variants",
+    "matryoshka": "Prefixes that are embeddings",
+    "torchgeo": "In torchgeo",
+    "aliases": "Also found as",
+    "licence": "Licence",
+    "licence_notes": "Licence notes",
+    "attribution": "Attribution",
+    "citation": "Citation",
+    "doi": "DOI",
+}
+OVERVIEW = ("title", "kind", "dims", "dtype", "resolution", "period", "unit_norm", "licence")
+
+
+def everything(docs: Path) -> None:
+    """Write all generated pages under ``docs/generated/``."""
+    target = docs / "generated"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    shutil.copytree(docs.parent / "notebooks", target / "notebooks")
+    (target / "atlas.md").write_text(atlas())
+    (target / "api.md").write_text(api())
+    results = docs.parent / "benchmarks" / "RESULTS.md"
+    text = results.read_text() if results.exists() else "No results are recorded yet.
+"
+    (target / "results.md").write_text(text)
+
+
+def atlas() -> str:
+    """The page of all products."""
+    table = gx.products()
+    head = ["product", *(column.replace("_", " ") for column in OVERVIEW)]
+    rows = [[f"[{name}](#{_anchor(name)})", *map(_cell, row)] for name, row in _rows(table)]
+    parts = [
+        "# Atlas",
+        "Every product that this version knows, generated from its registry: what `gx.products()` shows. "
+        "An empty cell is a fact that nobody published; it is left empty on purpose.",
+        _table(head, rows),
+        *(_section(each) for each in registered()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _rows(table):
+    return zip(table.index, table[list(OVERVIEW)].itertuples(index=False), strict=True)
+
+
+def _section(product: gx.Product) -> str:
+    facts = [[label, _cell(getattr(product, name))] for name, label in FACTS.items()]
+    opens = "yes" if product.open is not None else "not yet: known by its facts; `gx.wrap` takes its vectors"
+    rows = [["Opens here", opens], *([label, value] for label, value in facts if value)]
+    quirks = [f"* {_cell(quirk)}" for quirk in product.quirks]
+    title = f"({_anchor(product.name)})=\n## {product.name}\n\n{_cell(product.title)}"
+    return "\n\n".join(
+        [title, _table(["fact", ""], rows), *(["**What surprises**", "\n".join(quirks)] if quirks else [])]
+    )
+
+
+def _anchor(name: str) -> str:
+    return "product-" + name.replace(".", "-")
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value or value == ():  # NaN is not itself
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def names_by_heading() -> dict[str, list[str]]:
+    """Public names under the heading of the module that defines them."""
+    found: dict[str, list[str]] = {}
+    for name in gx.__all__:
+        value = getattr(gx, name)
+        module = value.__name__ if isinstance(value, type(gx)) else value.__module__
+        found.setdefault(module.split(".")[1], []).append(name)
+    order = {module: i for i, module in enumerate(HEADINGS)}
+    modules = sorted(found, key=lambda module: (order.get(module, len(order)), module))
+    return {HEADINGS.get(m, m.capitalize()): sorted(found[m], key=str.lower) for m in modules}
+
+
+def api() -> str:
+    """The page that lists every public name; autosummary writes a page for each."""
+    parts = [
+        "# API reference",
+        "Functions take the array first and everything else by keyword. Each is also a method of the "
+        "accessor: `gx.crop(da, area)` is `da.emb.crop(area)`. Verbs are lazy unless their first line "
+        "says that they compute.",
+    ]
+    for heading, names in names_by_heading().items():
+        listed = "\n".join(f"   {name}" for name in names)
+        parts.append(
+            f"## {heading}\n\n```{{eval-rst}}\n.. currentmodule:: geoemb_xr\n\n"
+            f".. autosummary::\n   :toctree: api\n   :nosignatures:\n\n{listed}\n```"
+        )
+    methods = [n for n in vars(EmbAccessor) if not n.startswith("_")]
+    parts.append("## Methods and facts of `.emb`\n\n" + ", ".join(f"`{n}`" for n in sorted(methods)) + ".")
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,109 @@
+"""The documentation builds without a warning, and every public name is in it."""
+
+import importlib.util
+import inspect
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import geoemb_xr as gx
+from geoemb_xr.model import registered
+
+ROOT = Path(__file__).parent.parent
+MODULES = {"testing"}  # public names that are modules
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, notebooks not executed (test_notebooks.py does), built apart from docs/generated."""
+    pytest.importorskip("sphinx")
+    root = tmp_path_factory.mktemp("site")
+    for name in ("docs", "notebooks"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("_build", "generated"))
+    for page in ROOT.glob("*.md"):
+        shutil.copy(page, root)
+    (root / "benchmarks").mkdir()
+    if (ROOT / "benchmarks" / "RESULTS.md").exists():
+        shutil.copy(ROOT / "benchmarks" / "RESULTS.md", root / "benchmarks")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-t",
+        "fast",
+        root / "docs",
+        root / "html",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return root / "html"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_public_name_has_a_page(site):
+    for name in set(gx.__all__):
+        assert (site / "generated" / "api" / f"geoemb_xr.{name}.html").exists(), name
+
+
+@pytest.mark.slow
+def test_the_atlas_has_every_product(site):
+    page = (site / "generated" / "atlas.html").read_text()
+    for product in registered():
+        assert f'id="product-{product.name.replace(".", "-")}"' in page
+
+
+@pytest.mark.slow
+def test_figures_of_the_correctness_page_are_as_it_says(site):
+    page = (site / "correctness.html").read_text()
+    assert "codes survive decode and encode: True" in page
+    assert page.count("50 pixels: True") == 4
+
+
+@pytest.mark.parametrize("name", sorted(set(gx.__all__) - MODULES))
+def test_public_names_are_documented_in_full(name):
+    """A summary, an example that runs, and each parameter by its name."""
+    value = getattr(gx, name)
+    text = inspect.getdoc(value) or ""
+    assert text.splitlines()[0].endswith("."), f"{name} has no summary"
+    assert ">>> " in text or inspect.isclass(value), f"{name} has no example"
+    if inspect.isfunction(value):
+        parameters = [p for p in inspect.signature(value).parameters if not p.startswith("_")]
+        section = text.partition("Parameters\n----------")[2]
+        missing = [p for p in parameters if p not in section]
+        assert not missing, f"{name} does not document {missing}"
+
+
+def test_every_module_with_public_names_has_a_heading():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    assert set(generate.names_by_heading()) <= set(generate.HEADINGS.values())
+
+
+def test_readme_has_the_commands_that_ci_and_contributors_run():
+    text = (ROOT / "README.md").read_text()
+    for command in ("pip install uv", "uv run --all-extras pytest", "uv run --extra viz python -m geoemb_xr"):
+        assert command in text
+
+
+def test_readme_shows_small_pictures_that_are_there():
+    text = (ROOT / "README.md").read_text()
+    images = sorted((ROOT / "docs" / "images").glob("*.png"))
+    assert images
+    for image in images:
+        assert image.stat().st_size < 200_000, f"{image.name} is too large"
+    assert any(f"docs/images/{image.name}" in text for image in images)
+
+
+def test_the_version_is_one():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == gx.__version__
+    assert f"version: {gx.__version__}\n" in (ROOT / "CITATION.cff").read_text()
