@@ -80,8 +80,7 @@ def everything(docs: Path) -> None:
     (target / "atlas.md").write_text(atlas())
     (target / "api.md").write_text(api())
     results = docs.parent / "benchmarks" / "RESULTS.md"
-    text = results.read_text() if results.exists() else "No results are recorded yet.
-"
+    text = results.read_text() if results.exists() else "No results are recorded yet.\n"
     (target / "results.md").write_text(text)
 
 
