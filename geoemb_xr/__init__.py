@@ -49,10 +49,13 @@ _LAZY = {
     "labels": "labelling",
     "predict": "predicting",
     # comparing
+    "search": "retrieval",
+    "similarity": "retrieval",
     # writing
     "cite": "citing",
     "show_versions": "versions",
     "to_cog": "writing",
+    "to_geoparquet": "writing",
     "to_zarr": "writing",
 }
 

@@ -190,6 +190,18 @@ class EmbAccessor:
 
         return to_cog(self._obj, path, mode=mode, encode=encode, overviews=overviews)
 
+    def to_geoparquet(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: Literal["w-", "w"] = "w-",
+        encode: bool = False,
+    ) -> Path | list[Path]:
+        """Write vectors at locations; see :func:`geoemb_xr.to_geoparquet`."""
+        from geoemb_xr.writing import to_geoparquet
+
+        return to_geoparquet(self._obj, path, mode=mode, encode=encode)
+
     def to_zarr(
         self,
         path: str | os.PathLike[str],
@@ -375,3 +387,32 @@ class EmbAccessor:
         return plot(
             self._obj, model=model, limits=limits, cmap=cmap, cols=cols, pixels=pixels, title=title, ax=ax
         )
+
+    # --- comparing -----------------------------------------------------------------------------------------
+
+    def similarity(
+        self,
+        query: Any,
+        *,
+        how: Literal["mean", "max"] = "mean",
+        metric: Literal["cosine", "euclidean"] = "cosine",
+        time: arrays.TimeLike = None,
+    ) -> xr.DataArray:
+        """How much every pixel looks like a place; see :func:`geoemb_xr.similarity`."""
+        from geoemb_xr.retrieval import similarity
+
+        return similarity(self._obj, query, how=how, metric=metric, time=time)
+
+    def search(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        how: Literal["mean", "max"] = "mean",
+        metric: Literal["cosine", "euclidean"] = "cosine",
+        time: arrays.TimeLike = None,
+    ) -> pd.DataFrame:
+        """The k places most alike; see :func:`geoemb_xr.search`."""
+        from geoemb_xr.retrieval import search
+
+        return search(self._obj, query, k, how=how, metric=metric, time=time)

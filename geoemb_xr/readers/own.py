@@ -11,17 +11,21 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from dask.base import tokenize
+from dask.delayed import delayed
 
 from geoemb_xr import arrays, geometry
 from geoemb_xr.citing import OWN_TAG, product_of_facts
 from geoemb_xr.codecs import CODECS
 from geoemb_xr.conventions import FACTS, GEOEMB_UUID
+from geoemb_xr.geometry import Area
 from geoemb_xr.model import (
     BAND,
     Codec,
@@ -501,7 +505,86 @@ def _product_of_parquet(name: str) -> Product | None:
 
 
 def _read_parquet(name: str, request: Request) -> xr.DataArray:
-    raise SourceError(f"{name}: not yet")
+    """Rows of a file of ours: index, places and riding columns now, vectors a row group a block."""
+    facts = _footer(name)
+    if facts is None:
+        raise SourceError(
+            f"{name} was not written by to_geoparquet; say what it holds: gx.open(product, {name!r})"
+        )
+    if facts.get("product"):
+        product_of_facts(facts["product"], name)
+    parquet = require("pyarrow.parquet", "vector")
+    file = parquet.ParquetFile(name)
+    crs = json.loads(file.schema_arrow.metadata[b"geo"])["columns"]["geometry"]["crs"]
+    skipped = {facts["column"], "bbox"}
+    beside = file.read([n for n in file.schema_arrow.names if n not in skipped]).to_pandas()
+    kept = _rows_inside(beside, request.area, crs)
+    if not kept.any():
+        raise CoverageError(f"{name} has no location in {request.area}")
+    array = xr.DataArray(_lazy_column(name, file, facts, kept), dims=_parquet_dims(facts), name=facts["name"])
+    array = array.assign_coords(_beside_coords(beside[kept], facts, crs))
+    if facts.get("time"):
+        array = array.assign_coords(time=np.datetime64(facts["time"], "ns"))
+        if request.time is not None:
+            arrays.pick_times(np.atleast_1d(array.coords["time"].values), request.time, covers=name)
+    return array.assign_attrs(facts.get("attrs") or {})
+
+
+def _parquet_dims(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("location", *([facts["dim"]] if facts.get("dim") else []))
+
+
+def _rows_inside(beside: pd.DataFrame, area: Area | None, crs: Any) -> np.ndarray:
+    """Rows whose place lies in an area."""
+    inside = np.full(len(beside), area is None)
+    x, y = beside["x"].to_numpy(), beside["y"].to_numpy()
+    for west, south, east, north in bounds_for(area, json.dumps(crs)) if area is not None else []:
+        inside |= (x >= west) & (x <= east) & (y >= south) & (y <= north)
+        inside |= (x + 360 >= west) & (x + 360 <= east) & (y >= south) & (y <= north)
+    return inside
+
+
+def _beside_coords(beside: pd.DataFrame, facts: Mapping[str, Any], crs: Any) -> dict[str, Any]:
+    coords: dict[str, Any] = {geometry.SPATIAL_REF: geometry.crs_coord(json.dumps(crs))}
+    if facts.get("dim"):
+        coords[facts["dim"]] = facts["labels"]
+    if "location" in beside:
+        coords["location"] = pd.Index(beside["location"], name=facts.get("index") or "location")
+    for column in beside.columns:
+        if column not in ("location", "geometry"):
+            attrs = (facts.get("coord_attrs") or {}).get(column, {})
+            coords[str(column)] = ("location", beside[column].to_numpy(), attrs)
+    if not facts.get("points"):
+        import shapely
+
+        coords["geometry"] = ("location", shapely.from_wkb(beside["geometry"].to_numpy()))
+    return coords
+
+
+def _lazy_column(name: str, file: Any, facts: Mapping[str, Any], kept: np.ndarray) -> Any:
+    """The column of values, a dask block a row group that holds rows that were asked for."""
+    import dask.array as da
+
+    column, width = facts["column"], len(facts.get("labels") or [])
+    kind = file.schema_arrow.field(column).type
+    dtype = np.dtype((kind.value_type if width else kind).to_pandas_dtype())
+    edges = np.cumsum([0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))])
+    blocks = []
+    for group, (start, stop) in enumerate(pairwise(edges.tolist())):
+        rows = np.flatnonzero(kept[start:stop])
+        if rows.size:
+            task = delayed(_read_group, pure=True)(name, file_token(name), group, column, rows, width)
+            blocks.append(da.from_delayed(task, (rows.size, *([width] if width else [])), dtype))
+    return da.concatenate(blocks)
+
+
+def _read_group(name: str, token: str, group: int, column: str, rows: np.ndarray, width: int) -> np.ndarray:
+    """Some rows of a row group; ``token`` only makes a rewritten file another task."""
+    parquet = require("pyarrow.parquet", "vector")
+    chunk = parquet.ParquetFile(name).read_row_group(group, columns=[column])[column].combine_chunks()
+    values = chunk.flatten().to_numpy(zero_copy_only=False) if width else chunk.to_numpy(zero_copy_only=False)
+    matrix = values.reshape(-1, width) if width else values
+    return np.asarray(matrix if rows.size == len(matrix) else matrix[rows])
 
 
 _PRODUCTS = {"zarr": _product_of_zarr, "tif": _product_of_geotiff, "parquet": _product_of_parquet}

@@ -1,6 +1,7 @@
 """Writing: GeoTIFF, Zarr and GeoParquet that the rest of the world reads, each whole or not at all."""
 
 from geoemb_xr.writing.cog import to_cog
+from geoemb_xr.writing.geoparquet import to_geoparquet
 from geoemb_xr.writing.zarr import to_zarr
 
-__all__ = ["to_cog", "to_zarr"]
+__all__ = ["to_cog", "to_geoparquet", "to_zarr"]

@@ -13,7 +13,6 @@ from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from geoemb_xr import arrays, geometry
@@ -22,7 +21,7 @@ from geoemb_xr.conventions import as_json
 from geoemb_xr.legend import Legend, is_class_map, legend_of
 from geoemb_xr.model import EmbeddingError, check_choice, check_embedding, is_encoded, kind_of
 from geoemb_xr.writing import overviews as pyramids
-from geoemb_xr.writing.staging import Staged, check_target, part_of, stage, windows
+from geoemb_xr.writing.staging import Staged, check_target, part_of, per_file, stage, windows
 
 Mode = Literal["w-", "w"]
 Overviews = Literal["auto", "mean", "mode", "nearest", "none"]
@@ -87,7 +86,7 @@ def to_cog(
     """
     check_choice("overviews", overviews, ("auto", "mean", "mode", "nearest", "none"))
     array = _as_written(array, encode)
-    targets = [(check_target(name, mode), each) for name, each in _per_file(array, os.fspath(path))]
+    targets = [(check_target(name, mode), each) for name, each in per_file(array, os.fspath(path))]
     written = [_write(each, target, overviews) for target, each in targets]
     return written if "{" in os.fspath(path) else written[0]
 
@@ -115,38 +114,6 @@ def _as_written(array: xr.DataArray, encode: bool) -> xr.DataArray:
         array = array.astype(np.uint8 if array.dtype == np.bool_ else np.float32)
     order: list[Hashable] = [*(["time"] if "time" in array.dims else []), *others, "y", "x"]
     return geometry.north_up_array(array.transpose(*order))
-
-
-def _per_file(array: xr.DataArray, path: str) -> list[tuple[str, xr.DataArray]]:
-    """Each file's name and its array, without ``time``."""
-    each = [array.isel(time=i) for i in range(array.sizes["time"])] if "time" in array.dims else [array]
-    if "{" not in path:
-        if len(each) > 1:
-            stem, suffix = os.path.splitext(path)
-            raise ValueError(
-                f"a GeoTIFF holds one time, the array has {len(each)} "
-                f"({arrays.describe_times(array.coords['time'].values)}): give a template such as "
-                f"'{stem}_{{time:%Y}}{suffix or '.tif'}'"
-            )
-        return [(path, each[0])]
-    names = [_fill_in(path, one) for one in each]
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"the template {path!r} gives {names[0]!r} for more than one time; add {{time:%Y-%m-%d}}"
-        )
-    return list(zip(names, each, strict=True))
-
-
-def _fill_in(template: str, array: xr.DataArray) -> str:
-    values: dict[str, Any] = {"name": "map" if array.name is None else array.name}
-    if "time" in array.coords:
-        values["time"] = pd.Timestamp(array.coords["time"].item())
-    try:
-        return template.format(**values)
-    except (KeyError, IndexError, ValueError) as error:
-        raise ValueError(
-            f"the template {template!r} cannot be filled in ({error!r}); it may use {sorted(values)}"
-        ) from error
 
 
 # --- one file ---------------------------------------------------------------------------------------------------

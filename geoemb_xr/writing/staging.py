@@ -12,12 +12,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from geoemb_xr import progress
+from geoemb_xr import arrays, progress
 from geoemb_xr.model import check_choice, say
 
 if TYPE_CHECKING:
@@ -49,6 +50,41 @@ def check_target(path: str | os.PathLike[str], mode: str, valid: Sequence[str] =
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder {target.parent} does not exist; make it first")
     return target
+
+
+# --- one file a time --------------------------------------------------------------------------------------------
+
+
+def per_file(array: xr.DataArray, path: str) -> list[tuple[str, xr.DataArray]]:
+    """Each file's name and its array, without ``time``."""
+    each = [array.isel(time=i) for i in range(array.sizes["time"])] if "time" in array.dims else [array]
+    if "{" not in path:
+        if len(each) > 1:
+            stem, suffix = os.path.splitext(path)
+            raise ValueError(
+                f"a file holds one time, the array has {len(each)} "
+                f"({arrays.describe_times(array.coords['time'].values)}): give a template such as "
+                f"'{stem}_{{time:%Y}}{suffix}'"
+            )
+        return [(path, each[0])]
+    names = [_fill_in(path, one) for one in each]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"the template {path!r} gives {names[0]!r} for more than one time; add {{time:%Y-%m-%d}}"
+        )
+    return list(zip(names, each, strict=True))
+
+
+def _fill_in(template: str, array: xr.DataArray) -> str:
+    values: dict[str, Any] = {"name": "map" if array.name is None else array.name}
+    if "time" in array.coords:
+        values["time"] = pd.Timestamp(array.coords["time"].item())
+    try:
+        return template.format(**values)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"the template {template!r} cannot be filled in ({error!r}); it may use {sorted(values)}"
+        ) from error
 
 
 # --- blocks on a regular grid -----------------------------------------------------------------------------------
@@ -89,6 +125,12 @@ def lay_out(data: Any) -> tuple[Any, Layout]:
 # --- writing ----------------------------------------------------------------------------------------------------
 
 
+class Target(Protocol):
+    """What blocks are written into."""
+
+    def __setitem__(self, window: tuple[slice, ...], block: np.ndarray) -> None: ...
+
+
 @dataclass(frozen=True)
 class Job:
     """Blocks to write.
@@ -97,8 +139,8 @@ class Job:
     ----------
     data : dask array
         Each block covers whole chunks (or shards) of ``target``.
-    target : zarr.Array
-        Where they go.
+    target : zarr.Array, or anything else that takes blocks
+        Where they go; small, since it travels to workers.
     marks : zarr.Array
         An element a block, 1 where it is written; each element a chunk, so that marks never meet.
     offset : tuple of int
@@ -106,7 +148,7 @@ class Job:
     """
 
     data: Any
-    target: zarr.Array[Any]
+    target: Target
     marks: zarr.Array[Any]
     offset: tuple[int, ...]
 
@@ -147,7 +189,7 @@ def write_blocks(jobs: Sequence[Job]) -> None:
 def _write_block(
     block: np.ndarray,
     *,
-    target: zarr.Array[Any],
+    target: Target,
     marks: zarr.Array[Any],
     starts: tuple[tuple[int, ...], ...],
     block_id: tuple[int, ...],

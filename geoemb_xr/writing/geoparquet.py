@@ -1,0 +1,259 @@
+"""GeoParquet of vectors at locations: sorted along a Hilbert curve, so that a box is few row groups."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from geoemb_xr import arrays, geometry
+from geoemb_xr.citing import OWN_TAG, product_facts, provenance
+from geoemb_xr.codecs import PER_PIXEL_SCALE
+from geoemb_xr.conventions import as_json
+from geoemb_xr.model import BAND, EmbeddingError, check_embedding, is_encoded, kind_of, require
+from geoemb_xr.writing.staging import (
+    Job,
+    check_target,
+    chunked,
+    open_stage,
+    part_of,
+    per_file,
+    require_marks,
+    write_blocks,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Bytes of vectors in a row group.
+ROW_GROUP = 128 << 20
+_VECTORS = "embedding"
+
+
+def to_geoparquet(
+    array: xr.DataArray,
+    path: str | os.PathLike[str],
+    *,
+    mode: Literal["w-", "w"] = "w-",
+    encode: bool = False,
+) -> Path | list[Path]:
+    """Write vectors at locations to GeoParquet. Computes, with a progress bar.
+
+    Rows are sorted along a Hilbert curve and carry a bbox column, in row groups of about 128 MB, zstd. The
+    footer's ``emb`` key says what the vectors are. The index and the columns that ride along stay columns.
+
+    Parameters
+    ----------
+    array : DataArray (location, band)
+        Or ``(time, location, band)`` with a template. A map at locations (``predict``'s) is written too.
+    path : path
+        The file, or a template such as ``"zones_{time:%Y}.parquet"``, which more than one time needs.
+    mode : {"w-", "w"}
+        Refuse where the file exists, or replace it.
+    encode : bool
+        Write an embedding as its product's codes; as int8 with a scale a row where it has none.
+
+    Returns
+    -------
+    Path or list of Path
+        A list where ``path`` is a template.
+
+    Raises
+    ------
+    EmbeddingError
+        If the array has no ``location``, or a column would take a name of the format's.
+    FileExistsError
+        If the file is there and ``mode`` does not say to replace it.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx, tempfile, geopandas
+    >>> points = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.sample([(11.37, 47.25)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = gx.to_geoparquet(points, f"{folder}/points.parquet")
+    ...     geopandas.read_parquet(path)["embedding"].map(len).tolist()
+    [64]
+    """
+    require("pyarrow", "vector")
+    array = _as_written(array, encode)
+    targets = [(check_target(name, mode), each) for name, each in per_file(array, os.fspath(path))]
+    written = [_write(each, target) for target, each in targets]
+    return written if "{" in os.fspath(path) else written[0]
+
+
+def _as_written(array: xr.DataArray, encode: bool) -> xr.DataArray:
+    if "location" not in array.dims:
+        raise EmbeddingError(
+            f"to_geoparquet takes vectors at locations; got dims {tuple(array.dims)}. Rasters go to to_zarr or "
+            "to_cog; .emb.sample(points) and .emb.zonal_stats(polygons) give locations."
+        )
+    if kind_of(array) == "points":
+        found = check_embedding(array, "to_geoparquet")
+        if encode and not is_encoded(array):
+            array = arrays.encode_with(array, found.codec or PER_PIXEL_SCALE)
+    elif encode:
+        raise EmbeddingError("encode=True is for embeddings; this is a map, which is written as it is")
+    beside = [d for d in array.dims if d not in ("time", "location")]
+    if len(beside) > 1:
+        raise EmbeddingError(f"to_geoparquet takes one dimension beside time and location; got {beside}")
+    if geometry.crs_of(array) is None:
+        raise EmbeddingError("to_geoparquet needs a CRS: the array has no coordinate 'spatial_ref'")
+    taken = {_VECTORS, "bbox"} & set(map(str, array.coords))
+    if taken:
+        raise EmbeddingError(f"the coordinates {sorted(taken)} have names that the format needs; rename them")
+    return array.transpose(*(["time"] if "time" in array.dims else []), "location", *beside)
+
+
+# --- one file ---------------------------------------------------------------------------------------------------
+
+
+def _write(array: xr.DataArray, target: Path) -> Path:
+    import pyarrow.parquet as parquet
+
+    part = part_of(target)
+    part.mkdir(exist_ok=True)
+    values = _values(array, part)
+    beside = _beside(array)
+    order = _hilbert_order(beside)
+    column = value_column(array)
+    schema = (
+        beside[:0].append_column(column, _as_list(values[:0])).schema.with_metadata(_footer(array, beside))
+    )
+    rows = max(ROW_GROUP // max(array[:1].nbytes, 1), 1)
+    plain = [name for name in beside.column_names if name not in ("geometry", "bbox", "x", "y")]
+    with parquet.ParquetWriter(
+        part / "whole.parquet", schema, compression="zstd", use_dictionary=plain
+    ) as file:
+        for start in range(0, len(order), rows):
+            chosen = order[start : start + rows]
+            table = beside.take(chosen).append_column(column, _as_list(values[chosen]))
+            file.write_table(table.cast(schema), row_group_size=rows)
+    os.replace(part / "whole.parquet", target)
+    shutil.rmtree(part)
+    return target
+
+
+@dataclass(frozen=True)
+class _OnDisk:
+    """An .npy file that blocks are written into; rows are gathered from it in any order."""
+
+    path: Path
+
+    def __setitem__(self, window: tuple[slice, ...], block: np.ndarray) -> None:
+        stored = np.load(self.path, mmap_mode="r+", allow_pickle=False)
+        stored[window] = block
+        stored.flush()
+
+
+def _values(array: xr.DataArray, part: Path) -> np.ndarray:
+    """The values: in memory, or computed block by block into a file that rows can be picked from."""
+    if array.chunks is None:
+        return np.ascontiguousarray(array.values)
+    array = chunked(array).chunk(dict.fromkeys(array.dims[1:], -1))
+    progress = open_stage(part / "marks.zarr", [array.data.name, list(array.shape), str(array.dtype)])
+    file = part / "vectors.npy"
+    if not progress.attrs.get("template"):
+        np.lib.format.open_memmap(file, mode="w+", dtype=array.dtype, shape=array.shape).flush()
+        progress.attrs["template"] = True
+    marks = require_marks(progress, "done", array.data)
+    write_blocks([Job(array.data, _OnDisk(file), marks, (0,) * array.ndim)])
+    stored: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    return stored
+
+
+def value_column(array: xr.DataArray) -> str:
+    """What the column of values is called."""
+    if BAND in array.dims:
+        return _VECTORS
+    return "values" if array.name is None else str(array.name)
+
+
+def _beside(array: xr.DataArray) -> pa.Table:
+    """Index, riding columns, boxes and shapes of all rows, in their own order."""
+    import pyarrow as pa
+    import shapely
+
+    columns: dict[str, Any] = {"location": array.indexes["location"]} if "location" in array.indexes else {}
+    columns |= {
+        str(name): coord.values
+        for name, coord in array.coords.items()
+        if coord.dims == ("location",) and name not in ("geometry", "location")
+    }
+    x, y = (np.asarray(array.coords[axis].values, np.float64) for axis in ("x", "y"))
+    shapes = array.coords["geometry"].values if "geometry" in array.coords else shapely.points(x, y)
+    shapes = np.where(np.isfinite(x) & np.isfinite(y), shapes, None)
+    sides = [pa.array(side, from_pandas=True) for side in shapely.bounds(shapes).T]
+    columns["bbox"] = pa.StructArray.from_arrays(sides, ["xmin", "ymin", "xmax", "ymax"])
+    columns["geometry"] = pa.array(shapely.to_wkb(shapes), pa.binary())
+    return pa.table(columns)
+
+
+def _as_list(values: np.ndarray) -> pa.Array:
+    """Rows of a matrix as lists of one length, without a copy; a vector as it is."""
+    import pyarrow as pa
+
+    if values.ndim == 1:
+        return pa.array(values)
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def _hilbert_order(beside: pa.Table) -> np.ndarray:
+    """Rows along a Hilbert curve, those without a place last."""
+    import geopandas
+
+    shapes = geopandas.GeoSeries.from_wkb(beside["geometry"].to_pandas())
+    found = shapes.notna().to_numpy()
+    if not found.any():
+        return np.arange(len(found))
+    distance = shapes[found].hilbert_distance().to_numpy()
+    along = np.flatnonzero(found)[np.argsort(distance, kind="stable")]
+    return np.concatenate([along, np.flatnonzero(~found)])
+
+
+def _footer(array: xr.DataArray, beside: pa.Table) -> dict[str, str]:
+    """The keys ``geo`` (GeoParquet 1.1) and ``emb`` (what the vectors are)."""
+    import shapely
+
+    crs = geometry.crs_of(array)
+    assert crs is not None
+    shapes = shapely.from_wkb(beside["geometry"].to_numpy(zero_copy_only=False))
+    bounds = shapely.total_bounds(shapes)
+    column = {
+        "encoding": "WKB",
+        "geometry_types": sorted({each.geom_type for each in shapes if each is not None}),
+        "crs": crs.to_json_dict(),
+        "covering": {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}},
+        **({"bbox": bounds.tolist()} if np.isfinite(bounds).all() else {}),
+    }
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+    return {"geo": json.dumps(geo), "emb": json.dumps(as_json(_about(array)))}
+
+
+def _about(array: xr.DataArray) -> dict[str, Any]:
+    own: dict[str, Any] = {
+        "name": array.name,
+        "dim": array.dims[1] if array.ndim == 2 else None,
+        "labels": array.coords[array.dims[1]].values.tolist() if array.ndim == 2 else None,
+        "column": value_column(array),
+        "index": array.indexes["location"].name if "location" in array.indexes else None,
+        "points": "geometry" not in array.coords,
+        "attrs": array.attrs,
+        "coord_attrs": {axis: array.coords[axis].attrs for axis in ("x", "y")},
+    }
+    about: dict[str, Any] = {"version": "0.0.1", **provenance(array)}
+    if "time" in array.coords:
+        own["time"] = about["datetime"] = str(np.datetime_as_string(array.coords["time"].values, unit="auto"))
+    if kind_of(array) == "points":
+        found = check_embedding(array, "to_geoparquet")
+        own["product"] = product_facts(found)
+        about["model"] = {"id": found.name, "version": array.attrs.get("version", ""), "name": found.model}
+        about["license"] = found.licence
+        about["embedding"] = {"dim": found.dims, "quantization": array.attrs.get("codec", "None")}
+    return {**about, OWN_TAG: own}
