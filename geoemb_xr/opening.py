@@ -26,6 +26,7 @@ from geoemb_xr.model import (
     say,
 )
 from geoemb_xr.model import product as find_product
+from geoemb_xr.readers.paths import cache_dir
 from geoemb_xr.tiles import Request, Tile
 
 if TYPE_CHECKING:
@@ -669,20 +670,3 @@ def _code_of(found: Product) -> str:
 
     assert found.example is not None
     return inspect.getsource(inspect.getmodule(found.example) or testing) + inspect.getsource(testing)
-
-
-def cache_dir() -> Path:
-    """Where examples and indexes are kept: ``GEOEMB_CACHE``, else the user's cache, else a temporary folder."""
-    given = os.environ.get("GEOEMB_CACHE")
-    base = (
-        Path(given)
-        if given
-        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoemb_xr"
-    )
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        if os.access(base, os.W_OK):
-            return base
-    except OSError:
-        pass
-    return Path(tempfile.gettempdir()) / "geoemb_xr"

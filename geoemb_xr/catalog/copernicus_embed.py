@@ -108,7 +108,7 @@ def example_copernicus_embed(directory: Path, container: str) -> Path:
     vectors[:, -3:, :4] = 0
     if container == "npz":
         path = directory / "embed_map_310k.npz"
-        np.savez_compressed(path, **{ARRAY: np.ascontiguousarray(np.moveaxis(vectors, 0, -1))})
+        np.savez_compressed(path, arr_0=np.ascontiguousarray(np.moveaxis(vectors, 0, -1)))
         paths.write_sidecar(path, "synthetic")
         return path
     return geotiff.write_geotiff(
@@ -146,7 +146,8 @@ PRODUCT = Product(
     ),
     bibtex=(
         "@article{wang2025copernicusfm,\n"
-        "  title = {Towards a Unified Copernicus Foundation Model for Earth Vision},\n  author = {Wang, Yi and others},\n  journal = {arXiv preprint arXiv:2503.11849},\n  year = {2025}\n}"
+        "  title = {Towards a Unified Copernicus Foundation Model for Earth Vision},\n"
+        "  author = {Wang, Yi and others},\n  journal = {arXiv preprint arXiv:2503.11849},\n  year = {2025}\n}"
     ),
     doi="10.48550/arXiv.2503.11849",
     licence="CC-BY-4.0",

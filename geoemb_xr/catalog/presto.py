@@ -93,7 +93,8 @@ PRODUCT = Product(
     ),
     bibtex=(
         "@article{tseng2023presto,\n"
-        "  title = {Lightweight, Pre-trained Transformers for Remote Sensing Timeseries},\n  author = {Tseng, Gabriel and others},\n  journal = {arXiv preprint arXiv:2304.14065},\n"
+        "  title = {Lightweight, Pre-trained Transformers for Remote Sensing Timeseries},\n"
+        "  author = {Tseng, Gabriel and others},\n  journal = {arXiv preprint arXiv:2304.14065},\n"
         "  year = {2023}\n}"
     ),
     doi="10.48550/arXiv.2511.02923",

@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -119,3 +120,20 @@ def write_sidecar(path: str | os.PathLike[str], version: str) -> None:
 def no_overlap(what: str, asked: object, covers: object) -> CoverageError:
     """The error for a request that a source does not cover."""
     return CoverageError(f"{what} does not cover {asked}; it covers {covers}")
+
+
+def cache_dir() -> Path:
+    """Where examples and indexes are kept: ``GEOEMB_CACHE``, else the user's cache, else a temporary folder."""
+    given = os.environ.get("GEOEMB_CACHE")
+    base = (
+        Path(given)
+        if given
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoemb_xr"
+    )
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        if os.access(base, os.W_OK):
+            return base
+    except OSError:
+        pass
+    return Path(tempfile.gettempdir()) / "geoemb_xr"

@@ -44,3 +44,11 @@ def open_object(url: str) -> Any:
     obstore = require("obstore", "remote")
     folder, _, name = url.rpartition("/")
     return obstore.open_reader(object_store(folder), name)
+
+
+def head_object(url: str) -> str:
+    """What changes when an object is rewritten: its size and ETag."""
+    obstore = require("obstore", "remote")
+    folder, _, name = url.rpartition("/")
+    meta = obstore.head(object_store(folder), name)
+    return f"{meta['size']}-{meta.get('e_tag') or meta.get('last_modified')}"
