@@ -75,14 +75,26 @@ def sample(array: xr.DataArray, points: Any, *, method: Literal["nearest"] = "ne
         found = blank(found, xr.DataArray(inside, dims="location"))
     first = [d for d in ("time", "location") if d in found.dims]
     found = found.transpose(*first, ...)
-    index, columns = _columns_of(points, x.size)
+    index, columns = columns_of(points, x.size)
+    return at_places(found, array, x, y, index, columns)
+
+
+def at_places(
+    found: xr.DataArray,
+    array: xr.DataArray,
+    x: np.ndarray,
+    y: np.ndarray,
+    index: pd.Index,
+    columns: dict[str, np.ndarray],
+) -> xr.DataArray:
+    """Values along ``location`` with their index, their places in the array's CRS, and a table's columns."""
     taken = {"location", "x", "y", *map(str, found.coords), *map(str, found.dims)}
     named = {f"point_{name}" if name in taken else name: ("location", v) for name, v in columns.items()}
     place = {name: ("location", v, array.coords[name].attrs) for name, v in (("x", x), ("y", y))}
     return found.assign_coords({"location": index, **place, **named})
 
 
-def _columns_of(points: Any, n: int) -> tuple[pd.Index, dict[str, np.ndarray]]:
+def columns_of(points: Any, n: int) -> tuple[pd.Index, dict[str, np.ndarray]]:
     """Index and other columns of a table of points, as NumPy arrays; a MultiIndex becomes columns."""
     if not hasattr(points, "columns"):
         return pd.RangeIndex(n, name="location"), {}

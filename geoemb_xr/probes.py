@@ -126,12 +126,8 @@ class Probe(Fitted):
         if self.legend is None:
             if output == "value":
                 return np.asarray(scores[0])
-            reach = -1 if output == "lower" else 1
-            return (
-                scores[0] + np.float32(reach * quantile(self.conformal, self.coverage))
-                if reach
-                else scores[0]
-            )
+            reach = np.float32(quantile(self.conformal, self.coverage))
+            return np.asarray(scores[0] - reach if output == "lower" else scores[0] + reach)
         if output == "label":
             return best_class(scores, np.asarray(self.legend.values, self.legend.dtype))
         proba = softmax(scores / np.float32(self.temperature))
