@@ -97,7 +97,7 @@ class _Table:
     def __init__(self, url: str) -> None:
         parquet = require("pyarrow.parquet", "remote")
         self.url = url
-        self.file = parquet.ParquetFile(open_object(url) if is_remote(url) else url)
+        self.file = parquet.ParquetFile(open_object(url) if is_remote(url) else url, pre_buffer=True)
         self.metadata = self.file.metadata
         self.groups: int = self.metadata.num_row_groups
         names = [self.metadata.schema.column(i).path for i in range(self.metadata.num_columns)]

@@ -87,7 +87,7 @@ def inside(root: str | os.PathLike[str], relative: str) -> Path:
         If it is absolute, or leaves the folder.
     """
     base = Path(root).resolve()
-    path = (base / relative).resolve()
+    path = (base / relative.replace("\0", "")).resolve()
     if "\0" in relative or PurePosixPath(relative).is_absolute() or not path.is_relative_to(base):
         raise SourceError(f"an index in {base} names a path outside it: {relative!r}")
     return path

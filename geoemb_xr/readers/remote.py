@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from functools import lru_cache
 from typing import Any
@@ -39,16 +40,51 @@ def get_range(url: str, start: int, length: int) -> bytes:
     return bytes(obstore.get_range(object_store(folder), name, start=start, length=length))
 
 
-def open_object(url: str) -> Any:
-    """An object as a file that is read by ranges."""
-    obstore = require("obstore", "remote")
-    folder, _, name = url.rpartition("/")
-    return obstore.open_reader(object_store(folder), name)
+class ObjectFile(io.RawIOBase):
+    """An object as a file that is read by ranges, one request a read (obstore's own reader is no Python file)."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.length = int(_head(url)["size"])
+        self._at = 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.length}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with one request."""
+        count = max(min(len(buffer), self.length - self._at), 0)
+        if count:
+            buffer[:count] = get_range(self.url, self._at, count)
+        self._at += count
+        return count
+
+
+def open_object(url: str) -> ObjectFile:
+    """An object as a file."""
+    return ObjectFile(url)
 
 
 def head_object(url: str) -> str:
     """What changes when an object is rewritten: its size and ETag."""
-    obstore = require("obstore", "remote")
-    folder, _, name = url.rpartition("/")
-    meta = obstore.head(object_store(folder), name)
+    meta = _head(url)
     return f"{meta['size']}-{meta.get('e_tag') or meta.get('last_modified')}"
+
+
+def _head(url: str) -> Any:
+    folder, _, name = url.rpartition("/")
+    return require("obstore", "remote").head(object_store(folder), name)
