@@ -225,6 +225,7 @@ class Group:
     index: int
     rows: int
     nulls: int
+    undated: int
     place: Bounds | None
     span: Span | None  # first and last date, both inclusive
 
@@ -295,7 +296,7 @@ def read_footer(file: File, layout: Layout) -> FileFacts:
             dims or 0
         )  # then nulls are numbers inside vectors, told when they are read
         place = stats.place(bbox, layout) or _file_bounds(geo, layout)
-        groups.append(Group(i, rows, 0 if elements else nulls, place, stats.span(date)))
+        groups.append(Group(i, rows, 0 if elements else nulls, stats.nulls(date), place, stats.span(date)))
     crs = _crs_of(geo, layout, schema, where)
     bare = schema.remove_metadata()
     return FileFacts(file, bare, vectors, dims or 0, crs, date, bbox, tuple(groups), emb, own)
@@ -369,10 +370,14 @@ class _Statistics:
 
     def counts(self, vectors: str) -> tuple[int, int, int]:
         """Rows, stored numbers, and nulls among them."""
-        leaf = next(i for path, i in self._columns.items() if path.partition(".")[0] == vectors)
-        chunk = self._group.column(leaf)
-        nulls = chunk.statistics.null_count if chunk.is_stats_set else None
-        return self._group.num_rows, chunk.num_values, nulls or 0
+        leaf = next(path for path in self._columns if path.partition(".")[0] == vectors)
+        return self._group.num_rows, self._group.column(self._columns[leaf]).num_values, self.nulls(leaf)
+
+    def nulls(self, leaf: str | None) -> int:
+        """How many are null, as far as the statistics tell."""
+        index = self._columns.get(leaf or "")
+        stats = self._group.column(index).statistics if index is not None else None
+        return (stats.null_count or 0) if stats is not None else 0
 
     def _range(self, leaf: str) -> tuple[Any, Any] | None:
         index = self._columns.get(leaf)

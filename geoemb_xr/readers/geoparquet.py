@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr import geometry
-from geoemb_xr.arrays import describe_times, pick_times, time_spans
+from geoemb_xr.arrays import pick_times, time_spans
 from geoemb_xr.geometry import Area, Bounds
 from geoemb_xr.model import (
     BAND,
@@ -162,7 +162,7 @@ def select(facts: Sequence[FileFacts], request: Request, layout: Layout) -> list
 def _rows_of(facts: FileFacts, group: Group, wanted: _Wanted, layout: Layout) -> Part:
     whole = Part(facts.alone, group, 0, group.rows)
     by_place = not wanted.holds(group.place)
-    by_date = facts.date is not None and not wanted.covers(group.span)
+    by_date = facts.date is not None and (group.undated > 0 or not wanted.covers(group.span))
     if not by_place and not by_date:
         return whole
     hit = np.ones(group.rows, bool)
@@ -569,12 +569,13 @@ def _version_of(facts: FileFacts, product: Product, layout: Layout) -> str:
 def _nothing(facts: Sequence[FileFacts], request: Request, product: Product, layout: Layout) -> CoverageError:
     places = [g.place for one in facts for g in one.groups if g.place is not None]
     spans = [g.span or _span_of(one, layout) for one in facts for g in one.groups]
-    dates = np.array([day for span in spans if span is not None for day in span], "datetime64[ns]")
+    days = sorted(str(day.astype("datetime64[D]")) for span in spans if span is not None for day in span)
+    dates = " … ".join(dict.fromkeys((days[0], days[-1]))) if days else ""
     around = geometry.union_bounds(places) if places else None
     what = f" in {request.area}" if request.area is not None else ""
     when = f" at time={request.time!r}" if request.time is not None else ""
     covers = [f"its files lie in ({', '.join(f'{v:.3f}' for v in around)})" if around is not None else ""]
-    covers.append(f"they are of {describe_times(dates)}" if dates.size else "")
+    covers.append(f"they are of {dates}" if dates else "")
     told = "; ".join(text for text in covers if text)
     return CoverageError(f"no patch of {product.name!r}{what}{when}{'; ' if told else ''}{told}")
 
@@ -603,16 +604,22 @@ def _eager(
     if not parts:
         coords = {name: ("location", np.empty(0, dtype[name])) for name in dtype.names or ()}
         return _assemble([[]], dims, product, crs, attrs, coords)
-    if "date" in (dtype.names or ()):
-        first = np.array([records["date"].min() for records in each], "datetime64[ns]")
-        order = np.argsort(first, kind="stable")
-        parts, each = [parts[i] for i in order], [each[i] for i in order]
     parts, each = _without_duplicates(parts, each)
-    records = np.concatenate(each)
+    parts, records, rank = _by_first_date(parts, each)
     _check_dates(records, request, product)
-    blocks = _blocks(parts, dims, request.chunks)
     coords = {name: ("location", records[name].copy()) for name in dtype.names or ()}
-    return _by_date(_assemble(blocks, dims, product, crs, attrs, coords))
+    array = _assemble(_blocks(parts, dims, request.chunks), dims, product, crs, attrs, coords)
+    return _by_date(array, rank)
+
+
+def _by_first_date(parts: list[Part], each: list[np.ndarray]) -> tuple[list[Part], np.ndarray, np.ndarray]:
+    """Parts in the order of their first dates, what lies beside their rows, and the rows' places in the source."""
+    starts = np.cumsum([0, *map(len, parts)])
+    order = np.arange(len(parts))
+    if "date" in (each[0].dtype.names or ()):
+        order = np.argsort(np.array([records["date"].min() for records in each]), kind="stable")
+    rank = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in order])
+    return [parts[i] for i in order], np.concatenate([each[i] for i in order]), rank
 
 
 def _check_dates(records: np.ndarray, request: Request, product: Product) -> None:
@@ -648,21 +655,21 @@ def _without_duplicates(parts: list[Part], each: list[np.ndarray]) -> tuple[list
     return [p for p, _ in left], [r for _, r in left]
 
 
-def _by_date(array: xr.DataArray) -> xr.DataArray:
-    """Sort rows by date, where that does not mean to hold a large array at once."""
+def _by_date(array: xr.DataArray, rank: np.ndarray) -> xr.DataArray:
+    """Sort rows by date, then as in the source, where that does not mean to hold a large array at once."""
     if "date" not in array.coords:
         return array
-    order = np.argsort(array.coords["date"].values, kind="stable")
+    order = np.lexsort((rank, array.coords["date"].values))
     if np.array_equal(order, np.arange(order.size)):
         return array
     if array.nbytes > SORT_BYTES:
         say(
-            f"rows are in the files' order: their dates interleave, and sorting {array.nbytes / 1e9:.1f} GB would "
-            "hold them at once; .sortby('date') does it nevertheless"
+            f"row groups are sorted by their first dates, but these interleave: to sort all rows would hold "
+            f"{array.nbytes / 1e9:.1f} GB at once; .sortby('date') does it nevertheless"
         )
         return array
-    index = array.indexes["location"]
-    return array.isel(location=order).assign_coords(location=index)
+    index, chunks = array.indexes["location"], array.chunksizes["location"]
+    return array.isel(location=order).assign_coords(location=index).chunk(location=chunks)
 
 
 def _blocks(parts: Sequence[Part], dims: int, chunks: Any) -> list[list[Part]]:
