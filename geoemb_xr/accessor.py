@@ -7,7 +7,7 @@ Feature modules are imported inside the methods, so that importing the package s
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyproj
     from odc.geo.geobox import GeoBox
+    from torchgeo.datasets import GeoDataset, NonGeoDataset
 
     from geoemb_xr import citing
     from geoemb_xr.class_maps import Unit
@@ -120,9 +121,7 @@ class EmbAccessor:
 
         return crop(self._obj, area, crs=crs, mask=mask, all_touched=all_touched)
 
-    def zonal_stats(
-        self, areas: Any, *, stats: Stats = "mean", all_touched: bool = False
-    ) -> xr.DataArray:
+    def zonal_stats(self, areas: Any, *, stats: Stats = "mean", all_touched: bool = False) -> xr.DataArray:
         """Vectors pooled in polygons; see :func:`geoemb_xr.zonal_stats`."""
         from geoemb_xr.zones import zonal_stats
 
@@ -201,6 +200,17 @@ class EmbAccessor:
         from geoemb_xr.writing import to_geoparquet
 
         return to_geoparquet(self._obj, path, mode=mode, encode=encode)
+
+    def to_torchgeo(
+        self,
+        *,
+        transforms: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        time_series: bool | None = None,
+    ) -> GeoDataset | NonGeoDataset:
+        """A torchgeo dataset; see :func:`geoemb_xr.to_torchgeo`."""
+        from geoemb_xr.interop import to_torchgeo
+
+        return to_torchgeo(self._obj, transforms=transforms, time_series=time_series)
 
     def to_zarr(
         self,
@@ -333,9 +343,7 @@ class EmbAccessor:
         """Fit principal components; see :func:`geoemb_xr.fit_pca`."""
         from geoemb_xr.components import fit_pca
 
-        return fit_pca(
-            self._obj, n_components, n_samples=n_samples, weights=weights, mask=mask, seed=seed
-        )
+        return fit_pca(self._obj, n_components, n_samples=n_samples, weights=weights, mask=mask, seed=seed)
 
     def pca(self, model: PCA) -> xr.DataArray:
         """Scores along components; see :func:`geoemb_xr.pca`."""
@@ -366,9 +374,7 @@ class EmbAccessor:
         """Fit k-means; see :func:`geoemb_xr.fit_clusters`."""
         from geoemb_xr.clusters import fit_clusters
 
-        return fit_clusters(
-            self._obj, n_clusters, mask=mask, n_samples=n_samples, seed=seed, method=method
-        )
+        return fit_clusters(self._obj, n_clusters, mask=mask, n_samples=n_samples, seed=seed, method=method)
 
     def plot(
         self,
