@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -341,12 +341,23 @@ def _data_of(samples: training.Samples, seed: int) -> tuple[heads.Task, Data, Le
         return "regression", Data(samples.vectors, y.astype(np.float64), classes=0, seed=seed, **rest), None
     codes, legend = encode_classes(y)
     if samples.legend is not None:
-        legend = samples.legend
+        legend = _subset(samples.legend, legend.values)
     if len(legend.values) < 2:
         raise EmbeddingError(f"all {len(y)} labels are of one class, {legend.names[0]!r}; a probe needs two")
     positions = np.searchsorted(legend.values, codes)
     data = Data(samples.vectors, positions, classes=len(legend.values), seed=seed, **rest)
     return "classification", data, legend
+
+
+def _subset(legend: Legend, values: Sequence[int]) -> Legend:
+    """The entries of a legend for some of its codes."""
+    entries = {v: (v, n, c) for v, n, c in zip(legend.values, legend.names, legend.colours, strict=True)}
+    unnamed = [v for v in values if v not in entries]
+    if unnamed:
+        raise EmbeddingError(
+            f"the labels have classes {unnamed} that their legend does not name: {legend.values}"
+        )
+    return Legend(*(tuple(column) for column in zip(*(entries[v] for v in values), strict=True)))
 
 
 def _regrouped(groups: np.ndarray) -> np.ndarray:

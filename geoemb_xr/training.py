@@ -319,12 +319,13 @@ def period_of(times: np.ndarray, dates: Any) -> np.ndarray:
     starts = times.astype("datetime64[s]")
     order = np.argsort(starts)
     starts = starts[order]
-    length = np.timedelta64(366, "D")
+    ends = (pd.DatetimeIndex(starts) + pd.DateOffset(years=1)).to_numpy("datetime64[s]")
     if starts.size > 1:  # months differ by a tenth
-        length = min(length, np.timedelta64(int(np.diff(starts).min().astype(int) * 1.15), "s"))
-    step = np.searchsorted(starts, when, side="right") - 1
-    at = np.maximum(step, 0)
-    held = (step >= 0) & ~np.isnat(when) & ((when - starts[at]) < length)
+        step = int(np.diff(starts).min().astype(int) * 1.15)
+        ends = np.minimum(ends, starts + np.timedelta64(step, "s"))
+    last = np.searchsorted(starts, when, side="right") - 1
+    at = np.maximum(last, 0)
+    held = (last >= 0) & ~np.isnat(when) & (when < ends[at])
     return np.where(held, order[at], -1)
 
 

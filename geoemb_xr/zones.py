@@ -150,7 +150,7 @@ class _Pool:
         else:
             rows, cols = np.triu_indices(self.bands)
             out = second - mean[:, rows] * mean[:, cols]
-        return out.astype(np.float32)
+        return np.asarray(out, np.float32)
 
 
 #: Sums by time step and zone: what one block brings, or several together.
