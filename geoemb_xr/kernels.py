@@ -84,7 +84,7 @@ def band_last(block: np.ndarray, axis: int) -> np.ndarray:
     Parameters
     ----------
     block : ndarray (…, band, …)
-        Any dtype.
+        Any dtype, any strides.
     axis : int
         Where the bands are.
 
@@ -102,17 +102,9 @@ def band_last(block: np.ndarray, axis: int) -> np.ndarray:
     view = np.moveaxis(block, axis, -1)
     if view.flags.c_contiguous:
         return view
-    axis %= block.ndim
-    if not block.flags.c_contiguous:
-        return np.ascontiguousarray(view)
-    outer = int(np.prod(block.shape[:axis], dtype=np.int64))
-    bands = block.shape[axis]
-    inner = int(np.prod(block.shape[axis + 1 :], dtype=np.int64))
-    out = np.empty((outer, inner, bands), block.dtype)
-    source = block.reshape(outer, bands, inner)
-    for i in range(outer):
-        _transpose(source[i], out[i])
-    return out.reshape(view.shape)
+    out = np.empty(view.shape, block.dtype)
+    copy_band_last(block, axis, out)
+    return out
 
 
 def band_first(block: np.ndarray, axis: int) -> np.ndarray:
@@ -122,101 +114,145 @@ def band_first(block: np.ndarray, axis: int) -> np.ndarray:
         return np.ascontiguousarray(view)
     axis %= block.ndim
     outer = int(np.prod(block.shape[:axis], dtype=np.int64))
-    inner = int(np.prod(block.shape[axis:-1], dtype=np.int64))
-    out = np.empty((outer, block.shape[-1], inner), block.dtype)
-    source = block.reshape(outer, inner, block.shape[-1])
-    for i in range(outer):
-        _transpose(source[i], out[i])
-    return out.reshape(view.shape)
+    out = np.empty(view.shape, block.dtype)
+    # the same transpose, with pixels in the place of bands
+    copy_band_last(block.reshape(outer, -1, block.shape[-1]), 1, out.reshape(outer, block.shape[-1], -1))
+    return out
 
 
-def _transpose(source: np.ndarray, out: np.ndarray) -> None:
-    """Transpose a contiguous 2-D array into another."""
-    rows, cols = source.shape
-    if source.dtype.itemsize == 1 and rows % 8 == 0 and cols % 8 == 0:
-        _transpose_bytes(source.view(np.uint64), out.view(np.uint64))
-    else:
-        _transpose_tiled(source, out)
+def copy_band_last(block: np.ndarray, axis: int, out: np.ndarray) -> None:
+    """Write a block into ``out`` (…, band), whose vectors are contiguous: pixels may be those of a window."""
+    axis %= block.ndim
+    planes = np.moveaxis(block, axis, 0)
+    if planes.ndim == 1 or planes.strides[0] == block.dtype.itemsize:  # it lies band-last: rows of bytes
+        out[...] = np.moveaxis(block, axis, -1)
+        return
+    while planes.ndim > 3:
+        for i in range(planes.shape[1]):
+            copy_band_last(planes[:, i], 0, out[i])
+        return
+    if planes.ndim == 2:
+        planes, out = planes[:, None], out[None]
+    elif planes[0].flags.c_contiguous and out.flags.c_contiguous:  # rows follow each other: one long row
+        planes, out = planes.reshape(len(planes), 1, -1), out.reshape(1, -1, out.shape[-1])
+    bands, _, cols = planes.shape
+    done = 0
+    if block.dtype.itemsize == 1 and bands % 8 == 0 and planes.strides[2] == 1:
+        done = cols - cols % 8
+        _transpose_bytes(planes[..., :done].view(np.uint64), out[:, :done].view(np.uint64))
+    if done < cols:
+        _transpose_values(planes[..., done:], out[:, done:])
 
 
 @jit
 def _transpose_bytes(source: Any, out: Any) -> None:
-    """Transpose bytes in squares of 8 × 8, each held in eight 64-bit words (Hacker's Delight, 7-3)."""
+    """Transpose bytes in squares of 8 × 8, each held in eight 64-bit words (Hacker's Delight, 7-3).
+
+    ``source`` is (band, row, column / 8), ``out`` (row, column, band / 8). Squares are walked along the longer
+    side, 64 at a time: eight cache lines in a row, enough for the processor to see that more are coming, few
+    enough to stay in its cache.
+    """
     m1 = np.uint64(0x00FF00FF00FF00FF)
     m2 = np.uint64(0x0000FFFF0000FFFF)
     m4 = np.uint64(0x00000000FFFFFFFF)
     s1, s2, s4 = np.uint64(8), np.uint64(16), np.uint64(32)
-    rows, words = source.shape
-    for c0 in range(0, words, 8):  # 64 columns at a time: a cache line of every row
-        c1 = min(c0 + 8, words)
-        for r in range(0, rows, 8):
-            for c in range(c0, c1):
-                a0 = source[r, c]
-                a1 = source[r + 1, c]
-                a2 = source[r + 2, c]
-                a3 = source[r + 3, c]
-                a4 = source[r + 4, c]
-                a5 = source[r + 5, c]
-                a6 = source[r + 6, c]
-                a7 = source[r + 7, c]
-                # swap the off-diagonal 1 × 1, 2 × 2 and 4 × 4 byte squares of neighbouring rows
-                t = ((a0 >> s1) ^ a1) & m1
-                a1 ^= t
-                a0 ^= t << s1
-                t = ((a2 >> s1) ^ a3) & m1
-                a3 ^= t
-                a2 ^= t << s1
-                t = ((a4 >> s1) ^ a5) & m1
-                a5 ^= t
-                a4 ^= t << s1
-                t = ((a6 >> s1) ^ a7) & m1
-                a7 ^= t
-                a6 ^= t << s1
-                t = ((a0 >> s2) ^ a2) & m2
-                a2 ^= t
-                a0 ^= t << s2
-                t = ((a1 >> s2) ^ a3) & m2
-                a3 ^= t
-                a1 ^= t << s2
-                t = ((a4 >> s2) ^ a6) & m2
-                a6 ^= t
-                a4 ^= t << s2
-                t = ((a5 >> s2) ^ a7) & m2
-                a7 ^= t
-                a5 ^= t << s2
-                t = ((a0 >> s4) ^ a4) & m4
-                a4 ^= t
-                a0 ^= t << s4
-                t = ((a1 >> s4) ^ a5) & m4
-                a5 ^= t
-                a1 ^= t << s4
-                t = ((a2 >> s4) ^ a6) & m4
-                a6 ^= t
-                a2 ^= t << s4
-                t = ((a3 >> s4) ^ a7) & m4
-                a7 ^= t
-                a3 ^= t << s4
-                q, k = r // 8, c * 8
-                out[k, q] = a0
-                out[k + 1, q] = a1
-                out[k + 2, q] = a2
-                out[k + 3, q] = a3
-                out[k + 4, q] = a4
-                out[k + 5, q] = a5
-                out[k + 6, q] = a6
-                out[k + 7, q] = a7
+    bands, rows, words = source.shape
+    # a square's place: i along the shorter side, j along the longer one
+    if words * 8 >= bands:
+        shorter, longer, bi, bj, ci, cj = bands // 8, words, 8, 0, 0, 1
+    else:
+        shorter, longer, bi, bj, ci, cj = words, bands // 8, 0, 8, 1, 0
+    for y in range(rows):
+        for start in range(0, longer, 64):
+            for i in range(shorter):
+                for j in range(start, min(start + 64, longer)):
+                    b, c = i * bi + j * bj, i * ci + j * cj
+                    a0 = source[b, y, c]
+                    a1 = source[b + 1, y, c]
+                    a2 = source[b + 2, y, c]
+                    a3 = source[b + 3, y, c]
+                    a4 = source[b + 4, y, c]
+                    a5 = source[b + 5, y, c]
+                    a6 = source[b + 6, y, c]
+                    a7 = source[b + 7, y, c]
+                    # swap the off-diagonal 1 × 1, 2 × 2 and 4 × 4 byte squares of neighbouring rows
+                    t = ((a0 >> s1) ^ a1) & m1
+                    a1 ^= t
+                    a0 ^= t << s1
+                    t = ((a2 >> s1) ^ a3) & m1
+                    a3 ^= t
+                    a2 ^= t << s1
+                    t = ((a4 >> s1) ^ a5) & m1
+                    a5 ^= t
+                    a4 ^= t << s1
+                    t = ((a6 >> s1) ^ a7) & m1
+                    a7 ^= t
+                    a6 ^= t << s1
+                    t = ((a0 >> s2) ^ a2) & m2
+                    a2 ^= t
+                    a0 ^= t << s2
+                    t = ((a1 >> s2) ^ a3) & m2
+                    a3 ^= t
+                    a1 ^= t << s2
+                    t = ((a4 >> s2) ^ a6) & m2
+                    a6 ^= t
+                    a4 ^= t << s2
+                    t = ((a5 >> s2) ^ a7) & m2
+                    a7 ^= t
+                    a5 ^= t << s2
+                    t = ((a0 >> s4) ^ a4) & m4
+                    a4 ^= t
+                    a0 ^= t << s4
+                    t = ((a1 >> s4) ^ a5) & m4
+                    a5 ^= t
+                    a1 ^= t << s4
+                    t = ((a2 >> s4) ^ a6) & m4
+                    a6 ^= t
+                    a2 ^= t << s4
+                    t = ((a3 >> s4) ^ a7) & m4
+                    a7 ^= t
+                    a3 ^= t << s4
+                    q, k = b // 8, c * 8
+                    out[y, k, q] = a0
+                    out[y, k + 1, q] = a1
+                    out[y, k + 2, q] = a2
+                    out[y, k + 3, q] = a3
+                    out[y, k + 4, q] = a4
+                    out[y, k + 5, q] = a5
+                    out[y, k + 6, q] = a6
+                    out[y, k + 7, q] = a7
 
 
 @jit
-def _transpose_tiled(source: Any, out: Any) -> None:
-    rows, cols = source.shape
-    for c0 in range(0, cols, 32):
-        c1 = min(c0 + 32, cols)
-        for r0 in range(0, rows, 32):
-            r1 = min(r0 + 32, rows)
-            for c in range(c0, c1):
-                for r in range(r0, r1):
-                    out[c, r] = source[r, c]
+def _transpose_values(source: Any, out: Any) -> None:
+    """Transpose values of any type, (band, row, column) to (row, column, band).
+
+    Four lines at a time are walked along the longer side, 128 values of each.
+    """
+    bands, rows, cols = source.shape
+    wide = cols >= bands
+    shorter, longer = (bands, cols) if wide else (cols, bands)
+    for y in range(rows):
+        for start in range(0, longer, 128):
+            stop = min(start + 128, longer)
+            for i in range(0, shorter - 3, 4):
+                for j in range(start, stop):
+                    if wide:
+                        out[y, j, i] = source[i, y, j]
+                        out[y, j, i + 1] = source[i + 1, y, j]
+                        out[y, j, i + 2] = source[i + 2, y, j]
+                        out[y, j, i + 3] = source[i + 3, y, j]
+                    else:
+                        out[y, i, j] = source[j, y, i]
+                        out[y, i + 1, j] = source[j, y, i + 1]
+                        out[y, i + 2, j] = source[j, y, i + 2]
+                        out[y, i + 3, j] = source[j, y, i + 3]
+            for i in range(shorter - shorter % 4, shorter):
+                for j in range(start, stop):
+                    if wide:
+                        out[y, j, i] = source[i, y, j]
+                    else:
+                        out[y, i, j] = source[j, y, i]
 
 
 # --- decoding -------------------------------------------------------------------------------------------------
@@ -232,7 +268,7 @@ def as_bands(block: np.ndarray, axis: int) -> np.ndarray:
 
 
 def decode_square(codes: np.ndarray, axis: int, nodata: int, factor: np.float32) -> np.ndarray:
-    """``codes · |codes| · factor`` as float32, NaN in all bands of a vector where one is ``nodata``.
+    """``codes · |codes| · factor`` as float32, NaN in all bands where one is ``nodata``, the smallest code.
 
     The square is one of integers, so that a value is rounded once and has the same bits in any loop: of
     floats, "reassoc" would let the compiler multiply by the factor first.
@@ -240,7 +276,7 @@ def decode_square(codes: np.ndarray, axis: int, nodata: int, factor: np.float32)
     bands = as_bands(codes, axis)
     out = np.empty(bands.shape, np.float32)
     if bands.shape[2] == 1:
-        _decode_square_last(bands[:, :, 0], nodata, factor, out[:, :, 0])
+        _decode_square_last(bands.reshape(bands.shape[:2]), nodata, factor, out.reshape(bands.shape[:2]))
     else:
         _decode_square_first(bands, nodata, factor, out)
     return out.reshape(codes.shape)
@@ -266,13 +302,12 @@ def _decode_square_first(codes: Any, nodata: Any, factor: Any, out: Any) -> None
 def _decode_square_last(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
     n, bands = codes.shape
     for i in range(n):
-        missing = False
-        for b in range(bands):
-            missing |= codes[i, b] == nodata
+        least = np.int32(0)  # LLVM vectorises a minimum, not a search
         for b in range(bands):
             value = np.int32(codes[i, b])
+            least = min(least, value)
             out[i, b] = np.float32(value * abs(value)) * factor
-        if missing:
+        if least == nodata:
             for b in range(bands):
                 out[i, b] = np.nan
 
@@ -342,46 +377,66 @@ def gather(window: Any, at: Any, fill: Any, out: Any) -> None:
 
 
 @jit
-def bilinear(window: Any, at: Any, unit: Any, out: Any) -> None:
+def span(at: Any, tile: Any) -> Any:
+    """First and last source row and column that a tile's coordinates lie in, of those that lie anywhere.
+
+    ``tile`` is the first and last + 1 of rows and of columns of ``at``.
+    """
+    top, bottom = np.int64(2**62), np.int64(-(2**62))
+    left, right = np.int64(2**62), np.int64(-(2**62))
+    for i in range(tile[0], tile[1]):
+        for j in range(tile[2], tile[3]):
+            y, x = at[0, i, j], at[1, i, j]
+            if y > -(2**61):
+                top, bottom, left, right = min(top, y), max(bottom, y), min(left, x), max(right, x)
+    return top >> 12, bottom >> 12, left >> 12, right >> 12
+
+
+@jit
+def bilinear(window: Any, at: Any, corner: Any, tile: Any, unit: Any, out: Any) -> None:
     """Weighted means of the valid ones of four neighbours, of unit length if ``unit``.
 
-    A pixel is missing (NaN) where its nearest source pixel is: the mask is that of :func:`gather`.
+    A pixel is missing (NaN) where its nearest source pixel is: the mask is that of :func:`gather`. ``window``
+    begins at ``corner`` of what ``at`` counts from; ``tile`` is the part of ``at`` and ``out`` that is done.
     """
     height, width, bands = window.shape
-    _, rows, cols = at.shape
-    for i in range(rows):
-        for j in range(cols):
-            y, x = at[0, i, j], at[1, i, j]
+    one = np.float32(1)
+    for i in range(tile[0], tile[1]):
+        for j in range(tile[2], tile[3]):
+            y, x = at[0, i, j] - corner[0] * 4096, at[1, i, j] - corner[1] * 4096
             r, c = y >> 12, x >> 12
             if not (0 <= r < height and 0 <= c < width) or np.isnan(window[r, c, 0]):
                 for b in range(bands):
                     out[i, j, b] = np.nan
                 continue
-            r, c = (y - 2048) >> 12, (x - 2048) >> 12
-            fy, fx = np.float32((y - 2048) & 4095) / 4096, np.float32((x - 2048) & 4095) / 4096
-            total = np.float32(0)
-            first = True
-            for k in range(4):
-                rk, ck = r + (k >> 1), c + (k & 1)
-                w = (fy if k >> 1 else 1 - fy) * (fx if k & 1 else 1 - fx)
-                if w == 0 or not (0 <= rk < height and 0 <= ck < width) or np.isnan(window[rk, ck, 0]):
-                    continue
-                total += w
-                if first:
-                    for b in range(bands):
-                        out[i, j, b] = w * window[rk, ck, b]
-                    first = False
-                else:
-                    for b in range(bands):
-                        out[i, j, b] += w * window[rk, ck, b]
-            if unit:
-                square = np.float32(0)
-                for b in range(bands):
-                    square += out[i, j, b] * out[i, j, b]
-                total = np.sqrt(square)
-            factor = 1 / total
+            south, east = np.float32((y - 2048) & 4095) / 4096, np.float32((x - 2048) & 4095) / 4096
+            north, west = one - np.float32(south), one - np.float32(east)
+            r0, c0 = (y - 2048) >> 12, (x - 2048) >> 12
+            ra, ca, wa = _neighbour(window, r0, c0, north * west, r, c)
+            rb, cb, wb = _neighbour(window, r0, c0 + 1, north * east, r, c)
+            rc, cc, wc = _neighbour(window, r0 + 1, c0, south * west, r, c)
+            rd, cd, wd = _neighbour(window, r0 + 1, c0 + 1, south * east, r, c)
+            square = np.float32(0)
+            for b in range(bands):
+                value = (
+                    wa * window[ra, ca, b]
+                    + wb * window[rb, cb, b]
+                    + wc * window[rc, cc, b]
+                    + wd * window[rd, cd, b]
+                )
+                out[i, j, b] = value
+                square += np.float32(value * value)
+            factor = one / (np.sqrt(square) if unit else wa + wb + wc + wd)
             for b in range(bands):
                 out[i, j, b] *= factor
+
+
+@jit
+def _neighbour(window: Any, r: Any, c: Any, weight: Any, nearest_r: Any, nearest_c: Any) -> Any:
+    """A neighbour and its weight; one that is outside or missing has none, and the nearest stands in for it."""
+    if 0 <= r < window.shape[0] and 0 <= c < window.shape[1] and not np.isnan(window[r, c, 0]):
+        return r, c, np.float32(weight)
+    return nearest_r, nearest_c, np.float32(0)
 
 
 @jit_exact
@@ -422,56 +477,113 @@ def _cover(y: Any, x: Any, row: Any, cover: Any) -> None:
 
 
 @jit
-def average(window: Any, corners: Any, unit: Any, out: Any, stats: Any) -> None:
+def average(
+    window: Any, corners: Any, corner: Any, tile: Any, lengths: Any, unit: Any, out: Any, stats: Any
+) -> None:
     """Means over the true footprints of target pixels, weighted by area, of the valid source pixels.
 
-    ``corners`` (2, rows + 1, columns + 1) are those of the target pixels. ``stats`` (rows, columns, 2) is the
-    resultant length and the valid share of the footprint, or empty.
+    ``corners`` (2, rows + 1, columns + 1) are those of the target pixels; ``corner`` and ``tile`` as in
+    :func:`bilinear`. ``stats`` (rows, columns, 2) is the resultant length (if ``lengths``) and the valid share of
+    the footprint.
     """
-    height, width, bands = window.shape
-    rows, cols = out.shape[:2]
+    bands = window.shape[2]
+    sums, row = np.empty(bands + 2), np.empty(bands, window.dtype)
     y, x = np.empty(4), np.empty(4)
-    total = np.empty(bands)
-    cover = np.zeros(8)
+    for i in range(tile[0], tile[1]):
+        for j in range(tile[2], tile[3]):
+            sums[:] = 0
+            area = _add_footprint(window, corners, corner, i, j, lengths, y, x, row, sums)
+            _finish_mean(sums, area, unit, out[i, j], stats[i, j])
+
+
+@jit
+def add_footprints(window: Any, corners: Any, corner: Any, sums: Any) -> None:
+    """Add the sums of a window to those of all target pixels, (rows, columns, bands + 2)."""
+    rows, cols = sums.shape[:2]
+    row = np.empty(window.shape[2], window.dtype)
+    y, x = np.empty(4), np.empty(4)
     for i in range(rows):
         for j in range(cols):
-            lost, top, left, bottom, right = _footprint(corners, i, j, y, x)
-            area = 0.0
-            weight = 0.0
-            length = 0.0
-            total[:] = 0
-            if not lost:
-                for e in range(4):
-                    area += (x[e] * y[(e + 1) % 4] - x[(e + 1) % 4] * y[e]) / 2
-                if right - left + 3 > len(cover):
-                    cover = np.zeros(right - left + 3)
-                for r in range(max(top, 0), min(bottom + 1, height)):
-                    cover[:] = 0
-                    _cover(y, x, r - top, cover)
-                    for c in range(max(left, 0), min(right + 1, width)):
-                        # whole 2⁻²⁴: the rounding of the running sum is no weight
-                        w = np.rint(abs(cover[c - left]) * 16777216.0) / 16777216.0
-                        if w == 0 or np.isnan(window[r, c, 0]):
-                            continue
-                        weight += w
-                        for b in range(bands):
-                            total[b] += w * window[r, c, b]
-                        if len(stats):
-                            square = 0.0
-                            for b in range(bands):
-                                square += np.float64(window[r, c, b]) * window[r, c, b]
-                            length += w * np.sqrt(square)
-            square = 0.0
+            _add_footprint(window, corners, corner, i, j, True, y, x, row, sums[i, j])
+
+
+@jit
+def finish_means(sums: Any, corners: Any, unit: Any, out: Any, stats: Any) -> None:
+    """Turn sums of :func:`add_footprints` into means."""
+    rows, cols = sums.shape[:2]
+    y, x = np.empty(4), np.empty(4)
+    whole = (0, 0)
+    for i in range(rows):
+        for j in range(cols):
+            lost = _footprint(corners, whole, i, j, y, x)[0]
+            _finish_mean(sums[i, j], 0.0 if lost else _area(y, x), unit, out[i, j], stats[i, j])
+
+
+@jit
+def _add_footprint(
+    window: Any, corners: Any, corner: Any, i: Any, j: Any, lengths: Any, y: Any, x: Any, row: Any, sums: Any
+) -> Any:
+    """Add a target pixel's weighted sum of a window to ``sums``; return its area in source pixels.
+
+    ``sums`` (bands + 2) ends with the weight of the valid pixels and, if ``lengths``, the sum of their lengths.
+    Rows are summed in the window's type and added in float64, always from the upper left on.
+    """
+    height, width, bands = window.shape
+    lost, top, left, bottom, right = _footprint(corners, corner, i, j, y, x)
+    if lost:
+        return 0.0
+    cover = np.empty(right - left + 3)
+    for r in range(max(top, 0), min(bottom + 1, height)):
+        cover[:] = 0
+        _cover(y, x, r - top, cover)
+        row[:] = 0
+        for c in range(max(left, 0), min(right + 1, width)):
+            w = _weight(cover[c - left])
+            if w == 0 or np.isnan(window[r, c, 0]):
+                continue
+            sums[bands] += w
+            weight = row.dtype.type(w)
             for b in range(bands):
-                square += total[b] * total[b]
-            factor = np.nan
-            if weight > 0:
-                factor = 1 / np.sqrt(square) if unit else 1 / weight
-            for b in range(bands):
-                out[i, j, b] = total[b] * factor
-            if len(stats):
-                stats[i, j, 0] = np.sqrt(square) / length if weight > 0 else np.nan
-                stats[i, j, 1] = weight / abs(area) if not lost else 0.0
+                row[b] += weight * window[r, c, b]
+            if lengths:
+                square = row.dtype.type(0)
+                for b in range(bands):
+                    square += window[r, c, b] * window[r, c, b]
+                sums[bands + 1] += w * np.sqrt(square)
+        for b in range(bands):
+            sums[b] += row[b]
+    return _area(y, x)
+
+
+@jit
+def _finish_mean(sums: Any, area: Any, unit: Any, out: Any, stats: Any) -> None:
+    """Make a mean of sums, of unit length or divided by the weight; NaN where there is none."""
+    bands = len(out)
+    weight, length = sums[bands], sums[bands + 1]
+    square = 0.0
+    for b in range(bands):
+        square += sums[b] * sums[b]
+    factor = np.nan
+    if weight > 0:
+        factor = 1 / (np.sqrt(square) if unit else weight)
+    for b in range(bands):
+        out[b] = sums[b] * factor
+    stats[0] = min(np.sqrt(square) / length, 1.0) if weight > 0 else np.nan
+    stats[1] = min(weight / area, 1.0) if area > 0 else 0.0
+
+
+@jit_exact
+def _weight(covered: Any) -> Any:
+    """A covered area in whole 2⁻²⁴: the rounding of a running sum is no weight."""
+    return np.rint(abs(covered) * 16777216.0) / 16777216.0
+
+
+@jit_exact
+def _area(y: Any, x: Any) -> Any:
+    total = 0.0
+    for e in range(4):
+        total += (x[e] * y[(e + 1) % 4] - x[(e + 1) % 4] * y[e]) / 2
+    return abs(total)
 
 
 @jit
@@ -483,40 +595,35 @@ def mode(window: Any, corners: Any, counts: Any, out: Any) -> None:
     height, width = window.shape
     rows, cols = out.shape
     y, x = np.empty(4), np.empty(4)
-    cover = np.zeros(8)
+    whole = (0, 0)
     for i in range(rows):
         for j in range(cols):
             out[i, j] = 0
-            lost, top, left, bottom, right = _footprint(corners, i, j, y, x)
+            lost, top, left, bottom, right = _footprint(corners, whole, i, j, y, x)
             if lost:
                 continue
-            if right - left + 3 > len(cover):
-                cover = np.zeros(right - left + 3)
-            best = 0.0
-            for wipe in range(2):
-                for r in range(max(top, 0), min(bottom + 1, height)):
-                    if not wipe:
-                        cover[:] = 0
-                        _cover(y, x, r - top, cover)
-                    for c in range(max(left, 0), min(right + 1, width)):
-                        code = window[r, c]
-                        if code == 0:
-                            continue
-                        if wipe:
-                            if counts[code] > best or (
-                                counts[code] == best and best > 0 and code < out[i, j]
-                            ):
-                                best, out[i, j] = counts[code], code
-                        else:
-                            counts[code] += np.int64(np.rint(abs(cover[c - left]) * 16777216.0))
-                for r in range(max(top, 0), min(bottom + 1, height) if wipe else 0):
-                    for c in range(max(left, 0), min(right + 1, width)):
-                        counts[window[r, c]] = 0
+            cover = np.zeros(right - left + 3)
+            first, last = max(left, 0), min(right + 1, width)
+            for r in range(max(top, 0), min(bottom + 1, height)):
+                cover[:] = 0
+                _cover(y, x, r - top, cover)
+                for c in range(first, last):
+                    counts[window[r, c]] += np.int64(np.rint(abs(cover[c - left]) * 16777216.0))
+            counts[0] = 0
+            best = 0
+            for r in range(max(top, 0), min(bottom + 1, height)):
+                for c in range(first, last):
+                    code = window[r, c]
+                    if counts[code] > best or (counts[code] == best and best > 0 and code < out[i, j]):
+                        best, out[i, j] = counts[code], code
+            for r in range(max(top, 0), min(bottom + 1, height)):
+                for c in range(first, last):
+                    counts[window[r, c]] = 0
 
 
 @jit_exact
-def _footprint(corners: Any, i: Any, j: Any, y: Any, x: Any) -> Any:
-    """Corners of a target pixel from its footprint's upper left source pixel, and the pixels it spans."""
+def _footprint(corners: Any, corner: Any, i: Any, j: Any, y: Any, x: Any) -> Any:
+    """Corners of a target pixel counted from its upper left source pixel, and the pixels that it spans."""
     top = left = np.int64(2**62)
     bottom = right = np.int64(-(2**62))
     lost = False
@@ -530,4 +637,4 @@ def _footprint(corners: Any, i: Any, j: Any, y: Any, x: Any) -> Any:
         di, dj = (e >> 1), (e >> 1) ^ (e & 1)
         y[e] = (corners[0, i + di, j + dj] - top * 4096) / 4096
         x[e] = (corners[1, i + di, j + dj] - left * 4096) / 4096
-    return lost, top, left, bottom, right
+    return lost, top - corner[0], left - corner[1], bottom - corner[0], right - corner[1]

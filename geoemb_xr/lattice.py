@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +80,7 @@ class Grid:
         """Height and width."""
         return self.y.size, self.x.size
 
-    @property
+    @cached_property
     def period(self) -> int:
         """Pixels around the world in 1/4096, 0 for a CRS that is not in degrees."""
         crs = geometry.as_crs(self.crs)
@@ -246,10 +246,11 @@ _FOUR = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
 def _to_source(source: Grid, target: Grid, gy: np.ndarray, gx: np.ndarray) -> np.ndarray:
     """Positions in global target pixels to global source pixels, NaN where there is no way back."""
     y, x = gy * target.y.step, gx * target.x.step
-    src, dst = geometry.as_crs(source.crs), geometry.as_crs(target.crs)
-    if not geometry.same_crs(src, dst):
-        sx, sy = geometry.transformer(dst, src).transform(x, y)
-        back_x, back_y = geometry.transformer(src, dst).transform(sx, sy)
+    moves = _moves(source.crs, target.crs)
+    if moves is not None:
+        there, back = moves
+        sx, sy = there.transform(x, y)
+        back_x, back_y = back.transform(sx, sy)
         with np.errstate(invalid="ignore"):
             dx, dy = (back_x - x) / target.x.step, (back_y - y) / target.y.step
             if target.period:  # a turn more is the same place, and at a pole every meridian is
@@ -258,6 +259,15 @@ def _to_source(source: Grid, target: Grid, gy: np.ndarray, gx: np.ndarray) -> np
             lost = ~(np.hypot(dx, dy) < 0.5)  # also where PROJ gave inf
         y, x = np.where(lost, np.nan, sy), np.where(lost, np.nan, sx)
     return np.stack([y / source.y.step, x / source.x.step])
+
+
+@lru_cache(maxsize=256)
+def _moves(source: str, target: str) -> tuple[pyproj.Transformer, pyproj.Transformer] | None:
+    """From target to source and back; None where they are one. By text: a CRS's hash writes its WKT anew."""
+    src, dst = geometry.as_crs(source), geometry.as_crs(target)
+    if geometry.same_crs(src, dst):
+        return None
+    return geometry.transformer(dst, src), geometry.transformer(src, dst)
 
 
 def _unwrapped(samples: np.ndarray, source: Grid) -> np.ndarray:

@@ -1,27 +1,28 @@
 """Put arrays on a grid: reproject, mosaic, coarsen. Exact, the same for every chunking, one task a block.
 
-Every output block is one task that takes just the source blocks it lies in. The task lays their pixels band-last
-into one window, finds where its own pixels lie there (:mod:`geoemb_xr.lattice`), and runs one compiled loop over
-all bands. Published codes are only ever moved; vectors are decoded before they are interpolated or averaged.
+Every output block is one task that takes just the source blocks it lies in. Where its pixels lie there is found by
+:mod:`geoemb_xr.lattice`, and what is done with them is in :mod:`geoemb_xr.resampling`. A mean over very many source
+pixels is summed a tile of the source at a time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal
+from functools import cached_property
+from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 from odc.geo.geobox import GeoBox
 
-from geoemb_xr import arrays, geometry, kernels, lattice
-from geoemb_xr.lattice import Grid, Window
+from geoemb_xr import arrays, geometry, lattice
+from geoemb_xr.lattice import Grid
 from geoemb_xr.model import (
     BAND,
-    Codec,
     EmbeddingError,
     check_band_chunk,
     check_choice,
@@ -31,73 +32,23 @@ from geoemb_xr.model import (
     is_encoded,
     kind_of,
 )
+from geoemb_xr.resampling import Content, Part, Resampling, Rule, Warp
 
-Resampling = Literal["nearest", "bilinear", "average", "mode"]
-Rule = Literal["first", "nearest-centre"]
 Chunks = int | tuple[int, int] | Mapping[Hashable, int] | None
 
 #: Up to this many source pixels in a target pixel, nearest is the default: published vectors stay exact.
 NEAREST_UP_TO = 1.5
+#: Beyond this many source pixels a side, a mean is summed by tiles of the source.
+SUM_BEYOND = 64
+#: Side of those tiles, which lie at multiples of it, counted from the source's global origin.
+SUM_TILE = 512
 #: Side of a block where the array has none of its own.
 BLOCK = 512
 #: Dimensions whose values at a pixel are one vector: missing together, moved together.
 _VECTORS = (BAND, "component", "category", "rgb")
 
 
-# --- what a pixel holds -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Content:
-    """What an array's pixels hold: how a missing one is written, and how they become floats and back.
-
-    Parameters
-    ----------
-    dtype : str
-        As stored.
-    fill : int, float or bool
-        A missing value.
-    codec : Codec, optional
-        Of codes.
-    unit : bool
-        Whether vectors have unit length, so that means are renormalised.
-    rgb : bool
-        Whether it is a picture: red, green, blue and, last, opacity.
-    """
-
-    dtype: str
-    fill: float
-    codec: Codec | None = None
-    unit: bool = False
-    rgb: bool = False
-
-    def floats(self, window: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
-        """Band-last values as floats, NaN where missing."""
-        if self.codec is not None:
-            return self.codec.decode(window, None if scale is None else scale[..., 0], window.ndim - 1)
-        if self.rgb:
-            return np.where(window[..., -1:] == 0, np.float32(np.nan), window.astype(np.float32))
-        return window
-
-    def stored(self, values: np.ndarray) -> np.ndarray:
-        """The inverse for pictures; vectors stay decoded."""
-        if self.rgb:
-            return np.nan_to_num(np.rint(values)).astype(self.dtype)
-        return values
-
-    def valid(self, result: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
-        """Which pixels of a band-last result have data."""
-        if scale is not None:
-            valid: np.ndarray = np.isfinite(scale[..., 0]) & (scale[..., 0] != 0)
-        elif result.dtype.kind == "f":
-            valid = ~np.isnan(result[..., 0])
-        elif self.rgb:
-            valid = result[..., -1] != 0
-        elif self.codec is not None:
-            valid = (result != self.fill).all(-1)
-        else:
-            valid = result[..., 0] != self.fill
-        return valid
+# --- what an array holds ----------------------------------------------------------------------------------------
 
 
 def _content(array: xr.DataArray, what: str) -> Content:
@@ -141,255 +92,26 @@ def _check_resampling(array: xr.DataArray, resampling: Resampling, stats: bool, 
         raise ValueError(f"resultant_length=True goes with resampling='average'; got {resampling!r}")
 
 
-# --- the task ---------------------------------------------------------------------------------------------------
-
-#: A source's part in a block: its number, the window it needs, the edges of its blocks there.
-Part = tuple[int, tuple[Window, Window], tuple[int, ...], tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class _Warp:
-    """What all blocks of a result share; called with what differs, and the source blocks.
-
-    Parameters
-    ----------
-    sources : tuple of Grid
-        One of each array, north-up.
-    flips : tuple of (bool, bool)
-        Whether an array's rows and columns run the other way.
-    target : Grid
-        The result's.
-    order : tuple of int
-        Axes of a source block that come as (others…, vector?, y, x).
-    vector : bool
-        Whether there is a vector axis.
-    content : Content
-        What pixels hold.
-    how : str
-        The resampling.
-    rule : str
-        Which source wins where several have data.
-    stats : bool
-        Whether resultant length and valid share are wanted.
-    scaled : bool
-        Whether each source block comes with a block of scales.
-    """
-
-    sources: tuple[Grid, ...]
-    flips: tuple[tuple[bool, bool], ...]
-    target: Grid
-    order: tuple[int, ...]
-    vector: bool
-    content: Content
-    how: Resampling
-    rule: Rule
-    stats: bool
-    scaled: bool
-
-    def __call__(
-        self,
-        rows: Window,
-        cols: Window,
-        others: tuple[int, ...],
-        bands: int,
-        parts: tuple[Part, ...],
-        *blocks: Any,
-    ) -> Any:
-        """One block, dimensions in the array's order; with ``stats`` also those, (others…, y, x, 2)."""
-        shape = (math.prod(others), rows[1] - rows[0], cols[1] - cols[0])
-        result = stats = None
-        queue = iter(blocks)
-        for number, window, row_edges, col_edges in parts:
-            count = (len(row_edges) - 1) * (len(col_edges) - 1)
-            pixels = _lay(self._taken(queue, count, number, True), window, row_edges, col_edges)
-            scale = None
-            if self.scaled:
-                scale = _lay(self._taken(queue, count, number, False), window, row_edges, col_edges)
-            one, one_scale, one_stats = self._resample(pixels, scale, number, window, rows, cols)
-            if len(parts) == 1:
-                result, stats = one, one_stats
-                break
-            if result is None:
-                result = np.full_like(one, self.content.fill)
-                taken = np.zeros(shape, bool)
-                best = np.full(shape, np.inf)
-            wins = self.content.valid(one, one_scale)
-            if self.rule == "first":
-                wins &= ~taken
-            else:
-                distance = self._distance(number, rows, cols)
-                wins &= distance < best
-                best = np.where(wins, distance, best)
-            taken |= wins
-            result[wins] = one[wins]
-        if result is None:
-            result = np.full((*shape, bands), self.content.fill, self._dtype)
-            if self.stats:
-                stats = np.full((*shape, 2), (np.nan, 0), np.float32)
-        block = result.reshape(*others, *result.shape[1:])
-        block = np.moveaxis(block, -1, len(others)) if self.vector else block[..., 0]
-        block = block.transpose(np.argsort(self.order))
-        return (block, stats.reshape(*others, *stats.shape[1:])) if stats is not None else block
-
-    @property
-    def _dtype(self) -> str:
-        moved = self.how in ("nearest", "mode") or self.content.rgb
-        return self.content.dtype if moved else _float_of(self.content)
-
-    def _taken(self, queue: Iterator[Any], count: int, number: int, vectors: bool) -> list[np.ndarray]:
-        """The next blocks of a source as (others, bands, y, x), north-up."""
-        flip_y, flip_x = self.flips[number]
-        taken = []
-        for _ in range(count):
-            block = np.asarray(next(queue))
-            if vectors:
-                block = block.transpose(self.order)
-            if not (vectors and self.vector):
-                block = block[..., None, :, :]
-            block = block.reshape(-1, *block.shape[-3:])
-            taken.append(block[..., :: -1 if flip_y else 1, :: -1 if flip_x else 1])
-        return taken
-
-    def _resample(
-        self,
-        pixels: np.ndarray,
-        scale: np.ndarray | None,
-        number: int,
-        window: tuple[Window, Window],
-        rows: Window,
-        cols: Window,
-    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        source = self.sources[number]
-        footprints = self.how in ("average", "mode")
-        at = lattice.coordinates(source, self.target, rows, cols, edges=footprints)
-        at = lattice.local(at, source, window)
-        shape = (len(pixels), rows[1] - rows[0], cols[1] - cols[0])
-        if self.how == "nearest":
-            moved_scale = None if scale is None else _gather(scale, at, shape, np.nan)
-            return _gather(pixels, at, shape, self.content.fill), moved_scale, None
-        if self.how == "mode":
-            modes = np.empty((*shape, 1), pixels.dtype)
-            counts = np.zeros(np.iinfo(pixels.dtype).max + 1, np.int64)
-            for i in range(len(pixels)):
-                kernels.mode(pixels[i, ..., 0], at, counts, modes[i, ..., 0])
-            return modes, None, None
-        values = self.content.floats(pixels, scale)
-        out = np.empty((*shape, values.shape[-1]), values.dtype)
-        stats = np.empty((*shape, 2) if self.stats else (len(pixels), 0, 0, 2), np.float32)
-        for i in range(len(pixels)):
-            if self.how == "bilinear":
-                kernels.bilinear(values[i], at, self.content.unit, out[i])
-            else:
-                kernels.average(values[i], at, self.content.unit, out[i], stats[i])
-        return self.content.stored(out), None, stats if self.stats else None
-
-    def _distance(self, number: int, rows: Window, cols: Window) -> np.ndarray:
-        """Squared metres from pixels to the centre of a source."""
-        source = self.sources[number]
-        at = lattice.coordinates(source, self.target, rows, cols)
-        at = lattice.local(at, source, ((0, source.y.size), (0, source.x.size)))
-        middle = source.y.start + source.y.size / 2
-        dy, dx = source.metre_steps(middle * source.y.step)
-        north = (at[0] / lattice.UNITS - source.y.size / 2) * dy
-        east = (at[1] / lattice.UNITS - source.x.size / 2) * dx
-        return np.asarray(north**2 + east**2)
-
-
-def _float_of(content: Content) -> str:
-    return "float64" if content.dtype == "float64" else "float32"
-
-
-def _lay(
-    blocks: list[np.ndarray],
-    window: tuple[Window, Window],
-    row_edges: Sequence[int],
-    col_edges: Sequence[int],
-) -> np.ndarray:
-    """Source blocks (others, bands, y, x) as one window (others, y, x, bands), C-contiguous."""
-    (top, bottom), (left, right) = window
-    others, bands = blocks[0].shape[:2]
-    if len(blocks) == 1:
-        (r0, _), (c0, _) = row_edges, col_edges
-        return kernels.band_last(blocks[0][:, :, top - r0 : bottom - r0, left - c0 : right - c0], 1)
-    out = np.empty((others, bottom - top, right - left, bands), blocks[0].dtype)
-    queue = iter(blocks)
-    for r0, r1 in pairwise(row_edges):
-        for c0, c1 in pairwise(col_edges):
-            y0, y1, x0, x1 = max(r0, top), min(r1, bottom), max(c0, left), min(c1, right)
-            cut = next(queue)[:, :, y0 - r0 : y1 - r0, x0 - c0 : x1 - c0]
-            out[:, y0 - top : y1 - top, x0 - left : x1 - left] = kernels.band_last(cut, 1)
-    return out
-
-
-def _gather(pixels: np.ndarray, at: np.ndarray, shape: tuple[int, int, int], fill: float) -> np.ndarray:
-    """Move whole pixels, as the widest words that fit them."""
-    size = pixels.shape[-1] * pixels.dtype.itemsize
-    word = next(w for w in ("u8", "u4", "u2", "u1") if size % np.dtype(w).itemsize == 0)
-    out = np.empty((*shape, pixels.shape[-1]), pixels.dtype)
-    filled = np.full(pixels.shape[-1], fill, pixels.dtype)
-    for i in range(len(pixels)):
-        kernels.gather(pixels[i].view(word), at, filled.view(word), out[i].view(word))
-    return out
-
-
-# --- the graph --------------------------------------------------------------------------------------------------
-
-
-def _warp(
-    sources: Sequence[xr.DataArray],
-    geobox: GeoBox,
-    how: Resampling,
-    rule: Rule,
-    chunks: Chunks,
-    stats: bool,
-    what: str,
-) -> tuple[Any, Any]:
-    """Data of the result (in the arrays' order of dimensions) and of the statistics, lazy where they are."""
-    first = sources[0]
-    content = _content(first, what)
-    vector = next((d for d in _VECTORS if d in first.dims), None)
-    others = [d for d in first.dims if d not in ("y", "x", vector)]
-    dims = [*others, *([vector] if vector else []), "y", "x"]
-    codec_scale = content.codec.scale if content.codec is not None else None
-    # scales decide decoded values, and in a mosaic which pixels have data
-    scaled = codec_scale is not None and (how != "nearest" or len(sources) > 1)
-    job = _Warp(
-        sources=tuple(lattice.source_grid(each) for each in sources),
-        flips=tuple(_flips(each) for each in sources),
-        target=lattice.target_grid(geobox),
-        order=tuple(first.get_axis_num(d) for d in dims),  # type: ignore[misc]
-        vector=vector is not None,
-        content=content,
-        how=how,
-        rule=rule,
-        stats=stats,
-        scaled=scaled,
-    )
-    scales = []
-    for each in sources:
-        if scaled and content.codec is not None:
-            scale = arrays.scale_of(each, content.codec)
-            assert scale is not None
-            scales.append(scale.transpose(*others, "y", "x"))
-    bands = first.sizes[vector] if vector else 1
-    if content.codec is not None and content.codec.bands and how != "nearest":
-        bands = len(content.codec.bands)
-    lazy = any(each.chunks is not None for each in sources)
-    plan = _Plan.of(job, sources, geobox, chunks)
-    if not lazy:
-        return _compute(job, plan, sources, scales, dims, bands)
-    return _build(job, plan, sources, scales, dims, bands, what)
-
-
-def _flips(array: xr.DataArray) -> tuple[bool, bool]:
-    ys, xs = array.coords["y"].values, array.coords["x"].values
-    return bool(ys.size > 1 and ys[0] < ys[-1]), bool(xs.size > 1 and xs[0] > xs[-1])
+# --- the plan: which blocks of the sources a block of the result needs ------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Blocks of the result, blocks of the sources, and which of these each of those needs."""
+    """Blocks of the result, blocks of the sources, and which of these each of those needs.
 
+    Parameters
+    ----------
+    job : Warp
+        What is done in a block.
+    rows, cols : ndarray of int
+        Edges of the result's blocks.
+    source_rows, source_cols : list of ndarray of int
+        Edges of each source's blocks, north-up.
+    windows : list of ndarray
+        Of each source: what each block of the result needs, from :func:`geoemb_xr.lattice.reach`.
+    """
+
+    job: Warp
     rows: np.ndarray
     cols: np.ndarray
     source_rows: list[np.ndarray]
@@ -397,52 +119,84 @@ class _Plan:
     windows: list[np.ndarray]
 
     @classmethod
-    def of(cls, job: _Warp, sources: Sequence[xr.DataArray], geobox: GeoBox, chunks: Chunks) -> _Plan:
+    def of(cls, job: Warp, sources: Sequence[xr.DataArray], chunks: Chunks) -> _Plan:
+        """A plan for arrays and the result's chunks."""
         sides = _sides(job, sources, chunks)
-        rows, cols = (_edges(_regular(n, side)) for n, side in zip(geobox.shape, sides, strict=True))
+        rows, cols = (_edges(_regular(n, side)) for n, side in zip(job.target.shape, sides, strict=True))
         source_rows, source_cols = [], []
         for each, (flip_y, flip_x) in zip(sources, job.flips, strict=True):
             y, x = _chunks_yx(each)
             source_rows.append(_edges(y[::-1] if flip_y else y))
             source_cols.append(_edges(x[::-1] if flip_x else x))
         windows = [lattice.reach(grid, job.target, rows, cols) for grid in job.sources]
-        return cls(rows, cols, source_rows, source_cols, windows)
+        return cls(job, rows, cols, source_rows, source_cols, windows)
 
-    def parts(self, job: _Warp, i: int, j: int) -> Iterator[tuple[Part, list[tuple[int, int]]]]:
-        """Of an output block: each source's part, and the numbers of its blocks, as the source counts them."""
+    @property
+    def by_sums(self) -> bool:
+        """Whether footprints are so large that they are summed by tiles of the source."""
+        return self.job.how == "average" and len(self.job.sources) == 1 and self.job.shrink() > SUM_BEYOND
+
+    def block(self, i: int, j: int) -> tuple[lattice.Window, lattice.Window]:
+        """Rows and columns of a block of the result."""
+        return (int(self.rows[i]), int(self.rows[i + 1])), (int(self.cols[j]), int(self.cols[j + 1]))
+
+    def parts(self, i: int, j: int) -> Iterator[tuple[Part, list[tuple[int, int]]]]:
+        """Each source's part in a block, and the numbers of its blocks, as the source counts them."""
         for k, windows in enumerate(self.windows):
             (top, bottom), (left, right) = windows[i, j].tolist()
-            if top == bottom:
-                continue
-            rows, row_edges = _touched(self.source_rows[k], top, bottom)
-            cols, col_edges = _touched(self.source_cols[k], left, right)
-            flip_y, flip_x = job.flips[k]
-            height, width = len(self.source_rows[k]) - 1, len(self.source_cols[k]) - 1
-            blocks = [
-                (height - 1 - r if flip_y else r, width - 1 - c if flip_x else c) for r in rows for c in cols
-            ]
-            yield (k, ((top, bottom), (left, right)), row_edges, col_edges), blocks
+            if top < bottom:
+                yield self._part(k, (top, bottom), (left, right))
+
+    def tiles(self, i: int, j: int) -> list[list[tuple[Part, list[tuple[int, int]]]]]:
+        """The same for sums: rows of tiles of the one source."""
+        (top, bottom), (left, right) = self.windows[0][i, j].tolist()
+        if top == bottom:
+            return []
+        first_y, first_x = (units // lattice.UNITS for units in self.job.sources[0].origin)
+        return [
+            [self._part(0, rows, cols) for cols in _aligned(left, right, first_x)]
+            for rows in _aligned(top, bottom, first_y)
+        ]
+
+    def _part(self, k: int, rows: lattice.Window, cols: lattice.Window) -> tuple[Part, list[tuple[int, int]]]:
+        numbers_y, row_edges = _touched(self.source_rows[k], *rows)
+        numbers_x, col_edges = _touched(self.source_cols[k], *cols)
+        flip_y, flip_x = self.job.flips[k]
+        height, width = len(self.source_rows[k]) - 1, len(self.source_cols[k]) - 1
+        numbers = [
+            (height - 1 - r if flip_y else r, width - 1 - c if flip_x else c)
+            for r, c in product(numbers_y, numbers_x)
+        ]
+        return (k, (rows, cols), row_edges, col_edges), numbers
 
 
-def _sides(job: _Warp, sources: Sequence[xr.DataArray], chunks: Chunks) -> tuple[int, int]:
+def _sides(job: Warp, sources: Sequence[xr.DataArray], chunks: Chunks) -> tuple[int, int]:
     """Height and width of the result's blocks: by default as many source pixels as the source's blocks."""
     if isinstance(chunks, Mapping):
         chunks = (chunks.get("y", BLOCK), chunks.get("x", BLOCK))
     if chunks is not None:
         pair = chunks if isinstance(chunks, tuple) else (chunks, chunks)
-        sides = tuple(s if n == -1 else n for n, s in zip(pair, job.target.shape, strict=True))
+        sides = [n if n != -1 else size for n, size in zip(pair, job.target.shape, strict=True)]
         if any(not isinstance(n, int | np.integer) or n < 1 for n in sides):
             raise ValueError(
                 f"chunks is the side of the result's blocks in pixels, or (y, x); got {chunks!r}"
             )
-        return sides[0], sides[1]
-    shrink = max(job.target.metres / job.sources[0].metres, 1.0)
-    y, x = ((BLOCK,), (BLOCK,)) if sources[0].chunks is None else _chunks_yx(sources[0])
-    return tuple(max(math.ceil(min(max(side), 2 * BLOCK) / shrink), 1) for side in (y, x))
+        return int(sides[0]), int(sides[1])
+    shrink = max(job.shrink(), 1.0)
+    least = 16 if job.how == "average" and len(sources) == 1 and shrink > SUM_BEYOND else 1
+    y, x = _chunks_yx(sources[0]) if sources[0].chunks is not None else ((BLOCK,), (BLOCK,))
+    sides = [max(math.ceil(min(max(side), 2 * BLOCK) / shrink), least) for side in (y, x)]
+    return sides[0], sides[1]
 
 
 def _regular(size: int, side: int) -> tuple[int, ...]:
     return tuple(min(side, size - start) for start in range(0, size, side))
+
+
+def _aligned(start: int, stop: int, first: int) -> list[lattice.Window]:
+    """A window cut where global pixel numbers are multiples of the tile."""
+    cuts = range((first + start) // SUM_TILE * SUM_TILE + SUM_TILE, first + stop, SUM_TILE)
+    return list(pairwise([start, *(cut - first for cut in cuts), stop]))
 
 
 def _edges(chunks: Sequence[int]) -> np.ndarray:
@@ -462,117 +216,243 @@ def _touched(edges: np.ndarray, start: int, stop: int) -> tuple[list[int], tuple
         low = int(np.searchsorted(edges, start, "right")) - 1
         high = int(np.searchsorted(edges, stop, "left"))
         return list(range(low, high)), tuple(edges[low : high + 1].tolist())
+    if start >= size:
+        blocks, block_edges = _touched(edges, start - size, stop - size)
+        return blocks, tuple(edge + size for edge in block_edges)
     ahead, ahead_edges = _touched(edges, start, size)
     behind, behind_edges = _touched(edges, 0, stop - size)
     return ahead + [b % count for b in behind], (*ahead_edges, *(e + size for e in behind_edges[1:]))
 
 
-def _compute(
-    job: _Warp,
-    plan: _Plan,
-    sources: Sequence[xr.DataArray],
-    scales: list[xr.DataArray],
-    dims: list[Hashable],
-    bands: int,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Arrays in memory: the same blocks, one after the other."""
-    first = sources[0]
-    sizes = tuple(first.sizes[d] for d in dims)
-    others = sizes[: len(sizes) - 2 - job.vector]
-    height, width = job.target.shape
-    out = np.empty((*others, height, width, *((bands,) if job.vector else ())), job._dtype)
-    view = (np.moveaxis(out, -1, len(others)) if job.vector else out).transpose(np.argsort(job.order))
-    y, x = first.get_axis_num("y"), first.get_axis_num("x")
-    stats = np.empty((*others, height, width, 2), np.float32) if job.stats else None
-    for i, rows in enumerate(pairwise(plan.rows.tolist())):
-        for j, cols in enumerate(pairwise(plan.cols.tolist())):
-            blocks: list[Any] = []
-            parts = []
-            for part, numbers in plan.parts(job, i, j):
-                parts.append(part)
-                blocks += [sources[part[0]].values] * len(numbers)
-                if job.scaled:
-                    blocks += [scales[part[0]].values] * len(numbers)
-            block = job(rows, cols, others, bands, tuple(parts), *blocks)
+# --- the work: now, or as a graph -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A plan with the arrays it is for.
+
+    Parameters
+    ----------
+    plan : _Plan
+        Which blocks need which.
+    sources, scales : list of DataArray
+        The arrays, and their scales where those are needed, (others…, y, x).
+    dims : tuple
+        Dimensions of the arrays in the order (others…, vector?, y, x).
+    """
+
+    plan: _Plan
+    sources: list[xr.DataArray]
+    scales: list[xr.DataArray]
+    dims: tuple[Hashable, ...]
+
+    @property
+    def job(self) -> Warp:
+        """What is done in a block."""
+        return self.plan.job
+
+    @property
+    def others(self) -> tuple[Hashable, ...]:
+        """Dimensions that are neither vectors nor y and x."""
+        return self.dims[: len(self.dims) - 2 - self.job.vector]
+
+    @property
+    def stored(self) -> int:
+        """Length of a stored vector."""
+        return int(self.sources[0].sizes[self.dims[-3]]) if self.job.vector else 1
+
+    def now(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Arrays in memory: block after block."""
+        first, job = self.sources[0], self.job
+        others = tuple(first.sizes[d] for d in self.others)
+        height, width = job.target.shape
+        out = np.empty((*others, height, width, job.bands(self.stored)), job.dtype)
+        view = np.moveaxis(out, -1, len(others)) if job.vector else out[..., 0]
+        view = view.transpose(np.argsort(job.order))
+        stats = np.empty((*others, height, width, 2), np.float32) if job.stats else None
+        for i, j in np.ndindex(len(self.plan.rows) - 1, len(self.plan.cols) - 1):
+            rows, cols = self.plan.block(i, j)
+            block = self._block_now(i, j, others)
             if stats is not None:
                 block, stats[..., slice(*rows), slice(*cols), :] = block
-            where: list[Any] = [slice(None)] * first.ndim
-            where[y], where[x] = slice(*rows), slice(*cols)
-            view[tuple(where)] = block
-    return view, stats
+            place = {"y": slice(*rows), "x": slice(*cols)}
+            view[tuple(place.get(str(d), slice(None)) for d in first.dims)] = block
+        return view, stats
+
+    def _block_now(self, i: int, j: int, others: tuple[int, ...]) -> Any:
+        rows, cols = self.plan.block(i, j)
+
+        def blocks(part: Part, numbers: list[tuple[int, int]]) -> list[Any]:
+            both = [[each[part[0]].values] * len(numbers) for each in (self.sources, self.scales) if each]
+            return [block for one in both for block in one]
+
+        if self.plan.by_sums:
+            joined = [
+                self.job.join(*(self.job.add(rows, cols, self.stored, p, *blocks(p, n)) for p, n in row))
+                for row in self.plan.tiles(i, j)
+            ]
+            return self.job.finish(rows, cols, others, self.stored, *joined)
+        found = list(self.plan.parts(i, j))
+        inputs = [block for part, numbers in found for block in blocks(part, numbers)]
+        return self.job(rows, cols, others, self.stored, tuple(part for part, _ in found), *inputs)
+
+    def lazy(self, what: str) -> tuple[Any, Any]:
+        """Lazy arrays: one layer, a task a block."""
+        import dask.array as da
+        from dask.base import tokenize
+
+        first, job = self.sources[0], self.job
+        for each in self.sources:
+            check_band_chunk(each, what)
+        datas = [
+            e.data if e.chunks is not None else da.from_array(e.data, chunks=e.shape) for e in self.sources
+        ]
+        scales = []
+        for each, scale in zip(self.sources, self.scales, strict=False):
+            scales.append(scale.chunk({d: c for d, c in each.chunksizes.items() if d in scale.dims}).data)
+        kept = {d: first.chunksizes.get(d, (first.sizes[d],)) for d in self.others}
+        names = tuple(d.name for d in datas), tuple(d.name for d in scales)
+        name = f"{what}-{tokenize(job, names, self.plan.rows, self.plan.cols)}"
+        blocks = _Blocks(
+            name, self.plan, names, tuple(map(str, first.dims)), tuple(kept.values()), self.stored
+        )
+        layer: Layer = blocks
+        if self.plan.by_sums:
+            layer = MaterializedLayer(dict(blocks.sums()))
+        graph = HighLevelGraph.from_collections(name, layer, dependencies=[*datas, *scales])
+        sizes = {
+            **kept,
+            **({self.dims[-3]: (job.bands(self.stored),)} if job.vector else {}),
+            "y": tuple(np.diff(self.plan.rows).tolist()),
+            "x": tuple(np.diff(self.plan.cols).tolist()),
+        }
+        chunks = tuple(sizes[d] for d in first.dims)
+        data = da.Array(graph, name, chunks, meta=np.empty((0,) * first.ndim, job.dtype))
+        return _split(data, first.dims, (*self.others, "y", "x")) if job.stats else (data, None)
 
 
-def _build(
-    job: _Warp,
-    plan: _Plan,
-    sources: Sequence[xr.DataArray],
-    scales: list[xr.DataArray],
-    dims: list[Hashable],
-    bands: int,
-    what: str,
-) -> tuple[Any, Any]:
-    """Lazy arrays: one layer, a task a block."""
-    import dask.array as da
-    from dask._task_spec import Task, TaskRef
-    from dask.base import tokenize
-    from dask.highlevelgraph import HighLevelGraph
+class _Blocks(Layer):  # type: ignore[misc]
+    """The graph's layer: it writes a task when that is asked for, and until then holds a few numbers a block."""
 
-    first = sources[0]
-    for each in sources:
-        check_band_chunk(each, what)
-    datas = [e.data if e.chunks is not None else da.from_array(e.data, chunks=e.shape) for e in sources]
-    scale_datas = []
-    for each, scale in zip(sources, scales, strict=False):
-        chunks = {d: c for d, c in each.chunksizes.items() if d in scale.dims}
-        scale_datas.append(scale.chunk(chunks).data)
-    token = tokenize(job, [d.name for d in datas], [d.name for d in scale_datas], plan.rows, plan.cols)
-    name = f"{what}-{token}"
-    kept = {
-        d: first.chunksizes[d] if first.chunks else (first.sizes[d],) for d in dims if d not in ("y", "x")
-    }
-    vector = dims[-3] if job.vector else None
-    out_chunks = {
-        **kept,
-        "y": tuple(np.diff(plan.rows).tolist()),
-        "x": tuple(np.diff(plan.cols).tolist()),
-    }
-    if vector is not None:
-        out_chunks[vector] = (bands,)
-    others = dims[: len(dims) - 2 - job.vector]
-    graph: dict[Any, Any] = {}
-    for i, rows in enumerate(pairwise(plan.rows.tolist())):
-        for j, cols in enumerate(pairwise(plan.cols.tolist())):
-            found = list(plan.parts(job, i, j))
-            parts = tuple(part for part, _ in found)
-            for at in np.ndindex(*(len(kept[d]) for d in others)):
-                place: dict[Hashable, int] = {vector: 0, **dict(zip(others, at, strict=True))}
-                refs = []
-                for (k, *_), blocks in found:
-                    refs += [
-                        TaskRef((datas[k].name, *({**place, "y": r, "x": c}[d] for d in first.dims)))
-                        for r, c in blocks
-                    ]
-                    if job.scaled:
-                        refs += [TaskRef((scale_datas[k].name, *at, r, c)) for r, c in blocks]
-                key = (name, *({**place, "y": i, "x": j}[d] for d in first.dims))
-                shape = tuple(kept[d][n] for d, n in zip(others, at, strict=True))
-                graph[key] = Task(key, job, rows, cols, shape, bands, parts, *refs)
-    layer = HighLevelGraph.from_collections(name, graph, dependencies=[*datas, *scale_datas])
-    chunks = tuple(out_chunks[d] for d in first.dims)
-    meta = np.empty((0,) * first.ndim, job._dtype)
-    data = da.Array(layer, name, chunks, meta=meta)
-    if not job.stats:
-        return data, None
-    return _split(data, first.dims, [*others, "y", "x"], job._dtype)
+    has_legacy_tasks = False
+
+    def __init__(
+        self,
+        name: str,
+        plan: _Plan,
+        names: tuple[tuple[str, ...], tuple[str, ...]],
+        dims: tuple[str, ...],
+        kept: tuple[tuple[int, ...], ...],
+        stored: int,
+    ) -> None:
+        super().__init__()
+        self.name, self.plan, self.names, self.dims, self.kept, self.stored = (
+            name,
+            plan,
+            names,
+            dims,
+            kept,
+            stored,
+        )
+
+    @cached_property
+    def _others(self) -> list[int]:
+        """Axes of the other dimensions in a key."""
+        order = self.plan.job.order
+        return [int(axis) for axis in order[: len(self.kept)]]
+
+    def _key(self, name: str, at: Sequence[int], i: int, j: int) -> tuple[Any, ...]:
+        place = dict(zip(self._others, at, strict=True))
+        place[self.dims.index("y")], place[self.dims.index("x")] = i, j
+        return (name, *(place.get(axis, 0) for axis in range(len(self.dims))))
+
+    def _place(self, key: tuple[Any, ...]) -> tuple[tuple[int, ...], int, int]:
+        index = key[1:]
+        return tuple(index[a] for a in self._others), index[self.dims.index("y")], index[self.dims.index("x")]
+
+    def _refs(self, part: Part, numbers: list[tuple[int, int]], at: tuple[int, ...]) -> list[Any]:
+        from dask._task_spec import TaskRef
+
+        vectors, scales = self.names
+        refs = [TaskRef(self._key(vectors[part[0]], at, r, c)) for r, c in numbers]
+        return refs + [TaskRef((scales[part[0]], *at, r, c)) for r, c in (numbers if scales else ())]
+
+    def __getitem__(self, key: Any) -> Any:
+        from dask._task_spec import Task
+
+        if key not in self:
+            raise KeyError(key)
+        at, i, j = self._place(key)
+        found = list(self.plan.parts(i, j))
+        refs = [ref for part, numbers in found for ref in self._refs(part, numbers, at)]
+        others = tuple(sizes[n] for sizes, n in zip(self.kept, at, strict=True))
+        parts = tuple(part for part, _ in found)
+        return Task(key, self.plan.job, *self.plan.block(i, j), others, self.stored, parts, *refs)
+
+    def sums(self) -> Iterator[tuple[Any, Any]]:
+        """Tasks of blocks that are summed by tiles: sums, their rows joined, and the block."""
+        from dask._task_spec import Task, TaskRef
+
+        job = self.plan.job
+        for key in self:
+            at, i, j = self._place(key)
+            rows, cols = self.plan.block(i, j)
+            others = tuple(sizes[n] for sizes, n in zip(self.kept, at, strict=True))
+            joined = []
+            for y, tiles in enumerate(self.plan.tiles(i, j)):
+                added = []
+                for x, (part, numbers) in enumerate(tiles):
+                    one = (f"{self.name}-add", *key[1:], y, x)
+                    refs = self._refs(part, numbers, at)
+                    yield one, Task(one, job.add, rows, cols, self.stored, part, *refs)
+                    added.append(TaskRef(one))
+                row = (f"{self.name}-join", *key[1:], y)
+                yield row, Task(row, job.join, *added)
+                joined.append(TaskRef(row))
+            yield key, Task(key, job.finish, rows, cols, others, self.stored, *joined)
+
+    def _numblocks(self) -> tuple[int, ...]:
+        sizes = dict(zip(self._others, map(len, self.kept), strict=True))
+        sizes[self.dims.index("y")], sizes[self.dims.index("x")] = (
+            len(self.plan.rows) - 1,
+            len(self.plan.cols) - 1,
+        )
+        return tuple(sizes.get(axis, 1) for axis in range(len(self.dims)))
+
+    def __contains__(self, key: Any) -> bool:
+        numblocks = self._numblocks()
+        return (
+            isinstance(key, tuple)
+            and len(key) == 1 + len(numblocks)
+            and key[0] == self.name
+            and all(isinstance(n, int) and 0 <= n < size for n, size in zip(key[1:], numblocks, strict=True))
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        return ((self.name, *index) for index in np.ndindex(self._numblocks()))
+
+    def __len__(self) -> int:
+        return math.prod(self._numblocks())
+
+    def is_materialized(self) -> bool:
+        """Tasks are written when asked for."""
+        return False
+
+    def get_output_keys(self) -> set[Any]:
+        """Keys of all blocks."""
+        return set(self)
+
+    def cull(self, keys: set[Any], all_hlg_keys: Collection[Any]) -> tuple[Layer, Mapping[Any, set[Any]]]:
+        """Only the tasks of wanted blocks."""
+        tasks = {key: self[key] for key in keys if key in self}
+        return MaterializedLayer(tasks), {key: set(task.dependencies) for key, task in tasks.items()}
 
 
-def _split(pairs: Any, dims: Sequence[Hashable], kept: Sequence[Hashable], dtype: str) -> tuple[Any, Any]:
+def _split(pairs: Any, dims: Sequence[Hashable], kept: Sequence[Hashable]) -> tuple[Any, Any]:
     """Blocks that are pairs (vectors, statistics) as two arrays."""
     import dask.array as da
 
-    vectors = da.blockwise(
-        _first_of, tuple(dims), pairs, tuple(dims), dtype=dtype, meta=np.empty((0,) * len(dims), dtype)
-    )
+    vectors = da.blockwise(_first_of, tuple(dims), pairs, tuple(dims), dtype=pairs.dtype, meta=pairs._meta)
     stats = da.blockwise(
         _second_of,
         (*kept, "stat"),
@@ -594,6 +474,54 @@ def _second_of(pair: Any) -> Any:
     while isinstance(pair, list):
         (pair,) = pair
     return pair[1]
+
+
+def _warp(
+    sources: Sequence[xr.DataArray],
+    target: Grid,
+    how: Resampling,
+    rule: Rule,
+    chunks: Chunks,
+    stats: bool,
+    what: str,
+) -> tuple[Any, Any]:
+    """Data of the result (in the arrays' order of dimensions) and of the statistics, lazy where they are."""
+    first = sources[0]
+    content = _content(first, what)
+    vector = [d for d in _VECTORS if d in first.dims][:1]
+    others = [d for d in first.dims if d not in ("y", "x", *vector)]
+    dims = (*others, *vector, "y", "x")
+    codec = content.codec
+    # scales decide what vectors are, and in a mosaic which pixels have data
+    scaled = codec is not None and codec.scale is not None and (how != "nearest" or len(sources) > 1)
+    job = Warp(
+        sources=tuple(lattice.source_grid(each) for each in sources),
+        flips=tuple(_flips(each) for each in sources),
+        target=target,
+        order=tuple(first.dims.index(d) for d in dims),
+        vector=bool(vector),
+        content=content,
+        how=how,
+        rule=rule,
+        stats=stats,
+        scaled=scaled,
+    )
+    scales = [_scale(each, what).transpose(*others, "y", "x") for each in sources] if scaled else []
+    work = _Work(_Plan.of(job, sources, chunks), list(sources), scales, dims)
+    return work.lazy(what) if any(each.chunks is not None for each in sources) else work.now()
+
+
+def _scale(array: xr.DataArray, what: str) -> xr.DataArray:
+    scale = arrays.scale_of(array, arrays.codec_of(array))
+    if scale is None:
+        raise EmbeddingError(f"{what} got codes without their scales")
+    return scale
+
+
+def _flips(array: xr.DataArray) -> tuple[bool, bool]:
+    """Whether rows run from south to north, and columns from east to west."""
+    ys, xs = array.coords["y"].values, array.coords["x"].values
+    return bool(ys.size > 1 and ys[0] < ys[-1]), bool(xs.size > 1 and xs[0] > xs[-1])
 
 
 # --- public -----------------------------------------------------------------------------------------------------
@@ -782,7 +710,8 @@ def _one(
     """The result with its coordinates and attributes."""
     sources = sources or [array]
     _check_resampling(array, how, stats, what)
-    data, stat_data = _warp(sources, geobox, how, rule, chunks, stats, what)
+    grid = lattice.target_grid(geobox)
+    data, stat_data = _warp(sources, grid, how, rule, chunks, stats, what)
     encoded = is_encoded(array) and kind_of(array) == "raster"
     kept = {
         k: v for k, v in array.coords.items() if not {"y", "x"} & set(v.dims) and k != geometry.SPATIAL_REF
@@ -795,16 +724,9 @@ def _one(
             if codec.bands:
                 kept[BAND] = xr.DataArray(list(codec.bands), dims=BAND)
         elif codec.scale is not None:
-            scales = []
-            for each in sources:
-                scale = arrays.scale_of(each, codec)
-                assert scale is not None
-                if len(sources) > 1:  # which array has data there is decided as for the codes
-                    scale = scale.where(np.isfinite(scale) & (scale != 0))
-                place = {k: each.coords[k] for k in ("y", "x", geometry.SPATIAL_REF)}
-                scales.append(scale.assign_coords(place))
-            side = chunks if chunks is not None or array.chunks is None else _chunks_of(data, array.dims)
-            moved, _ = _warp(scales, geobox, "nearest", rule, side, False, f"{what}-scale")
+            side = chunks if array.chunks is None else _chunks_of(data, array.dims)
+            scales = [_placed_scale(each, what, clean=len(sources) > 1) for each in sources]
+            moved, _ = _warp(scales, grid, "nearest", rule, side, False, f"{what}-scale")
             kept[codec.scale] = xr.DataArray(moved, dims=scales[0].dims)
     out = xr.DataArray(data, dims=array.dims, coords={**kept, **coords}, name=array.name, attrs=attrs)
     if not stats:
@@ -816,6 +738,13 @@ def _one(
         for n, name in enumerate(("resultant_length", "valid_fraction"))
     }
     return xr.Dataset({"embedding": out.rename("embedding"), **planes})
+
+
+def _placed_scale(array: xr.DataArray, what: str, *, clean: bool) -> xr.DataArray:
+    """Scales as a map; ``clean`` makes all that mean missing NaN, so that a mosaic chooses as for the codes."""
+    scale = _scale(array, what)
+    scale = scale.assign_coords({k: array.coords[k] for k in ("y", "x", geometry.SPATIAL_REF)})
+    return scale.where(np.isfinite(scale) & (scale != 0)) if clean else scale
 
 
 def _chunks_of(data: Any, dims: Sequence[Hashable]) -> tuple[int, int]:
