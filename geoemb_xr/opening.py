@@ -125,6 +125,7 @@ def open(  # the name that users know from xarray
     """
     check_choice("zones", zones, ("merge", "separate"))
     _check_one_selector(geopolygon=geopolygon, bbox=bbox, points=points, like=like, geobox=geobox)
+    product, source = _without_dataset(product, source)
     if source is None and _is_path(product):
         from geoemb_xr.readers import own
 
@@ -174,6 +175,15 @@ def _check_one_selector(**selectors: Any) -> None:
     given = [name for name, value in selectors.items() if value is not None]
     if len(given) > 1:
         raise ValueError(f"give one of {', '.join(selectors)}; got {' and '.join(given)}")
+
+
+def _without_dataset(product: Any, source: Any) -> tuple[Any, Any]:
+    """A torchgeo dataset, given as either, stands for its files."""
+    from geoemb_xr import interop
+
+    if interop.is_dataset(product):
+        return interop.files_of(product)
+    return product, interop.files_of(source)[1] if interop.is_dataset(source) else source
 
 
 def _is_path(product: Any) -> bool:
@@ -551,14 +561,14 @@ def coverage(
     geopolygon: Any = None,
     time: TimeLike = None,
 ) -> pd.DataFrame:
-    """List what is published: tiles × years × bytes × URL. Reads the index only.
+    """List what is published, or what a source of your own has: tiles × years. Reads indexes and headers.
 
     Parameters
     ----------
     product : str or Product
         Which.
     source : path, optional
-        A local copy with its index; the published store by default.
+        Your own; the published store by default.
     bbox : (west, south, east, north), optional
         In degrees.
     geopolygon : geometry, optional
@@ -584,11 +594,17 @@ def coverage(
     ['url', 'year']
     """
     found = find_product(product)
-    if found.coverage is None:
+    if found.coverage is None and (source is None or found.open is None):
         raise SourceError(f"{found.name!r} publishes no list of what exists")
     _check_one_selector(bbox=bbox, geopolygon=geopolygon)
     request = _request(found, geopolygon, bbox, geometry.LONLAT, None, None, time, None, None, "auto")
-    return found.coverage(source, request)
+    if found.coverage is not None:
+        return found.coverage(source, request)
+    assert found.open is not None
+    stored = found.open(source, request)
+    if not isinstance(stored, list):
+        raise SourceError(f"{found.name!r} has no tiles to list")
+    return tiles.table_of(tiles.overlapping(stored, request.area), time)
 
 
 def example(

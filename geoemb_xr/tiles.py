@@ -17,11 +17,12 @@ import xarray as xr
 from affine import Affine
 
 from geoemb_xr import geometry
-from geoemb_xr.arrays import TimeLike
+from geoemb_xr.arrays import TimeLike, pick_times
 from geoemb_xr.geometry import Area, Bounds
 from geoemb_xr.model import BAND, SourceError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from odc.geo.geobox import GeoBox
 
 #: Side of a dask block where nothing else is asked for: 64 bands of it decode to 67 MB.
@@ -118,6 +119,36 @@ class Tile:
         moved = geometry.make_geobox(tuple(self.geobox.shape), affine, self.geobox.crs)
         beside = {name: each.shifted(degrees) for name, each in self.beside.items()}
         return replace(self, geobox=moved, beside=beside)
+
+
+def table_of(tiles: Iterable[Tile], time: TimeLike = None) -> pd.DataFrame:
+    """Tiles × periods as a table: where each lies, in degrees, and in which grid.
+
+    Parameters
+    ----------
+    tiles : iterable of Tile
+        Of any lattices.
+    time : year, list or slice, optional
+        As ``gx.open`` takes it.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``url, year, time, crs, west, south, east, north, version``.
+    """
+    import pandas as pd
+
+    tiles = list(tiles)
+    times = sorted({time for tile in tiles for time in tile.times})
+    chosen = {times[i] for i in pick_times(np.array(times, "datetime64[ns]"), time, covers="this source")}
+    rows = []
+    for tile in tiles:
+        box = geometry.union_bounds(geometry.area_of(tile.geobox).lonlat())
+        crs = geometry.crs_name(geometry.as_crs(tile.geobox.crs))
+        rows += [(tile.name, int(t[:4]), t, crs, *box, tile.version) for t in tile.times if t in chosen]
+    columns = ["url", "year", "time", "crs", "west", "south", "east", "north", "version"]
+    table = pd.DataFrame(rows, columns=columns).astype({"time": "datetime64[ns]"})
+    return table.sort_values(["time", "url"], ignore_index=True)
 
 
 # --- lattices -----------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from geoemb_xr.codecs import SIGNED_SQUARE
 from geoemb_xr.model import Product, SourceError, say
 from geoemb_xr.readers import geotiff, index, paths
 from geoemb_xr.readers import zarr as zarr_store
-from geoemb_xr.tiles import Request, Tile
+from geoemb_xr.tiles import Request, Tile, overlapping, table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,10 +157,11 @@ def _mosaic_tile(url: str) -> Tile:
 
 
 def coverage_alphaearth(source: Any, request: Request) -> pd.DataFrame:
-    """Tiles × years of the published store, or of a copy with its index."""
-    url = f"{COG}/{INDEX}" if source is None else str(Path(source) / INDEX)
-    rows = _index_rows(url, request)
-    return rows.assign(bytes=1.1e9).rename(columns={"path": "url"}).reset_index(drop=True)
+    """Tiles × years of the published store, or of files of your own."""
+    if source is None:
+        rows = _index_rows(f"{COG}/{INDEX}", request)
+        return rows.assign(bytes=1.1e9).rename(columns={"path": "url"}).reset_index(drop=True)
+    return table_of(overlapping(open_alphaearth(source, request), request.area), request.time)
 
 
 def example_alphaearth(

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from geoemb_xr.model import CoverageError, Product, SourceError, say
 from geoemb_xr.readers import geotiff, index, npy, paths
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.remote import is_remote
-from geoemb_xr.tiles import Reader, Request, Tile
+from geoemb_xr.tiles import Reader, Request, Tile, overlapping, table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -528,25 +529,12 @@ def _published_npy(request: Request) -> list[Tile]:
 
 def coverage_tessera(source: Any, request: Request) -> pd.DataFrame:
     """Tiles × years: of a store its zones with the years written, of .npy tiles the manifest's rows."""
-    import pandas as pd
-
     if isinstance(source, str) and source == "npy":
+        import pandas as pd
+
         rows = [(grid.path, grid.year, grid.lon, grid.lat) for grid in _published_grids(request)]
         return pd.DataFrame(rows, columns=["url", "year", "lon", "lat"])
-    columns = ["url", "year", "crs", "west", "south", "east", "north"]
-    return pd.DataFrame(
-        [
-            (
-                tile.name,
-                int(time[:4]),
-                geometry.crs_name(tile.geobox.crs),
-                *geometry.area_of(tile.geobox).bounds,
-            )
-            for tile in open_tessera(source, request)
-            for time in tile.times
-        ],
-        columns=columns,
-    ).sort_values(["year", "url"], ignore_index=True)
+    return table_of(overlapping(open_tessera(source, request), request.area), request.time)
 
 
 # --- examples -----------------------------------------------------------------------------------------------
@@ -564,6 +552,7 @@ def example_tessera(
     for step, year in enumerate(years):
         water = testing.scene().names.index("water") + 1
         scales[step][testing.scene().truth(grid, year).values == water] = np.nan
+    scales[:, :2, :2] = np.nan  # a pond
     scales[:, -2:, -2:] = np.inf  # a corner that no tile filled
     if container == "zarr":
         return _example_store(directory / "tessera.zarr", grid, codes.values, scales, years)
@@ -650,6 +639,9 @@ def _example_store(
     }
     for name, values in coordinates.items():
         group.create_array(name, shape=values.shape, dtype=values.dtype, dimension_names=(name,))[:] = values
+    with warnings.catch_warnings():  # published stores have it, though Zarr v3 does not specify it
+        warnings.simplefilter("ignore", UserWarning)
+        zarr.consolidate_metadata(path)
     return path
 
 
