@@ -1,0 +1,119 @@
+"""What every benchmark here does alike: interleave, take medians, print ratios, watch memory.
+
+Rates of one machine say little about another, and this kind drifts by a factor of two within an hour: what counts
+is the ratio to a peer, and to the limit of memory, in one process and in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import resource
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def compare(calls: Mapping[str, Callable[[], Any]], *, repeat: int = 5, warm: int = 1) -> dict[str, float]:
+    """Median seconds of each call, taken in turns after ``warm`` rounds that do not count."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(warm + repeat):
+        for name, call in calls.items():
+            gc.collect()
+            start = time.perf_counter()
+            call()
+            if turn >= warm:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def consume(array: Any, *, threads: int = 2) -> None:
+    """Compute a lazy array block by block and keep nothing of it."""
+    data = getattr(array, "data", array)
+    small = data.map_blocks(_touch, dtype=np.int8, chunks=tuple((1,) * n for n in data.numblocks))
+    small.compute(scheduler="threads", num_workers=threads)
+
+
+def _touch(block: Any) -> np.ndarray:
+    return np.zeros((1,) * block.ndim, np.int8)
+
+
+def memcpy_seconds(size: int, *, threads: int = 2) -> float:
+    """How long copying ``size`` bytes takes on all threads: the limit of whatever moves them once."""
+    part = np.ones(min(size // threads, 1 << 27), np.uint8)
+    into = [np.empty_like(part) for _ in range(threads)]
+
+    def copy(n: int) -> None:
+        np.copyto(into[n], part)
+
+    def once() -> None:
+        workers = [threading.Thread(target=copy, args=(n,)) for n in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+    return compare({"copy": once}, repeat=5)["copy"] * size / (part.size * threads)
+
+
+def rss() -> int:
+    """Bytes of memory this process holds now."""
+    pages = Path("/proc/self/statm")
+    if pages.exists():
+        return int(pages.read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@dataclass
+class Peak:
+    """The most memory held, beyond what was held at the start, in bytes."""
+
+    extra: int = 0
+
+
+@contextmanager
+def peak_memory(every: float = 0.002) -> Iterator[Peak]:
+    """Watch memory while a block runs."""
+    gc.collect()
+    found, before, done = Peak(), rss(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(every):
+            found.extra = max(found.extra, rss() - before)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        watcher.join()
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Print rows as a Markdown table and return it."""
+    lines = [f"### {title}", "", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
+    text = "\n".join(lines) + "\n"
+    print(text, flush=True)
+    return text
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return str(value)
+
+
+def arguments(description: str | None) -> bool:
+    """Whether ``--small`` was given on the command line."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--small", action="store_true", help="the smallest size, to see that it runs")
+    return bool(parser.parse_args().small)
