@@ -425,7 +425,10 @@ class _Blocks(Layer):  # type: ignore[misc]
             isinstance(key, tuple)
             and len(key) == 1 + len(numblocks)
             and key[0] == self.name
-            and all(isinstance(n, int) and 0 <= n < size for n, size in zip(key[1:], numblocks, strict=True))
+            and all(
+                isinstance(n, int | np.integer) and 0 <= n < size
+                for n, size in zip(key[1:], numblocks, strict=True)
+            )
         )
 
     def __iter__(self) -> Iterator[Any]:

@@ -64,3 +64,13 @@ def test_mosaic_of_two_halves_is_the_whole():
     for rule in ("first", "nearest-centre"):
         got = gx.mosaic(halves, geometry.geobox_of(whole), rule=rule)
         xr.testing.assert_identical(got, whole)
+
+
+def test_points_of_a_lazy_warp():
+    """dask's vindex asks for blocks by NumPy's integers."""
+    da = gx.testing.synthetic("alphaearth", shape=(64, 64), chunks=32).emb.year(2018)
+    coarse = da.emb.coarsen(4)
+    points = [(11.37, 47.25), (11.3695, 47.2501)]
+    xr.testing.assert_identical(
+        coarse.emb.sample(points).compute(), coarse.compute().emb.sample(points).compute()
+    )
