@@ -40,6 +40,7 @@ _LAZY = {
     "fit_clusters": "clusters",
     "fit_pca": "components",
     "pca": "components",
+    "plan": "cards",
     "plot": "plotting",
     "rgb": "components",
     # learning

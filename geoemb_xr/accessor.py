@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torchgeo.datasets import GeoDataset, NonGeoDataset
 
     from geoemb_xr import citing
+    from geoemb_xr.cards import Plan
     from geoemb_xr.class_maps import Unit
     from geoemb_xr.clusters import KMeans
     from geoemb_xr.components import PCA
@@ -42,6 +43,16 @@ class EmbAccessor:
 
     def __init__(self, array: xr.DataArray) -> None:
         self._obj = array
+
+    def __repr__(self) -> str:
+        from geoemb_xr.cards import array_summary
+
+        return array_summary(self._obj)
+
+    def _repr_html_(self) -> str:
+        from geoemb_xr.cards import array_card
+
+        return array_card(self._obj)
 
     # --- facts ---------------------------------------------------------------------------------------------
 
@@ -422,3 +433,9 @@ class EmbAccessor:
         from geoemb_xr.retrieval import search
 
         return search(self._obj, query, k, how=how, metric=metric, time=time)
+
+    def plan(self) -> Plan:
+        """What computing this would read and hold; see :func:`geoemb_xr.plan`."""
+        from geoemb_xr.cards import plan
+
+        return plan(self._obj)
