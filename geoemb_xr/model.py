@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BAND = "band"
+#: Columns of the survey of published products (the table in torchgeo's documentation), verbatim.
+SURVEY = (
+    "Dataset", "Kind", "Spatial Extent", "Spatial Resolution", "Temporal Extent", "Temporal Resolution",
+    "Dimensions", "Dtype", "License",
+)  # fmt: skip
 ProductKind = Literal["pixel", "patch", "location"]
 ArrayKind = Literal["raster", "points", "map"]
 
@@ -182,7 +187,9 @@ class Product:
     context_m : float, optional
         How far around a pixel the encoder looked, in metres; only where a source says so.
     extent, period, cadence : str
-        Where, when and how often, as in the survey.
+        Where, when and how often; ``*`` stands for gaps.
+    survey : str
+        Its row in the survey, verbatim, cells parted by ``" | "`` (see ``SURVEY``); empty where it has none.
     model, encoder, inputs : str
         The model's name, its architecture, and the data it was given.
     trained_on : tuple of str
@@ -242,6 +249,7 @@ class Product:
     extent: str = ""
     period: str = ""
     cadence: str = ""
+    survey: str = ""
     model: str = ""
     encoder: str = ""
     inputs: str = ""
@@ -275,6 +283,8 @@ class Product:
         check_choice("kind", self.kind, ("pixel", "patch", "location"))
         if not self.bands:
             object.__setattr__(self, "bands", tuple(str(i) for i in range(self.dims)))
+        if self.survey and len(self.survey.split(" | ")) != len(SURVEY):
+            raise ValueError(f"survey has a cell for each of {SURVEY}; got {self.survey!r}")
         decoded = len(self.decoded_bands)
         if decoded != self.dims:
             raise ValueError(f"product {self.name!r} has dims={self.dims} but {decoded} band labels")
@@ -397,32 +407,37 @@ def registered() -> list[Product]:
 
 
 def products() -> pd.DataFrame:
-    """List every known product: the survey's columns and ours, a row a product.
+    """List every known product: the survey's columns, verbatim, and ours; a row a product.
 
     Returns
     -------
     pandas.DataFrame
-        Indexed by name.
+        Indexed by name. The survey's columns begin with a capital and are empty where it does not list a
+        product; ``opens`` says whether this version has a reader.
 
     Examples
     --------
     >>> import geoemb_xr as gx
-    >>> int(gx.products().loc["alphaearth", "dims"])
-    64
+    >>> table = gx.products()
+    >>> int(table.loc["alphaearth", "dims"]), table.loc["tessera", "Dtype"]
+    (64, 'int8→float32')
     """
     import pandas as pd
 
-    functions = {"open", "coverage", "example", "stores", "bibtex", "bands", "name", "codec"}
-    columns = [f.name for f in fields(Product) if f.name not in functions]
+    other = {"name", "bands", "survey", "codec", "stores", "bibtex", "open", "coverage", "example"}
+    columns = [f.name for f in fields(Product) if f.name not in other]
+    found = registered()
     rows = [
         {
-            **{c: _cell(getattr(p, c)) for c in columns},
-            "codec": p.codec.name if p.codec else "",
-            "opens": p.open is not None,
+            **dict(zip(SURVEY, each.survey.split(" | ") if each.survey else [""] * len(SURVEY), strict=True)),
+            **{column: _cell(getattr(each, column)) for column in columns},
+            "codec": each.codec.name if each.codec else "",
+            "stores": _cell(tuple(each.stores.values())),
+            "opens": each.open is not None,
         }
-        for p in registered()
+        for each in found
     ]
-    return pd.DataFrame(rows, index=pd.Index([p.name for p in registered()], name="product"))
+    return pd.DataFrame(rows, index=pd.Index([each.name for each in found], name="product"))
 
 
 def _cell(value: object) -> object:

@@ -221,3 +221,114 @@ def test_both_orientations(raster, tmp_path):
     turned = open_example(raster.product, tmp_path / source.relative_to(root))
     np.testing.assert_array_equal(turned.values, raster.values.values)
     np.testing.assert_array_equal(turned.y, raster.values.y)
+
+
+# --- the atlas ----------------------------------------------------------------------------------------------
+
+
+def test_the_atlas_has_the_surveys_rows():
+    """Eleven products, their cells as the survey has them; where our facts say the same, they say it alike."""
+    table = gx.products()
+    listed = table[table["Dataset"] != ""]
+    assert len(listed) == 11
+    assert tuple(table.columns[: len(model.SURVEY)]) == model.SURVEY
+    assert listed["Kind"].str.lower().equals(listed["kind"])
+    assert (listed["License"] == listed["licence"]).all()
+    assert (listed["Temporal Resolution"] == listed["cadence"]).all()
+    for name, row in listed.iterrows():
+        assert row["Temporal Extent"] == row["period"], name
+        if name not in ("esd", "earth-embeddings"):  # 12 months of 6 axes; four encoders
+            assert row["Dtype"].partition("→")[0] == row["dtype"], name
+            assert row["Dimensions"] == str(row["dims"]), name
+
+
+@pytest.mark.parametrize("product", model.registered(), ids=lambda p: p.name)
+def test_facts_of_a_product(product):
+    for fact in ("title", "model", "inputs", "access", "citation", "quirks", "aliases"):
+        assert getattr(product, fact), fact
+    assert all(gx.product(alias) is product for alias in (product.name, *product.aliases))
+    if product.licence:
+        assert product.attribution
+    if product.codec is not None:
+        assert product.dtype == product.codec.dtype
+    assert product.share_alike == ("-SA-" in product.licence)
+    if product.open is not None and not product.stores and product.kind != "location":
+        with pytest.raises(model.SourceError, match=r"(?i)(fetch|download) .* from .* give"):
+            gx.open(product)
+    if product.torchgeo:
+        datasets = pytest.importorskip("torchgeo.datasets")
+        assert hasattr(datasets, product.torchgeo)
+
+
+def test_a_survey_row_has_all_cells():
+    with pytest.raises(ValueError, match="a cell for each of"):
+        gx.Product("short", dims=2, survey="Short | Pixel")
+
+
+# --- what is a product's own --------------------------------------------------------------------------------
+
+
+def test_esd_is_what_torchgeo_decodes(tmp_path):
+    datasets = pytest.importorskip("torchgeo.datasets")
+    import torch
+
+    folder = gx.example("esd", directory=tmp_path)
+    opened = gx.open("esd", folder, time=2024)
+    with rasterio.open(next(tmp_path.rglob("*_2024.tif"))) as file:
+        stored = file.read()
+    theirs = datasets.EmbeddedSeamlessData.quantizer.quantize(torch.from_numpy(stored[:12].astype(np.int64)))
+    held = stored[:12] != 0
+    ours = opened["embedding"].values
+    assert opened["embedding"].dims == ("time", "band", "y", "x")
+    np.testing.assert_array_equal(np.isnan(ours).all(axis=1), ~held)  # torchgeo has −1 there
+    np.testing.assert_allclose(
+        np.moveaxis(ours, 1, -1)[held], np.moveaxis(theirs.numpy(), 1, -1)[held], atol=1e-7
+    )
+    quality = opened["clear_observations"]
+    assert quality.dtype == np.uint16
+    np.testing.assert_array_equal(quality.isel(time=3), stored[12])
+
+
+def test_presto_says_once_that_no_scale_is_known(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(model, "_said", set())
+    caplog.set_level("INFO", "geoemb_xr")
+    folder = gx.example("presto", directory=tmp_path)
+    codes, opened = gx.open("presto", folder, decode=False), gx.open("presto", folder)
+    assert caplog.text.count("no publisher states their scaling") == 1
+    held = np.isfinite(opened.values)
+    np.testing.assert_array_equal(opened.values[held], codes.values[held].astype(np.float32))
+    assert opened.time.values[0] == np.datetime64("2019-03-01")
+
+
+def test_copernicus_cells_are_nodes(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(model, "_said", set())
+    caplog.set_level("INFO", "geoemb_xr")
+    opened = gx.open("copernicus-embed", gx.example("copernicus-embed", directory=tmp_path))
+    assert np.allclose(opened.x / 0.25, np.round(opened.x / 0.25))
+    globe = gx.open("copernicus-embed", gx.example("copernicus-embed", container="npz", directory=tmp_path))
+    assert (float(globe.x[0]), float(globe.y[0]), float(globe.y[-1])) == (-180, 90, -90)
+    assert "half a cell further east" in caplog.text
+    assert np.isnan(globe.isel(y=0).values).all()
+    (tmp_path / "bad").mkdir()
+    np.savez(tmp_path / "bad" / "x.npz", arr_0=np.zeros((3, 9, 768), np.float32))
+    with pytest.raises(model.SourceError, match="3 × 9 cells, which is no grid of nodes"):
+        gx.open("copernicus-embed", tmp_path / "bad")
+
+
+def test_olmoearth_takes_any_size_of_model(tmp_path):
+    from geoemb_xr.readers import geotiff
+
+    grid = testing.geobox((8, 8))
+    small = geotiff.write_geotiff(
+        tmp_path / "small_2024.tif", np.ones((192, 8, 8), np.int8), grid, nodata=-128
+    )
+    opened = gx.open("olmoearth", small)
+    assert (opened.sizes["band"], opened.attrs["version"]) == (192, "v1-192")
+    large = geotiff.write_geotiff(tmp_path / "large_2024.tif", np.ones((1024, 8, 8), np.int8), grid)
+    with pytest.raises(
+        model.SourceError, match=r'has 1024 bands; .*gx\.Product\("olmoearth-1024", dims=1024\)'
+    ):
+        gx.open("olmoearth", large)
+    vectors = geotiff.write_geotiff(tmp_path / "v_2024.tif", np.ones((192, 8, 8), np.float32), grid)
+    with pytest.raises(model.SourceError, match="codes and vectors in one source"):
+        gx.open("olmoearth", [small, vectors])

@@ -260,7 +260,11 @@ PRODUCT = Product(
     resolution=10.0,
     extent="Global land and shallow water",
     period="2017–2025",
-    cadence="annual",
+    cadence="Annual",
+    survey=(
+        "Google Satellite Embedding | Pixel | Global | 10 m | 2017–2025 | Annual | "
+        "64 | int8→float64 | CC-BY-4.0"
+    ),
     model="AlphaEarth Foundations",
     encoder="Space Time Precision encoder",
     inputs="Sentinel-1, Sentinel-2, Landsat, and as training targets more (GEDI, PALSAR-2, climate, text)",

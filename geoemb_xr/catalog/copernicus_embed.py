@@ -133,6 +133,7 @@ PRODUCT = Product(
     extent="Global",
     period="2021",
     cadence="Annual",
+    survey="Copernicus-Embed | Patch | Global | 0.25° | 2021 | Annual | 768 | float32 | CC-BY-4.0",
     model="Copernicus-FM",
     encoder="Vision transformer with dynamic hypernetworks, pooled over a cell's images",
     inputs="Sentinel-1, Sentinel-2, Sentinel-3, Sentinel-5P, Copernicus DEM",

@@ -95,8 +95,12 @@ PRODUCT = Product(
     kind="patch",
     dtype="float16",
     extent="Global, with gaps",
-    period="2015–2024",
-    cadence="snapshot",
+    period="2015–2024*",
+    cadence="Snapshot",
+    survey=(
+        "EarthEmbeddings | Patch | Global* | 2.24–3.84 km | 2015–2024* | Snapshot | "
+        "256–1152 | float16/float32 | CC-BY-SA-4.0"
+    ),
     model="SatCLIP, FarSLIP, DINOv2 or SigLIP, by variant",
     inputs="Sentinel-2 L2A of Major TOM Core, sampled uniformly",
     access="anonymous; Parquet on Hugging Face",
@@ -107,6 +111,7 @@ PRODUCT = Product(
     citation="EarthEmbeddings. arXiv:2603.29441. https://huggingface.co/datasets/ML4Sustain/EarthEmbeddings",
     doi="10.48550/arXiv.2603.29441",
     licence="CC-BY-SA-4.0",
+    attribution="EarthEmbeddings, ML4Sustain (CC BY-SA 4.0).",
     share_alike=True,
     quirks=(
         "Plain Parquet without GeoParquet's metadata: longitude and latitude of the centres are columns.",

@@ -90,7 +90,8 @@ PRODUCT = Product(
     resolution=320.0,
     extent="Global",
     period="2024",
-    cadence="snapshot",
+    cadence="Snapshot",
+    survey="Earth Index | Patch | Global | 320 m | 2024 | Snapshot | 384 | float32 | CC-BY-4.0",
     model="SoftCon",
     encoder="DINOv2 ViT-S/14 (class token of the last layer)",
     inputs="Sentinel-2 temporal mosaics (Earth Index v2)",
@@ -104,6 +105,7 @@ PRODUCT = Product(
     aliases=("earthindex", "earth-index-v2", "EarthIndexEmbeddings"),
     citation="Earth Genome: Earth Index embeddings. https://source.coop/earthgenome/earthindexembeddings",
     licence="CC-BY-4.0",
+    attribution="Earth Index embeddings, Earth Genome (CC BY 4.0).",
     quirks=(
         "Files hold centres; a footprint is 160 m to each side in the tile's UTM zone.",
         "MGRS tiles overlap: patches at one place come once, from the first tile.",

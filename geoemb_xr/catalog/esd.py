@@ -93,6 +93,7 @@ PRODUCT = Product(
     extent="Global",
     period="2000–2024",
     cadence="Annual",
+    survey="ESD | Pixel | Global | 30 m | 2000–2024 | Annual | 12 | uint16→float32 | CC-BY-4.0",
     model="ESDNet",
     encoder="ESDNet with finite scalar quantisation (levels 8, 8, 8, 5, 5, 5), a code a month",
     inputs="Landsat 5, 7, 8 and 9, MODIS Terra, NASADEM",

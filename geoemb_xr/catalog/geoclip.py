@@ -60,6 +60,7 @@ PRODUCT = Product(
     extent="Global",
     model="GeoCLIP",
     encoder="Equal Earth projection, random Fourier features at three scales, MLP",
+    inputs="longitude and latitude; trained against Flickr photographs (MP-16)",
     access="weights in the Python package geoclip",
     containers=(),
     aliases=("geo-clip",),
@@ -68,6 +69,9 @@ PRODUCT = Product(
         "Images for Effective Worldwide Geo-localization. NeurIPS 2023. arXiv:2309.16020"
     ),
     doi="10.48550/arXiv.2309.16020",
+    licence="MIT",
+    licence_notes="Of code and weights.",
+    attribution="GeoCLIP, Vivanco Cepeda et al. 2023 (MIT).",
     quirks=(
         "A function of the place alone: no time, and no file.",
         "Pixels are 0.01 degrees wide where nothing else is asked for.",

@@ -78,6 +78,7 @@ PRODUCT = Product(
     extent="Togo",
     period="2019–2020",
     cadence="Annual",
+    survey="Presto | Pixel | Togo | 10 m | 2019–2020 | Annual | 128 | uint16 | CC-BY-4.0",
     model="Presto",
     encoder="Transformer over a pixel's own time series",
     inputs="Sentinel-1, Sentinel-2, ERA5, SRTM, Dynamic World, of one pixel, March 2019 to March 2020",

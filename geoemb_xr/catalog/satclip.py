@@ -80,6 +80,9 @@ PRODUCT = Product(
         "AAAI 2025"
     ),
     doi="10.1609/aaai.v39i4.32457",
+    licence="MIT",
+    licence_notes="Of code and weights.",
+    attribution="SatCLIP, Klemmer et al., Microsoft (MIT).",
     quirks=(
         "A function of the place alone: no time, and no file.",
         "Pixels are 0.01 degrees wide where nothing else is asked for; the encoder itself varies far more slowly.",

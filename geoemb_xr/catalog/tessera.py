@@ -732,6 +732,7 @@ PRODUCT = Product(
     extent="Global",
     period="2017–2025*",
     cadence="Annual",
+    survey="Tessera | Pixel | Global | 10 m | 2017–2025* | Annual | 128 | int8→float32 | CC0-1.0",
     model="TESSERA",
     encoder="Two transformers over time, one a sensor, trained by Barlow Twins; a pixel's own time series",
     inputs="Sentinel-1 and Sentinel-2 time series of one year",
