@@ -33,6 +33,8 @@ TOLERANCE = 0.01
 UNITS = 4096
 #: Target grids are placed to 2⁻²⁰ pixel: the rounding of an affine must not move a crop against its whole.
 PLACES = 2**20
+#: No grid has so many pixels.
+FAR = 2.0**31
 METRES_A_DEGREE = 111_320.0
 #: The coordinate of a pixel that the source CRS cannot reach.
 NOWHERE = -(2**62)
@@ -258,7 +260,9 @@ def _to_source(source: Grid, target: Grid, gy: np.ndarray, gx: np.ndarray) -> np
                 dx = (dx - turn * np.round(dx / turn)) * np.cos(np.radians(np.clip(y, -90, 90)))
             lost = ~(np.hypot(dx, dy) < 0.5)  # also where PROJ gave inf
         y, x = np.where(lost, np.nan, sy), np.where(lost, np.nan, sx)
-    return np.stack([y / source.y.step, x / source.x.step])
+    found = np.stack([y / source.y.step, x / source.x.step])
+    found[:, (np.abs(found) > FAR).any(0)] = np.nan  # the other pole of a polar projection
+    return found
 
 
 @lru_cache(maxsize=256)
@@ -291,9 +295,9 @@ def _agrees(samples: np.ndarray, source: Grid) -> np.ndarray:
     straight[:, :, 1, ::2] = corners.mean(2)
     straight[:, :, ::2, 1] = corners.mean(3)
     straight[:, :, 1, 1] = corners.mean((2, 3))
-    good: np.ndarray = (np.abs(samples - straight) <= TOLERANCE).all((1, 2, 3))
-    unreachable: np.ndarray = np.isnan(samples).all((1, 2, 3))
-    return good | unreachable
+    good = (np.abs(samples - straight) <= TOLERANCE).all((1, 2, 3))
+    unreachable = np.isnan(samples).all((1, 2, 3))
+    return np.asarray(good | unreachable)
 
 
 def local(units: np.ndarray, source: Grid, window: tuple[Window, Window]) -> np.ndarray:
@@ -374,8 +378,10 @@ def _ranges(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _exact_range(source: Grid, target: Grid, rows: Window, cols: Window) -> tuple[np.ndarray, np.ndarray]:
-    """The range of a block from all its corners; an empty one where none can be reached."""
-    units = coordinates(source, target, rows, cols, edges=True).reshape(2, -1)
+    """The range of a block from all its corners and centres; an empty one where none can be reached."""
+    units = np.concatenate(
+        [coordinates(source, target, rows, cols, edges=e).reshape(2, -1) for e in (True, False)], axis=1
+    )
     units = units[:, units[0] != NOWHERE]
     if not units.size:
         return np.array([0.0, 0.0]), np.array([-1e9, -1e9])
@@ -383,6 +389,8 @@ def _exact_range(source: Grid, target: Grid, rows: Window, cols: Window) -> tupl
     if source.period:
         turn = source.period / UNITS
         points[1] -= turn * np.round((points[1] - points[1, 0]) / turn)
+        if np.ptp(points[1]) > turn / 2:  # a pole may be in it, with all its meridians
+            points[1, :2] = points[1, 0] - turn / 2, points[1, 0] + turn / 2
     return points.min(1), points.max(1)
 
 
