@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
 
 #: Centres closer than this, in metres, are one place.
 _SAME_PLACE = 1.0
+_METRES_PER_DEGREE = 111_320.0
 #: Patches looked at for each place: more than overlap anywhere.
 _NEIGHBOURS = 8
-_BLOCK = 512
+#: Bytes of vectors in a block of the grid.
+_BLOCK_BYTES = 64 << 20
+#: Places looked up at once.
+_BATCH = 1 << 17
 
 
 def to_grid(
@@ -66,12 +71,16 @@ def to_grid(
     patches = _patches_of(array, "to_grid")
     check_band_chunk(array, "to_grid")
     grid = _default_grid(patches, resolution) if geobox is None else geometry.north_up(geobox)
-    chosen = _holding(patches, *_cell_centres(grid)).reshape(grid.shape)
-    _tell_left_out(patches, chosen)
-    data = _gather_grid(array, chosen)
+    shown = _one_a_place(patches)
+    if shown.size < patches.lon.size:
+        left = patches.lon.size - shown.size
+        say(
+            f"to_grid leaves out {left} of {patches.lon.size} patches: at their place another is later, or first"
+        )
+    data = _fill(array.transpose("location", BAND), patches.take(shown), grid)
     coords = {BAND: array.coords[BAND].values, **geometry.grid_coords(grid)}
     out = xr.DataArray(data, dims=(BAND, "y", "x"), coords=coords, name=array.name, attrs=array.attrs)
-    dates = np.unique(patches.date) if patches.date is not None else np.array([], "datetime64[ns]")
+    dates = np.unique(patches.date)
     return out.expand_dims(time=dates) if dates.size == 1 and not np.isnat(dates[0]) else out
 
 
@@ -106,7 +115,8 @@ def nearest_patch(array: xr.DataArray, points: Any) -> np.ndarray:
     [7, -1]
     """
     lon, lat = geometry.points_xy(points, geometry.LONLAT)
-    return _holding(_patches_of(array, "nearest_patch"), lon, lat)
+    patches = _patches_of(array, "nearest_patch")
+    return _holding(patches.take(_one_a_place(patches)), lon, lat)
 
 
 # --- patches ------------------------------------------------------------------------------------------------
@@ -114,12 +124,16 @@ def nearest_patch(array: xr.DataArray, points: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Patches:
-    """Centres in degrees, sides in metres, dates."""
+    """Centres in degrees, sides in metres, dates, and positions along ``location``."""
 
     lon: np.ndarray
     lat: np.ndarray
     side: np.ndarray
-    date: np.ndarray | None
+    date: np.ndarray
+    row: np.ndarray
+
+    def take(self, chosen: np.ndarray) -> _Patches:
+        return _Patches(*(getattr(self, each.name)[chosen] for each in fields(self)))
 
     @property
     def zone(self) -> np.ndarray:
@@ -130,7 +144,8 @@ class _Patches:
 
 def _patches_of(array: xr.DataArray, what: str) -> _Patches:
     found = check_embedding(array, what)
-    if "location" not in array.dims or "x" not in array.coords or array.coords["x"].dims != ("location",):
+    names = [name for name in ("x", "y", "date", "patch_m") if name in array.coords]
+    if "location" not in array.dims or any(array.coords[name].dims != ("location",) for name in names):
         raise EmbeddingError(
             f"{what} needs locations: dims ('location', 'band') with coordinates x and y; got {tuple(array.dims)}. "
             "A raster goes onto another grid with .emb.reproject(…)."
@@ -138,10 +153,11 @@ def _patches_of(array: xr.DataArray, what: str) -> _Patches:
     crs = geometry.crs_of(array)
     if crs is None:
         raise EmbeddingError(f"{what} needs the CRS of x and y: the array has no coordinate 'spatial_ref'")
-    x, y = array.coords["x"].values, array.coords["y"].values
+    places = array.coords.to_dataset()[names].compute()  # one read where places are lazy
+    x, y = places["x"].values, places["y"].values
     lon, lat = geometry.transformer(crs, geometry.as_crs(geometry.LONLAT)).transform(x, y)
-    if "patch_m" in array.coords:
-        side = array.coords["patch_m"].values.astype(np.float64)
+    if "patch_m" in places:
+        side = places["patch_m"].values.astype(np.float64)
     elif found.resolution is not None and found.kind == "patch":
         side = np.full(x.size, found.resolution)
     else:
@@ -149,76 +165,73 @@ def _patches_of(array: xr.DataArray, what: str) -> _Patches:
             f"{what} needs the size of a patch, which {found.name!r} does not say; give each one's side in metres: "
             "array.assign_coords(patch_m=('location', sides))"
         )
-    date = array.coords["date"].values if "date" in array.coords else None
-    return _Patches(np.asarray(lon), np.asarray(lat), side, date)
-
-
-def _holding(patches: _Patches, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Which patch holds each place: its position, or -1.
-
-    In the UTM zone of the patches a footprint is an upright square: a k-d tree with the largest norm finds it.
-    """
-    from scipy.spatial import cKDTree
-
-    lon, lat = np.ravel(lon), np.ravel(lat)
-    best = np.full(lon.size, np.inf)
-    index = np.full(lon.size, -1)
-    order = _one_a_place(patches)
-    zones = patches.zone[order]
-    for zone in np.unique(zones):
-        own = order[zones == zone]
-        reach = float(np.nanmax(patches.side[own], initial=0.0)) / 2
-        utm = geometry.transformer(
-            geometry.as_crs(geometry.LONLAT), geometry.utm_crs(abs(int(zone)), south=zone < 0)
-        )
-        near = _near(patches.lon[own], patches.lat[own], reach, lon, lat)
-        if not near.size:
-            continue
-        tree = cKDTree(np.stack(utm.transform(patches.lon[own], patches.lat[own]), axis=1))
-        places = np.stack(utm.transform(lon[near], lat[near], errcheck=False), axis=1)
-        places = np.where(np.isfinite(places), places, 1e12)
-        k = min(_NEIGHBOURS, own.size)
-        # a hair more than half a side: neighbouring squares shall leave no gap between them
-        distance, found = tree.query(
-            places, k=range(1, k + 1), p=np.inf, distance_upper_bound=reach * (1 + 1e-6)
-        )
-        found = np.minimum(found, own.size - 1)
-        held = distance <= patches.side[own][found] / 2 * (1 + 1e-6)
-        distance = np.where(held, distance, np.inf)
-        nearest = np.argmin(distance, axis=1)
-        rows = np.arange(near.size)
-        closer = distance[rows, nearest] < best[near]
-        best[near[closer]] = distance[rows, nearest][closer]
-        index[near[closer]] = own[found[rows, nearest]][closer]
-    return index
+    date = places["date"].values if "date" in places else np.full(x.size, np.datetime64("NaT", "ns"))
+    return _Patches(np.asarray(lon), np.asarray(lat), side, date, np.arange(x.size))
 
 
 def _one_a_place(patches: _Patches) -> np.ndarray:
     """Positions of one patch a place: the latest, then the first."""
-    step = _SAME_PLACE / 111_320.0
-    place = np.stack([np.round(patches.lon / step), np.round(patches.lat / step)])
-    if patches.date is None:
-        age = np.zeros(patches.lon.size, np.int64)
-    else:
-        age = np.where(
-            np.isnat(patches.date),
-            np.iinfo(np.int64).max,
-            -patches.date.astype("datetime64[ns]").astype(np.int64),
-        )
-    order = np.lexsort((np.arange(age.size), age, place[1], place[0]))
+    step = _SAME_PLACE / _METRES_PER_DEGREE
+    x, y = np.round(patches.lon / step), np.round(patches.lat / step)
+    age = -patches.date.astype("datetime64[ns]").astype(np.int64)
+    age[np.isnat(patches.date)] = np.iinfo(np.int64).max
+    order = np.lexsort((patches.row, age, y, x))
     first = np.ones(order.size, bool)
-    first[1:] = (np.diff(place[:, order], axis=1) != 0).any(axis=0)
+    first[1:] = (np.diff(x[order]) != 0) | (np.diff(y[order]) != 0)
     return np.sort(order[first])
 
 
-def _near(plon: np.ndarray, plat: np.ndarray, metres: float, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+def _holding(patches: _Patches, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    """Which patch holds each place: its row, or -1."""
+    lon, lat = np.ravel(lon), np.ravel(lat)
+    index = np.full(lon.size, -1)
+    zones = patches.zone
+    for start in range(0, lon.size, _BATCH):
+        part = slice(start, start + _BATCH)
+        best = np.full(lon[part].size, np.inf)
+        for zone in np.unique(zones):
+            _look_up(patches.take(zones == zone), int(zone), lon[part], lat[part], index[part], best)
+    return index
+
+
+def _look_up(
+    own: _Patches, zone: int, lon: np.ndarray, lat: np.ndarray, index: np.ndarray, best: np.ndarray
+) -> None:
+    """Write the rows of one zone's patches into ``index`` where they are nearer than ``best``.
+
+    In the zone's own CRS a footprint is an upright square: a k-d tree with the largest norm finds it.
+    """
+    from scipy.spatial import cKDTree
+
+    reach = float(np.nanmax(own.side, initial=0.0)) / 2
+    near = _near(own, reach, lon, lat)
+    if not near.size:
+        return
+    utm = geometry.transformer(geometry.as_crs(geometry.LONLAT), geometry.utm_crs(abs(zone), south=zone < 0))
+    tree = cKDTree(np.stack(utm.transform(own.lon, own.lat), axis=1))
+    places = np.stack(utm.transform(lon[near], lat[near], errcheck=False), axis=1)
+    places[~np.isfinite(places)] = 1e12  # near nothing
+    k = range(1, min(_NEIGHBOURS, own.lon.size) + 1)
+    # a hair more than half a side: neighbouring squares shall leave no gap between them
+    limit = reach * (1 + 1e-6)
+    distance, found = tree.query(places, k=k, p=np.inf, distance_upper_bound=limit)
+    found = np.minimum(found, own.lon.size - 1)
+    distance = np.where(distance <= own.side[found] / 2 * (1 + 1e-6), np.round(distance, 3), np.inf)
+    nearest = distance.min(axis=1)
+    first = np.where(distance == nearest[:, None], own.row[found], np.iinfo(np.int64).max).min(axis=1)
+    closer = nearest < best[near]
+    index[near[closer]], best[near[closer]] = first[closer], nearest[closer]
+
+
+def _near(own: _Patches, metres: float, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     """Places within the box around some patches of one zone, on either side of the antimeridian."""
-    dy = 2 * metres / 111_320.0
-    dx = dy / max(np.cos(np.radians(np.abs(plat).max())), 0.02)
-    middle = (plon.min() + plon.max()) / 2
-    turned = (lon - middle + 180.0) % 360.0 - 180.0
-    half = (plon.max() - plon.min()) / 2 + dx
-    return np.flatnonzero((np.abs(turned) <= half) & (lat >= plat.min() - dy) & (lat <= plat.max() + dy))
+    if not own.lon.size:
+        return np.array([], int)
+    dy = 2 * metres / _METRES_PER_DEGREE
+    dx = dy / max(np.cos(np.radians(np.abs(own.lat).max())), 0.02)
+    middle, half = (own.lon.min() + own.lon.max()) / 2, (own.lon.max() - own.lon.min()) / 2 + dx
+    across = np.abs((lon - middle + 180.0) % 360.0 - 180.0) <= half
+    return np.flatnonzero(across & (lat >= own.lat.min() - dy) & (lat <= own.lat.max() + dy))
 
 
 # --- the grid -----------------------------------------------------------------------------------------------
@@ -263,52 +276,63 @@ def _cell_centres(grid: GeoBox) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(lon), np.asarray(lat)
 
 
-def _tell_left_out(patches: _Patches, chosen: np.ndarray) -> None:
-    shown = np.unique(chosen[chosen >= 0]).size
-    if shown < patches.lon.size:
-        say(
-            f"to_grid shows {shown} of {patches.lon.size} patches: the others lie off the grid, or where another "
-            "patch is nearer to the cell's centre or of a later date"
-        )
-
-
 # --- vectors ------------------------------------------------------------------------------------------------
 
 
-def _gather_grid(array: xr.DataArray, chosen: np.ndarray) -> Any:
-    """Vectors (band, y, x) of the chosen patches, NaN where there is none; lazy where the array is."""
-    vectors = array.transpose("location", BAND)
-    if vectors.chunks is None:
-        return _gather([vectors.values], chosen)
-    import dask
-    import dask.array as da
-
-    edges = np.cumsum([0, *vectors.chunksizes["location"]])
-    blocks = vectors.data.to_delayed().ravel()
-    gather = dask.delayed(_gather, pure=True)
-    rows = [slice(i, i + _BLOCK) for i in range(0, chosen.shape[0], _BLOCK)]
-    cols = [slice(i, i + _BLOCK) for i in range(0, chosen.shape[1], _BLOCK)]
+def _fill(vectors: xr.DataArray, patches: _Patches, grid: GeoBox) -> Any:
+    """Vectors (band, y, x) on a grid, NaN outside all patches; a lazy block reads those blocks it needs alone."""
     bands = vectors.sizes[BAND]
+    side = max(32, int(math.sqrt(_BLOCK_BYTES / (4 * bands))))
+    rows, cols = (_slices(size, side) for size in grid.shape)
+    windows = {(i, j): grid[r, c] for i, r in enumerate(rows) for j, c in enumerate(cols)}
+    if vectors.chunks is None:
+        out = np.empty((*grid.shape, bands), vectors.dtype)
+        for (i, j), window in windows.items():
+            out[rows[i], cols[j]] = np.moveaxis(_fill_block([vectors.values], patches, window, bands), 0, -1)
+        return np.moveaxis(out, -1, 0)
+    import dask.array as da
+    from dask.base import tokenize
+    from dask.highlevelgraph import HighLevelGraph
 
-    def block(wanted: np.ndarray) -> Any:
-        """One block of the grid, from those blocks of vectors alone that it needs."""
-        source = np.searchsorted(edges, wanted, side="right") - 1
-        needed = np.unique(source[wanted >= 0])
-        starts = np.cumsum([0, *(edges[n + 1] - edges[n] for n in needed)])
-        local = np.full(wanted.shape, -1)
-        for n, start in zip(needed, starts, strict=False):
-            inside = (source == n) & (wanted >= 0)
-            local[inside] = wanted[inside] - edges[n] + start
-        given = [blocks[n] for n in needed] or [np.empty((0, bands), vectors.dtype)]
-        return da.from_delayed(gather(given, local), (bands, *wanted.shape), dtype=vectors.dtype)
+    source = vectors.data
+    edges = np.cumsum([0, *source.chunks[0]])
+    name = f"to-grid-{tokenize(source.name, patches, tuple(grid.shape), tuple(grid.affine), str(grid.crs))}"
+    graph = {}
+    for (i, j), window in windows.items():
+        near = patches.take(_touching(patches, window))
+        block = np.searchsorted(edges, near.row, side="right") - 1
+        needed = np.unique(block)
+        starts = np.cumsum([0, *np.diff(edges)[needed]])[:-1]
+        local = near.row - edges[block] + starts[np.searchsorted(needed, block)]
+        keys = [(source.name, int(n), 0) for n in needed]
+        graph[(name, 0, i, j)] = (_fill_block, keys, replace(near, row=local), window, bands)
+    chunks = ((bands,), tuple(r.stop - r.start for r in rows), tuple(c.stop - c.start for c in cols))
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=[source])
+    return da.Array(layers, name, chunks, dtype=vectors.dtype)
 
-    return da.block([[block(chosen[r, c]) for c in cols] for r in rows])
+
+def _slices(size: int, step: int) -> list[slice]:
+    return [slice(i, min(i + step, size)) for i in range(0, size, step)]
 
 
-def _gather(blocks: list[np.ndarray], chosen: np.ndarray) -> np.ndarray:
-    """Vectors (band, y, x) by position in the blocks' rows; band last in memory, as kernels take it."""
-    vectors = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    out = np.full((*chosen.shape, vectors.shape[1]), np.nan, vectors.dtype)
-    there = chosen >= 0
-    out[there] = vectors[chosen[there]]
+def _touching(patches: _Patches, window: GeoBox) -> np.ndarray:
+    """Patches that may hold a cell of a window, in the order of their rows."""
+    reach = float(np.nanmax(patches.side, initial=0.0))
+    dy = reach / _METRES_PER_DEGREE
+    hit = np.zeros(patches.lon.size, bool)
+    for west, south, east, north in geometry.area_of(window).lonlat():
+        dx = dy / max(math.cos(math.radians(min(max(abs(south), abs(north)) + dy, 90.0))), 0.02)
+        middle, half = (west + east) / 2, (east - west) / 2 + dx
+        across = np.abs((patches.lon - middle + 180.0) % 360.0 - 180.0) <= half
+        hit |= across & (patches.lat >= south - dy) & (patches.lat <= north + dy)
+    return np.flatnonzero(hit)
+
+
+def _fill_block(blocks: list[np.ndarray], patches: _Patches, window: GeoBox, bands: int) -> np.ndarray:
+    """One block of the grid; band last in memory, as kernels take it."""
+    chosen = _holding(patches, *_cell_centres(window)).reshape(window.shape)
+    out = np.full((*chosen.shape, bands), np.nan, np.float32)
+    if blocks:
+        vectors = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        out[chosen >= 0] = vectors[chosen[chosen >= 0]]
     return np.moveaxis(out, -1, 0)

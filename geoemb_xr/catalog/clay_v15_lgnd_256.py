@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoemb_xr.catalog.clay_v15_sentinel2 import lgnd_columns, place_of_path, span_of_path
+from geoemb_xr.catalog.clay_v15_sentinel2 import lgnd_columns, place_of_path, span_of_path, write_by_geohash
 from geoemb_xr.model import Product
-from geoemb_xr.readers import geoparquet, patch_examples
+from geoemb_xr.readers import geoparquet
 from geoemb_xr.readers.footers import Layout
 from geoemb_xr.tiles import Request
 
@@ -36,8 +36,7 @@ def example_lgnd(directory: Path, container: str) -> Path:
     for day in ("2024-06-01", "2024-07-01"):
         columns = lgnd_columns(1280.0, (8, 9), PRODUCT.dims, day)
         month = f"year={day[:4]}/month={day[5:7]}"
-        path = directory / _FOLDER / "geohash=u0" / month / "part-0.parquet"
-        patch_examples.write_example(path, columns, compression="zstd")
+        write_by_geohash(directory / _FOLDER, "geohash", month, columns)
     return directory
 
 
@@ -47,7 +46,7 @@ PRODUCT = Product(
     title="Clay v1.5 embeddings of 256 dimensions, monthly (LGND)",
     kind="patch",
     resolution=1280.0,
-    cadence="monthly",
+    cadence="Monthly",
     model="Clay v1.5",
     inputs="Sentinel-2 L2A",
     access="anonymous; GeoParquet in the Source Cooperative",
@@ -56,6 +55,9 @@ PRODUCT = Product(
     versions=("v1.5",),
     aliases=("lgnd-embeddings", "clay-v1-5-lgnd-256"),
     citation="LGND and Clay Foundation: LGND embeddings. https://source.coop/clay/lgnd-embeddings",
+    licence="LicenseRef-unstated",
+    licence_notes="None of the sources read states a licence; the other Clay v1.5 sets are CC-BY-4.0.",
+    attribution="LGND and Clay Foundation, LGND embeddings.",
     quirks=(
         "Months are aggregates and sparse.",
         "Some cells are degenerate from clouds: their cosine with neighbours falls below 0.3, down to -0.59.",

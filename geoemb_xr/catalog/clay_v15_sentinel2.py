@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 NAME = "clay-v1.5-sentinel2"
+#: Degrees by which a chip may stick out of the geohash that its centre lies in.
+_MARGIN = 0.1
 _STORE = "s3://us-west-2.opendata.source.coop/clay/lgnd-clay-v1-5-sentinel-2-l2a"
 
 
@@ -26,8 +29,11 @@ def place_of_path(path: str) -> Bounds | None:
     keys = footers.hive(path)
     if "gzd" in keys:
         return footers.zone_bounds(keys["gzd"])
-    code = keys.get("geohash_l2") or keys.get("geohash")
-    return footers.geohash_bounds(code) if code else None
+    box = footers.geohash_bounds(keys.get("geohash_l2") or keys.get("geohash") or "")
+    if box is None:
+        return None
+    west, south, east, north = box
+    return west - _MARGIN, south - _MARGIN, east + _MARGIN, north + _MARGIN
 
 
 def span_of_path(path: str) -> Span | None:
@@ -80,10 +86,24 @@ def example_sentinel2(directory: Path, container: str) -> Path:
                 "collection": ["sentinel-2-l2a"] * count,
             }
             path = directory / "scene" / "gzd=32T" / month / "part-0.parquet"
+            patch_examples.write_example(path, columns, compression="zstd")
         else:
-            path = directory / "aggregated" / "geohash_l2=u0" / month / "part-0.parquet"
-        patch_examples.write_example(path, columns, compression="zstd")
+            write_by_geohash(directory / "aggregated", "geohash_l2", month, columns)
     return directory
+
+
+def write_by_geohash(directory: Path, key: str, month: str, columns: Mapping[str, Any]) -> None:
+    """Write the scene's chips into the folders of the two geohashes that it lies in."""
+    import pyarrow as pa
+    import shapely
+
+    table = pa.table(dict(columns))
+    west = shapely.get_x(shapely.centroid(shapely.from_wkb(columns["geometry"]))) < 11.25
+    for code, own in (("u0", west), ("u2", ~west)):
+        if own.any():
+            path = directory / f"{key}={code}" / month / "part-0.parquet"
+            some = table.filter(pa.array(own))
+            patch_examples.write_example(path, dict(zip(some.column_names, some.columns, strict=True)))
 
 
 PRODUCT = Product(
@@ -94,7 +114,8 @@ PRODUCT = Product(
     resolution=2560.0,
     extent="Global",
     period="2024–2025",
-    cadence="snapshot",
+    cadence="Snapshot",
+    survey="Clay v1.5 Sentinel | Patch | Global | 2.56 km | 2024–2025 | Snapshot | 1024 | float32 | CC-BY-4.0",
     model="Clay v1.5",
     inputs="Sentinel-2 L2A",
     access="anonymous; GeoParquet in the Source Cooperative",
@@ -108,6 +129,7 @@ PRODUCT = Product(
         "https://source.coop/clay/lgnd-clay-v1-5-sentinel-2-l2a"
     ),
     licence="CC-BY-4.0",
+    attribution="LGND and Clay Foundation, Clay v1.5 Sentinel-2 embeddings (CC BY 4.0).",
     quirks=(
         "Published for June 2024 and June 2025 only.",
         "A file of scenes is one row group of about 150 MB, so that a bbox saves files and rows but few bytes.",

@@ -111,6 +111,8 @@ def geohash_bounds(text: str) -> Bounds | None:
     >>> geohash_bounds("u0")
     (0.0, 45.0, 11.25, 50.625)
     """
+    if not text:
+        return None
     box = [-180.0, 180.0, -90.0, 90.0]
     bit = 0
     for letter in text.lower():

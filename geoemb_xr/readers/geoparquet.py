@@ -568,7 +568,7 @@ def _version_of(facts: FileFacts, product: Product, layout: Layout) -> str:
 
 def _nothing(facts: Sequence[FileFacts], request: Request, product: Product, layout: Layout) -> CoverageError:
     places = [g.place for one in facts for g in one.groups if g.place is not None]
-    spans = [g.span or _span_of(one, layout) for one in facts for g in one.groups]
+    spans = [g.span or _inclusive(_span_of(one, layout)) for one in facts for g in one.groups]
     days = sorted(str(day.astype("datetime64[D]")) for span in spans if span is not None for day in span)
     dates = " … ".join(dict.fromkeys((days[0], days[-1]))) if days else ""
     around = geometry.union_bounds(places) if places else None
