@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+import pyproj
 import xarray as xr
 
 from geoemb_xr import geometry, progress
@@ -151,29 +152,28 @@ def _sum(
 def _lattice(grid: GeoBox) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions of nodes along rows and columns, and a pixel's ground area (m²) at each."""
     rows, cols = (np.linspace(0, n - 1, min(_NODES, n)) for n in grid.shape)
-    x, y = grid.affine * np.meshgrid(cols + 0.5, rows + 0.5)
+    corners = [
+        _geocentric(grid, *(grid.affine * np.meshgrid(cols + right, rows + down)))
+        for down, right in ((0, 0), (0, 1), (1, 1), (1, 0))
+    ]
+    across, along = corners[2] - corners[0], corners[3] - corners[1]
+    return rows, cols, 0.5 * np.linalg.norm(np.cross(across, along, axis=0), axis=0)
+
+
+def _geocentric(grid: GeoBox, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Points on the ellipsoid, (3, …), in metres from the centre of the Earth: no pole, no antimeridian."""
     crs = geometry.as_crs(grid.crs)
-    height, width = abs(grid.affine.e), abs(grid.affine.a)
-    if crs.is_geographic:
-        return rows, cols, _cell(crs, y - height / 2, y + height / 2, width)
-    import pyproj
-
     lon, lat = geometry.transformer(crs, geometry.as_crs(geometry.LONLAT)).transform(x, y)
-    unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
-    return rows, cols, height * width * unit**2 / pyproj.Proj(crs).get_factors(lon, lat).areal_scale
-
-
-def _cell(crs: Any, south: np.ndarray, north: np.ndarray, width: float) -> np.ndarray:
-    """Area between two parallels on the ellipsoid, ``width`` degrees wide (Snyder 1987, eq. 3-12)."""
-    geod = crs.get_geod()
-    e = np.sqrt(geod.es)
-
-    def below(lat: np.ndarray) -> np.ndarray:
-        s = np.sin(np.radians(np.clip(lat, -90, 90)))
-        curved = np.arctanh(e * s) / e if e else s
-        return np.asarray(s / (1 - (e * s) ** 2) + curved)
-
-    return np.asarray(0.5 * geod.b**2 * np.radians(width) * (below(north) - below(south)))
+    geod = pyproj.Geod(ellps="WGS84")
+    lon, lat = np.radians(lon), np.radians(lat)
+    normal = geod.a / np.sqrt(1 - geod.es * np.sin(lat) ** 2)
+    return np.stack(
+        [
+            normal * np.cos(lat) * np.cos(lon),
+            normal * np.cos(lat) * np.sin(lon),
+            normal * (1 - geod.es) * np.sin(lat),
+        ]
+    )
 
 
 def _interpolation(at: np.ndarray, n: int) -> np.ndarray:

@@ -7,14 +7,15 @@ A head is two functions. ``fit`` turns vectors and targets into a few arrays; ``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from geoemb_xr.model import EmbeddingError, check_choice
+from geoemb_xr.model import EmbeddingError, check_choice, require
 from geoemb_xr.neighbours import nearest
 
 Task = Literal["classification", "regression"]
@@ -267,6 +268,95 @@ def unit(x: np.ndarray) -> np.ndarray:
     return np.asarray(x / np.where(length > 0, length, 1).astype(x.dtype))
 
 
+# --- multilayer perceptron --------------------------------------------------------------------------------------
+
+
+def fit_mlp(
+    data: Data,
+    *,
+    hidden_layer_sizes: Sequence[int],
+    alpha: float,
+    learning_rate_init: float,
+    batch_size: int,
+    max_iter: int,
+    n_iter_no_change: int,
+    validation_fraction: float,
+) -> dict[str, np.ndarray]:
+    """Linear layers with ReLU between them, by AdamW; stops when the loss on left-out groups gets no better.
+
+    Needs torch; what it gives does not.
+    """
+    torch = require("torch", "torch")
+    mean, scale = moments(data.x, data.weights)
+    stop = _left_out(data, validation_fraction)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(data.seed)
+        x = torch.from_numpy(((data.x - mean) / scale).astype(np.float32))
+        y = torch.from_numpy(data.y if data.classes else data.y.astype(np.float32))
+        weight = torch.from_numpy((data.weights / data.weights.mean()).astype(np.float32))
+        sizes = [x.shape[1], *hidden_layer_sizes, data.classes or 1]
+        layers = [torch.nn.Linear(a, b) for a, b in pairwise(sizes)]
+        between = [each for layer in layers for each in (layer, torch.nn.ReLU())]
+        net = torch.nn.Sequential(*between[:-1])
+        optimiser = torch.optim.AdamW(net.parameters(), lr=learning_rate_init, weight_decay=alpha)
+
+        def loss(rows: Any) -> Any:
+            out = net(x[rows])
+            if data.classes:
+                each = torch.nn.functional.cross_entropy(out, y[rows], reduction="none")
+            else:
+                each = (out[:, 0] - y[rows]) ** 2
+            return (each * weight[rows]).sum() / weight[rows].sum()
+
+        train = torch.from_numpy(np.flatnonzero(~stop))
+        check = torch.from_numpy(np.flatnonzero(stop))
+        best, kept, waited = np.inf, None, 0
+        for _ in range(max_iter):
+            net.train()
+            for rows in train[torch.randperm(len(train))].split(batch_size):
+                optimiser.zero_grad()
+                loss(rows).backward()
+                optimiser.step()
+            with torch.no_grad():
+                now = float(loss(check if len(check) else train))
+            if now < best - 1e-4:
+                best, waited = now, 0
+                kept = [(p.weight.numpy(force=True).copy(), p.bias.numpy(force=True).copy()) for p in layers]
+            else:
+                waited += 1
+                if waited >= n_iter_no_change:
+                    break
+    if kept is None:
+        raise EmbeddingError(
+            "mlp: the loss is not finite; standardise the values, or lower learning_rate_init"
+        )
+    first = folded(kept[0][0].astype(np.float64), kept[0][1].astype(np.float64), mean, scale)
+    parameters = {"weights0": first["weights"], "bias0": first["bias"]}
+    for i, (weights, bias) in enumerate(kept[1:], start=1):
+        parameters |= {f"weights{i}": weights, f"bias{i}": bias}
+    return parameters
+
+
+def _left_out(data: Data, share: float) -> np.ndarray:
+    """Samples of some groups drawn at random, each class still there among the others."""
+    groups = np.unique(data.groups)
+    chosen = np.random.default_rng(data.seed).permutation(groups)[: int(len(groups) * share)]
+    out = np.isin(data.groups, chosen)
+    if data.classes and len(np.unique(data.y[~out])) < data.classes:
+        return np.zeros(len(out), bool)
+    return out
+
+
+def mlp_scores(parameters: Parameters, x: np.ndarray) -> np.ndarray:
+    """Layer by layer, ReLU between them."""
+    layers = len(parameters) // 2
+    for i in range(layers):
+        x = parameters[f"weights{i}"] @ x + parameters[f"bias{i}"][:, None]
+        if i < layers - 1:
+            np.maximum(x, 0, out=x)
+    return x
+
+
 _BOTH: tuple[Task, ...] = ("classification", "regression")
 HEADS: Mapping[str, Head] = MappingProxyType(
     {
@@ -279,6 +369,20 @@ HEADS: Mapping[str, Head] = MappingProxyType(
         ),
         "knn": Head(
             fit_knn, knn_scores, _BOTH, {"n_neighbors": 20, "metric": "cosine", "temperature": "auto"}
+        ),
+        "mlp": Head(
+            fit_mlp,
+            mlp_scores,
+            _BOTH,
+            {
+                "hidden_layer_sizes": (128,),
+                "alpha": 1e-2,
+                "learning_rate_init": 3e-3,
+                "batch_size": 256,
+                "max_iter": 300,
+                "n_iter_no_change": 20,
+                "validation_fraction": 0.15,
+            },
         ),
         "centroid": Head(fit_centroid, centroid_scores, ("classification",), {}, temperature=0.1),
     }

@@ -48,14 +48,15 @@ def nearest(vectors: np.ndarray, references: np.ndarray, k: int) -> tuple[np.nda
     table = _augmented(references)
     score = np.full((n, k), -np.inf, np.float32)
     index = np.zeros((n, k), np.int32)
+    distance = np.empty((n, k), np.float32)
     for start in range(0, n, _PIXELS):
         tile = vectors[:, start : start + _PIXELS].T
         tile = np.column_stack([tile, np.ones(len(tile), np.float32)])
         for first in range(0, len(table), _REFERENCES):
             products = tile @ table[first : first + _REFERENCES].T
             keep_best(products, first, score[start : start + _PIXELS], index[start : start + _PIXELS])
-    square = np.einsum("ij,ij->j", vectors, vectors, dtype=np.float64)[:, None] - 2.0 * score
-    return np.sqrt(np.maximum(square, 0)).astype(np.float32).T, index.T
+        exact_distance(tile, table, index[start : start + _PIXELS], distance[start : start + _PIXELS])
+    return distance.T, index.T
 
 
 def _augmented(references: np.ndarray) -> np.ndarray:
@@ -69,6 +70,20 @@ def _augmented(references: np.ndarray) -> np.ndarray:
     table[:m, bands] = -0.5 * np.einsum("ij,ij->i", references, references, dtype=np.float64)
     table[m:, bands] = np.finfo(np.float32).min
     return table
+
+
+@kernels.jit
+def exact_distance(vectors: Any, references: Any, index: Any, out: Any) -> None:
+    """Distances to the references chosen, without the cancellation of the products' way; the last band is none."""
+    n, k = index.shape
+    bands = vectors.shape[1] - 1
+    for i in range(n):
+        for j in range(k):
+            total = np.float32(0)
+            for b in range(bands):
+                difference = vectors[i, b] - references[index[i, j], b]
+                total += difference * difference
+            out[i, j] = np.sqrt(total)
 
 
 @kernels.jit

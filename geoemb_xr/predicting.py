@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import xarray as xr
 
-from geoemb_xr import kernels
+from geoemb_xr import kernels, torch_models
 from geoemb_xr.arrays import codec_of, map_bands
 from geoemb_xr.blocks import Block
 from geoemb_xr.fitted import Fitted, Output, check_model, decoded_bands
@@ -89,6 +89,10 @@ def predict(
     names = [output] if isinstance(output, str) else list(output)
     for name in names:
         check_choice("output", name, outputs)
+    if device not in ("auto", "cpu") and not torch_models.can_run(ready, names):
+        raise EmbeddingError(
+            f"{names} of {type(model).__name__} is not computed on {device!r}: use device='cpu'"
+        )
     specs = {name: outputs[name] for name in names}
     packed = _packed(array, ready, specs, device, batch_size)
     attrs = {name: _attrs(array, model, specs[name]) for name in names}
@@ -124,6 +128,8 @@ def _packed(
         codec,
         dask.delayed(model, pure=True) if lazy else model,
         dtype,
+        device,
+        batch_size,
         dtype=dtype,
         decode=False,
     )
@@ -136,23 +142,33 @@ def _predict_block(
     codec: Codec | None,
     model: Model,
     dtype: np.dtype[Any],
+    device: str,
+    batch_size: int | str,
 ) -> np.ndarray:
     block = Block(data, axis, scale, codec)
-    names = dtype.names or ()
-    outputs = model.outputs()
     out = np.empty(block.pixels, dtype)
+    place = torch_models.place_for(device, model, dtype.names or ())
+    if place == "cpu":
+        _fill(block, model, out)
+    else:
+        torch_models.fill(block, model, out, place, batch_size)
+    return out.reshape(np.delete(data.shape, axis))
+
+
+def _fill(block: Block, model: Model, out: np.ndarray) -> None:
+    """Fill a structured array with a model's outputs, tile by tile."""
+    outputs = model.outputs()
     with one_blas_thread():
         for where, vectors in block.tiles(TILE):
             valid = np.isfinite(vectors.sum(axis=0))
             whole = bool(valid.all())
             some = vectors if whole else vectors[:, valid]
-            for name in names:
+            for name in out.dtype.names or ():
                 tile = out[name][where]
                 if not whole:
                     tile[...] = outputs[name].missing
                 if some.shape[1]:
                     tile[slice(None) if whole else valid] = model.apply(some.T, name)
-    return out.reshape(np.delete(data.shape, axis))
 
 
 def _unpacked(
@@ -238,9 +254,7 @@ def as_model(model: Any, array: xr.DataArray) -> Model:
     if hasattr(model, "predict") and hasattr(model, "get_params"):
         return _estimator(model, bands)
     if callable(getattr(model, "forward", None)) and hasattr(model, "state_dict"):
-        from geoemb_xr.torch_models import network
-
-        return network(model, len(bands))
+        return torch_models.network(model, len(bands))
     raise TypeError(
         f"predict takes a Probe, KMeans, a scikit-learn estimator or a torch.nn.Module; got {type(model).__name__}"
     )
@@ -286,12 +300,8 @@ class Estimator:
             return np.asarray(self.estimator.predict(table)).reshape(len(vectors))
         if output == "proba":
             return np.asarray(self.estimator.predict_proba(table))
-        at = np.searchsorted(self._classes, self.estimator.predict(table))
-        return np.asarray(self.legend.values, self.legend.dtype)[at]
-
-    @property
-    def _classes(self) -> np.ndarray:
-        return np.asarray(self.estimator.classes_)
+        at = np.searchsorted(self.estimator.classes_, self.estimator.predict(table))
+        return np.asarray(np.asarray(self.legend.values, self.legend.dtype)[at])
 
 
 def _estimator(estimator: Any, bands: tuple[str, ...]) -> Estimator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from geoemb_xr.model import (
     say,
 )
 
-Method = Literal["ridge", "logistic", "knn", "centroid"]
+Method = Literal["ridge", "logistic", "knn", "centroid", "mlp"]
 #: How far a map may be trusted, as a class map.
 AOA = Legend((1, 2), ("inside", "outside"), ("#2f6b3a", "#b5483a"))
 
@@ -210,8 +211,9 @@ def fit_probe(
         Labels without data are dropped and counted. None takes the coordinate ``target`` of points.
     target : str, optional
         The column of labels; the only one left, by default.
-    method : {"ridge", "logistic", "knn", "centroid"}
-        ``ridge`` and ``knn`` do regression too; ``centroid`` is for a few labels a class.
+    method : {"ridge", "logistic", "knn", "centroid", "mlp"}
+        All but ``logistic`` and ``centroid`` do regression too; ``centroid`` is for a few labels a class,
+        ``mlp`` needs the extra ``torch`` to be fitted (not to be applied).
     time : str, int, optional
         The column of dates of labels, or the one year they all hold for. Needed where the array has several.
     group : str or array, optional
@@ -286,7 +288,7 @@ def fit_probe(
         target=target,
         legend=legend,
         parameters=parameters,
-        options=chosen,
+        options=json.loads(json.dumps(chosen, default=str)),  # as a file would give them back
         counts=_counts(data, legend),
         dropped=dict(samples.dropped),
         **checked,
