@@ -139,16 +139,16 @@ def read_store(path: str | os.PathLike[str], request: Request | None = None) -> 
 
 
 def _container(name: str) -> str:
-    if name.lower().endswith((".tif", ".tiff")):
-        return "tif"
-    if name.lower().endswith((".parquet", ".geoparquet", ".gpq")):
-        return "parquet"
     local = Path(name)
     if "://" not in name and not local.exists():
         part = local.with_name(local.name + ".part")
         if part.exists():
             raise SourceError(f"{name} was never finished; write it again and it goes on from {part}")
         raise FileNotFoundError(f"no such file or store: {name}")
+    if name.lower().endswith((".tif", ".tiff")):
+        return "tif"
+    if name.lower().endswith((".parquet", ".geoparquet", ".gpq")):
+        return "parquet"
     if "://" in name or any((local / each).exists() for each in ("zarr.json", ".zgroup", ".zarray")):
         return "zarr"
     raise SourceError(f"{name} is neither a Zarr store, a GeoTIFF (.tif) nor a GeoParquet file (.parquet)")

@@ -214,7 +214,8 @@ def _stage(
     write_empty: bool = False,
 ) -> Path:
     """Write a dataset as a whole store into ``part``, block by block; what is there already is kept."""
-    lazy = {name: _rechunked(v, sides[name]) for name, v in _lazy(dataset).items()}
+    dataset = _rechunked(dataset, sides)
+    lazy = _lazy(dataset)
     small = {str(n): (v.dims, v.values, v.attrs) for n, v in dataset.variables.items() if v.chunks is None}
     layout = {name: [list(map(int, sides[name].values())), chunks] for name in lazy}
     fingerprint = [purpose, tokenize(small), {name: v.data.name for name, v in lazy.items()}, layout]
@@ -233,8 +234,12 @@ def _stage(
     return store
 
 
-def _rechunked(variable: xr.Variable, sides: Mapping[Hashable, int]) -> xr.Variable:
-    return variable.chunk(dict(sides))
+def _rechunked(dataset: xr.Dataset, sides: Mapping[str, Mapping[Hashable, int]]) -> xr.Dataset:
+    """Every variable in blocks of whole shards."""
+    for name, variable in _lazy(dataset).items():
+        change = dataset.assign_coords if name in dataset.coords else dataset.assign
+        dataset = change({name: variable.chunk(dict(sides[name]))})
+    return dataset
 
 
 def _write_template(
