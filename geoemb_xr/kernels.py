@@ -323,7 +323,7 @@ def scale_codes(codes: Any, scale: Any, out: Any) -> None:
         for b in range(bands):
             for j in range(m):
                 s = scale[i, j]
-                if np.isfinite(s) and s != 0:
+                if abs(s) < np.inf and s != 0:  # isfinite is s - s == 0, which reassociation may fold
                     out[i, b, j] = codes[i, b, j] * s
                 else:
                     out[i, b, j] = np.nan

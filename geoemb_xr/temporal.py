@@ -323,7 +323,7 @@ def _add_year(vectors: Any, weight: Any, total: Any, length: Any, counts: Any) -
         square = 0.0
         for k in range(bands):
             square += np.float64(vectors[i, k]) * np.float64(vectors[i, k])
-        if np.isfinite(square):
+        if square < np.inf:  # isfinite is x - x == 0, which LLVM folds to true for a reassociated sum
             for k in range(bands):
                 total[i, k] += weight * np.float64(vectors[i, k])
             length[i, 0] += weight * np.sqrt(square)

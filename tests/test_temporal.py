@@ -1,0 +1,360 @@
+"""Aggregates and change, against float64 references, pandas, and the scene's known changes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+import geoemb_xr as gx
+from geoemb_xr.testing import assert_lazy_identical
+
+YEARS = [2018, 2019, 2021, 2022, 2024]
+
+
+def scene(product="alphaearth", shape=(15, 13), years=YEARS, **options):
+    """A few years with a hole in one of them, and a pixel that no year has."""
+    da = gx.testing.synthetic(product, shape=shape, years=years, **options).copy()
+    if "codec" not in da.attrs and len(years) > 1:
+        da[1, :, 3:9, 4:8] = np.nan
+        da[:, :, 0, 0] = np.nan
+    return da
+
+
+def valid(da):
+    return np.isfinite(da.values).all(axis=1)
+
+
+# --- aggregate ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("product", ["alphaearth", "tessera"])
+def test_mean_is_the_float64_mean_on_the_sphere(product):
+    da = scene(product)
+    there = valid(da)[:, None]
+    total = np.where(there, da.values.astype(np.float64), 0).sum(axis=0)
+    expected = total / np.where(there.sum(axis=0) > 0, there.sum(axis=0), np.nan)
+    if product == "alphaearth":
+        expected /= np.linalg.norm(expected, axis=0)
+    mean = da.emb.aggregate()
+    np.testing.assert_allclose(mean.values, expected.astype(np.float32), rtol=2e-7, atol=1e-9)
+    assert mean.attrs == da.attrs
+    assert np.isnan(mean.values[:, 0, 0]).all()
+
+
+@pytest.mark.parametrize("decode", [True, False])
+@pytest.mark.parametrize("how", ["mean", "median", "min", "max", "std"])
+@pytest.mark.parametrize("product", ["alphaearth", "tessera"])
+def test_chunks_and_order_never_change_an_aggregate(product, how, decode):
+    da = scene(product, decode=decode)
+    assert_lazy_identical(lambda a: a.emb.aggregate(how), da)
+
+
+def test_extras_are_chunk_invariant_too():
+    da = scene()
+    for name in ("embedding", "resultant_length", "count"):
+        assert_lazy_identical(lambda a, n=name: a.emb.aggregate(resultant_length=True, count=True)[n], da)
+
+
+def test_resultant_length_and_count():
+    da = scene()
+    found = da.chunk(y=10).emb.aggregate(resultant_length=True, count=True).compute()
+    there = valid(da)
+    np.testing.assert_array_equal(found["count"].values, there.sum(axis=0))
+    assert found["count"].dtype == np.uint16
+    vectors = np.where(there[:, None], da.values.astype(np.float64), 0)
+    longest = np.linalg.norm(vectors, axis=1).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        expected = np.linalg.norm(vectors.sum(axis=0), axis=0) / longest
+    np.testing.assert_allclose(found.resultant_length.values, expected, rtol=1e-6)
+    assert found.embedding.identical(da.emb.aggregate())
+    assert "product" not in found.resultant_length.attrs
+
+
+def test_one_year_is_itself_and_opposite_vectors_have_no_mean():
+    da = scene(years=[2018])
+    alone = da.emb.aggregate(resultant_length=True)
+    np.testing.assert_allclose(alone.resultant_length.values, 1, atol=1e-6)
+    product = gx.Product("opposed", dims=2, unit_norm=True)
+    data = np.zeros((2, 2, 2, 2), np.float32)
+    data[0, 0], data[1, 0] = 1, -1
+    both = gx.wrap(data, product, geobox=gx.testing.geobox((2, 2)), time=[2018, 2019])
+    found = both.emb.aggregate(resultant_length=True)
+    assert np.isnan(found.embedding).all()
+    assert (found.resultant_length == 0).all()
+
+
+@pytest.mark.parametrize("how", ["median", "min", "max", "std"])
+def test_component_statistics_are_numpys(how):
+    da = scene("tessera")
+    values = np.where(valid(da)[:, None], da.values.astype(np.float64), np.nan)[:, :, 1:]
+    expected = {"median": np.nanmedian, "min": np.nanmin, "max": np.nanmax, "std": np.nanstd}[how](
+        values, axis=0
+    )
+    found = da.emb.aggregate(how)
+    np.testing.assert_allclose(found.values[:, 1:], expected, rtol=2e-6, atol=1e-5)
+    version = da.attrs["version"]
+    assert found.attrs["version"] == (version if how == "median" else f"{version} {how}")
+
+
+def test_what_is_no_vector_is_not_compared_with_vectors():
+    da = scene()
+    with pytest.raises(gx.model.ComparabilityError, match="synthetic std"):
+        da.emb.aggregate("std").emb.pca(da.emb.fit_pca(3))
+
+
+def test_median_of_unit_vectors_has_unit_length():
+    lengths = np.linalg.norm(scene().emb.aggregate("median").values[:, 1:], axis=0)
+    np.testing.assert_allclose(lengths, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["mean", "median", "min", "std"])
+def test_skipna_false_wants_every_year(how):
+    da = scene()
+    missing = ~valid(da).all(axis=0)
+    found = da.emb.aggregate(how, skipna=False)
+    np.testing.assert_array_equal(np.isnan(found.values).all(axis=0), missing)
+    np.testing.assert_array_equal(np.isnan(found.values).any(axis=0), missing)
+
+
+def test_weights_repeat_years():
+    da = scene()
+    twice = gx.concat([da.isel(time=[0]), da.isel(time=[0]), da.isel(time=[2])], "time")
+    twice["time"] = pd.to_datetime(["2018", "2019", "2021"])
+    expected = twice.emb.aggregate()
+    for weights in ({2018: 2, 2021: 1}, [2, 0, 1, 0, 0], xr.DataArray([2, 0, 1, 0, 0], dims="time")):
+        np.testing.assert_allclose(da.emb.aggregate(weights=weights), expected, atol=1e-7)
+    weighted = da.emb.aggregate("std", weights={2018: 2, 2021: 1})
+    np.testing.assert_allclose(weighted, twice.emb.aggregate("std"), atol=1e-7)
+
+
+def test_groups_and_freq_agree_with_single_means():
+    da = scene()
+    groups = da.emb.aggregate(groups={2018: "before", 2019: "before", 2024: "after"})
+    assert groups.dims == ("group", "band", "y", "x")
+    before = da.isel(time=[0, 1]).emb.aggregate()
+    np.testing.assert_array_equal(groups.sel(group="before"), before)
+    listed = da.emb.aggregate(groups=["a", "a", "b", "b", "b"])
+    np.testing.assert_array_equal(listed.sel(group="a"), before)
+    by_freq = da.emb.aggregate(freq="2YE")
+    assert by_freq.dims == da.dims
+    assert by_freq.time.dt.year.values.tolist() == [2018, 2021, 2022, 2024]
+    np.testing.assert_array_equal(by_freq.isel(time=0), before)
+    assert_lazy_identical(lambda a: a.emb.aggregate(freq="3YS"), da)
+
+
+def test_bins_are_pandas_bins_closed_on_the_left():
+    years = list(range(2017, 2025))
+    da = scene(years=years, shape=(2, 3))
+    for freq in ("5YE", "3YS", "YE", "2YS"):
+        series = pd.Series(years, index=pd.to_datetime([str(y) for y in years]))
+        expected = series.resample(freq, closed="left", label="left").min().dropna().astype(int).tolist()
+        assert da.emb.aggregate(freq=freq).time.dt.year.values.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"how": "mode"}, "how='mode' is not known"),
+        ({"freq": "5YE", "groups": [1] * 5}, "freq= or groups="),
+        ({"freq": "fortnightly"}, "no pandas alias"),
+        ({"groups": [1, 2]}, "2 values for 5 periods"),
+        ({"weights": [1, 2]}, "2 values for 5 periods"),
+        ({"weights": [1, 1, 1, 1, -1]}, "negative"),
+        ({"how": "max", "weights": [1] * 5}, "for how='mean' or 'std'"),
+        ({"how": "std", "resultant_length": True}, "goes with how='mean'"),
+    ],
+)
+def test_wrong_options_say_what_is_wrong(options, message):
+    with pytest.raises(ValueError, match=message):
+        scene(shape=(3, 3)).emb.aggregate(**options)
+
+
+def test_arrays_without_time():
+    da = scene(shape=(3, 3)).isel(time=0)
+    for call in (da.emb.aggregate, da.emb.change_point, lambda: da.emb.change(2018, 2019)):
+        with pytest.raises(gx.model.EmbeddingError, match="needs a 'time' dimension"):
+            call()
+
+
+# --- change ---------------------------------------------------------------------------------------------------
+
+
+def reference(da, a, b, metric):
+    one, other = (da.sel(time=str(y)).isel(time=0).values.astype(np.float64) for y in (a, b))
+    if metric == "euclidean":
+        return np.linalg.norm(one - other, axis=0)
+    one, other = one / np.linalg.norm(one, axis=0), other / np.linalg.norm(other, axis=0)
+    if metric == "cosine":
+        return (one * other).sum(axis=0)
+    return np.degrees(
+        2 * np.arctan2(np.linalg.norm(one - other, axis=0), np.linalg.norm(one + other, axis=0))
+    )
+
+
+@pytest.mark.parametrize("decode", [True, False])
+@pytest.mark.parametrize("metric", ["angle", "cosine", "euclidean"])
+@pytest.mark.parametrize("product", ["alphaearth", "tessera"])
+def test_change_is_the_float64_reference_whatever_the_chunks(product, metric, decode):
+    da = scene(product, decode=decode)
+    found = assert_lazy_identical(lambda a: a.emb.change(2018, 2021, metric=metric), da)
+    expected = reference(da.emb.decode(), 2018, 2021, metric)
+    np.testing.assert_allclose(found.values, expected, rtol=3e-6, atol=3e-6)
+    assert found.dims == ("y", "x")
+    assert not {"product", "codec"} & set(found.attrs)
+    assert found.attrs["units"] == ("degree" if metric == "angle" else "1")
+
+
+def test_codes_and_vectors_give_the_same_bits():
+    codes = scene(decode=False)
+    for metric in ("angle", "cosine", "euclidean"):
+        assert codes.emb.change(2018, 2024, metric=metric).identical(
+            codes.emb.decode().emb.change(2018, 2024, metric=metric)
+        )
+
+
+def test_change_against_a_reference_year():
+    da = scene()
+    found = assert_lazy_identical(lambda a: a.emb.change(2019), da)
+    assert found.time.dt.year.values.tolist() == [2018, 2021, 2022, 2024]
+    np.testing.assert_array_equal(found.isel(time=1), da.emb.change(2019, 2021))
+
+
+@given(st.floats(1e-4, 179.9), st.floats(0.01, 100.0), st.integers(0, 2**31))
+def test_small_and_large_angles_are_exact(degrees, length, seed):
+    rng = np.random.default_rng(seed)
+    one, aside = np.linalg.qr(rng.standard_normal((64, 2)))[0].T
+    angle = np.radians(degrees)
+    data = np.stack([one, length * (np.cos(angle) * one + np.sin(angle) * aside)])
+    data = np.broadcast_to(data[:, :, None, None], (2, 64, 2, 2)).astype(np.float32)
+    da = gx.wrap(data, gx.Product("pair", dims=64), geobox=gx.testing.geobox((2, 2)), time=[2018, 2019])
+    found = float(da.emb.change(2018, 2019)[0, 0])
+    assert found == pytest.approx(degrees, rel=1e-5, abs=2e-5)
+
+
+def test_a_vector_of_zeros_has_no_angle():
+    data = np.ones((2, 4, 2, 2), np.float32)
+    data[0, :, 0, 0] = 0
+    da = gx.wrap(data, gx.Product("zeros", dims=4), geobox=gx.testing.geobox((2, 2)), time=[2018, 2019])
+    assert np.isnan(da.emb.change(2018, 2019)[0, 0])
+    assert da.emb.change(2018, 2019)[1, 1] == 0
+
+
+def known_changes(years, shape=(160, 150)):
+    """The scene around an event, and where and when its truth changes."""
+    grid = gx.testing.geobox(shape, offset=(-300.0, 100.0))
+    codes = gx.testing.synthetic("alphaearth", grid=grid, years=years, decode=False)
+    return codes, gx.testing.scene().truth(grid, years).values
+
+
+def test_every_known_change_is_found_and_nothing_else():
+    years = list(range(2017, 2025))
+    codes, truth = known_changes(years)
+    angle = codes.chunk(y=77, x=61).emb.change(2017, 2024).values
+    changed = truth[0] != truth[-1]
+    assert changed.sum() > 300
+    assert angle[changed].min() > 30
+    assert angle[~changed].max() < 8
+
+
+def test_change_point_names_the_year():
+    years = list(range(2017, 2025))
+    codes, truth = known_changes(years)
+    found = codes.chunk(y=77, x=61, time=3).emb.change_point().compute()
+    steps = truth[1:] != truth[:-1]
+    once = steps.sum(axis=0) == 1
+    expected = np.array(years[1:])[steps.argmax(axis=0)]
+    np.testing.assert_array_equal(found.year.values[once], expected[once])
+    assert found.ratio.values[once].min() > 8
+    assert found.ratio.values[steps.sum(axis=0) == 0].max() < 2
+    assert found.year.dtype == np.uint16
+    for name in found:
+        assert_lazy_identical(lambda a, n=name: a.emb.change_point()[n], codes[:, :, :20, :15])
+
+
+def test_change_point_steps_over_missing_years():
+    da = scene(shape=(12, 10))
+    da[:, :, 5, 5] = np.nan
+    da[[0, 4], :, 5, 5] = scene(shape=(12, 10)).values[[0, 4], :, 5, 5]
+    found = da.emb.change_point()
+    assert int(found.year[5, 5]) == 2024
+    assert float(found.step[5, 5]) == pytest.approx(float(da.emb.change(2018, 2024)[5, 5]))
+    assert np.isnan(found.ratio[5, 5])
+    assert int(found.year[0, 0]) == 0
+    assert np.isnan(found.step[0, 0])
+
+
+def test_null_ranks_a_change_among_the_other_steps_of_its_surroundings():
+    da = scene(shape=(14, 13))
+    found = da.emb.change(2019, 2021, null="years")
+    assert found.change.identical(da.emb.change(2019, 2021))
+    others = np.stack([da.emb.change(a, b).values for a, b in [(2018, 2019), (2021, 2022), (2022, 2024)]])
+    # a step over the hole of 2019 is measured from 2018 on
+    own = found.change.values
+    for row, col in [(12, 11), (0, 12), (10, 2), (13, 0)]:
+        window = others[:, max(row - 2, 0) : row + 3, max(col - 2, 0) : col + 3]
+        window = window[np.isfinite(window)]
+        expected = 100 * (window < own[row, col]).mean()
+        assert found.percentile.values[row, col] == pytest.approx(expected, abs=1e-3)
+    for name in found:
+        assert_lazy_identical(lambda a, n=name: a.emb.change(2018, 2024, null="years")[n], da)
+
+
+@pytest.mark.parametrize("metric", ["angle", "cosine"])
+def test_null_tells_true_changes_from_what_years_do_anyway(metric):
+    codes, truth = known_changes(list(range(2017, 2025)))
+    found = codes.emb.change(2019, 2020, metric=metric, null="years").compute()
+    changed = truth[2] != truth[3]
+    assert changed.sum() > 100
+    assert found.percentile.values[changed].min() > 90
+    calm = (truth[1:] == truth[:-1]).all(axis=0)
+    assert np.median(found.percentile.values[calm]) == pytest.approx(50, abs=10)
+
+
+def test_points_have_no_surroundings_but_their_own():
+    points = gx.testing.scene().points(6, radius=60)
+    da = gx.testing.synthetic("alphaearth", shape=(20, 20), years=YEARS).emb.sample(points)
+    found = da.emb.change(2018, 2019, null="years")
+    assert found.percentile.dims == ("location",)
+    thirds = found.percentile.values * 3 / 100
+    np.testing.assert_allclose(thirds, np.rint(thirds), atol=1e-5)
+
+
+def test_errors_of_change():
+    da = scene(shape=(3, 3))
+    with pytest.raises(gx.model.CoverageError, match="2018, 2019, 2021"):
+        da.emb.change(2018, 2020)
+    with pytest.raises(ValueError, match="metric='degrees' is not known"):
+        da.emb.change(2018, 2019, metric="degrees")
+    with pytest.raises(ValueError, match="needs both years"):
+        da.emb.change(2018, null="years")
+    with pytest.raises(ValueError, match="null='pixels' is not known"):
+        da.emb.change(2018, 2019, null="pixels")
+    with pytest.raises(gx.model.EmbeddingError, match="needs three or more"):
+        da.isel(time=[0, 1]).emb.change(2018, 2019, null="years")
+    with pytest.raises(gx.model.EmbeddingError, match="needs another year"):
+        da.isel(time=[0]).emb.change(2018)
+    with pytest.raises(gx.model.EmbeddingError, match="2 periods match"):
+        da.emb.change([2018, 2019], 2024)
+    with pytest.raises(gx.model.EmbeddingError, match="three periods"):
+        da.isel(time=[0, 1]).emb.change_point()
+    with pytest.raises(gx.model.EmbeddingError, match="all bands in one chunk"):
+        da.chunk(band=8).emb.change(2018, 2019)
+
+
+def test_quantisation_floor_of_real_codes(real_data):
+    """A real vector and another one half a code beside it, both rounded: about 0.9 degrees, 1.7 at worst."""
+    import rioxarray
+
+    codes = rioxarray.open_rasterio(real_data / "alphaearth-raster" / "aef_wi_2024_int8_northup.tif").values
+    rng = np.random.default_rng(0)
+    # two roundings of one unknown vector that lies anywhere between codes
+    exact = codes + rng.uniform(-0.5, 0.5, codes.shape)
+    other = np.clip(np.rint(exact + rng.uniform(-0.5, 0.5, codes.shape)), -127, 127)
+    both = np.where(codes == -128, -128, np.stack([codes, other])).astype(np.int8)
+    da = gx.wrap(both, "alphaearth", geobox=gx.testing.geobox(codes.shape[1:]), time=[2023, 2024])
+    angle = da.emb.change(2023, 2024)
+    assert 0.3 < float(angle.median()) < 1.5
+    assert float(angle.max()) < 2.5
+    assert int(angle.isnull().sum()) == int((codes == -128).all(axis=0).sum()) == 238
