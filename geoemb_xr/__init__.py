@@ -38,6 +38,7 @@ _LAZY = {
     "KMeans": "clusters",
     "PCA": "components",
     "fit_clusters": "clusters",
+    "explore": "app",
     "fit_pca": "components",
     "pca": "components",
     "plan": "cards",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from geoemb_xr.cards import Plan
     from geoemb_xr.class_maps import Unit
     from geoemb_xr.clusters import KMeans
+    from geoemb_xr.app import App
     from geoemb_xr.components import PCA
     from geoemb_xr.probes import Method, Probe
     from geoemb_xr.zones import Stats
@@ -386,6 +387,12 @@ class EmbAccessor:
         from geoemb_xr.clusters import fit_clusters
 
         return fit_clusters(self._obj, n_clusters, mask=mask, n_samples=n_samples, seed=seed, method=method)
+
+    def explore(self, *, model: PCA | None = None, tiles: bool = False, width: int = 1180) -> App:
+        """Look at an embedding interactively; see :func:`geoemb_xr.explore`."""
+        from geoemb_xr.app import explore
+
+        return explore(self._obj, model=model, tiles=tiles, width=width)
 
     def plot(
         self,
