@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,9 @@ def is_own(path: str | os.PathLike[str]) -> bool:
     if container == "parquet":
         return _footer(name) is not None
     root = zarr_store.open_node(name, "", zarr_store.store_token(name))
-    return _vectors(root) is not None or FACTS in root.attrs or "software" in root.attrs
+    if not hasattr(root, "arrays"):
+        return False
+    return _is_ours(root) or _vectors(root) is not None
 
 
 def read_store(path: str | os.PathLike[str], request: Request | None = None) -> xr.DataArray | xr.Dataset:
@@ -202,6 +205,10 @@ def _product_of_zarr(name: str) -> Product | None:
     return _infer(attrs, _labels(root, vectors), name)
 
 
+def _is_ours(root: Any) -> bool:
+    return FACTS in root.attrs or str(root.attrs.get("software", "")).startswith("geoemb_xr")
+
+
 def _in_convention(attrs: Mapping[str, Any]) -> bool:
     """By UUID, since names have changed; older stores have the attributes and no list of conventions."""
     declared = attrs.get("zarr_conventions") or []
@@ -259,13 +266,17 @@ def _infer(attrs: Mapping[str, Any], labels: tuple[str, ...], name: str) -> Prod
         return fitting[0]
     if not model:
         raise SourceError(f"{name} lacks 'geoemb:model', and its {dims} dims fit no known product")
-    slug = normalise_name(re.sub(r"[^A-Za-z0-9.]+", "-", model.split("://")[-1]).strip("-"))
     kind: ProductKind = "patch" if attrs.get("geoemb:type") == "chip" else "pixel"
+    slug = normalise_name(re.sub(r"[^A-Za-z0-9.]+", "-", model.split("://")[-1]).strip("-"))
+    facts: dict[str, Any] = {"dims": dims, "kind": kind, "model": model, "codec": codec}
+    facts["bands"] = _own_labels(labels, dims, codec)
     known = {each.name: each for each in registered()}
-    made = Product(
-        slug, dims=dims, kind=kind, model=model, codec=codec, bands=_own_labels(labels, dims, codec)
+    for made in (Product(slug, **facts), Product(f"{slug}-{dims}", **facts)):
+        if known.get(made.name, made) == made:
+            return product(made)
+    raise SourceError(
+        f"{name} holds vectors of {model!r} that differ from those opened before under {slug!r}"
     )
-    return known[slug] if slug in known and known[slug].dims == dims else product(made)
 
 
 def _own_labels(labels: tuple[str, ...], dims: int, codec: Codec | None) -> tuple[str, ...]:
@@ -300,7 +311,7 @@ def _codec_of(quantization: Mapping[str, Any], name: str) -> Codec | None:
     if isinstance(scale, Mapping) and scale.get("type") == "scalar":
         dtype = str(quantization.get("quantized_dtype", "int8"))
         nodata = quantization.get("nodata", -128 if dtype == "int8" else None)
-        return _Linear(float(scale.get("scale", 1)), float(scale.get("offset", 0)), dtype, nodata).codec()
+        return _linear_codec(float(scale.get("scale", 1)), float(scale.get("offset", 0)), dtype, nodata)
     raise SourceError(f"{name} is quantised by {method!r}, which is not known; known are {sorted(_METHODS)}")
 
 
@@ -312,10 +323,6 @@ class _Linear:
     offset: float
     dtype: str
     nodata: int | None
-
-    def codec(self) -> Codec:
-        name = f"linear-{self.step:g}-{self.offset:g}"
-        return Codec(name, self.dtype, self.nodata, self.decode, self.encode, self.decode_torch)
 
     def decode(self, codes: np.ndarray, scale: np.ndarray | None, axis: int) -> np.ndarray:
         values = codes.astype(np.float32) * np.float32(self.step) + np.float32(self.offset)
@@ -338,10 +345,17 @@ class _Linear:
         return values.masked_fill_((codes == self.nodata).any(dim=axis, keepdim=True), float("nan"))
 
 
+@lru_cache(maxsize=64)
+def _linear_codec(step: float, offset: float, dtype: str, nodata: int | None) -> Codec:
+    """One object for one rule: bound methods of two equal objects are not equal."""
+    rule = _Linear(step, offset, dtype, nodata)
+    return Codec(f"linear-{step:g}-{offset:g}", dtype, nodata, rule.decode, rule.encode, rule.decode_torch)
+
+
 def _read_zarr(name: str, request: Request) -> xr.DataArray | xr.Dataset:
     root = _root(name)
     dataset = _dataset(name, root)
-    if FACTS in root.attrs or "software" in root.attrs:
+    if _is_ours(root):
         return _read_own(name, root, dataset, request)
     return _read_other(name, root, dataset, request)
 
