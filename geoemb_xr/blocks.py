@@ -6,6 +6,7 @@ beyond a cache; decoded in tiles of some thousand pixels, vectors are used while
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -104,9 +105,10 @@ class Block:
         if not self.keys:
             raise ValueError("this block came without keys, so its pixels have no hash")
         total = np.zeros((1,) * len(self.keys), np.uint64)
-        for number, key in enumerate(self.keys):
-            own = _mixed(key + _mixed(np.array([seed * 64 + number], np.int64).view(np.uint64)))
-            total = total + own.reshape([-1 if i == number else 1 for i in range(len(self.keys))])
+        salt = _mixed(np.array([seed], np.int64).view(np.uint64))
+        for axis, key in enumerate(self.keys):
+            own = _mixed(key + salt)
+            total = total + own.reshape([-1 if i == axis else 1 for i in range(len(self.keys))])
         return _mixed(np.ascontiguousarray(total).reshape(-1))
 
 
@@ -335,19 +337,19 @@ def one_each(
 
 
 def _keys(array: xr.DataArray, dim: str) -> np.ndarray:
-    """Numbers that tell the places along a dimension, the same in any crop and for any chunks."""
+    """Numbers that tell the places along a dimension, the same in any crop, order and chunks."""
+    values = array.coords[dim].values if dim in array.coords else np.arange(array.sizes[dim])
     if dim == "location" and "x" in array.coords and "y" in array.coords:
         bits = [np.asarray(array.coords[d].values, np.float64).view(np.uint64) for d in ("x", "y")]
-        return np.asarray(_mixed(_mixed(bits[0].copy()) + bits[1]))
-    values = array.coords[dim].values if dim in array.coords else np.arange(array.sizes[dim])
-    if dim in ("x", "y"):
-        step = _step(array, dim)
-        return np.floor(values / step + _OFF_GRID).astype(np.int64).view(np.uint64)
-    if values.dtype.kind == "M":
-        values = values.astype("datetime64[ns]").view(np.int64)
-    if values.dtype.kind not in "iu":
-        values = np.arange(values.size)
-    return values.astype(np.int64).view(np.uint64)
+        numbers = _mixed(_mixed(bits[0]) + bits[1])
+    elif dim in ("x", "y"):
+        numbers = np.floor(values / _step(array, dim) + _OFF_GRID).astype(np.int64).view(np.uint64)
+    elif values.dtype.kind == "M":
+        numbers = values.astype("datetime64[ns]").view(np.uint64)
+    else:
+        numbers = np.arange(values.size).view(np.uint64)
+    name = np.array([zlib.crc32(dim.encode())], np.uint64)  # so that y = 5 is not x = 5
+    return _mixed(numbers + _mixed(name))
 
 
 def _step(array: xr.DataArray, dim: str) -> float:

@@ -150,7 +150,7 @@ class PCA(Fitted):
             )
         return map_bands(
             _reconstruct,
-            scores.rename({COMPONENT: BAND}),
+            _as_band(scores),
             _delayed(self),
             dtype=np.float32,
             out=(BAND, self.bands),
@@ -162,6 +162,12 @@ class PCA(Fitted):
                 "source": "reconstructed from components",
             },
         )
+
+
+def _as_band(scores: xr.DataArray) -> xr.DataArray:
+    """Scores with their components as bands, in one chunk."""
+    bands = scores.rename({COMPONENT: BAND})
+    return bands if bands.chunks is None else bands.chunk({BAND: -1})
 
 
 def _delayed(model: Any) -> Any:
@@ -266,7 +272,8 @@ def moments(block: blocks.Block, weights: np.ndarray | None, chosen: np.ndarray 
 
 def _finite_moments(vectors: np.ndarray, weights: np.ndarray | None, shift: np.ndarray) -> Moments | None:
     if vectors.shape[1]:
-        part = Moments.of(vectors, weights, shift)
+        with np.errstate(invalid="ignore"):  # infinities, if there are any
+            part = Moments.of(vectors, weights, shift)
         if part.n > 0 and np.isfinite(part.m2).all():
             return part
     keep = np.isfinite(vectors).all(axis=0)
@@ -504,8 +511,7 @@ def rgb(
             raise EmbeddingError("rgb of components takes a PCA or limits=, not band labels")
         _need_three(array.sizes[COMPONENT])
         stretch = _limits(limits if limits is not None or model is None else model.limits)
-        first = array.isel({COMPONENT: slice(3)}).rename({COMPONENT: BAND})
-        return map_bands(_stretch_block, first, stretch, **options)
+        return map_bands(_stretch_block, _as_band(array.isel({COMPONENT: slice(3)})), stretch, **options)
     found = check_embedding(array, "rgb")
     if isinstance(model, PCA):
         check_model(model, array, "rgb")
