@@ -121,10 +121,12 @@ def _blockwise(
     if scale is not None:
         chunks = {d: c for d, c in array.chunksizes.items() if d != BAND}
         operands += [scale.chunk(chunks).data, scale.dims]
-    for each in params:
-        operands += [each, None]
+    # Only what is lazy is an operand: each operand costs every task an entry in the graph.
+    constants = {i: each for i, each in enumerate(params) if not hasattr(each, "__dask_graph__")}
+    for i, each in enumerate(params):
+        operands += [] if i in constants else [each, None]
     return da.blockwise(
-        _OnBlock(function, axis, passes_scale, scale is not None),
+        _OnBlock(function, axis, passes_scale, scale is not None, constants),
         dims,
         *operands,
         new_axes={out[0]: len(out[1])} if out is not None else {},
@@ -143,10 +145,13 @@ class _OnBlock:
     axis: int
     passes_scale: bool
     has_scale: bool
+    constants: Mapping[int, Any]
 
     def __call__(self, block: Any, *rest: Any) -> np.ndarray:
         scale = _single(rest[0]) if self.has_scale else None
-        params = rest[1:] if self.has_scale else rest
+        lazy = iter(rest[1:] if self.has_scale else rest)
+        count = len(self.constants) + len(rest) - self.has_scale
+        params = (self.constants[i] if i in self.constants else next(lazy) for i in range(count))
         extra = (scale,) if self.passes_scale else ()
         return self.function(_single(block), self.axis, *extra, *params)
 

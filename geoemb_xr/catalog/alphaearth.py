@@ -43,7 +43,7 @@ def open_alphaearth(source: Any, request: Request) -> list[Tile]:
     if isinstance(source, (str, os.PathLike)) and _is_zarr(os.fspath(source)):
         return [_mosaic_tile(os.fspath(source))]
     files = _indexed_files(source, request) or paths.expand(source, _TIFF)
-    return _one_encoding([_file_tile(name) for name in files])
+    return _one_encoding(paths.map_files(_file_tile, files))
 
 
 def _is_zarr(name: str) -> bool:

@@ -31,7 +31,7 @@ def open_esd(source: Any, request: Request) -> list[Tile]:
             "SDC30_EBD_V001/{year}/SDC30_EBD_V001_{MGRS}_{year}.tif",
             "the iEarth portal (login required)",
         )
-    return [_tile(name) for name in paths.expand(source, (".tif", ".tiff"))]
+    return paths.map_files(_tile, paths.expand(source, (".tif", ".tiff")))
 
 
 def _tile(name: str) -> Tile:

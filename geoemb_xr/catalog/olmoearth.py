@@ -21,7 +21,7 @@ def open_olmoearth(source: Any, request: Request) -> list[Tile]:
         raise paths.must_be_fetched(
             NAME, "the GeoTIFFs of an export, with their year in the path", "the OlmoEarth studio, or rslearn"
         )
-    tiles = [_tile(name) for name in paths.expand(source, (".tif", ".tiff"))]
+    tiles = paths.map_files(_tile, paths.expand(source, (".tif", ".tiff")))
     if len({tile.dtype for tile in tiles}) > 1:
         some = {tile.dtype: tile.name for tile in tiles}
         raise SourceError(f"codes and vectors in one source: {some}; open them apart")

@@ -33,7 +33,7 @@ def open_presto(source: Any, request: Request) -> list[Tile]:
         "presto: its uint16 codes come as float32 as they are, with 0 as missing: no publisher states their "
         "scaling, and none is invented"
     )
-    return [_tile(name) for name in paths.expand(source, (".tif", ".tiff"))]
+    return paths.map_files(_tile, paths.expand(source, (".tif", ".tiff")))
 
 
 def _tile(name: str) -> Tile:

@@ -12,7 +12,6 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -323,10 +322,8 @@ def _file_tiles(files: Sequence[str], request: Request) -> list[Tile]:
             f"({min(lon) - 0.05:.2f}, {min(lat) - 0.05:.2f}, {max(lon) + 0.05:.2f}, {max(lat) + 0.05:.2f}) degrees"
         )
     if not near[0].path.endswith(".npy"):
-        return [_export_tile(grid, request) for grid in near]
-    with ThreadPoolExecutor(8) as pool:  # headers: latency, not work
-        tiles = list(pool.map(lambda grid: _npy_tile(grid, request), near))
-    return _one_kind(tiles)
+        return paths.map_files(lambda grid: _export_tile(grid, request), near)
+    return _one_kind(paths.map_files(lambda grid: _npy_tile(grid, request), near))
 
 
 def _npy_tile(grid: _Grid, request: Request) -> Tile:
@@ -523,8 +520,7 @@ def _tile_url(edition: _Edition, lon: float, lat: float, year: int) -> str:
 def _published_npy(request: Request) -> list[Tile]:
     if request.area is None:
         raise ValueError("the published tiles of tessera cover the world; give bbox=, points= or like=")
-    with ThreadPoolExecutor(16) as pool:  # one small read a landmask
-        return list(pool.map(lambda grid: _npy_tile(grid, request), _published_grids(request)))
+    return paths.map_files(lambda grid: _npy_tile(grid, request), _published_grids(request))
 
 
 def coverage_tessera(source: Any, request: Request) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +127,18 @@ def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
     SourceError
         If it cannot be opened, or has no CRS.
     """
+    name = os.fspath(path)
+    if is_remote(name):
+        return _read_info(name, name)
+    if not Path(name).exists():
+        raise FileNotFoundError(f"no such file: {name}")
+    return _read_info(name, file_token(name))
+
+
+@lru_cache(maxsize=8192)
+def _read_info(name: str, token: str) -> GeoTiffInfo:
     import rasterio
 
-    name = os.fspath(path)
-    if not is_remote(name) and not Path(name).exists():
-        raise FileNotFoundError(f"no such file: {name}")
     try:
         with _environment(name), rasterio.open(name) as dataset:
             if dataset.crs is None:
@@ -145,7 +153,7 @@ def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
                 block=(int(dataset.block_shapes[0][0]), int(dataset.block_shapes[0][1])),
                 tags=dict(dataset.tags()),
                 descriptions=tuple(d or "" for d in dataset.descriptions),
-                token=file_token(name),
+                token=token,
             )
     except rasterio.errors.RasterioError as error:
         raise SourceError(f"{name} could not be opened as a GeoTIFF: {error}") from error

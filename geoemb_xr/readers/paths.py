@@ -7,7 +7,8 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -51,6 +52,14 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
     if not found:
         raise FileNotFoundError(f"no such file, folder or match of a glob: {name}")
     return found
+
+
+def map_files[T](function: Callable[[Any], T], files: Sequence[Any]) -> list[T]:
+    """A function of each file, in threads: reading headers is waiting, not work (504 COGs: 4.5 s, then 1.3 s)."""
+    if len(files) < 2:
+        return [function(file) for file in files]
+    with ThreadPoolExecutor(min(16, len(files))) as pool:
+        return list(pool.map(function, files))
 
 
 def year_in_path(path: str) -> int:
