@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 #: Default pixel, in degrees: about a kilometre.
 RESOLUTION = 0.01
-#: Places that go through the network at once.
-BATCH = 16_384
+#: Places that go through the network at once. Always so many, the last batch filled up: the bits of a matrix product
+#: depend on its shape, and a value must not depend on how a grid is cut.
+BATCH = 512
 #: Places in a block of points.
 _POINTS = 65_536
 
@@ -194,8 +195,8 @@ def _encode(load: Load, x: np.ndarray, y: np.ndarray, crs: str, lonlat: bool) ->
     pairs = np.where(valid[:, None], pairs, np.float32(0))
     model, device = _loaded(load)
     with torch.inference_mode():
-        batches = (pairs[i : i + BATCH] for i in range(0, len(pairs), BATCH))
-        pieces = [model(torch.from_numpy(batch).to(device)).cpu().numpy() for batch in batches]
-    out = np.concatenate(pieces)
+        full = np.pad(pairs, ((0, -len(pairs) % BATCH), (0, 0)))
+        batches = torch.from_numpy(full).to(device).reshape(-1, BATCH, 2)
+        out = np.concatenate([model(batch).cpu().numpy() for batch in batches])[: len(pairs)]
     out[~valid] = np.nan
     return np.asarray(out, np.float32)
