@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Side of a dask block where nothing else is asked for: 64 bands of it decode to 67 MB.
 DEFAULT_BLOCK = 512
+#: How large a decoded block may be before that side is halved, in bytes: 128 bands at 512² are 134 MB.
+_BLOCK_BYTES = 256 << 20
 #: Share of a pixel by which the edges of tiles of one lattice may differ.
 _LATTICE_TOLERANCE = 0.01
 
@@ -469,7 +471,7 @@ def _chunks(
     tiles: Sequence[Tile], places: np.ndarray, window: tuple[slice, slice], chunks: Any
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Chunk sizes along y and x whose edges fall on the store's own block edges, first and last ragged."""
-    sides = block_sides(chunks)
+    sides = block_sides(chunks, len(tiles[0].bands))
     out = []
     for axis, (dim, span) in enumerate(zip(("y", "x"), window, strict=True)):
         edges = {span.start, span.stop}
@@ -506,19 +508,22 @@ def _aligned(side: int, block: int) -> int:
     return block // parts
 
 
-def block_sides(chunks: Any) -> dict[str, int]:
-    """``chunks=`` as block sides along y and x."""
+def block_sides(chunks: Any, bands: int = 0) -> dict[str, int]:
+    """``chunks=`` as block sides along y and x; "auto" takes smaller blocks of long vectors."""
+    auto = DEFAULT_BLOCK
+    while auto > 32 and auto**2 * bands * 4 > _BLOCK_BYTES:
+        auto //= 2
     if chunks == "auto" or chunks is None:
-        return {"y": DEFAULT_BLOCK, "x": DEFAULT_BLOCK}
+        return {"y": auto, "x": auto}
     if isinstance(chunks, Mapping):
-        sides = {dim: chunks.get(dim, DEFAULT_BLOCK) for dim in ("y", "x")}
+        sides = {dim: chunks.get(dim, auto) for dim in ("y", "x")}
     elif isinstance(chunks, (int, np.integer)) and not isinstance(chunks, bool):
         sides = {"y": int(chunks), "x": int(chunks)}
     else:
         raise ValueError(f"chunks is 'auto', a side in pixels, or a mapping with 'y' and 'x'; got {chunks!r}")
     big = 1 << 40
     checked = {dim: big if side in (-1, "auto") and side == -1 else side for dim, side in sides.items()}
-    checked = {dim: DEFAULT_BLOCK if side == "auto" else side for dim, side in checked.items()}
+    checked = {dim: auto if side == "auto" else side for dim, side in checked.items()}
     if any(not isinstance(side, (int, np.integer)) or side < 1 for side in checked.values()):
         raise ValueError(f"chunks are positive numbers of pixels, or -1 for all; got {chunks!r}")
     return {dim: int(side) for dim, side in checked.items()}
