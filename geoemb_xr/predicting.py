@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import xarray as xr
 
-from geoemb_xr import kernels, torch_models
+from geoemb_xr import fused, kernels, torch_models
 from geoemb_xr.arrays import codec_of, map_bands
 from geoemb_xr.blocks import Block
 from geoemb_xr.fitted import Fitted, Output, check_model, decoded_bands
@@ -148,7 +148,10 @@ def _predict_block(
     block = Block(data, axis, scale, codec)
     out = np.empty(block.pixels, dtype)
     place = torch_models.place_for(device, model, dtype.names or ())
-    if place == "cpu":
+    bands = kernels.as_bands(data, axis)
+    if place == "cpu" and bands.shape[2] > 1 and fused.can_fuse(codec, model, dtype.names or ()):
+        fused.fill_labels(bands, model, out["label"].reshape(len(bands), -1))
+    elif place == "cpu":
         _fill(block, model, out)
     else:
         torch_models.fill(block, model, out, place, batch_size)
@@ -160,7 +163,8 @@ def _fill(block: Block, model: Model, out: np.ndarray) -> None:
     outputs = model.outputs()
     with one_blas_thread():
         for where, vectors in block.tiles(TILE):
-            valid = np.isfinite(vectors.sum(axis=0))
+            # decoded codes are NaN in every band where they are in one; what comes as floats may be anything
+            valid = np.isfinite(vectors[0] if block.codec is not None else vectors.sum(axis=0))
             whole = bool(valid.all())
             some = vectors if whole else vectors[:, valid]
             for name in out.dtype.names or ():

@@ -140,6 +140,19 @@ def test_blas_is_held_to_one_thread_while_blocks_are_worked():
     assert threads() == before
 
 
+@pytest.mark.parametrize("bands", [1, 2, 7, 64])
+@pytest.mark.parametrize("classes", [2, 11])
+def test_the_fused_kernel_is_the_plain_way(bands, classes):
+    rng = np.random.default_rng(bands)
+    da = array(decode=False, missing=True).isel(band=slice(bands))
+    x = rng.standard_normal((300, bands)).astype("f4")
+    probe = gx.fit_probe(x, np.arange(300) % classes, method="ridge", cv=0)
+    both = da.emb.predict(probe), da.emb.predict(probe, output=["label", "margin"])
+    clear = ~(both[1].margin.values < 1e-5)
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(both[0].values[clear], both[1].label.values[clear])
+
+
 # --- what a map carries -----------------------------------------------------------------------------------------
 
 
