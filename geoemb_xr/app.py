@@ -587,7 +587,7 @@ def _style(figure: Any) -> None:
 
 def _decimal_year(time: Any) -> float:
     stamp = pd.Timestamp(time)
-    return float(stamp.year + (stamp.dayofyear - 1) / 366)
+    return float(stamp.year + (stamp.day_of_year - 1) / 366)
 
 
 def _year_ticks(x: list[float]) -> list[int]:
