@@ -17,13 +17,29 @@ from torchgeo.datasets import GeoDataset, NonGeoDataset
 
 from geoemb_xr import arrays, geometry
 from geoemb_xr.legend import is_class_map
-from geoemb_xr.model import BAND, is_encoded, kind_of
+from geoemb_xr.model import BAND, Product, check_embedding, is_encoded, kind_of, register, registered
 
 Sample = dict[str, Any]
 Transforms = Callable[[Sample], Sample] | None
 
 
-class ArrayDataset(GeoDataset):  # type: ignore[misc]  # torchgeo is not typed here
+class _Travels:
+    """Brings its product along to workers that are started anew, where it was never registered."""
+
+    array: xr.DataArray
+    product: Product | None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.product is not None and self.product.name not in {each.name for each in registered()}:
+            register(self.product)
+
+
+def _product_of(array: xr.DataArray) -> Product | None:
+    return check_embedding(array, "to_torchgeo") if kind_of(array) != "map" else None
+
+
+class ArrayDataset(_Travels, GeoDataset):  # type: ignore[misc]  # torchgeo is not typed here
     """An array as a torchgeo ``GeoDataset``: an item of the index a time.
 
     Parameters
@@ -38,6 +54,7 @@ class ArrayDataset(GeoDataset):  # type: ignore[misc]  # torchgeo is not typed h
 
     def __init__(self, array: xr.DataArray, transforms: Transforms, time_series: bool) -> None:
         self.geobox = geometry.geobox_of(array, "to_torchgeo")
+        self.product = _product_of(array)
         others = [d for d in array.dims if d not in ("time", "y", "x")]
         times = ["time"] if "time" in array.dims else []
         self.array = array.transpose(*times, *others, "y", "x")
@@ -148,7 +165,7 @@ def _periods(array: xr.DataArray) -> list[tuple[pd.Timestamp, pd.Timestamp]]:
     return spans
 
 
-class LocationDataset(NonGeoDataset):  # type: ignore[misc]  # torchgeo is not typed here
+class LocationDataset(_Travels, NonGeoDataset):  # type: ignore[misc]  # torchgeo is not typed here
     """Vectors at locations as a torchgeo ``NonGeoDataset``: an item a vector, times one after another.
 
     Parameters
@@ -162,6 +179,7 @@ class LocationDataset(NonGeoDataset):  # type: ignore[misc]  # torchgeo is not t
     def __init__(self, array: xr.DataArray, transforms: Transforms) -> None:
         times = ["time"] if "time" in array.dims else []
         self.array = array.transpose(*times, "location", BAND)
+        self.product = _product_of(array)
         self.transforms = transforms
         self._vectors: np.ndarray | None = None
         self._times = _posix(array)
