@@ -78,10 +78,9 @@ def _title(array: xr.DataArray) -> str:
     dims = ", ".join(map(str, array.dims))
     kind = kind_of(array)
     if kind == "map":
-        name = str(
-            array.attrs.get("long_name") or (array.name if isinstance(array.name, str) else "map")
-        ).replace("_", " ")
-        return f"map of {name}: {sizes} ({dims})"
+        name = array.attrs.get("long_name") or array.name
+        what = "map" if name is None else f"map of {str(name).replace('_', ' ')}"
+        return f"{what}: {sizes} ({dims})"
     version = str(array.attrs.get("version", ""))
     return f"{array.attrs['product']} {version}".strip() + f": {kind} of {sizes} ({dims})"
 

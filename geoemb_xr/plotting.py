@@ -144,9 +144,10 @@ def plot(
 
 
 def _thin(array: xr.DataArray, pixels: int) -> xr.DataArray:
-    """Every n-th pixel, from the middle of the first n: lazy, before anything is decoded."""
+    """North-up, every n-th pixel from the middle of the first n: lazy, before anything is decoded."""
     if "location" in array.dims:
         return array
+    array = geometry.north_up_array(array)
     steps = {d: -(-array.sizes[d] // pixels) for d in ("y", "x")}
     step = max(steps.values())
     if step == 1:
