@@ -416,8 +416,7 @@ def _windows(low: np.ndarray, high: np.ndarray, source: Grid) -> np.ndarray:
 
 
 def _around(first: np.ndarray, last: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns that begin inside the grid and may run past its end; at most the whole circle."""
-    width = np.minimum(last - first, size)
-    empty = last <= first
+    """Columns that begin inside the grid and may run past its end: at most the circle, and two more each way."""
+    width = np.clip(last - first, 0, size + 4)
     first = np.mod(first, size)
-    return first, np.where(empty, first, first + width)
+    return first, first + width

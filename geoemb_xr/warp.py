@@ -177,7 +177,7 @@ def _sides(job: Warp, sources: Sequence[xr.DataArray], chunks: Chunks) -> tuple[
     if chunks is not None:
         pair = chunks if isinstance(chunks, tuple) else (chunks, chunks)
         sides = [n if n != -1 else size for n, size in zip(pair, job.target.shape, strict=True)]
-        if any(not isinstance(n, int | np.integer) or n < 1 for n in sides):
+        if not all(_is_count(n) for n in sides):
             raise ValueError(
                 f"chunks is the side of the result's blocks in pixels, or (y, x); got {chunks!r}"
             )
@@ -187,6 +187,10 @@ def _sides(job: Warp, sources: Sequence[xr.DataArray], chunks: Chunks) -> tuple[
     y, x = _chunks_yx(sources[0]) if sources[0].chunks is not None else ((BLOCK,), (BLOCK,))
     sides = [max(math.ceil(min(max(side), 2 * BLOCK) / shrink), least) for side in (y, x)]
     return sides[0], sides[1]
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def _regular(size: int, side: int) -> tuple[int, ...]:
@@ -489,9 +493,11 @@ def _warp(
     what: str,
 ) -> tuple[Any, Any]:
     """Data of the result (in the arrays' order of dimensions) and of the statistics, lazy where they are."""
+    vector = [d for d in _VECTORS if d in sources[0].dims][:1]
+    if vector and vector != [BAND]:  # a few values: split bands are an error, but these just come together
+        sources = [each.chunk({vector[0]: -1}) if each.chunks is not None else each for each in sources]
     first = sources[0]
     content = _content(first, what)
-    vector = [d for d in _VECTORS if d in first.dims][:1]
     others = [d for d in first.dims if d not in ("y", "x", *vector)]
     dims = (*others, *vector, "y", "x")
     codec = content.codec
@@ -628,7 +634,7 @@ def coarsen(array: xr.DataArray, factor: int, *, resultant_length: bool = False)
     >>> da.emb.coarsen(4).sizes["y"], da.emb.coarsen(4).sizes["x"]
     (3, 2)
     """
-    if isinstance(factor, bool) or not isinstance(factor, int | np.integer) or factor < 1:
+    if not _is_count(factor):
         raise ValueError(f"factor is a whole number of pixels, at least 1; got {factor!r}")
     base = geometry.north_up(geometry.geobox_of(array, "coarsen"))
     shape = tuple(-(-size // factor) for size in base.shape)
@@ -731,7 +737,8 @@ def _one(
             scales = [_placed_scale(each, what, clean=len(sources) > 1) for each in sources]
             moved, _ = _warp(scales, grid, "nearest", rule, side, False, f"{what}-scale")
             kept[codec.scale] = xr.DataArray(moved, dims=scales[0].dims)
-    out = xr.DataArray(data, dims=array.dims, coords={**kept, **coords}, name=array.name, attrs=attrs)
+    out = xr.DataArray(data, dims=array.dims, coords={**kept, **coords}, attrs=attrs)
+    out.name = array.name  # given to the constructor, None would become the graph's name
     if not stats:
         return out
     others = [d for d in array.dims if d not in ("y", "x") and d not in _VECTORS]
@@ -780,7 +787,9 @@ def _target(
     sources: Sequence[xr.DataArray] = (),
 ) -> tuple[GeoBox, Mapping[str, xr.DataArray]]:
     """The grid that was asked for, north-up, and its coordinates."""
-    if isinstance(target, xr.DataArray | xr.Dataset | GeoBox):
+    if isinstance(target, xr.Dataset):
+        target = target[next(name for name, each in target.items() if {"y", "x"} <= set(each.dims))]
+    if isinstance(target, xr.DataArray | GeoBox):
         if resolution is not None:
             raise ValueError("resolution goes with a CRS; a GeoBox or an array has its own")
         if isinstance(target, GeoBox):
