@@ -56,8 +56,8 @@ ORDER = (
     {"geometry", "legend", "kernels", "progress"},
     {"codecs"},
     {"arrays", "citing", "conventions"},
-    {"blocks", "fitted", "lattice", "polygons", "testing", "tiles"},
-    {"warp"},
+    {"blocks", "fitted", "footprints", "fused", "lattice", "polygons", "testing", "tiles"},
+    {"warp", "resampling"},
     {"readers"},
     {"catalog"},
     {"opening"},
@@ -68,7 +68,7 @@ FAMILIES = (
     {"points", "zones"},
     {
         "probes", "heads", "neighbours", "training", "validation", "applicability", "labelling", "probe_card",
-        "class_maps",
+        "class_maps", "predicting", "torch_models",
     },
     {"app", "explorer"},
 )  # fmt: skip

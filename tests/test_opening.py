@@ -363,7 +363,8 @@ def test_an_index_finds_the_tiles_of_a_local_copy(tmp_path):
     (west, south, east, north) = geometry.area_of(testing.geobox((16, 16))).lonlat()[0]
     inner = (west + 2e-4, south + 2e-4, east - 4e-4, north - 2e-4)
     found = gx.coverage("alphaearth", tmp_path, bbox=inner, time=2021)
-    assert found["url"].tolist() == ["s3://bucket/annual/2021/32N/x0-0000000000-0000000000.tiff"]
+    assert len(found) == 1
+    assert found["url"][0].endswith("2021/32N/x0-0000000000-0000000000.tiff")
     da = gx.open("alphaearth", tmp_path, bbox=inner, time=2021, decode=False)
     assert da.sizes["time"] == 1
     assert bool((da != -128).all())
