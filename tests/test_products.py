@@ -81,7 +81,10 @@ def test_opens_lazily(case):
     assert model.kind_of(opened) in ("raster", "points")
     assert opened.dtype == np.float32
     assert "codec" not in opened.attrs
-    assert tuple(opened[model.BAND].values) == product.decoded_bands
+    labels = product.decoded_bands[: opened.sizes[model.BAND] if product.variants else None]
+    assert (
+        tuple(opened[model.BAND].values) == labels
+    )  # variants of one product have vectors of several lengths
     assert opened.chunks is not None
     assert len(opened.chunksizes[model.BAND]) == 1
     assert opened.attrs["version"] == "synthetic"
@@ -204,7 +207,9 @@ def _flip(path: Path, target: Path) -> None:
     with rasterio.open(path) as source:
         turned = source.transform * Affine.translation(0, source.height) * Affine.scale(1, -1)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with rasterio.open(target, "w", **(source.profile | {"transform": turned})) as out:
+        with rasterio.open(
+            target, "w", **(source.profile | {"transform": turned, "compress": "none"})
+        ) as out:
             out.write(source.read()[:, ::-1])
             out.update_tags(**source.tags())
 
