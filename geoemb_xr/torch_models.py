@@ -6,13 +6,17 @@ back as what the map is made of. Torch is imported only inside functions.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
+import os
 import shutil
 import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
