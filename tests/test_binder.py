@@ -18,11 +18,11 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parent.parent
 BINDER = ROOT / "binder"
-CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "huggingface-hub": "huggingface_hub"}
 #: Import names that are not the names of their distributions.
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "odc": "odc-geo"}
 #: Extras whose packages a notebook may import.
-EXTRAS = ("remote", "vector", "torch", "torchgeo", "geoclip", "viz", "lab", "cluster")
+EXTRAS = ("remote", "vector", "torch", "torchgeo", "locations", "viz", "lab", "cluster")
 
 
 def environment(path: Path = BINDER / "environment.yml") -> dict[str, SpecifierSet]:
