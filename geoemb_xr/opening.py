@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -148,9 +149,11 @@ def open(  # the name that users know from xarray
     target_crs = geometry.as_crs(crs) if crs is not None else None
     if target_crs is not None and resolution is not None:
         geometry.check_resolution(resolution, target_crs)  # refused before any read
+    if found.kind == "location":
+        request = _encoder_request(request, target_crs, resolution)
     opened = found.open(_named_source(found, source), request)
     if not isinstance(opened, list):
-        result: Any = opened
+        result: Any = _placed(found, opened, request, target_crs, resolution)
     elif points is not None:
         result = _at_points(found, opened, request)
     else:
@@ -259,6 +262,46 @@ def _area_of_points(points: Any) -> Area:
     south, north = max(float(lat.min()) - pad, -90.0), min(float(lat.max()) + pad, 90.0)
     west, east = max(float(lon.min()) - pad, -180.0), min(float(lon.max()) + pad, 180.0)
     return Area(west, south, east, north, geometry.as_crs(geometry.LONLAT))
+
+
+# --- patches and location encoders --------------------------------------------------------------------------
+
+#: Pixel of a location encoder in a CRS that says no resolution, in metres.
+_ENCODER_METRES = 1000.0
+
+
+def _encoder_request(request: Request, crs: Any, resolution: Any) -> Request:
+    """A location encoder is evaluated on the grid that was asked for, never warped."""
+    if request.area is None or request.geobox is not None or request.points is not None:
+        return request
+    if crs is None and resolution is None:
+        return request
+    target = crs if crs is not None else geometry.LONLAT
+    step = resolution or geometry.resolution_in(target, _ENCODER_METRES, request.area)
+    return replace(request, geobox=geometry.snapped_geobox(request.area, target, step))
+
+
+def _placed(found: Product, opened: Any, request: Request, crs: Any, resolution: Any) -> Any:
+    """Patches at points or on a grid, where those were asked for; by their footprints, never resampled."""
+    if found.kind != "patch" or not isinstance(opened, xr.DataArray):
+        return opened
+    if request.points is not None:
+        from geoemb_xr.points import sample
+
+        return sample(opened, request.points)
+    if request.geobox is None and crs is None and resolution is None:
+        return opened
+    from geoemb_xr.gridding import to_grid
+
+    geobox = request.geobox
+    if geobox is None and crs is not None:
+        if request.area is None:
+            raise ValueError(
+                "crs= puts patches on a grid, which needs an area: give bbox=, or use .emb.to_grid()"
+            )
+        step = resolution or geometry.resolution_in(crs, found.resolution or 1000.0, request.area)
+        geobox = geometry.snapped_geobox(request.area, crs, step)
+    return to_grid(opened, geobox=geobox) if geobox is not None else to_grid(opened, resolution=resolution)
 
 
 # --- tiles to arrays ----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import xarray as xr
 
 from geoemb_xr import geometry, polygons
 from geoemb_xr.arrays import codec_of
+from geoemb_xr.footprints import nearest_patch
 from geoemb_xr.model import (
     BAND,
     CoverageError,
@@ -33,12 +34,13 @@ def sample(array: xr.DataArray, points: Any, *, method: Literal["nearest"] = "ne
 
     Parameters
     ----------
-    array : DataArray (…, y, x)
-        An embedding, encoded or decoded, or a map.
+    array : DataArray (…, y, x) or (location, band)
+        An embedding, encoded or decoded, or a map; or vectors of patches.
     points : GeoDataFrame, DataFrame with lon and lat, or array of shape (n, 2)
         Numbers without a CRS are longitude and latitude.
     method : {"nearest"}
-        The pixel that holds the point.
+        The pixel that holds the point; the patch whose footprint holds it, of several the one with the nearest
+        centre.
 
     Returns
     -------
@@ -61,6 +63,8 @@ def sample(array: xr.DataArray, points: Any, *, method: Literal["nearest"] = "ne
     ('location', 'band')
     """
     check_choice("method", method, ("nearest",))
+    if "location" in array.dims:
+        return _patches_at(array, points)
     grid = geometry.geobox_of(array, "sample")
     crs = geometry.as_crs(grid.crs)
     x, y = geometry.points_xy(points, crs)
@@ -77,6 +81,22 @@ def sample(array: xr.DataArray, points: Any, *, method: Literal["nearest"] = "ne
     found = found.transpose(*first, ...)
     index, columns = columns_of(points, x.size)
     return at_places(found, array, x, y, index, columns)
+
+
+def _patches_at(array: xr.DataArray, points: Any) -> xr.DataArray:
+    """The patch whose footprint holds each point."""
+    chosen = nearest_patch(array, points)
+    inside = chosen >= 0
+    if chosen.size and not inside.any():
+        raise CoverageError(
+            f"none of the {chosen.size} points lies in one of the {array.sizes['location']} patches"
+        )
+    rows = np.where(inside, chosen, chosen.max(initial=0))  # read where others are read already
+    found = array.isel(location=rows).drop_vars("location")
+    if not inside.all():
+        found = blank(found, xr.DataArray(inside, dims="location"))
+    x, y = geometry.points_xy(points, geometry.crs_of(array))
+    return at_places(found, array, x, y, *columns_of(points, x.size))
 
 
 def at_places(

@@ -10,7 +10,8 @@ import xarray as xr
 
 import geoemb_xr as gx
 from geoemb_xr import geometry, model, testing
-from geoemb_xr.gridding import nearest_patch, to_grid
+from geoemb_xr.footprints import nearest_patch
+from geoemb_xr.gridding import to_grid
 from geoemb_xr.model import EmbeddingError, Product
 from geoemb_xr.readers.patch_examples import scene_patches
 

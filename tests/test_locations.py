@@ -165,6 +165,11 @@ def test_a_point_without_coordinates_is_missing(geoclip):
 def test_gx_open(geoclip):
     array = gx.open("geoclip", bbox=BBOX)
     np.testing.assert_array_equal(array.values, opened("geoclip", area=area()).values)
+    coarse = gx.open("geoclip", bbox=BBOX, resolution=0.05)
+    assert coarse.shape == (512, 4, 6)
+    utm = gx.open("geoclip", bbox=BBOX, crs="EPSG:32632")
+    assert utm.emb.geobox.resolution.x == 1000
+    assert gx.open("geoclip", like=utm).shape == utm.shape
     points = gx.open("geoclip", points=PLACES)
     np.testing.assert_array_equal(points.values, opened("geoclip", points=PLACES).values)
 

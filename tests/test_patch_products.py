@@ -6,6 +6,7 @@ import shutil
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import shapely
@@ -123,6 +124,45 @@ def test_coverage_lists_files(name):
 )
 def test_torchgeos_names_find_them(alias, name):
     assert gx.product(alias).name == name
+
+
+# --- at points and on grids ---------------------------------------------------------------------------------
+
+
+def test_points_get_the_patch_that_holds_them():
+    source = gx.example("earth-index")
+    whole = gx.open("earth-index", source).compute()
+    lon, lat = float(whole.x[7]), float(whole.y[7])
+    places = pd.DataFrame(
+        {"lon": [lon + 0.0005, lon], "lat": [lat - 0.0005, 48.5], "name": ["in", "out"]}, index=[4, 9]
+    )
+    for array in (gx.open("earth-index", source, points=places), whole.emb.sample(places)):
+        assert array.dims == ("location", "band")
+        assert array.coords["location"].values.tolist() == [4, 9]
+        assert array.coords["name"].values.tolist() == ["in", "out"]
+        np.testing.assert_allclose(array.coords["x"].values, places["lon"])
+        assert array.coords["id"].values[0] == whole.coords["id"].values[7]
+        np.testing.assert_array_equal(array.values[0], whole.values[7])
+        assert np.isnan(array.values[1]).all()
+    assert gx.open("earth-index", source, points=places).chunks is not None
+    with pytest.raises(CoverageError, match="none of the 1 points lies in one of the 440 patches"):
+        whole.emb.sample([(0.0, 0.0)])
+
+
+def test_a_grid_is_filled_by_footprints():
+    source = gx.example("earth-index")
+    box = gx.testing.geobox((40, 30), resolution=100.0)
+    array = gx.open("earth-index", source, geobox=box)
+    assert geometry.same_grid(array.emb.geobox, box)
+    expected = gx.open("earth-index", source).emb.to_grid(geobox=box)
+    np.testing.assert_array_equal(array.values, expected.values)
+    bbox = (11.36, 47.24, 11.38, 47.26)
+    laea = gx.open("earth-index", source, bbox=bbox, crs="EPSG:3035", resolution=320)
+    assert geometry.crs_of(laea).to_epsg() == 3035
+    assert laea.emb.geobox.resolution.x == 320
+    assert gx.open("earth-index", source, resolution=160).emb.geobox.resolution.x == 160
+    with pytest.raises(ValueError, match="needs an area: give bbox="):
+        gx.open("earth-index", source, crs="EPSG:3035")
 
 
 # --- what is each one's own ---------------------------------------------------------------------------------
