@@ -112,8 +112,9 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def arguments(description: str | None) -> bool:
-    """Whether ``--small`` was given on the command line."""
+def options(description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse what every benchmark takes: ``--small``, ``--repeat``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--small", action="store_true", help="the smallest size, to see that it runs")
-    return bool(parser.parse_args().small)
+    parser.add_argument("--repeat", type=int, default=5, help="how often each call is timed")
+    return parser.parse_args(argv)

@@ -1,0 +1,240 @@
+"""Reprojection of 64 bands of AlphaEarth codes, UTM to LAEA: against odc-geo, GDAL and rioxarray.
+
+Sources are dask blocks of 512² pixels, all bands, band-first in memory, as ``gx.open`` yields them. Results are
+consumed block by block, peers' in the same way. ``--picture FILE`` draws where chunking changes a peer's pixels.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from harness import compare, consume, memcpy_seconds, options, peak_memory, table
+
+import geoemb_xr as gx
+from geoemb_xr import geometry, kernels
+
+BANDS, BLOCK, POOL = 64, 512, 8
+_pool: list[np.ndarray] = []
+
+
+def _block(number: int) -> np.ndarray:
+    """One of a few blocks of codes: making them is not what is timed."""
+    if not _pool:
+        rng = np.random.default_rng(0)
+        _pool.extend(rng.integers(-127, 128, (BANDS, BLOCK, BLOCK), dtype=np.int8) for _ in range(POOL))
+    return _pool[number % POOL]
+
+
+def codes(size: int) -> xr.DataArray:
+    """Codes of size × size pixels, a multiple of 512, block by block."""
+    import dask.array as da
+    from dask._task_spec import Task
+
+    _block(0)
+    n = size // BLOCK
+    graph = {
+        (f"codes-{size}", 0, i, j): Task((f"codes-{size}", 0, i, j), _block, i * 3 + j)
+        for i in range(n)
+        for j in range(n)
+    }
+    data = da.Array(graph, f"codes-{size}", ((BANDS,), (BLOCK,) * n, (BLOCK,) * n), dtype=np.int8)
+    return gx.wrap(data, "alphaearth", geobox=gx.testing.geobox((size, size)), version="synthetic")
+
+
+def grid(array: xr.DataArray, resolution: float) -> Any:
+    """The target: the same ground in LAEA Europe."""
+    return geometry.snapped_geobox(geometry.area_of(geometry.geobox_of(array)), "EPSG:3035", resolution)
+
+
+def _odc(array: xr.DataArray, target: Any, how: str, chunk: int) -> xr.DataArray:
+    from odc.geo.xr import xr_reproject
+
+    given = array if how == "nearest" else array.emb.decode()
+    given = given.copy()
+    given.attrs = {"nodata": -128} if how == "nearest" else {}
+    kwargs: dict[str, Any] = {"dst_nodata": -128} if how == "nearest" else {}
+    out = xr_reproject(given, target, resampling=how, chunks=(chunk, chunk), **kwargs)
+    return out if how == "nearest" else out / np.sqrt((out**2).sum("band"))
+
+
+def _gdal(values: np.ndarray, box: Any, target: Any, how: str) -> np.ndarray:
+    """One warp of all bands, as rasterio's and GDAL's documentation say: threads, and memory for a chunk."""
+    from rasterio.warp import Resampling, reproject
+
+    given = values
+    if how != "nearest":
+        given = gx.product("alphaearth").codec.decode(values, None, 0)
+    out = np.empty((BANDS, *target.shape), given.dtype)
+    missing = -128 if how == "nearest" else np.nan
+    reproject(
+        given, out, src_transform=box.affine, src_crs="EPSG:32632", src_nodata=missing, dst_transform=target.affine,
+        dst_crs="EPSG:3035", dst_nodata=missing, resampling=Resampling[how], num_threads=2, warp_mem_limit=512,
+    )  # fmt: skip
+    return out if how == "nearest" else out / np.sqrt(np.einsum("bij,bij->ij", out, out))
+
+
+def _rioxarray(array: xr.DataArray, how: str) -> xr.DataArray:
+    import rioxarray  # noqa: F401
+    from rasterio.warp import Resampling
+
+    return array.rio.write_nodata(-128).rio.reproject(
+        "EPSG:3035", resolution=10, resampling=Resampling[how], num_threads=2
+    )
+
+
+def against_peers(size: int, repeat: int) -> list[tuple[Any, ...]]:
+    """Rows: resampling, peer, its rate, ours, ratio."""
+    array = codes(size)
+    box = geometry.geobox_of(array)
+    rows = []
+    for how in ("nearest", "bilinear", "average"):
+        resolution = 100.0 if how == "average" else 10.0
+        target = grid(array, resolution)
+        chunk = BLOCK if how != "average" else 52
+        ours = gx.reproject(array, target, resampling=how)
+        theirs = _odc(array, target, how, chunk)
+        calls = {"geoemb_xr": lambda a=ours: consume(a), "odc-geo": lambda a=theirs: consume(a)}
+        values = array.compute()
+        if how != "average":
+            calls["GDAL, one warp"] = lambda t=target, h=how, v=values: _gdal(v.values, box, t, h)
+        if how == "nearest":
+            calls["rioxarray"] = lambda v=values: _rioxarray(v, "nearest")
+        seconds = compare(calls, repeat=repeat)
+        pixels = target.shape[0] * target.shape[1] * (resolution / 10) ** 2 / 1e6
+        moved = pixels * 1e6 * BANDS * (2 if how == "nearest" else 5 if how == "bilinear" else 1)
+        limit = memcpy_seconds(int(moved / 2))
+        for name, each in seconds.items():
+            if name != "geoemb_xr":
+                rows.append(
+                    (
+                        how,
+                        name,
+                        size,
+                        pixels / each,
+                        pixels / seconds["geoemb_xr"],
+                        each / seconds["geoemb_xr"],
+                        limit / seconds["geoemb_xr"],
+                    )
+                )
+    return rows
+
+
+def growth(sizes: list[int]) -> list[tuple[Any, ...]]:
+    """Rows: size, resampling, megapixels a second, extra memory in blocks a thread."""
+    rows = []
+    for size in sizes:
+        array = codes(size)
+        for how in ("nearest", "bilinear", "average"):
+            out = gx.reproject(array, grid(array, 100.0 if how == "average" else 10.0), resampling=how)
+            with peak_memory() as peak:
+                seconds = compare(
+                    {"ours": lambda a=out: consume(a)},
+                    repeat=3 if size <= 4096 else 1,
+                    warm=int(size <= 4096),
+                )
+            block = BANDS * BLOCK**2 * (4 if how == "bilinear" else 1)
+            rows.append(
+                (size, how, size**2 / 1e6 / seconds["ours"], peak.extra / 1e6, peak.extra / block / 2)
+            )
+    return rows
+
+
+def transpose(repeat: int) -> list[tuple[Any, ...]]:
+    """Rows: the one door to band-last memory, against NumPy and a memcpy; one thread."""
+    block, out = _block(0), np.empty((BLOCK, BLOCK, BANDS), np.int8)
+    seconds = compare(
+        {
+            "band_last": lambda: kernels.copy_band_last(block, 0, out),
+            "NumPy": lambda: np.copyto(out, np.moveaxis(block, 0, -1)),
+            "memcpy": lambda: np.copyto(out, block.reshape(out.shape)),
+        },
+        repeat=repeat,
+    )
+    return [(name, BLOCK**2 / 1e6 / each, each / seconds["band_last"]) for name, each in seconds.items()]
+
+
+def first_calls() -> list[tuple[Any, ...]]:
+    """Rows: seconds of the first block in a new process, without and with the compiled kernels on disk."""
+    import os
+    import subprocess
+    import tempfile
+
+    code = (
+        "import time, geoemb_xr as gx; da = gx.testing.synthetic('alphaearth', shape=(64, 64), decode=False);"
+        "start = time.perf_counter(); gx.reproject(da, 'EPSG:3035', resolution=10, resampling='{}'); "
+        "print(time.perf_counter() - start)"
+    )
+    rows = []
+    with tempfile.TemporaryDirectory() as cache:
+        for how in ("nearest", "bilinear", "average"):
+            took = []
+            for _ in range(2):
+                run = subprocess.run(
+                    [sys.executable, "-c", code.format(how)], capture_output=True, text=True, check=True,
+                    env={**os.environ, "NUMBA_CACHE_DIR": cache},
+                )  # fmt: skip
+                took.append(float(run.stdout))
+            rows.append((how, *took))
+    return rows
+
+
+def picture(path: str) -> None:
+    """Pixels that chunking changes: in a peer's result and in ours, bilinear, UTM to LAEA."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    from odc.geo.xr import xr_reproject
+
+    da = gx.testing.synthetic("alphaearth", shape=(300, 300)).isel(time=0)
+    target = grid(da, 10.0)
+    lazy = da.chunk(y=100, x=100)
+
+    def both(warp: Any) -> tuple[xr.DataArray, xr.DataArray]:
+        return warp(da, target, resampling="bilinear"), warp(
+            lazy, target, resampling="bilinear", chunks=(100, 100)
+        )
+
+    pairs = {"odc-geo": both(xr_reproject), "geoemb_xr": both(gx.reproject)}
+    figure, axes = plt.subplots(1, 2, figsize=(8, 4.2), layout="constrained")
+    for axis, (name, (whole, parts)) in zip(axes, pairs.items(), strict=True):
+        a, b = np.asarray(whole.values), np.asarray(parts.values)
+        changed = np.where(np.isnan(a) & np.isnan(b), 0, np.abs(a - b))
+        changed = np.nan_to_num(changed, nan=1.0).max(0)
+        shown = axis.imshow(np.log10(np.maximum(changed, 1e-6)), vmin=-6, vmax=0, cmap="magma")
+        axis.set_title(f"{name}: {np.mean(changed > 0):.1%} of pixels differ", fontsize=10)
+        axis.axis("off")
+    figure.colorbar(
+        shown, ax=axes, label="log10 of the largest change, chunked against in memory", shrink=0.8
+    )
+    figure.suptitle("synthetic scene, bilinear, UTM 32N to LAEA, blocks of 100 pixels", fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print every table."""
+    warnings.filterwarnings("ignore", module="rasterio")
+    given = options(__doc__, argv)
+    sizes = [512] if given.small else [1024, 2048, 4096, 8192, 16384]
+    columns: tuple[str, ...] = ("what", "Mpx/s", "time / band_last")
+    table("Transpose to band-last, 64 × 512² int8, one thread", columns, transpose(given.repeat))
+    columns = ("resampling", "peer", "size", "peer Mpx/s", "ours Mpx/s", "ratio", "memcpy / ours")
+    rows = against_peers(sizes[0], given.repeat)
+    table("Against peers, 64 bands, two threads (average: source pixels)", columns, rows)
+    columns = ("size", "resampling", "source Mpx/s", "extra MB", "blocks a thread")
+    table("Growth, made and consumed block by block", columns, growth(sizes))
+    if not given.small:
+        columns = ("resampling", "compiling", "from the cache on disk")
+        table("First call in a new process, seconds", columns, first_calls())
+
+
+if __name__ == "__main__":
+    if "--picture" in sys.argv:
+        picture(sys.argv[sys.argv.index("--picture") + 1])
+    else:
+        main()
