@@ -187,6 +187,18 @@ def test_encode_writes_the_products_codes(codes, tmp_path):
         np.testing.assert_array_equal(file.read(), codes.isel(time=0).values)
 
 
+def test_an_older_gdal_interleaves_by_band(monkeypatch, tmp_path):
+    codes = gx.testing.synthetic("alphaearth", shape=(600, 520), decode=False).isel(time=0)
+    monkeypatch.setattr(rasterio, "__gdal_version__", "3.10.3")
+    path = codes.emb.to_cog(tmp_path / "a.tif")
+    with rasterio.open(path) as file:
+        assert file.tags(ns="IMAGE_STRUCTURE")["INTERLEAVE"] == "BAND"
+        assert file.overviews(1) == [2]
+        assert file.block_shapes[0] == (512, 512)
+        np.testing.assert_array_equal(file.read(), codes.values)
+    assert gx.open(path, decode=False).identical(codes)
+
+
 def test_several_times_need_a_template(codes, tmp_path):
     with pytest.raises(
         ValueError, match=r"holds one time, the array has 2 \(2018, 2020\).*a_\{time:%Y\}\.tif"

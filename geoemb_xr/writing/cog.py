@@ -283,11 +283,11 @@ def _cog_options(picture: _Picture) -> dict[str, str]:
     }
     gdal = tuple(int(number) for number in rasterio.__gdal_version__.split(".")[:2])
     if gdal < (3, 11):  # whose COG driver interleaves by pixel only: a GeoTIFF in the same order of parts
-        kind = {"c": "1"}.get(picture.array.dtype.kind, "3" if picture.array.dtype.kind == "f" else "2")
+        predictor = "3" if picture.array.dtype.kind == "f" else "2"
         return options | {
             "driver": "GTiff", "tiled": "YES", "blockxsize": str(TILE), "blockysize": str(TILE),
             "interleave": "BAND" if many else "PIXEL", "copy_src_overviews": "YES",
-            "predictor": kind if picture.legend is None else "1",
+            "predictor": predictor if picture.legend is None else "1",
         }  # fmt: skip
     return options | {
         "driver": "COG",
