@@ -6,17 +6,13 @@ back as what the map is made of. Torch is imported only inside functions.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
-import os
 import shutil
 import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -334,19 +330,13 @@ def place_for(device: str, model: Any, names: Sequence[str]) -> str:
     if not can_run(model, names) or importlib.util.find_spec("torch") is None:
         return "cpu"
     # torch takes seconds to import: it is not asked where no driver for a GPU is there.
-    if "torch" not in sys.modules and shutil.which("nvidia-smi") is None and not Path("/dev/nvidiactl").exists():
+    if (
+        "torch" not in sys.modules
+        and shutil.which("nvidia-smi") is None
+        and not Path("/dev/nvidiactl").exists()
+    ):
         return "cpu"
     return "cuda:0" if require("torch", "torch").cuda.is_available() else "cpu"
-
-
-@cache
-def _gpu_driver() -> bool:
-    """Whether a driver of CUDA or ROCm is there: without one, torch need not be imported to find no GPU."""
-    for name in ("nvcuda.dll",) if os.name == "nt" else ("libcuda.so.1", "libamdhip64.so"):
-        with suppress(OSError):
-            ctypes.CDLL(name)
-            return True
-    return False
 
 
 def can_run(model: Any, names: Sequence[str]) -> bool:
