@@ -194,6 +194,7 @@ class Display:
         #: What colours are stretched over: kept while the view and the year change, so that maps compare.
         self._limits: dict[Answer, tuple[float, float]] = {}
         self._pictured: tuple[int, Window] | None = None
+        self._adding = False
         empty = {
             "picture": _IMAGE, "answer": _IMAGE, "ring": ("x", "y"), "labels": ("x", "y", "colour"),
             "vector": ("band", "value"), "course": ("year", "angle"), "view": ("x0", "x1", "y0", "y1"),
@@ -269,7 +270,8 @@ class Display:
             axis.ticker.desired_num_ticks = 4
         figure.yaxis.major_label_orientation = "vertical"
         figure.yaxis.visible = first
-        figure.on_event("tap", lambda event: self.tap(event.x, event.y))
+        for event in ("tap", "doubletap"):  # two clicks in short order, wherever, are a tap and a double tap
+            figure.on_event(event, lambda at: self.tap(at.x, at.y))
         return figure
 
     def _follow(self, figure: Any) -> None:
@@ -345,6 +347,7 @@ class Display:
         w["mode"].param.watch(lambda _: self._say(), "value")
         w["add"].on_click(lambda _: self._add_class())
         w["name"].param.watch(lambda _: self._add_class(), "enter_pressed")
+        w["name"].param.watch(lambda _: self._add_class() if self._adding else None, "value")
         w["undo"].on_click(lambda _: self._undo())
         if len(state.periods) > 1:
             options = {name: i for i, name in enumerate(state.periods)}
@@ -414,6 +417,7 @@ class Display:
     def _add_class(self) -> None:
         field = self.widgets["name"]
         name = (field.value_input or field.value).strip()
+        self._adding = not name  # a notebook may tell of the click before it tells of the text
         if not name or name == _LOOK:
             return
         if name not in self.state.classes:

@@ -1,0 +1,165 @@
+"""The app as people use it: served, in a headless Chromium, with real clicks, wheel and keys."""
+
+import shutil
+import socket
+import time
+
+import numpy as np
+import pytest
+
+import geoemb_xr as gx
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pn = pytest.importorskip("panel", reason="panel is not installed")
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def page():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(90_000)
+        page.asked, page.errors = [], []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        yield page
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def app():
+    codes = gx.testing.synthetic(
+        "alphaearth", shape=(200, 200), years=[2018, 2021, 2024], decode=False, missing=True
+    )
+    return gx.explore(codes)
+
+
+@pytest.fixture(scope="module")
+def maps(app, page):
+    """The two maps on the screen, as boxes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    server = pn.serve(
+        {"app": lambda: app.display().layout}, port=port, show=False, threaded=True, verbose=False
+    )
+    page.goto(f"http://localhost:{port}/app")
+    figures = page.locator(".bk-Figure")
+    figures.nth(3).wait_for()
+    page.wait_for_timeout(1000)
+    yield [figures.nth(i).locator(".bk-CanvasBox, .bk-Canvas").first.bounding_box() or {} for i in range(2)]
+    server.stop()
+
+
+def until(condition, seconds=30):
+    """Wait for what the server does after an event in the browser."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
+
+
+def colours(page, box):
+    """How many colours a map has on the screen, and its pixels."""
+    import io
+
+    from PIL import Image
+
+    shot = page.screenshot(clip=box)
+    pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
+    return len(np.unique(pixels.reshape(-1, 3), axis=0)), pixels
+
+
+def at(box, across, down):
+    return box["x"] + across * box["width"], box["y"] + down * box["height"]
+
+
+def test_the_page_shows_both_maps_and_asks_no_other_host(app, page, maps):
+    assert page.errors == []
+    hosts = {url.split("/")[2].split(":")[0] for url in page.asked if url.startswith(("http", "ws"))}
+    assert hosts == {"localhost"}
+    assert page.get_by_text("synthetic data in the form of alphaearth").is_visible()
+    assert colours(page, maps[0])[0] > 100
+    assert colours(page, maps[1])[0] > 100
+
+
+def test_a_click_answers_at_once(app, page, maps):
+    before, pixel = colours(page, maps[1])[1], app.state.pixel
+    start = time.monotonic()
+    page.mouse.click(*at(maps[0], 0.5, 0.8))
+    until(lambda: app.state.pixel is not pixel)
+    took = time.monotonic() - start
+    page.wait_for_timeout(1000)
+    assert (colours(page, maps[1])[1] != before).any()
+    assert app.state.pixel.row > 120
+    assert took < 10  # the benchmark measures it; here a loaded machine must not fail
+
+
+def test_the_wheel_zooms_and_re_reads(app, page, maps):
+    app.state.look(None, None, 400, 400)
+    before = app.state.window
+    page.mouse.move(*at(maps[0], 0.6, 0.6))
+    for _ in range(4):
+        page.mouse.wheel(0, -240)
+        page.wait_for_timeout(100)
+    until(lambda: app.state.window.rows.cells < before.rows.cells / 2)
+    page.locator("[title='Reset']").first.click()
+    until(lambda: app.state.window == before)
+
+
+def test_the_slider_changes_the_year(app, page, maps):
+    handle = page.locator(".noUi-handle").first
+    handle.focus()
+    handle.press("ArrowLeft")
+    until(lambda: app.state.period == "2021")
+    page.get_by_text("Embedding 2021").wait_for()
+    handle.press("ArrowRight")
+    until(lambda: app.state.period == "2024")
+
+
+def test_labels_refit_the_probe_and_redraw_the_map(app, page, maps):
+    clicks = {"one": [(0.45, 0.9), (0.4, 0.7)], "two <b>": [(0.85, 0.3), (0.9, 0.55)]}
+    for name, places in clicks.items():
+        page.get_by_placeholder("name of a class").fill(name)
+        page.get_by_role("button", name="add", exact=True).click()
+        until(lambda name=name: name in app.state.classes)
+        page.get_by_role("button", name=name, exact=True).wait_for()
+        page.wait_for_timeout(500)
+        for place in places:
+            count = len(app.labels)
+            page.mouse.click(*at(maps[0], *place))
+            until(lambda count=count: len(app.labels) == count + 1)
+    until(lambda: app.probe is not None)
+    assert app.probe.legend.names == ("one", "two <b>")
+    page.get_by_text("Classes", exact=True).wait_for()
+    page.wait_for_timeout(1000)
+    first = colours(page, maps[1])[1]
+    page.mouse.click(*at(maps[0], 0.7, 0.95))
+    until(lambda: len(app.labels) == 5)
+    page.wait_for_timeout(1500)
+    assert (colours(page, maps[1])[1] != first).any()
+    page.get_by_role("button", name="undo last label").click()
+    until(lambda: len(app.labels) == 4)
+    assert app.labels.crs.to_epsg() == 32632
+
+
+def test_change_needs_another_year_and_is_drawn(app, page, maps):
+    page.get_by_text("change since 2018").click()
+    page.get_by_text("Change from 2018 to 2024").wait_for()
+    page.wait_for_timeout(700)
+    assert colours(page, maps[1])[0] > 100
+    assert page.errors == []
