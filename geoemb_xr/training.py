@@ -171,7 +171,7 @@ def samples_of(
     grid = geometry.geobox_of(array, "fit_probe")
     table = labelling.read_labels(labels)
     if isinstance(table, xr.DataArray):
-        table = _aligned_labels(table, array)
+        table = _aligned_labels(table if target is None else table.rename(target), array)
     if not hasattr(table, "columns"):
         raise EmbeddingError(
             f"labels are a table with lon and lat, a GeoDataFrame, a path or a raster; got {type(table).__name__}"

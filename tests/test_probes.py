@@ -504,3 +504,30 @@ def test_errors_say_the_way_out(tmp_path):
 
 def test_softmax_of_what_was_never_seen():
     np.testing.assert_allclose(softmax(np.array([[0.0], [-np.inf]], "f4")), [[1], [0]])
+
+
+def test_a_label_file_on_another_grid_is_aligned_by_the_most_frequent_class(tmp_path):
+    import rasterio
+
+    fine = SCENE.truth(gx.testing.geobox((240, 240), crs="EPSG:3035", resolution=5.0), 2018)
+    path = tmp_path / "labels.tif"
+    affine = fine.emb.geobox.affine
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=240,
+        height=240,
+        count=1,
+        dtype="uint8",
+        crs="EPSG:3035",
+        transform=affine,
+    ) as file:
+        file.write(fine.values, 1)
+    da = array()
+    probe = da.emb.fit_probe(path, target="land_cover", cv=0)
+    names = np.array(SCENE.names)[np.array(probe.legend.values) - 1]
+    found = np.array(["", *names], object)[
+        np.searchsorted([0, *probe.legend.values], da.emb.predict(probe).values)
+    ]
+    assert (found == truth(da)).mean() > 0.95
