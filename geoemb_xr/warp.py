@@ -360,19 +360,26 @@ class _Blocks(Layer):  # type: ignore[misc]
         )
 
     @cached_property
-    def _others(self) -> list[int]:
-        """Axes of the other dimensions in a key."""
-        order = self.plan.job.order
-        return [int(axis) for axis in order[: len(self.kept)]]
+    def _axes(self) -> tuple[tuple[int, ...], int, int]:
+        """Axes of the other dimensions, of y and of x in a key."""
+        return self.plan.job.order[: len(self.kept)], self.dims.index("y"), self.dims.index("x")
 
-    def _key(self, name: str, at: Sequence[int], i: int, j: int) -> tuple[Any, ...]:
-        place = dict(zip(self._others, at, strict=True))
-        place[self.dims.index("y")], place[self.dims.index("x")] = i, j
-        return (name, *(place.get(axis, 0) for axis in range(len(self.dims))))
+    @cached_property
+    def _numblocks(self) -> tuple[int, ...]:
+        counts = [len(sizes) for sizes in self.kept]
+        return self._key("", counts, len(self.plan.rows) - 1, len(self.plan.cols) - 1, 1)[1:]
+
+    def _key(self, name: str, at: Sequence[int], i: int, j: int, vector: int = 0) -> tuple[Any, ...]:
+        others, y, x = self._axes
+        index = [vector] * len(self.dims)
+        for axis, number in zip(others, at, strict=True):
+            index[axis] = number
+        index[y], index[x] = i, j
+        return (name, *index)
 
     def _place(self, key: tuple[Any, ...]) -> tuple[tuple[int, ...], int, int]:
-        index = key[1:]
-        return tuple(index[a] for a in self._others), index[self.dims.index("y")], index[self.dims.index("x")]
+        others, y, x = self._axes
+        return tuple(key[1 + axis] for axis in others), key[1 + y], key[1 + x]
 
     def _refs(self, part: Part, numbers: list[tuple[int, int]], at: tuple[int, ...]) -> list[Any]:
         from dask._task_spec import TaskRef
@@ -382,10 +389,13 @@ class _Blocks(Layer):  # type: ignore[misc]
         return refs + [TaskRef((scales[part[0]], *at, r, c)) for r, c in (numbers if scales else ())]
 
     def __getitem__(self, key: Any) -> Any:
-        from dask._task_spec import Task
-
         if key not in self:
             raise KeyError(key)
+        return self._task(key)
+
+    def _task(self, key: tuple[Any, ...]) -> Any:
+        from dask._task_spec import Task
+
         at, i, j = self._place(key)
         found = list(self.plan.parts(i, j))
         refs = [ref for part, numbers in found for ref in self._refs(part, numbers, at)]
@@ -415,31 +425,19 @@ class _Blocks(Layer):  # type: ignore[misc]
                 joined.append(TaskRef(row))
             yield key, Task(key, job.finish, rows, cols, others, self.stored, *joined)
 
-    def _numblocks(self) -> tuple[int, ...]:
-        sizes = dict(zip(self._others, map(len, self.kept), strict=True))
-        sizes[self.dims.index("y")], sizes[self.dims.index("x")] = (
-            len(self.plan.rows) - 1,
-            len(self.plan.cols) - 1,
-        )
-        return tuple(sizes.get(axis, 1) for axis in range(len(self.dims)))
-
     def __contains__(self, key: Any) -> bool:
-        numblocks = self._numblocks()
         return (
             isinstance(key, tuple)
-            and len(key) == 1 + len(numblocks)
             and key[0] == self.name
-            and all(
-                isinstance(n, int | np.integer) and 0 <= n < size
-                for n, size in zip(key[1:], numblocks, strict=True)
-            )
+            and len(key) == 1 + len(self._numblocks)
+            and all(0 <= number < size for number, size in zip(key[1:], self._numblocks, strict=True))
         )
 
     def __iter__(self) -> Iterator[Any]:
-        return ((self.name, *index) for index in np.ndindex(self._numblocks()))
+        return ((self.name, *index) for index in np.ndindex(self._numblocks))
 
     def __len__(self) -> int:
-        return math.prod(self._numblocks())
+        return math.prod(self._numblocks)
 
     def is_materialized(self) -> bool:
         """Tasks are written when asked for."""
@@ -451,7 +449,7 @@ class _Blocks(Layer):  # type: ignore[misc]
 
     def cull(self, keys: set[Any], all_hlg_keys: Collection[Any]) -> tuple[Layer, Mapping[Any, set[Any]]]:
         """Only the tasks of wanted blocks."""
-        tasks = {key: self[key] for key in keys if key in self}
+        tasks = {key: self._task(key) for key in keys if key in self}
         return MaterializedLayer(tasks), {key: set(task.dependencies) for key, task in tasks.items()}
 
 
