@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -278,6 +279,11 @@ def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
         Coordinates along ``location`` (or ``y`` and ``x``) first, then the bands. ``attrs`` has product,
         version and attribution.
 
+    Raises
+    ------
+    MemoryError
+        If the table would take more than half of the free memory.
+
     Examples
     --------
     >>> import geoemb_xr as gx
@@ -288,6 +294,7 @@ def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
     wide = next((d for d in array.dims if d in (BAND, "component", "category", "rgb")), None)
     if "location" not in array.dims and not {"y", "x"} <= set(array.dims):
         raise EmbeddingError(f"a table needs 'location', or 'y' and 'x'; got dims {tuple(array.dims)}")
+    _check_room(array)
     rows = [d for d in array.dims if d != wide]
     if "location" in rows:
         rows = ["location", *(d for d in rows if d != "location")]
@@ -314,6 +321,26 @@ def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
     )
     table.attrs = {**array.attrs, "attribution": attribution_of(array)}
     return table
+
+
+def _check_room(array: xr.DataArray) -> None:
+    """Refuse a table that would take more than half of the free memory: its values, and as much beside them."""
+    free = free_memory()
+    if free is not None and 2 * array.nbytes > free / 2:
+        raise MemoryError(
+            f"a table of {array.nbytes / 1e9:.1f} GB would take more than half of the {free / 1e9:.1f} GB that "
+            "are free: sample or crop first, or write with .emb.to_geoparquet or .emb.to_zarr"
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that are free or can be freed; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    return found[0] if found else None
 
 
 def to_geodataframe(array: xr.DataArray) -> gpd.GeoDataFrame:

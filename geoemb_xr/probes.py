@@ -235,6 +235,15 @@ def fit_probe(
     Probe
         Small, frozen, saved with ``save``.
 
+    Raises
+    ------
+    EmbeddingError
+        If there is nothing to learn from, labels of several years have no date, or the method cannot do it.
+    CoverageError
+        If no label lies in the array.
+    SourceError
+        If a file of labels is missing or of another kind.
+
     Examples
     --------
     >>> import geoemb_xr as gx

@@ -251,6 +251,14 @@ def test_rasters_and_maps_become_tables():
     assert truth.emb.to_dataframe()["land_cover"].tolist() == truth.values.reshape(-1).tolist()
 
 
+def test_a_table_beyond_memory_is_refused(monkeypatch):
+    from geoemb_xr import points
+
+    monkeypatch.setattr(points, "free_memory", lambda: 10_000)
+    with raise_if_dask_computes(), pytest.raises(MemoryError, match="sample or crop first"):
+        scene(chunks=20).emb.to_dataframe()
+
+
 def test_geodataframes_lie_where_the_points_do():
     table = places(6)
     frame = scene().emb.year(2018).emb.sample(table).emb.to_geodataframe().to_crs(4326)
