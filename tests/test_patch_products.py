@@ -165,6 +165,18 @@ def test_a_grid_is_filled_by_footprints():
         gx.open("earth-index", source, crs="EPSG:3035")
 
 
+def test_a_file_that_this_package_wrote_keeps_its_version(tmp_path):
+    array = gx.open("earth-index", gx.example("earth-index"))
+    array.emb.to_geoparquet(tmp_path / "own.parquet")
+    again = gx.open("earth-index", tmp_path / "own.parquet")
+    assert again.attrs["version"] == "synthetic"
+    assert again.attrs["emb"] == array.attrs["emb"]
+    order = {name: i for i, name in enumerate(again.coords["id"].values)}
+    np.testing.assert_array_equal(again.values[[order[n] for n in array.coords["id"].values]], array.values)
+    with pytest.raises(SourceError, match=r"own.parquet holds 'earth-index', not 'clay-v0'"):
+        gx.open("clay-v0", tmp_path / "own.parquet")
+
+
 # --- what is each one's own ---------------------------------------------------------------------------------
 
 

@@ -282,6 +282,11 @@ def read_footer(file: File, layout: Layout) -> FileFacts:
         )
     keys = {k.decode(): v for k, v in (schema.metadata or {}).items()}
     geo, emb, own = (_json(keys.get(key), key, where) for key in ("geo", "emb", OWN_KEY))
+    if (
+        OWN_KEY in emb
+    ):  # written by to_geoparquet: the array's attributes say what it holds, its emb among them
+        own = dict(emb.pop(OWN_KEY).get("attrs", {}))
+        emb = _json(str(own.get("emb", "{}")).encode(), "emb", where)
     columns = {meta.schema.column(i).path: i for i in range(meta.num_columns)}
     date = next((name for name in layout.dates if name in schema.names), None)
     bbox = _bbox_columns(geo, layout, columns)
