@@ -353,8 +353,12 @@ def test_a_parquet_round_trip_with_a_box(tmp_path, monkeypatch):
     part = gx.open(path, bbox=box, decode=False)
     assert 30 <= part.sizes["location"] <= 50
     assert part.identical(back.sel(location=part["location"]))
-    with pytest.raises(CoverageError, match="no location in"):
-        gx.open(path, bbox=(0, 0, 1, 1))
+    stored = one.emb.to_zarr(tmp_path / "a.zarr")
+    xr.testing.assert_identical(gx.open(stored, decode=False).compute(), one.compute())
+    assert gx.open(stored, bbox=box, decode=False).sizes == part.sizes
+    for source in (path, stored):
+        with pytest.raises(CoverageError, match="no location in"):
+            gx.open(source, bbox=(0, 0, 1, 1))
 
 
 def test_the_tag_is_plain_json(codes, tmp_path):

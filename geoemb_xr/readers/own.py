@@ -171,6 +171,12 @@ def _cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str) -
         if rows_cols is None:
             raise CoverageError(f"{name} does not cover {request.area}; it covers {geometry.area_of(box)}")
         array = array.isel(y=rows_cols[0], x=rows_cols[1])
+    if request.area is not None and "location" in array.dims:
+        x, y = (array.coords[axis].values for axis in ("x", "y"))
+        inside = _inside(x, y, request.area, geometry.crs_of(array))
+        if not inside.any():
+            raise CoverageError(f"{name} has no location in {request.area}")
+        array = array.isel(location=np.flatnonzero(inside))
     sides: dict[Any, int] = dict.fromkeys(array.dims, -1)
     sides |= {dim: side for dim, side in block_sides(request.chunks).items() if dim in array.dims}
     sides |= {"time": 1} if "time" in array.dims else {}
@@ -178,6 +184,15 @@ def _cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str) -
     # a rewritten store is another array, and the same window of the same store is the same one
     token = tokenize(name, _age(name), str(request.time), request.area, sides)
     return array.chunk(sides, name_prefix="own-", token=token)
+
+
+def _inside(x: np.ndarray, y: np.ndarray, area: Area, crs: object) -> np.ndarray:
+    """Which places lie in an area; degrees may be written a turn away."""
+    inside = np.zeros(x.shape, bool)
+    for west, south, east, north in bounds_for(area, crs):
+        for turn in (0, 360) if geometry.as_crs(crs).is_geographic else (0,):
+            inside |= (x + turn >= west) & (x + turn <= east) & (y >= south) & (y <= north)
+    return inside
 
 
 def _age(name: str) -> str:
@@ -532,7 +547,9 @@ def _read_parquet(name: str, request: Request) -> xr.DataArray:
     crs = json.loads(file.schema_arrow.metadata[b"geo"])["columns"]["geometry"]["crs"]
     skipped = {facts["column"], "bbox"}
     beside = file.read([n for n in file.schema_arrow.names if n not in skipped]).to_pandas()
-    kept = _rows_inside(beside, request.area, crs)
+    kept = np.ones(len(beside), bool)
+    if request.area is not None:
+        kept = _inside(beside["x"].to_numpy(), beside["y"].to_numpy(), request.area, json.dumps(crs))
     if not kept.any():
         raise CoverageError(f"{name} has no location in {request.area}")
     array = xr.DataArray(_lazy_column(name, file, facts, kept), dims=_parquet_dims(facts), name=facts["name"])
@@ -546,16 +563,6 @@ def _read_parquet(name: str, request: Request) -> xr.DataArray:
 
 def _parquet_dims(facts: Mapping[str, Any]) -> tuple[str, ...]:
     return ("location", *([facts["dim"]] if facts.get("dim") else []))
-
-
-def _rows_inside(beside: pd.DataFrame, area: Area | None, crs: Any) -> np.ndarray:
-    """Rows whose place lies in an area."""
-    inside = np.full(len(beside), area is None)
-    x, y = beside["x"].to_numpy(), beside["y"].to_numpy()
-    for west, south, east, north in bounds_for(area, json.dumps(crs)) if area is not None else []:
-        inside |= (x >= west) & (x <= east) & (y >= south) & (y <= north)
-        inside |= (x + 360 >= west) & (x + 360 <= east) & (y >= south) & (y <= north)
-    return inside
 
 
 def _beside_coords(beside: pd.DataFrame, facts: Mapping[str, Any], crs: Any) -> dict[str, Any]:
