@@ -161,7 +161,7 @@ def map_tiles(
     codec = arrays.codec_of(array) if is_encoded(array) else None
     length = None if out is None else len(out[1])
     return arrays.map_bands(
-        _tilewise,
+        tilewise,
         array,
         function,
         codec,
@@ -176,7 +176,7 @@ def map_tiles(
     )
 
 
-def _tilewise(
+def tilewise(
     data: np.ndarray,
     axis: int,
     scale: np.ndarray | None,
@@ -186,6 +186,7 @@ def _tilewise(
     dtype: np.dtype[Any],
     *params: Any,
 ) -> np.ndarray:
+    """What :func:`map_tiles` does with one block; ``length`` is None where the result has no bands."""
     block = Block(data, axis, scale, codec)
     rest = tuple(np.delete(data.shape, axis))
     if length is None:

@@ -228,19 +228,12 @@ class Moments:
     def of(vectors: np.ndarray, weights: np.ndarray | None, shift: np.ndarray) -> Moments:
         """Of a tile ``(band, n)``, centred on ``shift`` so that float32 products lose nothing."""
         centred = np.subtract(vectors, shift[:, None], dtype=np.float32)
-        if weights is None:
-            gram, total, n = (
-                centred @ centred.T,
-                centred.sum(axis=1, dtype=np.float64),
-                float(vectors.shape[1]),
-            )
-        else:
-            weighted = centred * weights.astype(np.float32)
-            gram, total, n = (
-                weighted @ centred.T,
-                weighted.sum(axis=1, dtype=np.float64),
-                float(weights.sum()),
-            )
+        ones = np.ones(vectors.shape[1], np.float32) if weights is None else weights.astype(np.float32)
+        weighted = centred if weights is None else centred * ones
+        n = float(ones.sum(dtype=np.float64))
+        # a product is five times faster than a sum in float64; of a centred tile it is as good
+        total = (centred @ ones).astype(np.float64)
+        gram = weighted @ centred.T
         offset = total / n
         m2 = gram.astype(np.float64) - n * np.outer(offset, offset)
         return Moments(n, shift + offset, m2)

@@ -14,9 +14,11 @@ import xarray as xr
 
 from geoemb_xr import arrays, blocks, geometry, kernels, polygons
 from geoemb_xr.arrays import decode
+from geoemb_xr.codecs import SIGNED_SQUARE
 from geoemb_xr.fitted import decoded_bands
 from geoemb_xr.model import (
     BAND,
+    Codec,
     CoverageError,
     EmbeddingError,
     check_choice,
@@ -24,6 +26,7 @@ from geoemb_xr.model import (
     check_embedding,
     comparability_key,
     derived_attrs,
+    is_encoded,
     product,
     say,
 )
@@ -89,15 +92,34 @@ def similarity(
         )
     vectors = _query(array, query, time)
     prepared = _prepare(vectors, how, metric)
-    return blocks.map_tiles(
-        _cosine_tile if metric == "cosine" else _distance_tile,
+    return arrays.map_bands(
+        _similar,
         array,
+        arrays.codec_of(array) if is_encoded(array) else None,
+        metric,
         prepared,
         how,
         dtype=np.float32,
+        decode=False,
         name="similarity" if metric == "cosine" else "distance",
         attrs=derived_attrs(array, long_name=_LONG_NAMES[metric], units="1", metric=metric),
     )
+
+
+def _similar(
+    data: np.ndarray,
+    axis: int,
+    scale: np.ndarray | None,
+    codec: Codec | None,
+    metric: str,
+    queries: np.ndarray,
+    how: str,
+) -> np.ndarray:
+    """One block: codes of squares are compared as they are, others tile by tile once decoded."""
+    if codec is not None and codec.name == SIGNED_SQUARE.name and metric == "cosine" and len(queries) == 1:
+        return _cosine_squares(data, axis, queries[0])
+    tile = _cosine_tile if metric == "cosine" else _distance_tile
+    return blocks.tilewise(data, axis, scale, tile, codec, None, np.dtype(np.float32), queries, how)
 
 
 def _prepare(vectors: Any, how: str, metric: str) -> Any:
@@ -131,6 +153,55 @@ def _cosine_tile(vectors: np.ndarray, queries: np.ndarray, how: str) -> np.ndarr
     if len(queries) > 1:
         dots = (queries @ vectors).max(axis=0)
     return np.asarray(dots / np.sqrt(np.where(squares > 0, squares, np.nan)))
+
+
+def _cosine_squares(codes: np.ndarray, axis: int, query: np.ndarray) -> np.ndarray:
+    """Cosines straight from codes q that mean q·|q|: their common factor cancels."""
+    bands = kernels.as_bands(codes, axis)
+    outer, _, inner = bands.shape
+    dots, squares = np.empty((2, outer, inner), np.float32)
+    if inner == 1:
+        _squares_band_last(bands[:, :, 0], query, dots[:, 0], squares[:, 0])
+    else:
+        for i in range(outer):
+            _squares_band_first(bands[i], query, dots[i], squares[i])
+    cosines = dots / np.sqrt(np.where(squares > 0, squares, np.nan))
+    return cosines.reshape(tuple(np.delete(codes.shape, axis)))
+
+
+@kernels.jit
+def _squares_band_first(codes: Any, query: Any, dots: Any, squares: Any) -> None:
+    """Products with a query, and squared lengths or NaN, of codes ``(band, n)``: some pixels at a time."""
+    bands, n = codes.shape
+    least = np.empty(1024, np.int8)
+    for start in range(0, n, 1024):
+        some = min(n - start, 1024)
+        dot, square = dots[start : start + some], squares[start : start + some]
+        dot[:], square[:], least[:] = 0, 0, 0
+        for k in range(bands):
+            weight, row = query[k], codes[k, start : start + some]
+            for i in range(some):
+                code = np.int32(row[i])
+                value = np.float32(code * abs(code))
+                dot[i] += weight * value
+                square[i] += value * value
+                least[i] = min(least[i], row[i])
+        for i in range(some):
+            if least[i] == -128:
+                square[i] = np.nan
+
+
+@kernels.jit
+def _squares_band_last(codes: Any, query: Any, dots: Any, squares: Any) -> None:
+    for i in range(codes.shape[0]):
+        dot, square, least = np.float32(0), np.float32(0), np.int32(0)
+        for k in range(codes.shape[1]):
+            code = np.int32(codes[i, k])
+            value = np.float32(code * abs(code))
+            dot += query[k] * value
+            square += value * value
+            least = min(least, code)
+        dots[i], squares[i] = dot, np.float32(np.nan) if least == -128 else square
 
 
 @kernels.jit
