@@ -630,7 +630,7 @@ def wrap(
         "product": found.name,
         "version": version if version is not None else (found.versions[0] if found.versions else ""),
         "source": str(named.encoding.get("source", "")) or "memory",
-        **({"codec": found.codec.name} if encoded and found.codec else {}),
+        **({"codec": _codec_for(found, named.dtype).name} if encoded else {}),
     }
     named.encoding = {}
     return named.rename("embedding")
@@ -693,10 +693,8 @@ def _name_dims(data: Any, found: Product, dims: Sequence[str] | None) -> xr.Data
 
 
 def _label_bands(array: xr.DataArray, found: Product, encoded: bool) -> xr.DataArray:
-    if encoded and found.codec is None:
-        raise ValueError(f"{found.name!r} is stored as {found.dtype}; got integers ({array.dtype})")
-    if encoded and found.codec is not None and array.dtype != np.dtype(found.codec.dtype):
-        raise ValueError(f"codes of {found.name!r} are {found.codec.dtype}; got {array.dtype}")
+    if encoded:
+        _codec_for(found, array.dtype)
     labels = found.bands if encoded else found.decoded_bands
     if BAND in array.coords:
         own = tuple(array.coords[BAND].values.astype(str).tolist())
@@ -706,6 +704,17 @@ def _label_bands(array: xr.DataArray, found: Product, encoded: bool) -> xr.DataA
     if size != len(labels):
         raise ValueError(f"{found.name!r} has {len(labels)} bands; got {size}")
     return array.assign_coords({BAND: list(labels)})
+
+
+def _codec_for(found: Product, dtype: Any) -> Codec:
+    """The codec of a product's codes, by their dtype."""
+    if found.codec is None:
+        raise ValueError(f"{found.name!r} is stored as {found.dtype}; got integers ({dtype})")
+    known = (found.codec, *found.other_codecs)
+    for codec in known:
+        if dtype == np.dtype(codec.dtype):
+            return codec
+    raise ValueError(f"codes of {found.name!r} are {' or '.join(c.dtype for c in known)}; got {dtype}")
 
 
 def _place(array: xr.DataArray, geobox: GeoBox | None, x: Any, y: Any, crs: object) -> dict[str, Any]:

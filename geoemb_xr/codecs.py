@@ -7,6 +7,8 @@ codec                  products                    a value is
 ``per-pixel-scale``    Tessera                     q · scale(pixel), missing where the scale is not finite
 ``fsq``                ESD                         six axes of a finite scalar quantiser in one code
 ``unscaled``           Presto                      the code itself (no scale is published), 0 missing
+``offset-16``          AlphaEarth, as users        q / 8192 − 1, missing where all bands are 0
+                       export it from Earth Engine
 =====================  ==========================  =====================================================
 
 Averages, distances and interpolation are wrong on codes: decode first. The torch functions are written
@@ -207,6 +209,33 @@ def _decode_unscaled_torch(codes: Any, scale: Any, axis: int) -> Any:
     return values.masked_fill_((values == 0).all(dim=axis, keepdim=True), float("nan"))
 
 
+# --- 16-bit exports -----------------------------------------------------------------------------------------
+
+
+def decode_offset_16(codes: np.ndarray, scale: np.ndarray | None, axis: int) -> np.ndarray:
+    """Earth Engine's 16-bit exports of AlphaEarth to float32: q / 8192 − 1.
+
+    A masked pixel is exported as 0 in every band, which would be a vector eight long: it is missing.
+    """
+    _no_scale("offset-16", scale)
+    values = codes.astype(np.float32) * np.float32(1 / 8192) - np.float32(1)
+    values[np.broadcast_to((codes == 0).all(axis=axis, keepdims=True), values.shape)] = np.nan
+    return values
+
+
+def encode_offset_16(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
+    """The inverse: rounded, all zeros where a band is NaN."""
+    missing = np.isnan(vectors).any(axis=axis, keepdims=True)
+    codes = np.rint((np.nan_to_num(vectors) + np.float32(1)) * np.float32(8192))
+    return np.where(missing, 0, np.clip(codes, 0, 16384)).astype(np.uint16), None
+
+
+def _decode_offset_16_torch(codes: Any, scale: Any, axis: int) -> Any:
+    values = codes.float()
+    missing = (values == 0).all(dim=axis, keepdim=True)
+    return (values * (1 / 8192) - 1).masked_fill_(missing, float("nan"))
+
+
 SIGNED_SQUARE = Codec(
     "signed-square", "int8", -128, decode_signed_square, encode_signed_square, _decode_signed_square_torch
 )
@@ -224,4 +253,6 @@ FSQ = Codec(
 )
 UNSCALED = Codec("unscaled", "uint16", 0, decode_unscaled, encode_unscaled, _decode_unscaled_torch)
 
-CODECS = {codec.name: codec for codec in (SIGNED_SQUARE, PER_PIXEL_SCALE, FSQ, UNSCALED)}
+OFFSET_16 = Codec("offset-16", "uint16", 0, decode_offset_16, encode_offset_16, _decode_offset_16_torch)
+
+CODECS = {codec.name: codec for codec in (SIGNED_SQUARE, PER_PIXEL_SCALE, FSQ, UNSCALED, OFFSET_16)}

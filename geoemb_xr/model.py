@@ -180,6 +180,8 @@ class Product:
         As stored.
     codec : Codec, optional
         How codes are decoded; None where vectors are stored as floats.
+    other_codecs : tuple of Codec
+        Codes that exports of it come in, told apart by their dtype.
     unit_norm : bool
         Whether vectors lie on the unit sphere, so that means are renormalised.
     resolution : float, optional
@@ -243,6 +245,7 @@ class Product:
     bands: tuple[str, ...] = ()
     dtype: str = "float32"
     codec: Codec | None = None
+    other_codecs: tuple[Codec, ...] = ()
     unit_norm: bool = False
     resolution: float | None = None
     context_m: float | None = None
@@ -424,7 +427,18 @@ def products() -> pd.DataFrame:
     """
     import pandas as pd
 
-    other = {"name", "bands", "survey", "codec", "stores", "bibtex", "open", "coverage", "example"}
+    other = {
+        "name",
+        "bands",
+        "survey",
+        "codec",
+        "other_codecs",
+        "stores",
+        "bibtex",
+        "open",
+        "coverage",
+        "example",
+    }
     columns = [f.name for f in fields(Product) if f.name not in other]
     found = registered()
     rows = [

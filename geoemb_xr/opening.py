@@ -237,7 +237,7 @@ def _request(
     elif geobox is not None:
         area = _with_margin(geometry.area_of(geobox), geobox)
     elif points is not None:
-        area = _area_of_points(points)
+        area = _area_of_points(points, found.resolution if found is not None else None)
     return Request(area, time, version, variant, chunks, geobox, points)
 
 
@@ -252,12 +252,14 @@ def _with_margin(area: Area, geobox: GeoBox) -> Area:
     return Area(west, south, east, north, area.crs)
 
 
-def _area_of_points(points: Any) -> Area:
+def _area_of_points(points: Any, found: Product | None) -> Area:
+    """The box around points, some pixels wide at least: one pixel has no resolution to be told from."""
     lon, lat = geometry.points_xy(points, geometry.LONLAT)
     ok = np.isfinite(lon) & np.isfinite(lat)
     if not ok.any():
         raise ValueError("points has no point with finite coordinates")
-    pad = 1e-4
+    resolution = found.resolution if found is not None else None
+    pad = max(2 * (resolution or 10.0) / 111_320, 1e-4)
     lon, lat = lon[ok], lat[ok]
     south, north = max(float(lat.min()) - pad, -90.0), min(float(lat.max()) + pad, 90.0)
     west, east = max(float(lon.min()) - pad, -180.0), min(float(lon.max()) + pad, 180.0)
@@ -407,10 +409,23 @@ def _merge(
             "which covers most of it (nearest; zones='separate' keeps them apart)"
         )
         resampling = resampling or "nearest"
-    merged: xr.DataArray = warp.mosaic(
-        grids, geobox, rule="first", resampling=resampling, chunks=None if chunks == "auto" else chunks
-    )
+    blocks = None if chunks == "auto" else chunks
+    merged: xr.DataArray = warp.mosaic(grids, geobox, rule="first", resampling=resampling, chunks=blocks)
+    for name in _planes_of(found, grids[0]):  # counts and flags: nearest, whatever the vectors get
+        planes = [grid.coords[name].drop_vars(_planes_of(found, grid), errors="ignore") for grid in grids]
+        plane = warp.mosaic(planes, geobox, rule="first", resampling="nearest", chunks=blocks)
+        merged = merged.assign_coords({name: plane.reset_coords(drop=True)})
     return merged
+
+
+def _planes_of(found: Product, array: xr.DataArray) -> list[Any]:
+    """Names of the planes beside the vectors; scales belong to the codes."""
+    scale = found.codec.scale if found.codec is not None else None
+    return [
+        name
+        for name, coord in array.coords.items()
+        if name != scale and {"y", "x"} <= set(coord.dims) and name not in array.dims
+    ]
 
 
 def _whole(grids: Sequence[xr.DataArray]) -> Area:
@@ -438,12 +453,7 @@ def _finish(found: Product, opened: Any, decode: bool, geopolygon: Any) -> Any:
         from geoemb_xr.points import crop
 
         opened = crop(opened, geopolygon, mask=True)
-    scale = found.codec.scale if found.codec is not None else None
-    beside = [
-        name
-        for name, coord in opened.coords.items()
-        if name != scale and {"y", "x"} <= set(coord.dims) and name not in opened.dims
-    ]
+    beside = _planes_of(found, opened)
     planes = {name: opened.coords[name].reset_coords(drop=True) for name in beside}
     opened = opened.drop_vars(beside)
     if decode and is_encoded(opened):
@@ -512,7 +522,7 @@ def _at_points(found: Product, stored: list[Tile], request: Request) -> xr.DataA
                 continue
             times = all_times if own_year is None else _times(stored, _at(request, int(when)), found)
             attrs = _attrs(found, group, version)
-            area = _area_of_points(table[mine])
+            area = _area_of_points(table[mine], found.resolution)
             grid = tiles.assemble(group, times, area=area, chunks=request.chunks, attrs=attrs)
             if grid is None:
                 continue

@@ -207,7 +207,7 @@ def test_wrap_codes_with_scale():
         ),
         (
             lambda: gx.wrap(np.zeros((64, 2, 2), "i2"), "aef", geobox=testing.geobox((2, 2))),
-            "are int8; got int16",
+            "are int8 or uint16; got int16",
         ),
         (
             lambda: gx.wrap(np.zeros((128, 2, 2), "i1"), "tessera", geobox=testing.geobox((2, 2))),

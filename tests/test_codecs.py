@@ -96,6 +96,26 @@ def test_unscaled_is_inverted(codes, axis):
     np.testing.assert_array_equal(codecs.encode_unscaled(decoded, axis)[0], given_codes)
 
 
+@given(hnp.arrays(np.uint16, (5, 3, 4), elements=st.integers(0, 16_384)), AXES)
+def test_offset_16_is_inverted(codes, axis):
+    given_codes = placed(codes, axis)
+    decoded = codecs.decode_offset_16(given_codes, None, axis)
+    np.testing.assert_array_equal(np.isnan(decoded).any(axis), (given_codes == 0).all(axis))
+    np.testing.assert_array_equal(codecs.encode_offset_16(decoded, axis)[0], given_codes)
+
+
+def test_16_bit_exports_of_earth_engine_are_wrapped():
+    vectors = gx.testing.synthetic("alphaearth", shape=(6, 7), missing=True)
+    exported = np.where(np.isnan(vectors), 0, np.rint((vectors + 1) * 8192)).astype(np.uint16)[0]
+    wrapped = gx.wrap(exported, "alphaearth", geobox=gx.testing.geobox((6, 7)), time=2018)
+    assert (wrapped.dtype, wrapped.attrs["codec"]) == (np.uint16, "offset-16")
+    decoded = gx.testing.assert_lazy_identical(gx.decode, wrapped)
+    np.testing.assert_allclose(decoded.values, vectors.values, atol=1 / 16_384)
+    assert abs(decoded.emb.normalize() - vectors.emb.normalize()).max() < 2e-4
+    with pytest.raises(ValueError, match="codes of 'alphaearth' are int8 or uint16; got int32"):
+        gx.wrap(exported.astype(np.int32), "alphaearth", geobox=gx.testing.geobox((6, 7)))
+
+
 # --- torch --------------------------------------------------------------------------------------------------
 
 

@@ -294,6 +294,29 @@ def test_esd_is_what_torchgeo_decodes(tmp_path):
     np.testing.assert_array_equal(quality.isel(time=3), stored[12])
 
 
+def test_quality_stays_beside_vectors_of_two_zones(tmp_path):
+    from geoemb_xr.readers import geotiff
+
+    rng = np.random.default_rng(0)
+    for zone, lon in ((32, 11.994), (33, 12.006)):
+        crs = f"EPSG:{32600 + zone}"
+        ((x,), (y,)) = geometry.points_xy([(lon, 47.0)], crs)
+        corner = Affine(30, 0, round(x / 30) * 30 - 600, 0, -30, round(y / 30) * 30 + 600)
+        codes = rng.integers(1, 64_000, (13, 40, 40)).astype(np.uint16)
+        box = geometry.make_geobox((40, 40), corner, crs)
+        geotiff.write_geotiff(tmp_path / f"SDC30_EBD_V001_{zone}TPT_2020.tif", codes, box)
+    merged = gx.open("esd", tmp_path)
+    apart = gx.open("esd", tmp_path, zones="separate")["EPSG:32632"]
+    assert merged["embedding"].emb.crs.to_epsg() == 32632
+    own = merged.sel(x=apart.x, y=apart.y)
+    np.testing.assert_array_equal(own["clear_observations"], apart["clear_observations"])
+    np.testing.assert_array_equal(own["embedding"], apart["embedding"])
+    held = np.isfinite(merged["embedding"].values).any(axis=1)
+    assert held.sum() > apart["clear_observations"].size
+    taken = gx.open("esd", tmp_path, points=[(11.994, 47.0)])  # a single pixel
+    assert taken.shape == (12, 1, 6)
+
+
 def test_presto_says_once_that_no_scale_is_known(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(model, "_said", set())
     caplog.set_level("INFO", "geoemb_xr")

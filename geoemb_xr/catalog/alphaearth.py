@@ -16,7 +16,7 @@ import numpy as np
 from affine import Affine
 
 from geoemb_xr import geometry
-from geoemb_xr.codecs import SIGNED_SQUARE
+from geoemb_xr.codecs import OFFSET_16, SIGNED_SQUARE
 from geoemb_xr.model import Product, SourceError, say
 from geoemb_xr.readers import geotiff, index, paths
 from geoemb_xr.readers import zarr as zarr_store
@@ -256,6 +256,7 @@ PRODUCT = Product(
     bands=BANDS,
     dtype="int8",
     codec=SIGNED_SQUARE,
+    other_codecs=(OFFSET_16,),
     unit_norm=True,
     resolution=10.0,
     extent="Global land and shallow water",
