@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,61 +87,40 @@ def _rioxarray(array: xr.DataArray, how: str) -> xr.DataArray:
     )
 
 
-def against_peers(size: int, repeat: int) -> list[tuple[Any, ...]]:
-    """Rows: resampling, peer, its rate, ours, ratio."""
+def against_peers(size: int, repeat: int) -> Iterator[tuple[Any, ...]]:
+    """Rows: resampling, peer, size, its rate, ours, the ratio, and the share of the memcpy limit."""
     array = codes(size)
-    box = geometry.geobox_of(array)
-    rows = []
-    for how in ("nearest", "bilinear", "average"):
-        resolution = 100.0 if how == "average" else 10.0
+    box, values = geometry.geobox_of(array), array.compute()
+    for how, resolution in (("nearest", 10.0), ("bilinear", 10.0), ("average", 100.0)):
         target = grid(array, resolution)
-        chunk = BLOCK if how != "average" else 52
         ours = gx.reproject(array, target, resampling=how)
-        theirs = _odc(array, target, how, chunk)
+        theirs = _odc(array, target, how, BLOCK if how != "average" else 52)
         calls = {"geoemb_xr": lambda a=ours: consume(a), "odc-geo": lambda a=theirs: consume(a)}
-        values = array.compute()
         if how != "average":
-            calls["GDAL, one warp"] = lambda t=target, h=how, v=values: _gdal(v.values, box, t, h)
+            calls["GDAL, one warp"] = lambda t=target, h=how: _gdal(values.values, box, t, h)
         if how == "nearest":
-            calls["rioxarray"] = lambda v=values: _rioxarray(v, "nearest")
+            calls["rioxarray"] = lambda: _rioxarray(values, "nearest")
         seconds = compare(calls, repeat=repeat)
+        mine = seconds.pop("geoemb_xr")
+        # the limit: codes are read once and the result is written once, at the speed of a copy
+        moved = BANDS * (size**2 + target.shape[0] * target.shape[1] * (1 if how == "nearest" else 4))
+        limit = memcpy_seconds(moved // 2) / mine
         pixels = target.shape[0] * target.shape[1] * (resolution / 10) ** 2 / 1e6
-        moved = pixels * 1e6 * BANDS * (2 if how == "nearest" else 5 if how == "bilinear" else 1)
-        limit = memcpy_seconds(int(moved / 2))
         for name, each in seconds.items():
-            if name != "geoemb_xr":
-                rows.append(
-                    (
-                        how,
-                        name,
-                        size,
-                        pixels / each,
-                        pixels / seconds["geoemb_xr"],
-                        each / seconds["geoemb_xr"],
-                        limit / seconds["geoemb_xr"],
-                    )
-                )
-    return rows
+            yield how, name, size, pixels / each, pixels / mine, each / mine, limit
 
 
-def growth(sizes: list[int]) -> list[tuple[Any, ...]]:
-    """Rows: size, resampling, megapixels a second, extra memory in blocks a thread."""
-    rows = []
+def growth(sizes: list[int]) -> Iterator[tuple[Any, ...]]:
+    """Rows: size, resampling, megapixels a second, extra memory, also in source (nearest) or float32 blocks."""
     for size in sizes:
         array = codes(size)
         for how in ("nearest", "bilinear", "average"):
             out = gx.reproject(array, grid(array, 100.0 if how == "average" else 10.0), resampling=how)
+            rounds = {"repeat": 3, "warm": 1} if size <= 4096 else {"repeat": 1, "warm": 0}
             with peak_memory() as peak:
-                seconds = compare(
-                    {"ours": lambda a=out: consume(a)},
-                    repeat=3 if size <= 4096 else 1,
-                    warm=int(size <= 4096),
-                )
-            block = BANDS * BLOCK**2 * (4 if how == "bilinear" else 1)
-            rows.append(
-                (size, how, size**2 / 1e6 / seconds["ours"], peak.extra / 1e6, peak.extra / block / 2)
-            )
-    return rows
+                seconds = compare({"ours": lambda a=out: consume(a)}, **rounds)
+            block = BANDS * BLOCK**2 * (1 if how == "nearest" else 4)
+            yield size, how, size**2 / 1e6 / seconds["ours"], peak.extra / 1e6, peak.extra / block / 2
 
 
 def transpose(repeat: int) -> list[tuple[Any, ...]]:

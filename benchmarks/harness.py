@@ -12,7 +12,7 @@ import resource
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,13 +97,19 @@ def peak_memory(every: float = 0.002) -> Iterator[Peak]:
         watcher.join()
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Print rows as a Markdown table and return it."""
-    lines = [f"### {title}", "", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
-    text = "\n".join(lines) + "\n"
-    print(text, flush=True)
-    return text
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Print rows as a Markdown table, each as soon as it is there, and return it."""
+    lines: list[str] = []
+
+    def add(*more: str) -> None:
+        print(*more, sep="\n", flush=True)
+        lines.extend(more)
+
+    add(f"### {title}", "", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns))
+    for row in rows:
+        add("| " + " | ".join(_cell(value) for value in row) + " |")
+    add("")
+    return "\n".join(lines) + "\n"
 
 
 def _cell(value: Any) -> str:
