@@ -237,7 +237,7 @@ def _request(
     elif geobox is not None:
         area = _with_margin(geometry.area_of(geobox), geobox)
     elif points is not None:
-        area = _area_of_points(points, found.resolution if found is not None else None)
+        area = _area_of_points(points, found)
     return Request(area, time, version, variant, chunks, geobox, points)
 
 
@@ -259,7 +259,8 @@ def _area_of_points(points: Any, found: Product | None) -> Area:
     if not ok.any():
         raise ValueError("points has no point with finite coordinates")
     resolution = found.resolution if found is not None else None
-    pad = max(2 * (resolution or 10.0) / 111_320, 1e-4)
+    pixel = found.resolution if found is not None else None
+    pad = max(2 * (pixel or 10.0) / 111_320, 1e-4)
     lon, lat = lon[ok], lat[ok]
     south, north = max(float(lat.min()) - pad, -90.0), min(float(lat.max()) + pad, 90.0)
     west, east = max(float(lon.min()) - pad, -180.0), min(float(lon.max()) + pad, 180.0)
@@ -522,7 +523,7 @@ def _at_points(found: Product, stored: list[Tile], request: Request) -> xr.DataA
                 continue
             times = all_times if own_year is None else _times(stored, _at(request, int(when)), found)
             attrs = _attrs(found, group, version)
-            area = _area_of_points(table[mine], found.resolution)
+            area = _area_of_points(table[mine], found)
             grid = tiles.assemble(group, times, area=area, chunks=request.chunks, attrs=attrs)
             if grid is None:
                 continue
