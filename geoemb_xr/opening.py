@@ -258,7 +258,6 @@ def _area_of_points(points: Any, found: Product | None) -> Area:
     ok = np.isfinite(lon) & np.isfinite(lat)
     if not ok.any():
         raise ValueError("points has no point with finite coordinates")
-    resolution = found.resolution if found is not None else None
     pixel = found.resolution if found is not None else None
     pad = max(2 * (pixel or 10.0) / 111_320, 1e-4)
     lon, lat = lon[ok], lat[ok]
