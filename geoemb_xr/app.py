@@ -30,6 +30,8 @@ _AXIS, _GAP = 50, 45
 _CHART_HEIGHT = 150
 #: A view is at rest, and read again, when its ranges have not changed for so many milliseconds.
 _REST_MS = 120
+#: So many pixels tell how far a map's colours are stretched.
+_STRETCH_PIXELS = 100_000
 _IMAGE = ("image", "x", "y", "dw", "dh")
 _INK, _FAINT, _ACCENT = "#333333", "#777777", "#0072b2"
 _FONT = "font-family: Helvetica, Arial, sans-serif;"
@@ -443,7 +445,7 @@ class Display:
         """Draw everything as the state now is."""
         state = self.state
         if self._pictured != (state.step, state.window):
-            self._put_image("picture", state.picture().transpose("y", "x", "rgb").values)
+            self._put_image("picture", _packed(state.picture().transpose("y", "x", "rgb").values))
             self._pictured = state.step, state.window
         self._draw_answer()
         pixel, labelled = state.pixel, state.labelled
@@ -463,11 +465,10 @@ class Display:
         require("panel", "viz").io.push_notebook(self._pane)
 
     def _put_image(self, name: str, rgba: np.ndarray) -> None:
-        """RGBA ``(y, x, 4)``, the first row at the top, over the shown window."""
+        """Packed RGBA ``(y, x)``, the first row at the top, over the shown window."""
         left, bottom, right, top = self.state.shown
-        packed = np.ascontiguousarray(rgba[::-1]).view(np.uint32)[..., 0]
         self.sources[name].data = {
-            "image": [packed], "x": [left], "y": [bottom], "dw": [right - left], "dh": [top - bottom],
+            "image": [rgba[::-1]], "x": [left], "y": [bottom], "dw": [right - left], "dh": [top - bottom],
         }  # fmt: skip
 
     def _draw_answer(self) -> None:
@@ -475,13 +476,13 @@ class Display:
         found = self.state.answer(kind)
         if found is None:
             self._heads[1].object = _map_head(_missing(kind, self.state))
-            self._put_image("answer", np.zeros((1, 1, 4), np.uint8))
+            self._put_image("answer", np.zeros((1, 1), np.uint32))
             return
         values = found.transpose("y", "x").values
         if kind == "classes":
             legend = legend_of(found)
             self._heads[1].object = _map_head("Classes", _legend_html(legend))
-            self._put_image("answer", legend.rgba()[values])
+            self._put_image("answer", _packed(legend.rgba())[values])
             return
         limits = self._stretch_of(values, kind)
         title, palette = _describe(kind, self.state)
@@ -490,16 +491,18 @@ class Display:
 
     def _stretch_of(self, values: np.ndarray, kind: Answer) -> tuple[float, float]:
         """What the colours of an answer are stretched over."""
-        there = values[np.isfinite(values)]
-        if kind not in self._limits and there.size:
+        if kind not in self._limits:
+            step = max(int(np.sqrt(values.size / _STRETCH_PIXELS)), 1)
+            some = values[::step, ::step]
+            some = some[np.isfinite(some)]
+            if not some.size:
+                return 0.0, 1.0
             # changes are rare: a 98th percentile would be noise
             low, high = (
-                (0.0, np.percentile(there, 99.8))
-                if kind == "change"
-                else (np.percentile(there, 2), there.max())
+                (0.0, np.percentile(some, 99.8)) if kind == "change" else (np.percentile(some, 2), 1.0)
             )
             self._limits[kind] = float(low), max(float(high), float(low) + 1e-6)
-        return self._limits.get(kind, (0.0, 1.0))
+        return self._limits[kind]
 
     def _draw_vector(self, pixel: Pixel) -> None:
         self.sources["vector"].data = {"band": np.arange(pixel.vector.size), "value": pixel.vector}
@@ -547,14 +550,22 @@ def _load_extension() -> None:
         pn.extension(inline=True)
 
 
+def _packed(rgba: np.ndarray) -> np.ndarray:
+    """RGBA ``(…, 4)`` of uint8 as one uint32 a pixel, as Bokeh takes it."""
+    packed: np.ndarray = np.ascontiguousarray(rgba).view(np.uint32)[..., 0]
+    return packed
+
+
 def _coloured(values: np.ndarray, palette: Sequence[str], limits: tuple[float, float]) -> np.ndarray:
-    """RGBA of values stretched over limits; transparent where they are missing."""
-    table = np.array([(*bytes.fromhex(colour[1:7]), 255) for colour in palette], np.uint8)
-    there = np.isfinite(values)
-    scaled = (np.where(there, values, limits[0]) - limits[0]) * (len(table) / (limits[1] - limits[0]))
-    out = table[np.clip(scaled, 0, len(table) - 1).astype(np.intp)]
-    out[~there] = 0
-    return out
+    """Packed RGBA of values stretched over limits; transparent where they are missing."""
+    colours = [(*bytes.fromhex(colour[1:7]), 255) for colour in palette]
+    table = _packed(np.array([*colours, (0, 0, 0, 0)], np.uint8))
+    low, high = limits
+    scaled = np.subtract(values, low, dtype=np.float32)
+    scaled *= len(colours) / (high - low)
+    np.clip(scaled, 0, len(colours) - 1, out=scaled)
+    np.copyto(scaled, len(colours), where=np.isnan(values))
+    return table[scaled.astype(np.uint16)]
 
 
 def _describe(kind: Answer, state: Explorer) -> tuple[str, Sequence[str]]:

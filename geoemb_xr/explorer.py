@@ -163,6 +163,8 @@ class Explorer:
         self.times = np.atleast_1d(array.coords["time"].values) if "time" in array.coords else None
         if "time" not in self.array.dims and self.times is not None:
             self.array = self.array.expand_dims("time")
+        #: Names of the periods, years where each is one; empty without time.
+        self.periods = [] if self.times is None else [arrays.describe_times(t[None]) for t in self.times]
         #: Position of the period that is shown.
         self.step = 0 if self.times is None else len(self.times) - 1
         self.memory = memory
@@ -205,11 +207,6 @@ class Explorer:
         """The middle of the array, x and y."""
         left, bottom, right, top = self.bounds
         return (left + right) / 2, (bottom + top) / 2
-
-    @property
-    def periods(self) -> list[str]:
-        """Names of the periods, years where each is one; empty without time."""
-        return [] if self.times is None else [arrays.describe_times(each[None]) for each in self.times]
 
     @property
     def period(self) -> str:
