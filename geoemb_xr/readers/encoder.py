@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 #: Default pixel, in degrees: about a kilometre.
 RESOLUTION = 0.01
-#: Places that go through the network at once. Always so many, the last batch filled up: the bits of a matrix product
-#: depend on its shape, and a value must not depend on how a grid is cut.
+#: Places that go through the network at once. Always so many, the last batch filled up: the bits of a matrix
+#: product depend on its shape, and a value must not depend on how a grid is cut.
 BATCH = 512
 #: Places in a block of points.
 _POINTS = 65_536
