@@ -308,10 +308,11 @@ def _mean_years(years: list[Block], params: tuple[Any, ...]) -> np.ndarray:
         counts = np.zeros(n, np.int64)
         for weight, each in zip(weights, vectors, strict=True):
             _add_year(each, weight, total, length, counts)
-        counts[counts < (1 if skipna else len(years))] *= 0 if not skipna else 1
-        _finish_mean(total, length, counts, unit, out[where, :bands])
+        needed = 1 if skipna else len(years)
+        _finish_mean(total, length, counts >= needed, unit, out[where, :bands])
         for i, extra in enumerate(extras):
-            out[where, bands + i] = counts if extra == "count" else _resultant(total, length, counts)
+            values = counts if extra == "count" else _resultant(total, length, counts >= needed)
+            out[where, bands + i] = values
     return out
 
 
@@ -332,7 +333,7 @@ def _add_year(vectors: Any, weight: Any, total: Any, length: Any, counts: Any) -
 
 
 @kernels.jit
-def _finish_mean(total: Any, length: Any, counts: Any, unit: Any, out: Any) -> None:
+def _finish_mean(total: Any, length: Any, there: Any, unit: Any, out: Any) -> None:
     n, bands = total.shape
     for i in range(n):
         divisor = length[i, 1]
@@ -341,16 +342,16 @@ def _finish_mean(total: Any, length: Any, counts: Any, unit: Any, out: Any) -> N
             for k in range(bands):
                 square += total[i, k] * total[i, k]
             divisor = np.sqrt(square)
-        if counts[i] == 0 or divisor == 0:
+        if not there[i] or divisor == 0:
             out[i, :] = np.nan
         else:
             for k in range(bands):
                 out[i, k] = total[i, k] / divisor
 
 
-def _resultant(total: np.ndarray, length: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _resultant(total: np.ndarray, length: np.ndarray, there: np.ndarray) -> np.ndarray:
     sums = np.sqrt(sum(total[:, k] ** 2 for k in range(total.shape[1])))
-    usable = (counts > 0) & (length[:, 0] > 0)
+    usable = there & (length[:, 0] > 0)
     return np.where(usable, np.minimum(sums / np.where(usable, length[:, 0], 1), 1), np.nan)
 
 

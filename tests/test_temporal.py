@@ -118,6 +118,13 @@ def test_skipna_false_wants_every_year(how):
     np.testing.assert_array_equal(np.isnan(found.values).any(axis=0), missing)
 
 
+def test_count_is_of_the_years_with_data_whatever_skipna():
+    da = scene()
+    for how in ("mean", "max"):
+        counts = [da.emb.aggregate(how, skipna=skipna, count=True)["count"] for skipna in (True, False)]
+        xr.testing.assert_identical(*counts)
+
+
 def test_weights_repeat_years():
     da = scene()
     twice = gx.concat([da.isel(time=[0]), da.isel(time=[0]), da.isel(time=[2])], "time")
