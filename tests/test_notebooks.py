@@ -23,7 +23,8 @@ import socket as _socket, warnings as _warnings
 _connect = _socket.socket.connect
 def _only_here(self, address):
     host = address[0] if isinstance(address, tuple) else "localhost"
-    if host not in ("localhost", "127.0.0.1", "::1"):
+    # a datagram socket sends nothing when it connects: dask finds its own address that way
+    if self.type == _socket.SOCK_STREAM and host not in ("localhost", "127.0.0.1", "::1"):
         raise OSError(f"a notebook asked for the network: {address}")
     return _connect(self, address)
 _socket.socket.connect = _only_here
