@@ -148,8 +148,9 @@ def _predict_block(
     block = Block(data, axis, scale, codec)
     out = np.empty(block.pixels, dtype)
     place = torch_models.place_for(device, model, dtype.names or ())
-    bands = kernels.as_bands(data, axis)
-    if place == "cpu" and bands.shape[2] > 1 and fused.can_fuse(codec, model, dtype.names or ()):
+    is_last = axis == data.ndim - 1
+    if place == "cpu" and not is_last and fused.can_fuse(codec, model, dtype.names or ()):
+        bands = kernels.as_bands(data, axis)
         fused.fill_labels(bands, model, out["label"].reshape(len(bands), -1))
     elif place == "cpu":
         _fill(block, model, out)
