@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     codes = make_codes(side)
     calls, shown = {}, {}
     for name, size in {"usual screen": (400, 400), "all pixels": (side, side)}.items():
-        look, label = (Display(Explorer(codes, size=size), size) for _ in range(2))
+        look, label = (Display(Explorer(codes, size=size, memory=1), size) for _ in range(2))
         rows, cols = look.state.window
         calls |= {f"{name}, look": clicks(look, 0), f"{name}, label": clicks(labelling(label), 1)}
         shown |= dict.fromkeys((f"{name}, look", f"{name}, label"), rows.cells * cols.cells)

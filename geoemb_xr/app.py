@@ -552,8 +552,7 @@ def _load_extension() -> None:
 
 def _packed(rgba: np.ndarray) -> np.ndarray:
     """RGBA ``(…, 4)`` of uint8 as one uint32 a pixel, as Bokeh takes it."""
-    packed: np.ndarray = np.ascontiguousarray(rgba).view(np.uint32)[..., 0]
-    return packed
+    return np.asarray(np.ascontiguousarray(rgba).view(np.uint32)[..., 0])
 
 
 def _coloured(values: np.ndarray, palette: Sequence[str], limits: tuple[float, float]) -> np.ndarray:
@@ -565,7 +564,7 @@ def _coloured(values: np.ndarray, palette: Sequence[str], limits: tuple[float, f
     scaled *= len(colours) / (high - low)
     np.clip(scaled, 0, len(colours) - 1, out=scaled)
     np.copyto(scaled, len(colours), where=np.isnan(values))
-    return table[scaled.astype(np.uint16)]
+    return np.asarray(table[scaled.astype(np.uint16)])
 
 
 def _describe(kind: Answer, state: Explorer) -> tuple[str, Sequence[str]]:
