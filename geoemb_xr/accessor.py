@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from torchgeo.datasets import GeoDataset, NonGeoDataset
 
     from geoemb_xr import citing
+    from geoemb_xr.app import App
     from geoemb_xr.cards import Plan
     from geoemb_xr.class_maps import Unit
     from geoemb_xr.clusters import KMeans
-    from geoemb_xr.app import App
     from geoemb_xr.components import PCA
     from geoemb_xr.probes import Method, Probe
     from geoemb_xr.zones import Stats
