@@ -3,6 +3,7 @@
 All of it lies in ``docs/generated/``, which git ignores.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def everything(docs: Path) -> None:
     (target / "api.md").write_text(api())
     results = docs.parent / "benchmarks" / "RESULTS.md"
     text = results.read_text() if results.exists() else "No results are recorded yet.\n"
-    (target / "results.md").write_text(text)
+    (target / "results.md").write_text(re.sub(r"\A# .*\n", "", text))  # the page has a title of its own
 
 
 def atlas() -> str:
