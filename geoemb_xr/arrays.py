@@ -475,7 +475,9 @@ def _period(when: Any) -> tuple[Any, Any]:
     """Start and end of what ``when`` names: a year, a month or a day."""
     text = str(int(when)) if isinstance(when, (int, np.integer)) and not isinstance(when, bool) else when
     try:
-        period = pd.Period(pd.Timestamp(text), "D") if not isinstance(text, str) else pd.Period(text)
+        period = pd.Period(text) if isinstance(text, str) else pd.Period(pd.Timestamp(text), "D")
+        if period.end_time - period.start_time < pd.Timedelta("23h"):  # a clock time names its day
+            period = period.asfreq("D")
     except ValueError:
         raise ValueError(f"not a year or a date: {when!r}; write 2024, '2024-06' or '2024-06-15'") from None
     return np.datetime64(period.start_time, "ns"), np.datetime64((period + 1).start_time, "ns")
