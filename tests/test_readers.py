@@ -402,3 +402,22 @@ def test_a_south_up_window_of_a_tile(tmp_path):
     tile = geotiff.geotiff_tile(info, times=["2020-01-01"], bands=["a"])
     assert np.isnan(tile.fill)
     np.testing.assert_array_equal(tile.reader.read(0, *WINDOW), data[:, 3:9, 2:13])
+
+
+def test_an_object_that_cannot_be_read_is_named_in_one_line(tmp_path, monkeypatch):
+    from geoemb_xr.readers import remote
+
+    url = f"file://{tmp_path}/missing.parquet"
+    with pytest.raises(FileNotFoundError, match=r"no such object: file.*missing\.parquet"):
+        remote.get_range(url, 0, 1)
+
+    import obstore
+
+    def unreachable(*args, **kwargs):
+        raise obstore.exceptions.GenericError("no route\nand a page of details")
+
+    monkeypatch.setattr(obstore, "head", unreachable)
+    with pytest.raises(
+        SourceError, match=r"missing\.parquet could not be read: no route\. Is there a network"
+    ):
+        remote.head_object(url)

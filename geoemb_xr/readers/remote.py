@@ -7,7 +7,7 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from geoemb_xr.model import require
+from geoemb_xr.model import SourceError, require
 
 
 def is_remote(path: str) -> bool:
@@ -35,9 +35,7 @@ def object_store(url: str) -> Any:
 
 def get_range(url: str, start: int, length: int) -> bytes:
     """Some bytes of an object."""
-    obstore = require("obstore", "remote")
-    folder, _, name = url.rpartition("/")
-    return bytes(obstore.get_range(object_store(folder), name, start=start, length=length))
+    return bytes(_ask(url, "get_range", start=start, length=length))
 
 
 class ObjectFile(io.RawIOBase):
@@ -86,5 +84,21 @@ def head_object(url: str) -> str:
 
 
 def _head(url: str) -> Any:
+    return _ask(url, "head")
+
+
+def _ask(url: str, request: str, **options: Any) -> Any:
+    """One request for an object; what the store answers in a page of text is said in a line."""
+    obstore = require("obstore", "remote")
+    errors = require("obstore.exceptions", "remote")
     folder, _, name = url.rpartition("/")
-    return require("obstore", "remote").head(object_store(folder), name)
+    try:
+        return getattr(obstore, request)(object_store(folder), name, **options)
+    except errors.NotFoundError as error:
+        raise FileNotFoundError(f"no such object: {url}") from error
+    except errors.BaseError as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise SourceError(
+            f"{url} could not be read: {reason}. Is there a network? Offline, give a local copy as the source, "
+            "or a synthetic one: gx.example(product)"
+        ) from error
