@@ -94,7 +94,7 @@ def _ask(url: str, request: str, **options: Any) -> Any:
     folder, _, name = url.rpartition("/")
     try:
         return getattr(obstore, request)(object_store(folder), name, **options)
-    except errors.NotFoundError as error:
+    except (FileNotFoundError, errors.NotFoundError) as error:
         raise FileNotFoundError(f"no such object: {url}") from error
     except errors.BaseError as error:
         reason = str(error).strip().partition("\n")[0][:200]
