@@ -52,7 +52,7 @@ def test_normalize_against_numpy(codes):
 
 
 def test_a_zero_vector_has_no_direction():
-    da = gx.wrap(np.zeros((3, 2, 2), "f4"), gx.Product("zeros", dims=3), geobox=testing.geobox((2, 2)))
+    da = gx.wrap(np.zeros((3, 2, 2), "f4"), gx.Product("zero-vectors", dims=3), geobox=testing.geobox((2, 2)))
     assert np.isnan(da.emb.normalize()).all()
 
 
@@ -63,7 +63,7 @@ def test_a_scale_that_is_gone_is_missed():
 
 
 def test_a_float_product_has_no_codes():
-    da = gx.wrap(np.zeros((3, 2, 2), "f4"), gx.Product("zeros", dims=3), geobox=testing.geobox((2, 2)))
+    da = gx.wrap(np.zeros((3, 2, 2), "f4"), gx.Product("zero-vectors", dims=3), geobox=testing.geobox((2, 2)))
     with pytest.raises(EmbeddingError, match="no codec to encode with"):
         gx.encode(da)
 
