@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -214,6 +215,7 @@ _lock = threading.Lock()
 _users = 0
 _limit: Any = None
 _controller: Any = None
+_modules = 0
 
 
 @contextmanager
@@ -222,13 +224,14 @@ def one_blas_thread() -> Iterator[None]:
 
     The limit belongs to the process, so the first to come sets it and the last to go lifts it.
     """
-    global _users, _limit, _controller
+    global _users, _limit, _controller, _modules
     from threadpoolctl import ThreadpoolController
 
     with _lock:
-        if _controller is None:
-            _controller = ThreadpoolController()
         if _users == 0:
+            # Libraries come with imports, and looking for them takes milliseconds: look again after new ones.
+            if _controller is None or _modules != len(sys.modules):
+                _controller, _modules = ThreadpoolController(), len(sys.modules)
             _limit = _controller.limit(limits=1)
             _limit.__enter__()
         _users += 1

@@ -1,10 +1,14 @@
 """Shared fixtures: real samples where they are at hand, a quiet and repeatable hypothesis."""
 
+import importlib
 import os
+import pkgutil
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from geoemb_xr import catalog
 
 settings.register_profile(
     "default", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow], derandomize=True
@@ -22,3 +26,12 @@ def real_data() -> Path:
     path = Path(folder)
     assert path.is_dir(), f"GEOEMB_REAL_DATA={folder} is not a folder"
     return path
+
+
+@pytest.fixture(scope="session")
+def catalog_products():
+    """The products that the package itself brings: tests register others of their own."""
+    modules = (
+        importlib.import_module(f"geoemb_xr.catalog.{m.name}") for m in pkgutil.iter_modules(catalog.__path__)
+    )
+    return [p for module in modules for p in getattr(module, "PRODUCTS", None) or (module.PRODUCT,)]
