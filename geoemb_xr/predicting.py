@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -214,8 +213,6 @@ def _field(block: np.ndarray, name: str, axis: int | None = None) -> np.ndarray:
 _lock = threading.Lock()
 _users = 0
 _limit: Any = None
-_controller: Any = None
-_modules = 0
 
 
 @contextmanager
@@ -224,15 +221,12 @@ def one_blas_thread() -> Iterator[None]:
 
     The limit belongs to the process, so the first to come sets it and the last to go lifts it.
     """
-    global _users, _limit, _controller, _modules
+    global _users, _limit
     from threadpoolctl import ThreadpoolController
 
     with _lock:
         if _users == 0:
-            # Libraries come with imports, and looking for them takes milliseconds: look again after new ones.
-            if _controller is None or _modules != len(sys.modules):
-                _controller, _modules = ThreadpoolController(), len(sys.modules)
-            _limit = _controller.limit(limits=1)
+            _limit = ThreadpoolController().limit(limits=1)  # looked for anew: libraries may have been loaded since
             _limit.__enter__()
         _users += 1
     try:
