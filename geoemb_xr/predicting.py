@@ -213,6 +213,7 @@ def _field(block: np.ndarray, name: str, axis: int | None = None) -> np.ndarray:
 _lock = threading.Lock()
 _users = 0
 _limit: Any = None
+_controller: Any = None
 
 
 @contextmanager
@@ -221,12 +222,14 @@ def one_blas_thread() -> Iterator[None]:
 
     The limit belongs to the process, so the first to come sets it and the last to go lifts it.
     """
-    global _users, _limit
+    global _users, _limit, _controller
     from threadpoolctl import ThreadpoolController
 
     with _lock:
+        if _controller is None:
+            _controller = ThreadpoolController()
         if _users == 0:
-            _limit = ThreadpoolController().limit(limits=1)  # looked for anew: libraries may have been loaded since
+            _limit = _controller.limit(limits=1)
             _limit.__enter__()
         _users += 1
     try:
