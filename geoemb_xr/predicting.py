@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import xarray as xr
 
-from geoemb_xr import fused, kernels, torch_models
+from geoemb_xr import devices, fused, kernels, torch_models
 from geoemb_xr.arrays import codec_of, map_bands
 from geoemb_xr.blocks import Block
 from geoemb_xr.fitted import Fitted, Output, check_model, decoded_bands
@@ -89,7 +89,7 @@ def predict(
     names = [output] if isinstance(output, str) else list(output)
     for name in names:
         check_choice("output", name, outputs)
-    if device not in ("auto", "cpu") and not torch_models.can_run(ready, names):
+    if device not in ("auto", "cpu") and not torch_models.can_run(ready):
         raise EmbeddingError(
             f"{names} of {type(model).__name__} is not computed on {device!r}: use device='cpu'"
         )
@@ -116,6 +116,7 @@ def _packed(
 ) -> xr.DataArray:
     """All outputs of each pixel as one structured value: one task a block, however many there are."""
     import dask
+    from dask.base import tokenize
 
     codec = codec_of(array) if is_encoded(array) else None
     dtype = np.dtype(
@@ -130,6 +131,7 @@ def _packed(
         dtype,
         device,
         batch_size,
+        tokenize(model),
         dtype=dtype,
         decode=False,
     )
@@ -144,10 +146,11 @@ def _predict_block(
     dtype: np.dtype[Any],
     device: str,
     batch_size: int | str,
+    token: str,
 ) -> np.ndarray:
     block = Block(data, axis, scale, codec)
     out = np.empty(block.pixels, dtype)
-    place = torch_models.place_for(device, model, dtype.names or ())
+    place = devices.place_for(device, model)
     is_last = axis == data.ndim - 1
     if place == "cpu" and not is_last and fused.can_fuse(codec, model, dtype.names or ()):
         bands = kernels.as_bands(data, axis)
@@ -155,7 +158,7 @@ def _predict_block(
     elif place == "cpu":
         _fill(block, model, out)
     else:
-        torch_models.fill(block, model, out, place, batch_size)
+        devices.fill(block, model, out, place, batch_size, token)
     return out.reshape(np.delete(data.shape, axis))
 
 

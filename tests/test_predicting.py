@@ -1,5 +1,8 @@
 """Maps from models: one pass, lazy, the same however chunked; against scikit-learn and torch."""
 
+import os
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -16,11 +19,12 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info
 
 import geoemb_xr as gx
-from geoemb_xr import predicting, torch_models
+from geoemb_xr import devices, predicting, torch_models
 from geoemb_xr.blocks import Block
 from geoemb_xr.heads import HEADS
 from geoemb_xr.legend import legend_of
 from geoemb_xr.model import EmbeddingError
+from geoemb_xr.probes import quantile
 from geoemb_xr.testing import assert_lazy_identical, raise_if_dask_computes
 
 SCENE = gx.testing.scene()
@@ -206,8 +210,11 @@ def test_unknown_outputs_and_models(probes):
         array().emb.predict("model.npz")
     with pytest.raises(EmbeddingError, match="the model takes 64 bands"):
         array().isel(band=slice(10)).emb.predict(probes["logistic"])
-    with pytest.raises(EmbeddingError, match=r"\['aoa'\] of Probe is not computed on 'cuda:0'"):
-        array().emb.predict(probes["logistic"], output="aoa", device="cuda:0")
+    estimator = LogisticRegression().fit(*training_set())
+    with pytest.raises(EmbeddingError, match="LogisticRegression is not computed on 'cuda:0'"):
+        array().emb.predict(estimator, device="cuda:0")
+    with pytest.raises(EmbeddingError, match="device='cuda:64' is not there"):
+        array().emb.predict(probes["logistic"], device="cuda:64")
 
 
 def test_the_model_method_is_the_same_call(probes):
@@ -314,25 +321,36 @@ def fill_by_torch(da, model, names, device="cpu", batch=700):
         (n, specs[n].dtype, (len(specs[n].labels),)) if specs[n].dim else (n, specs[n].dtype) for n in names
     ]
     out = np.empty(block.pixels, dtype)
-    torch_models.fill(block, model, out, device, batch)
+    devices.fill(block, model, out, device, batch)
     return out
 
 
-NAMES = ["label", "proba", "margin", "entropy"]
+NAMES = ["label", "proba", "margin", "entropy", "set", "distance", "aoa"]
 
 
 def assert_torch_is_numpy(da, probe, device="cpu"):
+    """Every output, within what rounding in another order of sums makes of it."""
     found = fill_by_torch(da, probe, NAMES, device)
-    expected = da.emb.predict(probe, output=NAMES)
-    shape = [da.sizes[d] for d in da.dims if d != "band"]
-    pixel = {name: found[name].reshape(*shape, *found[name].shape[1:]) for name in NAMES}
+    expected = da.emb.predict(probe, output=NAMES, device="cpu")
     dims = [d for d in da.dims if d != "band"]
-    np.testing.assert_allclose(pixel["proba"], expected.proba.transpose(*dims, "category"), atol=1e-3)
+    shape = [da.sizes[d] for d in dims]
+    pixel = {name: found[name].reshape(*shape, *found[name].shape[1:]) for name in NAMES}
+    wide = {name: expected[name].transpose(*dims, "category").values for name in ("proba", "set")}
+    missing = np.isnan(expected.margin.values)
+    np.testing.assert_allclose(pixel["proba"], wide["proba"], atol=1e-3)
     np.testing.assert_allclose(pixel["margin"], expected.margin, atol=1e-3)
     np.testing.assert_allclose(pixel["entropy"], expected.entropy, atol=2e-3)
-    clear = ~(expected.margin.values < 1e-5)
-    np.testing.assert_array_equal(pixel["label"][clear], expected.label.values[clear])
-    assert (pixel["label"][np.isnan(expected.margin.values)] == 0).all()
+    np.testing.assert_allclose(pixel["distance"], expected.distance, rtol=1e-4, atol=1e-5)
+    edge = quantile(probe.conformal, probe.coverage)
+    far = (abs(1 - wide["proba"] - edge) > 1e-3) | missing[..., None]
+    np.testing.assert_array_equal(pixel["set"][far], wide["set"][far])
+    far = (abs(expected.distance.values - probe.applicability["threshold"]) > 1e-4) | missing
+    np.testing.assert_array_equal(pixel["aoa"][far], expected.aoa.values[far])
+    alone = fill_by_torch(da, probe, ["label"], device)["label"].reshape(shape)
+    for labels in (pixel["label"], alone):  # the second may go through a fused kernel
+        clear = ~(expected.margin.values < 1e-5)
+        np.testing.assert_array_equal(labels[clear], expected.label.values[clear])
+        assert (labels[missing] == 0).all()
 
 
 @pytest.mark.parametrize("method", ["logistic", "ridge", "knn", "centroid", "mlp"])
@@ -347,35 +365,35 @@ def test_tensors_give_what_numpy_gives(probes, method, order):
 
 def test_tensors_decode_scales():
     da = gx.testing.synthetic("tessera", shape=(40, 50), decode=False, missing=True)
-    probe = da.emb.fit_probe(points(), target="land_cover", cv=0)
+    probe = da.emb.fit_probe(points(), target="land_cover", cv=2)
     assert_torch_is_numpy(da, probe)
 
 
 def test_out_of_memory_halves_the_batch(probes, monkeypatch):
     da, seen = array(decode=False), []
-    whole = torch_models._batch
+    whole = devices.outputs
 
     def small(codes, *rest):
         seen.append(codes.shape[1])
         if codes.shape[1] > 1100:
             raise torch.cuda.OutOfMemoryError("pretended")
-        whole(codes, *rest)
+        return whole(codes, *rest)
 
-    monkeypatch.setattr(torch_models, "_batch", small)
+    monkeypatch.setattr(devices, "outputs", small)
     found = fill_by_torch(da, probes["logistic"], ["label"], batch=4096)
     np.testing.assert_array_equal(found["label"], da.emb.predict(probes["logistic"]).values.ravel())
     assert max(seen[3:]) <= 1024
-    monkeypatch.setattr(torch_models, "_SMALLEST", 2000)
+    monkeypatch.setattr(devices, "_SMALLEST", 2000)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         fill_by_torch(da, probes["logistic"], ["label"], batch=1500)
 
 
 def test_copies_on_a_device_are_kept_by_content(probes):
-    first = torch_models.on_device(probes["knn"], "token", "cpu")
-    assert torch_models.on_device(probes["knn"], "token", "cpu") is first
-    for i in range(torch_models._KEPT):
-        torch_models.on_device(probes["ridge"], f"other {i}", "cpu")
-    assert torch_models.on_device(probes["knn"], "token", "cpu") is not first
+    first = devices.on_device(probes["knn"], "token", "cpu")
+    assert devices.on_device(probes["knn"], "token", "cpu") is first
+    for i in range(devices._KEPT):
+        devices.on_device(probes["ridge"], f"other {i}", "cpu")
+    assert devices.on_device(probes["knn"], "token", "cpu") is not first
 
 
 def test_mlp_is_seeded_and_leaves_the_generator_alone():
@@ -403,18 +421,143 @@ def test_mlp_regresses():
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(probes, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert torch_models.place_for("auto", probes["ridge"], ["label"]) == "cpu"
+    assert devices.place_for("auto", probes["ridge"]) == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert torch_models.place_for("auto", probes["ridge"], ["label"]) == "cuda:0"
-    assert torch_models.place_for("auto", probes["ridge"], ["label", "aoa"]) == "cpu"
-    assert torch_models.place_for("cuda:1", probes["ridge"], ["label"]) == "cuda:1"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert devices.place_for("auto", probes["ridge"]) == "cuda:0"
+    assert devices.place_for("auto", object()) == "cpu"
+    assert devices.place_for("cuda:1", probes["ridge"]) == "cuda:1"
+    with pytest.raises(EmbeddingError, match="device='cuda:2' is not there: torch sees 2 GPUs"):
+        devices.place_for("cuda:2", probes["ridge"])
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("method", ["logistic", "ridge", "knn", "centroid"])
-def test_a_gpu_gives_what_the_cpu_gives(probes, method):
-    assert_torch_is_numpy(array(decode=False, missing=True), probes[method], "cuda:0")
-    chunked = array(decode=False, missing=True).chunk(y=16)
-    there = chunked.emb.predict(probes[method], device="cuda:0").compute()
-    assert (there == chunked.emb.predict(probes[method], device="cpu")).mean() > 0.999
+def test_values_and_intervals_on_tensors():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((500, 64)).astype("f4")
+    for method in ("ridge", "knn"):
+        probe = gx.fit_probe(x, (x[:, 0] + 0.1 * rng.standard_normal(500)).astype(float), method=method, cv=2)
+        da = array(missing=True)
+        found = fill_by_torch(da, probe, ["value", "lower", "upper"])
+        expected = da.emb.predict(probe, output=["value", "lower", "upper"])
+        for name in ("value", "lower", "upper"):
+            np.testing.assert_allclose(found[name], expected[name].values.ravel(), atol=1e-4)
+
+
+@pytest.mark.parametrize(("m", "k"), [(40, 40), (1000, 1), (1000, 3), (5000, 20)])
+def test_the_best_of_the_best_groups_are_the_best(m, k):
+    rng = np.random.default_rng(m)
+    references = torch.from_numpy(rng.integers(-3, 4, (m, 4)).astype("f4"))  # many are equally near
+    x = torch.from_numpy(rng.standard_normal((4, 300)).astype("f4"))
+    ((_, found, index),) = torch_models._Table.of(references).nearest(x, k)
+    scores = x.T @ references.T - (references**2).sum(1) / 2
+    np.testing.assert_array_equal(found, scores.topk(k, dim=1).values)
+    np.testing.assert_array_equal(scores.gather(1, index), found)
+    assert all(len(set(row)) == k for row in index.tolist())
+
+
+TRITON = """
+import numpy as np, torch, geoemb_xr as gx
+from geoemb_xr import fused, fused_cuda, kernels
+rng = np.random.default_rng(0)
+for bands, classes, n in [(64, 10, 1300), (7, 2, 5), (16, 17, 512)]:
+    x = rng.standard_normal((60 * classes, bands)).astype("f4")
+    y = np.arange(len(x)) % classes * (1 if bands == 64 else 30) + 1
+    x[np.arange(len(x)), np.arange(len(x)) % classes % bands] += 3
+    probe = gx.fit_probe(x, y, cv=0, method="ridge")
+    codes = rng.integers(-128, 128, (bands, n)).astype("i1")
+    codes[:, ::3] = np.maximum(codes[:, ::3], -127)
+    expected = np.empty((1, n), probe.legend.dtype)
+    fused.fill_labels(codes[None], probe, expected)
+    found = fused_cuda.Labels.of(probe, "cpu")(torch.from_numpy(codes)).numpy()
+    scores = probe.parameters["weights"] @ (codes * abs(codes.astype("i4")) / 127.5**2)
+    best = np.sort(scores + probe.parameters["bias"][:, None], axis=0)
+    clear = (best[-1] - best[-2] > 1e-5) | (expected[0] == 0)
+    assert clear.mean() > 0.99 and (found[clear] == expected[0][clear]).all()
+    assert 0 < (found == 0).mean() < 1 or bands < 64
+print("same")
+"""
+
+
+def test_the_kernel_for_gpus_compiles_where_there_is_none():
+    compiler = pytest.importorskip("triton.compiler")
+    from triton.backends.compiler import GPUTarget
+
+    from geoemb_xr import fused_cuda
+
+    kinds = {"codes": "*i8", "weights": "*fp32", "bias": "*fp32", "values": "*u8", "out": "*u8", "n": "i32"}
+    sizes = {"BANDS": 64, "CLASSES": 16, "PIXELS": 512}
+    source = compiler.ASTSource(fused_cuda._labels, kinds | dict.fromkeys(sizes, "constexpr"), sizes)
+    assert "ptx" in compiler.compile(source, target=GPUTarget("cuda", 90, 32)).asm
+
+
+@pytest.mark.slow
+def test_the_kernel_for_gpus_gives_what_the_one_for_cpus_gives():
+    """In Triton's interpreter, which runs a kernel with NumPy."""
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, "-c", TRITON],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+    )
+    assert done.stdout.endswith("same\n"), done.stderr
+
+
+# --- on a GPU ---------------------------------------------------------------------------------------------------
+
+on_gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+class TestOnAGpu:
+    pytestmark = on_gpu
+
+    @pytest.mark.parametrize("order", [("time", "band", "y", "x"), ("y", "x", "time", "band")])
+    @pytest.mark.parametrize("method", ["logistic", "ridge", "knn", "centroid"])
+    def test_it_gives_what_the_cpu_gives(self, probes, method, order):
+        da = array(decode=False, missing=True).transpose(*order)
+        assert_torch_is_numpy(da, probes[method], "cuda:0")
+        chunked = da.chunk(y=16)
+        there = chunked.emb.predict(probes[method], device="cuda:0").compute(num_workers=4)
+        margin = da.emb.predict(probes[method], output="margin", device="cpu").values
+        clear = ~(margin < 1e-5)
+        expected = da.emb.predict(probes[method], device="cpu").values
+        np.testing.assert_array_equal(there.values[clear], expected[clear])
+
+    def test_scales_are_decoded_there(self):
+        da = gx.testing.synthetic("tessera", shape=(40, 50), decode=False, missing=True)
+        probe = da.emb.fit_probe(points(), target="land_cover")
+        assert_torch_is_numpy(da, probe, "cuda:0")
+
+    def test_linear_labels_go_through_the_kernel(self, probes):
+        pytest.importorskip("triton")
+        assert devices.on_device(probes["logistic"], "kernel", "cuda:0").kernel is not None
+
+    def test_locked_pages_go_over_as_they_are(self, probes):
+        da = array(decode=False, missing=True)
+        locked = torch.from_numpy(da.values).pin_memory().numpy()
+        found = fill_by_torch(da.copy(data=locked), probes["logistic"], ["label"], "cuda:0")
+        expected = da.emb.predict(probes["logistic"], device="cpu").values.ravel()
+        assert (found["label"] == expected).mean() > 0.999
+
+    def test_memory_that_is_short_halves_the_batch(self, probes):
+        """Of a block of four million pixels as much float32 as a limit on this process does not allow."""
+        codes = np.random.default_rng(0).integers(-127, 128, (64, 2048, 2048), dtype=np.int8)
+        da = gx.wrap(codes, "alphaearth", geobox=gx.testing.geobox((2048, 2048)), version="synthetic")
+        _, total = torch.cuda.mem_get_info()
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(1e9 / total)
+        try:
+            found = fill_by_torch(da, probes["ridge"], ["label", "proba"], "cuda:0", batch=1 << 22)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        expected = fill_by_torch(da, probes["ridge"], ["label", "proba"], "cuda:0")
+        np.testing.assert_allclose(found["proba"], expected["proba"], atol=1e-5)
+
+    def test_networks_run_there(self):
+        net = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+        da = array(decode=False, missing=True).chunk(y=16)
+        there = da.emb.predict(net, device="cuda:0", output="proba")
+        np.testing.assert_allclose(there, da.emb.predict(net, device="cpu", output="proba"), atol=1e-5)
