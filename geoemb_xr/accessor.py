@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from geoemb_xr.clusters import KMeans
     from geoemb_xr.components import PCA
     from geoemb_xr.probes import Method, Probe
+    from geoemb_xr.workers import Resources
     from geoemb_xr.zones import Stats
 
 
@@ -276,11 +277,14 @@ class EmbAccessor:
         output: str | Sequence[str] = "label",
         device: str = "auto",
         batch_size: int | str = "auto",
+        resources: Resources | None = None,
     ) -> Any:
         """Apply a fitted model; see :func:`geoemb_xr.predict`."""
         from geoemb_xr.predicting import predict
 
-        return predict(self._obj, model, output=output, device=device, batch_size=batch_size)
+        return predict(
+            self._obj, model, output=output, device=device, batch_size=batch_size, resources=resources
+        )
 
     @property
     def legend(self) -> pd.DataFrame:

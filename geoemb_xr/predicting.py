@@ -11,12 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 import xarray as xr
 
-from geoemb_xr import devices, fused, kernels, torch_models
+from geoemb_xr import devices, fused, kernels, torch_models, workers
 from geoemb_xr.arrays import codec_of, map_bands
 from geoemb_xr.blocks import Block
 from geoemb_xr.fitted import Fitted, Output, check_model, decoded_bands
 from geoemb_xr.legend import Legend, encode_classes
 from geoemb_xr.model import Codec, EmbeddingError, check_choice, check_embedding, derived_attrs, is_encoded
+from geoemb_xr.workers import Resources
 
 #: Pixels that are decoded and multiplied at a time: what of them is float32 stays in the cache.
 TILE = 4096
@@ -39,6 +40,7 @@ def predict(
     output: str | Sequence[str] = "label",
     device: str = "auto",
     batch_size: int | str = "auto",
+    resources: Resources | None = None,
 ) -> Any:
     """Apply a fitted model to every pixel. Lazy.
 
@@ -57,6 +59,10 @@ def predict(
         ``"auto"``, ``"cpu"`` or a device of torch, such as ``"cuda:0"``.
     batch_size : int or "auto"
         Pixels at a time on a device of torch.
+    resources : mapping of str to float, optional
+        What a worker of the connected dask cluster must offer, such as ``{"GPU": 1}``: checked at once. The
+        writers (``to_cog``, ``to_zarr``) keep to it; dask's own ``compute`` and ``persist`` forget it unless they
+        are told again, ``.compute(resources={"GPU": 1})``.
 
     Returns
     -------
@@ -69,7 +75,7 @@ def predict(
     ComparabilityError
         If the model was fitted on another product or version.
     EmbeddingError
-        If its bands are others.
+        If its bands are others, a device is not there, or no worker offers the resources.
 
     Examples
     --------
@@ -94,7 +100,8 @@ def predict(
             f"{names} of {type(model).__name__} is not computed on {device!r}: use device='cpu'"
         )
     specs = {name: outputs[name] for name in names}
-    packed = _packed(array, ready, specs, device, batch_size)
+    with workers.asked_for(resources):
+        packed = _packed(array, ready, specs, device, batch_size)
     attrs = {name: _attrs(array, model, specs[name]) for name in names}
     maps = {name: _unpacked(packed, name, specs[name], array.dims, attrs[name]) for name in names}
     return maps[names[0]] if isinstance(output, str) else xr.Dataset(maps)

@@ -53,7 +53,7 @@ def test_completion_shows_what_matters_and_every_name_resolves():
 # Layers from the bottom up: a module imports from layers below, or from its own layer.
 ORDER = (
     {"model"},
-    {"geometry", "legend", "kernels", "progress"},
+    {"geometry", "legend", "kernels", "progress", "workers"},
     {"codecs"},
     {"arrays", "citing", "conventions"},
     {"blocks", "fitted", "footprints", "fused", "lattice", "polygons", "testing", "tiles"},

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr import arrays, progress
+from geoemb_xr import arrays, progress, workers
 from geoemb_xr.model import check_choice, say
 
 if TYPE_CHECKING:
@@ -181,9 +181,14 @@ def write_blocks(jobs: Sequence[Job]) -> None:
         )
         graphs.append(written.dask)
         keys += [(written.name, *index) for index in job.pending()]
-    if keys:
-        with progress.shown("writing"):
-            compute_as_if_collection(da.Array, HighLevelGraph.merge(*graphs), keys)
+    if not keys:
+        return
+    graph = HighLevelGraph.merge(*graphs)
+    resources = workers.asked_by(graph)
+    if resources:
+        workers.check_offered(resources)
+    with progress.shown("writing"):
+        compute_as_if_collection(da.Array, graph, keys, **({"resources": resources} if resources else {}))
 
 
 def _write_block(
