@@ -107,6 +107,15 @@ def labels(raster: xr.DataArray, *, per_class: int | None = 500, seed: int = 0) 
     return table
 
 
+def smallest(strata: np.ndarray, hashes: np.ndarray, count: int | None) -> np.ndarray:
+    """Positions of the smallest hashes of each stratum, so many (None: all), in the order of their hashes."""
+    order = np.lexsort((hashes, strata))
+    start = np.searchsorted(strata[order], strata[order], side="left")
+    rank = np.arange(order.size) - start
+    kept = order if count is None else order[rank < count]
+    return np.asarray(kept[np.argsort(hashes[kept], kind="stable")])
+
+
 class _Drawn(NamedTuple):
     """Labelled pixels: their labels, hashes and places."""
 
@@ -118,11 +127,7 @@ class _Drawn(NamedTuple):
     def first(self, per_class: int | None) -> _Drawn:
         """Those with the smallest hashes, so many a class, in the order of their hashes."""
         strata = self.label if self.label.dtype.kind in "iub" else np.zeros(self.label.size, np.int8)
-        order = np.lexsort((self.hash, strata))
-        start = np.searchsorted(strata[order], strata[order], side="left")
-        rank = np.arange(order.size) - start
-        kept = order if per_class is None else order[rank < per_class]
-        kept = kept[np.argsort(self.hash[kept], kind="stable")]
+        kept = smallest(strata, self.hash, per_class)
         return _Drawn(*(each[kept] for each in self))
 
     @staticmethod
@@ -131,10 +136,14 @@ class _Drawn(NamedTuple):
         return _Drawn(*map(np.concatenate, zip(*parts, strict=True))).first(per_class)
 
 
-def _draw_all(raster: xr.DataArray, grid: GeoBox, per_class: int | None, seed: int) -> _Drawn:
+def nodata_of(raster: xr.DataArray) -> Any:
+    """What marks a pixel without a label: 0 in a class map, else what ``_FillValue`` says; None for nothing."""
     nodata = raster.attrs.get("_FillValue", raster.encoding.get("_FillValue"))
-    if nodata is None and is_class_map(raster):
-        nodata = 0
+    return 0 if nodata is None and is_class_map(raster) else nodata
+
+
+def _draw_all(raster: xr.DataArray, grid: GeoBox, per_class: int | None, seed: int) -> _Drawn:
+    nodata = nodata_of(raster)
     ys, xs = raster.coords["y"].values, raster.coords["x"].values
     if raster.chunks is None:
         return _draw(raster.values, ys, xs, grid, nodata, per_class, seed)

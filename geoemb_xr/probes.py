@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from geoemb_xr import heads, kernels, training, validation
+from geoemb_xr import heads, kernels, labelling, streaming, training, validation
 from geoemb_xr.applicability import dissimilarity, fit_applicability
 from geoemb_xr.fitted import Fitted, Output, decoded_bands
 from geoemb_xr.heads import HEADS, Data
@@ -196,6 +196,7 @@ def fit_probe(
     time: Any = None,
     group: Any = None,
     weights: Any = None,
+    n_samples: int | Literal["all"] | None = None,
     cv: int = 5,
     seed: int = 0,
     **options: Any,
@@ -206,7 +207,7 @@ def fit_probe(
     ----------
     array : DataArray (…, band, …) or ndarray (n, band)
         An embedding, encoded or decoded; or plain vectors.
-    labels : table with lon and lat, GeoDataFrame, path, or array (n,)
+    labels : table with lon and lat, GeoDataFrame, path, raster, or array (n,)
         What is known. Texts, booleans and whole numbers are classes, floats are values (regression).
         Labels without data are dropped and counted. None takes the coordinate ``target`` of points.
     target : str, optional
@@ -220,6 +221,10 @@ def fit_probe(
         What no split parts; by default the polygon, or the pixel whatever the year.
     weights : str or array, optional
         Of the labels.
+    n_samples : int or "all", optional
+        Of a label raster: how many pixels of each class (or in all, of values) are drawn, 500 by default.
+        ``"all"``, with ``method="ridge"``, takes every labelled pixel in one pass of sums over the blocks, on a
+        cluster's workers too, and scores it on 500 of each class.
     cv : int
         Number of folds, of left-out regions and of random groups, for scores, calibration and the area of
         applicability; 0 for none.
@@ -253,12 +258,20 @@ def fit_probe(
     ('built-up', 'forest')
     """
     check_choice("method", method, HEADS)
+    streamed: streaming.Streamed | None = None
     if isinstance(array, xr.DataArray):
         check_embedding(array, "fit_probe")
-        samples, target = training.samples_of(array, labels, target, time, group, weights)
+        if n_samples == "all":
+            raster = _raster_for_sums(labels, method, time=time, group=group, weights=weights)
+            streamed = streaming.stream(array, raster, cv, seed)
+            samples, target = streamed.samples, target or str("label" if raster.name is None else raster.name)
+        else:
+            samples, target = training.samples_of(array, labels, target, time, group, weights, n_samples)
         product, version = comparability_key(array)
         bands, attribution = decoded_bands(array), attribution_of(array)
     else:
+        if n_samples is not None:
+            raise EmbeddingError("n_samples draws from a label raster; plain arrays are all used")
         samples = training.plain_samples(array, labels, group, weights)
         product = version = attribution = ""
         bands, target = (), target or "label"
@@ -280,12 +293,20 @@ def fit_probe(
     def fit(train: Data) -> tuple[heads.Head, Mapping[str, np.ndarray]]:
         return head, head.fit(train, **validation.tuned(head, train, settings, cv))
 
-    both = {"blocked": validation.blocked_folds(data, cv), "random": validation.random_folds(data, cv)}
-    folds = {name: each for name, each in both.items() if each is not None}
     with threadpool_limits(1):  # what is fitted is small: threads would cost more than they give
-        held = {name: validation.held_out(fit, data, each) for name, each in folds.items()}
         chosen = validation.tuned(head, data, settings, cv)
-        parameters = head.fit(data, **chosen)
+        if streamed is None:
+            both = {
+                "blocked": validation.blocked_folds(data, cv),
+                "random": validation.random_folds(data, cv),
+            }
+            folds = {name: each for name, each in both.items() if each is not None}
+            held = {name: validation.held_out(fit, data, each) for name, each in folds.items()}
+            parameters = head.fit(data, **chosen)
+        else:
+            folds = dict(streamed.folds)
+            held = streamed.held_out(data, lambda train: validation.tuned(head, train, settings, cv)["alpha"])
+            parameters = streamed.parameters(chosen["alpha"])
         checked = _checked(data, head, folds, held)
     return Probe(
         product=product,
@@ -298,7 +319,7 @@ def fit_probe(
         legend=legend,
         parameters=parameters,
         options=json.loads(json.dumps(chosen, default=str)),  # as a file would give them back
-        counts=_counts(data, legend),
+        counts=_counts(data, legend) if streamed is None else _named(streamed.counts, legend),
         dropped=dict(samples.dropped),
         **checked,
     )
@@ -383,7 +404,24 @@ def _what(task: heads.Task, data: Data, legend: Legend | None, target: str) -> s
 
 
 def _counts(data: Data, legend: Legend | None) -> dict[str, int]:
-    if legend is None:
-        return {"all": len(data.y)}
-    numbers = np.bincount(data.y, minlength=data.classes)
-    return {name: int(n) for name, n in zip(legend.names, numbers, strict=True)}
+    return _named(np.bincount(data.y, minlength=data.classes) if legend else np.array([len(data.y)]), legend)
+
+
+def _named(numbers: np.ndarray, legend: Legend | None) -> dict[str, int]:
+    names = legend.names if legend is not None else ("all",)
+    return {name: int(n) for name, n in zip(names, numbers, strict=True)}
+
+
+def _raster_for_sums(labels: Any, method: str, **others: Any) -> xr.DataArray:
+    """The label raster of ``n_samples="all"``; an error for what cannot be summed."""
+    if method != "ridge":
+        raise EmbeddingError(
+            f"n_samples='all' adds up sums block by block, which only method='ridge' is made of; got {method!r}: "
+            "give a number, or draw with gx.labels(raster, per_class=…)"
+        )
+    given = sorted(name for name, value in others.items() if value is not None)
+    raster = labelling.read_labels(labels)
+    if not isinstance(raster, xr.DataArray) or given:
+        what = f"with {given}" if given else f"with {type(raster).__name__}"
+        raise EmbeddingError(f"n_samples='all' takes a label raster (y, x) and nothing else; got it {what}")
+    return raster

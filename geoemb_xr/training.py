@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Of a larger polygon so many pixels are taken, evenly over it.
 PIXELS_PER_POLYGON = 1000
+#: Of a label raster so many pixels of each class are drawn, or in all where it holds values.
+PER_CLASS = 500
 _TIME_COLUMNS = ("time", "date", "year")
 
 
@@ -139,17 +141,25 @@ def guess_target(table: Any, target: str | None, used: set[str]) -> str:
     return left[0]
 
 
-def _aligned_labels(raster: xr.DataArray, array: xr.DataArray) -> pd.DataFrame:
-    """A stratified sample of a label raster, brought to the array's grid first: most frequent class, or mean."""
+def aligned(raster: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
+    """A label raster on an array's grid: the class of most of each pixel, or the mean of values."""
     grid = geometry.geobox_of(array, "fit_probe")
     if not geometry.same_grid(geometry.geobox_of(raster, "labels"), grid):
         from geoemb_xr.warp import reproject
 
-        raster = reproject(raster, grid, resampling="average" if raster.dtype.kind == "f" else "mode")
-    table = labelling.labels(raster)
+        found: xr.DataArray = reproject(
+            raster, grid, resampling="average" if raster.dtype.kind == "f" else "mode"
+        )
+        return found
+    return raster.assign_coords({d: array.coords[d].values for d in ("y", "x")})
+
+
+def _drawn_labels(raster: xr.DataArray, array: xr.DataArray, per_class: int) -> pd.DataFrame:
+    """A stratified sample of a label raster, brought to the array's grid first."""
+    table = labelling.labels(aligned(raster, array), per_class=per_class)
     say(
-        f"labels from a raster: {len(table)} pixels, at most 500 a class; "
-        "gx.labels(raster, per_class=…) draws more or fewer"
+        f"labels from a raster: {len(table)} pixels, at most {per_class} a class; n_samples=… draws more or "
+        "fewer, and with method='ridge' n_samples='all' takes every pixel"
     )
     return table
 
@@ -163,7 +173,13 @@ def _legend(table: Any) -> Legend | None:
 
 
 def samples_of(
-    array: xr.DataArray, labels: Any, target: str | None, time: Any, group: Any, weights: Any
+    array: xr.DataArray,
+    labels: Any,
+    target: str | None,
+    time: Any,
+    group: Any,
+    weights: Any,
+    n_samples: int | None = None,
 ) -> tuple[Samples, str]:
     """Vectors under labels, and the name of what they label. Reads only blocks that hold labels."""
     if "location" in array.dims:
@@ -171,7 +187,10 @@ def samples_of(
     grid = geometry.geobox_of(array, "fit_probe")
     table = labelling.read_labels(labels)
     if isinstance(table, xr.DataArray):
-        table = _aligned_labels(table if target is None else table.rename(target), array)
+        raster = table if target is None else table.rename(target)
+        table = _drawn_labels(raster, array, n_samples or PER_CLASS)
+    elif n_samples is not None:
+        raise EmbeddingError("n_samples draws from a label raster; a table's labels are all used")
     if not hasattr(table, "columns"):
         raise EmbeddingError(
             f"labels are a table with lon and lat, a GeoDataFrame, a path or a raster; got {type(table).__name__}"
@@ -194,7 +213,7 @@ def samples_of(
     x = _vectors_at(array, rows, cols, None if steps is None else steps[of])
     groups = _groups(None if own is None else own[of], default)
     return _clean(
-        x, values[of], weight[of], groups, _metres(grid, rows, cols), dropped, _legend(table)
+        x, values[of], weight[of], groups, metres(grid, rows, cols), dropped, _legend(table)
     ), target
 
 
@@ -258,7 +277,7 @@ def _vectors_at(
     return np.asarray(decode(found).transpose("location", BAND).values, np.float32)
 
 
-def _metres(grid: GeoBox, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+def metres(grid: GeoBox, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     """East and north of pixels, in metres or close to it."""
     crs = geometry.as_crs(grid.crs)
     east = grid.affine.c + cols * grid.affine.a

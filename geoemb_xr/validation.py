@@ -16,9 +16,9 @@ from geoemb_xr.heads import Data, Head
 
 Fit = Callable[[Data], tuple[Head, Mapping[str, np.ndarray]]]
 #: The score of a class that was not there to learn.
-_NEVER = np.float32(-np.inf)
+NEVER = np.float32(-np.inf)
 #: Regions a fold: fewer leave out more at once, more let a class be on both sides.
-_REGIONS = 4
+REGIONS = 4
 
 
 # --- folds ----------------------------------------------------------------------------------------------------
@@ -35,7 +35,7 @@ def blocked_folds(data: Data, k: int) -> np.ndarray | None:
         return None
     centres = _group_means(data.places, data.groups)
     present = np.flatnonzero(np.isfinite(centres).all(axis=1))
-    count = min(_REGIONS * k, len(np.unique(centres[present], axis=0)))
+    count = min(REGIONS * k, len(np.unique(centres[present], axis=0)))
     if count < 2:
         return None
     from sklearn.cluster import KMeans
@@ -96,7 +96,7 @@ def _scores_of(fit: Fit, train: Data, x: np.ndarray) -> np.ndarray:
         head, parameters = fit(train)
         return head.scores(parameters, x.T)
     present, positions = np.unique(train.y, return_inverse=True)
-    scores = np.full((train.classes, len(x)), _NEVER)
+    scores = np.full((train.classes, len(x)), NEVER)
     if len(present) == 1:
         scores[present] = 0.0
     else:

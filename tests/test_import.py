@@ -68,7 +68,7 @@ FAMILIES = (
     {"points", "zones"},
     {
         "probes", "heads", "neighbours", "training", "validation", "applicability", "labelling", "probe_card",
-        "class_maps", "predicting", "torch_models", "devices", "fused_cuda",
+        "class_maps", "predicting", "torch_models", "devices", "fused_cuda", "streaming",
     },
     {"app", "explorer"},
 )  # fmt: skip

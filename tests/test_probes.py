@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 import shapely
 import xarray as xr
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 
 import geoemb_xr as gx
-from geoemb_xr import applicability, training, validation
+from geoemb_xr import applicability, streaming, training, validation
 from geoemb_xr.heads import HEADS, Data
 from geoemb_xr.model import ComparabilityError, CoverageError, EmbeddingError, SourceError
 from geoemb_xr.probes import quantile, softmax
@@ -201,6 +203,96 @@ def test_a_label_raster_brings_its_names_and_colours(tmp_path):
     assert set(probe.legend.names) <= set(SCENE.names)
     assert (named(da.emb.predict(probe), probe.legend) == truth(da)).mean() > 0.97
     assert probe.target == "land_cover"
+
+
+def label_raster(missing=True):
+    """Land cover with a class that only lies where there is no data, and one pixel without a label."""
+    da = array().copy()
+    da[:, 5:8, 5:8] = np.nan
+    raster = SCENE.truth(gx.testing.geobox((96, 96)), 2018).copy()
+    raster[0, 0] = 0
+    raster[5:8, 5:8] = 1
+    return da, raster
+
+
+def test_ridge_of_every_pixel_is_scikit_learns():
+    da, raster = label_raster()
+    probe = da.chunk(y=40, x=32).emb.fit_probe(raster, method="ridge", n_samples="all", alpha=2.0)
+    x, y = da.values.reshape(64, -1).T, raster.values.ravel()
+    keep = ~np.isnan(x).any(axis=1) & (y != 0)
+    scaler = StandardScaler().fit(x[keep].astype(float))
+    codes = np.unique(y[keep])
+    model = Ridge(alpha=2.0).fit(
+        scaler.transform(x[keep].astype(float)), (y[keep, None] == codes).astype(float)
+    )
+    weights = model.coef_ / scaler.scale_
+    np.testing.assert_allclose(probe.parameters["weights"], weights, atol=1e-4 * abs(weights).max())
+    assert probe.legend.values == tuple(codes)
+    assert sum(probe.counts.values()) == keep.sum()
+    assert list(probe.counts.values()) == [int((y[keep] == c).sum()) for c in codes]
+    assert set(probe.scores) == {"blocked", "random", "coverage"}
+    assert probe.scores["random"]["balanced_accuracy"] > 0.9
+    assert "aoa" in probe.outputs()
+
+
+def test_sums_do_not_depend_on_chunks():
+    da, raster = label_raster()
+    options = {"method": "ridge", "n_samples": "all", "alpha": [0.1, 10.0]}
+    whole = da.emb.fit_probe(raster, **options)
+    for chunks in ({"y": 40, "x": 96}, {"y": 33, "x": 17}):
+        parts = da.chunk(chunks).emb.fit_probe(raster.chunk(y=50, x=31), **options)
+        np.testing.assert_allclose(
+            parts.parameters["weights"], whole.parameters["weights"], rtol=1e-5, atol=1e-6
+        )
+        assert (parts.counts, parts.scores, parts.options) == (whole.counts, whole.scores, whole.options)
+
+
+def test_folds_of_sums_are_fits_without_them():
+    """Random labels on the regions: what is left out was never seen, so it scores by chance."""
+    da, raster = label_raster()
+    streamed = streaming.stream(da, raster, 3, 0)
+    inside = sum(streamed.sums[key].weight for key in streamed.sums if key[0] == 1)
+    total = sum(each.weight for each in streamed.sums.values())
+    assert 0 < inside < total
+    rng = np.random.default_rng(0)
+    side = len(streaming._regions(5, 0))
+    cells = rng.integers(1, 5, (side, side))
+    rows, cols = (np.arange(96) * side // 96 for _ in range(2))
+    noise = raster.copy(data=cells[rows[:, None], cols].astype(raster.dtype))
+    probe = da.emb.fit_probe(noise, method="ridge", n_samples="all")
+    assert probe.scores["blocked"]["balanced_accuracy"] < 0.45 < probe.scores["random"]["balanced_accuracy"]
+
+
+def test_sums_of_values_are_a_regression():
+    da = array()
+    raster = da.isel(band=3, drop=True).reset_coords("time", drop=True).rename("biomass")
+    raster.attrs = {}
+    probe = da.chunk(y=50).emb.fit_probe(raster, method="ridge", n_samples="all", alpha=1e-6)
+    assert (probe.task, probe.target, probe.counts) == ("regression", "biomass", {"all": 96 * 96})
+    np.testing.assert_allclose(da.emb.predict(probe), raster, atol=1e-4)
+    assert probe.scores["blocked"]["r2"] > 0.999
+
+
+def test_what_cannot_be_summed_is_refused():
+    da, raster = label_raster()
+    with pytest.raises(EmbeddingError, match=r"only method='ridge' is made of; got 'logistic'"):
+        da.emb.fit_probe(raster, n_samples="all")
+    with pytest.raises(EmbeddingError, match=r"takes a label raster .* got it with DataFrame"):
+        da.emb.fit_probe(points(), method="ridge", n_samples="all")
+    with pytest.raises(EmbeddingError, match=r"got it with \['group'\]"):
+        da.emb.fit_probe(raster, method="ridge", n_samples="all", group="field")
+    with pytest.raises(EmbeddingError, match="a table's labels are all used"):
+        da.emb.fit_probe(points(), target="land_cover", n_samples=10)
+    with pytest.raises(EmbeddingError, match="plain arrays are all used"):
+        gx.fit_probe(np.eye(4), [1, 2, 1, 2], n_samples=10)
+    years = gx.testing.synthetic("alphaearth", shape=(96, 96), years=[2018, 2024])
+    with pytest.raises(EmbeddingError, match="a label raster holds for one time"):
+        years.emb.fit_probe(raster, method="ridge", n_samples="all")
+    with pytest.raises(EmbeddingError, match="no labelled pixel has data"):
+        da.emb.fit_probe(raster * 0, method="ridge", n_samples="all")
+    assert da.emb.fit_probe(raster, n_samples=20, cv=0).counts == dict.fromkeys(
+        da.emb.fit_probe(raster).counts, 20
+    )
 
 
 def test_float_rasters_are_regressed():
