@@ -49,7 +49,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bbox", nargs=4, type=float, metavar=("W", "S", "E", "N"), help="degrees")
     parser.add_argument("--time", nargs="+", type=int, help="years; the first and the last are compared")
     parser.add_argument("--labels", help="CSV with lon, lat and a column of labels")
-    parser.add_argument("--target", help="the column of labels (default: the last column)")
+    parser.add_argument("--target", help="the column of labels (default: the last one whose values repeat)")
     parser.add_argument("--crs", help="target CRS (default: EPSG:3035 in Europe, else the source's own)")
     parser.add_argument("--out", default="geoemb-demo", help="folder for the results (default: %(default)s)")
     return parser.parse_args(argv)
@@ -170,8 +170,12 @@ def _map(
         return
     table, target = labels
     probe = _fit(latest, table, target)
-    classes = _shown("map", latest.emb.predict(probe).compute)
+    outputs = ["label", "aoa"] if "aoa" in probe.outputs() else ["label"]
+    maps = _shown("map", latest.emb.predict(probe, output=outputs).compute)
+    classes = maps["label"]
     _save(classes, out / "map.png", f"{target} from {len(table)} points", synthetic)
+    if "aoa" in maps:
+        _save(maps["aoa"], out / "aoa.png", "Area of applicability: where the labels tell", synthetic)
     classes.emb.to_cog(out / "map.tif", mode="w")
     probe.save(out / "probe.npz")
     legend = legend_of(classes)
@@ -182,6 +186,11 @@ def _map(
         "labelled points": len(table),
         "share": {name: round(counts.get(v, 0) / classes.size, 4) for v, name in named.items()},
     }
+    if "aoa" in maps:
+        valid = maps["aoa"].values > 0
+        inside = float((maps["aoa"].values == 1)[valid].mean())
+        summary["map"]["share inside the area of applicability"] = round(inside, 4)
+        print(f"inside the area of applicability: {inside:.1%}")
     if synthetic:
         truth = gx.testing.scene().truth(latest.emb.geobox, int(latest["time"].dt.year))
         names = np.array(["", *gx.testing.scene().names])
@@ -211,14 +220,32 @@ def _labels(
 ) -> tuple[pd.DataFrame, str] | None:
     if options.labels is not None:
         table = pd.read_csv(options.labels)
-        target = options.target or str(table.columns[-1])
-        if target not in table.columns:
-            raise SourceError(f"--target {target!r} is no column of {options.labels}: {list(table.columns)}")
-        return table, target
+        if options.target is not None and options.target not in table.columns:
+            raise SourceError(
+                f"--target {options.target!r} is no column of {options.labels}: {list(table.columns)}"
+            )
+        return table, options.target or _likely_target(table)
     if synthetic:
         points = gx.testing.scene().points(120, year=int(latest["time"].dt.year))
         return points.drop(columns="year"), "land_cover"
     return None
+
+
+def _likely_target(table: pd.DataFrame) -> str:
+    """The last column whose values repeat, as classes do, and that is neither a place nor a time."""
+    other = {"lon", "lat", "longitude", "latitude", "x", "y", "time", "date", "year"}
+    likely = [
+        str(name)
+        for name, column in table.items()
+        if str(name).lower() not in other
+        and column.dtype.kind != "f"
+        and 1 < column.nunique() <= len(column) / 2
+    ]
+    if not likely:
+        raise SourceError(
+            f"no column of the labels repeats, as classes do: name one of {list(table.columns)} (--target)"
+        )
+    return likely[-1]
 
 
 if __name__ == "__main__":

@@ -376,6 +376,11 @@ def _data_of(samples: training.Samples, seed: int) -> tuple[heads.Task, Data, Le
         legend = _subset(samples.legend, legend.values)
     if len(legend.values) < 2:
         raise EmbeddingError(f"all {len(y)} labels are of one class, {legend.names[0]!r}; a probe needs two")
+    if len(y) > 20 and len(legend.values) > len(y) / 2:
+        raise EmbeddingError(
+            f"{len(y)} labels are of {len(legend.values)} classes ({', '.join(legend.names[:3])}, …), so most "
+            "classes have one label: is this the column of labels? For values give floats (regression)"
+        )
     positions = np.searchsorted(legend.values, codes)
     data = Data(samples.vectors, positions, classes=len(legend.values), seed=seed, **rest)
     return "classification", data, legend

@@ -25,13 +25,21 @@ def demo(tmp_path_factory):
 
 def test_the_demo_makes_what_it_says(demo):
     out, printed = demo
-    assert {p.name for p in out.iterdir()} >= {"pca.png", "change.png", "map.png", "map.tif", "summary.json"}
+    assert {p.name for p in out.iterdir()} >= {
+        "pca.png",
+        "change.png",
+        "map.png",
+        "map.tif",
+        "aoa.png",
+        "summary.json",
+    }
     assert "alphaearth" in printed
     assert printed.rstrip().endswith("[]")  # it needs no torch
     summary = json.loads((out / "summary.json").read_text())
     assert summary["synthetic scene"] is True
     assert summary["attribution"]
     assert summary["map"]["agreement with the scene's truth"] > 0.95
+    assert summary["map"]["share inside the area of applicability"] > 0.9
     assert summary["change"]["true changes found"] > 0.95
     assert summary["change"]["false alarms"] < 0.1
 
@@ -51,12 +59,22 @@ def test_it_runs_on_the_real_chip_with_real_points(real_data, tmp_path):
     """The points are elsewhere but bring their own vectors; the probe trained on them maps the chip."""
     chip = real_data / "alphaearth-raster" / "aef_wi_2024_int8_southup.tif"
     points = real_data / "alphaearth-points" / "alphaearth_s1_dw_samples_iowa_ag_2024.csv"
-    args = ["--source", str(chip), "--labels", str(points), "--target", "dw_label", "--out", str(tmp_path)]
+    args = ["--source", str(chip), "--labels", str(points), "--out", str(tmp_path)]
     assert main(args) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["map"]["target"] == "dw_label"  # the only column that repeats
+    assert 0 < summary["map"]["share inside the area of applicability"] < 1
     assert summary["synthetic scene"] is False
     assert summary["years"] == [2024]
     assert sum(summary["map"]["share"].values()) == pytest.approx(1 - 238 / 101**2, abs=0.01)
+
+
+def test_a_table_without_classes_is_one_clear_line(tmp_path, capsys):
+    table = pd.DataFrame({"lon": [11.4, 11.41], "lat": [47.2, 47.21], "id": ["a", "b"]})
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    args = ["--time", "2024", "--labels", str(tmp_path / "labels.csv"), "--out", str(tmp_path / "out")]
+    assert main(args) == 2
+    assert "no column of the labels repeats, as classes do" in capsys.readouterr().err
 
 
 def test_labels_on_the_map(tmp_path):

@@ -38,6 +38,14 @@ def named(labels, legend):
     return np.array(["", *legend.names], object)[np.searchsorted([0, *legend.values], labels.values)]
 
 
+def test_a_class_for_nearly_every_label_is_no_classification():
+    table = points(60).assign(number=range(60))
+    with pytest.raises(EmbeddingError, match=r"60 labels are of 60 classes .* the column of labels\?"):
+        array().emb.fit_probe(table, target="number")
+    few = points(8).assign(place=list("abcdefgh"))
+    assert len(array().emb.fit_probe(few, target="place", method="centroid", cv=0).legend.names) == 8
+
+
 @pytest.mark.parametrize("method", ["logistic", "ridge", "knn", "centroid"])
 @pytest.mark.parametrize("product", ["alphaearth", "tessera"])
 def test_few_labels_map_the_scene(method, product):
