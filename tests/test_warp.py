@@ -54,6 +54,18 @@ def test_nearest_of_codes_decodes_to_nearest_of_vectors():
     )
 
 
+@pytest.mark.parametrize("product", ["alphaearth", "tessera", "esd"])
+@pytest.mark.parametrize("how", ["bilinear", "average"])
+@pytest.mark.parametrize("resolution", [9, 47, 700])
+def test_codes_mix_as_their_vectors_do(product, how, resolution):
+    """To the bit, whether the kernel decodes or the codec does."""
+    codes = gx.testing.synthetic(product, shape=(70, 75), decode=False, missing=True)
+    of_codes = gx.reproject(codes, "EPSG:3035", resolution=resolution, resampling=how)
+    of_vectors = gx.reproject(codes.emb.decode(), "EPSG:3035", resolution=resolution, resampling=how)
+    np.testing.assert_array_equal(of_codes.values, of_vectors.values)
+    assert of_codes.notnull().any()
+
+
 def test_coarsen_is_the_mean_of_base_pixels():
     da = gx.testing.synthetic("alphaearth", shape=(12, 20))
     mean = da.coarsen(y=4, x=4).mean()
