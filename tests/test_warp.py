@@ -479,6 +479,7 @@ def test_a_block_reads_what_it_lies_in_and_nothing_else():
     assert len(store.reads) <= 9
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_blocks_are_planned_quickly():
     import pickle
     import time
@@ -507,6 +508,9 @@ def test_a_hundred_thousand_blocks_are_planned_quickly():
     assert len(pickle.dumps(own[key])) < 2500
     corner = out[:, 20_000:20_200, 20_000:20_200]
     assert len(corner.data.__dask_optimize__(corner.data.dask, corner.data.__dask_keys__())) < 60
+    written, _ = own.cull(own.get_output_keys(), ())
+    assert len(written) == out.data.npartitions
+    assert len(pickle.dumps(dict(written))) < 20e6
     assert time.process_time() - start < 30
 
 
