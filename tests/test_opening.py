@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 import zarr
+from affine import Affine
 
 import geoemb_xr as gx
 from geoemb_xr import geometry, testing
@@ -206,6 +207,117 @@ def test_two_zones_merge_or_stay_apart(tmp_path):
         "alphaearth", tmp_path, bbox=(11.985, here.lat - 0.002, 11.99, here.lat + 0.002), decode=False
     )
     assert (only == 32).mean() > 0.5
+
+
+#: UTM zone, and west, south, east, north of its tile in degrees: they overlap, and the widest comes first.
+ZONES = {
+    32660: (178.3, 51.8, 180.6, 52.1),
+    32601: (-180.4, 51.7, -173.6, 52.2),
+    32602: (-174.6, 51.9, -173.0, 52.1),
+}
+
+
+@pytest.fixture(scope="module")
+def zones(tmp_path_factory):
+    """Tiles of zones 60, 1 and 2, of 500 m, south-up, no two pixels alike, with a hole in the widest."""
+    folder, rng, stored = tmp_path_factory.mktemp("zones"), np.random.default_rng(0), {}
+    for crs, (west, south, east, north) in ZONES.items():
+        move = geometry.transformer(geometry.as_crs(4326), geometry.as_crs(crs))
+        left, bottom, right, top = move.transform_bounds(west, south, east, north)
+        shape = (int((top - bottom) // 500), int((right - left) // 500))
+        affine = Affine(500, 0, left // 500 * 500, 0, -500, top // 500 * 500)
+        codes = rng.integers(-127, 128, (64, *shape), dtype=np.int8)
+        if crs == 32601:
+            codes[3, :, 10:20] = -128  # of a vector: all of it is missing
+        grid = geometry.make_geobox(shape, affine, crs)
+        geotiff.write_geotiff(
+            folder / "2024" / f"{crs}.tif", np.ascontiguousarray(codes[:, ::-1]), grid.flipy(), nodata=-128,
+            compress="zstd", interleave="band", blockxsize=64, blockysize=64,
+        )  # fmt: skip
+        stored[crs] = grid, codes
+    return folder, stored
+
+
+def by_proj(stored, target):
+    """The first zone's pixel that PROJ finds for each of the target's, and which lie clear of pixel edges."""
+    height, width = target.shape
+    c, r = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    x, y = target.affine * (c, r)
+    found, clear = np.full((64, height, width), -128, np.int8), np.ones((height, width), bool)
+    for crs in (32601, 32660, 32602):
+        grid, codes = stored[crs]
+        move = geometry.transformer(geometry.as_crs(target.crs), geometry.as_crs(crs))
+        col, row = ~grid.affine * move.transform(x, y)
+        clear &= (abs(row - np.round(row)) > 0.01) & (abs(col - np.round(col)) > 0.01)
+        inside = (row >= 0) & (row < grid.shape[0]) & (col >= 0) & (col < grid.shape[1])
+        inside &= (found[0] == -128) & (found == -128).all(0)
+        row, col = row[inside].astype(int), col[inside].astype(int)
+        vectors = codes[:, row, col]
+        vectors[:, (vectors == -128).any(0)] = -128
+        found[:, inside] = vectors
+    return found, clear
+
+
+@pytest.mark.parametrize(
+    ("crs", "affine", "shape"),
+    [
+        (4326, (0.006, 0, 178.2, 0, -0.004, 52.25), (150, 1500)),  # x runs on past 180
+        (4326, (0.006, 0, -181.8, 0, -0.004, 52.25), (150, 1500)),
+        (3832, (600, 0, 3.1e6, 0, -600, 6.83e6), (160, 1700)),  # Mercator around 150° E
+        (3413, (600, 0, -3.45e6, 0, -600, 3.4e6), (1100, 1000)),  # polar, the antimeridian aslant
+    ],
+)
+def test_three_zones_and_the_antimeridian_are_one_call(zones, crs, affine, shape):
+    folder, stored = zones
+    target = geometry.make_geobox(shape, Affine(*affine), crs)
+    with testing.raise_if_dask_computes():
+        got = gx.open("alphaearth", folder, geobox=target, decode=False, resampling="nearest", time=2024)
+        other = gx.open(
+            "alphaearth", folder, geobox=target, decode=False, resampling="nearest", time=2024, chunks=111
+        )
+    assert got.chunks is not None
+    assert geometry.same_grid(got.emb.geobox, target)
+    values = got.values[0]
+    missing = (values == -128).any(0)
+    expected, clear = by_proj(stored, target)
+    assert clear.mean() > 0.85
+    np.testing.assert_array_equal(missing[clear], (expected[0] == -128)[clear])
+    np.testing.assert_array_equal(values[:, clear & ~missing], expected[:, clear & ~missing])
+    for grid, _ in stored.values():  # all of them are seen
+        assert (~missing).mean() > 0.02, grid
+    np.testing.assert_array_equal(other.values[0], values)
+    middle = np.argwhere(~missing)[(~missing).sum() // 2]
+    window = tuple(slice(max(n - 30, 0), n + 30) for n in middle)
+    part = gx.open("alphaearth", folder, geobox=target[window], decode=False, resampling="nearest")
+    np.testing.assert_array_equal(part.values[0], values[:, *window])
+
+
+def within(bbox, grid):
+    """Pixels whose centres lie in a box across the antimeridian."""
+    x, y = np.meshgrid(np.arange(grid.shape[1]) + 0.5, np.arange(grid.shape[0]) + 0.5)
+    move = geometry.transformer(geometry.as_crs(grid.crs), geometry.as_crs(4326))
+    lon, lat = move.transform(*(grid.affine * (x, y)))
+    return ((lon % 360) >= bbox[0]) & ((lon % 360) <= bbox[2] + 360) & (lat >= bbox[1]) & (lat <= bbox[3])
+
+
+def test_a_bbox_across_the_antimeridian_takes_all_its_zones(zones):
+    folder, stored = zones
+    bbox = (178.5, 51.75, -173.2, 52.15)
+    with testing.raise_if_dask_computes():
+        got = gx.open("alphaearth", folder, bbox=bbox, decode=False)
+        degrees = gx.open("alphaearth", folder, bbox=bbox, decode=False, crs=4326, resolution=0.005)
+    assert got.emb.crs.to_epsg() == 32601
+    for each in (got, degrees):
+        expected, clear = by_proj(stored, each.emb.geobox)
+        clear &= within(bbox, each.emb.geobox)
+        values = each.values[0]
+        missing = (values == -128).any(0)
+        np.testing.assert_array_equal(missing[clear], (expected[0] == -128)[clear])
+        np.testing.assert_array_equal(values[:, clear & ~missing], expected[:, clear & ~missing])
+    west, south, east, north = degrees.emb.geobox.boundingbox
+    np.testing.assert_allclose((west, south, east, north), (178.5, 51.75, 186.8, 52.15), atol=0.006)
+    separate = gx.open("alphaearth", folder, bbox=bbox, decode=False, zones="separate")
+    assert set(separate) == {"EPSG:32660", "EPSG:32601", "EPSG:32602"}
 
 
 def test_a_rewritten_file_is_not_an_old_cache(tmp_path):
