@@ -15,7 +15,7 @@ from affine import Affine
 import geoemb_xr as gx
 from geoemb_xr import geometry, testing
 from geoemb_xr.catalog import alphaearth
-from geoemb_xr.model import CoverageError, SourceError
+from geoemb_xr.model import CoverageError, EmbeddingError, SourceError
 from geoemb_xr.readers import geotiff
 
 BBOX = (11.365, 47.247, 11.375, 47.253)
@@ -46,6 +46,117 @@ def write_tile(path, grid, *, year=2024, value=None, south_up=True):
         codes, grid = np.ascontiguousarray(codes[:, ::-1]), grid.flipy()
     options = {"compress": "zstd", "interleave": "band", "blockxsize": 16, "blockysize": 16}
     return geotiff.write_geotiff(path / str(year) / f"{path.name}.tif", codes, grid, nodata=-128, **options)
+
+
+# --- rotated rasters --------------------------------------------------------------------------------------------
+
+
+def turned_grid(degrees=30.0, shape=(70, 90)):
+    """A grid of 10 m around the scene's centre, turned."""
+    middle = testing.geobox((2, 2)).affine * (1, 1)
+    turn = Affine.translation(*middle) * Affine.rotation(degrees) * Affine.scale(10, -10)
+    return geometry.make_geobox(shape, turn * Affine.translation(-shape[1] / 2, -shape[0] / 2), 32632)
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory):
+    """A COG on a turned grid, no two pixels alike."""
+    grid = turned_grid()
+    codes = np.random.default_rng(0).integers(-127, 128, (64, *grid.shape), dtype=np.int8)
+    path = tmp_path_factory.mktemp("turned") / "2024" / "turned.tif"
+    return geotiff.write_geotiff(path, codes, grid, nodata=-128, interleave="band"), grid, codes
+
+
+def test_a_rotated_raster_opens_upright_in_a_crs_turned_with_it(turned):
+    path, grid, codes = turned
+    with testing.raise_if_dask_computes():
+        da = gx.open("alphaearth", path, decode=False)
+    np.testing.assert_array_equal(da.values[0], codes)
+    assert da.emb.crs.name == "WGS 84 / UTM zone 32N, turned"
+    back = geometry.transformer(da.emb.crs, geometry.as_crs(32632))
+    x, y = np.meshgrid(da["x"], da["y"])
+    c, r = np.meshgrid(np.arange(90) + 0.5, np.arange(70) + 0.5)
+    np.testing.assert_allclose(back.transform(x, y), grid.affine * (c, r), rtol=0, atol=1e-6)
+
+
+def test_a_rotated_raster_is_cut_and_sampled(turned):
+    path, grid, codes = turned
+    da = gx.open("alphaearth", path, decode=False, time=2024)
+    lon, lat = geometry.transformer(geometry.as_crs(32632), geometry.as_crs(4326)).transform(
+        *(grid.affine * (np.array([10.5, 40.2, 80.7]), np.array([5.5, 30.9, 60.1])))
+    )
+    for points in (
+        da.emb.sample(np.c_[lon, lat]),
+        gx.open("alphaearth", path, points=np.c_[lon, lat], decode=False),
+    ):
+        np.testing.assert_array_equal(points.values[0], codes[:, [5, 30, 60], [10, 40, 80]].T)
+    bbox = (lon[1] - 2e-4, lat[1] - 1e-4, lon[1] + 2e-4, lat[1] + 1e-4)
+    part = gx.open("alphaearth", path, bbox=bbox, decode=False)
+    assert 0 < part.sizes["x"] < 20
+    xr.testing.assert_equal(part.compute(), da.sel(x=part["x"], y=part["y"]).compute())
+    cropped = da.emb.crop(bbox)
+    xr.testing.assert_equal(cropped.compute(), part.compute())
+
+
+@pytest.mark.parametrize("how", ["nearest", "bilinear"])
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:3035", "EPSG:4326"])
+def test_a_rotated_raster_warps_as_gdal_does_it(turned, how, crs):
+    from rasterio.warp import Resampling, reproject
+
+    path, grid, _ = turned
+    band = (gx.open("alphaearth", path, decode=False).isel(time=0, band=0, drop=True) / 127).astype("f4")
+    band.attrs = {}
+    with testing.raise_if_dask_computes():
+        got = gx.reproject(band, crs, resampling=how)
+    xr.testing.assert_equal(got.compute(), gx.reproject(band.compute(), crs, resampling=how))
+    target = geometry.geobox_of(got)
+    expected = np.full(got.shape, np.nan, np.float32)
+    reproject(
+        band.values, expected, src_transform=grid.affine, src_crs="EPSG:32632", src_nodata=np.nan,
+        dst_transform=target.affine, dst_crs=crs, dst_nodata=np.nan, resampling=Resampling[how], tolerance=0.0,
+        XSCALE=1, YSCALE=1,  # no wider filter where a rotated window looks like a smaller scale
+    )  # fmt: skip
+    c, r = np.meshgrid(np.arange(target.shape[1]) + 0.5, np.arange(target.shape[0]) + 0.5)
+    move = geometry.transformer(geometry.as_crs(crs), geometry.as_crs(32632))
+    col, row = ~grid.affine * move.transform(*(target.affine * (c, r)))
+    inner = (row > 1) & (row < 69) & (col > 1) & (col < 89)
+    assert inner.mean() > 0.3
+    difference = abs(got.values - expected)[inner]
+    if how == "nearest":
+        assert (difference == 0).mean() > 0.998  # all but those on an edge
+    else:
+        assert difference.max() < 2e-3 * np.ptp(band.values)
+
+
+def test_rotated_arrays_are_wrapped_and_travel(turned, tmp_path):
+    import pickle
+
+    _, grid, codes = turned
+    da = gx.wrap(codes, "alphaearth", geobox=grid, time=2024)
+    again = pickle.loads(pickle.dumps(da))
+    assert geometry.same_grid(da.emb.geobox, again.emb.geobox)
+    assert geometry.same_crs(geometry.as_crs(da["spatial_ref"].attrs["crs_wkt"]), da.emb.crs)
+    out = gx.reproject(again, "EPSG:3035", resolution=10)
+    xr.testing.assert_identical(out, gx.reproject(da.chunk(y=20, x=33), "EPSG:3035", resolution=10).compute())
+    assert out.emb.crs.to_epsg() == 3035
+    da.emb.to_zarr(tmp_path / "turned.zarr")
+    assert geometry.same_grid(gx.open(tmp_path / "turned.zarr").emb.geobox, da.emb.geobox)
+    with pytest.raises(EmbeddingError, match="GeoTIFF cannot say the CRS 'WGS 84 / UTM zone 32N, turned'"):
+        da.emb.to_cog(tmp_path / "turned.tif")
+
+
+def test_degrees_and_targets_stay_upright(turned, tmp_path):
+    path, grid, codes = turned
+    degrees = geometry.make_geobox(
+        grid.shape, Affine.translation(11, 47) * Affine.rotation(5) * Affine.scale(1e-4, -1e-4), 4326
+    )
+    with pytest.raises(ValueError, match="not in EPSG:4326; warp it to a north-up grid"):
+        gx.wrap(codes, "alphaearth", geobox=degrees)
+    file = geotiff.write_geotiff(tmp_path / "2024" / "degrees.tif", codes, degrees, nodata=-128)
+    with pytest.raises(SourceError, match=r"degrees.tif: a grid may be rotated in a projected CRS"):
+        gx.open("alphaearth", file)
+    with pytest.raises(ValueError, match="rotated grid has no 1-D x and y; give a north-up GeoBox"):
+        gx.open("alphaearth", path, geobox=grid)
 
 
 # --- what it gives --------------------------------------------------------------------------------------------
