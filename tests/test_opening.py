@@ -411,6 +411,16 @@ def within(bbox, grid):
     return ((lon % 360) >= bbox[0]) & ((lon % 360) <= bbox[2] + 360) & (lat >= bbox[1]) & (lat <= bbox[3])
 
 
+def test_which_zone_wins_does_not_depend_on_the_window(zones):
+    """Around 180 zone 60 covers most of a small window, of a large one zone 1 does."""
+    folder, _ = zones
+    target = geometry.make_geobox((150, 700), Affine(0.006, 0, 178.2, 0, -0.004, 52.25), 4326)
+    whole = gx.open("alphaearth", folder, geobox=target, decode=False, time=2024).compute()
+    for columns in (slice(0, 350), slice(200, 320), slice(260, 700)):
+        part = gx.open("alphaearth", folder, geobox=target[:, columns], decode=False, time=2024)
+        np.testing.assert_array_equal(part.values, whole.values[..., columns])
+
+
 def test_a_bbox_across_the_antimeridian_takes_all_its_zones(zones):
     folder, stored = zones
     bbox = (178.5, 51.75, -173.2, 52.15)
