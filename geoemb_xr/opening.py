@@ -236,15 +236,20 @@ def _request(
     elif geopolygon is not None:
         area = geometry.area_of_polygon(geopolygon)
     elif geobox is not None:
-        area = _with_margin(geometry.area_of(geobox), geobox)
+        area = _with_margin(geobox, found)
     elif points is not None:
         area = _area_of_points(points, found)
     return Request(area, time, version, variant, chunks, geobox, points)
 
 
-def _with_margin(area: Area, geobox: GeoBox) -> Area:
-    """Some pixels more than the target shows, for the neighbours that interpolation takes."""
-    dx, dy = 3 * abs(geobox.affine.a), 3 * abs(geobox.affine.e)
+def _with_margin(geobox: GeoBox, found: Product | None) -> Area:
+    """Some pixels more than the target shows, its own and the source's: neighbours that interpolation takes."""
+    area = geometry.area_of(geobox)
+    metres = (found.resolution if found is not None else None) or 0.0
+    dx = dy = geometry.resolution_in(area.crs, metres, area)
+    if area.crs.is_geographic:  # meridians come together
+        dx /= max(np.cos(np.radians(max(abs(area.south), abs(area.north)))), 0.01)
+    dx, dy = 3 * max(abs(geobox.affine.a), dx), 3 * max(abs(geobox.affine.e), dy)
     west, south, east, north = area.west - dx, area.south - dy, area.east + dx, area.north + dy
     if area.crs.is_geographic:
         south, north = max(south, -90.0), min(north, 90.0)

@@ -224,6 +224,23 @@ def test_selectors_agree(cog):
     xr.testing.assert_equal(by_box, by_bbox)
 
 
+@pytest.mark.parametrize(("crs", "resolution"), [(32632, 1), (3035, 2), (4326, 2e-5), (3035, 35)])
+@pytest.mark.parametrize("how", ["nearest", "bilinear", "average"])
+def test_a_window_of_a_grid_has_the_values_of_the_whole(cog, crs, resolution, how):
+    """Also where the grid is finer than the source, whose neighbours lie beyond the window."""
+    around = gx.open("alphaearth", cog, time=2018).emb.geobox[100:130, 110:140]
+    target = geometry.snapped_geobox(geometry.area_of(around), crs, resolution)
+    options = {"time": 2018, "resampling": how}
+    whole = gx.open("alphaearth", cog, geobox=target, **options).values
+    height, width = target.shape
+    for first in (3, 23, 44):  # a metre's window from here ends within a source pixel
+        window = tuple(
+            slice(min(first, n // 2), min(first, n // 2) + max(n // 3, 2)) for n in (height, width)
+        )
+        part = gx.open("alphaearth", cog, geobox=target[window], **options)
+        np.testing.assert_array_equal(part.values, whole[..., *window])
+
+
 def test_a_polygon_masks_what_lies_outside(cog):
     shapely = pytest.importorskip("shapely")
     triangle = shapely.Polygon([(11.365, 47.247), (11.375, 47.247), (11.37, 47.253)])
