@@ -554,6 +554,7 @@ print(most[0] - before - 1, share, layer)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="threads are counted in /proc")
 def test_kernels_use_the_threads_that_dask_gives_them(workers):
