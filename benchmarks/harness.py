@@ -7,13 +7,14 @@ is the ratio to a peer, and to the limit of memory, in one process and in turns.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import resource
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,20 @@ def rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def trim() -> None:
+    """Give freed memory back to the system, where the C library can."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def free_memory() -> int:
+    """Bytes of memory that can be taken, by what the system says; very many where it says nothing."""
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    return found[0] if found else 1 << 60
+
+
 @dataclass
 class Peak:
     """The most memory held, beyond what was held at the start, in bytes."""
@@ -80,8 +95,9 @@ class Peak:
 
 @contextmanager
 def peak_memory(every: float = 0.002) -> Iterator[Peak]:
-    """Watch memory while a block runs."""
+    """Watch memory while a block runs; what was freed before is given back first, or it would be used unseen."""
     gc.collect()
+    trim()
     found, before, done = Peak(), rss(), threading.Event()
 
     def watch() -> None:
@@ -118,9 +134,13 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def options(description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse what every benchmark takes: ``--small``, ``--repeat``."""
+def options(
+    description: str | None, argv: Sequence[str] | None = None, **sizes: tuple[int, str]
+) -> argparse.Namespace:
+    """Parse what every benchmark takes, ``--small`` and ``--repeat``, and numbers of its own: default and help."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--small", action="store_true", help="the smallest size, to see that it runs")
     parser.add_argument("--repeat", type=int, default=5, help="how often each call is timed")
+    for name, (default, meaning) in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=meaning)
     return parser.parse_args(argv)

@@ -570,7 +570,7 @@ def wrap(
     dims : sequence of str, optional
         The dimensions, where they are not the usual ones.
     geobox : GeoBox, optional
-        The grid of a raster; south-up is turned north-up.
+        The grid of a raster; south-up is turned north-up, and a rotated one lies upright in a CRS turned with it.
     x, y : array, optional
         Coordinates of pixels' centres, or of locations.
     crs : CRS, optional
@@ -739,7 +739,7 @@ def _place(array: xr.DataArray, geobox: GeoBox | None, x: Any, y: Any, crs: obje
                 f"the GeoBox has {tuple(geobox.shape)} pixels (y, x), the array "
                 f"{(array.sizes['y'], array.sizes['x'])}"
             )
-        return dict(geometry.grid_coords(geobox))
+        return dict(geometry.grid_coords(geometry.upright(geobox)))
     x = array.coords["x"].values if x is None and "x" in array.coords else x
     y = array.coords["y"].values if y is None and "y" in array.coords else y
     if x is None or y is None or crs is None:

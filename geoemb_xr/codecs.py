@@ -237,7 +237,14 @@ def _decode_offset_16_torch(codes: Any, scale: Any, axis: int) -> Any:
 
 
 SIGNED_SQUARE = Codec(
-    "signed-square", "int8", -128, decode_signed_square, encode_signed_square, _decode_signed_square_torch
+    "signed-square",
+    "int8",
+    -128,
+    decode_signed_square,
+    encode_signed_square,
+    _decode_signed_square_torch,
+    power=2,
+    factor=float(_SQUARE_FACTOR),
 )
 PER_PIXEL_SCALE = Codec(
     "per-pixel-scale",
@@ -247,6 +254,7 @@ PER_PIXEL_SCALE = Codec(
     encode_per_pixel_scale,
     _decode_per_pixel_scale_torch,
     scale="scale",
+    power=1,
 )
 FSQ = Codec(
     "fsq", "uint16", 0, decode_fsq, encode_fsq, _decode_fsq_torch, bands=tuple(f"axis{i}" for i in range(6))

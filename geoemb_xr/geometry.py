@@ -116,6 +116,82 @@ def make_geobox(shape: tuple[int, int], affine: Affine, crs: object) -> GeoBox:
     return GeoBox(shape, affine, as_crs(crs))
 
 
+def upright(geobox: GeoBox) -> GeoBox:
+    """The same pixels as a grid with 1-D x and y: a rotated or sheared one lies upright in a CRS turned with it.
+
+    That CRS is derived from the grid's own by an affine transformation (EPSG method 9624), which PROJ follows
+    exactly and WKT carries. Tiles turned alike share it.
+
+    Parameters
+    ----------
+    geobox : GeoBox
+        Any; one that is not rotated is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If it is rotated in degrees, or in a CRS from which none can be derived.
+
+    Examples
+    --------
+    >>> turned = make_geobox((4, 5), Affine.rotation(30) * Affine.scale(10, -10), 32632)
+    >>> upright(turned).affine.b
+    0.0
+    """
+    affine = geobox.affine
+    if not (affine.b or affine.d):
+        return geobox
+    crs = as_crs(geobox.crs)
+    if crs.is_geographic or crs.type_name != "Projected CRS":
+        raise ValueError(
+            f"a grid may be rotated in a projected CRS, not in {crs_name(crs)}; warp it to a north-up grid first "
+            "(gdalwarp)"
+        )
+    dx, dy = math.hypot(affine.a, affine.d), math.hypot(affine.b, affine.e)
+    turn = ~Affine(affine.a / dx, -affine.b / dy, 0, affine.d / dx, -affine.e / dy, 0)
+    turn = Affine(*(float(f"{value:.15g}") for value in turn[:6]))  # the digits that WKT has
+    x, y = turn * (affine.c, affine.f)
+    return make_geobox(tuple(geobox.shape), Affine(dx, 0, x, 0, -dy, y), _turned(crs, turn))
+
+
+def _turned(crs: pyproj.CRS, turn: Affine) -> pyproj.CRS:
+    """The CRS whose x and y are an affine function of another's."""
+    base = crs.to_json_dict()
+    use = {key: base.pop(key) for key in ("scope", "area", "bbox", "usages") if key in base}
+    unit = base["coordinate_system"]["axis"][0]["unit"]
+    axes = [
+        {"name": name, "abbreviation": name[0], "direction": direction, "unit": unit}
+        for name, direction in (("Easting", "east"), ("Northing", "north"))
+    ]
+    # Of a base WKT says no order of axes: PROJ takes x, y, unless it knows the CRS by code or name.
+    for key in ("$schema", "id"):
+        base.pop(key, None)
+    base["name"] += " (x, y)"
+    ones = {"type": "ScaleUnit", "name": "coefficient", "conversion_factor": 1}
+    numbers = zip(("A0", "A1", "A2", "B0", "B1", "B2"), (8623, 8624, 8625, 8639, 8640, 8641), strict=True)
+    values = (turn.c, turn.a, turn.b, turn.f, turn.d, turn.e)
+    parameters = [
+        {"name": name, "value": value, "unit": unit if name[1] == "0" else ones, "id": _epsg(code)}
+        for (name, code), value in zip(numbers, values, strict=True)
+    ]
+    method = {"name": "Affine parametric transformation", "id": _epsg(9624)}
+    turned = pyproj.CRS.from_json_dict(
+        {
+            "type": "DerivedProjectedCRS",
+            "name": f"{crs.name}, turned",
+            "base_crs": base,
+            "conversion": {"name": "turn", "method": method, "parameters": parameters},
+            "coordinate_system": {"subtype": "Cartesian", "axis": axes},
+            **use,
+        }
+    )
+    return as_crs(turned.to_wkt())
+
+
+def _epsg(code: int) -> dict[str, Any]:
+    return {"authority": "EPSG", "code": code}
+
+
 def pixel_centres(origin: float, step: float, start: int, stop: int) -> np.ndarray:
     """Centres of pixels ``start`` to ``stop`` of an axis, counted from the whole grid.
 
@@ -130,7 +206,7 @@ def grid_coords(
     """Coordinates ``y``, ``x`` and ``spatial_ref`` of a GeoBox; ``y`` and ``x`` may be given."""
     affine = geobox.affine
     if affine.b or affine.d:
-        raise ValueError("a rotated grid has no 1-D x and y; reproject it to a CRS first")
+        raise ValueError("a rotated grid has no 1-D x and y; give a north-up GeoBox, or a CRS")
     height, width = geobox.shape
     crs = as_crs(geobox.crs)
     if y is None:

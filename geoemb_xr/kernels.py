@@ -377,66 +377,88 @@ def gather(window: Any, at: Any, fill: Any, out: Any) -> None:
 
 
 @jit
-def span(at: Any, tile: Any) -> Any:
-    """First and last source row and column that a tile's coordinates lie in, of those that lie anywhere.
+def square_factors(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
+    """``out`` (pixels) = ``factor``, 0 where a band of ``codes`` (pixels, bands) is ``nodata``, the least code."""
+    n, bands = codes.shape
+    for i in range(n):
+        least = codes[i, 0]
+        for b in range(bands):
+            least = min(least, codes[i, b])
+        out[i] = 0 if least == nodata else factor
 
-    ``tile`` is the first and last + 1 of rows and of columns of ``at``.
+
+@jit_exact
+def _decoded(value: Any, factor: Any, power: Any) -> Any:
+    """A stored value as a float: q · factor or q · |q| · factor; ``power`` is None where floats are stored.
+
+    Exact here means that what it is multiplied by later is not moved into it: codes give what their decoded
+    vectors give, to the bit.
     """
-    top, bottom = np.int64(2**62), np.int64(-(2**62))
-    left, right = np.int64(2**62), np.int64(-(2**62))
-    for i in range(tile[0], tile[1]):
-        for j in range(tile[2], tile[3]):
-            y, x = at[0, i, j], at[1, i, j]
-            if y > -(2**61):
-                top, bottom, left, right = min(top, y), max(bottom, y), min(left, x), max(right, x)
-    return top >> 12, bottom >> 12, left >> 12, right >> 12
+    if power is None:
+        return value
+    number = np.float32(value)
+    if power == 2:
+        number *= abs(number)
+    return number * factor
 
 
 @jit
-def bilinear(window: Any, at: Any, corner: Any, tile: Any, unit: Any, out: Any) -> None:
+def bilinear(window: Any, factors: Any, power: Any, at: Any, unit: Any, out: Any) -> None:
     """Weighted means of the valid ones of four neighbours, of unit length if ``unit``.
 
-    A pixel is missing (NaN) where its nearest source pixel is: the mask is that of :func:`gather`. ``window``
-    begins at ``corner`` of what ``at`` counts from; ``tile`` is the part of ``at`` and ``out`` that is done.
+    ``factors`` (row, column) is what values are multiplied by, 0 where a pixel is missing; ``power`` as in
+    :func:`_decoded`. A pixel is missing (NaN) where its nearest source pixel is: the mask is that of
+    :func:`gather`. Beyond an edge the pixels at the edge stand in.
     """
     height, width, bands = window.shape
-    one = np.float32(1)
-    for i in range(tile[0], tile[1]):
-        for j in range(tile[2], tile[3]):
-            y, x = at[0, i, j] - corner[0] * 4096, at[1, i, j] - corner[1] * 4096
+    # Pixels are numbered in one row, and nothing is called with an array: such a call costs more than all else.
+    vectors, factor = window.reshape(height * width, bands), factors.reshape(height * width)
+    one, none, unit_share = np.float32(1), np.float32(0), np.float32(1 / 4096)
+    for i in range(at.shape[1]):
+        for j in range(at.shape[2]):
+            y, x = at[0, i, j], at[1, i, j]
             r, c = y >> 12, x >> 12
-            if not (0 <= r < height and 0 <= c < width) or np.isnan(window[r, c, 0]):
-                for b in range(bands):
-                    out[i, j, b] = np.nan
+            here, mean = r * width + c, out[i, j]
+            if not (0 <= r < height and 0 <= c < width) or factor[here] == 0:
+                for k in range(bands):
+                    mean[k] = np.nan
                 continue
-            south, east = np.float32((y - 2048) & 4095) / 4096, np.float32((x - 2048) & 4095) / 4096
-            north, west = one - np.float32(south), one - np.float32(east)
+            south, east = (
+                np.float32((y - 2048) & 4095) * unit_share,
+                np.float32((x - 2048) & 4095) * unit_share,
+            )
+            north, west = one - south, one - east
             r0, c0 = (y - 2048) >> 12, (x - 2048) >> 12
-            ra, ca, wa = _neighbour(window, r0, c0, north * west, r, c)
-            rb, cb, wb = _neighbour(window, r0, c0 + 1, north * east, r, c)
-            rc, cc, wc = _neighbour(window, r0 + 1, c0, south * west, r, c)
-            rd, cd, wd = _neighbour(window, r0 + 1, c0 + 1, south * east, r, c)
-            square = np.float32(0)
-            for b in range(bands):
+            top, bottom = max(r0, 0) * width, min(r0 + 1, height - 1) * width
+            left, right = max(c0, 0), min(c0 + 1, width - 1)
+            na, wa = top + left, north * west
+            nb, wb = top + right, north * east
+            nc, wc = bottom + left, south * west
+            nd, wd = bottom + right, south * east
+            # a missing one has no weight, and the nearest is read in its place
+            if factor[na] == 0:
+                na, wa = here, none
+            if factor[nb] == 0:
+                nb, wb = here, none
+            if factor[nc] == 0:
+                nc, wc = here, none
+            if factor[nd] == 0:
+                nd, wd = here, none
+            va, vb, vc, vd = vectors[na], vectors[nb], vectors[nc], vectors[nd]
+            fa, fb, fc, fd = factor[na], factor[nb], factor[nc], factor[nd]
+            square = out.dtype.type(0)
+            for k in range(bands):
                 value = (
-                    wa * window[ra, ca, b]
-                    + wb * window[rb, cb, b]
-                    + wc * window[rc, cc, b]
-                    + wd * window[rd, cd, b]
+                    wa * _decoded(va[k], fa, power)
+                    + wb * _decoded(vb[k], fb, power)
+                    + wc * _decoded(vc[k], fc, power)
+                    + wd * _decoded(vd[k], fd, power)
                 )
-                out[i, j, b] = value
-                square += np.float32(value * value)
-            factor = one / (np.sqrt(square) if unit else wa + wb + wc + wd)
-            for b in range(bands):
-                out[i, j, b] *= factor
-
-
-@jit
-def _neighbour(window: Any, r: Any, c: Any, weight: Any, nearest_r: Any, nearest_c: Any) -> Any:
-    """A neighbour and its weight; one that is outside or missing has none, and the nearest stands in for it."""
-    if 0 <= r < window.shape[0] and 0 <= c < window.shape[1] and not np.isnan(window[r, c, 0]):
-        return r, c, np.float32(weight)
-    return nearest_r, nearest_c, np.float32(0)
+                mean[k] = value
+                square += value * value
+            share = one / (np.sqrt(square) if unit else wa + wb + wc + wd)
+            for k in range(bands):
+                mean[k] *= share
 
 
 @jit_exact
@@ -478,33 +500,33 @@ def _cover(y: Any, x: Any, row: Any, cover: Any) -> None:
 
 @jit
 def average(
-    window: Any, corners: Any, corner: Any, tile: Any, lengths: Any, unit: Any, out: Any, stats: Any
+    window: Any, factors: Any, power: Any, corners: Any, lengths: Any, unit: Any, out: Any, stats: Any
 ) -> None:
     """Means over the true footprints of target pixels, weighted by area, of the valid source pixels.
 
-    ``corners`` (2, rows + 1, columns + 1) are those of the target pixels; ``corner`` and ``tile`` as in
-    :func:`bilinear`. ``stats`` (rows, columns, 2) is the resultant length (if ``lengths``) and the valid share of
-    the footprint.
+    ``corners`` (2, rows + 1, columns + 1) are those of the target pixels; ``window``, ``factors`` and ``power`` as
+    in :func:`bilinear`. ``stats`` (rows, columns, 2) is the resultant length (if ``lengths``) and the valid share
+    of the footprint.
     """
     bands = window.shape[2]
-    sums, row = np.empty(bands + 2), np.empty(bands, window.dtype)
+    sums, row = np.empty(bands + 2), np.empty(bands, factors.dtype)
     y, x = np.empty(4), np.empty(4)
-    for i in range(tile[0], tile[1]):
-        for j in range(tile[2], tile[3]):
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
             sums[:] = 0
-            area = _add_footprint(window, corners, corner, i, j, lengths, y, x, row, sums)
+            area = _add_footprint(window, factors, power, corners, i, j, lengths, y, x, row, sums)
             _finish_mean(sums, area, unit, out[i, j], stats[i, j])
 
 
 @jit
-def add_footprints(window: Any, corners: Any, corner: Any, sums: Any) -> None:
+def add_footprints(window: Any, factors: Any, power: Any, corners: Any, sums: Any) -> None:
     """Add the sums of a window to those of all target pixels, (rows, columns, bands + 2)."""
     rows, cols = sums.shape[:2]
-    row = np.empty(window.shape[2], window.dtype)
+    row = np.empty(window.shape[2], factors.dtype)
     y, x = np.empty(4), np.empty(4)
     for i in range(rows):
         for j in range(cols):
-            _add_footprint(window, corners, corner, i, j, True, y, x, row, sums[i, j])
+            _add_footprint(window, factors, power, corners, i, j, True, y, x, row, sums[i, j])
 
 
 @jit
@@ -512,24 +534,33 @@ def finish_means(sums: Any, corners: Any, unit: Any, out: Any, stats: Any) -> No
     """Turn sums of :func:`add_footprints` into means."""
     rows, cols = sums.shape[:2]
     y, x = np.empty(4), np.empty(4)
-    whole = (0, 0)
     for i in range(rows):
         for j in range(cols):
-            lost = _footprint(corners, whole, i, j, y, x)[0]
+            lost = _footprint(corners, i, j, y, x)[0]
             _finish_mean(sums[i, j], 0.0 if lost else _area(y, x), unit, out[i, j], stats[i, j])
 
 
 @jit
 def _add_footprint(
-    window: Any, corners: Any, corner: Any, i: Any, j: Any, lengths: Any, y: Any, x: Any, row: Any, sums: Any
+    window: Any,
+    factors: Any,
+    power: Any,
+    corners: Any,
+    i: Any,
+    j: Any,
+    lengths: Any,
+    y: Any,
+    x: Any,
+    row: Any,
+    sums: Any,
 ) -> Any:
     """Add a target pixel's weighted sum of a window to ``sums``; return its area in source pixels.
 
     ``sums`` (bands + 2) ends with the weight of the valid pixels and, if ``lengths``, the sum of their lengths.
-    Rows are summed in the window's type and added in float64, always from the upper left on.
+    Rows are summed in the type of ``row`` and added in float64, always from the upper left on.
     """
     height, width, bands = window.shape
-    lost, top, left, bottom, right = _footprint(corners, corner, i, j, y, x)
+    lost, top, left, bottom, right = _footprint(corners, i, j, y, x)
     if lost:
         return 0.0
     cover = np.empty(right - left + 3)
@@ -538,17 +569,17 @@ def _add_footprint(
         _cover(y, x, r - top, cover)
         row[:] = 0
         for c in range(max(left, 0), min(right + 1, width)):
-            w = _weight(cover[c - left])
-            if w == 0 or np.isnan(window[r, c, 0]):
+            w, factor = _weight(cover[c - left]), factors[r, c]
+            if w == 0 or factor == 0:
                 continue
             sums[bands] += w
-            weight = row.dtype.type(w)
+            weight, vector = row.dtype.type(w), window[r, c]
             for b in range(bands):
-                row[b] += weight * window[r, c, b]
+                row[b] += weight * _decoded(vector[b], factor, power)
             if lengths:
                 square = row.dtype.type(0)
                 for b in range(bands):
-                    square += window[r, c, b] * window[r, c, b]
+                    square += _decoded(vector[b], factor, power) ** 2
                 sums[bands + 1] += w * np.sqrt(square)
         for b in range(bands):
             sums[b] += row[b]
@@ -595,11 +626,10 @@ def mode(window: Any, corners: Any, counts: Any, out: Any) -> None:
     height, width = window.shape
     rows, cols = out.shape
     y, x = np.empty(4), np.empty(4)
-    whole = (0, 0)
     for i in range(rows):
         for j in range(cols):
             out[i, j] = 0
-            lost, top, left, bottom, right = _footprint(corners, whole, i, j, y, x)
+            lost, top, left, bottom, right = _footprint(corners, i, j, y, x)
             if lost:
                 continue
             cover = np.zeros(right - left + 3)
@@ -622,7 +652,7 @@ def mode(window: Any, corners: Any, counts: Any, out: Any) -> None:
 
 
 @jit_exact
-def _footprint(corners: Any, corner: Any, i: Any, j: Any, y: Any, x: Any) -> Any:
+def _footprint(corners: Any, i: Any, j: Any, y: Any, x: Any) -> Any:
     """Corners of a target pixel counted from its upper left source pixel, and the pixels that it spans."""
     top = left = np.int64(2**62)
     bottom = right = np.int64(-(2**62))
@@ -637,4 +667,4 @@ def _footprint(corners: Any, corner: Any, i: Any, j: Any, y: Any, x: Any) -> Any
         di, dj = (e >> 1), (e >> 1) ^ (e & 1)
         y[e] = (corners[0, i + di, j + dj] - top * 4096) / 4096
         x[e] = (corners[1, i + di, j + dj] - left * 4096) / 4096
-    return lost, top - corner[0], left - corner[1], bottom - corner[0], right - corner[1]
+    return lost, top, left, bottom, right

@@ -146,6 +146,11 @@ class Codec:
         Name of the coordinate of per-pixel scales that ``decode`` needs.
     bands : tuple of str
         Band labels after decoding, where they are not those of the codes.
+    power : {0, 1, 2}
+        For kernels that decode as they go: 1 is ``q · scale``, 2 is ``q · |q| · factor``, both in float32; 0 where
+        ``decode`` alone knows.
+    factor : float
+        Of ``power`` 2.
     """
 
     name: str
@@ -156,6 +161,8 @@ class Codec:
     decode_torch: Callable[[Any, Any, int], Any]
     scale: str | None = None
     bands: tuple[str, ...] = ()
+    power: Literal[0, 1, 2] = 0
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ def open(  # the name that users know from xarray
     resampling : str, optional
         As in :func:`geoemb_xr.reproject`; published vectors stay exact by default.
     zones : {"merge", "separate"}
-        Several UTM zones: bring them over to the one that covers most, or a dict by CRS.
+        Several UTM zones: bring them over to the one that covers most, or a dict by CRS. On a grid of your own
+        the zone of lower code wins where zones overlap, so that a window of the grid has the values of the whole.
     chunks : int, mapping or "auto"
         Side of dask blocks (512); they end where the store's own blocks end.
     decode : bool
@@ -235,15 +236,20 @@ def _request(
     elif geopolygon is not None:
         area = geometry.area_of_polygon(geopolygon)
     elif geobox is not None:
-        area = _with_margin(geometry.area_of(geobox), geobox)
+        area = _with_margin(geobox, found)
     elif points is not None:
         area = _area_of_points(points, found)
     return Request(area, time, version, variant, chunks, geobox, points)
 
 
-def _with_margin(area: Area, geobox: GeoBox) -> Area:
-    """Some pixels more than the target shows, for the neighbours that interpolation takes."""
-    dx, dy = 3 * abs(geobox.affine.a), 3 * abs(geobox.affine.e)
+def _with_margin(geobox: GeoBox, found: Product | None) -> Area:
+    """Some pixels more than the target shows, its own and the source's: neighbours that interpolation takes."""
+    area = geometry.area_of(geobox)
+    metres = (found.resolution if found is not None else None) or 0.0
+    dx = dy = geometry.resolution_in(area.crs, metres, area)
+    if area.crs.is_geographic:  # meridians come together
+        dx /= max(np.cos(np.radians(max(abs(area.south), abs(area.north)))), 0.01)
+    dx, dy = 3 * max(abs(geobox.affine.a), dx), 3 * max(abs(geobox.affine.e), dy)
     west, south, east, north = area.west - dx, area.south - dy, area.east + dx, area.north + dy
     if area.crs.is_geographic:
         south, north = max(south, -90.0), min(north, 90.0)
@@ -409,6 +415,8 @@ def _merge(
             "which covers most of it (nearest; zones='separate' keeps them apart)"
         )
         resampling = resampling or "nearest"
+    else:
+        grids = sorted(grids, key=_lattice_key)  # which covers most depends on the window
     blocks = None if chunks == "auto" else chunks
     merged: xr.DataArray = warp.mosaic(grids, geobox, rule="first", resampling=resampling, chunks=blocks)
     for name in _planes_of(found, grids[0]):  # counts and flags: nearest, whatever the vectors get
@@ -416,6 +424,14 @@ def _merge(
         plane = warp.mosaic(planes, geobox, rule="first", resampling="nearest", chunks=blocks)
         merged = merged.assign_coords({name: plane.reset_coords(drop=True)})
     return merged
+
+
+def _lattice_key(array: xr.DataArray) -> tuple[Any, ...]:
+    """What orders lattices the same for every cut of them: CRS, pixel size, and where their edges lie."""
+    box = geometry.geobox_of(array)
+    affine = box.affine
+    edges = (round(at / step % 1.0, 3) for at, step in ((affine.c, affine.a), (affine.f, affine.e)))
+    return (geometry.crs_name(geometry.as_crs(box.crs)), affine.a, *edges)
 
 
 def _planes_of(found: Product, array: xr.DataArray) -> list[Any]:

@@ -1,6 +1,6 @@
 """What is done in one block of a warp: lay the source's pixels band-last, find the place, one loop over all bands.
 
-Codes are only ever moved; vectors are decoded, in tiles that stay in the cache, before they are mixed.
+Codes are only ever moved; what is mixed are vectors, decoded by the loop that mixes them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from geoemb_xr.model import Codec
 
 Resampling = Literal["nearest", "bilinear", "average", "mode"]
 Rule = Literal["first", "nearest-centre"]
-
-#: Side of a tile of source pixels that is decoded at a time: 128² of 64 float32 bands are 4 MB.
-DECODED = 128
 
 
 @dataclass(frozen=True)
@@ -48,22 +45,33 @@ class Content:
     unit: bool = False
     rgb: bool = False
 
-    @property
-    def floats_are_stored(self) -> bool:
-        """Whether there is nothing to decode."""
-        return self.dtype in ("float32", "float64")
+    def mixable(
+        self, window: np.ndarray, scale: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, int | None]:
+        """Band-last values, each pixel's factor (0 where missing) and the power: what kernels that mix take."""
+        codec = self.codec
+        if codec is None or not codec.power:
+            values = self._floats(window, scale)
+            return values, np.where(np.isnan(values[..., 0]), 0, 1).astype(values.dtype), None
+        if scale is not None:
+            scale = scale[..., 0]
+            return window, np.where(np.isfinite(scale), scale, 0).astype(np.float32), codec.power
+        factors = np.empty(window.shape[:-1], np.float32)
+        flat = window.reshape(-1, window.shape[-1])
+        kernels.square_factors(flat, codec.nodata, np.float32(codec.factor), factors.reshape(-1))
+        return window, factors, codec.power
 
-    def floats(self, window: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+    def _floats(self, window: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
         """Band-last values as floats, NaN where missing."""
         if self.codec is not None:
             return self.codec.decode(window, None if scale is None else scale[..., 0], window.ndim - 1)
         if self.rgb:
             return np.where(window[..., -1:] == 0, np.float32(np.nan), window.astype(np.float32))
-        return window if self.floats_are_stored else window.astype(np.float32)
+        return window if self.dtype in ("float32", "float64") else window.astype(np.float32)
 
     @property
     def float_dtype(self) -> str:
-        """Of :meth:`floats`."""
+        """Of means."""
         return "float64" if self.dtype == "float64" else "float32"
 
     def stored(self, values: np.ndarray) -> np.ndarray:
@@ -224,38 +232,12 @@ class Warp:
             return modes, None, stats
         out = np.empty((*shape, self.bands(pixels.shape[-1])), self.content.float_dtype)
         for i in range(len(pixels)):
-            for tile in self._tiles(shape[1:], number):
-                values, corner = self._values(pixels[i], None if scale is None else scale[i], at, tile)
-                if self.how == "bilinear":
-                    kernels.bilinear(values, at, corner, tile, self.content.unit, out[i])
-                else:
-                    kernels.average(values, at, corner, tile, self.stats, self.content.unit, out[i], stats[i])
+            mixable = self.content.mixable(pixels[i], None if scale is None else scale[i])
+            if self.how == "bilinear":
+                kernels.bilinear(*mixable, at, self.content.unit, out[i])
+            else:
+                kernels.average(*mixable, at, self.stats, self.content.unit, out[i], stats[i])
         return self.content.stored(out), None, stats
-
-    def _tiles(self, shape: tuple[int, ...], number: int) -> Iterator[tuple[int, int, int, int]]:
-        """Parts of a block whose source pixels, decoded, stay in the cache; all of it where nothing is decoded."""
-        if self.content.floats_are_stored:
-            yield 0, shape[0], 0, shape[1]
-            return
-        side = max(int(DECODED / max(self.shrink(number), 1.0)), 1)
-        for r in range(0, shape[0], side):
-            for c in range(0, shape[1], side):
-                yield r, min(r + side, shape[0]), c, min(c + side, shape[1])
-
-    def _values(
-        self, pixels: np.ndarray, scale: np.ndarray | None, at: np.ndarray, tile: tuple[int, int, int, int]
-    ) -> tuple[np.ndarray, tuple[int, int]]:
-        """Decoded source pixels of a tile, and where they begin."""
-        if self.content.floats_are_stored:
-            return pixels, (0, 0)
-        edges = int(self.how == "average")
-        top, bottom, left, right = kernels.span(at, (tile[0], tile[1] + edges, tile[2], tile[3] + edges))
-        rows, cols = (
-            slice(min(max(first - 1, 0), size - 1), max(min(last + 2, size), 1))
-            for first, last, size in ((top, bottom, pixels.shape[0]), (left, right, pixels.shape[1]))
-        )
-        values = self.content.floats(pixels[rows, cols], None if scale is None else scale[rows, cols])
-        return values, (rows.start, cols.start)
 
     # --- footprints of many pixels: sums of tiles of the source, joined -------------------------------------
 
@@ -272,10 +254,8 @@ class Warp:
         at = np.ascontiguousarray(at[:, r0 : r1 + 1, c0 : c1 + 1])
         sums = np.zeros((len(pixels), r1 - r0, c1 - c0, self.bands(stored) + 2))
         for i in range(len(pixels)):
-            for top in range(0, height, DECODED):
-                strip = slice(top, top + DECODED)
-                values = self.content.floats(pixels[i, strip], None if scale is None else scale[i, strip])
-                kernels.add_footprints(values, at, (top, 0), sums[i])
+            mixable = self.content.mixable(pixels[i], None if scale is None else scale[i])
+            kernels.add_footprints(*mixable, at, sums[i])
         return rows[0] + r0, cols[0] + c0, sums
 
     @staticmethod

@@ -217,8 +217,8 @@ def _touched(edges: np.ndarray, start: int, stop: int) -> tuple[list[int], tuple
     """Blocks that a window touches and their edges; a window may run past the end, around the world."""
     size, count = int(edges[-1]), len(edges) - 1
     if stop <= size:
-        low = int(np.searchsorted(edges, start, "right")) - 1
-        high = int(np.searchsorted(edges, stop, "left"))
+        low = int(edges.searchsorted(start, "right")) - 1
+        high = int(edges.searchsorted(stop, "left"))
         return list(range(low, high)), tuple(edges[low : high + 1].tolist())
     if start >= size:
         blocks, block_edges = _touched(edges, start - size, stop - size)
@@ -391,17 +391,27 @@ class _Blocks(Layer):  # type: ignore[misc]
     def __getitem__(self, key: Any) -> Any:
         if key not in self:
             raise KeyError(key)
-        return self._task(key)
+        return self._task(key, {})
 
-    def _task(self, key: tuple[Any, ...]) -> Any:
+    def _task(self, key: tuple[Any, ...], known: dict[Any, Any]) -> Any:
+        """A task; what tasks have in common (edges, references to source blocks) is one object of ``known``."""
         from dask._task_spec import Task
 
         at, i, j = self._place(key)
         found = list(self.plan.parts(i, j))
         refs = [ref for part, numbers in found for ref in self._refs(part, numbers, at)]
-        others = tuple(sizes[n] for sizes, n in zip(self.kept, at, strict=True))
-        parts = tuple(part for part, _ in found)
-        return Task(key, self.plan.job, *self.plan.block(i, j), others, self.stored, parts, *refs)
+        refs = [known.setdefault(ref.key, ref) for ref in refs]
+        rows, cols, others = (
+            known.setdefault(each, each)
+            for each in (
+                *self.plan.block(i, j),
+                tuple(sizes[n] for sizes, n in zip(self.kept, at, strict=True)),
+            )
+        )
+        parts = tuple(
+            (k, window, *(known.setdefault(each, each) for each in edges)) for (k, window, *edges), _ in found
+        )
+        return Task(key, self.plan.job, rows, cols, others, self.stored, parts, *refs)
 
     def sums(self) -> Iterator[tuple[Any, Any]]:
         """Tasks of blocks that are summed by tiles: sums, their rows joined, and the block."""
@@ -449,7 +459,8 @@ class _Blocks(Layer):  # type: ignore[misc]
 
     def cull(self, keys: set[Any], all_hlg_keys: Collection[Any]) -> tuple[Layer, Mapping[Any, set[Any]]]:
         """Only the tasks of wanted blocks."""
-        tasks = {key: self._task(key) for key in keys if key in self}
+        known: dict[Any, Any] = {}
+        tasks = {key: self._task(key, known) for key in keys if key in self}
         return MaterializedLayer(tasks), {key: set(task.dependencies) for key, task in tasks.items()}
 
 

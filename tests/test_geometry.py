@@ -212,3 +212,40 @@ def test_points_in_every_form_are_the_same():
 def test_senseless_points_are_refused(points, says):
     with pytest.raises(ValueError, match=says):
         geometry.points_xy(points, 3035)
+
+
+@given(
+    crs=st.sampled_from([32632, 3035, 2263, 32661, 5041, 31467, 2180, 3413, 3857]),
+    degrees=st.floats(1, 359),
+    shear=st.floats(-40, 40),
+    steps=st.tuples(st.sampled_from([10.0, 7.5]), st.sampled_from([-10.0, 6.0])),
+)
+def test_a_turned_grid_lies_where_its_affine_says(crs, degrees, shear, steps):
+    """Both ways, in feet, with northings first, at the pole, and after a round trip through WKT."""
+    area = geometry.as_crs(crs).area_of_use
+    lon, lat = (area.west + area.east) / 2, min((area.south + area.north) / 2, 84.0)
+    there = geometry.transformer(geometry.as_crs(4326), geometry.as_crs(crs))
+    affine = (
+        Affine.translation(*there.transform(lon, lat))
+        * Affine.rotation(degrees)
+        * Affine.shear(shear)
+        * Affine.scale(*steps)
+    )
+    box = geometry.upright(geometry.make_geobox((50, 60), affine, crs))
+    assert box.affine.b == box.affine.d == 0
+    base = geometry.as_crs(crs)
+    turned = pyproj.CRS.from_wkt(geometry.as_crs(box.crs).to_wkt())
+    c, r = np.random.default_rng(0).random((2, 20)) * 50
+    x, y = affine * (c, r)
+    u, v = box.affine * (c, r)
+    for source, target, given_, expected in ((turned, base, (u, v), (x, y)), (base, turned, (x, y), (u, v))):
+        found = pyproj.Transformer.from_crs(source, target, always_xy=True).transform(*given_)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    if (
+        crs == 31467
+    ):  # PROJ knows several ways from this datum, and which it takes depends on the CRS it starts from
+        return
+    degrees_of = [pyproj.Transformer.from_crs(each, 4326, always_xy=True) for each in (turned, base)]
+    np.testing.assert_allclose(
+        degrees_of[0].transform(u, v), degrees_of[1].transform(x, y), rtol=0, atol=1e-11
+    )

@@ -83,10 +83,11 @@ def test_bilinear_leaves_missing_neighbours_out():
     window = np.array([[[1.0], [3.0]], [[5.0], [np.nan]]], np.float32)
     middle = np.array([[[4095]], [[4095]]], np.int64)  # nearest is the first, a hair from the middle of four
     out = np.zeros((1, 1, 1), np.float32)
-    kernels.bilinear(window, middle, (0, 0), (0, 1, 0, 1), False, out)
+    factors = (~np.isnan(window[..., 0])).astype(np.float32)
+    kernels.bilinear(window, factors, None, middle, False, out)
     assert abs(out[0, 0, 0] - 3.0) < 2e-3
     missing = np.array([[[4096]], [[4096]]], np.int64)  # nearest is the missing one
-    kernels.bilinear(window, missing, (0, 0), (0, 1, 0, 1), False, out)
+    kernels.bilinear(window, factors, None, missing, False, out)
     assert np.isnan(out[0, 0, 0])
 
 
@@ -104,7 +105,7 @@ def test_the_area_of_a_footprint_is_shared_out_exactly(corners):
     window = np.ones((6, 6, 2), np.float32)
     window[..., 1] = np.arange(6)[None, :] + 1
     sums = np.zeros((1, 1, 4))
-    kernels.add_footprints(window, corners, (0, 0), sums)
+    kernels.add_footprints(window, np.ones((6, 6), np.float32), None, corners, sums)
     cells = shapely.box(
         *np.meshgrid(np.arange(6), np.arange(6)), *np.meshgrid(np.arange(1, 7), np.arange(1, 7))
     )

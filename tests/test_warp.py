@@ -1,5 +1,8 @@
 """Warping against PROJ pixel by pixel, GDAL, a slow float64 reference, and itself in other chunks."""
 
+import os
+import subprocess
+import sys
 from functools import lru_cache
 
 import numpy as np
@@ -52,6 +55,18 @@ def test_nearest_of_codes_decodes_to_nearest_of_vectors():
     xr.testing.assert_identical(
         gx.reproject(codes, target).emb.decode(), gx.reproject(codes.emb.decode(), target)
     )
+
+
+@pytest.mark.parametrize("product", ["alphaearth", "tessera", "esd"])
+@pytest.mark.parametrize("how", ["bilinear", "average"])
+@pytest.mark.parametrize("resolution", [9, 47, 700])
+def test_codes_mix_as_their_vectors_do(product, how, resolution):
+    """To the bit, whether the kernel decodes or the codec does."""
+    codes = gx.testing.synthetic(product, shape=(70, 75), decode=False, missing=True)
+    of_codes = gx.reproject(codes, "EPSG:3035", resolution=resolution, resampling=how)
+    of_vectors = gx.reproject(codes.emb.decode(), "EPSG:3035", resolution=resolution, resampling=how)
+    np.testing.assert_array_equal(of_codes.values, of_vectors.values)
+    assert of_codes.notnull().any()
 
 
 def test_coarsen_is_the_mean_of_base_pixels():
@@ -467,6 +482,7 @@ def test_a_block_reads_what_it_lies_in_and_nothing_else():
     assert len(store.reads) <= 9
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_blocks_are_planned_quickly():
     import pickle
     import time
@@ -495,7 +511,60 @@ def test_a_hundred_thousand_blocks_are_planned_quickly():
     assert len(pickle.dumps(own[key])) < 2500
     corner = out[:, 20_000:20_200, 20_000:20_200]
     assert len(corner.data.__dask_optimize__(corner.data.dask, corner.data.__dask_keys__())) < 60
+    written, _ = own.cull(own.get_output_keys(), ())
+    assert len(written) == out.data.npartitions
+    assert len(pickle.dumps(dict(written))) < 20e6
     assert time.process_time() - start < 30
+
+
+# --- threads ------------------------------------------------------------------------------------------------------
+
+THREADS = """
+import os, sys, threading, time
+import geoemb_xr as gx
+
+workers = int(sys.argv[1])
+codes = gx.testing.synthetic("alphaearth", shape=(256, 256), decode=False, chunks=64)
+warps = [gx.reproject(codes, "EPSG:3035", resolution=r, resampling=how).data.sum(dtype="f8")
+         for how, r in (("nearest", 10), ("bilinear", 10), ("average", 30), ("average", 900))]
+for each in warps:
+    each.compute(scheduler="synchronous")  # compiled, and every library loaded
+before = len(os.listdir("/proc/self/task"))
+most, done = [0], threading.Event()
+
+def watch():
+    while not done.wait(0.002):
+        most[0] = max(most[0], len(os.listdir("/proc/self/task")))
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+wall, cpu = time.perf_counter(), time.process_time()
+while time.perf_counter() - wall < 1.5:
+    for each in warps:
+        each.compute(scheduler="threads", num_workers=workers)
+share = (time.process_time() - cpu) / (time.perf_counter() - wall)
+done.set()
+watcher.join()
+import numba
+try:
+    layer = numba.threading_layer()
+except ValueError:  # none was started
+    layer = "none"
+print(most[0] - before - 1, share, layer)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="threads are counted in /proc")
+def test_kernels_use_the_threads_that_dask_gives_them(workers):
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS, str(workers)], capture_output=True, text=True, check=True
+    )
+    more, share, layer = done.stdout.split()
+    assert 1 <= int(more) <= workers
+    assert float(share) <= workers * 1.2  # a busy thread more would show here, on an idle machine
+    assert layer == "none"
 
 
 # --- errors -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from geoemb_xr import geometry
 from geoemb_xr.model import SourceError
 from geoemb_xr.readers.remote import is_remote
 from geoemb_xr.tiles import Tile
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 #: How GDAL should read from object stores: published practice, and no account.
 REMOTE_ENV: Mapping[str, Any] = {
@@ -183,6 +186,13 @@ def check_bands(info: GeoTiffInfo, product: str, count: int, dtypes: Sequence[st
         )
 
 
+def _upright(info: GeoTiffInfo) -> GeoBox:
+    try:
+        return geometry.upright(info.geobox)
+    except ValueError as error:
+        raise SourceError(f"{info.path}: {error}") from error
+
+
 def geotiff_tile(
     info: GeoTiffInfo,
     *,
@@ -225,7 +235,7 @@ def geotiff_tile(
     numbers = tuple(indexes) if indexes is not None else tuple(range(1, info.count + 1))
     return Tile(
         name=info.path,
-        geobox=info.geobox,
+        geobox=_upright(info),
         times=tuple(times),
         reader=GeoTiffReader(info.path, numbers, plane=not bands, by_time=by_time, token=info.token),
         dtype=stored,

@@ -151,6 +151,12 @@ def _picture(array: xr.DataArray, overviews: Overviews) -> _Picture:
     legend = legend_of(array) if is_class_map(array) and layer is None else None
     embedding = kind_of(array) == "raster"
     codec = arrays.codec_of(array) if embedding and is_encoded(array) else None
+    crs = geometry.crs_of(array)
+    if crs is not None and crs.type_name == "Derived Projected CRS":
+        raise EmbeddingError(
+            f"a GeoTIFF cannot say the CRS {crs.name!r} of a rotated raster: put it on a north-up grid first "
+            "(.emb.reproject), or write it with to_zarr"
+        )
     floats = array.dtype.kind == "f"
     nodata: float | None = float("nan") if floats else None
     if codec is not None:
