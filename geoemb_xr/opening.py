@@ -152,13 +152,14 @@ def open(  # the name that users know from xarray
         geometry.check_resolution(resolution, target_crs)  # refused before any read
     if found.kind == "location":
         request = _encoder_request(request, target_crs, resolution)
-    opened = found.open(_named_source(found, source), request)
+    read = replace(request, area=_area_to_read(request, found, target_crs, resolution))
+    opened = found.open(_named_source(found, source), read)
     if not isinstance(opened, list):
         result: Any = _placed(found, opened, request, target_crs, resolution)
     elif points is not None:
         result = _at_points(found, opened, request)
     else:
-        grids = _assemble(found, opened, request)
+        grids = _assemble(found, opened, read)
         if zones == "separate":
             if geobox is not None or target_crs is not None:
                 raise ValueError(
@@ -236,26 +237,49 @@ def _request(
     elif geopolygon is not None:
         area = geometry.area_of_polygon(geopolygon)
     elif geobox is not None:
-        area = _with_margin(geobox, found)
+        area = _with_margin(geometry.area_of(geobox), (geobox.affine.a, geobox.affine.e), found)
     elif points is not None:
         area = _area_of_points(points, found)
     return Request(area, time, version, variant, chunks, geobox, points)
 
 
-def _with_margin(geobox: GeoBox, found: Product | None) -> Area:
-    """Some pixels more than the target shows, its own and the source's: neighbours that interpolation takes."""
-    area = geometry.area_of(geobox)
+def _with_margin(area: Area, steps: tuple[float, float], found: Product | None) -> Area:
+    """Some pixels more than a target shows, its own and the source's: neighbours that interpolation takes."""
     metres = (found.resolution if found is not None else None) or 0.0
     dx = dy = geometry.resolution_in(area.crs, metres, area)
     if area.crs.is_geographic:  # meridians come together
         dx /= max(np.cos(np.radians(max(abs(area.south), abs(area.north)))), 0.01)
-    dx, dy = 3 * max(abs(geobox.affine.a), dx), 3 * max(abs(geobox.affine.e), dy)
+    dx, dy = 3 * max(abs(steps[0]), dx), 3 * max(abs(steps[1]), dy)
     west, south, east, north = area.west - dx, area.south - dy, area.east + dx, area.north + dy
     if area.crs.is_geographic:
         south, north = max(south, -90.0), min(north, 90.0)
         west, east = (west, east) if east - west < 360 else (-180.0, 180.0)
         west, east = (w if -180 <= w <= 180 else (w + 180) % 360 - 180 for w in (west, east))
     return Area(west, south, east, north, area.crs)
+
+
+def _area_to_read(request: Request, found: Product, crs: Any, resolution: Any) -> Area | None:
+    """The area that was asked for, with a margin where its pixels are put on a grid."""
+    area = request.area
+    if (
+        area is None
+        or request.geobox is not None
+        or found.kind != "pixel"
+        or (crs is None and resolution is None)
+    ):
+        return area
+    if crs is None or resolution is None:
+        steps = (0.0, 0.0) if resolution is None else _steps_in(area, resolution)
+        return _with_margin(area, steps, found)
+    target = geometry.snapped_geobox(area, crs, resolution)
+    return _with_margin(geometry.area_of(target), (target.affine.a, target.affine.e), found)
+
+
+def _steps_in(area: Area, resolution: Any) -> tuple[float, float]:
+    """A pixel size of the source's own CRS, which is metres in nearly all, in units of the area's CRS."""
+    metres = max(np.abs(np.ravel(resolution)))
+    step = geometry.resolution_in(area.crs, float(metres), area)
+    return step, step
 
 
 def _area_of_points(points: Any, found: Product | None) -> Area:

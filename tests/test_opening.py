@@ -241,6 +241,24 @@ def test_a_window_of_a_grid_has_the_values_of_the_whole(cog, crs, resolution, ho
         np.testing.assert_array_equal(part.values, whole[..., *window])
 
 
+@pytest.mark.parametrize(
+    ("crs", "resolution"), [(3035, 10), (4326, 1e-4), (3035, None), (None, 30), (None, 4)]
+)
+@pytest.mark.parametrize("how", ["bilinear", "average"])
+def test_boxes_side_by_side_have_the_values_of_one(cog, crs, resolution, how):
+    """Each is read with the neighbours that interpolation takes, so that no seam lies between them."""
+    options = {"crs": crs, "resolution": resolution, "resampling": how, "time": 2018}
+    whole = gx.open("alphaearth", cog, bbox=(11.360, 47.245, 11.366, 47.248), **options).compute()
+    for box in [(11.360, 47.245, 11.363, 47.248), (11.3625, 47.246, 11.366, 47.2475)]:
+        part = gx.open("alphaearth", cog, bbox=box, **options).compute()
+        xs, ys = (np.isin(part[d].values.round(7), whole[d].values.round(7)) for d in "xy")
+        assert xs.sum() > 4
+        assert ys.sum() > 4
+        both = part[..., ys, xs]
+        same = whole.sel(x=both.x, y=both.y, method="nearest")
+        np.testing.assert_array_equal(both.values, same.values)
+
+
 def test_a_polygon_masks_what_lies_outside(cog):
     shapely = pytest.importorskip("shapely")
     triangle = shapely.Polygon([(11.365, 47.247), (11.375, 47.247), (11.37, 47.253)])
