@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr import arrays, kernels
+from geoemb_xr.codecs import SIGNED_SQUARE, SQUARE_FACTOR
 from geoemb_xr.fitted import decoded_bands
 from geoemb_xr.model import (
     BAND,
@@ -93,6 +94,45 @@ class Block:
                 stop = min(start + size, inner)
                 where = slice(i * inner + start, i * inner + stop)
                 yield where, self._decode(bands[i, :, start:stop], 0, where)
+
+    def centred(self, shift: np.ndarray, size: int = TILE) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """As :meth:`tiles`, less ``shift``, and which vectors have data: those that have none are zeros.
+
+        All tiles lie in one buffer, the next one over the last: memory that is new to the process costs more
+        than the arithmetic does.
+        """
+        bands = kernels.as_bands(self.data, self.axis)
+        outer, _, inner = bands.shape
+        if self.codec is not None and self.codec.name == SIGNED_SQUARE.name and inner > 1:
+            size = min(size, inner)
+            buffer, valid = np.empty((len(shift), size), np.float32), np.empty(size, np.bool_)
+            for i in range(outer):
+                for start in range(0, inner, size):
+                    codes = bands[i, :, start : start + size]
+                    n = codes.shape[1]
+                    kernels.decode_square_less(codes, -128, SQUARE_FACTOR, shift, buffer[:, :n], valid[:n])
+                    yield slice(i * inner + start, i * inner + start + n), buffer[:, :n], valid[:n]
+            return
+        memory = np.empty(len(shift) * size, np.float32)
+        for where, vectors in self.tiles(size):
+            out = memory[: vectors.size]
+            last = vectors.strides[0] < vectors.strides[1]
+            out = out.reshape(-1, len(shift)).T if last else out.reshape(len(shift), -1)
+            with np.errstate(invalid="ignore"):  # infinities, if there are any
+                np.subtract(vectors, shift[:, None], out=out)
+                valid = np.isfinite(np.ones(len(out), np.float32) @ out)
+            if not valid.all():
+                out[:, ~valid] = 0
+            yield where, out, valid
+
+    def some_mean(self) -> np.ndarray:
+        """The mean of the first tile that has data, float32 ``(band,)``; zeros if none has."""
+        vectors = np.empty((0, 0), np.float32)
+        for _, vectors in self.tiles():
+            usable = np.isfinite(vectors).all(axis=0)
+            if usable.any():
+                return np.asarray(vectors[:, usable].mean(axis=1, dtype=np.float64), np.float32)
+        return np.zeros(len(vectors), np.float32)
 
     def at(self, pixels: np.ndarray) -> np.ndarray:
         """Decoded vectors ``(n, band)`` of pixels given by their numbers in C order."""
