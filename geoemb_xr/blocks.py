@@ -279,7 +279,7 @@ def per_block(
 
     check_band_chunk(array, function.__name__.strip("_"))
     if array.chunks is None:
-        array = _cut(array)
+        array = cut(array)
     codec = arrays.codec_of(array) if is_encoded(array) else None
     scale = arrays.scale_of(array, codec) if codec is not None else None
     axis = array.get_axis_num(BAND)
@@ -316,12 +316,36 @@ def _on_block(
     return function(Block(np.asarray(data), axis, scale, codec, tuple(extra), keys), *params)
 
 
-def _cut(array: xr.DataArray) -> xr.DataArray:
-    """An array in memory as blocks, without hashing its values."""
+@dataclass(frozen=True)
+class _Slices:
+    """An array in memory that dask cuts when a task runs: of NumPy's it would copy every chunk at once."""
+
+    values: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.values.ndim
+
+    def __getitem__(self, where: Any) -> np.ndarray:
+        part: np.ndarray = self.values[where]
+        return part
+
+
+def cut(array: xr.DataArray, sides: Mapping[str, int] | None = None) -> xr.DataArray:
+    """An array in memory as blocks, its values neither hashed nor copied."""
     import dask.array as da
 
-    sides = tuple(-1 if d == BAND else _SIDES.get(str(d), -1) for d in array.dims)
-    return array.copy(data=da.from_array(array.values, chunks=sides, name=False))
+    sides = _SIDES if sides is None else sides
+    chunks = tuple(-1 if d == BAND else sides.get(str(d), -1) for d in array.dims)
+    return array.copy(data=da.from_array(_Slices(array.values), chunks=chunks, name=False))
 
 
 def on_grid(field: xr.DataArray, array: xr.DataArray) -> xr.DataArray:

@@ -1,5 +1,6 @@
 """PCA against scikit-learn and the exact SVD, samples that no chunk changes, pictures without seams."""
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -384,3 +385,12 @@ def test_weights_are_repeated_vectors():
     assert pca.n == len(repeated)
     np.testing.assert_allclose(pca.mean, expected.mean_, atol=1e-6)
     assert sine(pca.loadings, expected.components_) < 1e-5
+
+
+def test_an_array_in_memory_is_cut_without_a_copy():
+    da = scene(shape=(40, 30), decode=False)
+    lazy = blocks.cut(da, {"y": 16})
+    assert lazy.chunksizes["y"] == (16, 16, 8)
+    for part in lazy.data.to_delayed().ravel():
+        assert dask.delayed(np.shares_memory)(part, da.values).compute(scheduler="sync")
+    assert lazy.compute().identical(da)
