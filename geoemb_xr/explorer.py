@@ -183,10 +183,10 @@ class Explorer:
         self.model = model if model is not None else self._fit()
 
     def _fit(self) -> PCA:
-        from geoemb_xr.components import fit_pca
+        from geoemb_xr.components import fit_pca, of_three
 
         steps = sorted({0, self.step})
-        return fit_pca([self._codes(step) for step in steps], 3)
+        return of_three(fit_pca([self._codes(step) for step in steps], 3))
 
     # --- where -------------------------------------------------------------------------------------------------
 
