@@ -401,6 +401,19 @@ def one_each(
     return list(listed)
 
 
+def count_pixels(many: Sequence[xr.DataArray], masks: Sequence[xr.DataArray | None]) -> int:
+    """Pixels of several arrays that their masks leave. Computes lazy masks."""
+    total = 0
+    for array, mask in zip(many, masks, strict=True):
+        own = array.size // array.sizes[BAND]
+        if mask is not None:  # which may have fewer dimensions
+            field = on_grid(mask, array)
+            own = int((field.isel({d: 0 for d in field.dims if d not in mask.dims}) != 0).sum())
+            own *= array.size // array.sizes[BAND] // max(mask.size, 1)
+        total += own
+    return total
+
+
 def _keys(array: xr.DataArray, dim: str) -> np.ndarray:
     """Numbers that tell the places along a dimension, the same in any crop, order and chunks."""
     values = array.coords[dim].values if dim in array.coords else np.arange(array.sizes[dim])
@@ -501,9 +514,11 @@ def sample_vectors(
     masks: Sequence[xr.DataArray | None],
     label: str,
 ) -> Sample:
-    """About ``n`` vectors of several arrays, chosen by pixel hash: the same whatever the chunks. Computes."""
-    total = sum(each.size // each.sizes[BAND] for each in many)
-    limit = threshold(n / max(total, 1))
+    """About ``n`` vectors of several arrays, chosen by pixel hash: the same whatever the chunks. Computes.
+
+    Of masked arrays it is ``n`` of what the masks leave.
+    """
+    limit = threshold(n / max(count_pixels(many, masks), 1))
     parts = []
     for array, mask in zip(many, masks, strict=True):
         parts += per_block(draw, array, seed, limit, mask is not None, fields=[mask])

@@ -334,7 +334,7 @@ def fit_pca(
     if not 1 <= n_components <= len(bands):
         raise ValueError(f"n_components is 1 to the number of bands, {len(bands)}; got {n_components}")
     masks, fields = blocks.one_each(mask, many, "mask"), blocks.one_each(weights, many, "weights")
-    pixels = sum(each.size // each.sizes[BAND] for each in many)
+    pixels = blocks.count_pixels(many, masks)
     share = (
         1.0
         if n_samples == "all" or (n_samples is None and pixels <= ALL_UP_TO)
