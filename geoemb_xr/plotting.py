@@ -1,8 +1,8 @@
 """Static pictures with matplotlib, right by default for each kind of array.
 
-Nothing beyond the screen's pixels is computed for a picture of an embedding: of a larger array every n-th pixel is
-taken, of codes before they are decoded. A mean would read as much and blur what classes and vectors mean. A lazy map
-made of an embedding is computed in whole blocks before it is thinned: of a very large one, thin the embedding first,
+Nothing beyond the screen's pixels is computed for a picture of an embedding: of a larger array every n-th pixel
+is taken, of codes before they are decoded. A mean would read as much and blur what classes and vectors mean. A lazy
+map made of an embedding is computed in whole blocks before it is thinned: of a very large one, thin the embedding,
 ``array[..., ::8, ::8].emb.change(2018, 2024).emb.plot()``.
 """
 
