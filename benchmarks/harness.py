@@ -22,11 +22,22 @@ from typing import Any
 import numpy as np
 
 
-def compare(calls: Mapping[str, Callable[[], Any]], *, repeat: int = 5, warm: int = 1) -> dict[str, float]:
-    """Median seconds of each call, taken in turns after ``warm`` rounds that do not count."""
+def compare(
+    calls: Mapping[str, Callable[[], Any]],
+    *,
+    repeat: int = 5,
+    warm: int = 1,
+    slow: Mapping[str, int] | None = None,
+) -> dict[str, float]:
+    """Median seconds of each call, taken in turns after ``warm`` rounds that do not count.
+
+    ``slow`` names calls that take minutes, and how often each is timed, from the first round that counts.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(warm + repeat):
         for name, call in calls.items():
+            if slow and name in slow and not warm <= turn < warm + slow[name]:
+                continue
             gc.collect()
             start = time.perf_counter()
             call()

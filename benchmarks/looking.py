@@ -18,12 +18,14 @@ SIDE = 512
 
 
 def options(description: str | None, argv: Sequence[str] | None, side: int) -> argparse.Namespace:
-    """``--small``, ``--side`` and ``--repeat``."""
+    """``--small``, ``--side``, ``--repeat`` and ``--peer-repeat``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--small", action="store_true", help="the smallest size, to see that it runs")
     parser.add_argument("--side", type=int, default=side, help="pixels along a side")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--peer-repeat", type=int, help="how often peers that take minutes are timed")
     given = parser.parse_args(argv)
+    given.peer_repeat = given.peer_repeat or given.repeat
     if given.small:
         given.side = 128
     return given

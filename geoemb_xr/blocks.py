@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr import arrays, kernels
+from geoemb_xr.codecs import SIGNED_SQUARE, SQUARE_FACTOR
 from geoemb_xr.fitted import decoded_bands
 from geoemb_xr.model import (
     BAND,
@@ -93,6 +94,45 @@ class Block:
                 stop = min(start + size, inner)
                 where = slice(i * inner + start, i * inner + stop)
                 yield where, self._decode(bands[i, :, start:stop], 0, where)
+
+    def centred(self, shift: np.ndarray, size: int = TILE) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """As :meth:`tiles`, less ``shift``, and which vectors have data: those that have none are zeros.
+
+        All tiles lie in one buffer, the next one over the last: memory that is new to the process costs more
+        than the arithmetic does.
+        """
+        bands = kernels.as_bands(self.data, self.axis)
+        outer, _, inner = bands.shape
+        if self.codec is not None and self.codec.name == SIGNED_SQUARE.name and inner > 1:
+            size = min(size, inner)
+            buffer, valid = np.empty((len(shift), size), np.float32), np.empty(size, np.bool_)
+            for i in range(outer):
+                for start in range(0, inner, size):
+                    codes = bands[i, :, start : start + size]
+                    n = codes.shape[1]
+                    kernels.decode_square_less(codes, -128, SQUARE_FACTOR, shift, buffer[:, :n], valid[:n])
+                    yield slice(i * inner + start, i * inner + start + n), buffer[:, :n], valid[:n]
+            return
+        memory = np.empty(len(shift) * size, np.float32)
+        for where, vectors in self.tiles(size):
+            out = memory[: vectors.size]
+            last = vectors.strides[0] < vectors.strides[1]
+            out = out.reshape(-1, len(shift)).T if last else out.reshape(len(shift), -1)
+            with np.errstate(invalid="ignore"):  # infinities, if there are any
+                np.subtract(vectors, shift[:, None], out=out)
+                valid = np.isfinite(np.ones(len(out), np.float32) @ out)
+            if not valid.all():
+                out[:, ~valid] = 0
+            yield where, out, valid
+
+    def some_mean(self) -> np.ndarray:
+        """The mean of the first tile that has data, float32 ``(band,)``; zeros if none has."""
+        vectors = np.empty((0, 0), np.float32)
+        for _, vectors in self.tiles():
+            usable = np.isfinite(vectors).all(axis=0)
+            if usable.any():
+                return np.asarray(vectors[:, usable].mean(axis=1, dtype=np.float64), np.float32)
+        return np.zeros(len(vectors), np.float32)
 
     def at(self, pixels: np.ndarray) -> np.ndarray:
         """Decoded vectors ``(n, band)`` of pixels given by their numbers in C order."""
@@ -239,7 +279,7 @@ def per_block(
 
     check_band_chunk(array, function.__name__.strip("_"))
     if array.chunks is None:
-        array = _cut(array)
+        array = cut(array)
     codec = arrays.codec_of(array) if is_encoded(array) else None
     scale = arrays.scale_of(array, codec) if codec is not None else None
     axis = array.get_axis_num(BAND)
@@ -276,12 +316,36 @@ def _on_block(
     return function(Block(np.asarray(data), axis, scale, codec, tuple(extra), keys), *params)
 
 
-def _cut(array: xr.DataArray) -> xr.DataArray:
-    """An array in memory as blocks, without hashing its values."""
+@dataclass(frozen=True)
+class _Slices:
+    """An array in memory that dask cuts when a task runs: of NumPy's it would copy every chunk at once."""
+
+    values: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.values.ndim
+
+    def __getitem__(self, where: Any) -> np.ndarray:
+        part: np.ndarray = self.values[where]
+        return part
+
+
+def cut(array: xr.DataArray, sides: Mapping[str, int] | None = None) -> xr.DataArray:
+    """An array in memory as blocks, its values neither hashed nor copied."""
     import dask.array as da
 
-    sides = tuple(-1 if d == BAND else _SIDES.get(str(d), -1) for d in array.dims)
-    return array.copy(data=da.from_array(array.values, chunks=sides, name=False))
+    sides = _SIDES if sides is None else sides
+    chunks = tuple(-1 if d == BAND else sides.get(str(d), -1) for d in array.dims)
+    return array.copy(data=da.from_array(_Slices(array.values), chunks=chunks, name=False))
 
 
 def on_grid(field: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
@@ -335,6 +399,19 @@ def one_each(
     if len(listed) != len(many):
         raise ValueError(f"{len(many)} arrays need as many of {what}; got {len(listed)}")
     return list(listed)
+
+
+def count_pixels(many: Sequence[xr.DataArray], masks: Sequence[xr.DataArray | None]) -> int:
+    """Pixels of several arrays that their masks leave. Computes lazy masks."""
+    total = 0
+    for array, mask in zip(many, masks, strict=True):
+        own = array.size // array.sizes[BAND]
+        if mask is not None:  # which may have fewer dimensions
+            field = on_grid(mask, array)
+            own = int((field.isel({d: 0 for d in field.dims if d not in mask.dims}) != 0).sum())
+            own *= array.size // array.sizes[BAND] // max(mask.size, 1)
+        total += own
+    return total
 
 
 def _keys(array: xr.DataArray, dim: str) -> np.ndarray:
@@ -437,9 +514,11 @@ def sample_vectors(
     masks: Sequence[xr.DataArray | None],
     label: str,
 ) -> Sample:
-    """About ``n`` vectors of several arrays, chosen by pixel hash: the same whatever the chunks. Computes."""
-    total = sum(each.size // each.sizes[BAND] for each in many)
-    limit = threshold(n / max(total, 1))
+    """About ``n`` vectors of several arrays, chosen by pixel hash: the same whatever the chunks. Computes.
+
+    Of masked arrays it is ``n`` of what the masks leave.
+    """
+    limit = threshold(n / max(count_pixels(many, masks), 1))
     parts = []
     for array, mask in zip(many, masks, strict=True):
         parts += per_block(draw, array, seed, limit, mask is not None, fields=[mask])

@@ -26,7 +26,7 @@ from geoemb_xr import kernels
 from geoemb_xr.model import Codec, SourceError
 
 _SQUARE_DIVISOR = np.float32(127.5)
-_SQUARE_FACTOR = np.float32(1 / 127.5**2)
+SQUARE_FACTOR = np.float32(1 / 127.5**2)
 
 
 def _no_scale(name: str, scale: object) -> None:
@@ -56,7 +56,7 @@ def decode_signed_square(codes: np.ndarray, scale: np.ndarray | None, axis: int)
     array([[-0.9922,  0.    ,  0.9922]], dtype=float32)
     """
     _no_scale("signed-square", scale)
-    return kernels.decode_square(np.asarray(codes, np.int8), axis, -128, _SQUARE_FACTOR)
+    return kernels.decode_square(np.asarray(codes, np.int8), axis, -128, SQUARE_FACTOR)
 
 
 def encode_signed_square(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
@@ -70,7 +70,7 @@ def encode_signed_square(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, No
 
 def _decode_signed_square_torch(codes: Any, scale: Any, axis: int) -> Any:
     values = codes.float()
-    values = values * values.abs() * float(_SQUARE_FACTOR)
+    values = values * values.abs() * float(SQUARE_FACTOR)
     return values.masked_fill_((codes == -128).any(dim=axis, keepdim=True), float("nan"))
 
 

@@ -7,7 +7,7 @@ float32, merged in float64 (Chan, Golub and LeVeque 1983). The covariance is sma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -95,7 +95,7 @@ class PCA(Fitted):
     @property
     def explained_variance_ratio(self) -> np.ndarray:
         """Share of the total variance along each component."""
-        return self.explained_variance / self.total_variance
+        return self.explained_variance / (self.total_variance or 1.0)
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{share:.1%}" for share in self.explained_variance_ratio[:3])
@@ -224,58 +224,28 @@ class Moments:
         mean = self.mean + delta * (other.n / n)
         return Moments(n, mean, self.m2 + other.m2 + np.outer(delta, delta) * (self.n * other.n / n))
 
-    @staticmethod
-    def of(vectors: np.ndarray, weights: np.ndarray | None, shift: np.ndarray) -> Moments:
-        """Of a tile ``(band, n)``, centred on ``shift`` so that float32 products lose nothing."""
-        centred = np.subtract(vectors, shift[:, None], dtype=np.float32)
-        ones = np.ones(vectors.shape[1], np.float32) if weights is None else weights.astype(np.float32)
-        weighted = centred if weights is None else centred * ones
-        n = float(ones.sum(dtype=np.float64))
-        # a product is five times faster than a sum in float64; of a centred tile it is as good
-        total = (centred @ ones).astype(np.float64)
-        gram = weighted @ centred.T
-        offset = total / n
-        m2 = gram.astype(np.float64) - n * np.outer(offset, offset)
-        return Moments(n, shift + offset, m2)
 
-
-def moments(block: blocks.Block, weights: np.ndarray | None, chosen: np.ndarray | None) -> Moments:
+def moments(block: blocks.Block, weights: np.ndarray | None) -> Moments:
     """Moments of a block's vectors, missing ones left out.
 
-    A tile whose products are finite has no missing vector, so most tiles are never searched for one.
+    Vectors are taken less a mean of some of them, so that products in float32 lose nothing.
     """
-    bands = block.data.shape[block.axis] if block.codec is None else -1
-    total: Moments | None = None
-    shift: np.ndarray | None = None
-    for where, vectors in block.tiles():
-        own = None if weights is None else weights[where]
-        if chosen is not None:
-            keep = chosen[where]
-            vectors, own = vectors[:, keep], None if own is None else own[keep]
-        bands = len(vectors)
-        shift = np.zeros(bands, np.float32) if shift is None else shift
-        part = _finite_moments(vectors, own, shift)
-        if part is None:
-            continue
-        if total is None:
-            shift = part.mean.astype(np.float32)
-        total = part if total is None else total + part
-    return total if total is not None else Moments(0.0, np.zeros(bands), np.zeros((bands, bands)))
-
-
-def _finite_moments(vectors: np.ndarray, weights: np.ndarray | None, shift: np.ndarray) -> Moments | None:
-    if vectors.shape[1]:
-        with np.errstate(invalid="ignore"):  # infinities, if there are any
-            part = Moments.of(vectors, weights, shift)
-        if part.n > 0 and np.isfinite(part.m2).all():
-            return part
-    keep = np.isfinite(vectors).all(axis=0)
-    if weights is not None:
-        keep &= weights > 0
-        weights = weights[keep]
-    if not keep.any():
-        return None
-    return Moments.of(vectors[:, keep], weights, shift)
+    shift = block.some_mean()
+    n, total, gram = 0.0, np.zeros(len(shift)), np.zeros((len(shift), len(shift)))
+    for where, centred, valid in block.centred(shift):
+        root = valid.astype(np.float32)
+        if weights is None:
+            n += np.count_nonzero(valid)
+        else:  # w x xᵀ is a product of √w x with itself, which BLAS takes half the work for
+            own = weights[where] * valid
+            n += float(own.sum(dtype=np.float64))
+            root = np.sqrt(own, dtype=np.float32)
+            centred *= root
+        # a product is five times faster than a sum in float64; of a centred tile it is as good
+        total += centred @ root
+        gram += centred @ centred.T
+    offset = total / n if n else total
+    return Moments(n, shift + offset, gram - n * np.outer(offset, offset))
 
 
 @dataclass(frozen=True)
@@ -288,15 +258,15 @@ def _sum_block(
     block: blocks.Block, seed: int, limit: np.uint64, stretch: np.uint64, masked: bool, weighted: bool
 ) -> _Part:
     """One task: the moments of a block's chosen pixels, and a few of them for the stretch."""
-    fields = [each.reshape(-1) for each in block.fields]
-    weights = np.where(fields[-1] > 0, fields[-1], 0.0) if weighted else None
     if limit < blocks.threshold(1.0):
         sample = blocks.draw(block, seed, limit, masked, weighted)
         own = sample.weights if weighted else None
-        drawn = blocks.Block(sample.vectors, 1)
-        return _Part(moments(drawn, own, None), _thinned(sample, stretch))
-    chosen = fields[0] != 0 if masked else None
-    return _Part(moments(block, weights, chosen), blocks.draw(block, seed, stretch, masked, weighted))
+        return _Part(moments(blocks.Block(sample.vectors, 1), own), _thinned(sample, stretch))
+    fields = [each.reshape(-1) for each in block.fields]
+    weights = np.where(fields[-1] > 0, fields[-1], 0.0) if weighted else None
+    if masked:
+        weights = (fields[0] != 0) * (1.0 if weights is None else weights)
+    return _Part(moments(block, weights), blocks.draw(block, seed, stretch, masked, weighted))
 
 
 def _thinned(sample: blocks.Sample, limit: np.uint64) -> blocks.Sample:
@@ -364,7 +334,7 @@ def fit_pca(
     if not 1 <= n_components <= len(bands):
         raise ValueError(f"n_components is 1 to the number of bands, {len(bands)}; got {n_components}")
     masks, fields = blocks.one_each(mask, many, "mask"), blocks.one_each(weights, many, "weights")
-    pixels = sum(each.size // each.sizes[BAND] for each in many)
+    pixels = blocks.count_pixels(many, masks)
     share = (
         1.0
         if n_samples == "all" or (n_samples is None and pixels <= ALL_UP_TO)
@@ -414,6 +384,22 @@ def _solve(total: _Part, n_components: int, array: xr.DataArray, bands: tuple[st
         total_variance=float(np.trace(found.m2) / found.n),
         limits=limits,
         n=float(found.n),
+    )
+
+
+def of_three(model: PCA) -> PCA:
+    """The model, with components of nothing up to three and with room in its stretch: any data make a picture.
+
+    One vector repeated, or a mix of two, has no third component; it is mid grey.
+    """
+    more = max(3 - model.n_components, 0)
+    low, high = np.pad(model.limits, ((0, more), (0, 0))).T
+    room = np.where(high > low, 0.0, 0.5)
+    return replace(
+        model,
+        loadings=np.pad(model.loadings, ((0, more), (0, 0))),
+        explained_variance=np.pad(model.explained_variance, (0, more)),
+        limits=np.stack([low - room, high + room], axis=1),
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr import arrays, geometry, kernels
+from geoemb_xr import arrays, blocks, geometry, kernels
 from geoemb_xr.legend import Legend, default_colour
 from geoemb_xr.model import (
     BAND,
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 Answer = Literal["similarity", "change", "classes"]
 #: Bytes of shown windows that are kept.
 MEMORY = 512_000_000
+#: Pixels that a thread draws at a time.
+STRIP = 1 << 19
 #: Bytes of blocks that one picture may read of a lazy array; of a larger view the middle is shown.
 READ_LIMIT = 4_000_000_000
 
@@ -181,10 +183,10 @@ class Explorer:
         self.model = model if model is not None else self._fit()
 
     def _fit(self) -> PCA:
-        from geoemb_xr.components import fit_pca
+        from geoemb_xr.components import fit_pca, of_three
 
         steps = sorted({0, self.step})
-        return fit_pca([self._codes(step) for step in steps], 3)
+        return of_three(fit_pca([self._codes(step) for step in steps], 3))
 
     # --- where -------------------------------------------------------------------------------------------------
 
@@ -296,7 +298,7 @@ class Explorer:
         """The shown window in the colours of the model: uint8 (y, x, rgb)."""
         from geoemb_xr.components import rgb
 
-        return rgb(self._codes(self.step), self.model)
+        return rgb(self._strips(self.step), self.model).compute()
 
     def answer(self, kind: Answer) -> xr.DataArray | None:
         """A map over the shown window; None where something is missing for it yet.
@@ -312,20 +314,22 @@ class Explorer:
         """
         check_choice("kind", kind, ("similarity", "change", "classes"))
         if kind == "similarity":
-            return self._similarity()
-        return self._change() if kind == "change" else self._classified()
+            found = self._similarity()
+        else:
+            found = self._change() if kind == "change" else self._classified()
+        return None if found is None else found.compute()
 
     def _similarity(self) -> xr.DataArray | None:
         from geoemb_xr.retrieval import similarity
 
-        return None if self.pixel is None else similarity(self._codes(self.step), self.pixel.vector)
+        return None if self.pixel is None else similarity(self._strips(self.step), self.pixel.vector)
 
     def _change(self) -> xr.DataArray | None:
         from geoemb_xr.temporal import change
 
         if self.times is None or self.step == 0:
             return None
-        years = xr.concat([self._codes(0), self._codes(self.step)], "time")
+        years = xr.concat([self._strips(0), self._strips(self.step)], "time")
         first, other = years.coords["time"].values
         found: xr.DataArray = change(years, first, other)
         return found
@@ -336,7 +340,7 @@ class Explorer:
         probe = self.probe
         if probe is None:
             return None
-        found: xr.DataArray = predict(self._codes(self.step), probe, device="cpu")
+        found: xr.DataArray = predict(self._strips(self.step), probe, device="cpu")
         return found
 
     def _codes(self, step: int) -> xr.DataArray:
@@ -348,6 +352,12 @@ class Explorer:
         while len(self._kept) > 1 and sum(each.nbytes for each in self._kept.values()) > self.memory:
             self._kept.popitem(last=False)
         return self._kept[key]
+
+    def _strips(self, step: int) -> xr.DataArray:
+        """The shown pixels of a period, where they are many in strips that threads share."""
+        codes = self._codes(step)
+        rows = max(STRIP // codes.sizes["x"], 1)
+        return codes if codes.sizes["y"] < 2 * rows else blocks.cut(codes, {"y": rows})
 
     def _read(self, step: int, window: Window) -> xr.DataArray:
         part = self._period(step).isel(y=window.rows.pixels, x=window.cols.pixels).compute()

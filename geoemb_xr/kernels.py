@@ -299,6 +299,25 @@ def _decode_square_first(codes: Any, nodata: Any, factor: Any, out: Any) -> None
 
 
 @jit
+def decode_square_less(codes: Any, nodata: Any, factor: Any, shift: Any, out: Any, valid: Any) -> None:
+    """Decode ``(band, n)`` less a value a band, and say which vectors are valid; the others become zeros."""
+    bands, n = codes.shape
+    valid[:] = True
+    for b in range(bands):
+        for j in range(n):
+            valid[j] &= codes[b, j] != nodata
+    for b in range(bands):
+        less = shift[b]
+        for j in range(n):
+            value = np.float32(codes[b, j])
+            out[b, j] = value * abs(value) * factor - less
+    if not valid.all():
+        for b in range(bands):
+            for j in range(n):
+                out[b, j] = out[b, j] if valid[j] else np.float32(0)
+
+
+@jit
 def _decode_square_last(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
     n, bands = codes.shape
     for i in range(n):

@@ -1,7 +1,9 @@
 """Static pictures with matplotlib, right by default for each kind of array.
 
-Nothing beyond the screen's pixels is computed for a picture: of a larger array every n-th pixel is taken, of codes
-before they are decoded. A mean would read as much and blur what classes and vectors mean.
+Nothing beyond the screen's pixels is computed for a picture of an embedding: of a larger array every n-th pixel
+is taken, of codes before they are decoded. A mean would read as much and blur what classes and vectors mean. A lazy
+map made of an embedding is computed in whole blocks before it is thinned: of a very large one, thin the embedding,
+``array[..., ::8, ::8].emb.change(2018, 2024).emb.plot()``.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 PIXELS = 1000
 #: More panels than this are a mistake.
 MOST_PANELS = 24
+#: Inches that a single panel may be high: a screen shows no more at once.
+_TALLEST = 7.0
 _FACETS = ("time", "component", "category", "group")
 _CMAPS = {"angle": "magma", "euclidean": "magma", "cosine": "viridis"}
 _ROBUST = (2.0, 98.0)
@@ -174,6 +178,8 @@ def _layer(array: xr.DataArray, model: PCA | None, limits: Any, cmap: str | None
         values = array.compute()
     if is_class_map(array):
         return _Layer(values, legend=legend_of(array))
+    if "missing_value" in array.attrs:
+        values = values.where(values != array.attrs["missing_value"])
     metric = str(array.attrs.get("metric", ""))
     low, high = _limits(values) if limits is None else (float(v) for v in np.asarray(limits, float))
     if limits is None and metric in ("angle", "euclidean") and high > 0:
@@ -191,9 +197,10 @@ def _limits(values: xr.DataArray) -> tuple[float, float]:
 
 
 def _embedding_colours(array: xr.DataArray, model: PCA | None, limits: Any) -> xr.DataArray:
-    from geoemb_xr.components import fit_pca, rgb
+    from geoemb_xr.components import fit_pca, of_three, rgb
 
-    return _colours_last(rgb(array, model if model is not None else fit_pca(array, 3), limits=limits))
+    shown = model if model is not None else of_three(fit_pca(array, 3))
+    return _colours_last(rgb(array, shown, limits=limits))
 
 
 def _component_colours(array: xr.DataArray, limits: Any) -> xr.DataArray:
@@ -251,8 +258,8 @@ def _draw(
     aspect, ratio = _aspect(panels[0][1])
     if own:
         rows = -(-len(panels) // columns)
-        width = 5.5 if len(panels) == 1 else max(2.6, 11 / columns)
-        side = width * columns + (1.2 if not layer.coloured else 0)
+        width = min(5.5, max(2.6, _TALLEST / ratio)) if len(panels) == 1 else max(2.6, 11 / columns)
+        side = max(width * columns, 3.8) + (1.2 if not layer.coloured else 0)  # 3.8 hold a title
         figure, grid = plt.subplots(
             rows,
             columns,
@@ -271,7 +278,7 @@ def _draw(
         artist = _draw_panel(each, data, layer)
         each.set_aspect(aspect)
         each.set_title(name, loc="left", fontsize=10)
-    _label_axes(axes[: len(panels)], columns, array)
+    _label_axes(axes[: len(panels)], columns, array, ratio)
     _scale_bar(axes[0], array)
     heading = title if title is not None else _heading(array)
     if len(panels) > 1 and heading:
@@ -299,10 +306,12 @@ def _draw_panel(ax: Any, data: xr.DataArray, layer: _Layer) -> Any:
     if "location" in data.dims:
         x, y = data.coords["x"].values, data.coords["y"].values
         size = float(np.clip(6000 / max(x.size, 1), 3, 40))
+        there = np.isfinite(values)
         if values.ndim == 2:
-            options = {"c": values / 255}
-            return ax.scatter(x, y, s=size, linewidths=0, **options)
-        return ax.scatter(x, y, s=size, c=values, linewidths=0, **options)
+            there, values = values[:, 3] > 0, values / 255
+        # a pale point is seen by its rim; a missing one has none
+        rim = {"linewidths": np.where(there, 0.4 if size > 10 else 0.0, 0.0), "edgecolors": "0.35"}
+        return ax.scatter(x, y, s=size, c=values, **rim, **options)
     return ax.imshow(values, extent=_extent(data), interpolation="nearest", **options)
 
 
@@ -334,7 +343,7 @@ def _aspect(data: xr.DataArray) -> tuple[float, float]:
     return aspect, float(np.clip(height / width, 0.25, 3.0))
 
 
-def _label_axes(axes: Any, columns: int, array: xr.DataArray) -> None:
+def _label_axes(axes: Any, columns: int, array: xr.DataArray, ratio: float) -> None:
     ticker = require("matplotlib.ticker", "viz")
     crs = geometry.crs_of(array)
     names = ("x", "y")
@@ -346,9 +355,13 @@ def _label_axes(axes: Any, columns: int, array: xr.DataArray) -> None:
             if degrees
             else (f"easting [{unit}], {geometry.crs_name(crs)}", f"northing [{unit}]")
         )
+    box = axes[0].get_position()
+    across, up = axes[0].figure.get_size_inches() * (box.width, box.height)
+    across, up = min(across, up / ratio), min(up, across * ratio)
     for i, each in enumerate(axes):
-        for axis in (each.xaxis, each.yaxis):
-            axis.set_major_locator(ticker.MaxNLocator(4, min_n_ticks=2))
+        for axis, length in ((each.xaxis, across), (each.yaxis, up)):  # a label takes two thirds of an inch
+            most = int(np.clip(length / 0.8, 1, 4))
+            axis.set_major_locator(ticker.MaxNLocator(most, min_n_ticks=min(most, 2)))
             formatter = ticker.ScalarFormatter(useOffset=False) if degrees or crs is None else "{x:,.0f}"
             axis.set_major_formatter(formatter)
         each.tick_params(labelsize=7, length=2.5, color="0.6", labelcolor="0.3")
@@ -453,6 +466,8 @@ def _draw_bar(figure: Any, axes: Any, artist: Any, array: xr.DataArray, layer: _
         str(array.attrs.get("units", "")), str(array.attrs.get("units", ""))
     )
     name = str(array.attrs.get("metric") or _name(array))
+    if array.dtype.kind in "iu":
+        bar.locator = require("matplotlib.ticker", "viz").MaxNLocator(8, integer=True)
     bar.set_label(f"{name} [{unit}]" if unit else name, fontsize=8, color="0.3")
     bar.ax.tick_params(labelsize=7, length=2.5, color="0.6", labelcolor="0.3")
     bar.outline.set(color="0.6", linewidth=0.6)

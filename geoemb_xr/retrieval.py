@@ -159,40 +159,53 @@ def _cosine_squares(codes: np.ndarray, axis: int, query: np.ndarray) -> np.ndarr
     """Cosines straight from codes q that mean q·|q|: their common factor cancels."""
     bands = kernels.as_bands(codes, axis)
     outer, _, inner = bands.shape
-    dots, squares = np.empty((2, outer, inner), np.float32)
+    cosines = np.empty((outer, inner), np.float32)
     if inner == 1:
-        _squares_band_last(bands[:, :, 0], query, dots[:, 0], squares[:, 0])
+        _squares_band_last(bands[:, :, 0], query, cosines[:, 0])
     else:
         for i in range(outer):
-            _squares_band_first(bands[i], query, dots[i], squares[i])
-    cosines = dots / np.sqrt(np.where(squares > 0, squares, np.nan))
+            _squares_band_first(bands[i], query, cosines[i])
     return cosines.reshape(tuple(np.delete(codes.shape, axis)))
 
 
 @kernels.jit
-def _squares_band_first(codes: Any, query: Any, dots: Any, squares: Any) -> None:
-    """Products with a query, and squared lengths or NaN, of codes ``(band, n)``: some pixels at a time."""
+def _squares_band_first(codes: Any, query: Any, out: Any) -> None:
+    """Products of codes ``(band, n)`` with a query over their lengths, NaN where there is no data.
+
+    Some thousand pixels at a time, so that sums stay in the cache; four bands at a time, so that they are loaded
+    and stored once for four products.
+    """
     bands, n = codes.shape
-    least = np.empty(1024, np.int8)
-    for start in range(0, n, 1024):
-        some = min(n - start, 1024)
-        dot, square = dots[start : start + some], squares[start : start + some]
+    squares, least = np.empty(4096, np.float32), np.empty(4096, np.int8)
+    for start in range(0, n, 4096):
+        tile = codes[:, start : start + 4096]
+        some = tile.shape[1]
+        dot, square = out[start : start + some], squares[:some]
         dot[:], square[:], least[:] = 0, 0, 0
-        for k in range(bands):
-            weight, row = query[k], codes[k, start : start + some]
+        for k in range(0, bands - 3, 4):
+            w0, w1, w2, w3 = query[k], query[k + 1], query[k + 2], query[k + 3]
             for i in range(some):
-                code = np.int32(row[i])
-                value = np.float32(code * abs(code))
-                dot[i] += weight * value
-                square[i] += value * value
-                least[i] = min(least[i], row[i])
+                v0, v1 = np.float32(tile[k, i]), np.float32(tile[k + 1, i])
+                v2, v3 = np.float32(tile[k + 2, i]), np.float32(tile[k + 3, i])
+                v0, v1, v2, v3 = v0 * abs(v0), v1 * abs(v1), v2 * abs(v2), v3 * abs(v3)
+                dot[i] += w0 * v0 + w1 * v1 + w2 * v2 + w3 * v3
+                square[i] += v0 * v0 + v1 * v1 + v2 * v2 + v3 * v3
+        for k in range(bands - bands % 4, bands):
+            for i in range(some):
+                v0 = np.float32(tile[k, i])
+                v0 = v0 * abs(v0)
+                dot[i] += query[k] * v0
+                square[i] += v0 * v0
+        for k in range(bands):
+            for i in range(some):
+                least[i] = min(least[i], tile[k, i])
         for i in range(some):
-            if least[i] == -128:
-                square[i] = np.nan
+            there = least[i] > -128 and square[i] > 0
+            dot[i] = dot[i] / np.sqrt(square[i]) if there else np.float32(np.nan)
 
 
 @kernels.jit
-def _squares_band_last(codes: Any, query: Any, dots: Any, squares: Any) -> None:
+def _squares_band_last(codes: Any, query: Any, out: Any) -> None:
     for i in range(codes.shape[0]):
         dot, square, least = np.float32(0), np.float32(0), np.int32(0)
         for k in range(codes.shape[1]):
@@ -201,7 +214,8 @@ def _squares_band_last(codes: Any, query: Any, dots: Any, squares: Any) -> None:
             dot += query[k] * value
             square += value * value
             least = min(least, code)
-        dots[i], squares[i] = dot, np.float32(np.nan) if least == -128 else square
+        there = least > -128 and square > 0
+        out[i] = dot / np.sqrt(square) if there else np.float32(np.nan)
 
 
 @kernels.jit
@@ -414,13 +428,17 @@ class _MergeBest:
 
 def _block_best(scores: np.ndarray, start: tuple[int, ...], shape: tuple[int, ...], k: int) -> _Best:
     flat = np.ascontiguousarray(scores).reshape(-1)
-    there = np.flatnonzero(~np.isnan(flat))
-    if there.size > k:
-        floor = np.partition(flat[there], there.size - k)[there.size - k]
-        there = there[flat[there] >= floor]
+    there = np.flatnonzero(flat >= _reached_by(flat, k))  # NaN reaches nothing
     places = np.unravel_index(there, scores.shape)
     whole = [place + first for place, first in zip(places, start, strict=True)]
     return _Best.of(flat[there], np.ravel_multi_index(whole, shape), k)
+
+
+def _reached_by(scores: np.ndarray, k: int, part: int = 256) -> np.floating[Any]:
+    """A score that at least k reach, if there are as many: the k-th of the best of parts, as each is one."""
+    best = np.fmax.reduce(scores[: scores.size // part * part].reshape(-1, part), axis=1)
+    best = best[~np.isnan(best)]
+    return np.partition(best, best.size - k)[best.size - k] if best.size >= k else np.float32(-np.inf)
 
 
 def _table(scores: xr.DataArray, best: _Best, metric: str) -> pd.DataFrame:

@@ -750,8 +750,8 @@ def change_point(array: xr.DataArray, *, metric: Literal["angle", "euclidean"] =
         attrs={},
     )
     units = _METRICS[metric][1]
-    described = {
-        "year": {"long_name": "year of the largest step"},
+    described: dict[str, dict[str, Any]] = {
+        "year": {"long_name": "year of the largest step", "missing_value": 0},
         "step": {"long_name": "largest step", "units": units, "metric": metric},
         "ratio": {"long_name": "largest step over the median of the others", "units": "1"},
     }

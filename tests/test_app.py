@@ -207,6 +207,19 @@ def test_change_is_that_of_the_array(codes, state):
     assert state.answer("change") is None
 
 
+def test_threads_share_what_is_drawn_of_many_pixels(codes, state, monkeypatch):
+    whole = Explorer(codes, model=state.model)
+    label_truth(whole)
+    maps = [whole.picture(), *(whole.answer(kind) for kind in ("similarity", "change", "classes"))]
+    monkeypatch.setattr(explorer, "STRIP", 7 * codes.sizes["x"])
+    for before, after in zip(
+        maps, [whole.picture(), *(whole.answer(k) for k in ("similarity", "change", "classes"))], strict=True
+    ):
+        assert after.chunks is None
+        assert after.attrs == before.attrs
+        xr.testing.assert_allclose(before, after, rtol=1e-6, atol=1e-6)
+
+
 def test_products_without_unit_length_and_with_scales_work():
     codes = gx.testing.synthetic("tessera", shape=(40, 40), years=[2020, 2021], decode=False)
     state = Explorer(codes, size=(20, 20))

@@ -120,3 +120,17 @@ def test_errors():
         da.emb.fit_clusters(40)
     with pytest.raises(gx.model.ComparabilityError, match="fit_clusters cannot mix"):
         gx.fit_clusters([da, scene("tessera", shape=(6, 5))], 2)
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_a_sample_is_of_what_the_mask_leaves(lazy):
+    da = gx.testing.synthetic("alphaearth", shape=(200, 220), years=[2018, 2024], decode=False)
+    mask = (da.y > da.y[20]) & (da.x > da.x[0])
+    da, mask = (da.chunk(y=64, x=64), mask.chunk(y=50)) if lazy else (da, mask)
+    kept = 20 * 219
+    model = da.emb.fit_clusters(3, mask=mask, n_samples=2000)
+    assert model.n == pytest.approx(2000, rel=0.1)
+    assert da.emb.fit_clusters(3, mask=mask, n_samples="all").n == 2 * kept
+    pca = da.emb.fit_pca(3, mask=mask, n_samples=2000)
+    assert pca.n == pytest.approx(2000, rel=0.1)
+    assert da.emb.fit_pca(3, mask=mask).n == 2 * kept

@@ -164,3 +164,52 @@ def test_credit_is_the_attribution_of_real_data():
     da.attrs["version"] = "v1"
     assert plotting.credit(da) == gx.product("alphaearth").attribution
     assert plotting.credit(da.emb.rgb(["A01", "A02", "A03"])) == gx.product("alphaearth").attribution
+
+
+def overlaps(figure):
+    """Pairs of tick labels of one axis that touch."""
+    figure.canvas.draw()
+    found = []
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            labels = [tick.label1 for tick in ticks if tick.label1.get_visible() and tick.label1.get_text()]
+            boxes = [label.get_window_extent() for label in labels]
+            found += [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+    return found
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (8, 80), (80, 8)])
+@pytest.mark.parametrize("years", [(2018,), tuple(range(2017, 2025))])
+def test_labels_do_not_overlap_and_a_picture_fits_a_screen(shape, years):
+    figure = np.ravel(scene(shape=shape, years=years).emb.plot())[0].figure
+    assert overlaps(figure) == []
+    page = figure.bbox
+    for text in figure.findobj(plt.Text):
+        if text.get_text() and text.get_fontsize() >= 10:  # titles
+            assert text.get_window_extent().x1 <= page.x1 + 1, text
+    if len(years) == 1:
+        assert figure.get_size_inches()[1] < 8.5
+
+
+def test_years_of_change_are_drawn_as_years():
+    da = scene(years=[2018, 2019, 2020, 2021])
+    ax = da.emb.change_point()["year"].emb.plot()
+    low, high = ax.images[0].get_clim()
+    assert 2018 <= low < high <= 2021
+    assert np.isnan(np.ma.filled(ax.images[0].get_array(), np.nan)[:5, :5]).all()
+    bar = next(a for a in ax.figure.axes if a is not ax)
+    ax.figure.canvas.draw()
+    assert all(float(t.get_text()).is_integer() for t in bar.get_yticklabels() if t.get_text())
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_few_different_vectors_make_a_picture(n):
+    data = np.zeros((64, 4, 6), np.float32)
+    data[np.arange(6) % n, :, np.arange(6)] = 1
+    da = gx.wrap(data, "alphaearth", geobox=gx.testing.geobox((4, 6)))
+    shown = np.asarray(da.emb.plot().images[0].get_array())
+    assert len(np.unique(shown.reshape(-1, 4), axis=0)) == n
+    assert (shown[..., 3] == 255).all()
+    assert da.emb.explore().state.picture().shape == (4, 6, 4)

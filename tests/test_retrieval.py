@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geoemb_xr as gx
+from geoemb_xr import retrieval
 from geoemb_xr.testing import assert_lazy_identical
 
 HERE = (11.37, 47.25)
@@ -34,6 +35,33 @@ def test_similarity_to_a_vector_is_the_cosine(product, decode):
     assert not {"product", "codec"} & set(found.attrs)
     plain = da.emb.similarity(vector.values * 7)
     np.testing.assert_allclose(plain, found, atol=1e-6)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 5000), st.booleans())
+def test_cosines_of_codes_in_any_number_of_bands_and_pixels(seed, bands, pixels, last):
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(-127, 128, (bands, pixels), dtype=np.int8)
+    codes[:, rng.integers(0, pixels)] = 0  # no direction
+    codes[rng.integers(0, bands), rng.integers(0, pixels)] = -128
+    query = rng.standard_normal(bands).astype(np.float32)
+    vectors = codes.astype(np.float64) * np.abs(codes.astype(np.float64))
+    vectors[:, (codes == -128).any(axis=0)] = np.nan
+    with np.errstate(invalid="ignore"):
+        expected = query.astype(np.float64) @ vectors / np.linalg.norm(vectors, axis=0)
+    given_codes, axis = (np.ascontiguousarray(codes.T), 1) if last else (codes, 0)
+    found = retrieval._cosine_squares(given_codes, axis, query)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 10, 300])
+def test_the_best_of_many_blocks_with_gaps(k):
+    scores = np.random.default_rng(k).integers(0, 2000, (70, 81)).astype(np.float32)
+    scores[3:40, 5:60] = np.nan
+    found = retrieval._block_best(scores, (0, 0), scores.shape, k)
+    flat = np.nan_to_num(scores.ravel(), nan=-1)
+    np.testing.assert_array_equal(found.positions, np.argsort(-flat, kind="stable")[:k])
+    nothing = retrieval._block_best(np.full((20, 30), np.nan, np.float32), (0, 0), (20, 30), k)
+    assert nothing.scores.size == 0
 
 
 @pytest.mark.parametrize("how", ["mean", "max"])
