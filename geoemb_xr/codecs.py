@@ -244,7 +244,7 @@ SIGNED_SQUARE = Codec(
     encode_signed_square,
     _decode_signed_square_torch,
     power=2,
-    factor=float(_SQUARE_FACTOR),
+    factor=float(SQUARE_FACTOR),
 )
 PER_PIXEL_SCALE = Codec(
     "per-pixel-scale",

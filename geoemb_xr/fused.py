@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 
 from geoemb_xr import kernels
-from geoemb_xr.codecs import SIGNED_SQUARE
+from geoemb_xr.codecs import SIGNED_SQUARE, SQUARE_FACTOR
 from geoemb_xr.model import Codec
-
-_FACTOR = np.float32(1 / 127.5**2)
 
 
 def can_fuse(codec: Codec | None, model: Any, names: tuple[str, ...]) -> bool:
@@ -29,7 +27,7 @@ def can_fuse(codec: Codec | None, model: Any, names: tuple[str, ...]) -> bool:
 
 def fill_labels(codes: np.ndarray, probe: Any, out: np.ndarray) -> None:
     """Labels ``(outer, inner)`` of codes ``(outer, band, inner)``, 0 where a band is missing."""
-    weights = probe.parameters["weights"] * _FACTOR  # on q·|q|, exact in float32
+    weights = probe.parameters["weights"] * SQUARE_FACTOR  # on q·|q|, exact in float32
     values = np.asarray(probe.legend.values, out.dtype)
     for rows, labels in zip(codes, out, strict=True):
         linear_labels(rows, weights, probe.parameters["bias"], values, labels)

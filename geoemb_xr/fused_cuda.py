@@ -16,7 +16,8 @@ import torch
 import triton
 import triton.language as tl
 
-_FACTOR = np.float32(1 / 127.5**2)
+from geoemb_xr.codecs import SQUARE_FACTOR
+
 _PIXELS = 512  # a program: tried 256 to 1024, and tensor cores in three passes of tf32, all slower on an H100
 
 
@@ -41,7 +42,7 @@ class Labels:
     @classmethod
     def of(cls, probe: Any, device: str) -> Labels:
         """For a probe; compiles."""
-        weights = torch.as_tensor(probe.parameters["weights"] * _FACTOR, device=device)
+        weights = torch.as_tensor(probe.parameters["weights"] * SQUARE_FACTOR, device=device)
         count, bands = weights.shape
         size = triton.next_power_of_2(max(count, 2))
         own = torch.zeros(bands, size, device=device)
