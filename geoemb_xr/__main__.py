@@ -59,12 +59,13 @@ def _run(options: argparse.Namespace) -> None:
     begun = clock.perf_counter()
     out = Path(options.out)
     synthetic = options.source is None
+    crs, labels = _crs(options.crs), _labels(options)  # what is wrong with them is said before the work
     opened = _open(options)
     if not isinstance(opened, xr.DataArray) or "y" not in opened.dims:
         raise SourceError(f"the demo needs a raster; {options.product!r} gave {type(opened).__name__}")
     print(f"\n{opened.emb!r}\n")
 
-    gridded = opened.emb.reproject(_target_crs(opened, options.crs), resolution=_resolution(opened))
+    gridded = opened.emb.reproject(_target_crs(opened, crs), resolution=_resolution(opened))
     out.mkdir(parents=True, exist_ok=True)
     summary: dict[str, Any] = {
         "product": opened.attrs["product"],
@@ -81,7 +82,10 @@ def _run(options: argparse.Namespace) -> None:
     gridded = _shown("put on the grid", gridded.persist)
     latest = gridded.isel(time=-1)
     _pictures_of_vectors(gridded, out, summary, synthetic)
-    _map(latest, options, out, summary, synthetic)
+    if synthetic and labels is None:
+        points = gx.testing.scene().points(120, year=int(latest["time"].dt.year))
+        labels = points.drop(columns="year"), "land_cover"
+    _map(latest, labels, out, summary, synthetic)
     summary["seconds"] = round(clock.perf_counter() - begun, 1)
     (out / "summary.json").write_text(
         json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -106,7 +110,7 @@ def _shown[T](what: str, action: Callable[[], T]) -> T:
         return action()
 
 
-def _target_crs(array: xr.DataArray, given: str | None) -> Any:
+def _target_crs(array: xr.DataArray, given: Any) -> Any:
     if given is not None:
         return given
     west, south, east, north = geometry.union_bounds(geometry.area_of(array.emb.geobox).lonlat())
@@ -161,10 +165,13 @@ def _save(array: xr.DataArray, path: Path, title: str, synthetic: bool) -> None:
 
 
 def _map(
-    latest: xr.DataArray, options: argparse.Namespace, out: Path, summary: dict[str, Any], synthetic: bool
+    latest: xr.DataArray,
+    labels: tuple[pd.DataFrame, str] | None,
+    out: Path,
+    summary: dict[str, Any],
+    synthetic: bool,
 ) -> None:
     """Train a probe on labelled points, map with it, score the map where the truth is known."""
-    labels = _labels(options, latest, synthetic)
     if labels is None:
         print("no labels: give --labels points.csv (lon, lat and a label) for a map")
         return
@@ -181,11 +188,18 @@ def _map(
     legend = legend_of(classes)
     named = dict(zip(legend.values, legend.names, strict=True))
     counts = dict(zip(*np.unique(classes.values, return_counts=True), strict=True))
+    mapped = max(int((classes.values > 0).sum()), 1)
     summary["map"] = {
         "target": target,
         "labelled points": len(table),
-        "share": {name: round(counts.get(v, 0) / classes.size, 4) for v, name in named.items()},
+        "share": {name: round(counts.get(v, 0) / mapped, 4) for v, name in named.items()},
+        "held out": {
+            kind: dict(each) for kind, each in getattr(probe, "scores", {}).items() if kind != "coverage"
+        },
     }
+    for kind, each in summary["map"]["held out"].items():
+        scores = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in each.items())
+        print(f"held out, {kind}: {scores}")
     if "aoa" in maps:
         valid = maps["aoa"].values > 0
         inside = float((maps["aoa"].values == 1)[valid].mean())
@@ -194,9 +208,9 @@ def _map(
     if synthetic:
         truth = gx.testing.scene().truth(latest.emb.geobox, int(latest["time"].dt.year))
         names = np.array(["", *gx.testing.scene().names])
-        mapped = np.array([named.get(v, "") for v in range(max(named) + 1)])[classes.values]
+        given = np.array([named.get(v, "") for v in range(max(named) + 1)])[classes.values]
         valid = classes.values > 0
-        agreement = float((mapped == names[truth.values])[valid].mean())
+        agreement = float((given == names[truth.values])[valid].mean())
         summary["map"]["agreement with the scene's truth"] = round(agreement, 4)
         print(f"agreement with the scene's truth: {agreement:.1%}")
 
@@ -215,9 +229,15 @@ def _fit(latest: xr.DataArray, table: pd.DataFrame, target: str) -> Fitted:
     return probe
 
 
-def _labels(
-    options: argparse.Namespace, latest: xr.DataArray, synthetic: bool
-) -> tuple[pd.DataFrame, str] | None:
+def _crs(given: str | None) -> Any:
+    try:
+        return None if given is None else geometry.as_crs(given)
+    except ValueError as error:
+        raise SourceError(f"--crs: {error}") from error
+
+
+def _labels(options: argparse.Namespace) -> tuple[pd.DataFrame, str] | None:
+    """The table of labels, and its column of them; None where none was given."""
     if options.labels is not None:
         table = pd.read_csv(options.labels)
         if options.target is not None and options.target not in table.columns:
@@ -225,9 +245,6 @@ def _labels(
                 f"--target {options.target!r} is no column of {options.labels}: {list(table.columns)}"
             )
         return table, options.target or _likely_target(table)
-    if synthetic:
-        points = gx.testing.scene().points(120, year=int(latest["time"].dt.year))
-        return points.drop(columns="year"), "land_cover"
     return None
 
 

@@ -57,6 +57,19 @@ def place_for(device: str, model: Any) -> str:
     return device
 
 
+def check_device(device: Any) -> None:
+    """Raise unless this is a way to name a device.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    kind, _, number = device.partition(":") if isinstance(device, str) else ("", "", "")
+    if kind not in ("auto", "cpu", "cuda", "mps", "xpu") or not (number == "" or number.isdigit()):
+        raise ValueError(f"device is 'auto', 'cpu', or a device of torch such as 'cuda:0'; got {device!r}")
+
+
 def _has_gpu() -> bool:
     # torch takes seconds to import: it is not asked where no driver for a GPU is there.
     if importlib.util.find_spec("torch") is None or not ("torch" in sys.modules or _has_driver()):

@@ -552,7 +552,7 @@ def check_comparable(what: str, *keys: tuple[str, str]) -> None:
         names = " and ".join(f"{name} {version or '(no version)'}" for name, version in different)
         raise ComparabilityError(
             f"{what} cannot mix {names}: they are different spaces, and a distance between them means nothing. "
-            "Use one of them, or gx.fuse to stack products as features."
+            "Use one of them; to learn from several, give their vectors side by side to fit_probe(X, y)."
         )
 
 

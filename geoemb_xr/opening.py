@@ -24,10 +24,12 @@ from geoemb_xr.model import (
     SourceError,
     check_choice,
     is_encoded,
+    registered,
     say,
 )
 from geoemb_xr.model import product as find_product
 from geoemb_xr.readers.paths import cache_dir
+from geoemb_xr.readers.remote import said_in_a_line
 from geoemb_xr.tiles import Request, Tile
 
 if TYPE_CHECKING:
@@ -153,7 +155,8 @@ def open(  # the name that users know from xarray
     if found.kind == "location":
         request = _encoder_request(request, target_crs, resolution)
     read = replace(request, area=_area_to_read(request, found, target_crs, resolution))
-    opened = found.open(_named_source(found, source), read)
+    with said_in_a_line(found.name):
+        opened = found.open(_named_source(found, source), read)
     if not isinstance(opened, list):
         result: Any = _placed(found, opened, request, target_crs, resolution)
     elif points is not None:
@@ -195,6 +198,8 @@ def _is_path(product: Any) -> bool:
     if isinstance(product, os.PathLike):
         return True
     text = str(product)
+    if text in {each.name for each in registered()}:  # some have a dot
+        return False
     return isinstance(product, str) and ("/" in text or "\\" in text or Path(text).suffix != "")
 
 

@@ -95,6 +95,7 @@ def predict(
     names = [output] if isinstance(output, str) else list(output)
     for name in names:
         check_choice("output", name, outputs)
+    devices.check_device(device)
     if device not in ("auto", "cpu") and not torch_models.can_run(ready):
         raise EmbeddingError(
             f"{names} of {type(model).__name__} is not computed on {device!r}: use device='cpu'"

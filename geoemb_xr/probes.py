@@ -281,14 +281,17 @@ def fit_probe(
         able = [name for name, each in HEADS.items() if task in each.tasks]
         raise EmbeddingError(
             f"method={method!r} does no {task} (labels are {samples.labels.dtype}); use {able}"
+            + ("; codes of classes are whole numbers: .astype(int)" if task == "regression" else "")
         )
     from threadpoolctl import threadpool_limits
 
+    if isinstance(cv, bool) or cv < 0 or cv == 1:
+        raise EmbeddingError(f"cv is a number of folds, 2 or more, or 0 for none; got {cv!r}")
     unknown = sorted(set(options) - set(head.options))
     if unknown:
         raise EmbeddingError(f"method={method!r} has no option {unknown}; it has {list(head.options)}")
     settings = {**head.options, **options}
-    say(_what(task, data, legend, target))
+    say(_what(task, data, legend, target) + _left_out(samples.dropped))
 
     def fit(train: Data) -> tuple[heads.Head, Mapping[str, np.ndarray]]:
         return head, head.fit(train, **validation.tuned(head, train, settings, cv))
@@ -406,6 +409,11 @@ def _what(task: heads.Task, data: Data, legend: Legend | None, target: str) -> s
     if legend is None:
         return f"{target!r} is floats: regression on {len(data.y)} labels (whole numbers would be classes)"
     return f"{target!r}: classification of {len(data.y)} labels in {data.classes} classes"
+
+
+def _left_out(dropped: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n)
+    return f"; left out: {reasons}" if reasons else ""
 
 
 def _counts(data: Data, legend: Legend | None) -> dict[str, int]:

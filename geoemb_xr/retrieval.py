@@ -313,7 +313,8 @@ def _pixels(array: xr.DataArray, query: Any) -> tuple[np.ndarray, np.ndarray]:
         raise CoverageError(
             f"the polygon holds no pixel's centre of the array, which {geometry.covers(grid)}"
         )
-    points = [(query.x, query.y)] if getattr(query, "geom_type", "") == "Point" else query
+    is_one = isinstance(getattr(query, "geom_type", None), str)  # a geometry; of a GeoSeries it is a series
+    points = [(query.x, query.y)] if is_one and query.geom_type == "Point" else query
     x, y = geometry.points_xy(points, crs)
     rows, columns, inside = geometry.pixels_at(grid, x, y)
     if not inside.all():

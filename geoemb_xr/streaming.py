@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr import blocks, labelling, training, validation
+from geoemb_xr.arrays import describe_times
 from geoemb_xr.geometry import geobox_of
 from geoemb_xr.heads import Data, RidgeSums, linear_scores
 from geoemb_xr.legend import is_class_map, legend_of
@@ -94,9 +95,7 @@ def stream(array: xr.DataArray, raster: xr.DataArray, cv: int, seed: int) -> Str
     EmbeddingError
         If the array has several times, or nothing is labelled.
     """
-    if array.sizes.get("time", 1) != 1:
-        raise EmbeddingError("a label raster holds for one time; take one of the array's: .emb.year(2024)")
-    array = array.squeeze("time", drop=True) if "time" in array.dims else array
+    array = _one_time(array, training.date_of(raster))
     raster = training.aligned(raster, array)
     classes = _classes(raster)
     grid = geobox_of(array, "fit_probe")
@@ -121,6 +120,22 @@ def stream(array: xr.DataArray, raster: xr.DataArray, cv: int, seed: int) -> Str
     )
     folds = {"blocked": drawn.folds[:, 0], "random": drawn.folds[:, 1]} if cv else {}
     return Streamed(sums, samples, {k: f for k, f in folds.items() if len(np.unique(f)) > 1}, pixels[met])
+
+
+def _one_time(array: xr.DataArray, date: str | None) -> xr.DataArray:
+    """The array at the date that its labels hold for."""
+    if "time" not in array.coords:
+        return array
+    times = np.atleast_1d(array.coords["time"].values)
+    if date is not None:
+        step = int(training.period_of(times, [date])[0])
+        if step < 0:
+            raise EmbeddingError(f"the labels are of {date}, the array has {describe_times(times)}")
+    elif times.size == 1:
+        step = 0
+    else:
+        raise EmbeddingError("a label raster holds for one time; take one of the array's: .emb.year(2024)")
+    return array.isel(time=step, drop=True) if "time" in array.dims else array
 
 
 def _classes(raster: xr.DataArray) -> np.ndarray | None:

@@ -154,6 +154,22 @@ def aligned(raster: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
     return raster.assign_coords({d: array.coords[d].values for d in ("y", "x")})
 
 
+def date_of(raster: xr.DataArray) -> str | None:
+    """The date that a label raster holds for, where it says so."""
+    if "time" not in raster.coords or raster.coords["time"].ndim or raster.coords["time"].dtype.kind != "M":
+        return None
+    return str(raster.coords["time"].values.astype("datetime64[D]"))
+
+
+def _count(n_samples: Any) -> int:
+    if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer) or n_samples < 1:
+        raise EmbeddingError(
+            f"n_samples is how many pixels of each class are drawn, a whole number of 1 or more, or 'all'; "
+            f"got {n_samples!r}"
+        )
+    return int(n_samples)
+
+
 def _drawn_labels(raster: xr.DataArray, array: xr.DataArray, per_class: int) -> pd.DataFrame:
     """A stratified sample of a label raster, brought to the array's grid first."""
     table = labelling.labels(aligned(raster, array), per_class=per_class)
@@ -188,7 +204,10 @@ def samples_of(
     table = labelling.read_labels(labels)
     if isinstance(table, xr.DataArray):
         raster = table if target is None else table.rename(target)
-        table = _drawn_labels(raster, array, n_samples or PER_CLASS)
+        date = date_of(raster)
+        table = _drawn_labels(raster, array, PER_CLASS if n_samples is None else _count(n_samples))
+        if time is None and date is not None and "time" in array.coords:
+            table["time"], time = date, "time"
     elif n_samples is not None:
         raise EmbeddingError("n_samples draws from a label raster; a table's labels are all used")
     if not hasattr(table, "columns"):

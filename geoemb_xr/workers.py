@@ -28,7 +28,7 @@ def asked_for(resources: Resources | None) -> Iterator[None]:
     """
     import dask
 
-    if not resources:
+    if resources is None:
         yield
         return
     check_offered(resources)
@@ -51,7 +51,7 @@ def asked_by(graph: Any) -> dict[str, float]:
     return most
 
 
-def check_offered(resources: Resources) -> None:
+def check_offered(resources: Any) -> None:
     """Raise unless a worker of the connected cluster offers all of some resources.
 
     Raises
@@ -59,6 +59,8 @@ def check_offered(resources: Resources) -> None:
     EmbeddingError
         If no cluster is connected, or none of its workers offers them.
     """
+    if not isinstance(resources, Mapping) or not all(isinstance(n, int | float) for n in resources.values()):
+        raise EmbeddingError(f"resources are names and amounts, such as {{'GPU': 1}}; got {resources!r}")
     client = _client()
     if client is None:
         raise EmbeddingError(
@@ -68,9 +70,10 @@ def check_offered(resources: Resources) -> None:
     offers = [info["resources"] for info in client.scheduler_info(n_workers=-1)["workers"].values()]
     if not any(all(offer.get(name, 0) >= n for name, n in resources.items()) for offer in offers):
         option = " ".join(f"{name}={n:g}" for name, n in resources.items())
+        some = [offer for offer in offers if offer]
         raise EmbeddingError(
-            f"no worker offers {dict(resources)}, so the work would wait for ever; the {len(offers)} workers offer "
-            f"{[offer or 'nothing' for offer in offers[:4]]}: start some with `dask worker --resources '{option}'`"
+            f"no worker offers {dict(resources)}, so the work would wait for ever; of {len(offers)} workers "
+            f"{len(some)} offer something: {some[:4]}. Start some with `dask worker --resources '{option}'`"
         )
 
 

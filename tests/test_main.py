@@ -39,6 +39,9 @@ def test_the_demo_makes_what_it_says(demo):
     assert summary["synthetic scene"] is True
     assert summary["attribution"]
     assert summary["map"]["agreement with the scene's truth"] > 0.95
+    assert sum(summary["map"]["share"].values()) == pytest.approx(1, abs=0.001)
+    assert set(summary["map"]["held out"]) == {"blocked", "random"}
+    assert "held out, blocked: accuracy 0." in printed
     assert summary["map"]["share inside the area of applicability"] > 0.9
     assert summary["change"]["true changes found"] > 0.95
     assert summary["change"]["false alarms"] < 0.1
@@ -101,6 +104,8 @@ def test_labels_on_the_map(tmp_path):
         (["--source", "missing.tif"], "no such file"),
         (["--bbox", "0", "0", "1", "1"], "does not cover"),
         (["--time", "2019"], "2018, 2020, 2022, 2024"),
+        (["--crs", "EPSG:99999"], "--crs: not a CRS"),
+        (["--labels", "missing.csv"], "No such file"),
     ],
 )
 def test_bad_input_is_one_clear_line(args, says, capsys, tmp_path):

@@ -1,5 +1,6 @@
 """gx.open: what is read, what is cut, what it gives and what it refuses."""
 
+import dataclasses
 import resource
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import zarr
 from affine import Affine
 
 import geoemb_xr as gx
-from geoemb_xr import geometry, testing
+from geoemb_xr import geometry, model, opening, testing
 from geoemb_xr.catalog import alphaearth
 from geoemb_xr.model import CoverageError, EmbeddingError, SourceError
 from geoemb_xr.readers import geotiff
@@ -257,6 +258,25 @@ def test_boxes_side_by_side_have_the_values_of_one(cog, crs, resolution, how):
         both = part[..., ys, xs]
         same = whole.sel(x=both.x, y=both.y, method="nearest")
         np.testing.assert_array_equal(both.values, same.values)
+
+
+def test_a_product_with_a_dot_in_its_name_is_no_path():
+    assert not opening._is_path("clay-v1.5-sentinel2")
+    assert opening._is_path("clay.zarr")
+
+
+def test_what_a_store_answers_is_said_in_a_line(monkeypatch):
+    errors = pytest.importorskip("obstore.exceptions")
+
+    def refuse(source, request):
+        raise errors.GenericError("Generic S3 error: no route\n\nDebug source:\nRetryErrorImpl {")
+
+    found = gx.product("alphaearth")
+    monkeypatch.setitem(model._registry, "alphaearth", dataclasses.replace(found, open=refuse))
+    with pytest.raises(
+        SourceError, match=r"alphaearth could not be read: Generic S3 error: no route\. Is there"
+    ):
+        gx.open("alphaearth", bbox=BBOX)
 
 
 def test_a_polygon_masks_what_lies_outside(cog):

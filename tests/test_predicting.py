@@ -213,6 +213,11 @@ def test_unknown_outputs_and_models(probes):
     estimator = LogisticRegression().fit(*training_set())
     with pytest.raises(EmbeddingError, match="LogisticRegression is not computed on 'cuda:0'"):
         array().emb.predict(estimator, device="cuda:0")
+    for wrong in ("gpu", "cuda:one", 0):
+        with pytest.raises(
+            ValueError, match=r"device is 'auto', 'cpu', or a device of torch such as 'cuda:0'"
+        ):
+            array().emb.predict(probes["logistic"], device=wrong)
     with pytest.raises(EmbeddingError, match="device='cuda:64' is not there"):
         array().emb.predict(probes["logistic"], device="cuda:64")
 

@@ -271,6 +271,25 @@ def test_folds_of_sums_are_fits_without_them():
     assert probe.scores["blocked"]["balanced_accuracy"] < 0.45 < probe.scores["random"]["balanced_accuracy"]
 
 
+@pytest.mark.parametrize("options", [{}, {"method": "ridge", "n_samples": "all"}])
+def test_a_label_raster_holds_for_its_own_date(options):
+    years = array(years=(2018, 2024))
+    raster = SCENE.truth(gx.testing.geobox((96, 96)), 2024)
+    dated = years.emb.fit_probe(raster, cv=0, **options)
+    one = years.emb.year(2024).emb.fit_probe(raster.drop_vars("time"), cv=0, **options)
+    np.testing.assert_array_equal(dated.parameters["weights"], one.parameters["weights"])
+    with pytest.raises((CoverageError, EmbeddingError), match=r"other time|the labels are of 2024-01-01"):
+        years.emb.year(2018).emb.fit_probe(raster, cv=0, **options)
+
+
+@pytest.mark.parametrize("n", [0, -5, 2.5, "every", True])
+def test_a_number_of_samples_is_a_number(n):
+    with pytest.raises(EmbeddingError, match="n_samples is how many pixels of each class"):
+        array().emb.fit_probe(SCENE.truth(gx.testing.geobox((96, 96)), 2018), n_samples=n)
+    with pytest.raises(EmbeddingError, match=r"cv is a number of folds, 2 or more, or 0 for none; got 1"):
+        array().emb.fit_probe(points(), target="land_cover", cv=1)
+
+
 def test_sums_of_values_are_a_regression():
     da = array()
     raster = da.isel(band=3, drop=True).reset_coords("time", drop=True).rename("biomass")
@@ -295,7 +314,7 @@ def test_what_cannot_be_summed_is_refused():
         gx.fit_probe(np.eye(4), [1, 2, 1, 2], n_samples=10)
     years = gx.testing.synthetic("alphaearth", shape=(96, 96), years=[2018, 2024])
     with pytest.raises(EmbeddingError, match="a label raster holds for one time"):
-        years.emb.fit_probe(raster, method="ridge", n_samples="all")
+        years.emb.fit_probe(raster.drop_vars("time"), method="ridge", n_samples="all")
     with pytest.raises(EmbeddingError, match="no labelled pixel has data"):
         da.emb.fit_probe(raster * 0, method="ridge", n_samples="all")
     assert da.emb.fit_probe(raster, n_samples=20, cv=0).counts == dict.fromkeys(

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -180,3 +181,14 @@ def test_errors():
         da.emb.search(HERE, 0)
     with pytest.raises(gx.model.EmbeddingError, match="no pixel with data"):
         da[:, :, :2, :2].emb.search(np.ones(64))
+
+
+def test_points_of_a_geodataframe_are_points():
+    gpd = pytest.importorskip("geopandas")
+    da = gx.testing.synthetic("alphaearth", shape=(40, 40)).isel(time=0)
+    lon, lat = [11.37, 11.371], [47.25, 47.2505]
+    series = gpd.GeoSeries(gpd.points_from_xy(lon, lat), crs=4326)
+    expected = da.emb.similarity(list(zip(lon, lat, strict=True)))
+    for query in (series, gpd.GeoDataFrame(geometry=series), series.to_crs(32632)):
+        xr.testing.assert_identical(da.emb.similarity(query), expected)
+    xr.testing.assert_identical(da.emb.similarity(series[0]), da.emb.similarity((lon[0], lat[0])))

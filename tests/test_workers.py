@@ -57,7 +57,9 @@ def test_writers_keep_to_workers_that_were_asked_for(one_with_a_gpu, probe, tmp_
 
 
 def test_a_resource_that_nobody_offers_is_an_error(one_with_a_gpu, probe, tmp_path):
-    with pytest.raises(EmbeddingError, match=r"no worker offers {'GPU': 2}.*for ever; the 2 workers.*GPU=2"):
+    with pytest.raises(
+        EmbeddingError, match=r"no worker offers {'GPU': 2}.*for ever; of 2 workers 1 offer.*GPU=2"
+    ):
         scene().emb.predict(probe, resources={"GPU": 2})
     labels = scene().emb.predict(probe, resources={"GPU": 1})
     gone = [a for a, info in one_with_a_gpu.scheduler_info()["workers"].items() if info["resources"]]
@@ -69,6 +71,8 @@ def test_a_resource_that_nobody_offers_is_an_error(one_with_a_gpu, probe, tmp_pa
 def test_resources_without_a_cluster_are_an_error(probe):
     with pytest.raises(EmbeddingError, match="none is connected"):
         scene().emb.predict(probe, resources={"GPU": 1})
+    with pytest.raises(EmbeddingError, match="resources are names and amounts"):
+        scene().emb.predict(probe, resources="GPU")
     assert workers.asked_by(scene().emb.predict(probe).data.dask) == {}
 
 

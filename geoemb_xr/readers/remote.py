@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -93,12 +95,23 @@ def _ask(url: str, request: str, **options: Any) -> Any:
     errors = require("obstore.exceptions", "remote")
     folder, _, name = url.rpartition("/")
     try:
-        return getattr(obstore, request)(object_store(folder), name, **options)
+        with said_in_a_line(url):
+            return getattr(obstore, request)(object_store(folder), name, **options)
     except (FileNotFoundError, errors.NotFoundError) as error:
         raise FileNotFoundError(f"no such object: {url}") from error
-    except errors.BaseError as error:
+
+
+@contextmanager
+def said_in_a_line(what: str) -> Iterator[None]:
+    """What an object store answers in a page of text, as a :class:`SourceError` of a line."""
+    try:
+        yield
+    except Exception as error:  # of obstore, which may not be installed: told by its name, all else goes on
+        kind = type(error)
+        if not kind.__module__.startswith("obstore") or kind.__name__ == "NotFoundError":
+            raise
         reason = str(error).strip().partition("\n")[0][:200]
         raise SourceError(
-            f"{url} could not be read: {reason}. Is there a network? Offline, give a local copy as the source, "
+            f"{what} could not be read: {reason}. Is there a network? Offline, give a local copy as the source, "
             "or a synthetic one: gx.example(product)"
         ) from error
