@@ -291,6 +291,8 @@ def _draw(
     elif layer.limits is not None:
         _draw_bar(figure, axes[: len(panels)], artist, array, layer)
     _draw_credit(figure, axes[0], credit(array), own)
+    if own:  # the layout knows the tick labels' room, which depends on itself, at the second drawing only
+        figure.draw_without_rendering()
     return axes[0] if len(panels) == 1 else axes[: len(panels)]
 
 

@@ -213,3 +213,29 @@ def test_few_different_vectors_make_a_picture(n):
     assert len(np.unique(shown.reshape(-1, 4), axis=0)) == n
     assert (shown[..., 3] == 255).all()
     assert da.emb.explore().state.picture().shape == (4, 6, 4)
+
+
+@pytest.mark.parametrize("shape", [(64, 128), (128, 128), (128, 40)])
+def test_titles_stay_inside_and_apart(shape):
+    """At the first drawing, as ``savefig`` makes it."""
+    import matplotlib.pyplot as plt
+
+    da = gx.testing.synthetic("alphaearth", shape=shape, years=[2018, 2020, 2024])
+    da.emb.aggregate("mean", groups={2018: "before", 2024: "after"}).emb.plot()
+    for make in (None, lambda: da.emb.change_point()["year"].emb.plot()):
+        if make is not None:
+            make()
+        figure = plt.gcf()
+        figure.canvas.draw()
+        panel = figure.axes[0]
+        title = (panel.title if make else panel._left_title).get_window_extent()
+        texts = [
+            each.get_window_extent()
+            for each in (panel._left_title, figure._suptitle)
+            if each and each.get_text()
+        ]
+        assert all(each.y1 <= figure.bbox.height and each.y0 >= 0 for each in [*texts, title])
+        if len(texts) == 2:
+            assert not texts[0].overlaps(texts[1])
+        assert not panel.xaxis.label.get_window_extent().overlaps(figure._supxlabel.get_window_extent())
+        plt.close("all")
