@@ -653,7 +653,7 @@ def coarsen(array: xr.DataArray, factor: int, *, resultant_length: bool = False)
 
 
 def mosaic(
-    sources: Sequence[xr.DataArray],
+    sources: Sequence[xr.DataArray] | xr.DataArray,
     target: Any,
     *,
     rule: Rule = "nearest-centre",
@@ -695,7 +695,7 @@ def mosaic(
     >>> gx.mosaic([west, east], "EPSG:32632").sizes["x"]
     16
     """
-    sources = list(sources)
+    sources = [sources] if isinstance(sources, xr.DataArray) else list(sources)  # else its years would be
     _check_alike(sources)
     check_choice("rule", rule, ("nearest-centre", "first"))
     first = sources[0]

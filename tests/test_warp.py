@@ -86,6 +86,12 @@ def test_mosaic_of_two_halves_is_the_whole():
         xr.testing.assert_identical(got, whole)
 
 
+def test_a_mosaic_of_one_array_is_that_array_on_the_grid():
+    da = gx.testing.synthetic("alphaearth", shape=(20, 20), years=[2018, 2024])
+    alone = gx.mosaic(da, "EPSG:3035", resolution=10)
+    xr.testing.assert_identical(alone, da.emb.reproject("EPSG:3035", resolution=10))
+
+
 def test_points_of_a_lazy_warp():
     """dask's vindex asks for blocks by NumPy's integers."""
     da = gx.testing.synthetic("alphaearth", shape=(64, 64), chunks=32).emb.year(2018)
