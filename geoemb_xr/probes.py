@@ -258,6 +258,8 @@ def fit_probe(
     ('built-up', 'forest')
     """
     check_choice("method", method, HEADS)
+    if isinstance(cv, bool) or cv < 0 or cv == 1:
+        raise EmbeddingError(f"cv is a number of folds, 2 or more, or 0 for none; got {cv!r}")
     streamed: streaming.Streamed | None = None
     if isinstance(array, xr.DataArray):
         check_embedding(array, "fit_probe")
@@ -285,8 +287,6 @@ def fit_probe(
         )
     from threadpoolctl import threadpool_limits
 
-    if isinstance(cv, bool) or cv < 0 or cv == 1:
-        raise EmbeddingError(f"cv is a number of folds, 2 or more, or 0 for none; got {cv!r}")
     unknown = sorted(set(options) - set(head.options))
     if unknown:
         raise EmbeddingError(f"method={method!r} has no option {unknown}; it has {list(head.options)}")
@@ -309,7 +309,7 @@ def fit_probe(
         else:
             folds = dict(streamed.folds)
             held = streamed.held_out(data, lambda train: validation.tuned(head, train, settings, cv)["alpha"])
-            parameters = streamed.parameters(chosen["alpha"])
+            parameters = streamed.total().solve(chosen["alpha"])
         checked = _checked(data, head, folds, held)
     return Probe(
         product=product,

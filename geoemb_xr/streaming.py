@@ -50,13 +50,13 @@ class Streamed:
     folds: Mapping[str, np.ndarray]
     counts: np.ndarray
 
-    def parameters(self, alpha: float, without: tuple[str, int] | None = None) -> dict[str, np.ndarray]:
-        """A ridge of all pixels, or of those outside of a fold of a kind."""
+    def total(self, without: tuple[str, int] | None = None) -> RidgeSums:
+        """Sums of all pixels, or of those outside of a fold of a kind."""
         axis = 0 if without is None or without[0] == "blocked" else 1
         kept = [each for key, each in self.sums.items() if without is None or key[axis] != without[1]]
         if not kept:
             raise EmbeddingError("all labelled pixels lie in one region; score without folds (cv=0)")
-        return sum(kept[1:], kept[0]).solve(alpha)
+        return sum(kept[1:], kept[0])
 
     def held_out(self, data: Data, tune: Callable[[Data], float]) -> dict[str, np.ndarray]:
         """Scores of the samples ``(classes, n)`` of each kind of folds, each from all pixels of the other folds."""
@@ -65,26 +65,25 @@ class Streamed:
             scores = np.empty((data.classes or 1, len(data.y)), np.float32)
             for fold in np.unique(folds):
                 test = folds == fold
-                alpha = tune(data.at(np.flatnonzero(~test)))
-                parameters = self.parameters(alpha, (kind, int(fold)))
+                others = self.total((kind, int(fold)))
+                parameters = others.solve(tune(data.at(np.flatnonzero(~test))))
                 scores[:, test] = linear_scores(parameters, data.x[test].T)
                 if data.classes:
-                    axis = 0 if kind == "blocked" else 1
-                    others = [each.y for key, each in self.sums.items() if key[axis] != fold]
-                    scores[np.ix_(np.sum(others, axis=0) == 0, test)] = validation.NEVER
+                    scores[np.ix_(others.y == 0, test)] = validation.NEVER
             held[kind] = scores
         return held
 
 
 def stream(array: xr.DataArray, raster: xr.DataArray, cv: int, seed: int) -> Streamed:
-    """Sums and a sample of all labelled pixels of a raster. Computes: reads both once.
+    """Sums and a sample of all labelled pixels of a raster. Computes: reads the array once.
 
     Parameters
     ----------
     array : DataArray (band, y, x)
         An embedding of one time.
     raster : DataArray (y, x)
-        Labels: classes, or floats for regression; another grid is brought to the array's first.
+        Labels: classes, or floats for regression; another grid is brought to the array's first. Classes are
+        read once more, before, for the codes that occur.
     cv : int
         Number of folds.
     seed : int
@@ -101,7 +100,7 @@ def stream(array: xr.DataArray, raster: xr.DataArray, cv: int, seed: int) -> Str
     grid = geobox_of(array, "fit_probe")
     fields = [raster, _numbers(array)]
     regions = _regions(cv, seed)
-    params = (grid.shape, classes, _nodata(raster), regions, cv, seed)
+    params = (grid.shape, classes, labelling.nodata_of(raster), regions, cv, seed)
     parts = blocks.per_block(_on_block, array, *params, fields=fields)
     sums, drawn, pixels = blocks.merged(parts, _Merge(classes is not None), label="fit_probe")
     if not len(drawn.label):
@@ -142,7 +141,7 @@ def _classes(raster: xr.DataArray) -> np.ndarray | None:
     """The codes that occur, ascending; None for floats."""
     if raster.dtype.kind == "f":
         return None
-    nodata = _nodata(raster)
+    nodata = labelling.nodata_of(raster)
     if raster.chunks is None:
         found = np.unique(raster.values)
     else:
@@ -151,10 +150,6 @@ def _classes(raster: xr.DataArray) -> np.ndarray | None:
         each = [dask.delayed(np.unique)(block) for block in raster.data.to_delayed().ravel()]
         found = np.unique(np.concatenate(dask.compute(*each)))
     return found if nodata is None else found[found != nodata]
-
-
-def _nodata(raster: xr.DataArray) -> Any:
-    return labelling.nodata_of(raster)
 
 
 def _numbers(array: xr.DataArray) -> xr.DataArray:
