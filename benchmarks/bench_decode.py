@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from harness import compare, options, peak_memory, table
 
-from geoemb_xr.codecs import decode_signed_square
+from geoemb_xr.core.codecs import decode_signed_square
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

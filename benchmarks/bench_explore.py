@@ -15,8 +15,8 @@ import harness
 import numpy as np
 
 import geoemb_xr as gx
-from geoemb_xr.app import Display
-from geoemb_xr.explorer import Explorer
+from geoemb_xr.display.app import Display
+from geoemb_xr.display.explorer import Explorer
 
 
 def make_codes(side: int) -> Any:

@@ -63,11 +63,11 @@ def write(folder: Path, files: int, rows: int) -> None:
 
 def ours(bbox: tuple[float, ...]) -> Callable[[str], np.ndarray]:
     """Open lazily, then compute."""
-    from geoemb_xr import geometry
-    from geoemb_xr.model import Product
+    from geoemb_xr.core import geometry
+    from geoemb_xr.core.model import Product
     from geoemb_xr.readers.footers import Layout
     from geoemb_xr.readers.geoparquet import open_patches
-    from geoemb_xr.tiles import Request
+    from geoemb_xr.readers.tiles import Request
 
     product = Product("bench-patches", dims=DIMS, kind="patch")
 

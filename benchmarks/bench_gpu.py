@@ -20,8 +20,9 @@ import harness
 import numpy as np
 
 import geoemb_xr as gx
-from geoemb_xr import codecs, devices
-from geoemb_xr.blocks import Block
+from geoemb_xr.core import codecs
+from geoemb_xr.execution import devices
+from geoemb_xr.execution.blocks import Block
 
 BANDS, CLASSES = 64, 10
 LABEL = np.dtype([("label", "u1")])

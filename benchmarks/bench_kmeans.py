@@ -13,7 +13,8 @@ import numpy as np
 from harness import compare, table
 from looking import codes, options
 
-from geoemb_xr import blocks, clusters
+from geoemb_xr.analysis import clusters
+from geoemb_xr.execution import blocks
 
 CLUSTERS = 16
 

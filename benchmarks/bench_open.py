@@ -26,9 +26,9 @@ import zarr
 from affine import Affine
 
 import geoemb_xr as gx
-from geoemb_xr import geometry
 from geoemb_xr.catalog import tessera
-from geoemb_xr.codecs import decode_per_pixel_scale, decode_signed_square
+from geoemb_xr.core import geometry
+from geoemb_xr.core.codecs import decode_per_pixel_scale, decode_signed_square
 from geoemb_xr.readers import geotiff
 
 UTM, LEFT, TOP = "EPSG:32632", 600_000, 5_200_000

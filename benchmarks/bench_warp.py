@@ -16,7 +16,7 @@ import xarray as xr
 from harness import compare, consume, free_memory, memcpy_seconds, options, peak_memory, table
 
 import geoemb_xr as gx
-from geoemb_xr import geometry, kernels
+from geoemb_xr.core import geometry, kernels
 
 BANDS, BLOCK, POOL = 64, 512, 8
 #: The picture: side of its blocks, and pixels shown each way from their corner.

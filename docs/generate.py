@@ -9,7 +9,7 @@ from pathlib import Path
 
 import geoemb_xr as gx
 from geoemb_xr.accessor import EmbAccessor
-from geoemb_xr.model import registered
+from geoemb_xr.core.model import registered
 
 #: Module → heading, in reading order; a module that is not here comes last under its own name.
 HEADINGS = {

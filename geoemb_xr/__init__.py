@@ -7,54 +7,54 @@ from typing import Any
 
 from geoemb_xr import testing
 from geoemb_xr.accessor import EmbAccessor
-from geoemb_xr.arrays import check, concat, decode, encode, normalize, truncate, wrap, year
-from geoemb_xr.model import Product, product, products, register
+from geoemb_xr.core.arrays import check, concat, decode, encode, normalize, truncate, wrap, year
+from geoemb_xr.core.model import Product, product, products, register
 
 __version__ = "0.1.0"
 
 #: Name → module, imported when first asked for, so that ``import geoemb_xr`` stays light.
 _LAZY = {
-    "load_model": "fitted",
+    "load_model": "core.fitted",
     # opening
     "coverage": "opening",
     "example": "opening",
     "open": "opening",
     # geometry
-    "coarsen": "warp",
-    "mosaic": "warp",
-    "reproject": "warp",
-    "to_grid": "gridding",
+    "coarsen": "geo.warp",
+    "mosaic": "geo.warp",
+    "reproject": "geo.warp",
+    "to_grid": "geo.gridding",
     # time
     # points
-    "crop": "points",
-    "sample": "points",
-    "to_dataframe": "points",
-    "to_geodataframe": "points",
-    "zonal_stats": "zones",
-    "aggregate": "temporal",
-    "change": "temporal",
-    "change_point": "temporal",
+    "crop": "geo.points",
+    "sample": "geo.points",
+    "to_dataframe": "geo.points",
+    "to_geodataframe": "geo.points",
+    "zonal_stats": "geo.zonal",
+    "aggregate": "analysis.temporal",
+    "change": "analysis.temporal",
+    "change_point": "analysis.temporal",
     # looking
-    "KMeans": "clusters",
-    "PCA": "components",
-    "fit_clusters": "clusters",
-    "explore": "app",
-    "fit_pca": "components",
-    "pca": "components",
-    "plan": "cards",
-    "plot": "plotting",
-    "rgb": "components",
+    "KMeans": "analysis.clusters",
+    "PCA": "analysis.components",
+    "fit_clusters": "analysis.clusters",
+    "explore": "display.app",
+    "fit_pca": "analysis.components",
+    "pca": "analysis.components",
+    "plan": "display.cards",
+    "plot": "display.plotting",
+    "rgb": "analysis.components",
     # learning
-    "Probe": "probes",
-    "area": "class_maps",
-    "fit_probe": "probes",
-    "labels": "labelling",
-    "predict": "predicting",
+    "Probe": "probes.probe",
+    "area": "analysis.class_maps",
+    "fit_probe": "probes.probe",
+    "labels": "probes.labelling",
+    "predict": "predicting.maps",
     # comparing
-    "search": "retrieval",
-    "similarity": "retrieval",
+    "search": "retrieval.ranking",
+    "similarity": "retrieval.ranking",
     # writing
-    "cite": "citing",
+    "cite": "core.citing",
     "show_versions": "versions",
     "to_cog": "writing",
     "to_geoparquet": "writing",

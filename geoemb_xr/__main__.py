@@ -19,12 +19,12 @@ import pandas as pd
 import xarray as xr
 
 import geoemb_xr as gx
-from geoemb_xr import geometry
-from geoemb_xr.legend import legend_of
-from geoemb_xr.model import CoverageError, EmbeddingError, MissingExtraError, SourceError, require
+from geoemb_xr.core import geometry
+from geoemb_xr.core.legend import legend_of
+from geoemb_xr.core.model import CoverageError, EmbeddingError, MissingExtraError, SourceError, require
 
 if TYPE_CHECKING:
-    from geoemb_xr.fitted import Fitted
+    from geoemb_xr.core.fitted import Fitted
 
 #: Where no CRS is given, the map is in the equal-area CRS of Europe inside this box, else in the source's own.
 _EUROPE = (-25.0, 34.0, 45.0, 72.0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
-from geoemb_xr import arrays, geometry, model
+from geoemb_xr.core import arrays, geometry, model
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
     from torchgeo.datasets import GeoDataset, NonGeoDataset
 
-    from geoemb_xr import citing
-    from geoemb_xr.app import App
-    from geoemb_xr.cards import Plan
-    from geoemb_xr.class_maps import Unit
-    from geoemb_xr.clusters import KMeans
-    from geoemb_xr.components import PCA
-    from geoemb_xr.probes import Method, Probe
-    from geoemb_xr.workers import Resources
-    from geoemb_xr.zones import Stats
+    from geoemb_xr.analysis.class_maps import Unit
+    from geoemb_xr.analysis.clusters import KMeans
+    from geoemb_xr.analysis.components import PCA
+    from geoemb_xr.core import citing
+    from geoemb_xr.display.app import App
+    from geoemb_xr.display.cards import Plan
+    from geoemb_xr.execution.workers import Resources
+    from geoemb_xr.geo.zonal import Stats
+    from geoemb_xr.probes.probe import Method, Probe
 
 
 @xr.register_dataarray_accessor("emb")  # type: ignore[no-untyped-call]  # xarray's own decorator
@@ -47,12 +47,12 @@ class EmbAccessor:
         self._obj = array
 
     def __repr__(self) -> str:
-        from geoemb_xr.cards import array_summary
+        from geoemb_xr.display.cards import array_summary
 
         return array_summary(self._obj)
 
     def _repr_html_(self) -> str:
-        from geoemb_xr.cards import array_card
+        from geoemb_xr.display.cards import array_card
 
         return array_card(self._obj)
 
@@ -109,7 +109,7 @@ class EmbAccessor:
 
     def sample(self, points: Any, *, method: Literal["nearest"] = "nearest") -> xr.DataArray:
         """Values at points; see :func:`geoemb_xr.sample`."""
-        from geoemb_xr.points import sample
+        from geoemb_xr.geo.points import sample
 
         return sample(self._obj, points, method=method)
 
@@ -117,7 +117,7 @@ class EmbAccessor:
         self, *, resolution: float | tuple[float, float] | None = None, geobox: GeoBox | None = None
     ) -> xr.DataArray:
         """Patches as a raster; see :func:`geoemb_xr.to_grid`."""
-        from geoemb_xr.gridding import to_grid
+        from geoemb_xr.geo.gridding import to_grid
 
         return to_grid(self._obj, resolution=resolution, geobox=geobox)
 
@@ -130,25 +130,25 @@ class EmbAccessor:
         all_touched: bool = False,
     ) -> xr.DataArray:
         """The part inside an area; see :func:`geoemb_xr.crop`."""
-        from geoemb_xr.points import crop
+        from geoemb_xr.geo.points import crop
 
         return crop(self._obj, area, crs=crs, mask=mask, all_touched=all_touched)
 
     def zonal_stats(self, areas: Any, *, stats: Stats = "mean", all_touched: bool = False) -> xr.DataArray:
         """Vectors pooled in polygons; see :func:`geoemb_xr.zonal_stats`."""
-        from geoemb_xr.zones import zonal_stats
+        from geoemb_xr.geo.zonal import zonal_stats
 
         return zonal_stats(self._obj, areas, stats=stats, all_touched=all_touched)
 
     def to_dataframe(self) -> pd.DataFrame:
         """A wide table; see :func:`geoemb_xr.to_dataframe`."""
-        from geoemb_xr.points import to_dataframe
+        from geoemb_xr.geo.points import to_dataframe
 
         return to_dataframe(self._obj)
 
     def to_geodataframe(self) -> gpd.GeoDataFrame:
         """A wide table with points; see :func:`geoemb_xr.to_geodataframe`."""
-        from geoemb_xr.points import to_geodataframe
+        from geoemb_xr.geo.points import to_geodataframe
 
         return to_geodataframe(self._obj)
 
@@ -164,7 +164,7 @@ class EmbAccessor:
         resultant_length: bool = False,
     ) -> Any:
         """Another grid; see :func:`geoemb_xr.reproject`."""
-        from geoemb_xr.warp import reproject
+        from geoemb_xr.geo.warp import reproject
 
         return reproject(
             self._obj,
@@ -177,7 +177,7 @@ class EmbAccessor:
 
     def coarsen(self, factor: int, *, resultant_length: bool = False) -> Any:
         """Means of factor × factor pixels; see :func:`geoemb_xr.coarsen`."""
-        from geoemb_xr.warp import coarsen
+        from geoemb_xr.geo.warp import coarsen
 
         return coarsen(self._obj, factor, resultant_length=resultant_length)
 
@@ -185,7 +185,7 @@ class EmbAccessor:
 
     def cite(self) -> citing.Citation:
         """Attribution, licence and BibTeX; see :func:`geoemb_xr.cite`."""
-        from geoemb_xr.citing import cite
+        from geoemb_xr.core.citing import cite
 
         return cite(self._obj)
 
@@ -256,7 +256,7 @@ class EmbAccessor:
         **options: Any,
     ) -> Probe:
         """Fit a probe on labels; see :func:`geoemb_xr.fit_probe`."""
-        from geoemb_xr.probes import fit_probe
+        from geoemb_xr.probes.probe import fit_probe
 
         return fit_probe(
             self._obj,
@@ -282,7 +282,7 @@ class EmbAccessor:
         resources: Resources | None = None,
     ) -> Any:
         """Apply a fitted model; see :func:`geoemb_xr.predict`."""
-        from geoemb_xr.predicting import predict
+        from geoemb_xr.predicting.maps import predict
 
         return predict(
             self._obj, model, output=output, device=device, batch_size=batch_size, resources=resources
@@ -291,13 +291,13 @@ class EmbAccessor:
     @property
     def legend(self) -> pd.DataFrame:
         """Names and colours of a class map, by code."""
-        from geoemb_xr.class_maps import legend
+        from geoemb_xr.analysis.class_maps import legend
 
         return legend(self._obj)
 
     def area(self, unit: Unit = "ha") -> pd.Series[float] | pd.DataFrame:
         """Ground area a class; see :func:`geoemb_xr.area`."""
-        from geoemb_xr.class_maps import area
+        from geoemb_xr.analysis.class_maps import area
 
         return area(self._obj, unit)
 
@@ -315,7 +315,7 @@ class EmbAccessor:
         count: bool = False,
     ) -> xr.DataArray | xr.Dataset:
         """One vector of several years; see :func:`geoemb_xr.aggregate`."""
-        from geoemb_xr.temporal import aggregate
+        from geoemb_xr.analysis.temporal import aggregate
 
         return aggregate(
             self._obj,
@@ -337,13 +337,13 @@ class EmbAccessor:
         null: Literal["years"] | None = None,
     ) -> xr.DataArray | xr.Dataset:
         """How far vectors moved between years; see :func:`geoemb_xr.change`."""
-        from geoemb_xr.temporal import change
+        from geoemb_xr.analysis.temporal import change
 
         return change(self._obj, a, b, metric=metric, null=null)
 
     def change_point(self, *, metric: Literal["angle", "euclidean"] = "angle") -> xr.Dataset:
         """The year of the largest step; see :func:`geoemb_xr.change_point`."""
-        from geoemb_xr.temporal import change_point
+        from geoemb_xr.analysis.temporal import change_point
 
         return change_point(self._obj, metric=metric)
 
@@ -359,13 +359,13 @@ class EmbAccessor:
         seed: int = 0,
     ) -> PCA:
         """Fit principal components; see :func:`geoemb_xr.fit_pca`."""
-        from geoemb_xr.components import fit_pca
+        from geoemb_xr.analysis.components import fit_pca
 
         return fit_pca(self._obj, n_components, n_samples=n_samples, weights=weights, mask=mask, seed=seed)
 
     def pca(self, model: PCA) -> xr.DataArray:
         """Scores along components; see :func:`geoemb_xr.pca`."""
-        from geoemb_xr.components import pca
+        from geoemb_xr.analysis.components import pca
 
         return pca(self._obj, model)
 
@@ -376,7 +376,7 @@ class EmbAccessor:
         limits: tuple[float, float] | Sequence[tuple[float, float]] | None = None,
     ) -> xr.DataArray:
         """A picture of three components or bands; see :func:`geoemb_xr.rgb`."""
-        from geoemb_xr.components import rgb
+        from geoemb_xr.analysis.components import rgb
 
         return rgb(self._obj, model, limits=limits)
 
@@ -390,13 +390,13 @@ class EmbAccessor:
         method: Literal["full", "minibatch"] = "full",
     ) -> KMeans:
         """Fit k-means; see :func:`geoemb_xr.fit_clusters`."""
-        from geoemb_xr.clusters import fit_clusters
+        from geoemb_xr.analysis.clusters import fit_clusters
 
         return fit_clusters(self._obj, n_clusters, mask=mask, n_samples=n_samples, seed=seed, method=method)
 
     def explore(self, *, model: PCA | None = None, tiles: bool = False, width: int = 1180) -> App:
         """Look at an embedding interactively; see :func:`geoemb_xr.explore`."""
-        from geoemb_xr.app import explore
+        from geoemb_xr.display.app import explore
 
         return explore(self._obj, model=model, tiles=tiles, width=width)
 
@@ -412,7 +412,7 @@ class EmbAccessor:
         ax: Any = None,
     ) -> Any:
         """Draw an array as a map; see :func:`geoemb_xr.plot`."""
-        from geoemb_xr.plotting import plot
+        from geoemb_xr.display.plotting import plot
 
         return plot(
             self._obj, model=model, limits=limits, cmap=cmap, cols=cols, pixels=pixels, title=title, ax=ax
@@ -429,7 +429,7 @@ class EmbAccessor:
         time: arrays.TimeLike = None,
     ) -> xr.DataArray:
         """How much every pixel looks like a place; see :func:`geoemb_xr.similarity`."""
-        from geoemb_xr.retrieval import similarity
+        from geoemb_xr.retrieval.ranking import similarity
 
         return similarity(self._obj, query, how=how, metric=metric, time=time)
 
@@ -443,12 +443,12 @@ class EmbAccessor:
         time: arrays.TimeLike = None,
     ) -> pd.DataFrame:
         """The k places most alike; see :func:`geoemb_xr.search`."""
-        from geoemb_xr.retrieval import search
+        from geoemb_xr.retrieval.ranking import search
 
         return search(self._obj, query, k, how=how, metric=metric, time=time)
 
     def plan(self) -> Plan:
         """What computing this would read and hold; see :func:`geoemb_xr.plan`."""
-        from geoemb_xr.cards import plan
+        from geoemb_xr.display.cards import plan
 
         return plan(self._obj)

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr import arrays, geometry, tiles
-from geoemb_xr.arrays import TimeLike
-from geoemb_xr.geometry import Area
-from geoemb_xr.model import (
+from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core.arrays import TimeLike
+from geoemb_xr.core.geometry import Area
+from geoemb_xr.core.model import (
     CoverageError,
     EmbeddingError,
     Product,
@@ -27,10 +27,11 @@ from geoemb_xr.model import (
     registered,
     say,
 )
-from geoemb_xr.model import product as find_product
-from geoemb_xr.readers.paths import cache_dir
-from geoemb_xr.readers.remote import said_in_a_line
-from geoemb_xr.tiles import Request, Tile
+from geoemb_xr.core.model import product as find_product
+from geoemb_xr.readers import tiles
+from geoemb_xr.readers.tiles import Request, Tile
+from geoemb_xr.stores.objects import said_in_a_line
+from geoemb_xr.stores.paths import cache_dir
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -323,12 +324,12 @@ def _placed(found: Product, opened: Any, request: Request, crs: Any, resolution:
     if found.kind != "patch" or not isinstance(opened, xr.DataArray):
         return opened
     if request.points is not None:
-        from geoemb_xr.points import sample
+        from geoemb_xr.geo.points import sample
 
         return sample(opened, request.points)
     if request.geobox is None and crs is None and resolution is None:
         return opened
-    from geoemb_xr.gridding import to_grid
+    from geoemb_xr.geo.gridding import to_grid
 
     geobox = request.geobox
     if geobox is None and crs is not None:
@@ -428,7 +429,7 @@ def _merge(
     """Several grids as one: onto the target where one was given, else onto the first's."""
     if len(grids) == 1 and geobox is None and crs is None and resolution is None:
         return grids[0]
-    from geoemb_xr import warp
+    from geoemb_xr.geo import warp
 
     main = geometry.geobox_of(grids[0], "open")
     if geobox is None and (crs is not None or resolution is not None):
@@ -495,7 +496,7 @@ def _finish(found: Product, opened: Any, decode: bool, geopolygon: Any) -> Any:
     if isinstance(opened, xr.Dataset):
         return opened.assign(embedding=_finish(found, opened["embedding"], decode, geopolygon))
     if geopolygon is not None:
-        from geoemb_xr.points import crop
+        from geoemb_xr.geo.points import crop
 
         opened = crop(opened, geopolygon, mask=True)
     beside = _planes_of(found, opened)
@@ -523,16 +524,16 @@ def _finish_own(
     if request.version is not None and request.version != own_version:
         raise CoverageError(f"version={request.version!r} was asked for; this store holds {own_version!r}")
     if request.points is not None:
-        from geoemb_xr.points import sample
+        from geoemb_xr.geo.points import sample
 
         opened = sample(opened, request.points)
     elif target is not None or resolution is not None:
-        from geoemb_xr import warp
+        from geoemb_xr.geo import warp
 
         goal = target if target is not None else geometry.crs_of(opened)
         opened = warp.reproject(opened, goal, resolution=resolution, resampling=resampling)  # type: ignore[arg-type]
     if geopolygon is not None:
-        from geoemb_xr.points import crop
+        from geoemb_xr.geo.points import crop
 
         opened = crop(opened, geopolygon, mask=True)
     return arrays.decode(opened) if decode and is_encoded(opened) else opened
@@ -543,7 +544,7 @@ def _finish_own(
 
 def _at_points(found: Product, stored: list[Tile], request: Request) -> xr.DataArray:
     """Vectors at points, each from the tile of its own zone whose centre is nearest."""
-    from geoemb_xr.points import sample
+    from geoemb_xr.geo.points import sample
 
     points = request.points
     lon, lat = geometry.points_xy(points, geometry.LONLAT)

@@ -17,9 +17,9 @@ import pandas as pd
 import xarray as xr
 from affine import Affine
 
-from geoemb_xr import arrays, geometry
-from geoemb_xr.model import BAND, Product
-from geoemb_xr.model import product as find_product
+from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core.model import BAND, Product
+from geoemb_xr.core.model import product as find_product
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox

@@ -14,9 +14,10 @@ import zarr
 from affine import Affine
 
 import geoemb_xr as gx
-from geoemb_xr import geometry, model, opening, testing
+from geoemb_xr import opening, testing
 from geoemb_xr.catalog import alphaearth
-from geoemb_xr.model import CoverageError, EmbeddingError, SourceError
+from geoemb_xr.core import geometry, model
+from geoemb_xr.core.model import CoverageError, EmbeddingError, SourceError
 from geoemb_xr.readers import geotiff
 
 BBOX = (11.365, 47.247, 11.375, 47.253)
@@ -659,7 +660,7 @@ def test_an_index_finds_the_tiles_of_a_local_copy(tmp_path):
 
 
 def test_an_index_cannot_lead_out_of_its_folder(tmp_path):
-    from geoemb_xr.readers import paths
+    from geoemb_xr.stores import paths
 
     for bad in ("../x.tif", "/etc/passwd", "a/../../x"):
         with pytest.raises(SourceError, match="outside it"):

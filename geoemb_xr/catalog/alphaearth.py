@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from affine import Affine
 
-from geoemb_xr import geometry
-from geoemb_xr.codecs import OFFSET_16, SIGNED_SQUARE
-from geoemb_xr.model import Product, SourceError, say
-from geoemb_xr.readers import geotiff, index, paths
+from geoemb_xr.core import geometry
+from geoemb_xr.core.codecs import OFFSET_16, SIGNED_SQUARE
+from geoemb_xr.core.model import Product, SourceError, say
+from geoemb_xr.readers import geotiff
 from geoemb_xr.readers import zarr as zarr_store
-from geoemb_xr.tiles import Request, Tile, overlapping, table_of
+from geoemb_xr.readers.tiles import Request, Tile, overlapping, table_of
+from geoemb_xr.stores import index, paths
 
 if TYPE_CHECKING:
     import pandas as pd

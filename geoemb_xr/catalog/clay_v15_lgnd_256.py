@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoemb_xr.catalog.clay_v15_sentinel2 import lgnd_columns, place_of_path, span_of_path, write_by_geohash
-from geoemb_xr.model import Product
+from geoemb_xr.core.model import Product
 from geoemb_xr.readers import geoparquet
 from geoemb_xr.readers.footers import Layout
-from geoemb_xr.tiles import Request
+from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoemb_xr.geometry import Bounds
-from geoemb_xr.model import Product
+from geoemb_xr.core.geometry import Bounds
+from geoemb_xr.core.model import Product
 from geoemb_xr.readers import footers, geoparquet, patch_examples
 from geoemb_xr.readers.footers import Layout, Span
-from geoemb_xr.tiles import Request
+from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from affine import Affine
 
-from geoemb_xr import geometry
-from geoemb_xr.model import Product, SourceError, say
-from geoemb_xr.readers import geotiff, npy, paths
-from geoemb_xr.tiles import Reader, Request, Tile
+from geoemb_xr.core import geometry
+from geoemb_xr.core.model import Product, SourceError, say
+from geoemb_xr.readers import geotiff, npy
+from geoemb_xr.readers.tiles import Reader, Request, Tile
+from geoemb_xr.stores import paths
 
 NAME = "copernicus-embed"
 DIMS = 768

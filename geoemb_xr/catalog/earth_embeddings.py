@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoemb_xr.model import Product, SourceError, check_choice
+from geoemb_xr.core.model import Product, SourceError, check_choice
 from geoemb_xr.readers import footers, geoparquet, patch_examples
 from geoemb_xr.readers.footers import Layout
-from geoemb_xr.tiles import Request
+from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from geoemb_xr.codecs import FSQ
-from geoemb_xr.model import Product
-from geoemb_xr.readers import geotiff, paths
-from geoemb_xr.tiles import Request, Tile
+from geoemb_xr.core.codecs import FSQ
+from geoemb_xr.core.model import Product
+from geoemb_xr.readers import geotiff
+from geoemb_xr.readers.tiles import Request, Tile
+from geoemb_xr.stores import paths
 
 NAME = "esd"
 MONTHS = 12

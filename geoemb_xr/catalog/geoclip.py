@@ -10,9 +10,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoemb_xr.model import MissingExtraError, Product, SourceError, require
-from geoemb_xr.readers.encoder import open_encoder
-from geoemb_xr.tiles import Request
+from geoemb_xr.core.model import MissingExtraError, Product, SourceError, require
+from geoemb_xr.embedding.locations import open_encoder
+from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geoemb_xr.codecs import SIGNED_SQUARE
-from geoemb_xr.model import Product, SourceError
-from geoemb_xr.readers import geotiff, paths
-from geoemb_xr.tiles import Request, Tile
+from geoemb_xr.core.codecs import SIGNED_SQUARE
+from geoemb_xr.core.model import Product, SourceError
+from geoemb_xr.readers import geotiff
+from geoemb_xr.readers.tiles import Request, Tile
+from geoemb_xr.stores import paths
 
 NAME = "olmoearth"
 DIMS = 768

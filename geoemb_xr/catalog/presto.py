@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from affine import Affine
 
-from geoemb_xr import geometry
-from geoemb_xr.codecs import UNSCALED
-from geoemb_xr.model import Product, say
-from geoemb_xr.readers import geotiff, paths
-from geoemb_xr.tiles import Request, Tile
+from geoemb_xr.core import geometry
+from geoemb_xr.core.codecs import UNSCALED
+from geoemb_xr.core.model import Product, say
+from geoemb_xr.readers import geotiff
+from geoemb_xr.readers.tiles import Request, Tile
+from geoemb_xr.stores import paths
 
 NAME = "presto"
 DIMS = 128

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoemb_xr.model import Product, SourceError, require
-from geoemb_xr.readers.encoder import open_encoder
-from geoemb_xr.tiles import Request
+from geoemb_xr.core.model import Product, SourceError, require
+from geoemb_xr.embedding.locations import open_encoder
+from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from affine import Affine
 
-from geoemb_xr import arrays, conventions, geometry
-from geoemb_xr.codecs import PER_PIXEL_SCALE, decode_per_pixel_scale
-from geoemb_xr.model import CoverageError, Product, SourceError, say
-from geoemb_xr.readers import geotiff, index, npy, paths
+from geoemb_xr.core import arrays, conventions, geometry
+from geoemb_xr.core.codecs import PER_PIXEL_SCALE, decode_per_pixel_scale
+from geoemb_xr.core.model import CoverageError, Product, SourceError, say
+from geoemb_xr.readers import geotiff, npy
 from geoemb_xr.readers import zarr as zarr_store
-from geoemb_xr.readers.remote import is_remote
-from geoemb_xr.tiles import Reader, Request, Tile, overlapping, table_of
+from geoemb_xr.readers.tiles import Reader, Request, Tile, overlapping, table_of
+from geoemb_xr.stores import index, paths
+from geoemb_xr.stores.objects import is_remote
 
 if TYPE_CHECKING:
     import pandas as pd

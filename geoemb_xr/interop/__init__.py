@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.model import BAND, EmbeddingError, SourceError, check_embedding, kind_of, registered, require
+from geoemb_xr.core.model import (
+    BAND,
+    EmbeddingError,
+    SourceError,
+    check_embedding,
+    kind_of,
+    registered,
+    require,
+)
 
 if TYPE_CHECKING:
     from torchgeo.datasets import GeoDataset, NonGeoDataset

@@ -15,9 +15,9 @@ from rasterio.transform import from_origin
 from torch import Tensor
 from torchgeo.datasets import GeoDataset, NonGeoDataset
 
-from geoemb_xr import arrays, geometry
-from geoemb_xr.legend import is_class_map
-from geoemb_xr.model import BAND, Product, check_embedding, is_encoded, kind_of, register, registered
+from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core.legend import is_class_map
+from geoemb_xr.core.model import BAND, Product, check_embedding, is_encoded, kind_of, register, registered
 
 Sample = dict[str, Any]
 Transforms = Callable[[Sample], Sample] | None

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from geoemb_xr import geometry
-from geoemb_xr.geometry import Bounds
-from geoemb_xr.model import SourceError, require, say
-from geoemb_xr.readers import paths
-from geoemb_xr.readers.remote import is_remote, open_object
+from geoemb_xr.core import geometry
+from geoemb_xr.core.geometry import Bounds
+from geoemb_xr.core.model import SourceError, require, say
+from geoemb_xr.stores import paths
+from geoemb_xr.stores.objects import is_remote, open_object
 
 #: Footer key in which this package says what it wrote; synthetic examples carry ``{"version": "synthetic"}``.
 OWN_KEY = "geoemb_xr"

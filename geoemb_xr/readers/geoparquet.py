@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geoemb_xr import geometry
-from geoemb_xr.arrays import pick_times, time_spans
-from geoemb_xr.geometry import Area, Bounds
-from geoemb_xr.model import (
+from geoemb_xr.core import geometry
+from geoemb_xr.core.arrays import pick_times, time_spans
+from geoemb_xr.core.geometry import Area, Bounds
+from geoemb_xr.core.model import (
     BAND,
     ComparabilityError,
     CoverageError,
@@ -41,7 +41,7 @@ from geoemb_xr.readers.footers import (
     read_footer,
     timestamps,
 )
-from geoemb_xr.tiles import Request
+from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoemb_xr import geometry
-from geoemb_xr.model import SourceError
-from geoemb_xr.readers.remote import is_remote
-from geoemb_xr.tiles import Tile
+from geoemb_xr.core import geometry
+from geoemb_xr.core.model import SourceError
+from geoemb_xr.readers.tiles import Tile
+from geoemb_xr.stores.objects import is_remote
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from geoemb_xr import kernels
-from geoemb_xr.model import SourceError
-from geoemb_xr.readers.remote import get_range, is_remote
+from geoemb_xr.core import kernels
+from geoemb_xr.core.model import SourceError
+from geoemb_xr.stores.objects import get_range, is_remote
 
 #: NumPy writes headers of 128 bytes; a remote one is read in one request of this size.
 _HEADER_BYTES = 4096

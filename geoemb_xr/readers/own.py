@@ -22,12 +22,12 @@ import xarray as xr
 from dask.base import tokenize
 from dask.delayed import delayed
 
-from geoemb_xr import arrays, geometry
-from geoemb_xr.citing import OWN_TAG, product_of_facts
-from geoemb_xr.codecs import CODECS
-from geoemb_xr.conventions import FACTS, GEOEMB_UUID
-from geoemb_xr.geometry import Area
-from geoemb_xr.model import (
+from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core.citing import OWN_TAG, product_of_facts
+from geoemb_xr.core.codecs import CODECS
+from geoemb_xr.core.conventions import FACTS, GEOEMB_UUID
+from geoemb_xr.core.geometry import Area
+from geoemb_xr.core.model import (
     BAND,
     Codec,
     CoverageError,
@@ -41,7 +41,7 @@ from geoemb_xr.model import (
 )
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.geotiff import file_token
-from geoemb_xr.tiles import Request, block_sides, bounds_for
+from geoemb_xr.readers.tiles import Request, block_sides, bounds_for
 
 #: Codecs by what others call them in ``geoemb:quantization``.
 _METHODS = {

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from geoemb_xr import geometry
-from geoemb_xr.model import require
+from geoemb_xr.core import geometry
+from geoemb_xr.core.model import require
 from geoemb_xr.readers.footers import OWN_KEY
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from affine import Affine
 
-from geoemb_xr import geometry
-from geoemb_xr.model import SourceError, require
-from geoemb_xr.readers.remote import is_remote, object_store
-from geoemb_xr.tiles import Tile
+from geoemb_xr.core import geometry
+from geoemb_xr.core.model import SourceError, require
+from geoemb_xr.readers.tiles import Tile
+from geoemb_xr.stores.objects import is_remote, object_store
 
 
 def store_of(url: str) -> Any:

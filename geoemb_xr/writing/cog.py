@@ -15,11 +15,11 @@ from xml.etree import ElementTree
 import numpy as np
 import xarray as xr
 
-from geoemb_xr import arrays, geometry
-from geoemb_xr.citing import OWN_TAG, product_facts, provenance
-from geoemb_xr.conventions import as_json
-from geoemb_xr.legend import Legend, is_class_map, legend_of
-from geoemb_xr.model import EmbeddingError, check_choice, check_embedding, is_encoded, kind_of
+from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core.citing import OWN_TAG, product_facts, provenance
+from geoemb_xr.core.conventions import as_json
+from geoemb_xr.core.legend import Legend, is_class_map, legend_of
+from geoemb_xr.core.model import EmbeddingError, check_choice, check_embedding, is_encoded, kind_of
 from geoemb_xr.writing import overviews as pyramids
 from geoemb_xr.writing.staging import Staged, check_target, part_of, per_file, stage, windows
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from geoemb_xr import arrays, geometry
-from geoemb_xr.citing import OWN_TAG, product_facts, provenance
-from geoemb_xr.codecs import PER_PIXEL_SCALE
-from geoemb_xr.conventions import as_json
-from geoemb_xr.model import BAND, EmbeddingError, check_embedding, is_encoded, kind_of, require
+from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core.citing import OWN_TAG, product_facts, provenance
+from geoemb_xr.core.codecs import PER_PIXEL_SCALE
+from geoemb_xr.core.conventions import as_json
+from geoemb_xr.core.model import BAND, EmbeddingError, check_embedding, is_encoded, kind_of, require
 from geoemb_xr.writing.staging import (
     Job,
     check_target,

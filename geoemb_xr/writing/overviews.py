@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geoemb_xr.arrays import unit_length
-from geoemb_xr.model import Codec
+from geoemb_xr.core.arrays import unit_length
+from geoemb_xr.core.model import Codec
 
 Pyramid = Callable[[np.ndarray, int], list[np.ndarray]]
 

@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr import arrays, progress, workers
-from geoemb_xr.model import check_choice, say
+from geoemb_xr.core import arrays
+from geoemb_xr.core.model import check_choice, say
+from geoemb_xr.execution import progress, workers
 
 if TYPE_CHECKING:
     import zarr

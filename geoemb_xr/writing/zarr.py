@@ -15,10 +15,10 @@ import xarray as xr
 import zarr
 from dask.base import tokenize
 
-from geoemb_xr import arrays, geometry
-from geoemb_xr.codecs import PER_PIXEL_SCALE
-from geoemb_xr.conventions import as_json, root_attrs
-from geoemb_xr.model import (
+from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core.codecs import PER_PIXEL_SCALE
+from geoemb_xr.core.conventions import as_json, root_attrs
+from geoemb_xr.core.model import (
     BAND,
     EmbeddingError,
     SourceError,

@@ -1,0 +1,1 @@
+"""Time, principal components, clusters, class maps."""

@@ -1,0 +1,266 @@
+"""How published products store vectors as integers: decode, encode, in NumPy and in torch.
+
+=====================  ==========================  =====================================================
+codec                  products                    a value is
+=====================  ==========================  =====================================================
+``signed-square``      AlphaEarth, OlmoEarth       sign(q) · (q / 127.5)², −128 missing
+``per-pixel-scale``    Tessera                     q · scale(pixel), missing where the scale is not finite
+``fsq``                ESD                         six axes of a finite scalar quantiser in one code
+``unscaled``           Presto                      the code itself (no scale is published), 0 missing
+``offset-16``          AlphaEarth, as users        q / 8192 − 1, missing where all bands are 0
+                       export it from Earth Engine
+=====================  ==========================  =====================================================
+
+Averages, distances and interpolation are wrong on codes: decode first. The torch functions are written
+with methods of tensors, so that this module does not import torch.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from geoemb_xr.core import kernels
+from geoemb_xr.core.model import Codec, SourceError
+
+_SQUARE_DIVISOR = np.float32(127.5)
+SQUARE_FACTOR = np.float32(1 / 127.5**2)
+
+
+def _no_scale(name: str, scale: object) -> None:
+    if scale is not None:
+        raise SourceError(f"codec {name!r} has no scales, but scales were given")
+
+
+# --- signed square ------------------------------------------------------------------------------------------
+
+
+def decode_signed_square(codes: np.ndarray, scale: np.ndarray | None, axis: int) -> np.ndarray:
+    """AlphaEarth's codes to float32; the formula is Google's: sign(q) · (q / 127.5)².
+
+    Parameters
+    ----------
+    codes : ndarray of int8 (…, band, …)
+        −128 in one band makes the whole vector missing.
+    scale : None
+        This codec has none.
+    axis : int
+        Where the bands are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> decode_signed_square(np.array([[-127, 0, 127]], np.int8), None, 1).round(4)
+    array([[-0.9922,  0.    ,  0.9922]], dtype=float32)
+    """
+    _no_scale("signed-square", scale)
+    return kernels.decode_square(np.asarray(codes, np.int8), axis, -128, SQUARE_FACTOR)
+
+
+def encode_signed_square(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
+    """The inverse: q = clip(round(sign(x) · √|x| · 127.5), −127, 127), −128 where a band is NaN."""
+    root = np.sqrt(np.abs(vectors), dtype=np.float32) * _SQUARE_DIVISOR
+    np.copysign(np.rint(root, out=root), vectors, out=root)
+    missing = np.isnan(vectors).any(axis=axis, keepdims=True)
+    codes = np.where(missing, np.float32(-128), np.clip(root, -127, 127))
+    return codes.astype(np.int8), None
+
+
+def _decode_signed_square_torch(codes: Any, scale: Any, axis: int) -> Any:
+    values = codes.float()
+    values = values * values.abs() * float(SQUARE_FACTOR)
+    return values.masked_fill_((codes == -128).any(dim=axis, keepdim=True), float("nan"))
+
+
+# --- one scale a pixel --------------------------------------------------------------------------------------
+
+
+def decode_per_pixel_scale(codes: np.ndarray, scale: np.ndarray | None, axis: int) -> np.ndarray:
+    """Tessera's codes to float32: q · scale, NaN where the scale is NaN (water), infinite (not filled) or 0.
+
+    Parameters
+    ----------
+    codes : ndarray of int8 (…, band, …)
+        The codes.
+    scale : ndarray of float32
+        Of the codes' shape without the band axis, or with it (older Tessera files).
+    axis : int
+        Where the bands are.
+    """
+    if scale is None:
+        raise SourceError(
+            "codec 'per-pixel-scale' needs scales, but the array has none; wrap it with scale=…"
+        )
+    scale = np.asarray(scale, np.float32)
+    if scale.ndim == codes.ndim:
+        valid = np.isfinite(scale) & (scale != 0)
+        missing = ~valid.all(axis=axis, keepdims=True)
+        return np.where(missing, np.float32(np.nan), codes * np.where(valid, scale, 0))
+    expected = tuple(np.delete(codes.shape, axis))
+    if scale.shape != expected:
+        raise SourceError(f"scales of shape {scale.shape} do not fit codes of shape {codes.shape}")
+    out = np.empty(codes.shape, np.float32)
+    bands = kernels.as_bands(codes, axis)
+    flat = np.ascontiguousarray(scale).reshape(bands.shape[0], bands.shape[2])
+    kernels.scale_codes(bands, flat, kernels.as_bands(out, axis))
+    return out
+
+
+def encode_per_pixel_scale(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse: scale = max|x| / 127 per pixel, NaN where a band is NaN."""
+    vectors = np.asarray(vectors, np.float32)
+    missing = np.isnan(vectors).any(axis=axis)
+    scale = np.where(missing, np.float32(np.nan), np.abs(vectors).max(axis=axis) / np.float32(127))
+    usable = np.where(missing | (scale == 0), np.float32(1), scale)
+    codes = np.rint(np.nan_to_num(vectors) / np.expand_dims(usable, axis))
+    return np.clip(codes, -127, 127).astype(np.int8), scale.astype(np.float32)
+
+
+def _decode_per_pixel_scale_torch(codes: Any, scale: Any, axis: int) -> Any:
+    full = scale if scale.dim() == codes.dim() else scale.unsqueeze(axis)
+    missing = (~full.isfinite() | (full == 0)).any(dim=axis, keepdim=True)
+    return (codes.float() * full.masked_fill(missing, 0.0)).masked_fill_(missing, float("nan"))
+
+
+# --- finite scalar quantisation -----------------------------------------------------------------------------
+
+_FSQ_LEVELS = np.array((8, 8, 8, 5, 5, 5), np.int64)
+_FSQ_BASIS = np.concatenate(([1], np.cumprod(_FSQ_LEVELS[:-1])))
+
+
+@lru_cache(maxsize=1)
+def _fsq_table() -> np.ndarray:
+    """The six values of each of the 64,000 codes."""
+    codes = np.arange(int(_FSQ_LEVELS.prod()))[:, None]
+    half = _FSQ_LEVELS // 2
+    return (((codes // _FSQ_BASIS) % _FSQ_LEVELS - half) / half).astype(np.float32)
+
+
+def decode_fsq(codes: np.ndarray, scale: np.ndarray | None, axis: int) -> np.ndarray:
+    """ESD's monthly codes to their six axes (levels 8, 8, 8, 5, 5, 5); code 0 is missing.
+
+    Code 0 would decode to −1 on every axis, so it is masked first.
+
+    Parameters
+    ----------
+    codes : ndarray of uint16 (…, band = 1, …)
+        The codes.
+    scale : None
+        This codec has none.
+    axis : int
+        Where the single code band is; six axes come in its place.
+
+    Raises
+    ------
+    SourceError
+        If a code is 64,000 or more, or there is more than one code band.
+    """
+    _no_scale("fsq", scale)
+    if codes.shape[axis] != 1:
+        raise SourceError(f"codec 'fsq' has one code band; got {codes.shape[axis]}")
+    single = np.take(codes, 0, axis=axis)
+    table = _fsq_table()
+    if single.size and int(single.max()) >= len(table):
+        raise SourceError(f"codec 'fsq' has codes 0 to {len(table) - 1}; got {int(single.max())}")
+    values = table[single]
+    values[single == 0] = np.nan
+    return np.moveaxis(values, -1, axis)
+
+
+def encode_fsq(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
+    """The inverse: the nearest level of each axis, joined to one code, 0 where an axis is NaN."""
+    last = np.moveaxis(np.asarray(vectors, np.float32), axis, -1)
+    half = _FSQ_LEVELS // 2
+    levels = np.clip(np.rint(np.nan_to_num(last) * half) + half, 0, _FSQ_LEVELS - 1)
+    codes = (levels * _FSQ_BASIS).sum(axis=-1)
+    codes[np.isnan(last).any(axis=-1)] = 0
+    return np.expand_dims(codes.astype(np.uint16), axis), None
+
+
+def _decode_fsq_torch(codes: Any, scale: Any, axis: int) -> Any:
+    single = codes.select(axis, 0).long()
+    table = single.new_tensor(0).float().new_tensor(_fsq_table())
+    values = table[single].masked_fill_((single == 0).unsqueeze(-1), float("nan"))
+    return values.movedim(-1, axis)
+
+
+# --- codes whose scale nobody published ---------------------------------------------------------------------
+
+
+def decode_unscaled(codes: np.ndarray, scale: np.ndarray | None, axis: int) -> np.ndarray:
+    """Codes as float32, as they are; a vector of zeros is missing. No scale is invented."""
+    _no_scale("unscaled", scale)
+    missing = (codes == 0).all(axis=axis, keepdims=True)
+    values = codes.astype(np.float32)
+    values[np.broadcast_to(missing, values.shape)] = np.nan
+    return values
+
+
+def encode_unscaled(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
+    """The inverse: rounded to uint16, all zeros where a band is NaN."""
+    missing = np.isnan(vectors).any(axis=axis, keepdims=True)
+    return np.where(missing, 0, np.clip(np.rint(np.nan_to_num(vectors)), 0, 65535)).astype(np.uint16), None
+
+
+def _decode_unscaled_torch(codes: Any, scale: Any, axis: int) -> Any:
+    values = codes.float()
+    return values.masked_fill_((values == 0).all(dim=axis, keepdim=True), float("nan"))
+
+
+# --- 16-bit exports -----------------------------------------------------------------------------------------
+
+
+def decode_offset_16(codes: np.ndarray, scale: np.ndarray | None, axis: int) -> np.ndarray:
+    """Earth Engine's 16-bit exports of AlphaEarth to float32: q / 8192 − 1.
+
+    A masked pixel is exported as 0 in every band, which would be a vector eight long: it is missing.
+    """
+    _no_scale("offset-16", scale)
+    values = codes.astype(np.float32) * np.float32(1 / 8192) - np.float32(1)
+    values[np.broadcast_to((codes == 0).all(axis=axis, keepdims=True), values.shape)] = np.nan
+    return values
+
+
+def encode_offset_16(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
+    """The inverse: rounded, all zeros where a band is NaN."""
+    missing = np.isnan(vectors).any(axis=axis, keepdims=True)
+    codes = np.rint((np.nan_to_num(vectors) + np.float32(1)) * np.float32(8192))
+    return np.where(missing, 0, np.clip(codes, 0, 16384)).astype(np.uint16), None
+
+
+def _decode_offset_16_torch(codes: Any, scale: Any, axis: int) -> Any:
+    values = codes.float()
+    missing = (values == 0).all(dim=axis, keepdim=True)
+    return (values * (1 / 8192) - 1).masked_fill_(missing, float("nan"))
+
+
+SIGNED_SQUARE = Codec(
+    "signed-square",
+    "int8",
+    -128,
+    decode_signed_square,
+    encode_signed_square,
+    _decode_signed_square_torch,
+    power=2,
+    factor=float(SQUARE_FACTOR),
+)
+PER_PIXEL_SCALE = Codec(
+    "per-pixel-scale",
+    "int8",
+    None,
+    decode_per_pixel_scale,
+    encode_per_pixel_scale,
+    _decode_per_pixel_scale_torch,
+    scale="scale",
+    power=1,
+)
+FSQ = Codec(
+    "fsq", "uint16", 0, decode_fsq, encode_fsq, _decode_fsq_torch, bands=tuple(f"axis{i}" for i in range(6))
+)
+UNSCALED = Codec("unscaled", "uint16", 0, decode_unscaled, encode_unscaled, _decode_unscaled_torch)
+
+OFFSET_16 = Codec("offset-16", "uint16", 0, decode_offset_16, encode_offset_16, _decode_offset_16_torch)
+
+CODECS = {codec.name: codec for codec in (SIGNED_SQUARE, PER_PIXEL_SCALE, FSQ, UNSCALED, OFFSET_16)}

@@ -1,0 +1,572 @@
+"""The data model: what a Product is, where it is registered, and what may be compared with what.
+
+An embedding array is a plain :class:`xarray.DataArray` with a ``band`` dimension and the attribute
+``product``; everything else that is known of it is a fact of its :class:`Product`, looked up by that name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import xarray as xr
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BAND = "band"
+#: Columns of the survey of published products (the table in torchgeo's documentation), verbatim.
+SURVEY = (
+    "Dataset", "Kind", "Spatial Extent", "Spatial Resolution", "Temporal Extent", "Temporal Resolution",
+    "Dimensions", "Dtype", "License",
+)  # fmt: skip
+ProductKind = Literal["pixel", "patch", "location"]
+ArrayKind = Literal["raster", "points", "map"]
+
+
+# --- errors: what was wrong, what was got, what to do -------------------------------------------------------
+
+
+class EmbeddingError(ValueError):
+    """An array is not what the called function works on."""
+
+
+class ComparabilityError(EmbeddingError):
+    """Two arrays, or an array and a model, come from spaces that cannot be compared."""
+
+
+class CoverageError(ValueError):
+    """What was asked for is not in the source; the message says what the source covers."""
+
+
+class SourceError(ValueError):
+    """A file or store is not what its product says; the message names it and what is wrong."""
+
+
+class MissingExtraError(ImportError):
+    """An optional package is missing; the message says which extra installs it."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional module, or raise with the line that installs it.
+
+    Parameters
+    ----------
+    module : str
+        Dotted name of the module.
+    extra : str
+        The extra of this package that brings it.
+
+    Raises
+    ------
+    MissingExtraError
+        If the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        root = module.partition(".")[0]
+        if error.name is not None and error.name.partition(".")[0] != root:
+            raise  # the module is there, but something it needs is broken: that is another message
+        raise MissingExtraError(
+            f"this needs the package {root!r}, which is not installed: pip install 'geoemb-xr[{extra}]'"
+        ) from error
+
+
+def check_choice[Choice: str](what: str, value: Choice, valid: Iterable[str]) -> Choice:
+    """Return ``value`` if it is one of ``valid``; else raise a ValueError that lists them."""
+    options = tuple(valid)
+    if value not in options:
+        close = difflib.get_close_matches(str(value), options, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{what}={value!r} is not known; valid are {', '.join(map(repr, options))}.{hint}")
+    return value
+
+
+# --- notes: what a user should know once, without a warning -------------------------------------------------
+
+logger = logging.getLogger("geoemb_xr")
+_said: set[str] = set()
+
+
+class _NoteHandler(logging.StreamHandler[Any]):
+    """Shows our notes where the application has not set up logging itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger().handlers:
+            self.stream = sys.stderr  # looked up at each call: notebooks and tests exchange it
+            super().emit(record)
+
+
+def say(message: str) -> None:
+    """Tell the user something once in a session (logger ``geoemb_xr``, level INFO)."""
+    if message in _said:
+        return
+    _said.add(message)
+    if not logger.handlers:
+        logger.addHandler(_NoteHandler())
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+    logger.info("geoemb_xr: %s", message)
+
+
+# --- Product ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How vectors are stored as integer codes, and back.
+
+    Functions take the position of the band axis and keep the order of the dimensions, so that a block is
+    decoded as it lies. The codecs that published products use are in :mod:`geoemb_xr.core.codecs`.
+
+    Parameters
+    ----------
+    name : str
+        What the attribute ``codec`` of an encoded array says.
+    dtype : str
+        Of the codes.
+    nodata : int or None
+        The code of a missing value; one missing band makes the whole vector missing.
+    decode : callable
+        ``(codes, scale, axis) -> float32``, NaN in every band where there is no data.
+    encode : callable
+        ``(vectors, axis) -> (codes, scale)``; the inverse.
+    decode_torch : callable
+        ``(codes, scale, axis) -> float32 tensor``, the same on a torch device.
+    scale : str or None
+        Name of the coordinate of per-pixel scales that ``decode`` needs.
+    bands : tuple of str
+        Band labels after decoding, where they are not those of the codes.
+    power : {0, 1, 2}
+        For kernels that decode as they go: 1 is ``q · scale``, 2 is ``q · |q| · factor``, both in float32; 0 where
+        ``decode`` alone knows.
+    factor : float
+        Of ``power`` 2.
+    """
+
+    name: str
+    dtype: str
+    nodata: int | None
+    decode: Callable[[np.ndarray, np.ndarray | None, int], np.ndarray]
+    encode: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray | None]]
+    decode_torch: Callable[[Any, Any, int], Any]
+    scale: str | None = None
+    bands: tuple[str, ...] = ()
+    power: Literal[0, 1, 2] = 0
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Product:
+    """A published embedding product: its facts and the few functions that are its own.
+
+    ``Product("mine", dims=768)`` is a whole product; all else has defaults.
+
+    Parameters
+    ----------
+    name : str
+        Short name, lower case; what the attribute ``product`` of its arrays says.
+    dims : int
+        Length of a decoded vector.
+    title : str
+        Full name.
+    kind : {"pixel", "patch", "location"}
+        A vector a pixel, a vector an image patch, or a function of the place.
+    bands : tuple of str
+        Band labels of the stored array; ``"0"``, ``"1"``, … by default.
+    dtype : str
+        As stored.
+    codec : Codec, optional
+        How codes are decoded; None where vectors are stored as floats.
+    other_codecs : tuple of Codec
+        Codes that exports of it come in, told apart by their dtype.
+    unit_norm : bool
+        Whether vectors lie on the unit sphere, so that means are renormalised.
+    resolution : float, optional
+        Ground distance of a pixel or a patch, in metres.
+    context_m : float, optional
+        How far around a pixel the encoder looked, in metres; only where a source says so.
+    extent, period, cadence : str
+        Where, when and how often; ``*`` stands for gaps.
+    survey : str
+        Its row in the survey, verbatim, cells parted by ``" | "`` (see ``SURVEY``); empty where it has none.
+    model, encoder, inputs : str
+        The model's name, its architecture, and the data it was given.
+    trained_on : tuple of str
+        Data sets whose labels the model saw in training: no fair task for it.
+    access : str
+        Who may read it where.
+    containers : tuple of str
+        Containers that this package opens, the default first.
+    stores : mapping of str to str
+        Published stores by name, the default first.
+    versions : tuple of str
+        Versions, the default first; vectors of two versions are never compared.
+    variants : tuple of str
+        Editions of one version in different spaces (Major TOM's encoders).
+    matryoshka : tuple of int
+        Prefix lengths that are embeddings of their own.
+    matryoshka_versions : tuple of str
+        Versions they hold for, where not for all.
+    torchgeo : str
+        Class that opens it in torchgeo.
+    aliases : tuple of str
+        Other names that find it.
+    citation, bibtex, doi : str
+        How to cite it.
+    licence, licence_notes, attribution : str
+        SPDX identifier, what conflicts or is unclear, and the text that must be shown.
+    share_alike : bool
+        Whether derived data must carry the same licence.
+    quirks : tuple of str
+        What surprises, each in one sentence.
+    open : callable, optional
+        ``(source, request) -> list of tiles or array``: see :mod:`geoemb_xr.opening`.
+    coverage : callable, optional
+        ``(request) -> DataFrame`` of what is published.
+    example : callable, optional
+        ``(directory, container) -> source``: writes a small synthetic source in the true format.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> mine = gx.Product("mine", dims=3)
+    >>> mine.bands
+    ('0', '1', '2')
+    """
+
+    name: str
+    dims: int
+    _: KW_ONLY
+    title: str = ""
+    kind: ProductKind = "pixel"
+    bands: tuple[str, ...] = ()
+    dtype: str = "float32"
+    codec: Codec | None = None
+    other_codecs: tuple[Codec, ...] = ()
+    unit_norm: bool = False
+    resolution: float | None = None
+    context_m: float | None = None
+    extent: str = ""
+    period: str = ""
+    cadence: str = ""
+    survey: str = ""
+    model: str = ""
+    encoder: str = ""
+    inputs: str = ""
+    trained_on: tuple[str, ...] = ()
+    access: str = ""
+    containers: tuple[str, ...] = ()
+    stores: Mapping[str, str] = field(default_factory=dict, hash=False)
+    versions: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    matryoshka: tuple[int, ...] = ()
+    matryoshka_versions: tuple[str, ...] = ()
+    torchgeo: str = ""
+    aliases: tuple[str, ...] = ()
+    citation: str = ""
+    bibtex: str = ""
+    doi: str = ""
+    licence: str = ""
+    licence_notes: str = ""
+    attribution: str = ""
+    share_alike: bool = False
+    quirks: tuple[str, ...] = ()
+    open: Callable[..., Any] | None = field(default=None, repr=False)
+    coverage: Callable[..., pd.DataFrame] | None = field(default=None, repr=False)
+    example: Callable[..., Any] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name != normalise_name(self.name):
+            raise ValueError(f"a product's name is lower case with dashes; got {self.name!r}")
+        if self.dims < 1:
+            raise ValueError(f"dims is the length of a vector, at least 1; got {self.dims}")
+        check_choice("kind", self.kind, ("pixel", "patch", "location"))
+        if not self.bands:
+            object.__setattr__(self, "bands", tuple(str(i) for i in range(self.dims)))
+        if self.survey and len(self.survey.split(" | ")) != len(SURVEY):
+            raise ValueError(f"survey has a cell for each of {SURVEY}; got {self.survey!r}")
+        decoded = len(self.decoded_bands)
+        if decoded != self.dims:
+            raise ValueError(f"product {self.name!r} has dims={self.dims} but {decoded} band labels")
+
+    @property
+    def decoded_bands(self) -> tuple[str, ...]:
+        """Band labels of decoded vectors."""
+        return (self.codec.bands if self.codec is not None else ()) or self.bands
+
+    def __repr__(self) -> str:
+        return f"<Product {self.name}: {self.title or 'no title'}, {self.dims} dims, {self.dtype}>"
+
+    def _repr_html_(self) -> str:
+        from geoemb_xr.display.cards import product_card
+
+        return str(product_card(self))
+
+
+def normalise_name(name: str) -> str:
+    """Names are compared in lower case, with dashes."""
+    return str(name).strip().lower().replace("_", "-").replace(" ", "-")
+
+
+# --- the registry -------------------------------------------------------------------------------------------
+
+_registry: dict[str, Product] = {}
+_catalog_loaded = False
+
+
+def _load_catalog() -> None:
+    """Import each module of ``catalog/`` and register its ``PRODUCT`` or ``PRODUCTS``."""
+    global _catalog_loaded
+    if _catalog_loaded:
+        return
+    package = importlib.import_module("geoemb_xr.catalog")
+    for info in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{info.name}")
+        for each in getattr(module, "PRODUCTS", None) or (module.PRODUCT,):
+            _add(each)
+    _catalog_loaded = True
+
+
+def register(new: Product) -> Product:
+    """Make a product known by its name.
+
+    Parameters
+    ----------
+    new : Product
+        To register it again, as it is, does nothing.
+
+    Returns
+    -------
+    Product
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If the name, or one of its aliases, means another product already.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> gx.register(gx.Product("my-model", dims=8)).dims
+    8
+    >>> gx.product("my-model").dims
+    8
+    """
+    _load_catalog()
+    return _add(new)
+
+
+def _add(new: Product) -> Product:
+    keys = (new.name, *map(normalise_name, new.aliases))
+    for key in keys:
+        known = _registry.get(key)
+        if known is not None and known != new:
+            raise ValueError(
+                f"{key!r} is the product {known.name!r} already, with other facts; give yours another name"
+            )
+    _registry.update(dict.fromkeys(keys, new))
+    return new
+
+
+def product(name: str | Product) -> Product:
+    """Find a product by its name or an alias.
+
+    Parameters
+    ----------
+    name : str or Product
+        Case, dashes and underscores do not matter; torchgeo's class names work too.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the message lists the names.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> gx.product("GoogleSatelliteEmbedding").name
+    'alphaearth'
+    """
+    if isinstance(name, Product):
+        return register(name)
+    _load_catalog()
+    found = _registry.get(normalise_name(name))
+    if found is None:
+        names = sorted({each.name for each in _registry.values()})
+        close = difflib.get_close_matches(normalise_name(name), list(_registry), n=1)
+        hint = f" Did you mean {_registry[close[0]].name!r}?" if close else ""
+        raise ValueError(f"unknown product {name!r}; known are {', '.join(names)}.{hint}")
+    return found
+
+
+def registered() -> list[Product]:
+    """All known products, by name."""
+    _load_catalog()
+    return sorted(set(_registry.values()), key=lambda each: each.name)
+
+
+def products() -> pd.DataFrame:
+    """List every known product: the survey's columns, verbatim, and ours; a row a product.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by name. The survey's columns begin with a capital and are empty where it does not list a
+        product; ``opens`` says whether this version has a reader.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> table = gx.products()
+    >>> int(table.loc["alphaearth", "dims"]), table.loc["tessera", "Dtype"]
+    (64, 'int8→float32')
+    """
+    import pandas as pd
+
+    other = {
+        "name",
+        "bands",
+        "survey",
+        "codec",
+        "other_codecs",
+        "stores",
+        "bibtex",
+        "open",
+        "coverage",
+        "example",
+    }
+    columns = [f.name for f in fields(Product) if f.name not in other]
+    found = registered()
+    rows = [
+        {
+            **dict(zip(SURVEY, each.survey.split(" | ") if each.survey else [""] * len(SURVEY), strict=True)),
+            **{column: _cell(getattr(each, column)) for column in columns},
+            "codec": each.codec.name if each.codec else "",
+            "stores": _cell(tuple(each.stores.values())),
+            "opens": each.open is not None,
+        }
+        for each in found
+    ]
+    return pd.DataFrame(rows, index=pd.Index([each.name for each in found], name="product"))
+
+
+def _cell(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+# --- what an array is ---------------------------------------------------------------------------------------
+
+
+def kind_of(array: xr.DataArray) -> ArrayKind:
+    """``raster`` and ``points`` are embeddings; everything else is a ``map``."""
+    if BAND in array.dims and "product" in array.attrs:
+        return "points" if "location" in array.dims else "raster"
+    return "map"
+
+
+def is_encoded(array: xr.DataArray) -> bool:
+    """Whether an embedding array holds integer codes."""
+    return bool(np.issubdtype(array.dtype, np.integer)) and "codec" in array.attrs
+
+
+def check_embedding(array: xr.DataArray, what: str) -> Product:
+    """Return the product of an embedding array; the one check that every method makes.
+
+    Parameters
+    ----------
+    array : DataArray (…, band, …)
+        The array.
+    what : str
+        The caller's name, for the message.
+
+    Raises
+    ------
+    EmbeddingError
+        If it is not an embedding, if its labels are not its product's, or if plain xarray turned codes into
+        floats.
+    """
+    if BAND not in array.dims or "product" not in array.attrs:
+        raise EmbeddingError(
+            f"{what} needs an embedding: a DataArray with a 'band' dimension and the attribute 'product'; "
+            f"got dims {tuple(array.dims)} and attributes {sorted(map(str, array.attrs))}. "
+            "Open one with gx.open, or make one with gx.wrap."
+        )
+    found = product(array.attrs["product"])
+    if np.issubdtype(array.dtype, np.floating) and "codec" in array.attrs:
+        raise EmbeddingError(
+            f"{what} got codes ({array.attrs['codec']}) that plain xarray turned into {array.dtype}: "
+            "where, reindex, shift, pad and outer concat do so; decode first (.emb.decode()), then do that."
+        )
+    if np.issubdtype(array.dtype, np.integer) and "codec" not in array.attrs:
+        raise EmbeddingError(
+            f"{what} got integers ({array.dtype}) without the attribute 'codec', so they cannot be decoded; "
+            "wrap them again with gx.wrap(array, product)."
+        )
+    labels = found.bands if is_encoded(array) else found.decoded_bands
+    own = array.coords[BAND].values.astype(str) if BAND in array.coords else None
+    if own is None or not set(own.tolist()) <= set(labels):
+        raise EmbeddingError(
+            f"{what} got bands that are not those of {found.name!r}: "
+            f"{[] if own is None else own[:3].tolist()}… instead of {list(labels[:3])}…; "
+            "a map of something else must not call its dimension 'band'."
+        )
+    return found
+
+
+def check_band_chunk(array: xr.DataArray, what: str) -> None:
+    """Raise if ``band`` is split over chunks: a vector must lie in one block."""
+    chunks = array.chunksizes.get(BAND, ())
+    if len(chunks) > 1:
+        raise EmbeddingError(
+            f"{what} needs all bands in one chunk; got {len(chunks)} chunks along 'band'. "
+            "Call .chunk(band=-1) first."
+        )
+
+
+def comparability_key(array: xr.DataArray) -> tuple[str, str]:
+    """Product and version: only vectors with the same are comparable."""
+    return str(array.attrs.get("product", "")), str(array.attrs.get("version", ""))
+
+
+def check_comparable(what: str, *keys: tuple[str, str]) -> None:
+    """Raise if ``(product, version)`` keys differ.
+
+    Raises
+    ------
+    ComparabilityError
+        Naming the spaces that would have been mixed.
+    """
+    different = sorted(set(keys))
+    if len(different) > 1:
+        names = " and ".join(f"{name} {version or '(no version)'}" for name, version in different)
+        raise ComparabilityError(
+            f"{what} cannot mix {names}: they are different spaces, and a distance between them means nothing. "
+            "Use one of them; to learn from several, give their vectors side by side to fit_probe(X, y)."
+        )
+
+
+def derived_attrs(array: xr.DataArray, **more: object) -> dict[str, Any]:
+    """Attributes of a map made from an embedding: where it comes from, never ``product`` or ``codec``."""
+    name, version = comparability_key(array)
+    source = array.attrs.get("derived_from") or f"{name} {version}".strip()
+    kept = {"derived_from": source, "attribution": attribution_of(array)}
+    return {key: value for key, value in {**kept, **more}.items() if value not in ("", None)}
+
+
+def attribution_of(array: xr.DataArray) -> str:
+    """The text that must travel with an array and whatever is made of it."""
+    if "attribution" in array.attrs:
+        return str(array.attrs["attribution"])
+    name = array.attrs.get("product")
+    return product(name).attribution if name else ""

@@ -1,0 +1,1 @@
+"""Cards, plots, and the interactive explorer."""

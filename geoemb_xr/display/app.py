@@ -1,0 +1,678 @@
+"""The interactive app: Bokeh figures and Panel widgets around an :class:`~geoemb_xr.display.explorer.Explorer`.
+
+It runs in JupyterLab and under ``panel serve``; nothing but ``tiles=True`` asks the network for anything.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core.legend import Legend, legend_of
+from geoemb_xr.core.model import check_embedding, require
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+    from geoemb_xr.analysis.components import PCA
+    from geoemb_xr.display.explorer import Answer, Explorer, Pixel, Window
+    from geoemb_xr.probes.probe import Probe
+
+#: Width of the column of widgets, and what axes and gaps take beside the two maps, in pixels.
+_SIDE, _MARGINS = 230, 150
+_AXIS, _GAP = 50, 45
+_CHART_HEIGHT = 150
+#: A view is at rest, and read again, when its ranges have not changed for so many milliseconds.
+_REST_MS = 120
+#: So many pixels tell how far a map's colours are stretched.
+_STRETCH_PIXELS = 100_000
+_IMAGE = ("image", "x", "y", "dw", "dh")
+_INK, _FAINT, _ACCENT = "#333333", "#777777", "#0072b2"
+_FONT = "font-family: Helvetica, Arial, sans-serif;"
+_LOOK = "look at it"
+
+
+def explore(
+    array: xr.DataArray,
+    *,
+    model: PCA | None = None,
+    tiles: bool = False,
+    width: int = 1180,
+) -> App:
+    """Look at an embedding interactively: pan, zoom, go through the years, click, label. Computes what is shown.
+
+    A click chooses a pixel: its vector, its course over time and a map of what is similar to it are shown.
+    Classes can be made, and pixels clicked to label them; from the second class on a probe is refitted, and its
+    map redrawn, at each click.
+
+    Parameters
+    ----------
+    array : DataArray (time?, band, y, x)
+        A raster embedding, encoded or decoded, lazy or in memory. Codes (:func:`open` with
+        ``decode=False``) take a quarter of the memory.
+    model : PCA, optional
+        Of the colours; by default fitted on what is shown first, of the first and the last year, and kept.
+    tiles : bool
+        Whether satellite pictures from the network lie under the map, which is then in Web Mercator.
+    width : int
+        Of the app, in pixels of the screen.
+
+    Returns
+    -------
+    App
+        Shown as the last line of a cell; ``.servable()`` in a script for ``panel serve``; ``.show()`` in a browser.
+        ``app.labels`` is the GeoDataFrame of labels, ``app.probe`` the probe, ``app.model`` the PCA.
+
+    Raises
+    ------
+    EmbeddingError
+        If the array is no raster embedding.
+    MissingExtraError
+        If Panel is not installed.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> da = gx.testing.synthetic("alphaearth", shape=(64, 64), years=[2018, 2024])
+    >>> app = da.emb.explore()
+    >>> app.state.add_class("forest")
+    >>> app.labels.crs.to_epsg(), app.probe is None
+    (32632, True)
+    """
+    from geoemb_xr.display.explorer import Explorer
+
+    require("panel", "viz")
+    check_embedding(array, "explore")
+    geometry.geobox_of(array, "explore")
+    if tiles:
+        from geoemb_xr.geo.warp import reproject
+
+        array = reproject(array, "EPSG:3857", resampling="nearest")
+    size = _map_size(array, width)
+    return App(Explorer(array, model=model, size=size), size, tiles=tiles)
+
+
+def _map_size(array: xr.DataArray, width: int) -> tuple[int, int]:
+    """Width and height of a map on the screen: as the array, but neither a strip nor taller than a screen."""
+    across = max((width - _SIDE - _MARGINS) // 2, 200)
+    box = geometry.geobox_of(array, "explore").boundingbox
+    ratio = (box.top - box.bottom) / (box.right - box.left) * _stretch(array)
+    return across, int(across * np.clip(ratio, 0.6, 1.15))
+
+
+def _stretch(array: xr.DataArray) -> float:
+    """How much longer a unit of y is on the ground than one of x: degrees of longitude shrink with latitude."""
+    crs = geometry.crs_of(array)
+    if crs is None or not crs.is_geographic:
+        return 1.0
+    return 1 / max(float(np.cos(np.radians(np.mean(array.coords["y"].values)))), 0.05)
+
+
+class App:
+    """What :func:`explore` gives: shown in a notebook or served, and what was made in it.
+
+    Parameters
+    ----------
+    state : Explorer
+        What is shown and known, usable without the widgets too.
+    size : (int, int)
+        Width and height of a map on the screen.
+    tiles : bool
+        Whether pictures from the network lie underneath.
+    """
+
+    def __init__(self, state: Explorer, size: tuple[int, int], *, tiles: bool = False) -> None:
+        _load_extension()
+        self.state = state
+        self._size, self._tiles = size, tiles
+        if state.pixel is None:
+            state.click(*state.centre)  # something to see at once
+            state.note = ""
+
+    @property
+    def labels(self) -> gpd.GeoDataFrame:
+        """The labels as points, with the columns ``label`` and ``time``."""
+        return self.state.labels
+
+    @property
+    def probe(self) -> Probe | None:
+        """The probe fitted on the labels; None until two classes have one."""
+        return self.state.probe
+
+    @property
+    def model(self) -> PCA:
+        """The PCA that the colours are made with."""
+        return self.state.model
+
+    def display(self) -> Display:
+        """Another display of the same state: figures and widgets, all of its own."""
+        return Display(self.state, self._size, tiles=self._tiles)
+
+    def servable(self, title: str | None = None) -> App:
+        """Offer the app to ``panel serve``."""
+        self.display().layout.servable(title=title or _title(self.state))
+        return self
+
+    def show(self, **options: Any) -> Any:
+        """Serve the app from this process and open a browser; options as of Panel's ``show``."""
+        return self.display().layout.show(**{"title": _title(self.state), **options})
+
+    def __panel__(self) -> Any:
+        return self.display().layout
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        return self.display().layout._repr_mimebundle_(include, exclude)
+
+    def __repr__(self) -> str:
+        return f"<App exploring {_title(self.state)}: {sum(self.state.counts().values())} labels>"
+
+
+class Display:
+    """Figures and widgets around an explorer's state.
+
+    Bokeh's figures are used as they are: an update is new data in a source, which takes milliseconds, where
+    HoloViews rebuilds plots at each click.
+
+    Parameters
+    ----------
+    state : Explorer
+        What is shown.
+    size : (int, int)
+        Width and height of a map on the screen.
+    tiles : bool
+        Whether pictures from the network lie underneath.
+    """
+
+    def __init__(self, state: Explorer, size: tuple[int, int], *, tiles: bool = False) -> None:
+        pn, models = require("panel", "viz"), require("bokeh.models", "viz")
+        self.state = state
+        self._size = size
+        #: What colours are stretched over: kept while the view and the year change, so that maps compare.
+        self._limits: dict[Answer, tuple[float, float]] = {}
+        self._pictured: tuple[int, Window] | None = None
+        self._adding = False
+        empty = {
+            "picture": _IMAGE, "answer": _IMAGE, "ring": ("x", "y"), "labels": ("x", "y", "colour"),
+            "vector": ("band", "value"), "course": ("year", "angle"), "view": ("x0", "x1", "y0", "y1"),
+        }  # fmt: skip
+        self.sources = {
+            name: models.ColumnDataSource({column: [] for column in columns})
+            for name, columns in empty.items()
+        }
+        self.figures = self._make_figures(tiles)
+        self.widgets = self._make_widgets(pn)
+        self._heads = [pn.pane.HTML("", width=size[0], margin=0) for _ in range(2)]
+        self._status = pn.pane.HTML("", width=_SIDE - 20, margin=(6, 10))
+        self.layout = self._lay_out(pn)
+        self.refresh()
+
+    # --- layout ------------------------------------------------------------------------------------------------
+
+    def _make_figures(self, tiles: bool) -> dict[str, Any]:
+        models = require("bokeh.models", "viz")
+        x, y = (models.Range1d(*ends) for ends in self._start())
+        maps = {name: self._make_map(name, x, y, tiles) for name in ("picture", "answer")}
+        self._follow(maps["picture"])
+        made = {**maps, "vector": self._make_vector()}
+        if len(self.state.periods) > 1:
+            made["course"] = self._make_course()
+        return made
+
+    def _start(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Ranges of x and y around what is shown first, in the shape of the frame."""
+        left, bottom, right, top = self.state.shown
+        stretch = _stretch(self.state.array)
+        unit = max((right - left) / self._size[0], (top - bottom) * stretch / self._size[1])
+        x, y = (left + right) / 2, (bottom + top) / 2
+        dx, dy = unit * self._size[0] / 2, unit * self._size[1] / 2 / stretch
+        return (x - dx, x + dx), (y - dy, y + dy)
+
+    def _make_map(self, name: str, x_range: Any, y_range: Any, tiles: bool) -> Any:
+        first = name == "picture"
+        figure = require("bokeh.plotting", "viz").figure(
+            x_range=x_range, y_range=y_range, frame_width=self._size[0], frame_height=self._size[1],
+            tools="pan,wheel_zoom,reset", active_scroll="wheel_zoom", toolbar_location=None if first else "right",
+            min_border_left=_AXIS if first else _GAP, min_border_right=0,
+            background_fill_color="#f4f4f4", outline_line_color="#bbbbbb", name=name,
+        )  # fmt: skip
+        if tiles:
+            figure.add_tile("Esri World Imagery", retina=True)
+        figure.image_rgba(
+            **{column: column for column in _IMAGE},
+            source=self.sources[name],
+            global_alpha=0.75 if tiles else 1.0,
+        )
+        points = {"x": "x", "y": "y", "marker": "circle"}
+        figure.scatter(
+            **points,
+            source=self.sources["labels"],
+            size=9,
+            fill_color="colour",
+            line_color="white",
+            line_width=1.5,
+        )
+        for colour, thickness in (("black", 4), ("white", 2)):
+            figure.scatter(
+                **points, source=self.sources["ring"], size=15, fill_color=None, line_color=colour,
+                line_width=thickness,
+            )  # fmt: skip
+        _style(figure)
+        figure.grid.visible = False
+        crs = geometry.as_crs(self.state.grid.crs)
+        for axis in figure.axis:
+            axis.formatter = require("bokeh.models", "viz").NumeralTickFormatter(
+                format="0.000" if crs.is_geographic else "0,0"
+            )
+            axis.ticker.desired_num_ticks = 4
+        figure.yaxis.major_label_orientation = "vertical"
+        figure.yaxis.visible = first
+        for event in ("tap", "doubletap"):  # two clicks in short order, wherever, are a tap and a double tap
+            figure.on_event(event, lambda at: self.tap(at.x, at.y))
+        return figure
+
+    def _follow(self, figure: Any) -> None:
+        """Re-read when the view has come to rest: the browser waits until then, and sends its ranges once."""
+        wait = require("bokeh.models", "viz").CustomJS(
+            args={"view": self.sources["view"], "x": figure.x_range, "y": figure.y_range, "rest": _REST_MS},
+            code="""
+                const send = () => view.data = {x0: [x.start], x1: [x.end], y0: [y.start], y1: [y.end]}
+                clearTimeout(view._waiting)
+                view._waiting = setTimeout(send, rest)
+            """,
+        )
+        for limits in (figure.x_range, figure.y_range):
+            limits.js_on_change("start", wait)
+            limits.js_on_change("end", wait)
+        self.sources["view"].on_change("data", lambda attr, old, new: self.move(new))
+
+    def _make_vector(self) -> Any:
+        bars = self._make_chart(_AXIS)
+        bars.vbar(x="band", top="value", width=0.8, source=self.sources["vector"], color=_ACCENT)
+        names = [str(name) for name in self.state.product.decoded_bands]
+        bars.x_range.range_padding = 0.01
+        if not names[0].isdigit():
+            bars.xaxis.major_label_overrides = {i: names[i] for i in range(len(names))}
+        return bars
+
+    def _make_course(self) -> Any:
+        models = require("bokeh.models", "viz")
+        course = self._make_chart(_GAP)
+        self._now = models.Span(dimension="height", line_color=_FAINT, line_dash="dashed", line_width=1)
+        course.add_layout(self._now)
+        course.line("year", "angle", source=self.sources["course"], color=_ACCENT, line_width=1.5)
+        course.scatter("year", "angle", source=self.sources["course"], color=_ACCENT, size=7)
+        assert self.state.times is not None
+        years = [_decimal_year(t) for t in self.state.times]
+        course.x_range = models.Range1d(min(years) - 0.4, max(years) + 0.4)
+        course.y_range = models.Range1d(0, 5)
+        course.xaxis.ticker = _year_ticks(years)
+        course.yaxis.axis_label = "degrees"
+        return course
+
+    def _make_chart(self, left: int) -> Any:
+        chart = require("bokeh.plotting", "viz").figure(
+            frame_width=self._size[0], frame_height=_CHART_HEIGHT, toolbar_location=None, tools="", title=" ",
+            outline_line_color=None, min_border_left=left, min_border_right=0,
+        )  # fmt: skip
+        _style(chart)
+        chart.yaxis.ticker.desired_num_ticks = 4
+        chart.xgrid.visible = False
+        chart.ygrid.grid_line_color = "#eeeeee"
+        chart.title.update(text_color=_INK, text_font_style="normal", text_font_size="13px")
+        return chart
+
+    def _make_widgets(self, pn: Any) -> dict[str, Any]:
+        state, wide = self.state, _SIDE - 20
+        answers = {"similar to the pixel": "similarity", "classes of your labels": "classes"}
+        if len(state.periods) > 1:
+            answers[f"change since {state.periods[0]}"] = "change"
+        w = {
+            "answer": pn.widgets.RadioBoxGroup(options=answers, value="similarity", margin=(2, 10)),
+            "mode": pn.widgets.RadioButtonGroup(
+                options=[_LOOK, *state.classes],
+                value=_LOOK,
+                orientation="vertical",
+                width=wide,
+                stylesheets=[_swatches(list(state.classes.values()))],
+            ),
+            "name": pn.widgets.TextInput(placeholder="name of a class", width=wide - 75),
+            "add": pn.widgets.Button(label="add", width=55),
+            "undo": pn.widgets.Button(label="undo last label", width=wide),
+        }
+        w["answer"].param.watch(lambda _: self.refresh(), "value")
+        w["mode"].param.watch(lambda _: self._say(), "value")
+        w["add"].on_click(lambda _: self._add_class())
+        w["name"].param.watch(lambda _: self._add_class(), "enter_pressed")
+        w["name"].param.watch(lambda _: self._add_class() if self._adding else None, "value")
+        w["undo"].on_click(lambda _: self._undo())
+        if len(state.periods) > 1:
+            options = {name: i for i, name in enumerate(state.periods)}
+            w["period"] = pn.widgets.DiscreteSlider(
+                label="year", options=options, value=state.step, width=wide - 10
+            )
+            # what must be read first is read when the slider is let go
+            on = "value" if state.array.chunks is None else "value_throttled"
+            w["period"].param.watch(lambda event: self._go_to(event.new), on)
+        return w
+
+    def _lay_out(self, pn: Any) -> Any:
+        w, wide = self.widgets, _SIDE - 20
+        side = pn.Column(
+            *([w["period"]] if "period" in w else []),
+            _heading(pn, "The right map shows", wide),
+            w["answer"],
+            _heading(pn, "A click on a map means", wide),
+            w["mode"],
+            pn.Row(w["name"], w["add"], margin=0),
+            w["undo"],
+            self._status,
+            width=_SIDE,
+            margin=0,
+        )
+        layouts = require("bokeh.layouts", "viz")
+        f = self.figures
+        maps = layouts.row(f["picture"], f["answer"])
+        charts = layouts.row([chart for name, chart in f.items() if name in ("vector", "course")])
+        self._pane = pn.pane.Bokeh(layouts.column(maps, charts), margin=0)
+        titles = pn.Row(
+            pn.Spacer(width=_AXIS), self._heads[0], pn.Spacer(width=_GAP), self._heads[1], margin=0
+        )
+        return pn.Column(
+            pn.pane.HTML(_head_html(self.state), margin=(0, 10, 6, 10)),
+            pn.Row(side, pn.Column(titles, self._pane, margin=0), margin=0),
+            pn.pane.HTML(_credit_html(self.state), margin=(0, 10)),
+        )
+
+    # --- events ------------------------------------------------------------------------------------------------
+
+    def move(self, view: Mapping[str, Sequence[float]]) -> None:
+        """Show another part of the array at the screen's resolution."""
+        before = self.state.window
+        self.state.look((view["x0"][0], view["x1"][0]), (view["y0"][0], view["y1"][0]), *self._size)
+        if self.state.window != before:
+            self.refresh()
+
+    def tap(self, x: float, y: float) -> None:
+        """Look at the pixel under a click, or label it."""
+        name = self.widgets["mode"].value
+        if name == _LOOK:
+            self.state.click(x, y)
+        else:
+            self.state.label(x, y, name)
+        self._limits.pop("similarity", None)
+        answer = self.widgets["answer"]
+        if name != _LOOK and self.state.probe is not None and answer.value != "classes":
+            answer.value = "classes"  # which redraws
+        else:
+            self.refresh()
+
+    def _go_to(self, step: int) -> None:
+        self.state.go_to(step)
+        self.refresh()
+
+    def _add_class(self) -> None:
+        field = self.widgets["name"]
+        name = (field.value_input or field.value).strip()
+        self._adding = not name  # a notebook may tell of the click before it tells of the text
+        if not name or name == _LOOK:
+            return
+        if name not in self.state.classes:
+            self.state.add_class(name)
+        field.param.update(value="", value_input="")
+        self._list_classes(name)
+
+    def _list_classes(self, chosen: str) -> None:
+        self.widgets["mode"].param.update(
+            options=[_LOOK, *self.state.classes],
+            value=chosen,
+            stylesheets=[_swatches(list(self.state.classes.values()))],
+        )
+        self._say()
+
+    def _undo(self) -> None:
+        self.state.undo()
+        self.refresh()
+
+    # --- pictures ----------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Draw everything as the state now is."""
+        state = self.state
+        if self._pictured != (state.step, state.window):
+            self._put_image("picture", _packed(state.picture().transpose("y", "x", "rgb").values))
+            self._pictured = state.step, state.window
+        self._draw_answer()
+        pixel, labelled = state.pixel, state.labelled
+        self.sources["ring"].data = (
+            {"x": [pixel.x], "y": [pixel.y]} if pixel is not None else {"x": [], "y": []}
+        )
+        self.sources["labels"].data = {
+            "x": [at.x for at, _ in labelled],
+            "y": [at.y for at, _ in labelled],
+            "colour": [state.classes[name] for _, name in labelled],
+        }
+        if pixel is not None:
+            self._draw_vector(pixel)
+            if "course" in self.figures:
+                self._draw_course(pixel)
+        self._say()
+        require("panel", "viz").io.push_notebook(self._pane)
+
+    def _put_image(self, name: str, rgba: np.ndarray) -> None:
+        """Packed RGBA ``(y, x)``, the first row at the top, over the shown window."""
+        left, bottom, right, top = self.state.shown
+        self.sources[name].data = {
+            "image": [rgba[::-1]], "x": [left], "y": [bottom], "dw": [right - left], "dh": [top - bottom],
+        }  # fmt: skip
+
+    def _draw_answer(self) -> None:
+        kind: Answer = self.widgets["answer"].value
+        found = self.state.answer(kind)
+        if found is None:
+            self._heads[1].object = _map_head(_missing(kind, self.state))
+            self._put_image("answer", np.zeros((1, 1), np.uint32))
+            return
+        values = found.transpose("y", "x").values
+        if kind == "classes":
+            legend = legend_of(found)
+            self._heads[1].object = _map_head("Classes", _legend_html(legend))
+            self._put_image("answer", _packed(legend.rgba())[values])
+            return
+        limits = self._stretch_of(values, kind)
+        title, palette = _describe(kind, self.state)
+        self._heads[1].object = _map_head(title, _bar_html(palette, limits, found))
+        self._put_image("answer", _coloured(values, palette, limits))
+
+    def _stretch_of(self, values: np.ndarray, kind: Answer) -> tuple[float, float]:
+        """What the colours of an answer are stretched over."""
+        if kind not in self._limits:
+            step = max(int(np.sqrt(values.size / _STRETCH_PIXELS)), 1)
+            some = values[::step, ::step]
+            some = some[np.isfinite(some)]
+            if not some.size:
+                return 0.0, 1.0
+            # changes are rare: a 98th percentile would be noise
+            low, high = (
+                (0.0, np.percentile(some, 99.8)) if kind == "change" else (np.percentile(some, 2), 1.0)
+            )
+            self._limits[kind] = float(low), max(float(high), float(low) + 1e-6)
+        return self._limits[kind]
+
+    def _draw_vector(self, pixel: Pixel) -> None:
+        self.sources["vector"].data = {"band": np.arange(pixel.vector.size), "value": pixel.vector}
+        when = "" if pixel.time is None else f", {arrays.describe_times(np.array([pixel.time]))}"
+        self.figures["vector"].title.text = f"Vector of the pixel{when}"
+
+    def _draw_course(self, pixel: Pixel) -> None:
+        course, chart = self.state.course(pixel), self.figures["course"]
+        self.sources["course"].data = {
+            "year": [_decimal_year(t) for t in course.index],
+            "angle": course.to_numpy(),
+        }
+        there = course.dropna()
+        first = arrays.describe_times(there.index.values[:1]) if len(there) else ""
+        chart.title.text = f"Its course: angle to {first}"
+        high = max(1.15 * float(there.max()), 5.0) if len(there) else 5.0
+        chart.y_range.update(start=-0.04 * high, end=high)
+        assert self.state.times is not None
+        self._now.location = _decimal_year(self.state.times[self.state.step])
+
+    # --- words -------------------------------------------------------------------------------------------------
+
+    def _say(self) -> None:
+        state, mode = self.state, self.widgets["mode"].value
+        self._heads[0].object = _map_head(f"Embedding {state.period}".strip(), _rgb_html(state))
+        lines = [f"<b>{html.escape(state.note)}</b>"] if state.note else []
+        if mode == _LOOK:
+            lines.append("Click a pixel to see what is similar to it. Name a class to label pixels.")
+        else:
+            lines.append(f"Click pixels that are <b>{html.escape(mode)}</b>.")
+        counts = ", ".join(f"{html.escape(name)} {n}" for name, n in state.counts().items())
+        lines += [f"Labels: {counts}."] if counts else []
+        if counts and state.probe is None:
+            lines.append("Once two classes have labels, the right map shows classes.")
+        self._status.object = _text("<br>".join(lines), size=12, colour=_FAINT)
+
+
+# --- drawing: small things ------------------------------------------------------------------------------------
+
+
+def _load_extension() -> None:
+    """Load Panel once, into a notebook from the installed packages: a page asks no other host for scripts."""
+    pn = require("panel", "viz")
+    if not pn.extension._loaded:
+        pn.extension(inline=True)
+
+
+def _packed(rgba: np.ndarray) -> np.ndarray:
+    """RGBA ``(…, 4)`` of uint8 as one uint32 a pixel, as Bokeh takes it."""
+    return np.asarray(np.ascontiguousarray(rgba).view(np.uint32)[..., 0])
+
+
+def _coloured(values: np.ndarray, palette: Sequence[str], limits: tuple[float, float]) -> np.ndarray:
+    """Packed RGBA of values stretched over limits; transparent where they are missing."""
+    colours = [(*bytes.fromhex(colour[1:7]), 255) for colour in palette]
+    table = _packed(np.array([*colours, (0, 0, 0, 0)], np.uint8))
+    low, high = limits
+    scaled = np.subtract(values, low, dtype=np.float32)
+    scaled *= len(colours) / (high - low)
+    np.clip(scaled, 0, len(colours) - 1, out=scaled)
+    np.copyto(scaled, len(colours), where=np.isnan(values))
+    return np.asarray(table[scaled.astype(np.uint16)])
+
+
+def _describe(kind: Answer, state: Explorer) -> tuple[str, Sequence[str]]:
+    """Title and palette of an answer; both palettes read the same in grey and to colour-blind eyes."""
+    palettes = require("bokeh.palettes", "viz")
+    if kind == "change":
+        return f"Change from {state.periods[0]} to {state.period}", palettes.Magma256
+    pixel = state.pixel
+    if pixel is None or pixel.time is None:
+        return "Similar to the pixel", palettes.Viridis256
+    year = arrays.describe_times(np.array([pixel.time]))
+    own = "" if year == state.period else f" of {year}"
+    return f"{state.period}: similar to the pixel{own}", palettes.Viridis256
+
+
+def _missing(kind: Answer, state: Explorer) -> str:
+    if kind == "similarity":
+        return "Click a pixel to see what is similar to it"
+    if kind == "change":
+        return f"Choose another year than {state.period}"
+    return "Label pixels of two classes to see a map of them"
+
+
+def _style(figure: Any) -> None:
+    """Axes that stay in the background."""
+    figure.toolbar.logo = None
+    for axis in figure.axis:
+        axis.axis_line_color = axis.major_tick_line_color = "#bbbbbb"
+        axis.minor_tick_line_color = None
+        axis.major_label_text_color = axis.axis_label_text_color = _FAINT
+        axis.major_label_text_font_size = axis.axis_label_text_font_size = "9px"
+        axis.axis_label_text_font_style = "normal"
+
+
+def _decimal_year(time: Any) -> float:
+    stamp = pd.Timestamp(time)
+    return float(stamp.year + (stamp.day_of_year - 1) / 366)
+
+
+def _year_ticks(x: list[float]) -> list[int]:
+    years = sorted({int(v) for v in x})
+    return years[:: -(-len(years) // 10)] if years else []
+
+
+# --- drawing: words -------------------------------------------------------------------------------------------
+
+
+def _text(content: str, *, size: int, colour: str = _INK, more: str = "") -> str:
+    return f'<div style="{_FONT}font-size:{size}px;color:{colour};line-height:1.35;{more}">{content}</div>'
+
+
+def _heading(pn: Any, content: str, width: int) -> Any:
+    return pn.pane.HTML(_text(content, size=12, colour=_FAINT), width=width, margin=(10, 10, 0, 10))
+
+
+def _title(state: Explorer) -> str:
+    return state.product.title or state.product.name
+
+
+def _head_html(state: Explorer) -> str:
+    rows, cols = state.grid.shape
+    facts = [f"{cols:,} × {rows:,} pixels", geometry.crs_name(geometry.as_crs(state.grid.crs))]
+    version = str(state.array.attrs.get("version", ""))
+    facts += [f"version {version}"] if version and version != "synthetic" else []
+    style = "background:#e69f00;color:black;border-radius:3px;padding:1px 6px;font-size:11px"
+    badge = f' <span style="{style}">synthetic</span>' if version == "synthetic" else ""
+    name = _text(html.escape(_title(state)) + badge, size=18)
+    return name + _text(html.escape(" · ".join(facts)), size=12, colour=_FAINT)
+
+
+def _credit_html(state: Explorer) -> str:
+    from geoemb_xr.display.plotting import credit
+
+    return _text(html.escape(credit(state.array)), size=11, colour=_FAINT)
+
+
+def _map_head(title: str, detail: str = "") -> str:
+    below = _text(detail or "&nbsp;", size=11, colour=_FAINT, more="height:30px")
+    return _text(html.escape(title), size=13) + below
+
+
+def _rgb_html(state: Explorer) -> str:
+    shares = [f"{share:.0%}" for share in state.model.explained_variance_ratio[:3]]
+    return f"red, green, blue: three principal components, {', '.join(shares)} of variance"
+
+
+def _bar_html(palette: Sequence[str], limits: tuple[float, float], found: xr.DataArray) -> str:
+    colours = ",".join(palette[:: len(palette) // 16])
+    unit = {"degree": "°"}.get(str(found.attrs.get("units", "")), "")
+    what = html.escape(str(found.attrs.get("metric", "")))
+    low, high = (f"{value:.3g}{unit}" for value in limits)
+    bar = f'<span style="flex:1;max-width:220px;height:10px;background:linear-gradient(to right,{colours})"></span>'
+    return f'<div style="display:flex;gap:6px;align-items:center">{what} {low} {bar} {high}</div>'
+
+
+def _legend_html(legend: Legend) -> str:
+    swatch = (
+        '<span style="display:inline-block;width:10px;height:10px;margin-right:4px;background:{}"></span>'
+    )
+    return " ".join(
+        f'<span style="white-space:nowrap;margin-right:8px">{swatch.format(colour)}{html.escape(name)}</span>'
+        for name, colour in zip(legend.names, legend.colours, strict=True)
+    )
+
+
+def _swatches(colours: list[str]) -> str:
+    """A bar of its colour at the left of each class's button; the first button is for looking."""
+    return "".join(
+        f".bk-btn-group .bk-btn:nth-child({i}) {{border-left: 14px solid {colour};}}"
+        for i, colour in enumerate(colours, start=2)
+    )

@@ -1,0 +1,544 @@
+"""What the interactive app knows and computes, without any widget: a window, a click, labels, a probe.
+
+Only what is shown is ever computed: the middle pixel of each cell that one pixel of the screen covers. The codes of
+shown windows stay in memory, so that a click is answered from there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geoemb_xr.core import arrays, geometry, kernels
+from geoemb_xr.core.legend import Legend, default_colour
+from geoemb_xr.core.model import (
+    BAND,
+    EmbeddingError,
+    attribution_of,
+    check_choice,
+    check_embedding,
+    logger,
+    require,
+)
+from geoemb_xr.execution import blocks
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+    from geoemb_xr.analysis.components import PCA
+    from geoemb_xr.probes.probe import Probe
+
+Answer = Literal["similarity", "change", "classes"]
+#: Bytes of shown windows that are kept.
+MEMORY = 512_000_000
+#: Pixels that a thread draws at a time.
+STRIP = 1 << 19
+#: Bytes of blocks that one picture may read of a lazy array; of a larger view the middle is shown.
+READ_LIMIT = 4_000_000_000
+
+
+# --- which pixels are shown -----------------------------------------------------------------------------------
+
+
+class Span(NamedTuple):
+    """Cells of ``step`` pixels along an axis; of each the pixel ``offset`` from its edge is shown."""
+
+    first: int
+    step: int
+    cells: int
+    offset: int
+
+    @staticmethod
+    def of(start: float, stop: float, size: int, step: int) -> Span:
+        """The cells that touch ``start`` to ``stop`` of an axis of ``size`` pixels.
+
+        Cells are counted from the array's edge, so that panning shows the same pixels again.
+        """
+        start, stop = max(min(start, size - 1.0), 0.0), max(min(stop, float(size)), 1.0)
+        first = int(start // step) * step
+        offset = min(step // 2, size - 1 - first)
+        count = max(-(-(int(np.ceil(stop)) - first) // step), 1)
+        return Span(first, step, min(count, (size - 1 - first - offset) // step + 1), offset)
+
+    @property
+    def pixels(self) -> slice:
+        """The shown pixels."""
+        start = self.first + self.offset
+        return slice(start, start + (self.cells - 1) * self.step + 1, self.step)
+
+    @property
+    def edges(self) -> tuple[int, int]:
+        """Outer edges of the cells, in pixels."""
+        return self.first, self.first + self.cells * self.step
+
+    def cell(self, pixel: float) -> int | None:
+        """The cell that holds a pixel, None outside."""
+        at = int((pixel - self.first) // self.step)
+        return at if 0 <= at < self.cells else None
+
+
+class Window(NamedTuple):
+    """Rows and columns that are shown."""
+
+    rows: Span
+    cols: Span
+
+
+class Pixel(NamedTuple):
+    """A clicked pixel.
+
+    Parameters
+    ----------
+    row, col : int
+        On the array's grid, north-up.
+    x, y : float
+        Its centre, in the array's CRS.
+    time : datetime64 or None
+        The period that was shown.
+    vector : ndarray of float32 (band,)
+        Decoded.
+    """
+
+    row: int
+    col: int
+    x: float
+    y: float
+    time: np.datetime64 | None
+    vector: np.ndarray
+
+    @property
+    def key(self) -> tuple[int, int, np.datetime64 | None]:
+        """What tells it from others."""
+        return self.row, self.col, self.time
+
+
+# --- the state ------------------------------------------------------------------------------------------------
+
+
+class Explorer:
+    """State of the app: the array, what is shown of it, the clicked pixel, labels and the probe.
+
+    Parameters
+    ----------
+    array : DataArray (time?, band, y, x)
+        A raster embedding, encoded or decoded; lazy or in memory.
+    model : PCA, optional
+        Of the picture's colours; by default fitted on what is shown first, of the first and the last period.
+    size : (int, int)
+        Width and height of the picture in pixels of the screen.
+    memory : int
+        Bytes of windows to keep.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> state = Explorer(gx.testing.synthetic("alphaearth", shape=(64, 64), years=[2018, 2024]))
+    >>> state.picture().dims
+    ('y', 'x', 'rgb')
+    >>> pixel = state.click(*state.centre)
+    >>> state.course(pixel).index.year.tolist()
+    [2018, 2024]
+    """
+
+    def __init__(
+        self,
+        array: xr.DataArray,
+        *,
+        model: PCA | None = None,
+        size: tuple[int, int] = (512, 512),
+        memory: int = MEMORY,
+    ) -> None:
+        self.product = check_embedding(array, "explore")
+        geometry.geobox_of(array, "explore")
+        extra = set(array.dims) - {"time", BAND, "y", "x"}
+        if extra:
+            raise EmbeddingError(f"explore shows dims time, band, y and x; got {tuple(array.dims)} too")
+        self.array = geometry.north_up_array(array)
+        self.grid = geometry.geobox_of(self.array, "explore")
+        self.times = np.atleast_1d(array.coords["time"].values) if "time" in array.coords else None
+        if "time" not in self.array.dims and self.times is not None:
+            self.array = self.array.expand_dims("time")
+        #: Names of the periods, years where each is one; empty without time.
+        self.periods = [] if self.times is None else [arrays.describe_times(t[None]) for t in self.times]
+        #: Position of the period that is shown.
+        self.step = 0 if self.times is None else len(self.times) - 1
+        self.memory = memory
+        #: What to tell the user about the last action.
+        self.note = ""
+        self.pixel: Pixel | None = None
+        self.classes: dict[str, str] = {}
+        #: Labelled pixels and their classes, in the order they were labelled.
+        self.labelled: list[tuple[Pixel, str]] = []
+        self._probe: Probe | None = None
+        self._kept: OrderedDict[tuple[int, Window], xr.DataArray] = OrderedDict()
+        self._course: tuple[Pixel, pd.Series] | None = None
+        self.window = self._window(None, None, *size)
+        self.model = model if model is not None else self._fit()
+
+    def _fit(self) -> PCA:
+        from geoemb_xr.analysis.components import fit_pca, of_three
+
+        steps = sorted({0, self.step})
+        return of_three(fit_pca([self._codes(step) for step in steps], 3))
+
+    # --- where -------------------------------------------------------------------------------------------------
+
+    @property
+    def bounds(self) -> geometry.Bounds:
+        """Left, bottom, right and top of the array."""
+        box = self.grid.boundingbox
+        return box.left, box.bottom, box.right, box.top
+
+    @property
+    def shown(self) -> geometry.Bounds:
+        """Left, bottom, right and top of the cells that are shown."""
+        (top, bottom), (left, right) = self.window.rows.edges, self.window.cols.edges
+        affine = self.grid.affine
+        (x0, y0), (x1, y1) = affine * (left, bottom), affine * (right, top)
+        return x0, y0, x1, y1
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The middle of the array, x and y."""
+        left, bottom, right, top = self.bounds
+        return (left + right) / 2, (bottom + top) / 2
+
+    @property
+    def period(self) -> str:
+        """Name of the shown period."""
+        return self.periods[self.step] if self.times is not None else ""
+
+    def _window(
+        self,
+        x_range: tuple[float, float] | None,
+        y_range: tuple[float, float] | None,
+        width: int,
+        height: int,
+    ) -> Window:
+        left, bottom, right, top = self.bounds
+        (x0, x1), (y0, y1) = sorted(x_range or (left, right)), sorted(y_range or (bottom, top))
+        inverse = ~self.grid.affine
+        (c0, r0), (c1, r1) = inverse * (x0, y1), inverse * (x1, y0)
+        rows, cols = self.grid.shape
+        self.note = ""
+        while True:
+            visible = min(r1, rows) - max(r0, 0.0), min(c1, cols) - max(c0, 0.0)
+            # a hair less than a whole step more is rounding, not a pixel
+            step = max(int(np.ceil(visible[0] / height - 1e-6)), int(np.ceil(visible[1] / width - 1e-6)), 1)
+            window = Window(Span.of(r0, r1, rows, step), Span.of(c0, c1, cols, step))
+            if self._reads(window) <= READ_LIMIT or window.rows.cells * window.cols.cells <= 4:
+                return window
+            self.note = (
+                f"The middle of the view is shown: all of it would read over {READ_LIMIT / 1e9:.0f} GB."
+            )
+            r0, r1 = r0 + (r1 - r0) / 4, r1 - (r1 - r0) / 4
+            c0, c1 = c0 + (c1 - c0) / 4, c1 - (c1 - c0) / 4
+
+    def _reads(self, window: Window) -> int:
+        """Bytes of the blocks that hold the shown pixels of a period; 0 in memory."""
+        if self.array.chunks is None:
+            return 0
+        total = self.array.sizes[BAND] * self.array.dtype.itemsize
+        for dim, span in zip(("y", "x"), window, strict=True):
+            sizes = np.array(self.array.chunksizes[dim])
+            shown = np.arange(span.pixels.start, span.pixels.stop, span.step)
+            total *= int(sizes[np.unique(np.searchsorted(np.cumsum(sizes), shown, side="right"))].sum())
+        return total
+
+    # --- what is shown -----------------------------------------------------------------------------------------
+
+    def view(
+        self,
+        x_range: tuple[float, float] | None = None,
+        y_range: tuple[float, float] | None = None,
+        width: int = 512,
+        height: int = 512,
+    ) -> xr.DataArray:
+        """Move to another part of the array, and show it at the screen's resolution.
+
+        Parameters
+        ----------
+        x_range, y_range : (float, float), optional
+            In the array's CRS; all of it by default.
+        width, height : int
+            Pixels of the screen.
+
+        Returns
+        -------
+        DataArray (y, x, rgb)
+            As :meth:`picture`.
+        """
+        self.look(x_range, y_range, width, height)
+        return self.picture()
+
+    def look(
+        self,
+        x_range: tuple[float, float] | None,
+        y_range: tuple[float, float] | None,
+        width: int,
+        height: int,
+    ) -> None:
+        """Move to another part of the array without reading it yet; parameters as of :meth:`view`."""
+        self.window = self._window(x_range, y_range, width, height)
+
+    def go_to(self, step: int) -> None:
+        """Show another period, by its position."""
+        if self.times is None or not 0 <= step < len(self.times):
+            raise ValueError(f"there are {len(self.periods)} periods; got position {step}")
+        self.step = step
+
+    def picture(self) -> xr.DataArray:
+        """The shown window in the colours of the model: uint8 (y, x, rgb)."""
+        from geoemb_xr.analysis.components import rgb
+
+        return rgb(self._strips(self.step), self.model).compute()
+
+    def answer(self, kind: Answer) -> xr.DataArray | None:
+        """A map over the shown window; None where something is missing for it yet.
+
+        Parameters
+        ----------
+        kind : {"similarity", "change", "classes"}
+            To the clicked pixel; since the first period; of the probe.
+
+        Returns
+        -------
+        DataArray (y, x) or None
+        """
+        check_choice("kind", kind, ("similarity", "change", "classes"))
+        if kind == "similarity":
+            found = self._similarity()
+        else:
+            found = self._change() if kind == "change" else self._classified()
+        return None if found is None else found.compute()
+
+    def _similarity(self) -> xr.DataArray | None:
+        from geoemb_xr.retrieval.ranking import similarity
+
+        return None if self.pixel is None else similarity(self._strips(self.step), self.pixel.vector)
+
+    def _change(self) -> xr.DataArray | None:
+        from geoemb_xr.analysis.temporal import change
+
+        if self.times is None or self.step == 0:
+            return None
+        years = xr.concat([self._strips(0), self._strips(self.step)], "time")
+        first, other = years.coords["time"].values
+        found: xr.DataArray = change(years, first, other)
+        return found
+
+    def _classified(self) -> xr.DataArray | None:
+        from geoemb_xr.predicting.maps import predict
+
+        probe = self.probe
+        if probe is None:
+            return None
+        found: xr.DataArray = predict(self._strips(self.step), probe, device="cpu")
+        return found
+
+    def _codes(self, step: int) -> xr.DataArray:
+        """The shown pixels of a period in memory, band last: (y, x, band)."""
+        key = step, self.window
+        if key not in self._kept:
+            self._kept[key] = self._read(step, self.window)
+        self._kept.move_to_end(key)
+        while len(self._kept) > 1 and sum(each.nbytes for each in self._kept.values()) > self.memory:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def _strips(self, step: int) -> xr.DataArray:
+        """The shown pixels of a period, where they are many in strips that threads share."""
+        codes = self._codes(step)
+        rows = max(STRIP // codes.sizes["x"], 1)
+        return codes if codes.sizes["y"] < 2 * rows else blocks.cut(codes, {"y": rows})
+
+    def _read(self, step: int, window: Window) -> xr.DataArray:
+        part = self._period(step).isel(y=window.rows.pixels, x=window.cols.pixels).compute()
+        axis = part.get_axis_num(BAND)
+        assert isinstance(axis, int)
+        last = part.transpose(..., BAND)
+        return last.copy(data=kernels.band_last(np.ascontiguousarray(part.values), axis))
+
+    def _period(self, step: int) -> xr.DataArray:
+        return self.array if self.times is None else self.array.isel(time=step)
+
+    # --- a click -----------------------------------------------------------------------------------------------
+
+    def click(self, x: float, y: float) -> Pixel | None:
+        """Choose the pixel that is shown at a place: the maps and the course are then about it.
+
+        Parameters
+        ----------
+        x, y : float
+            In the array's CRS.
+
+        Returns
+        -------
+        Pixel or None
+            None outside of the array and where it has no data; :attr:`note` says which.
+        """
+        found = self._pixel_at(x, y)
+        if found is not None:
+            self.pixel = found
+        return found
+
+    def _pixel_at(self, x: float, y: float) -> Pixel | None:
+        self.note = ""
+        rows, cols, inside = geometry.pixels_at(self.grid, np.array([x]), np.array([y]))
+        if not inside[0]:
+            self.note = "That is outside of the array."
+            return None
+        row, col = int(rows[0]), int(cols[0])
+        i, j = self.window.rows.cell(row), self.window.cols.cell(col)
+        if i is not None and j is not None:
+            found = self._codes(self.step).isel(y=i, x=j)
+            row, col = (s.pixels.start + k * s.step for s, k in zip(self.window, (i, j), strict=True))
+        else:
+            found = self._period(self.step).isel(y=row, x=col).compute()
+        vector = arrays.decode(found).values.astype(np.float32)
+        if not np.isfinite(vector).all():
+            self.note = "There is no data at that pixel."
+            return None
+        time = None if self.times is None else self.times[self.step]
+        return Pixel(row, col, float(found.x), float(found.y), time, vector)
+
+    def course(self, pixel: Pixel) -> pd.Series:
+        """Angle in degrees between a pixel's vector in each period and in the first one that has data.
+
+        Parameters
+        ----------
+        pixel : Pixel
+            From :meth:`click`.
+
+        Returns
+        -------
+        pandas.Series
+            By time; NaN where there is no data; empty without time.
+        """
+        from geoemb_xr.analysis.temporal import change
+
+        if self.times is None:
+            return pd.Series(dtype=np.float64, name="angle")
+        if self._course is not None and self._course[0] is pixel:
+            return self._course[1]
+        vectors = arrays.decode(self.array.isel(y=pixel.row, x=pixel.col)).compute()
+        valid = np.isfinite(vectors.transpose("time", BAND).values).all(axis=1)
+        angle = pd.Series(np.where(valid, 0.0, np.nan), pd.DatetimeIndex(self.times), name="angle")
+        if valid.sum() > 1:
+            there = vectors.isel(time=valid)
+            steps = change(there, there.coords["time"].values[0])
+            angle[pd.DatetimeIndex(steps.coords["time"].values)] = steps.values
+        self._course = pixel, angle
+        return angle
+
+    # --- labels ------------------------------------------------------------------------------------------------
+
+    def add_class(self, name: str, colour: str | None = None) -> None:
+        """Make a class that pixels can be labelled with.
+
+        Parameters
+        ----------
+        name : str
+            Not empty, and not there yet.
+        colour : str, optional
+            ``#rrggbb``.
+        """
+        name = name.strip()
+        if not name or name in self.classes:
+            raise ValueError(
+                f"a new class needs a name of its own; got {name!r}, there are {list(self.classes)}"
+            )
+        self.classes[name] = colour or default_colour(len(self.classes))
+
+    def label(self, x: float, y: float, name: str) -> Pixel | None:
+        """Choose the pixel shown at a place, as :meth:`click`, and label it; a pixel has one label a period.
+
+        Parameters
+        ----------
+        x, y : float
+            In the array's CRS.
+        name : str
+            One of :attr:`classes`.
+        """
+        check_choice("class", name, self.classes)
+        pixel = self.click(x, y)
+        if pixel is not None:
+            self.labelled = [each for each in self.labelled if each[0].key != pixel.key]
+            self.labelled.append((pixel, name))
+            self._probe = None
+        return pixel
+
+    def undo(self) -> None:
+        """Take the last label back."""
+        if self.labelled:
+            self.labelled.pop()
+            self._probe = None
+
+    def counts(self) -> dict[str, int]:
+        """Labels a class."""
+        return {name: sum(own == name for _, own in self.labelled) for name in self.classes}
+
+    @property
+    def labels(self) -> gpd.GeoDataFrame:
+        """The labels: a row a labelled pixel, with ``label``, ``time`` and its centre in the array's CRS."""
+        geopandas = require("geopandas", "vector")
+        pixels = [pixel for pixel, _ in self.labelled]
+        columns: dict[str, Any] = {"label": np.array([name for _, name in self.labelled], object)}
+        if self.times is not None:
+            columns["time"] = np.array([pixel.time for pixel in pixels], "datetime64[ns]")
+        frame = geopandas.GeoDataFrame(
+            columns,
+            geometry=geopandas.points_from_xy([p.x for p in pixels], [p.y for p in pixels]),
+            crs=geometry.as_crs(self.grid.crs),
+        )
+        frame.attrs = {"attribution": attribution_of(self.array), "colours": dict(self.classes)}
+        return frame
+
+    @property
+    def probe(self) -> Probe | None:
+        """A probe fitted on the labels; None until two classes have one."""
+        if self._probe is None and len({name for _, name in self.labelled}) > 1:
+            self._probe = self._fit_probe()
+        return self._probe
+
+    def _fit_probe(self) -> Probe:
+        from geoemb_xr.probes.probe import fit_probe
+
+        with _quiet():
+            probe = fit_probe(self._points(), target="label", cv=0)
+        assert probe.legend is not None
+        names = probe.legend.names
+        colours = tuple(self.classes[name] for name in names)
+        return replace(probe, legend=Legend(probe.legend.values, names, colours))
+
+    def _points(self) -> xr.DataArray:
+        """The labelled vectors as an embedding of points: nothing is read again."""
+        pixels = [pixel for pixel, _ in self.labelled]
+        points = arrays.wrap(
+            np.stack([pixel.vector for pixel in pixels]),
+            self.product,
+            x=[pixel.x for pixel in pixels],
+            y=[pixel.y for pixel in pixels],
+            crs=self.grid.crs,
+            version=str(self.array.attrs.get("version", "")),
+        )
+        return points.assign_coords(label=("location", [name for _, name in self.labelled]))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No notes meanwhile: a probe refitted at every click would tell of itself each time."""
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""Vectors from places: one file per family of encoders."""

@@ -1,0 +1,1 @@
+"""How work runs: blocks, threads, devices, workers, progress."""

@@ -1,0 +1,526 @@
+"""One block of an array as vectors: in tiles that fit the cache, or a sample of its pixels.
+
+What fits or applies a model runs in tasks of one block. A block of 512² pixels is 67 MB once it is decoded, far
+beyond a cache; decoded in tiles of some thousand pixels, vectors are used while they are still there.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import xarray as xr
+
+from geoemb_xr.core import arrays, kernels
+from geoemb_xr.core.codecs import SIGNED_SQUARE, SQUARE_FACTOR
+from geoemb_xr.core.fitted import decoded_bands
+from geoemb_xr.core.model import (
+    BAND,
+    Codec,
+    EmbeddingError,
+    check_band_chunk,
+    check_comparable,
+    check_embedding,
+    comparability_key,
+    is_encoded,
+)
+
+#: Pixels a tile: 64 float32 bands of them are half a megabyte, half an L2 cache.
+TILE = 2048
+#: Sides of the blocks that an array in memory is worked in.
+_SIDES = {"time": 1, "y": 512, "x": 512, "location": 65_536}
+#: Added before pixel coordinates are floored: no published grid has its centres at this fraction of a pixel.
+_OFF_GRID = 1 / np.pi
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block, as a task gets it.
+
+    Parameters
+    ----------
+    data : ndarray (…, band, …)
+        Codes or vectors.
+    axis : int
+        Where the bands are.
+    scale : ndarray, optional
+        Of codes that have one a pixel.
+    codec : Codec, optional
+        Of codes.
+    fields : tuple of ndarray
+        A value a pixel each, such as a mask; dimensions as those of ``data`` without ``band``.
+    keys : tuple of ndarray of uint64
+        Numbers that tell the pixels' places along each of those dimensions, whatever the block.
+    """
+
+    data: np.ndarray
+    axis: int
+    scale: np.ndarray | None = None
+    codec: Codec | None = None
+    fields: tuple[np.ndarray, ...] = ()
+    keys: tuple[np.ndarray, ...] = ()
+
+    @property
+    def pixels(self) -> int:
+        """How many."""
+        return int(self.data.size // max(self.data.shape[self.axis], 1))
+
+    def _decode(self, tile: np.ndarray, axis: int, where: Any) -> np.ndarray:
+        if self.codec is None:
+            return tile if tile.dtype == np.float32 else tile.astype(np.float32)
+        scale = None if self.scale is None else self.scale.reshape(-1)[where]
+        return self.codec.decode(tile, scale, axis)
+
+    def tiles(self, size: int = TILE) -> Iterator[tuple[slice, np.ndarray]]:
+        """Decoded vectors ``(band, n)`` of some thousand pixels at a time, and which pixels they are.
+
+        The slice counts pixels in C order. Memory is in the order of the block: ``(band, n)`` may be the
+        transpose of what lies there.
+        """
+        bands = kernels.as_bands(self.data, self.axis)
+        outer, _, inner = bands.shape
+        if inner == 1:  # band-last
+            for start in range(0, outer, size):
+                where = slice(start, min(start + size, outer))
+                yield where, self._decode(bands[where, :, 0], 1, where).T
+            return
+        for i in range(outer):
+            for start in range(0, inner, size):
+                stop = min(start + size, inner)
+                where = slice(i * inner + start, i * inner + stop)
+                yield where, self._decode(bands[i, :, start:stop], 0, where)
+
+    def centred(self, shift: np.ndarray, size: int = TILE) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """As :meth:`tiles`, less ``shift``, and which vectors have data: those that have none are zeros.
+
+        All tiles lie in one buffer, the next one over the last: memory that is new to the process costs more
+        than the arithmetic does.
+        """
+        bands = kernels.as_bands(self.data, self.axis)
+        outer, _, inner = bands.shape
+        if self.codec is not None and self.codec.name == SIGNED_SQUARE.name and inner > 1:
+            size = min(size, inner)
+            buffer, valid = np.empty((len(shift), size), np.float32), np.empty(size, np.bool_)
+            for i in range(outer):
+                for start in range(0, inner, size):
+                    codes = bands[i, :, start : start + size]
+                    n = codes.shape[1]
+                    kernels.decode_square_less(codes, -128, SQUARE_FACTOR, shift, buffer[:, :n], valid[:n])
+                    yield slice(i * inner + start, i * inner + start + n), buffer[:, :n], valid[:n]
+            return
+        memory = np.empty(len(shift) * size, np.float32)
+        for where, vectors in self.tiles(size):
+            out = memory[: vectors.size]
+            last = vectors.strides[0] < vectors.strides[1]
+            out = out.reshape(-1, len(shift)).T if last else out.reshape(len(shift), -1)
+            with np.errstate(invalid="ignore"):  # infinities, if there are any
+                np.subtract(vectors, shift[:, None], out=out)
+                valid = np.isfinite(np.ones(len(out), np.float32) @ out)
+            if not valid.all():
+                out[:, ~valid] = 0
+            yield where, out, valid
+
+    def some_mean(self) -> np.ndarray:
+        """The mean of the first tile that has data, float32 ``(band,)``; zeros if none has."""
+        vectors = np.empty((0, 0), np.float32)
+        for _, vectors in self.tiles():
+            usable = np.isfinite(vectors).all(axis=0)
+            if usable.any():
+                return np.asarray(vectors[:, usable].mean(axis=1, dtype=np.float64), np.float32)
+        return np.zeros(len(vectors), np.float32)
+
+    def at(self, pixels: np.ndarray) -> np.ndarray:
+        """Decoded vectors ``(n, band)`` of pixels given by their numbers in C order."""
+        bands = kernels.as_bands(self.data, self.axis)
+        outer, inner = np.divmod(pixels, bands.shape[2])
+        return self._decode(bands[outer, :, inner], 1, pixels)
+
+    def hashes(self, seed: int) -> np.ndarray:
+        """A random number a pixel, uint64, in C order: a function of its place and time, not of the block."""
+        if not self.keys:
+            raise ValueError("this block came without keys, so its pixels have no hash")
+        total = np.zeros((1,) * len(self.keys), np.uint64)
+        salt = _mixed(np.array([seed], np.int64).view(np.uint64))
+        for axis, key in enumerate(self.keys):
+            own = _mixed(key + salt)
+            total = total + own.reshape([-1 if i == axis else 1 for i in range(len(self.keys))])
+        return _mixed(np.ascontiguousarray(total).reshape(-1))
+
+
+@kernels.jit
+def _mix(values: Any) -> None:
+    """The finaliser of splitmix64 (Steele, Lea and Flood 2014), in place."""
+    for i in range(values.size):
+        z = values[i]
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        values[i] = z ^ (z >> np.uint64(31))
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    out = values + np.uint64(0x9E3779B97F4A7C15)
+    _mix(out)
+    return out
+
+
+def threshold(share: float) -> np.uint64:
+    """Hashes up to this are the given share of all."""
+    return np.uint64(min(int(share * 2.0**64), 2**64 - 1))
+
+
+# --- a function of vectors, lazily --------------------------------------------------------------------------
+
+
+def map_tiles(
+    function: Callable[..., np.ndarray],
+    array: xr.DataArray,
+    *params: Any,
+    dtype: Any,
+    out: tuple[str, Sequence[Any]] | None = None,
+    name: str,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.DataArray:
+    """Apply ``function(vectors, *params)`` to decoded vectors ``(band, n)``, tile by tile, lazily.
+
+    Parameters
+    ----------
+    function : callable
+        Returns ``(n,)``, or ``(k, n)`` with ``out``. Missing vectors are NaN in every band.
+    array : DataArray (…, band, …)
+        Codes or vectors.
+    *params : object
+        Passed on; a model as one ``dask.delayed(model, pure=True)``.
+    dtype, out, name, attrs
+        As in :func:`geoemb_xr.core.arrays.map_bands`.
+    """
+    codec = arrays.codec_of(array) if is_encoded(array) else None
+    length = None if out is None else len(out[1])
+    return arrays.map_bands(
+        tilewise,
+        array,
+        function,
+        codec,
+        length,
+        np.dtype(dtype),
+        *params,
+        dtype=dtype,
+        out=out,
+        decode=False,
+        name=name,
+        attrs=attrs,
+    )
+
+
+def tilewise(
+    data: np.ndarray,
+    axis: int,
+    scale: np.ndarray | None,
+    function: Callable[..., np.ndarray],
+    codec: Codec | None,
+    length: int | None,
+    dtype: np.dtype[Any],
+    *params: Any,
+) -> np.ndarray:
+    """What :func:`map_tiles` does with one block; ``length`` is None where the result has no bands."""
+    block = Block(data, axis, scale, codec)
+    rest = tuple(np.delete(data.shape, axis))
+    if length is None:
+        flat = np.empty(block.pixels, dtype)
+        for where, vectors in block.tiles():
+            flat[where] = function(vectors, *params)
+        return flat.reshape(rest)
+    shape = (*data.shape[:axis], length, *data.shape[axis + 1 :])
+    out = np.empty(shape, dtype)
+    bands = out.reshape(int(np.prod(shape[:axis], dtype=np.int64)), length, -1)
+    inner = bands.shape[2]
+    for where, vectors in block.tiles():
+        result = function(vectors, *params)
+        if inner == 1:
+            bands[where, :, 0] = result.T
+        else:
+            i, start = divmod(where.start, inner)
+            bands[i, :, start : start + result.shape[1]] = result
+    return out
+
+
+# --- every block on its own ---------------------------------------------------------------------------------
+
+
+def per_block(
+    function: Callable[..., Any],
+    array: xr.DataArray,
+    *params: Any,
+    fields: Sequence[xr.DataArray | None] = (),
+) -> list[Any]:
+    """``function(block, *params)`` for every :class:`Block`, delayed.
+
+    Parameters
+    ----------
+    function : callable
+        Returns something small, to be merged.
+    array : DataArray (…, band, …)
+        Codes or vectors; one in memory is cut into blocks.
+    *params : object
+        Passed on.
+    fields : sequence of DataArray or None
+        A value a pixel each, on the array's own grid; missing dimensions are broadcast, None is left out.
+
+    Raises
+    ------
+    EmbeddingError
+        If a field lies on another grid, or ``band`` is split over chunks.
+    """
+    import dask
+
+    check_band_chunk(array, function.__name__.strip("_"))
+    if array.chunks is None:
+        array = cut(array)
+    codec = arrays.codec_of(array) if is_encoded(array) else None
+    scale = arrays.scale_of(array, codec) if codec is not None else None
+    axis = array.get_axis_num(BAND)
+    assert isinstance(axis, int)
+    dims = tuple(str(d) for d in array.dims if d != BAND)
+    chunks = {d: array.chunksizes[d] for d in dims}
+    pixels = [on_grid(field, array).chunk(chunks) for field in fields if field is not None]
+    lazy = [array.data, *(each.data for each in pixels)]
+    lazy += [] if scale is None else [scale.chunk(chunks).data]
+    lazy = [each.to_delayed(optimize_graph=False) for each in dask.optimize(*lazy)]
+    keys = {d: _keys(array, d) for d in dims}
+    edges = {d: np.concatenate(([0], np.cumsum(chunks[d]))) for d in dims}
+    task = dask.delayed(_on_block, pure=False)
+    tasks = []
+    for index in np.ndindex(*(len(chunks[d]) for d in dims)):
+        own = tuple(keys[d][edges[d][i] : edges[d][i + 1]] for d, i in zip(dims, index, strict=True))
+        data = lazy[0][(*index[:axis], 0, *index[axis:])]
+        extra = [each[index] for each in lazy[1:]]
+        tasks.append(task(function, data, axis, codec, scale is not None, own, extra, params))
+    return tasks
+
+
+def _on_block(
+    function: Callable[..., Any],
+    data: np.ndarray,
+    axis: int,
+    codec: Codec | None,
+    scaled: bool,
+    keys: tuple[np.ndarray, ...],
+    extra: list[np.ndarray],
+    params: tuple[Any, ...],
+) -> Any:
+    scale = extra.pop() if scaled else None
+    return function(Block(np.asarray(data), axis, scale, codec, tuple(extra), keys), *params)
+
+
+@dataclass(frozen=True)
+class _Slices:
+    """An array in memory that dask cuts when a task runs: of NumPy's it would copy every chunk at once."""
+
+    values: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.values.ndim
+
+    def __getitem__(self, where: Any) -> np.ndarray:
+        part: np.ndarray = self.values[where]
+        return part
+
+
+def cut(array: xr.DataArray, sides: Mapping[str, int] | None = None) -> xr.DataArray:
+    """An array in memory as blocks, its values neither hashed nor copied."""
+    import dask.array as da
+
+    sides = _SIDES if sides is None else sides
+    chunks = tuple(-1 if d == BAND else sides.get(str(d), -1) for d in array.dims)
+    return array.copy(data=da.from_array(_Slices(array.values), chunks=chunks, name=False))
+
+
+def on_grid(field: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
+    """A value a pixel with the dimensions of an array, ``band`` left out.
+
+    Raises
+    ------
+    EmbeddingError
+        If it lies on another grid.
+    """
+    dims = [d for d in array.dims if d != BAND]
+    extra = [d for d in field.dims if d not in dims]
+    if extra:
+        raise EmbeddingError(f"a mask or weight has the dimensions {extra}, which the array has not: {dims}")
+    coords = {d: array.coords[d] for d in dims if d in array.coords}
+    grid = xr.DataArray(np.broadcast_to(np.int8(0), [array.sizes[d] for d in dims]), dims=dims, coords=coords)
+    try:
+        _, aligned = xr.align(grid, field.reset_coords(drop=True), join="exact", copy=False)
+    except ValueError as error:
+        raise EmbeddingError(
+            f"a mask or weight lies on another grid than the array ({error}); "
+            "bring it there with .emb.reproject(array, resampling='nearest')"
+        ) from error
+    sizes = {d: array.sizes[d] for d in dims if d not in aligned.dims}
+    return aligned.expand_dims(sizes).transpose(*dims)
+
+
+def one_space(
+    array: xr.DataArray | Sequence[xr.DataArray], what: str
+) -> tuple[list[xr.DataArray], tuple[str, ...]]:
+    """One array or several as a list, checked to be of one product, version and bands; and those bands."""
+    many = [array] if isinstance(array, xr.DataArray) else list(array)
+    if not many:
+        raise ValueError(f"{what} needs at least one array")
+    for each in many:
+        check_embedding(each, what)
+    check_comparable(what, *map(comparability_key, many))
+    bands = decoded_bands(many[0])
+    if any(decoded_bands(each) != bands for each in many[1:]):
+        raise EmbeddingError(f"{what} got arrays with different bands; select the same in all")
+    return many, bands
+
+
+def one_each(
+    given: xr.DataArray | Sequence[xr.DataArray] | None, many: Sequence[xr.DataArray], what: str
+) -> list[xr.DataArray | None]:
+    """A mask or a weight for each array."""
+    if given is None:
+        return [None] * len(many)
+    listed = [given] if isinstance(given, xr.DataArray) else list(given)
+    if len(listed) != len(many):
+        raise ValueError(f"{len(many)} arrays need as many of {what}; got {len(listed)}")
+    return list(listed)
+
+
+def count_pixels(many: Sequence[xr.DataArray], masks: Sequence[xr.DataArray | None]) -> int:
+    """Pixels of several arrays that their masks leave. Computes lazy masks."""
+    total = 0
+    for array, mask in zip(many, masks, strict=True):
+        own = array.size // array.sizes[BAND]
+        if mask is not None:  # which may have fewer dimensions
+            field = on_grid(mask, array)
+            own = int((field.isel({d: 0 for d in field.dims if d not in mask.dims}) != 0).sum())
+            own *= array.size // array.sizes[BAND] // max(mask.size, 1)
+        total += own
+    return total
+
+
+def _keys(array: xr.DataArray, dim: str) -> np.ndarray:
+    """Numbers that tell the places along a dimension, the same in any crop, order and chunks."""
+    values = array.coords[dim].values if dim in array.coords else np.arange(array.sizes[dim])
+    if dim == "location" and "x" in array.coords and "y" in array.coords:
+        bits = [np.asarray(array.coords[d].values, np.float64).view(np.uint64) for d in ("x", "y")]
+        numbers = _mixed(_mixed(bits[0]) + bits[1])
+    elif dim in ("x", "y"):
+        numbers = np.floor(values / _step(array, dim) + _OFF_GRID).astype(np.int64).view(np.uint64)
+    elif values.dtype.kind == "M":
+        numbers = values.astype("datetime64[ns]").view(np.uint64)
+    else:
+        numbers = np.arange(values.size).view(np.uint64)
+    name = np.array([zlib.crc32(dim.encode())], np.uint64)  # so that y = 5 is not x = 5
+    return _mixed(numbers + _mixed(name))
+
+
+def _step(array: xr.DataArray, dim: str) -> float:
+    """The pixel size along a dimension; an axis of one pixel takes the other's."""
+    for each in (dim, "x" if dim == "y" else "y"):
+        values = array.coords[each].values if each in array.coords else np.array([0.0])
+        if values.size > 1:
+            return abs(float(values[-1] - values[0])) / (values.size - 1)
+    return 1.0
+
+
+def merged(parts: list[Any], merge: Callable[[list[Any]], Any], *, label: str, fan: int = 16) -> Any:
+    """Compute delayed parts and merge them in a tree, so that few are in memory at once.
+
+    BLAS is held to one thread meanwhile: the threads are dask's.
+    """
+    import dask
+    from threadpoolctl import threadpool_limits
+
+    from geoemb_xr.execution import progress
+
+    step = dask.delayed(merge, pure=False)
+    while len(parts) > fan:
+        parts = [step(parts[i : i + fan]) for i in range(0, len(parts), fan)]
+    with progress.shown(label), threadpool_limits(1, user_api="blas"):
+        (result,) = dask.compute(step(parts))
+    return result
+
+
+# --- samples ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Vectors of some pixels, in the order of their hashes.
+
+    Parameters
+    ----------
+    vectors : ndarray (n, band)
+        float32, none missing.
+    hashes : ndarray of uint64 (n,)
+        Ascending.
+    weights : ndarray (n,)
+        1 where none were given.
+    """
+
+    vectors: np.ndarray
+    hashes: np.ndarray
+    weights: np.ndarray
+
+    @staticmethod
+    def merge(parts: Sequence[Sample]) -> Sample:
+        """Several as one."""
+        hashes = np.concatenate([p.hashes for p in parts])
+        order = np.argsort(hashes, kind="stable")
+        return Sample(
+            np.concatenate([p.vectors for p in parts])[order],
+            hashes[order],
+            np.concatenate([p.weights for p in parts])[order],
+        )
+
+
+def draw(
+    block: Block, seed: int, limit: np.uint64, has_mask: bool = False, has_weights: bool = False
+) -> Sample:
+    """The pixels of a block whose hash is at most a limit, missing and masked ones left out."""
+    fields = [each.reshape(-1) for each in block.fields]
+    hashes = block.hashes(seed)
+    chosen = hashes <= limit
+    if has_mask:
+        chosen &= fields[0] != 0
+    pixels = np.flatnonzero(chosen)
+    vectors = block.at(pixels)
+    weights = fields[-1][pixels].astype(np.float64) if has_weights else np.ones(pixels.size)
+    usable = np.isfinite(vectors).all(axis=1) & (weights > 0)
+    return Sample(np.ascontiguousarray(vectors[usable], np.float32), hashes[pixels][usable], weights[usable])
+
+
+def sample_vectors(
+    many: Sequence[xr.DataArray],
+    n: int,
+    *,
+    seed: int,
+    masks: Sequence[xr.DataArray | None],
+    label: str,
+) -> Sample:
+    """About ``n`` vectors of several arrays, chosen by pixel hash: the same whatever the chunks. Computes.
+
+    Of masked arrays it is ``n`` of what the masks leave.
+    """
+    limit = threshold(n / max(count_pixels(many, masks), 1))
+    parts = []
+    for array, mask in zip(many, masks, strict=True):
+        parts += per_block(draw, array, seed, limit, mask is not None, fields=[mask])
+    sample: Sample = merged(parts, Sample.merge, label=label)
+    return sample

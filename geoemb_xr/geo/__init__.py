@@ -1,0 +1,1 @@
+"""Where things are: grids, warping, points, polygons, patches."""

@@ -1,0 +1,371 @@
+"""From rasters to places and back to tables: values at points, the part inside an area, wide tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geoemb_xr.core import geometry
+from geoemb_xr.core.arrays import codec_of
+from geoemb_xr.core.model import (
+    BAND,
+    CoverageError,
+    EmbeddingError,
+    attribution_of,
+    check_choice,
+    is_encoded,
+    require,
+)
+from geoemb_xr.geo import polygons
+from geoemb_xr.geo.footprints import nearest_patch
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    from odc.geo.geobox import GeoBox
+
+# --- values at points ---------------------------------------------------------------------------------------
+
+
+def sample(array: xr.DataArray, points: Any, *, method: Literal["nearest"] = "nearest") -> xr.DataArray:
+    """Take the pixel under each point. Lazy: one read a block that holds points.
+
+    Parameters
+    ----------
+    array : DataArray (…, y, x) or (location, band)
+        An embedding, encoded or decoded, or a map; or vectors of patches.
+    points : GeoDataFrame, DataFrame with lon and lat, or array of shape (n, 2)
+        Numbers without a CRS are longitude and latitude.
+    method : {"nearest"}
+        The pixel that holds the point; the patch whose footprint holds it, of several the one with the nearest
+        centre.
+
+    Returns
+    -------
+    DataArray (location, band), (time, location, band), or (location,) for a map
+        ``location`` is the index of ``points``, whose other columns ride along as coordinates (with
+        ``point_`` before a name that the array uses itself); ``x`` and ``y`` are the points' own, in the
+        array's CRS. Missing where a point lies outside.
+
+    Raises
+    ------
+    CoverageError
+        If none of the points lies in the array.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
+    >>> places = gx.testing.scene().points(20, radius=300)
+    >>> da.emb.sample(places).dims
+    ('location', 'band')
+    """
+    check_choice("method", method, ("nearest",))
+    if "location" in array.dims:
+        return _patches_at(array, points)
+    grid = geometry.geobox_of(array, "sample")
+    crs = geometry.as_crs(grid.crs)
+    x, y = geometry.points_xy(points, crs)
+    rows, cols, inside = geometry.pixels_at(grid, x, y)
+    if x.size and not inside.any():
+        raise CoverageError(f"none of the {x.size} points lies in the array, which {geometry.covers(grid)}")
+    if not inside.all():  # read where others are read already
+        spare = np.flatnonzero(inside)[:1]
+        rows, cols = np.where(inside, rows, rows[spare]), np.where(inside, cols, cols[spare])
+    found = array.isel(y=xr.DataArray(rows, dims="location"), x=xr.DataArray(cols, dims="location"))
+    if not inside.all():
+        found = blank(found, xr.DataArray(inside, dims="location"))
+    first = [d for d in ("time", "location") if d in found.dims]
+    found = found.transpose(*first, ...)
+    index, columns = columns_of(points, x.size)
+    return at_places(found, array, x, y, index, columns)
+
+
+def _patches_at(array: xr.DataArray, points: Any) -> xr.DataArray:
+    """The patch whose footprint holds each point."""
+    chosen = nearest_patch(array, points)
+    inside = chosen >= 0
+    if chosen.size and not inside.any():
+        raise CoverageError(
+            f"none of the {chosen.size} points lies in one of the {array.sizes['location']} patches"
+        )
+    rows = np.where(inside, chosen, chosen.max(initial=0))  # read where others are read already
+    found = array.isel(location=rows).drop_vars("location")
+    if not inside.all():
+        found = blank(found, xr.DataArray(inside, dims="location"))
+    x, y = geometry.points_xy(points, geometry.crs_of(array))
+    return at_places(found, array, x, y, *columns_of(points, x.size))
+
+
+def at_places(
+    found: xr.DataArray,
+    array: xr.DataArray,
+    x: np.ndarray,
+    y: np.ndarray,
+    index: pd.Index,
+    columns: dict[str, np.ndarray],
+) -> xr.DataArray:
+    """Values along ``location`` with their index, their places in the array's CRS, and a table's columns."""
+    taken = {"location", "x", "y", *map(str, found.coords), *map(str, found.dims)}
+    named = {f"point_{name}" if name in taken else name: ("location", v) for name, v in columns.items()}
+    place = {name: ("location", v, array.coords[name].attrs) for name, v in (("x", x), ("y", y))}
+    return found.assign_coords({"location": index, **place, **named})
+
+
+def columns_of(points: Any, n: int) -> tuple[pd.Index, dict[str, np.ndarray]]:
+    """Index and other columns of a table of points, as NumPy arrays; a MultiIndex becomes columns."""
+    if not hasattr(points, "columns"):
+        return pd.RangeIndex(n, name="location"), {}
+    table = points.reset_index() if isinstance(points.index, pd.MultiIndex) else points
+    shapes = (
+        {str(table.geometry.name)} if hasattr(table, "geometry") and hasattr(table, "crs") else {"x", "y"}
+    )
+    columns = {str(c): _plain(table[c]) for c in table.columns if str(c).lower() not in shapes}
+    return table.index.rename("location"), columns
+
+
+def _plain(column: pd.Series[Any]) -> np.ndarray:
+    """Values as NumPy has them: texts and categories as objects, times in UTC without a zone."""
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_convert(None)
+    return np.asarray(column)
+
+
+def blank(array: xr.DataArray, keep: xr.DataArray) -> xr.DataArray:
+    """An array with no data where ``keep`` is False, of the same dtype: codes stay codes."""
+    codec = codec_of(array) if is_encoded(array) else None
+    if codec is not None and codec.scale is not None and codec.scale in array.coords:
+        scale = array.coords[codec.scale]
+        return array.assign_coords({codec.scale: scale.where(keep, scale.dtype.type(np.nan))})
+    kind = array.dtype.kind
+    missing: Any = np.datetime64("NaT") if kind == "M" else np.nan if kind in "fc" else 0
+    if codec is not None and codec.nodata is not None:
+        missing = codec.nodata
+    return array.where(keep, array.dtype.type(missing))
+
+
+# --- the part inside an area --------------------------------------------------------------------------------
+
+
+def crop(
+    array: xr.DataArray,
+    area: Any,
+    *,
+    crs: object = geometry.LONLAT,
+    mask: bool = True,
+    all_touched: bool = False,
+) -> xr.DataArray:
+    """Cut an array to an area, by index: no pixel is read or changed. Lazy.
+
+    Parameters
+    ----------
+    array : DataArray (…, y, x)
+        An embedding, encoded or decoded, or a map.
+    area : (west, south, east, north), polygon, GeoSeries or GeoDataFrame
+        A box is rounded outwards to whole pixels; in degrees west > east crosses the antimeridian.
+    crs : CRS
+        Of numbers and of shapely polygons; geopandas brings its own.
+    mask : bool
+        Whether pixels of the box around a polygon that are not in it become missing.
+    all_touched : bool
+        Whether each pixel that a polygon touches counts as in it, not those with their centre in it.
+
+    Raises
+    ------
+    CoverageError
+        If the area does not overlap the array; the message says what it covers.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> da = gx.testing.synthetic("alphaearth", shape=(64, 64))
+    >>> da.emb.crop((11.369, 47.249, 11.371, 47.251)).sizes["y"]
+    24
+    """
+    grid = geometry.geobox_of(array, "crop")
+    if _is_bbox(area):
+        return _crop_box(array, grid, geometry.parse_bbox(area, crs))
+    target = geometry.as_crs(grid.crs)
+    shape = polygons.union(polygons.polygons_of(area, crs, target))
+    if target.is_geographic:
+        shape = polygons.around_the_world(shape, geometry.area_of(grid).bounds)
+    window = geometry.window_of(grid, shape.bounds)
+    if window is None:
+        raise CoverageError(f"the polygon does not overlap the array, which {geometry.covers(grid)}")
+    cut = array.isel(y=window[0], x=window[1])
+    if not mask:
+        return cut
+    return blank(cut, _inside(cut, shape, grid, "touched" if all_touched else "centre"))
+
+
+def _is_bbox(area: Any) -> bool:
+    return isinstance(area, Sequence | np.ndarray) and len(area) == 4 and np.isscalar(area[0])
+
+
+def _crop_box(array: xr.DataArray, grid: GeoBox, area: geometry.Area) -> xr.DataArray:
+    target = geometry.as_crs(grid.crs)
+    turns = (0.0, 360.0, -360.0) if target.is_geographic else (0.0,)
+    windows = [
+        window
+        for west, south, east, north in area.bounds_in(target)
+        for turn in turns
+        if (window := geometry.window_of(grid, (west + turn, south, east + turn, north))) is not None
+    ]
+    if not windows:
+        raise CoverageError(f"the bbox {area} does not overlap the array, which {geometry.covers(grid)}")
+    rows = slice(min(r.start for r, _ in windows), max(r.stop for r, _ in windows))
+    columns = [c for _, c in windows]
+    west_edge, east_edge = columns[0], columns[-1]
+    if target.is_geographic and len(columns) == 2 and east_edge.stop < west_edge.start:
+        # A grid of the whole world: its last columns, then its first, x running on past 180.
+        parts = [array.isel(y=rows, x=c) for c in columns]
+        parts[1] = parts[1].assign_coords(x=parts[1].coords["x"] + 360.0)
+        return xr.concat(
+            parts, "x", join="exact", coords="minimal", compat="equals", combine_attrs="override"
+        )
+    return array.isel(y=rows, x=slice(min(c.start for c in columns), max(c.stop for c in columns)))
+
+
+def _inside(array: xr.DataArray, shape: Any, grid: GeoBox, rule: polygons.Rule) -> xr.DataArray:
+    """Which pixels of an array are in a polygon, block by block where the array has blocks."""
+    ys, xs = array.coords["y"].values, array.coords["x"].values
+    size = (abs(grid.affine.e), abs(grid.affine.a))
+    if array.chunks is None:
+        return xr.DataArray(_inside_block(ys, xs, shape, size, rule), dims=("y", "x"))
+    import dask
+    import dask.array as da
+
+    chunks = array.chunksizes
+    data = da.blockwise(
+        _inside_block,
+        "yx",
+        da.from_array(ys, (chunks["y"],)),
+        "y",
+        da.from_array(xs, (chunks["x"],)),
+        "x",
+        dask.delayed(shape, pure=True),
+        None,
+        size=size,
+        rule=rule,
+        dtype=bool,
+        meta=np.empty((0, 0), bool),
+    )
+    return xr.DataArray(data, dims=("y", "x"))
+
+
+def _inside_block(
+    ys: np.ndarray, xs: np.ndarray, shape: Any, size: tuple[float, float], rule: polygons.Rule
+) -> np.ndarray:
+    return polygons.coverage(shape, ys, xs, size, rule) > 0
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+
+def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
+    """Load an array into a wide table: a row a location (and a time), a column a band. Computes.
+
+    Parameters
+    ----------
+    array : DataArray
+        Points, zones, a raster or a map. Codes stay codes; decode first where vectors are wanted.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Coordinates along ``location`` (or ``y`` and ``x``) first, then the bands. ``attrs`` has product,
+        version and attribution.
+
+    Raises
+    ------
+    MemoryError
+        If the table would take more than half of the free memory.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
+    >>> da.emb.sample([(11.37, 47.25)]).emb.to_dataframe().shape  # x, y, time, 64 bands
+    (1, 67)
+    """
+    wide = next((d for d in array.dims if d in (BAND, "component", "category", "rgb")), None)
+    if "location" not in array.dims and not {"y", "x"} <= set(array.dims):
+        raise EmbeddingError(f"a table needs 'location', or 'y' and 'x'; got dims {tuple(array.dims)}")
+    _check_room(array)
+    rows = [d for d in array.dims if d != wide]
+    if "location" in rows:
+        rows = ["location", *(d for d in rows if d != "location")]
+    flat = array.transpose(*rows, *([wide] if wide else [])).compute()
+    beside = {
+        str(name): coord.broadcast_like(flat if wide is None else flat.isel({wide: 0}))
+        for name, coord in flat.coords.items()
+        if name not in flat.dims and name != geometry.SPATIAL_REF and wide not in coord.dims
+    }
+    index = (
+        flat.indexes["location"]
+        if rows == ["location"]
+        else pd.MultiIndex.from_product([flat.coords[d].values for d in rows], names=[str(d) for d in rows])
+    )
+    columns = {name: coord.transpose(*rows).values.reshape(-1) for name, coord in beside.items()}
+    names = (
+        ["value" if array.name is None else str(array.name)]
+        if wide is None
+        else flat.coords[wide].values.astype(str).tolist()
+    )
+    values = flat.values.reshape(len(index), len(names))
+    table = pd.concat(
+        [pd.DataFrame(columns, index=index), pd.DataFrame(values, index=index, columns=names)], axis=1
+    )
+    table.attrs = {**array.attrs, "attribution": attribution_of(array)}
+    return table
+
+
+def _check_room(array: xr.DataArray) -> None:
+    """Refuse a table that would take more than half of the free memory: its values, and as much beside them."""
+    free = free_memory()
+    if free is not None and 2 * array.nbytes > free / 2:
+        raise MemoryError(
+            f"a table of {array.nbytes / 1e9:.1f} GB would take more than half of the {free / 1e9:.1f} GB that "
+            "are free: sample or crop first, or write with .emb.to_geoparquet or .emb.to_zarr"
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that are free or can be freed; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    return found[0] if found else None
+
+
+def to_geodataframe(array: xr.DataArray) -> gpd.GeoDataFrame:
+    """Load an array into a GeoDataFrame of points, as :func:`to_dataframe`. Computes.
+
+    Parameters
+    ----------
+    array : DataArray
+        With ``x``, ``y`` and a CRS.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
+    >>> da.emb.sample([(11.37, 47.25)]).emb.to_geodataframe().crs.to_epsg()
+    32632
+    """
+    geopandas = require("geopandas", "vector")
+    crs = geometry.crs_of(array)
+    if crs is None or not {"x", "y"} <= set(array.coords):
+        raise EmbeddingError("a GeoDataFrame needs 'x', 'y' and a CRS ('spatial_ref'); use to_dataframe()")
+    table = to_dataframe(array)
+    on_index = {"x", "y"} <= set(table.index.names)
+    x, y = (table.index.get_level_values(n) if on_index else table[n] for n in ("x", "y"))
+    frame = geopandas.GeoDataFrame(table, geometry=geopandas.points_from_xy(x, y), crs=crs)
+    frame.attrs = table.attrs
+    return frame

@@ -1,0 +1,153 @@
+"""Areas given as polygons: their way into a grid's CRS, and the share of each pixel that they cover.
+
+The share is found by halving: a box wholly inside or outside a polygon is settled at once, so that only
+pixels along its edge are looked at one by one. Each pixel is judged by its own coordinates, hence the same
+whatever blocks an array is cut into.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pyproj
+import shapely
+
+from geoemb_xr.core import geometry
+from geoemb_xr.core.model import CoverageError, EmbeddingError
+
+Rule = Literal["centre", "touched", "exact"]
+#: Boxes of up to this many pixels are judged pixel by pixel.
+_LEAF = 256
+#: Edges are densified before they are projected: 5 km bend by less than a metre.
+_SEGMENT_METRES = 5_000.0
+
+
+def polygons_of(areas: Any, crs: object, target: pyproj.CRS) -> np.ndarray:
+    """Polygons in another CRS.
+
+    Parameters
+    ----------
+    areas : polygon, sequence of polygons, GeoSeries or GeoDataFrame
+        Shapely's, or odc-geo's, which bring their CRS as geopandas does.
+    crs : CRS
+        Of polygons that bring none.
+    target : pyproj.CRS
+        Of the result.
+
+    Returns
+    -------
+    ndarray of object (n,)
+        Valid shapely polygons.
+
+    Raises
+    ------
+    EmbeddingError
+        If there are none, or something that is no polygon is among them.
+    CoverageError
+        If one cannot be reached in that CRS.
+    """
+    shapes = areas.geometry if hasattr(areas, "geometry") and hasattr(areas, "crs") else areas
+    source = geometry.as_crs(getattr(areas, "crs", None) or crs)
+    shapes = getattr(shapes, "geom", shapes)  # odc-geo wraps shapely
+    found = np.atleast_1d(np.asarray(shapes, dtype=object))
+    kinds = {getattr(each, "geom_type", type(each).__name__) for each in found}
+    if not found.size or not kinds <= {"Polygon", "MultiPolygon"}:
+        raise EmbeddingError(f"an area is a polygon; got {sorted(kinds) or 'none'}")
+    found = np.where(shapely.is_valid(found), found, shapely.make_valid(found))
+    return found if geometry.same_crs(source, target) else _project(found, source, target)
+
+
+def _project(shapes: np.ndarray, source: pyproj.CRS, target: pyproj.CRS) -> np.ndarray:
+    to_target = geometry.transformer(source, target)
+    unit = source.axis_info[0].unit_conversion_factor if source.axis_info else 1.0
+    longest = 0.05 if source.is_geographic else _SEGMENT_METRES / unit
+    moved = shapely.transform(
+        shapely.segmentize(shapes, longest),
+        lambda xy: np.column_stack(to_target.transform(xy[:, 0], xy[:, 1], errcheck=False)),
+    )
+    if not np.isfinite(shapely.get_coordinates(moved)).all():
+        raise CoverageError(f"a polygon cannot be reached in {geometry.crs_name(target)}")
+    return np.asarray(moved, dtype=object)
+
+
+def union(shapes: np.ndarray) -> Any:
+    """All polygons as one."""
+    return shapes[0] if len(shapes) == 1 else shapely.union_all(shapes)
+
+
+def around_the_world(shape: Any, bounds: geometry.Bounds) -> Any:
+    """A polygon in degrees, with the copies a turn away that reach into bounds past 180 degrees."""
+    box = shapely.box(*bounds)
+    turned = (
+        shapely.transform(shape, lambda xy, by=by: np.add(xy, (by, 0.0))) for by in (0.0, 360.0, -360.0)
+    )
+    parts = [each for each in turned if shapely.intersects(each, box)]
+    return shapely.union_all(parts) if parts else shape
+
+
+def coverage(shape: Any, ys: np.ndarray, xs: np.ndarray, size: tuple[float, float], rule: Rule) -> np.ndarray:
+    """Share of each pixel that a polygon covers.
+
+    Parameters
+    ----------
+    shape : polygon
+        In the pixels' CRS.
+    ys, xs : ndarray (h,), (w,)
+        Centres of pixels, evenly spaced, in either direction.
+    size : (float, float)
+        Height and width of a pixel, positive.
+    rule : {"centre", "touched", "exact"}
+        1 where the centre is inside (an edge belongs to both sides), 1 where any of the pixel is, or the
+        share of the pixel's area that is.
+
+    Returns
+    -------
+    ndarray of float64 (h, w)
+
+    Examples
+    --------
+    >>> import shapely
+    >>> rows, columns = np.array([1.5, 0.5]), np.array([0.5, 1.5])
+    >>> coverage(shapely.box(0, 0, 1.25, 1), rows, columns, (1.0, 1.0), "exact").tolist()
+    [[0.0, 0.0], [1.0, 0.25]]
+    """
+    out = np.zeros((ys.size, xs.size))
+    if out.size:
+        shape = shapely.from_wkb(shapely.to_wkb(shape))  # of this thread: what is prepared must not be shared
+        shapely.prepare(shape)
+        _cover(shape, ys, xs, size, rule, out)
+    return out
+
+
+def _cover(
+    shape: Any, ys: np.ndarray, xs: np.ndarray, size: tuple[float, float], rule: Rule, out: np.ndarray
+) -> None:
+    """Fill ``out``: at once where the box of all pixels is inside or outside, else by halves."""
+    half_y, half_x = size[0] / 2, size[1] / 2
+    west, east = min(xs[0], xs[-1]) - half_x, max(xs[0], xs[-1]) + half_x
+    south, north = min(ys[0], ys[-1]) - half_y, max(ys[0], ys[-1]) + half_y
+    box = shapely.box(west, south, east, north)
+    if not shapely.intersects(shape, box):
+        return
+    if shapely.covers(shape, box):
+        out[:] = 1
+    elif out.size <= _LEAF:
+        x, y = np.meshgrid(xs, ys)
+        if rule == "centre":
+            out[:] = shapely.intersects_xy(shape, x, y)
+            return
+        boxes = shapely.box(x - half_x, y - half_y, x + half_x, y + half_y)
+        if rule == "touched":
+            out[:] = shapely.intersects(shape, boxes) & ~shapely.touches(shape, boxes)
+        else:
+            part = shapely.clip_by_rect(shape, west, south, east, north)
+            out[:] = shapely.area(shapely.intersection(part, boxes)) / (size[0] * size[1])
+    elif ys.size >= xs.size:
+        middle = ys.size // 2
+        _cover(shape, ys[:middle], xs, size, rule, out[:middle])
+        _cover(shape, ys[middle:], xs, size, rule, out[middle:])
+    else:
+        middle = xs.size // 2
+        _cover(shape, ys, xs[:middle], size, rule, out[:, :middle])
+        _cover(shape, ys, xs[middle:], size, rule, out[:, middle:])

@@ -1,0 +1,349 @@
+"""What is done in one block of a warp: lay the source's pixels band-last, find the place, one loop over all bands.
+
+Codes are only ever moved; what is mixed are vectors, decoded by the loop that mixes them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+
+from geoemb_xr.core import kernels
+from geoemb_xr.core.model import Codec
+from geoemb_xr.geo import lattice
+from geoemb_xr.geo.lattice import Grid, Window
+
+Resampling = Literal["nearest", "bilinear", "average", "mode"]
+Rule = Literal["first", "nearest-centre"]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What an array's pixels hold: how a missing one is written, and how they become floats and back.
+
+    Parameters
+    ----------
+    dtype : str
+        As stored.
+    fill : int, float or bool
+        A missing value.
+    codec : Codec, optional
+        Of codes.
+    unit : bool
+        Whether vectors have unit length, so that means are renormalised.
+    rgb : bool
+        Whether it is a picture: red, green, blue and, last, opacity.
+    """
+
+    dtype: str
+    fill: float
+    codec: Codec | None = None
+    unit: bool = False
+    rgb: bool = False
+
+    def mixable(
+        self, window: np.ndarray, scale: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, int | None]:
+        """Band-last values, each pixel's factor (0 where missing) and the power: what kernels that mix take."""
+        codec = self.codec
+        if codec is None or not codec.power:
+            values = self._floats(window, scale)
+            return values, np.where(np.isnan(values[..., 0]), 0, 1).astype(values.dtype), None
+        if scale is not None:
+            scale = scale[..., 0]
+            return window, np.where(np.isfinite(scale), scale, 0).astype(np.float32), codec.power
+        factors = np.empty(window.shape[:-1], np.float32)
+        flat = window.reshape(-1, window.shape[-1])
+        kernels.square_factors(flat, codec.nodata, np.float32(codec.factor), factors.reshape(-1))
+        return window, factors, codec.power
+
+    def _floats(self, window: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+        """Band-last values as floats, NaN where missing."""
+        if self.codec is not None:
+            return self.codec.decode(window, None if scale is None else scale[..., 0], window.ndim - 1)
+        if self.rgb:
+            return np.where(window[..., -1:] == 0, np.float32(np.nan), window.astype(np.float32))
+        return window if self.dtype in ("float32", "float64") else window.astype(np.float32)
+
+    @property
+    def float_dtype(self) -> str:
+        """Of means."""
+        return "float64" if self.dtype == "float64" else "float32"
+
+    def stored(self, values: np.ndarray) -> np.ndarray:
+        """The inverse for pictures; vectors stay decoded."""
+        if self.rgb:
+            return np.nan_to_num(np.rint(values)).astype(self.dtype)
+        return values
+
+    def valid(self, result: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+        """Which pixels of a band-last result have data."""
+        if scale is not None:
+            valid: np.ndarray = np.isfinite(scale[..., 0]) & (scale[..., 0] != 0)
+        elif result.dtype.kind == "f":
+            valid = ~np.isnan(result[..., 0])
+        elif self.rgb:
+            valid = result[..., -1] != 0
+        elif self.codec is not None:
+            valid = (result != self.fill).all(-1)
+        else:
+            valid = result[..., 0] != self.fill
+        return valid
+
+
+#: A source's part in a block: its number, the window it needs, the edges of its blocks there.
+Part = tuple[int, tuple[Window, Window], tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Warp:
+    """What all blocks of a result share; called with what differs, and the source blocks.
+
+    Parameters
+    ----------
+    sources : tuple of Grid
+        One of each array, north-up.
+    flips : tuple of (bool, bool)
+        Whether an array's rows and columns run the other way.
+    target : Grid
+        The result's.
+    order : tuple of int
+        Axes of a source block that come as (others…, vector?, y, x).
+    vector : bool
+        Whether there is a vector axis.
+    content : Content
+        What pixels hold.
+    how : str
+        The resampling.
+    rule : str
+        Which source wins where several have data.
+    stats : bool
+        Whether resultant length and valid share are wanted.
+    scaled : bool
+        Whether each source block comes with a block of scales.
+    """
+
+    sources: tuple[Grid, ...]
+    flips: tuple[tuple[bool, bool], ...]
+    target: Grid
+    order: tuple[int, ...]
+    vector: bool
+    content: Content
+    how: Resampling
+    rule: Rule
+    stats: bool
+    scaled: bool
+
+    @property
+    def dtype(self) -> str:
+        """Of the result."""
+        moved = self.how in ("nearest", "mode") or self.content.rgb
+        return self.content.dtype if moved else self.content.float_dtype
+
+    @property
+    def missing(self) -> float:
+        """A missing value of the result."""
+        return math.nan if np.dtype(self.dtype).kind == "f" else self.content.fill
+
+    def shrink(self, number: int = 0) -> float:
+        """Nominal source pixels a side of a target pixel."""
+        return self.target.metres / self.sources[number].metres
+
+    def bands(self, stored: int) -> int:
+        """Length of the result's vectors: decoding may change it."""
+        codec = self.content.codec
+        return len(codec.bands) if codec is not None and codec.bands and self.how != "nearest" else stored
+
+    def __call__(
+        self,
+        rows: Window,
+        cols: Window,
+        others: tuple[int, ...],
+        stored: int,
+        parts: tuple[Part, ...],
+        *blocks: Any,
+    ) -> Any:
+        """One block, dimensions in the array's order; with ``stats`` also those, (others…, y, x, 2)."""
+        shape = (math.prod(others), rows[1] - rows[0], cols[1] - cols[0])
+        queue = iter(blocks)
+        if len(parts) == 1:
+            result, _, stats = self._resample(parts[0], queue, rows, cols)
+            return self._block(result, stats, others)
+        result = np.full((*shape, self.bands(stored)), self.missing, self.dtype)
+        stats = np.full((*shape, 2), (np.nan, 0), np.float32)
+        nearest = np.full(shape, np.inf)
+        for part in parts:
+            one, scale, _ = self._resample(part, queue, rows, cols)
+            distance = 0.0 if self.rule == "first" else self._distance(part[0], rows, cols)
+            wins = self.content.valid(one, scale) & (distance < nearest)
+            result[wins] = one[wins]
+            nearest = np.where(wins, distance, nearest)
+        return self._block(result, stats, others)
+
+    def _block(self, result: np.ndarray, stats: np.ndarray, others: tuple[int, ...]) -> Any:
+        """A band-last result in the array's order of dimensions, its memory as it is."""
+        block = result.reshape(*others, *result.shape[1:])
+        block = np.moveaxis(block, -1, len(others)) if self.vector else block[..., 0]
+        block = block.transpose(np.argsort(self.order))
+        return (block, stats.reshape(*others, *stats.shape[1:])) if self.stats else block
+
+    def _source(self, part: Part, queue: Iterator[Any]) -> tuple[np.ndarray, np.ndarray | None]:
+        """A source's window, band-last, from the next blocks, and its scales."""
+        number, window, row_edges, col_edges = part
+        count = (len(row_edges) - 1) * (len(col_edges) - 1)
+        vectors = [next(queue).transpose(self.order) for _ in range(count)]
+        if not self.vector:
+            vectors = [block[..., None, :, :] for block in vectors]
+        pixels = _lay(self._north_up(vectors, number), window, row_edges, col_edges)
+        if not self.scaled:
+            return pixels, None
+        scales = [next(queue)[..., None, :, :] for _ in range(count)]
+        return pixels, _lay(self._north_up(scales, number), window, row_edges, col_edges)
+
+    def _north_up(self, blocks: list[np.ndarray], number: int) -> list[np.ndarray]:
+        """Blocks as (others, bands, y, x)."""
+        flip_y, flip_x = self.flips[number]
+        turn = (..., slice(None, None, -1 if flip_y else 1), slice(None, None, -1 if flip_x else 1))
+        return [block.reshape(-1, *block.shape[-3:])[turn] for block in blocks]
+
+    def _resample(
+        self, part: Part, queue: Iterator[Any], rows: Window, cols: Window
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Values of a block from one source, band-last, nearest scales, and statistics."""
+        number, window, *_ = part
+        pixels, scale = self._source(part, queue)
+        source = self.sources[number]
+        at = lattice.coordinates(source, self.target, rows, cols, edges=self.how in ("average", "mode"))
+        at = lattice.local(at, source, window)
+        shape = (len(pixels), rows[1] - rows[0], cols[1] - cols[0])
+        stats = np.empty((*shape, 2), np.float32) if self.how == "average" else np.empty(0)
+        if self.how == "nearest":
+            moved_scale = None if scale is None else _gather(scale, at, shape, np.nan)
+            return _gather(pixels, at, shape, self.content.fill), moved_scale, stats
+        if self.how == "mode":
+            modes = np.empty((*shape, 1), pixels.dtype)
+            counts = np.zeros(np.iinfo(pixels.dtype).max + 1, np.int64)
+            for i in range(len(pixels)):
+                kernels.mode(pixels[i, ..., 0], at, counts, modes[i, ..., 0])
+            return modes, None, stats
+        out = np.empty((*shape, self.bands(pixels.shape[-1])), self.content.float_dtype)
+        for i in range(len(pixels)):
+            mixable = self.content.mixable(pixels[i], None if scale is None else scale[i])
+            if self.how == "bilinear":
+                kernels.bilinear(*mixable, at, self.content.unit, out[i])
+            else:
+                kernels.average(*mixable, at, self.stats, self.content.unit, out[i], stats[i])
+        return self.content.stored(out), None, stats
+
+    # --- footprints of many pixels: sums of tiles of the source, joined -------------------------------------
+
+    def add(
+        self, rows: Window, cols: Window, stored: int, part: Part, *blocks: Any
+    ) -> tuple[int, int, np.ndarray]:
+        """Sums of one tile of the source for the target pixels it touches: (others, y, x, bands + 2)."""
+        number, window, *_ = part
+        pixels, scale = self._source(part, iter(blocks))
+        source = self.sources[number]
+        at = lattice.local(lattice.coordinates(source, self.target, rows, cols, edges=True), source, window)
+        height, width = pixels.shape[1:3]
+        (r0, r1), (c0, c1) = _touching(at, height, width)
+        at = np.ascontiguousarray(at[:, r0 : r1 + 1, c0 : c1 + 1])
+        sums = np.zeros((len(pixels), r1 - r0, c1 - c0, self.bands(stored) + 2))
+        for i in range(len(pixels)):
+            mixable = self.content.mixable(pixels[i], None if scale is None else scale[i])
+            kernels.add_footprints(*mixable, at, sums[i])
+        return rows[0] + r0, cols[0] + c0, sums
+
+    @staticmethod
+    def join(*parts: tuple[int, int, np.ndarray]) -> tuple[int, int, np.ndarray]:
+        """Sums of several tiles as one, added in their order."""
+        top, left = min(p[0] for p in parts), min(p[1] for p in parts)
+        bottom, right = max(r + p.shape[1] for r, _, p in parts), max(c + p.shape[2] for _, c, p in parts)
+        others, bands = parts[0][2].shape[0], parts[0][2].shape[-1]
+        total = np.zeros((others, bottom - top, right - left, bands))
+        for r, c, sums in parts:
+            total[:, r - top : r - top + sums.shape[1], c - left : c - left + sums.shape[2]] += sums
+        return top, left, total
+
+    def finish(
+        self,
+        rows: Window,
+        cols: Window,
+        others: tuple[int, ...],
+        stored: int,
+        *parts: tuple[int, int, np.ndarray],
+    ) -> Any:
+        """The block that sums make."""
+        shape = (math.prod(others), rows[1] - rows[0], cols[1] - cols[0])
+        nothing = (rows[0], cols[0], np.zeros((*shape, self.bands(stored) + 2)))
+        sums = self.join(nothing, *parts)[2]
+        at = lattice.coordinates(self.sources[0], self.target, rows, cols, edges=True)
+        at = lattice.local(at, self.sources[0], ((0, 0), (0, self.sources[0].x.size)))
+        out = np.empty((*shape, self.bands(stored)), self.content.float_dtype)
+        stats = np.empty((*shape, 2), np.float32)
+        for i in range(shape[0]):
+            kernels.finish_means(sums[i], at, self.content.unit, out[i], stats[i])
+        return self._block(self.content.stored(out), stats, others)
+
+    def _distance(self, number: int, rows: Window, cols: Window) -> np.ndarray:
+        """Squared metres from pixels to the centre of a source."""
+        source = self.sources[number]
+        at = lattice.coordinates(source, self.target, rows, cols)
+        at = lattice.local(at, source, ((0, source.y.size), (0, source.x.size)))
+        middle = source.y.start + source.y.size / 2
+        dy, dx = source.metre_steps(middle * source.y.step)
+        north = (at[0] / lattice.UNITS - source.y.size / 2) * dy
+        east = (at[1] / lattice.UNITS - source.x.size / 2) * dx
+        return np.asarray(north**2 + east**2)
+
+
+def _touching(at: np.ndarray, height: int, width: int) -> tuple[Window, Window]:
+    """Rows and columns of the target pixels whose footprints may touch a window."""
+    corners = np.stack(
+        [at[:, i : i + at.shape[1] - 1, j : j + at.shape[2] - 1] for i in (0, 1) for j in (0, 1)]
+    )
+    low, high = corners.min(0) >> 12, corners.max(0) >> 12
+    touching = (low[0] < height) & (high[0] >= 0) & (low[1] < width) & (high[1] >= 0)
+    rows, cols = np.flatnonzero(touching.any(1)), np.flatnonzero(touching.any(0))
+    if not rows.size:
+        return (0, 0), (0, 0)
+    return (int(rows[0]), int(rows[-1]) + 1), (int(cols[0]), int(cols[-1]) + 1)
+
+
+def _lay(
+    blocks: list[np.ndarray],
+    window: tuple[Window, Window],
+    row_edges: Sequence[int],
+    col_edges: Sequence[int],
+) -> np.ndarray:
+    """Source blocks (others, bands, y, x) as one window (others, y, x, bands), C-contiguous."""
+    (top, bottom), (left, right) = window
+    queue = iter(blocks)
+    out = None
+    for r0, r1 in pairwise(row_edges):
+        for c0, c1 in pairwise(col_edges):
+            y0, y1, x0, x1 = max(r0, top), min(r1, bottom), max(c0, left), min(c1, right)
+            cut = next(queue)[:, :, y0 - r0 : y1 - r0, x0 - c0 : x1 - c0]
+            if len(blocks) == 1:
+                return kernels.band_last(cut, 1)
+            if out is None:
+                out = np.empty((len(cut), bottom - top, right - left, cut.shape[1]), cut.dtype)
+            kernels.copy_band_last(cut, 1, out[:, y0 - top : y1 - top, x0 - left : x1 - left])
+    assert out is not None
+    return out
+
+
+def _gather(pixels: np.ndarray, at: np.ndarray, shape: tuple[int, int, int], fill: float) -> np.ndarray:
+    """Move whole pixels, as the widest words that fit them."""
+    size = pixels.shape[-1] * pixels.dtype.itemsize
+    word = next(w for w in ("u8", "u4", "u2", "u1") if size % np.dtype(w).itemsize == 0)
+    out = np.empty((*shape, pixels.shape[-1]), pixels.dtype)
+    filled = np.full(pixels.shape[-1], fill, pixels.dtype)
+    for i in range(len(pixels)):
+        kernels.gather(pixels[i].view(word), at, filled.view(word), out[i].view(word))
+    return out

@@ -1,0 +1,1 @@
+"""From a fitted model to a map, on CPU and GPU."""

@@ -1,0 +1,350 @@
+"""Maps from fitted models: block by block, codes decoded where they are used, several outputs in one pass."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import xarray as xr
+
+from geoemb_xr.core import kernels
+from geoemb_xr.core.arrays import codec_of, map_bands
+from geoemb_xr.core.fitted import Fitted, Output, check_model, decoded_bands
+from geoemb_xr.core.legend import Legend, encode_classes
+from geoemb_xr.core.model import (
+    Codec,
+    EmbeddingError,
+    check_choice,
+    check_embedding,
+    derived_attrs,
+    is_encoded,
+)
+from geoemb_xr.execution import devices, workers
+from geoemb_xr.execution.blocks import Block
+from geoemb_xr.execution.workers import Resources
+from geoemb_xr.predicting import fused, networks
+
+#: Pixels that are decoded and multiplied at a time: what of them is float32 stays in the cache.
+TILE = 4096
+
+
+class Model(Protocol):
+    """What can be applied: all fitted models, and estimators and networks in the shape of one."""
+
+    def outputs(self) -> Mapping[str, Output]:
+        """What it can give, by name."""
+
+    def apply(self, vectors: np.ndarray, output: str) -> np.ndarray:
+        """An output for vectors ``(n, band)`` without NaN: ``(n,)`` or ``(n, k)``."""
+
+
+def predict(
+    array: xr.DataArray,
+    model: Any,
+    *,
+    output: str | Sequence[str] = "label",
+    device: str = "auto",
+    batch_size: int | str = "auto",
+    resources: Resources | None = None,
+) -> Any:
+    """Apply a fitted model to every pixel. Lazy.
+
+    Parameters
+    ----------
+    array : DataArray (…, band, …)
+        An embedding, encoded or decoded; codes are decoded where they are used, so they are the faster input.
+    model : Probe, KMeans, scikit-learn estimator or torch.nn.Module
+        Fitted on the same product, version and bands. A module takes ``(n, band)`` and gives a score a class
+        ``(n, classes)``, or one value ``(n, 1)``.
+    output : str or list of str
+        ``label``, ``proba``, ``margin``, ``entropy``, ``set`` (conformal), ``value`` (regression), ``distance``
+        (dissimilarity index) or ``aoa`` (area of applicability): what of them the model can give. Several make
+        a Dataset, from one pass. For regression ``label`` means the value.
+    device : str
+        ``"auto"``, ``"cpu"`` or a device of torch, such as ``"cuda:0"``.
+    batch_size : int or "auto"
+        Pixels at a time on a device of torch.
+    resources : mapping of str to float, optional
+        What a worker of the connected dask cluster must offer, such as ``{"GPU": 1}``: checked at once. The
+        writers (``to_cog``, ``to_zarr``) keep to it; dask's own ``compute`` and ``persist`` forget it unless they
+        are told again, ``.compute(resources={"GPU": 1})``.
+
+    Returns
+    -------
+    DataArray (…) or Dataset
+        A class map is uint8 or uint16 with 0 where there is no data, and carries its legend; elsewhere missing
+        is NaN. ``proba`` and ``set`` have ``category`` where ``band`` was.
+
+    Raises
+    ------
+    ComparabilityError
+        If the model was fitted on another product or version.
+    EmbeddingError
+        If its bands are others, a device is not there, or no worker offers the resources.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> da = gx.testing.synthetic("alphaearth", shape=(128, 128)).emb.year(2018)
+    >>> probe = da.emb.fit_probe(gx.testing.scene().points(120, radius=600), target="land_cover")
+    >>> da.emb.predict(probe).dtype
+    dtype('uint8')
+    >>> sorted(da.emb.predict(probe, output=["label", "margin"]).data_vars)
+    ['label', 'margin']
+    """
+    check_embedding(array, "predict")
+    ready = as_model(model, array)
+    outputs = ready.outputs()
+    if output == "label" and "label" not in outputs:
+        output = next(iter(outputs))
+    names = [output] if isinstance(output, str) else list(output)
+    for name in names:
+        check_choice("output", name, outputs)
+    devices.check_device(device)
+    if device not in ("auto", "cpu") and not networks.can_run(ready):
+        raise EmbeddingError(
+            f"{names} of {type(model).__name__} is not computed on {device!r}: use device='cpu'"
+        )
+    specs = {name: outputs[name] for name in names}
+    with workers.asked_for(resources):
+        packed = _packed(array, ready, specs, device, batch_size)
+    attrs = {name: _attrs(array, model, specs[name]) for name in names}
+    maps = {name: _unpacked(packed, name, specs[name], array.dims, attrs[name]) for name in names}
+    return maps[names[0]] if isinstance(output, str) else xr.Dataset(maps)
+
+
+def _attrs(array: xr.DataArray, model: Any, spec: Output) -> dict[str, Any]:
+    attrs = derived_attrs(array, **(spec.attrs or {}))
+    own = getattr(model, "attribution", "")
+    if own and own not in attrs.get("attribution", ""):
+        attrs["attribution"] = "; ".join(filter(None, [attrs.get("attribution", ""), own]))
+    return attrs
+
+
+# --- one pass over the blocks ---------------------------------------------------------------------------------
+
+
+def _packed(
+    array: xr.DataArray, model: Model, specs: Mapping[str, Output], device: str, batch_size: int | str
+) -> xr.DataArray:
+    """All outputs of each pixel as one structured value: one task a block, however many there are."""
+    import dask
+    from dask.base import tokenize
+
+    codec = codec_of(array) if is_encoded(array) else None
+    dtype = np.dtype(
+        [(name, s.dtype, (len(s.labels),)) if s.dim else (name, s.dtype) for name, s in specs.items()]
+    )
+    lazy = array.chunks is not None
+    return map_bands(
+        _predict_block,
+        array,
+        codec,
+        dask.delayed(model, pure=True) if lazy else model,
+        dtype,
+        device,
+        batch_size,
+        tokenize(model),
+        dtype=dtype,
+        decode=False,
+    )
+
+
+def _predict_block(
+    data: np.ndarray,
+    axis: int,
+    scale: np.ndarray | None,
+    codec: Codec | None,
+    model: Model,
+    dtype: np.dtype[Any],
+    device: str,
+    batch_size: int | str,
+    token: str,
+) -> np.ndarray:
+    block = Block(data, axis, scale, codec)
+    out = np.empty(block.pixels, dtype)
+    place = devices.place_for(device, model)
+    is_last = axis == data.ndim - 1
+    if place == "cpu" and not is_last and fused.can_fuse(codec, model, dtype.names or ()):
+        bands = kernels.as_bands(data, axis)
+        fused.fill_labels(bands, model, out["label"].reshape(len(bands), -1))
+    elif place == "cpu":
+        _fill(block, model, out)
+    else:
+        devices.fill(block, model, out, place, batch_size, token)
+    return out.reshape(np.delete(data.shape, axis))
+
+
+def _fill(block: Block, model: Model, out: np.ndarray) -> None:
+    """Fill a structured array with a model's outputs, tile by tile."""
+    outputs = model.outputs()
+    with one_blas_thread():
+        for where, vectors in block.tiles(TILE):
+            # decoded codes are NaN in every band where they are in one; what comes as floats may be anything
+            valid = np.isfinite(vectors[0] if block.codec is not None else vectors.sum(axis=0))
+            whole = bool(valid.all())
+            some = vectors if whole else vectors[:, valid]
+            for name in out.dtype.names or ():
+                tile = out[name][where]
+                if not whole:
+                    tile[...] = outputs[name].missing
+                if some.shape[1]:
+                    tile[slice(None) if whole else valid] = model.apply(some.T, name)
+
+
+def _unpacked(
+    packed: xr.DataArray, name: str, spec: Output, dims: tuple[Any, ...], attrs: dict[str, Any]
+) -> xr.DataArray:
+    """One output as an array of its own, its dimension where ``band`` was."""
+    coords = dict(packed.coords)
+    if spec.dim is None:
+        data = (
+            packed.data[name]
+            if packed.chunks is None
+            else packed.data.map_blocks(_field, name, dtype=spec.dtype)
+        )
+        return xr.DataArray(data, dims=packed.dims, coords=coords, name=name, attrs=attrs)
+    axis = next(i for i, d in enumerate(dims) if d not in packed.dims)
+    if packed.chunks is None:
+        data = _field(packed.data, name, axis)
+    else:
+        size = len(spec.labels)
+        chunks = (*packed.chunks[:axis], (size,), *packed.chunks[axis:])
+        data = packed.data.map_blocks(_field, name, axis, dtype=spec.dtype, chunks=chunks, new_axis=axis)
+    coords[spec.dim] = (spec.dim, np.asarray(spec.labels))
+    names = (*packed.dims[:axis], spec.dim, *packed.dims[axis:])
+    return xr.DataArray(data, dims=names, coords=coords, name=name, attrs=attrs)
+
+
+def _field(block: np.ndarray, name: str, axis: int | None = None) -> np.ndarray:
+    """A field of structured values, contiguous; its own dimension moved to ``axis``."""
+    field = block[name]
+    return np.ascontiguousarray(
+        field if axis is None else kernels.band_first(np.ascontiguousarray(field), axis)
+    )
+
+
+# --- threads ----------------------------------------------------------------------------------------------------
+
+_lock = threading.Lock()
+_users = 0
+_limit: Any = None
+_controller: Any = None
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS and OpenMP to one thread while any block is at work: the threads are dask's.
+
+    The limit belongs to the process, so the first to come sets it and the last to go lifts it.
+    """
+    global _users, _limit, _controller
+    from threadpoolctl import ThreadpoolController
+
+    with _lock:
+        if _controller is None:
+            _controller = ThreadpoolController()
+        if _users == 0:
+            _limit = _controller.limit(limits=1)
+            _limit.__enter__()
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _limit.__exit__(None, None, None)
+
+
+# --- models of others -------------------------------------------------------------------------------------------
+
+
+def as_model(model: Any, array: xr.DataArray) -> Model:
+    """A fitted model, checked against an array; estimators and networks in the shape of one.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    """
+    if isinstance(model, Fitted):
+        check_model(model, array, "predict")
+        return model
+    bands = decoded_bands(array)
+    if hasattr(model, "predict") and hasattr(model, "get_params"):
+        return _estimator(model, bands)
+    if callable(getattr(model, "forward", None)) and hasattr(model, "state_dict"):
+        return networks.network(model, len(bands))
+    raise TypeError(
+        f"predict takes a Probe, KMeans, a scikit-learn estimator or a torch.nn.Module; got {type(model).__name__}"
+    )
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A fitted scikit-learn estimator in the shape of a model.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted.
+    legend : Legend or None
+        Of its classes; None for regression.
+    names : tuple of str
+        Of the features it was fitted on; empty where it has none.
+    """
+
+    estimator: Any
+    legend: Legend | None
+    names: tuple[str, ...]
+
+    def outputs(self) -> dict[str, Output]:
+        """Labels and probabilities, or the value."""
+        if self.legend is None:
+            return {"value": Output("float32")}
+        found = {"label": Output(str(self.legend.dtype), missing=0, attrs=self.legend.attrs())}
+        if hasattr(self.estimator, "predict_proba"):
+            found["proba"] = Output(
+                "float32", "category", self.legend.names, attrs={"long_name": "probability"}
+            )
+        return found
+
+    def apply(self, vectors: np.ndarray, output: str) -> np.ndarray:
+        """An output for vectors ``(n, band)``."""
+        table: Any = vectors
+        if self.names:  # with its own names scikit-learn has nothing to warn of
+            import pandas as pd
+
+            table = pd.DataFrame(vectors, columns=list(self.names))
+        if self.legend is None:
+            return np.asarray(self.estimator.predict(table)).reshape(len(vectors))
+        if output == "proba":
+            return np.asarray(self.estimator.predict_proba(table))
+        at = np.searchsorted(self.estimator.classes_, self.estimator.predict(table))
+        return np.asarray(np.asarray(self.legend.values, self.legend.dtype)[at])
+
+
+def _estimator(estimator: Any, bands: tuple[str, ...]) -> Estimator:
+    from sklearn.utils.validation import check_is_fitted
+
+    check_is_fitted(estimator)
+    names = tuple(map(str, getattr(estimator, "feature_names_in_", ())))
+    if names and names != bands:
+        raise EmbeddingError(
+            f"the estimator was fitted on the features {list(names[:3])}… ({len(names)}), the array has the bands "
+            f"{list(bands[:3])}… ({len(bands)}); they must be the same, in the same order"
+        )
+    count = getattr(estimator, "n_features_in_", len(bands))
+    if count != len(bands):
+        raise EmbeddingError(
+            f"the estimator was fitted on {count} features, the array has {len(bands)} bands"
+        )
+    classes = getattr(estimator, "classes_", None)
+    if classes is None:
+        return Estimator(estimator, None, names)
+    return Estimator(estimator, encode_classes(np.asarray(classes))[1], names)

@@ -1,0 +1,1 @@
+"""From labels to a probe: samples, methods, held-out scores, applicability."""

@@ -1,0 +1,204 @@
+"""Labels as people have them: files, tables, and rasters, from which a stratified sample is drawn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geoemb_xr.core import geometry
+from geoemb_xr.core.legend import is_class_map, legend_of
+from geoemb_xr.core.model import EmbeddingError, SourceError, require
+from geoemb_xr.execution import progress
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+
+# --- reading labels -------------------------------------------------------------------------------------------
+
+
+def read_labels(labels: Any) -> Any:
+    """Labels as a table or a raster: paths are read, dicts become tables.
+
+    Parameters
+    ----------
+    labels : path, DataFrame, GeoDataFrame, mapping or DataArray
+        A path to CSV, Parquet, GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoTIFF.
+    """
+    if isinstance(labels, Mapping) and not hasattr(labels, "coords"):
+        return pd.DataFrame(labels)
+    if not isinstance(labels, str | os.PathLike):
+        return labels
+    path = Path(labels)
+    if not path.exists():
+        raise SourceError(f"no such file of labels: {path}")
+    ending = path.suffix.lower()
+    if ending == ".csv":
+        return pd.read_csv(path)
+    if ending in (".tif", ".tiff"):
+        import rioxarray
+
+        raster = rioxarray.open_rasterio(path, chunks="auto", cache=False)
+        assert isinstance(raster, xr.DataArray)
+        return raster.squeeze("band", drop=True)
+    if ending in (".parquet", ".pq", ".geoparquet"):
+        pyarrow = require("pyarrow.parquet", "vector")
+        if b"geo" in (pyarrow.read_schema(path).metadata or {}):
+            return require("geopandas", "vector").read_parquet(path)
+        return pd.read_parquet(path)
+    if ending in (".geojson", ".json", ".gpkg", ".shp", ".fgb"):
+        return require("geopandas", "vector").read_file(path)
+    raise SourceError(
+        f"labels in {ending or 'a file without an ending'} are not read; use CSV, Parquet, GeoJSON, "
+        f"GeoPackage or GeoTIFF: {path}"
+    )
+
+
+# --- label rasters --------------------------------------------------------------------------------------------
+
+
+def labels(raster: xr.DataArray, *, per_class: int | None = 500, seed: int = 0) -> pd.DataFrame:
+    """Draw labelled points from a label raster, as many of each class. Computes: reads the raster once.
+
+    Parameters
+    ----------
+    raster : DataArray (y, x)
+        Integers are classes (0 is no data in a class map, else what ``_FillValue`` says), floats are values.
+    per_class : int, optional
+        How many of each class, or in all where labels are floats; None takes all.
+    seed : int
+        Another seed draws others. The draw is by a hash of the pixel's place: chunks never change it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``lon``, ``lat`` and the label, named as the raster.
+
+    Raises
+    ------
+    EmbeddingError
+        If the raster has more dimensions than y and x.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> truth = gx.testing.scene().truth(gx.testing.geobox((64, 64)), 2018)
+    >>> gx.labels(truth, per_class=10)["land_cover"].value_counts().max()
+    np.int64(10)
+    """
+    if set(raster.dims) != {"y", "x"}:
+        raise EmbeddingError(
+            f"a label raster has dims y and x; got {tuple(raster.dims)}: take one year or one band"
+        )
+    raster = raster.transpose("y", "x")
+    grid = geometry.geobox_of(raster, "labels")
+    found = _draw_all(raster, grid, per_class, seed)
+    to_lonlat = geometry.transformer(geometry.as_crs(grid.crs), geometry.as_crs(geometry.LONLAT))
+    lon, lat = to_lonlat.transform(found.x, found.y)
+    name = "label" if raster.name is None else str(raster.name)
+    table = pd.DataFrame({"lon": lon, "lat": lat, name: found.label})
+    if is_class_map(raster):
+        table.attrs["legend"] = legend_of(raster).attrs()
+    return table
+
+
+def smallest(strata: np.ndarray, hashes: np.ndarray, count: int | None) -> np.ndarray:
+    """Positions of the smallest hashes of each stratum, so many (None: all), in the order of their hashes."""
+    order = np.lexsort((hashes, strata))
+    start = np.searchsorted(strata[order], strata[order], side="left")
+    rank = np.arange(order.size) - start
+    kept = order if count is None else order[rank < count]
+    return np.asarray(kept[np.argsort(hashes[kept], kind="stable")])
+
+
+class _Drawn(NamedTuple):
+    """Labelled pixels: their labels, hashes and places."""
+
+    label: np.ndarray
+    hash: np.ndarray
+    y: np.ndarray
+    x: np.ndarray
+
+    def first(self, per_class: int | None) -> _Drawn:
+        """Those with the smallest hashes, so many a class, in the order of their hashes."""
+        strata = self.label if self.label.dtype.kind in "iub" else np.zeros(self.label.size, np.int8)
+        kept = smallest(strata, self.hash, per_class)
+        return _Drawn(*(each[kept] for each in self))
+
+    @staticmethod
+    def merge(parts: Sequence[_Drawn], per_class: int | None) -> _Drawn:
+        """The first of several draws."""
+        return _Drawn(*map(np.concatenate, zip(*parts, strict=True))).first(per_class)
+
+
+def nodata_of(raster: xr.DataArray) -> Any:
+    """What marks a pixel without a label: 0 in a class map, else what ``_FillValue`` says; None for nothing."""
+    nodata = raster.attrs.get("_FillValue", raster.encoding.get("_FillValue"))
+    return 0 if nodata is None and is_class_map(raster) else nodata
+
+
+def _draw_all(raster: xr.DataArray, grid: GeoBox, per_class: int | None, seed: int) -> _Drawn:
+    nodata = nodata_of(raster)
+    ys, xs = raster.coords["y"].values, raster.coords["x"].values
+    if raster.chunks is None:
+        return _draw(raster.values, ys, xs, grid, nodata, per_class, seed)
+    import dask
+
+    step, merge = dask.delayed(_draw, pure=True), dask.delayed(_Drawn.merge, pure=True)
+    edges = [np.concatenate(([0], np.cumsum(sizes))) for sizes in raster.data.chunks]
+    parts = [
+        step(
+            block,
+            ys[edges[0][i] : edges[0][i + 1]],
+            xs[edges[1][j] : edges[1][j + 1]],
+            grid,
+            nodata,
+            per_class,
+            seed,
+        )
+        for (i, j), block in np.ndenumerate(raster.data.to_delayed())
+    ]
+    while len(parts) > 1:
+        parts = [merge(parts[k : k + 16], per_class) for k in range(0, len(parts), 16)]
+    with progress.shown("labels"):
+        (drawn,) = dask.compute(parts[0])
+    return _Drawn(*drawn)
+
+
+def _draw(
+    block: np.ndarray,
+    ys: np.ndarray,
+    xs: np.ndarray,
+    grid: GeoBox,
+    nodata: Any,
+    per_class: int | None,
+    seed: int,
+) -> _Drawn:
+    labelled = ~np.isnan(block) if block.dtype.kind == "f" else np.ones(block.shape, bool)
+    if nodata is not None:
+        labelled &= block != nodata
+    row, col = np.nonzero(labelled)
+    y, x = ys[row], xs[col]
+    return _Drawn(block[row, col], pixel_hashes(y, x, grid, seed), y, x).first(per_class)
+
+
+def pixel_hashes(ys: np.ndarray, xs: np.ndarray, grid: GeoBox, seed: int) -> np.ndarray:
+    """A random number a pixel, told by its place alone: the same in any crop and for any chunks."""
+    # No published grid has its centres at this fraction of a pixel, so rounding never tips the floor.
+    steps = (ys / abs(grid.affine.e), xs / abs(grid.affine.a))
+    row, col = (np.floor(each + 1 / np.pi).astype(np.int64).view(np.uint64) for each in steps)
+    return splitmix(splitmix(row + np.uint64(seed)) + col)
+
+
+def splitmix(values: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64 (Steele, Lea and Flood 2014)."""
+    z = values + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

@@ -1,0 +1,442 @@
+"""Probes: a few labels, and what a linear (or as plain) model makes of the embedding with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from geoemb_xr.core import kernels
+from geoemb_xr.core.fitted import Fitted, Output, decoded_bands
+from geoemb_xr.core.legend import Legend, encode_classes
+from geoemb_xr.core.model import (
+    EmbeddingError,
+    attribution_of,
+    check_choice,
+    check_embedding,
+    comparability_key,
+    say,
+)
+from geoemb_xr.probes import heads, labelling, streaming, validation
+from geoemb_xr.probes.applicability import dissimilarity, fit_applicability
+from geoemb_xr.probes.heads import HEADS, Data
+from geoemb_xr.probes.samples import Samples, plain_samples, samples_of
+
+Method = Literal["ridge", "logistic", "knn", "centroid", "mlp"]
+#: How far a map may be trusted, as a class map.
+AOA = Legend((1, 2), ("inside", "outside"), ("#2f6b3a", "#b5483a"))
+
+
+@dataclass(frozen=True, eq=False)
+class Probe(Fitted):
+    """A fitted probe: what :func:`fit_probe` gives and ``predict`` applies.
+
+    Parameters
+    ----------
+    product, version, bands, attribution
+        As in :class:`~geoemb_xr.core.fitted.Fitted`.
+    method : str
+        A name in :data:`geoemb_xr.probes.heads.HEADS`.
+    task : {"classification", "regression"}
+        What it does.
+    target : str
+        What was labelled.
+    legend : Legend or None
+        The classes; None for regression.
+    parameters : mapping of str to ndarray
+        Of the method.
+    options : mapping
+        Of the method, as fitted.
+    temperature : float
+        Scores are divided by it before they become probabilities.
+    counts : mapping of str to int
+        Labels a class (or in all).
+    dropped : mapping of str to int
+        Labels that were left out, by reason.
+    scores : mapping of str to mapping
+        ``blocked`` and ``random``: held-out scores, of left-out regions and of groups drawn at random (which
+        are optimistic where a map goes beyond the labelled places). ``coverage``: share of labels in the
+        conformal set, by left-out region, the set calibrated on the others.
+    confusion : ndarray (class, class)
+        Held-out weights by true class (rows) and predicted class, of the blocked folds where there are any.
+    applicability : mapping of str to ndarray
+        See :mod:`geoemb_xr.probes.applicability`.
+    conformal : ndarray
+        Sorted nonconformity of held-out labels: 1 less the true class's probability (Sadinle et al. 2019), or
+        the absolute error. Sets and intervals from it hold only for what is exchangeable with the labels.
+    coverage : float
+        Of the sets; ``dataclasses.replace(probe, coverage=0.8)`` makes another.
+    """
+
+    method: str
+    task: heads.Task
+    target: str
+    legend: Legend | None
+    parameters: Mapping[str, np.ndarray]
+    options: Mapping[str, Any]
+    temperature: float
+    counts: Mapping[str, int]
+    dropped: Mapping[str, int]
+    scores: Mapping[str, Mapping[str, float]]
+    confusion: np.ndarray
+    applicability: Mapping[str, np.ndarray]
+    conformal: np.ndarray
+    coverage: float = 0.9
+
+    def outputs(self) -> Mapping[str, Output]:
+        """What ``predict`` can give with it."""
+        found = self._values() if self.legend is None else self._classes(self.legend)
+        if self.applicability:
+            index = "dissimilarity index (Meyer and Pebesma 2021)"
+            found["distance"] = Output("float32", attrs={"long_name": index})
+            inside = {"long_name": "area of applicability", **AOA.attrs()}
+            found["aoa"] = Output("uint8", missing=0, attrs=inside)
+        return found
+
+    def _values(self) -> dict[str, Output]:
+        found = {"value": Output("float32", attrs={"long_name": self.target})}
+        if self.conformal.size:
+            for end in ("lower", "upper"):
+                text = f"{end} end of the {self.coverage:.0%} conformal interval of {self.target}"
+                found[end] = Output("float32", attrs={"long_name": text})
+        return found
+
+    def _classes(self, legend: Legend) -> dict[str, Output]:
+        found = {
+            "label": Output(str(legend.dtype), missing=0, attrs={"long_name": self.target, **legend.attrs()}),
+            "proba": Output("float32", "category", legend.names, attrs={"long_name": "probability"}),
+            "margin": Output("float32", attrs={"long_name": "best probability minus the second"}),
+            "entropy": Output("float32", attrs={"long_name": "entropy of the probabilities", "units": "nat"}),
+        }
+        if self.conformal.size:
+            text = f"whether the {self.coverage:.0%} conformal set holds the class, 255 without data"
+            found["set"] = Output("uint8", "category", legend.names, 255, {"long_name": text})
+        return found
+
+    def apply(self, vectors: np.ndarray, output: str) -> np.ndarray:
+        """An output for vectors ``(n, band)``."""
+        if output in ("distance", "aoa"):
+            index = dissimilarity(self.applicability, vectors.T)
+            return index if output == "distance" else np.where(index <= self.applicability["threshold"], 1, 2)
+        return self.derive(HEADS[self.method].scores(self.parameters, vectors.T), output)
+
+    def derive(self, scores: np.ndarray, output: str) -> np.ndarray:
+        """An output from scores ``(classes, n)`` or values ``(1, n)``."""
+        if self.legend is None:
+            if output == "value":
+                return np.asarray(scores[0])
+            reach = np.float32(quantile(self.conformal, self.coverage))
+            return np.asarray(scores[0] - reach if output == "lower" else scores[0] + reach)
+        if output == "label":
+            return best_class(scores, np.asarray(self.legend.values, self.legend.dtype))
+        proba = softmax(scores / np.float32(self.temperature))
+        if output == "proba":
+            return np.asarray(proba.T)
+        if output == "set":
+            return np.asarray((1 - proba <= quantile(self.conformal, self.coverage)).T)
+        if output == "margin":
+            best = np.partition(proba, -2, axis=0)
+            return np.asarray(best[-1] - best[-2])
+        return np.asarray(-np.sum(proba * np.log(np.maximum(proba, np.finfo(np.float32).tiny)), axis=0))
+
+    def __repr__(self) -> str:
+        what = f"{len(self.legend.names)} classes" if self.legend else "regression"
+        return f"<Probe {self.target!r}: {self.method}, {what}, {sum(self.counts.values())} labels{self._said()}>"
+
+    def _said(self) -> str:
+        name = "r2" if self.legend is None else "balanced_accuracy"
+        parts = [f"{kind} {each[name]:.3f}" for kind, each in self.scores.items() if name in each]
+        return f"; {name} {', '.join(parts)}" if parts else ""
+
+    def _repr_html_(self) -> str:
+        from geoemb_xr.probes.card import card
+
+        return card(self)
+
+
+def best_class(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The value of the class with the largest score ``(classes, n)``; of equal ones the first."""
+    out = np.empty(scores.shape[1], values.dtype)
+    _best_class(np.ascontiguousarray(scores), values, out)
+    return out
+
+
+@kernels.jit
+def _best_class(scores: Any, values: Any, out: Any) -> None:
+    classes, n = scores.shape
+    for i in range(n):
+        best, at = scores[0, i], 0
+        for k in range(1, classes):
+            if scores[k, i] > best:
+                best, at = scores[k, i], k
+        out[i] = values[at]
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Probabilities ``(classes, n)`` of scores."""
+    exp = np.exp(scores - scores.max(axis=0))
+    exp /= exp.sum(axis=0)
+    return np.asarray(exp)
+
+
+def quantile(scores: np.ndarray, coverage: float) -> float:
+    """The conformal quantile of sorted scores: the ⌈(n + 1) · coverage⌉-th, infinite where n is too small."""
+    rank = int(np.ceil((scores.size + 1) * coverage))
+    return float(scores[rank - 1]) if rank <= scores.size else float("inf")
+
+
+def fit_probe(
+    array: Any,
+    labels: Any = None,
+    *,
+    target: str | None = None,
+    method: Method = "logistic",
+    time: Any = None,
+    group: Any = None,
+    weights: Any = None,
+    n_samples: int | Literal["all"] | None = None,
+    cv: int = 5,
+    seed: int = 0,
+    **options: Any,
+) -> Probe:
+    """Fit a probe on labels. Computes: reads the blocks that hold labels.
+
+    Parameters
+    ----------
+    array : DataArray (…, band, …) or ndarray (n, band)
+        An embedding, encoded or decoded; or plain vectors.
+    labels : table with lon and lat, GeoDataFrame, path, raster, or array (n,)
+        What is known. Texts, booleans and whole numbers are classes, floats are values (regression).
+        Labels without data are dropped and counted. None takes the coordinate ``target`` of points.
+    target : str, optional
+        The column of labels; the only one left, by default.
+    method : {"ridge", "logistic", "knn", "centroid", "mlp"}
+        All but ``logistic`` and ``centroid`` do regression too; ``centroid`` is for a few labels a class,
+        ``mlp`` needs the extra ``torch`` to be fitted (not to be applied).
+    time : str, int, optional
+        The column of dates of labels, or the one year they all hold for. Needed where the array has several.
+    group : str or array, optional
+        What no split parts; by default the polygon, or the pixel whatever the year.
+    weights : str or array, optional
+        Of the labels.
+    n_samples : int or "all", optional
+        Of a label raster: how many pixels of each class (or in all, of values) are drawn, 500 by default.
+        ``"all"``, with ``method="ridge"``, takes every labelled pixel in one pass of sums over the blocks, on a
+        cluster's workers too, and scores it on 500 of each class.
+    cv : int
+        Number of folds, of left-out regions and of random groups, for scores, calibration and the area of
+        applicability; 0 for none.
+    seed : int
+        Of whatever is drawn.
+    **options
+        Of the method, with scikit-learn's names: ``C`` and ``class_weight`` (logistic), ``alpha`` (ridge),
+        ``n_neighbors``, ``metric`` and ``temperature`` (knn). One given as a list is tuned, inside the
+        training part of each fold, on left-out regions.
+
+    Returns
+    -------
+    Probe
+        Small, frozen, saved with ``save``.
+
+    Raises
+    ------
+    EmbeddingError
+        If there is nothing to learn from, labels of several years have no date, or the method cannot do it.
+    CoverageError
+        If no label lies in the array.
+    SourceError
+        If a file of labels is missing or of another kind.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> da = gx.testing.synthetic("alphaearth", shape=(128, 128)).emb.year(2018)
+    >>> probe = da.emb.fit_probe(gx.testing.scene().points(120, radius=600), target="land_cover")
+    >>> probe.legend.names[:2]
+    ('built-up', 'forest')
+    """
+    check_choice("method", method, HEADS)
+    if isinstance(cv, bool) or cv < 0 or cv == 1:
+        raise EmbeddingError(f"cv is a number of folds, 2 or more, or 0 for none; got {cv!r}")
+    streamed: streaming.Streamed | None = None
+    if isinstance(array, xr.DataArray):
+        check_embedding(array, "fit_probe")
+        if n_samples == "all":
+            raster = _raster_for_sums(labels, method, time=time, group=group, weights=weights)
+            streamed = streaming.stream(array, raster, cv, seed)
+            samples, target = streamed.samples, target or str("label" if raster.name is None else raster.name)
+        else:
+            samples, target = samples_of(array, labels, target, time, group, weights, n_samples)
+        product, version = comparability_key(array)
+        bands, attribution = decoded_bands(array), attribution_of(array)
+    else:
+        if n_samples is not None:
+            raise EmbeddingError("n_samples draws from a label raster; plain arrays are all used")
+        samples = plain_samples(array, labels, group, weights)
+        product = version = attribution = ""
+        bands, target = (), target or "label"
+    task, data, legend = _data_of(samples, seed)
+    head = HEADS[method]
+    if task not in head.tasks:
+        able = [name for name, each in HEADS.items() if task in each.tasks]
+        raise EmbeddingError(
+            f"method={method!r} does no {task} (labels are {samples.labels.dtype}); use {able}"
+            + ("; codes of classes are whole numbers: .astype(int)" if task == "regression" else "")
+        )
+    from threadpoolctl import threadpool_limits
+
+    unknown = sorted(set(options) - set(head.options))
+    if unknown:
+        raise EmbeddingError(f"method={method!r} has no option {unknown}; it has {list(head.options)}")
+    settings = {**head.options, **options}
+    say(_what(task, data, legend, target) + _left_out(samples.dropped))
+
+    def fit(train: Data) -> tuple[heads.Head, Mapping[str, np.ndarray]]:
+        return head, head.fit(train, **validation.tuned(head, train, settings, cv))
+
+    with threadpool_limits(1):  # what is fitted is small: threads would cost more than they give
+        chosen = validation.tuned(head, data, settings, cv)
+        if streamed is None:
+            both = {
+                "blocked": validation.blocked_folds(data, cv),
+                "random": validation.random_folds(data, cv),
+            }
+            folds = {name: each for name, each in both.items() if each is not None}
+            held = {name: validation.held_out(fit, data, each) for name, each in folds.items()}
+            parameters = head.fit(data, **chosen)
+        else:
+            folds = dict(streamed.folds)
+            held = streamed.held_out(data, lambda train: validation.tuned(head, train, settings, cv)["alpha"])
+            parameters = streamed.total().solve(chosen["alpha"])
+        checked = _checked(data, head, folds, held)
+    return Probe(
+        product=product,
+        version=version,
+        bands=bands,
+        attribution=attribution,
+        method=method,
+        task=task,
+        target=target,
+        legend=legend,
+        parameters=parameters,
+        options=json.loads(json.dumps(chosen, default=str)),  # as a file would give them back
+        counts=_counts(data, legend) if streamed is None else _named(streamed.counts, legend),
+        dropped=dict(samples.dropped),
+        **checked,
+    )
+
+
+def _checked(
+    data: Data, head: heads.Head, folds: Mapping[str, np.ndarray], held: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """What held-out scores tell: measures, temperature, conformal scores, area of applicability."""
+    scores = {name: validation.measures(data, each) for name, each in held.items()}
+    none = np.empty(0, np.float32)
+    if not held:
+        return {
+            "temperature": head.temperature,
+            "scores": scores,
+            "confusion": none,
+            "applicability": {},
+            "conformal": none,
+        }
+    best = next(iter(held))  # left-out regions where the labels have places
+    fair = validation.learnt(data, held[best])
+    known, out = data.at(fair), held[best][:, fair]
+    temperature = validation.temperature_of(known, out) if data.classes else 1.0
+    if data.classes:
+        unlikely = 1 - softmax(out / np.float32(temperature))[known.y, np.arange(len(known.y))]
+    else:
+        unlikely = np.abs(out[0] - known.y).astype(np.float32)
+    scores["coverage"] = _coverage(unlikely, folds[best][fair])
+    return {
+        "temperature": temperature,
+        "scores": scores,
+        "confusion": validation.confusion(data, held[best]) if data.classes else none,
+        "applicability": fit_applicability(data, folds[best]),
+        "conformal": np.sort(unlikely),
+    }
+
+
+def _coverage(unlikely: np.ndarray, folds: np.ndarray, level: float = 0.9) -> dict[str, float]:
+    """Share of each fold's labels in conformal sets that were calibrated on the other folds."""
+    found = {}
+    for fold in np.unique(folds):
+        limit = quantile(np.sort(unlikely[folds != fold]), level)
+        found[f"fold {fold + 1}"] = round(float((unlikely[folds == fold] <= limit).mean()), 6)
+    return found
+
+
+def _data_of(samples: Samples, seed: int) -> tuple[heads.Task, Data, Legend | None]:
+    y = samples.labels
+    rest: Any = {"weights": samples.weights, "groups": _regrouped(samples.groups), "places": samples.places}
+    if y.dtype.kind == "f":
+        return "regression", Data(samples.vectors, y.astype(np.float64), classes=0, seed=seed, **rest), None
+    codes, legend = encode_classes(y)
+    if samples.legend is not None:
+        legend = _subset(samples.legend, legend.values)
+    if len(legend.values) < 2:
+        raise EmbeddingError(f"all {len(y)} labels are of one class, {legend.names[0]!r}; a probe needs two")
+    if len(y) > 20 and len(legend.values) > len(y) / 2:
+        raise EmbeddingError(
+            f"{len(y)} labels are of {len(legend.values)} classes ({', '.join(legend.names[:3])}, …), so most "
+            "classes have one label: is this the column of labels? For values give floats (regression)"
+        )
+    positions = np.searchsorted(legend.values, codes)
+    data = Data(samples.vectors, positions, classes=len(legend.values), seed=seed, **rest)
+    return "classification", data, legend
+
+
+def _subset(legend: Legend, values: Sequence[int]) -> Legend:
+    """The entries of a legend for some of its codes."""
+    entries = {v: (v, n, c) for v, n, c in zip(legend.values, legend.names, legend.colours, strict=True)}
+    unnamed = [v for v in values if v not in entries]
+    if unnamed:
+        raise EmbeddingError(
+            f"the labels have classes {unnamed} that their legend does not name: {legend.values}"
+        )
+    return Legend(*(tuple(column) for column in zip(*(entries[v] for v in values), strict=True)))
+
+
+def _regrouped(groups: np.ndarray) -> np.ndarray:
+    """Groups numbered without gaps, after labels were dropped."""
+    return np.unique(groups, return_inverse=True)[1]
+
+
+def _what(task: heads.Task, data: Data, legend: Legend | None, target: str) -> str:
+    if legend is None:
+        return f"{target!r} is floats: regression on {len(data.y)} labels (whole numbers would be classes)"
+    return f"{target!r}: classification of {len(data.y)} labels in {data.classes} classes"
+
+
+def _left_out(dropped: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n)
+    return f"; left out: {reasons}" if reasons else ""
+
+
+def _counts(data: Data, legend: Legend | None) -> dict[str, int]:
+    return _named(np.bincount(data.y, minlength=data.classes) if legend else np.array([len(data.y)]), legend)
+
+
+def _named(numbers: np.ndarray, legend: Legend | None) -> dict[str, int]:
+    names = legend.names if legend is not None else ("all",)
+    return {name: int(n) for name, n in zip(names, numbers, strict=True)}
+
+
+def _raster_for_sums(labels: Any, method: str, **others: Any) -> xr.DataArray:
+    """The label raster of ``n_samples="all"``; an error for what cannot be summed."""
+    if method != "ridge":
+        raise EmbeddingError(
+            f"n_samples='all' adds up sums block by block, which only method='ridge' is made of; got {method!r}: "
+            "give a number, or draw with gx.labels(raster, per_class=…)"
+        )
+    given = sorted(name for name, value in others.items() if value is not None)
+    raster = labelling.read_labels(labels)
+    if not isinstance(raster, xr.DataArray) or given:
+        what = f"with {given}" if given else f"with {type(raster).__name__}"
+        raise EmbeddingError(f"n_samples='all' takes a label raster (y, x) and nothing else; got it {what}")
+    return raster

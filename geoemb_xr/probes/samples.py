@@ -1,0 +1,415 @@
+"""From labels to vectors with a label, a weight and a group each.
+
+A group is what no split may part: a polygon's pixels, or one place in several years.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geoemb_xr.core import geometry
+from geoemb_xr.core.arrays import decode, describe_times, pick_times
+from geoemb_xr.core.legend import Legend, legend_of
+from geoemb_xr.core.model import BAND, CoverageError, EmbeddingError, say
+from geoemb_xr.geo import polygons
+from geoemb_xr.probes import labelling
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+#: Of a larger polygon so many pixels are taken, evenly over it.
+PIXELS_PER_POLYGON = 1000
+#: Of a label raster so many pixels of each class are drawn, or in all where it holds values.
+PER_CLASS = 500
+_TIME_COLUMNS = ("time", "date", "year")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled vectors.
+
+    Parameters
+    ----------
+    vectors : ndarray of float32 (n, band)
+        Decoded, without NaN.
+    labels : ndarray (n,)
+        As the user wrote them.
+    weights : ndarray of float64 (n,)
+        1 where none are given.
+    groups : ndarray of int (n,)
+        What no split parts.
+    places : ndarray of float64 (n, 2), optional
+        East and north in metres, to block by; None where they are unknown.
+    dropped : mapping of str to int
+        How many labels were left out, by reason.
+    legend : Legend, optional
+        Names and colours that the labels brought.
+    """
+
+    vectors: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    groups: np.ndarray
+    places: np.ndarray | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    legend: Legend | None = None
+
+
+def plain_samples(vectors: Any, labels: Any, group: Any, weights: Any) -> Samples:
+    """Samples from arrays ``(n, band)`` and ``(n,)``; rows with a missing band or label are dropped."""
+    x, y = np.asarray(vectors, np.float32), np.asarray(labels)
+    if x.ndim != 2 or y.shape != (len(x),):
+        raise EmbeddingError(f"fit_probe(X, y) takes shapes (n, band) and (n,); got {x.shape} and {y.shape}")
+    return _clean(x, y, _weights(weights, len(x)), _groups(group, np.arange(len(x))), None, {}, None)
+
+
+def _weights(weights: Any, n: int) -> np.ndarray:
+    if weights is None:
+        return np.ones(n)
+    found = np.asarray(weights, np.float64)
+    if found.shape != (n,) or not np.isfinite(found).all() or (found < 0).any():
+        raise EmbeddingError(f"weights are {n} finite numbers, none negative; got shape {found.shape}")
+    return found
+
+
+def _groups(group: Any, default: np.ndarray) -> np.ndarray:
+    if group is None:
+        return np.unique(default, return_inverse=True)[1]
+    found = pd.factorize(np.asarray(group))[0]
+    if found.shape != default.shape or (found < 0).any():
+        raise EmbeddingError(f"group needs one value for each of the {len(default)} labels, none missing")
+    return found
+
+
+def _clean(
+    x: np.ndarray,
+    y: np.ndarray,
+    weights: np.ndarray,
+    groups: np.ndarray,
+    places: np.ndarray | None,
+    dropped: Mapping[str, int],
+    legend: Legend | None,
+) -> Samples:
+    unlabelled = pd.isna(y)
+    empty = np.isnan(x).any(axis=1) & ~unlabelled
+    keep = ~(unlabelled | empty) & (weights > 0)
+    counts = {**dropped, "no label": int(unlabelled.sum()), "no data there": int(empty.sum())}
+    counts = {reason: n for reason, n in counts.items() if n}
+    if not keep.any():
+        raise EmbeddingError(f"no label is left to learn from; dropped: {counts or 'none, there were none'}")
+    y = y[keep]
+    if y.dtype == object and all(isinstance(v, bool | np.bool_) for v in y):
+        y = y.astype(bool)
+    return Samples(
+        x[keep],
+        y,
+        weights[keep],
+        groups[keep],
+        None if places is None else places[keep],
+        counts,
+        legend,
+    )
+
+
+# --- tables ---------------------------------------------------------------------------------------------------
+
+
+def column_of(table: Any, name: Any, what: str) -> np.ndarray:
+    """A column by its name, or an array of the table's length as it is."""
+    if not isinstance(name, str):
+        return np.asarray(name)
+    if name not in table.columns:
+        raise EmbeddingError(
+            f"{what}={name!r} is no column of the labels; they have {list(map(str, table.columns))}"
+        )
+    return np.asarray(table[name])
+
+
+def guess_target(table: Any, target: str | None, used: set[str]) -> str:
+    """The column of labels: the one named, or the only one that is left."""
+    if target is not None:
+        return target
+    taken = used | {"lon", "lat", "longitude", "latitude", "lng", "x", "y", *_TIME_COLUMNS}
+    shapes = {str(table.geometry.name)} if hasattr(table, "crs") else set()
+    left = [str(c) for c in table.columns if str(c).lower() not in taken and str(c) not in shapes]
+    if len(left) != 1:
+        raise EmbeddingError(f"target= must name the column of labels, one of {left or list(table.columns)}")
+    return left[0]
+
+
+def aligned(raster: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
+    """A label raster on an array's grid: the class of most of each pixel, or the mean of values."""
+    grid = geometry.geobox_of(array, "fit_probe")
+    if not geometry.same_grid(geometry.geobox_of(raster, "labels"), grid):
+        from geoemb_xr.geo.warp import reproject
+
+        found: xr.DataArray = reproject(
+            raster, grid, resampling="average" if raster.dtype.kind == "f" else "mode"
+        )
+        return found
+    return raster.assign_coords({d: array.coords[d].values for d in ("y", "x")})
+
+
+def date_of(raster: xr.DataArray) -> str | None:
+    """The date that a label raster holds for, where it says so."""
+    if "time" not in raster.coords or raster.coords["time"].ndim or raster.coords["time"].dtype.kind != "M":
+        return None
+    return str(raster.coords["time"].values.astype("datetime64[D]"))
+
+
+def _count(n_samples: Any) -> int:
+    if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer) or n_samples < 1:
+        raise EmbeddingError(
+            f"n_samples is how many pixels of each class are drawn, a whole number of 1 or more, or 'all'; "
+            f"got {n_samples!r}"
+        )
+    return int(n_samples)
+
+
+def _drawn_labels(raster: xr.DataArray, array: xr.DataArray, per_class: int) -> pd.DataFrame:
+    """A stratified sample of a label raster, brought to the array's grid first."""
+    table = labelling.labels(aligned(raster, array), per_class=per_class)
+    say(
+        f"labels from a raster: {len(table)} pixels, at most {per_class} a class; n_samples=… draws more or "
+        "fewer, and with method='ridge' n_samples='all' takes every pixel"
+    )
+    return table
+
+
+def _legend(table: Any) -> Legend | None:
+    attrs = getattr(table, "attrs", {})
+    return legend_of(xr.DataArray(attrs=attrs["legend"])) if "legend" in attrs else None
+
+
+# --- labels on an array ---------------------------------------------------------------------------------------
+
+
+def samples_of(
+    array: xr.DataArray,
+    labels: Any,
+    target: str | None,
+    time: Any,
+    group: Any,
+    weights: Any,
+    n_samples: int | None = None,
+) -> tuple[Samples, str]:
+    """Vectors under labels, and the name of what they label. Reads only blocks that hold labels."""
+    if "location" in array.dims:
+        return _at_locations(array, labels, target, time, group, weights)
+    grid = geometry.geobox_of(array, "fit_probe")
+    table = labelling.read_labels(labels)
+    if isinstance(table, xr.DataArray):
+        raster = table if target is None else table.rename(target)
+        date = date_of(raster)
+        table = _drawn_labels(raster, array, PER_CLASS if n_samples is None else _count(n_samples))
+        if time is None and date is not None and "time" in array.coords:
+            table["time"], time = date, "time"
+    elif n_samples is not None:
+        raise EmbeddingError("n_samples draws from a label raster; a table's labels are all used")
+    if not hasattr(table, "columns"):
+        raise EmbeddingError(
+            f"labels are a table with lon and lat, a GeoDataFrame, a path or a raster; got {type(table).__name__}"
+        )
+    used = {str(v) for v in (time, group, weights) if isinstance(v, str)}
+    target = guess_target(table, target, used)
+    values = column_of(table, target, "target")
+    weight = _weights(None if weights is None else column_of(table, weights, "weights"), len(table))
+    own = None if group is None else column_of(table, group, "group")
+    steps, other_time = _steps(array, table, time)
+    rows, cols, of, default = _pixels(grid, table)
+    dropped = {
+        "outside the array": int(len(table) - len(np.unique(of))),
+        "other time": int(np.isin(np.flatnonzero(other_time), of).sum()),
+    }
+    keep = ~other_time[of]
+    rows, cols, of, default = rows[keep], cols[keep], of[keep], default[keep]
+    if not of.size:
+        raise CoverageError(f"no label lies in the array, which {geometry.covers(grid)}; dropped: {dropped}")
+    x = _vectors_at(array, rows, cols, None if steps is None else steps[of])
+    groups = _groups(None if own is None else own[of], default)
+    return _clean(
+        x, values[of], weight[of], groups, metres(grid, rows, cols), dropped, _legend(table)
+    ), target
+
+
+def _pixels(grid: GeoBox, table: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, columns, the label each belongs to, and its group: the polygon, or the place."""
+    if hasattr(table, "crs") and hasattr(table, "geom_type") and set(table.geom_type) != {"Point"}:
+        return _pixels_in(grid, polygons.polygons_of(table, geometry.LONLAT, geometry.as_crs(grid.crs)))
+    x, y = geometry.points_xy(table, grid.crs)
+    rows, cols, inside = geometry.pixels_at(grid, x, y)
+    of = np.flatnonzero(inside)
+    return rows[of], cols[of], of, rows[of] * grid.shape[1] + cols[of]
+
+
+def _pixels_in(grid: GeoBox, shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels with their centre in a polygon, or the one that holds a smaller polygon's inner point.
+
+    Of a polygon with more than :data:`PIXELS_PER_POLYGON` those with the smallest hashes are taken. A pixel in
+    two polygons has two groups, so it is left out.
+    """
+    found = []
+    for number, shape in enumerate(shapes):
+        window = geometry.window_of(grid, shape.bounds)
+        if window is None:
+            continue
+        ys, xs = (_centres(grid, axis, window[axis]) for axis in (0, 1))
+        inside = polygons.coverage(shape, ys, xs, (abs(grid.affine.e), abs(grid.affine.a)), "centre") > 0
+        row, col = (index + cut.start for index, cut in zip(np.nonzero(inside), window, strict=True))
+        if not row.size:
+            point = shape.representative_point()
+            row, col, on_grid = geometry.pixels_at(grid, np.array([point.x]), np.array([point.y]))
+            row, col = row[on_grid], col[on_grid]
+        if row.size > PIXELS_PER_POLYGON:
+            first = np.argsort(
+                labelling.pixel_hashes(_centres(grid, 0)[row], _centres(grid, 1)[col], grid, 0)
+            )
+            first = np.sort(first[:PIXELS_PER_POLYGON])
+            row, col = row[first], col[first]
+        found.append((row, col, np.full(row.size, number)))
+    if not found:
+        return (np.empty(0, np.int64),) * 4
+    rows, cols, of = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    _, inverse, times = np.unique(rows * grid.shape[1] + cols, return_inverse=True, return_counts=True)
+    alone = times[inverse] == 1
+    return rows[alone], cols[alone], of[alone], of[alone]
+
+
+def _centres(grid: GeoBox, axis: int, window: slice | None = None) -> np.ndarray:
+    """Centres of rows (axis 0) or columns."""
+    a = grid.affine
+    origin, step = (a.f, a.e) if axis == 0 else (a.c, a.a)
+    start, stop = (window.start, window.stop) if window else (0, grid.shape[axis])
+    return geometry.pixel_centres(origin, step, start, stop)
+
+
+def _vectors_at(
+    array: xr.DataArray, rows: np.ndarray, cols: np.ndarray, steps: np.ndarray | None
+) -> np.ndarray:
+    """Decoded vectors of pixels, read block by block."""
+    where = {"y": rows, "x": cols, **({"time": steps} if steps is not None else {})}
+    found = array.isel({dim: xr.DataArray(index, dims="location") for dim, index in where.items()})
+    return np.asarray(decode(found).transpose("location", BAND).values, np.float32)
+
+
+def metres(grid: GeoBox, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """East and north of pixels, in metres or close to it."""
+    crs = geometry.as_crs(grid.crs)
+    east = grid.affine.c + cols * grid.affine.a
+    north = grid.affine.f + rows * grid.affine.e
+    if crs.is_geographic:
+        return np.column_stack([east * np.cos(np.radians(north)), north]) * 111_320.0
+    return np.column_stack([east, north])
+
+
+# --- time -----------------------------------------------------------------------------------------------------
+
+
+def _steps(array: xr.DataArray, table: Any, time: Any) -> tuple[np.ndarray | None, np.ndarray]:
+    """Time step of each label (None where the array has no ``time``), and which have none."""
+    n = len(table)
+    times = np.atleast_1d(array.coords["time"].values) if "time" in array.coords else None
+    if times is None or times.ndim != 1:
+        return None, np.zeros(n, bool)
+    named = time if isinstance(time, str) and time in table.columns else None
+    if named is None and time is None and times.size > 1:
+        named = next((c for c in table.columns if str(c).lower() in _TIME_COLUMNS), None)
+        if named is None:
+            raise EmbeddingError(
+                f"the array has {times.size} times ({describe_times(times)}), but the labels have no date: "
+                "take one year (.emb.year(2024)), say which with time=2024, or name a column with time='…'"
+            )
+    if named is not None:
+        steps = period_of(times, table[named])
+    elif time is None:
+        steps = np.zeros(n, np.int64)
+    else:
+        found = pick_times(times, time)
+        if found.size != 1:
+            raise EmbeddingError(
+                f"time={time!r} means {found.size} of the array's times; labels have one each"
+            )
+        steps = np.full(n, found[0])
+    return (steps if "time" in array.dims else None), steps < 0
+
+
+def period_of(times: np.ndarray, dates: Any) -> np.ndarray:
+    """Which period holds each date, −1 where none does: a period ends where the next starts, or after a year.
+
+    Parameters
+    ----------
+    times : ndarray of datetime64 (time,)
+        Starts of periods, ascending.
+    dates : array of years, texts or dates (n,)
+        Of labels.
+    """
+    column = pd.Series(np.asarray(dates))
+    if column.dtype.kind in "iuf":
+        years = column.astype("Int64").astype("string") + "-01-01"
+        stamps = pd.to_datetime(years)
+    else:
+        stamps = pd.to_datetime(column.astype("string"), utc=True, format="ISO8601").dt.tz_localize(None)
+    when = stamps.to_numpy("datetime64[s]")
+    starts = times.astype("datetime64[s]")
+    order = np.argsort(starts)
+    starts = starts[order]
+    ends = (pd.DatetimeIndex(starts) + pd.DateOffset(years=1)).to_numpy("datetime64[s]")
+    if starts.size > 1:  # months differ by a tenth
+        step = int(np.diff(starts).min().astype(int) * 1.15)
+        ends = np.minimum(ends, starts + np.timedelta64(step, "s"))
+    last = np.searchsorted(starts, when, side="right") - 1
+    at = np.maximum(last, 0)
+    held = (last >= 0) & ~np.isnat(when) & (when < ends[at])
+    return np.where(held, order[at], -1)
+
+
+# --- labels on locations --------------------------------------------------------------------------------------
+
+
+def _at_locations(
+    array: xr.DataArray, labels: Any, target: str | None, time: Any, group: Any, weights: Any
+) -> tuple[Samples, str]:
+    """Labels of an array of points: a coordinate of it, or one value a location."""
+    if "time" in array.dims:
+        steps = pick_times(array.coords["time"].values, time)
+        if steps.size != 1:
+            raise EmbeddingError(
+                f"the points have {steps.size} times ({describe_times(array.coords['time'].values)}): "
+                "take one with .emb.year(…)"
+            )
+        array = array.isel(time=int(steps[0]))
+    if labels is None:
+        if target is None:
+            raise EmbeddingError("target= must name the coordinate of labels, or give the labels")
+        labels = _coordinate(array, target, "target")
+    elif hasattr(labels, "columns"):
+        target = guess_target(labels, target, set())
+        labels = labels[target].reindex(array.indexes["location"])
+    values = np.asarray(labels)
+    if values.shape != (array.sizes["location"],):
+        raise EmbeddingError(f"labels need shape ({array.sizes['location']},); got {values.shape}")
+    x = np.asarray(decode(array).transpose("location", BAND).values, np.float32)
+    own = _coordinate(array, group, "group") if isinstance(group, str) else group
+    weight = _coordinate(array, weights, "weights") if isinstance(weights, str) else weights
+    places = np.column_stack([array.coords["x"].values, array.coords["y"].values])
+    crs = geometry.crs_of(array)
+    if crs is not None and crs.is_geographic:
+        places = (
+            places * 111_320.0 * np.column_stack([np.cos(np.radians(places[:, 1])), np.ones(len(places))])
+        )
+    default = np.unique(places, axis=0, return_inverse=True)[1].reshape(-1)
+    groups = _groups(own, default)
+    return _clean(x, values, _weights(weight, len(x)), groups, places, {}, None), target or "label"
+
+
+def _coordinate(array: xr.DataArray, name: str, what: str) -> np.ndarray:
+    if name not in array.coords or array.coords[name].dims != ("location",):
+        known = [str(k) for k, v in array.coords.items() if v.dims == ("location",)]
+        raise EmbeddingError(f"{what}={name!r} is no coordinate along 'location'; it has {known}")
+    return np.asarray(array.coords[name].values)

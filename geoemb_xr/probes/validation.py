@@ -1,0 +1,190 @@
+"""Held-out scores of a probe: no split ever parts a group, and one of the two leaves out whole regions.
+
+Pixels of one field, or one place in several years, are nearly copies: parted by a split, they let a probe score
+on what it has seen. Random labels on fields of a real chip reach 0.9 so, and chance by field.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from geoemb_xr.probes.heads import Data, Head
+
+Fit = Callable[[Data], tuple[Head, Mapping[str, np.ndarray]]]
+#: The score of a class that was not there to learn.
+NEVER = np.float32(-np.inf)
+#: Regions a fold: fewer leave out more at once, more let a class be on both sides.
+REGIONS = 4
+
+
+# --- folds ----------------------------------------------------------------------------------------------------
+
+
+def random_folds(data: Data, k: int) -> np.ndarray | None:
+    """A fold for each sample, whole groups dealt out at random; None where there are too few groups."""
+    return _dealt(data.groups, data, k)
+
+
+def blocked_folds(data: Data, k: int) -> np.ndarray | None:
+    """A fold for each sample, made of whole regions (k-means of the groups' centres, four a fold)."""
+    if data.places is None:
+        return None
+    centres = _group_means(data.places, data.groups)
+    present = np.flatnonzero(np.isfinite(centres).all(axis=1))
+    count = min(REGIONS * k, len(np.unique(centres[present], axis=0)))
+    if count < 2:
+        return None
+    from sklearn.cluster import KMeans
+
+    region = np.zeros(len(centres), np.int64)
+    region[present] = KMeans(count, n_init=4, random_state=data.seed).fit_predict(centres[present])
+    return _dealt(region[data.groups], data, k)
+
+
+def _dealt(units: np.ndarray, data: Data, k: int) -> np.ndarray | None:
+    """Folds of whole units, the classes spread over the folds as evenly as units allow."""
+    units = np.unique(units, return_inverse=True)[1]
+    count = int(units.max()) + 1
+    k = min(k, count)
+    if k < 2:
+        return None
+    strata = data.y if data.classes else np.zeros(len(units), np.int64)
+    table = np.zeros((count, int(strata.max()) + 1))
+    np.add.at(table, (units, strata), 1.0)
+    share = table / table.sum(axis=0)
+    order = np.random.default_rng(data.seed).permutation(count)
+    order = order[np.argsort(-share.max(axis=1)[order], kind="stable")]  # the hardest to place first
+    fold, filled = np.empty(count, np.int64), np.zeros((k, share.shape[1]))
+    for unit in order:  # to the fold that has least of what the unit brings
+        fold[unit] = np.argmin(filled @ share[unit] + 1e-9 * filled.sum(axis=1))
+        filled[fold[unit]] += share[unit]
+    return _numbered(fold[units])
+
+
+def _group_means(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    count = np.bincount(groups)
+    sums = np.column_stack([np.bincount(groups, column) for column in values.T])
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums / count[:, None])
+
+
+def _numbered(folds: np.ndarray) -> np.ndarray | None:
+    """Folds numbered without gaps; None where only one is left."""
+    found, numbers = np.unique(folds, return_inverse=True)
+    return numbers if len(found) > 1 else None
+
+
+# --- what is predicted for what was not seen --------------------------------------------------------------------
+
+
+def held_out(fit: Fit, data: Data, folds: np.ndarray) -> np.ndarray:
+    """Scores ``(classes, n)``, or values ``(1, n)``, of each fold from a fit on the others."""
+    scores = np.empty((data.classes or 1, len(data.y)), np.float32)
+    for fold in range(int(folds.max()) + 1):
+        train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        scores[:, test] = _scores_of(fit, data.at(train), data.x[test])
+    return scores
+
+
+def _scores_of(fit: Fit, train: Data, x: np.ndarray) -> np.ndarray:
+    """Scores after a fit on samples that may lack some of the classes."""
+    if not train.classes:
+        head, parameters = fit(train)
+        return head.scores(parameters, x.T)
+    present, positions = np.unique(train.y, return_inverse=True)
+    scores = np.full((train.classes, len(x)), NEVER)
+    if len(present) == 1:
+        scores[present] = 0.0
+    else:
+        head, parameters = fit(train._replace(y=positions, classes=len(present)))
+        scores[present] = head.scores(parameters, x.T)
+    return scores
+
+
+def measures(data: Data, scores: np.ndarray) -> dict[str, float]:
+    """Pooled over all folds: accuracy, balanced accuracy, macro F1; or R², RMSE and MAE."""
+    from sklearn import metrics
+
+    if not data.classes:
+        value = scores[0]
+        found = {
+            "r2": metrics.r2_score(data.y, value, sample_weight=data.weights),
+            "rmse": metrics.root_mean_squared_error(data.y, value, sample_weight=data.weights),
+            "mae": metrics.mean_absolute_error(data.y, value, sample_weight=data.weights),
+        }
+    else:
+        label = scores.argmax(axis=0)
+        weights = {"sample_weight": data.weights}
+        table = confusion(data, scores)
+        with np.errstate(invalid="ignore"):
+            recall = np.diag(table) / table.sum(axis=1)
+        found = {
+            "accuracy": metrics.accuracy_score(data.y, label, **weights),
+            "balanced_accuracy": np.nanmean(recall),
+            "f1": metrics.f1_score(data.y, label, average="macro", zero_division=0.0, **weights),
+        }
+    return {name: round(float(value), 6) for name, value in found.items()}
+
+
+def learnt(data: Data, scores: np.ndarray) -> np.ndarray:
+    """Which samples are of a class that their fold's training part had: only they can be calibrated with."""
+    if not data.classes:
+        return np.arange(len(data.y))
+    return np.flatnonzero(np.isfinite(scores[data.y, np.arange(len(data.y))]))
+
+
+def confusion(data: Data, scores: np.ndarray) -> np.ndarray:
+    """Weights of samples by true class (rows) and predicted class."""
+    table = np.zeros((data.classes, data.classes))
+    np.add.at(table, (data.y, scores.argmax(axis=0)), data.weights)
+    return table
+
+
+# --- tuning ---------------------------------------------------------------------------------------------------
+
+
+def tuned(head: Head, data: Data, options: Mapping[str, Any], k: int) -> dict[str, Any]:
+    """Options with the best of each that was given as a list, by scores on left-out regions of ``data`` alone."""
+    lists = {name: value for name, value in options.items() if isinstance(value, list)}
+    if not lists:
+        return dict(options)
+    choices = [dict(zip(lists, each, strict=True)) for each in itertools.product(*lists.values())]
+    folds = blocked_folds(data, k)
+    folds = random_folds(data, k) if folds is None else folds
+    if folds is None or len(choices) == 1:
+        return {**options, **choices[0]}
+    name = "balanced_accuracy" if data.classes else "r2"
+
+    def score(number: int) -> float:
+        settings = {**options, **choices[number]}
+        scores = held_out(lambda train: (head, head.fit(train, **settings)), data, folds)
+        return measures(data, scores)[name]
+
+    return {**options, **choices[max(range(len(choices)), key=score)]}
+
+
+# --- probabilities --------------------------------------------------------------------------------------------
+
+
+def temperature_of(data: Data, scores: np.ndarray) -> float:
+    """What held-out scores are divided by so that their softmax is likeliest (Guo et al. 2017).
+
+    The likelihood is concave in 1 / temperature.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    scores = scores.astype(np.float64)
+    true = scores[data.y, np.arange(len(data.y))]
+
+    def loss(log_temperature: float) -> float:
+        factor = np.exp(-log_temperature)
+        return float(data.weights @ (logsumexp(scores * factor, axis=0) - true * factor))
+
+    bounds = (np.log(1e-3), np.log(1e3))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))

@@ -1,0 +1,529 @@
+"""Stored rasters, and several of them as one lazy array, read window by window.
+
+A :class:`Tile` says where a stored raster lies and how a window of it is read. Tiles of one lattice (same CRS,
+pixel size and pixel edges) are one grid: :func:`assemble` cuts that grid to what was asked for by index
+arithmetic, before dask sees anything, and makes one array of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import xarray as xr
+from affine import Affine
+
+from geoemb_xr.core import geometry
+from geoemb_xr.core.arrays import TimeLike, pick_times
+from geoemb_xr.core.geometry import Area, Bounds
+from geoemb_xr.core.model import BAND, SourceError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from odc.geo.geobox import GeoBox
+
+#: Side of a dask block where nothing else is asked for: 64 bands of it decode to 67 MB.
+DEFAULT_BLOCK = 512
+#: How large a decoded block may be before that side is halved, in bytes: 128 bands at 512² are 134 MB.
+_BLOCK_BYTES = 256 << 20
+#: Share of a pixel by which the edges of tiles of one lattice may differ.
+_LATTICE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Request:
+    """What :func:`geoemb_xr.open` was asked for, as a product's ``open`` function gets it.
+
+    Parameters
+    ----------
+    area : Area, optional
+        The ground to cover; everything where it is None.
+    time : year, date, list or slice, optional
+        As the user gave it; :func:`geoemb_xr.core.arrays.pick_times` selects by it.
+    version, variant : str, optional
+        Checked against the product's, its default filled in.
+    chunks : int, mapping or "auto"
+        Of dask blocks.
+    geobox : GeoBox, optional
+        The target grid, where one was given: location encoders are evaluated on it.
+    points : table, optional
+        Points, where those were asked for.
+    """
+
+    area: Area | None = None
+    time: TimeLike = None
+    version: str | None = None
+    variant: str | None = None
+    chunks: Any = "auto"
+    geobox: GeoBox | None = None
+    points: Any = None
+
+
+class Reader(Protocol):
+    """Reads a window of a stored raster; small and picklable, since it travels to workers."""
+
+    def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
+        """The window ``(band, y, x)``, or ``(y, x)`` for a plane without bands, rows as stored."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One stored raster.
+
+    Parameters
+    ----------
+    name : str
+        Path or URL, for messages and for graph names.
+    geobox : GeoBox
+        All of it, as stored: south-up where the store is.
+    times : tuple of str
+        ISO dates, the start of each stored period.
+    reader : Reader
+        Reads a window.
+    dtype : str
+        As stored.
+    bands : tuple of str
+        Labels; empty for a plane.
+    block : (int, int)
+        Height and width of the store's own blocks.
+    fill : float
+        What stands where there is no data.
+    token : str
+        What changes when the file is rewritten: size and ETag or modification time.
+    version : str
+        The product's version, where the file tells.
+    store : str
+        Name of the published store where it is not first-hand: mixing it with others warns.
+    beside : mapping of str to Tile
+        Planes of the same grid that belong to it: scales, quality.
+    """
+
+    name: str
+    geobox: GeoBox
+    times: tuple[str, ...]
+    reader: Reader
+    dtype: str
+    bands: tuple[str, ...] = ()
+    block: tuple[int, int] = (DEFAULT_BLOCK, DEFAULT_BLOCK)
+    fill: float = 0
+    token: str = ""
+    version: str = ""
+    store: str = ""
+    beside: Mapping[str, Tile] = field(default_factory=dict, hash=False)
+
+    def shifted(self, degrees: float) -> Tile:
+        """The same raster a turn of the globe further, for areas across the antimeridian."""
+        affine = Affine.translation(degrees, 0) * self.geobox.affine
+        moved = geometry.make_geobox(tuple(self.geobox.shape), affine, self.geobox.crs)
+        beside = {name: each.shifted(degrees) for name, each in self.beside.items()}
+        return replace(self, geobox=moved, beside=beside)
+
+
+def table_of(tiles: Iterable[Tile], time: TimeLike = None) -> pd.DataFrame:
+    """Tiles × periods as a table: where each lies, in degrees, and in which grid.
+
+    Parameters
+    ----------
+    tiles : iterable of Tile
+        Of any lattices.
+    time : year, list or slice, optional
+        As ``gx.open`` takes it.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``url, year, time, crs, west, south, east, north, version``.
+    """
+    import pandas as pd
+
+    tiles = list(tiles)
+    times = sorted({time for tile in tiles for time in tile.times})
+    chosen = {times[i] for i in pick_times(np.array(times, "datetime64[ns]"), time, covers="this source")}
+    rows = []
+    for tile in tiles:
+        box = geometry.union_bounds(geometry.area_of(tile.geobox).lonlat())
+        crs = geometry.crs_name(geometry.as_crs(tile.geobox.crs))
+        rows += [(tile.name, int(t[:4]), t, crs, *box, tile.version) for t in tile.times if t in chosen]
+    columns = ["url", "year", "time", "crs", "west", "south", "east", "north", "version"]
+    table = pd.DataFrame(rows, columns=columns).astype({"time": "datetime64[ns]"})
+    return table.sort_values(["time", "url"], ignore_index=True)
+
+
+# --- lattices -----------------------------------------------------------------------------------------------
+
+
+def bounds_for(area: Area, crs: object) -> list[Bounds]:
+    """An area's bounds in a tile's CRS; in degrees one box that may run on past 180."""
+    parts = area.bounds_in(crs)
+    if geometry.as_crs(crs).is_geographic:
+        unrolled = [(w, s, e + 360 if e < w else e, n) for w, s, e, n in parts]
+        if len(unrolled) == 2 and unrolled[0][0] > unrolled[1][2]:
+            west, south, _, north = unrolled[0]
+            return [(west, south, unrolled[1][2] + 360, north)]
+        return unrolled
+    return parts
+
+
+def overlapping(tiles: Iterable[Tile], area: Area | None) -> list[Tile]:
+    """Tiles that an area touches; a global raster comes twice where the area crosses the antimeridian."""
+    if area is None:
+        return list(tiles)
+    bounds: dict[Any, list[Bounds]] = {}
+    found: list[Tile] = []
+    for tile in tiles:
+        crs = geometry.as_crs(tile.geobox.crs)
+        if crs not in bounds:
+            bounds[crs] = bounds_for(area, crs)
+        turned = [tile]
+        if crs.is_geographic and any(box[2] > 180 for box in bounds[crs]):
+            turned.append(tile.shifted(360))
+        found += [
+            each
+            for each in turned
+            if any(geometry.window_of(each.geobox, box) is not None for box in bounds[crs])
+        ]
+    return found
+
+
+def by_lattice(tiles: Iterable[Tile]) -> list[list[Tile]]:
+    """Group tiles whose pixels lie on one lattice: those need no resampling to be one array."""
+    groups: dict[tuple[Any, ...], list[Tile]] = {}
+    for tile in tiles:
+        a = geometry.north_up(tile.geobox).affine
+        if a.b or a.d:
+            raise SourceError(f"{tile.name} is a rotated raster; warp it to a north-up grid first (gdalwarp)")
+        crs = geometry.as_crs(tile.geobox.crs)
+        phase = tuple(
+            round((o / s) % 1.0 / _LATTICE_TOLERANCE) % round(1 / _LATTICE_TOLERANCE)
+            for o, s in ((a.c, a.a), (a.f, a.e))
+        )
+        key = (crs.to_epsg() or crs.to_wkt(), float(f"{a.a:.9g}"), float(f"{a.e:.9g}"), phase)
+        groups.setdefault(key, []).append(tile)
+    return list(groups.values())
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The north-up lattice of some tiles, and where each lies on it."""
+
+    geobox: GeoBox
+    places: np.ndarray  # (tile, 4): first row, first column, stop row, stop column
+
+
+def _common_grid(tiles: Sequence[Tile]) -> _Grid:
+    boxes = [geometry.north_up(tile.geobox) for tile in tiles]
+    base = boxes[0].affine
+    places = np.empty((len(tiles), 4), np.int64)
+    for i, box in enumerate(boxes):
+        col, row = ~base * (box.affine.c, box.affine.f)
+        places[i] = (round(row), round(col), round(row) + box.shape[0], round(col) + box.shape[1])
+    origin = places[:, :2].min(axis=0)
+    affine = base * Affine.translation(int(origin[1]), int(origin[0]))
+    places -= np.tile(origin, 2)
+    shape = (int(places[:, 2].max()), int(places[:, 3].max()))
+    return _Grid(geometry.make_geobox(shape, affine, boxes[0].crs), places)
+
+
+# --- several tiles as one array-like ------------------------------------------------------------------------
+
+
+class TileArray:
+    """Tiles of one lattice behind NumPy's slicing, for :func:`dask.array.from_array`.
+
+    Where tiles overlap, a pixel comes from the tile whose centre is nearest, so that seams fall midway and do
+    not depend on the window read.
+
+    Parameters
+    ----------
+    tiles : sequence of Tile
+        Of one lattice.
+    places : ndarray of int (tile, 4)
+        First row, first column, stop row and stop column of each on the common grid.
+    window : (slice, slice)
+        Rows and columns of the common grid that this array shows.
+    times : sequence of str
+        ISO dates along the first axis.
+    """
+
+    def __init__(
+        self, tiles: Sequence[Tile], places: np.ndarray, window: tuple[slice, slice], times: Sequence[str]
+    ) -> None:
+        self.tiles = tuple(tiles)
+        rows, cols = window
+        self.places = places - np.array([rows.start, cols.start] * 2)
+        self.times = tuple(times)
+        first = tiles[0]
+        self.dtype = np.dtype(first.dtype)
+        self.fill = first.fill
+        pixels = (rows.stop - rows.start, cols.stop - cols.start)
+        self.bands = len(first.bands)
+        self.shape = (len(times), *((self.bands,) if self.bands else ()), *pixels)
+        self.ndim = len(self.shape)
+        # which tiles hold a time, and at which of their own steps
+        self._at = [
+            [(i, t.times.index(time)) for i, t in enumerate(tiles) if time in t.times] for time in times
+        ]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        slices = [range(*k.indices(n)) for k, n in zip(_full_key(key, self.ndim), self.shape, strict=True)]
+        steps, *band, rows, cols = slices
+        planes = [self._read(t, _as_slice(rows), _as_slice(cols)) for t in steps]
+        out = planes[0][None] if len(planes) == 1 else np.stack(planes)
+        if band and len(band[0]) != self.bands:
+            out = out[:, _as_slice(band[0])]
+        return out
+
+    def _read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
+        """One time of a window, all bands."""
+        hits = []
+        for i, step in self._at[time]:
+            top, left, bottom, right = self.places[i]
+            r0, r1 = max(rows.start, top), min(rows.stop, bottom)
+            c0, c1 = max(cols.start, left), min(cols.stop, right)
+            if r0 < r1 and c0 < c1:
+                hits.append((i, step, slice(int(r0), int(r1)), slice(int(c0), int(c1))))
+        if len(hits) == 1 and hits[0][2] == rows and hits[0][3] == cols:
+            return self._read_tile(*hits[0])
+        lead = (self.bands,) if self.bands else ()
+        size = (rows.stop - rows.start, cols.stop - cols.start)
+        out = np.full((*lead, *size), self.fill, self.dtype)
+        nearest = np.full(size, np.inf) if _any_overlap(hits) else None
+        for i, step, r, c in hits:
+            values = self._read_tile(i, step, r, c)
+            at = (
+                slice(r.start - rows.start, r.stop - rows.start),
+                slice(c.start - cols.start, c.stop - cols.start),
+            )
+            if nearest is None:
+                out[..., at[0], at[1]] = values
+                continue
+            distance = self._distance(i, r, c)
+            wins = distance < nearest[at]
+            nearest[at] = np.where(wins, distance, nearest[at])
+            out[..., at[0], at[1]] = np.where(wins, values, out[..., at[0], at[1]])
+        return out
+
+    def _distance(self, i: int, rows: slice, cols: slice) -> np.ndarray:
+        """Squared distance of pixels to a tile's centre, in pixels."""
+        top, left, bottom, right = self.places[i]
+        dy = np.arange(rows.start, rows.stop) + 0.5 - (top + bottom) / 2
+        dx = np.arange(cols.start, cols.stop) + 0.5 - (left + right) / 2
+        return np.asarray(dy[:, None] ** 2 + dx**2)
+
+    def _read_tile(self, i: int, step: int, rows: slice, cols: slice) -> np.ndarray:
+        """A window of a tile, turned north-up, contiguous."""
+        tile = self.tiles[i]
+        top, left, bottom, right = (int(v) for v in self.places[i])
+        own_rows, flip_rows = _stored(rows, top, bottom, tile.geobox.affine.e > 0)
+        own_cols, flip_cols = _stored(cols, left, right, tile.geobox.affine.a < 0)
+        try:
+            values = tile.reader.read(step, own_rows, own_cols)
+        except SourceError:
+            raise
+        except Exception as error:
+            # An unread window never becomes nodata: absent is not the same as unread.
+            raise SourceError(
+                f"{tile.name} could not be read (rows {own_rows.start}-{own_rows.stop}, "
+                f"columns {own_cols.start}-{own_cols.stop}): {error}"
+            ) from error
+        expected = (*((self.bands,) if self.bands else ()), rows.stop - rows.start, cols.stop - cols.start)
+        if values.shape != expected:
+            raise SourceError(f"{tile.name} gave a window of shape {values.shape} instead of {expected}")
+        values = values[..., :: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
+        return np.ascontiguousarray(values.astype(self.dtype, copy=False))
+
+
+def _full_key(key: Any, ndim: int) -> list[slice]:
+    given = list(key) if isinstance(key, tuple) else [key]
+    return given + [slice(None)] * (ndim - len(given))
+
+
+def _as_slice(steps: range) -> slice:
+    return slice(steps.start, steps.stop, None if steps.step == 1 else steps.step)
+
+
+def _stored(window: slice, start: int, stop: int, flipped: bool) -> tuple[slice, bool]:
+    """A window of the common grid in a tile's own stored order."""
+    if flipped:
+        return slice(stop - window.stop, stop - window.start), True
+    return slice(window.start - start, window.stop - start), False
+
+
+def _any_overlap(hits: Sequence[tuple[int, int, slice, slice]]) -> bool:
+    for i, (_, _, r, c) in enumerate(hits):
+        for _, _, q, d in hits[i + 1 :]:
+            if max(r.start, q.start) < min(r.stop, q.stop) and max(c.start, d.start) < min(c.stop, d.stop):
+                return True
+    return False
+
+
+# --- one lazy array -----------------------------------------------------------------------------------------
+
+
+def assemble(
+    tiles: Sequence[Tile],
+    times: Sequence[str],
+    *,
+    area: Area | None = None,
+    chunks: Any = "auto",
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.DataArray | None:
+    """Tiles of one lattice as a lazy array of an area; None where the area misses them.
+
+    Parameters
+    ----------
+    tiles : sequence of Tile
+        Of one lattice.
+    times : sequence of str
+        ISO dates: the time axis. A tile that lacks one leaves it empty.
+    area : Area, optional
+        Cut to it, rounded outwards to whole pixels.
+    chunks : int, mapping or "auto"
+        Side of blocks; they end where the store's own blocks end.
+    attrs : mapping, optional
+        Of the array.
+
+    Returns
+    -------
+    DataArray (time, band, y, x) or None
+        dask-backed, north-up, with the tiles' ``beside`` planes as variables in ``.attrs``-free coordinates.
+    """
+    grid = _common_grid(tiles)
+    window = _window(grid.geobox, area)
+    if window is None:
+        return None
+    rows, cols = window
+    inside = [
+        i
+        for i, (top, left, bottom, right) in enumerate(grid.places)
+        if top < rows.stop and bottom > rows.start and left < cols.stop and right > cols.start
+    ]
+    if not inside:
+        return None
+    tiles, places = [tiles[i] for i in inside], grid.places[inside]
+    edges = _chunks(tiles, places, window, chunks)
+    affine = grid.geobox.affine
+    ys = geometry.pixel_centres(affine.f, affine.e, rows.start, rows.stop)
+    xs = geometry.pixel_centres(affine.c, affine.a, cols.start, cols.stop)
+    coords: dict[str, Any] = {
+        "time": np.array(times, "datetime64[ns]"),
+        BAND: list(tiles[0].bands),
+        **geometry.grid_coords(grid.geobox, ys, xs),
+    }
+    for name in tiles[0].beside:
+        planes = [tile.beside[name] for tile in tiles]
+        coords[name] = (("time", "y", "x"), _lazy(planes, places, window, times, edges))
+    data = _lazy(tiles, places, window, times, edges)
+    return xr.DataArray(
+        data, dims=("time", BAND, "y", "x"), coords=coords, name="embedding", attrs=dict(attrs or {})
+    )
+
+
+def _window(geobox: GeoBox, area: Area | None) -> tuple[slice, slice] | None:
+    if area is None:
+        return slice(0, geobox.shape[0]), slice(0, geobox.shape[1])
+    found = [geometry.window_of(geobox, box) for box in bounds_for(area, geobox.crs)]
+    windows = [w for w in found if w is not None]
+    if not windows:
+        return None
+    rows, cols = zip(*windows, strict=True)
+    return (
+        slice(min(r.start for r in rows), max(r.stop for r in rows)),
+        slice(min(c.start for c in cols), max(c.stop for c in cols)),
+    )
+
+
+def _lazy(
+    tiles: Sequence[Tile],
+    places: np.ndarray,
+    window: tuple[slice, slice],
+    times: Sequence[str],
+    edges: tuple[tuple[int, ...], tuple[int, ...]],
+) -> Any:
+    import dask.array as da
+    from dask.base import tokenize
+
+    source = TileArray(tiles, places, window, times)
+    chunks = ((1,) * len(times), *(((source.bands,),) if source.bands else ()), *edges)
+    # Named by what is read, so that a rewritten file is not taken for an old one.
+    token = tokenize(
+        [(t.name, t.token, t.times, t.dtype, t.bands) for t in tiles],
+        source.places.tolist(),
+        source.shape,
+        times,
+        chunks,
+    )
+    return da.from_array(
+        source,
+        chunks=chunks,
+        name=f"tiles-{token}",
+        asarray=False,
+        fancy=False,
+        meta=np.empty((0,) * source.ndim, source.dtype),
+    )
+
+
+def _chunks(
+    tiles: Sequence[Tile], places: np.ndarray, window: tuple[slice, slice], chunks: Any
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Chunk sizes along y and x whose edges fall on the store's own block edges, first and last ragged."""
+    sides = block_sides(chunks, len(tiles[0].bands))
+    out = []
+    for axis, (dim, span) in enumerate(zip(("y", "x"), window, strict=True)):
+        edges = {span.start, span.stop}
+        for tile, place in zip(tiles, places, strict=True):
+            start, stop = int(place[axis]), int(place[axis + 2])
+            step = _aligned(sides[dim], tile.block[axis])
+            flipped = tile.geobox.affine.e > 0 if axis == 0 else tile.geobox.affine.a < 0
+            # blocks are counted from where the store begins, which is the far end of a flipped axis
+            marks = range(stop, start - 1, -step) if flipped else range(start, stop + 1, step)
+            edges.update(marks[i] for i in _between(marks, span))
+            edges.update(e for e in (start, stop) if span.start < e < span.stop)
+        ordered = sorted(edges)
+        out.append(tuple(np.diff(ordered).tolist()))
+    return out[0], out[1]
+
+
+def _between(marks: range, span: slice) -> Iterable[int]:
+    """Positions in ``marks`` that lie strictly inside a span, found without walking all of them."""
+    if len(marks) == 0:
+        return ()
+    first, step = marks[0], marks.step
+    a, b = (span.start - first) / step, (span.stop - first) / step
+    low, high = max(math.ceil(min(a, b)), 0), min(math.floor(max(a, b)), len(marks) - 1)
+    return (i for i in range(low, high + 1) if span.start < marks[i] < span.stop)
+
+
+def _aligned(side: int, block: int) -> int:
+    """The block side nearest to what was asked for that is a multiple, or a whole part, of the store's."""
+    if side >= block:
+        return max(side // block, 1) * block
+    parts = max(round(block / side), 1)
+    while block % parts:  # whole parts only, so that no stored block straddles two of ours unevenly
+        parts += 1
+    return block // parts
+
+
+def block_sides(chunks: Any, bands: int = 0) -> dict[str, int]:
+    """``chunks=`` as block sides along y and x; "auto" takes smaller blocks of long vectors."""
+    auto = DEFAULT_BLOCK
+    while auto > 32 and auto**2 * bands * 4 > _BLOCK_BYTES:
+        auto //= 2
+    if chunks == "auto" or chunks is None:
+        return {"y": auto, "x": auto}
+    if isinstance(chunks, Mapping):
+        sides = {dim: chunks.get(dim, auto) for dim in ("y", "x")}
+    elif isinstance(chunks, (int, np.integer)) and not isinstance(chunks, bool):
+        sides = {"y": int(chunks), "x": int(chunks)}
+    else:
+        raise ValueError(f"chunks is 'auto', a side in pixels, or a mapping with 'y' and 'x'; got {chunks!r}")
+    big = 1 << 40
+    checked = {dim: big if side in (-1, "auto") and side == -1 else side for dim, side in sides.items()}
+    checked = {dim: auto if side == "auto" else side for dim, side in checked.items()}
+    if any(not isinstance(side, (int, np.integer)) or side < 1 for side in checked.values()):
+        raise ValueError(f"chunks are positive numbers of pixels, or -1 for all; got {chunks!r}")
+    return {dim: int(side) for dim, side in checked.items()}

@@ -1,0 +1,1 @@
+"""Similarity maps, and the search for the places most alike."""

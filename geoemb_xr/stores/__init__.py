@@ -1,0 +1,1 @@
+"""How bytes are reached: paths, objects behind URLs, index files."""

@@ -1,0 +1,158 @@
+"""Published tables of tiles: only the row groups that a bbox and some years touch are read, and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geoemb_xr.core.arrays import TimeLike, pick_times, times_of_years
+from geoemb_xr.core.geometry import Area
+from geoemb_xr.core.model import CoverageError, SourceError, require
+from geoemb_xr.stores.objects import head_object, is_remote, open_object
+from geoemb_xr.stores.paths import cache_dir
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Box = tuple[float, float, float, float]
+
+
+def read_index(
+    url: str,
+    *,
+    columns: Sequence[str],
+    area: Area | None,
+    bbox: tuple[str, str, str, str],
+    time: TimeLike,
+    year: str,
+    margin: float = 0.0,
+) -> pd.DataFrame:
+    """Rows of a Parquet table of tiles that touch an area and a time.
+
+    Parameters
+    ----------
+    url : str
+        File or URL. Of a remote table the row groups that are read are kept in the cache folder, as long as
+        its ETag and size stay the same.
+    columns : sequence of str
+        To return.
+    area : Area, optional
+        All rows where it is None.
+    bbox : tuple of str
+        Columns with west, south, east and north in degrees; west > east crosses the antimeridian.
+    time : year, list or slice, optional
+        As ``gx.open`` takes it.
+    year : str
+        Column with the year.
+    margin : float
+        Degrees by which a row's box is larger than its columns say: tables of centres repeat them in ``bbox``.
+
+    Raises
+    ------
+    CoverageError
+        If no tile touches the area, or a year is not there.
+    SourceError
+        If the table lacks a column.
+    MissingExtraError
+        If pyarrow is not installed.
+    """
+    import pandas as pd
+
+    table = _Table(url)
+    wanted = list(dict.fromkeys([*columns, *bbox, year]))
+    table.check(wanted)
+    boxes: list[Box] | None = None
+    if area is not None:
+        boxes = [box for each in area.lonlat() for box in _widened(each, margin)]
+    parts = []
+    for group in range(table.groups):
+        if boxes is not None and not table.may_touch(group, bbox, boxes):
+            continue
+        rows = table.read(group, wanted)
+        parts.append(rows if boxes is None else rows[_touches(rows, bbox, boxes)])
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=wanted)
+    if frame.empty:
+        raise CoverageError(f"no tile touches {area}: {url} does not cover it")
+    years = np.unique(frame[year].to_numpy())
+    chosen = years[pick_times(times_of_years(years), time, covers=f"{url} there")]
+    return frame[frame[year].isin(chosen)].sort_values([year, columns[0]]).reset_index(drop=True)
+
+
+def _widened(box: Box, margin: float) -> list[Box]:
+    """A wider request instead of wider rows; what it gains beyond ±180° it also gains on the other side."""
+    west, south, east, north = box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin
+    turns = (0, -360 if east > 180 else 360 if west < -180 else 0)
+    return [(west + turn, south, east + turn, north) for turn in dict.fromkeys(turns)]
+
+
+class _Table:
+    """A Parquet file, read row group by row group."""
+
+    def __init__(self, url: str) -> None:
+        parquet = require("pyarrow.parquet", "remote")
+        self.url = url
+        self.file = parquet.ParquetFile(open_object(url) if is_remote(url) else url, pre_buffer=True)
+        self.metadata = self.file.metadata
+        self.groups: int = self.metadata.num_row_groups
+        names = [self.metadata.schema.column(i).path for i in range(self.metadata.num_columns)]
+        self.columns = {name: i for i, name in enumerate(names)}
+        self._cache = _cache_folder(url) if is_remote(url) else None
+
+    def check(self, wanted: Sequence[str]) -> None:
+        """Raise unless the table has the columns."""
+        missing = [name for name in wanted if name not in self.columns]
+        if missing:
+            raise SourceError(f"{self.url} has no columns {missing}; it has {sorted(self.columns)}")
+
+    def may_touch(self, group: int, bbox: Sequence[str], boxes: Sequence[Box]) -> bool:
+        """Whether a row group's statistics leave room for a row that touches one of the boxes."""
+        row_group = self.metadata.row_group(group)
+        stats = [row_group.column(self.columns[name]).statistics for name in bbox]
+        if any(s is None or not s.has_min_max for s in stats):
+            return True
+        west, south, east, north = ((s.min, s.max) for s in stats)
+        for w, s, e, n in boxes:
+            # where a west may lie beyond an east, a row may cross the antimeridian, and only latitude tells
+            within = (west[0] <= e and east[1] >= w) or west[1] > east[0]
+            if within and south[0] <= n and north[1] >= s:
+                return True
+        return False
+
+    def read(self, group: int, wanted: Sequence[str]) -> pd.DataFrame:
+        """A row group's columns, from the cache where it has them."""
+        feather = require("pyarrow.feather", "remote")
+        key = hashlib.sha1("\n".join(wanted).encode()).hexdigest()[:8]
+        kept = self._cache / f"{group:05d}-{key}.feather" if self._cache is not None else None
+        if kept is not None and kept.exists():
+            frame: pd.DataFrame = feather.read_feather(kept)
+            return frame
+        frame = self.file.read_row_group(group, columns=list(wanted)).to_pandas()
+        if kept is not None:
+            with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as scratch:
+                feather.write_feather(frame, scratch.name)
+            os.replace(scratch.name, kept)
+        return frame
+
+
+def _cache_folder(url: str) -> Path:
+    """Where a remote table's row groups are kept: another state of the table has another folder."""
+    state = hashlib.sha1(f"{url}\n{head_object(url)}".encode()).hexdigest()[:16]
+    folder = cache_dir() / "indexes" / state
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _touches(frame: pd.DataFrame, bbox: Sequence[str], boxes: Sequence[Box]) -> np.ndarray:
+    west, south, east, north = (frame[name].to_numpy() for name in bbox)
+    hit = np.zeros(len(frame), bool)
+    for w, s, e, n in boxes:
+        within = (west < e) & (east > w)
+        crossing = (west > east) & ((west < e) | (east > w))
+        hit |= (within | crossing) & (south < n) & (north > s)
+    return hit

@@ -1,0 +1,114 @@
+"""Compiled loops against NumPy, for any shape, type and order of memory."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from geoemb_xr.core import kernels
+
+blocks = hnp.arrays(
+    st.sampled_from([np.int8, np.uint16, np.float32, np.float64]),
+    hnp.array_shapes(min_dims=1, max_dims=4, max_side=70),
+    elements=st.integers(0, 100),
+    fill=st.integers(0, 100),
+)
+
+
+@given(block=blocks, data=st.data())
+def test_band_last_is_a_transpose_of_any_block(block, data):
+    axis = data.draw(st.integers(-block.ndim, block.ndim - 1))
+    cut = tuple(
+        slice(data.draw(st.integers(0, n - 1)), None, data.draw(st.sampled_from([1, -1, 2])))
+        for n in block.shape
+    )
+    view = data.draw(st.sampled_from([block, block[cut], block.T]))
+    got = kernels.band_last(view, axis)
+    np.testing.assert_array_equal(got, np.moveaxis(view, axis, -1))
+    assert got.flags.c_contiguous
+    back = kernels.band_first(got, axis)
+    np.testing.assert_array_equal(back, view)
+    assert back.flags.c_contiguous
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float32])
+@pytest.mark.parametrize("shape", [(64, 40, 33), (2, 64, 8, 16), (128, 1, 200), (3, 5, 7)])
+def test_a_block_is_written_into_a_window(dtype, shape):
+    axis = len(shape) - 3
+    block = np.random.default_rng(0).integers(-100, 100, shape).astype(dtype)
+    expected = np.moveaxis(block, axis, -1)
+    room = np.zeros(
+        (*expected.shape[:-3], expected.shape[-3] + 4, expected.shape[-2] + 5, expected.shape[-1]), dtype
+    )
+    kernels.copy_band_last(block, axis, room[..., 2:-2, 3:-2, :])
+    np.testing.assert_array_equal(room[..., 2:-2, 3:-2, :], expected)
+    room[..., 2:-2, 3:-2, :] = 0
+    assert not room.any()
+
+
+def test_what_lies_band_last_is_not_copied():
+    block = np.moveaxis(np.zeros((5, 6, 64), np.int8), -1, 0)
+    assert np.shares_memory(kernels.band_last(block, 0), block)
+
+
+def test_kernels_travel_by_name():
+    assert pickle.loads(pickle.dumps(kernels.gather)) is kernels.gather
+
+
+def test_kernels_run_where_no_cache_can_be_written(tmp_path):
+    code = (
+        "import numpy as np; from geoemb_xr import kernels;"
+        "print(kernels.band_last(np.ones((8, 3, 16), np.int8), 0).sum())"
+    )
+    env = {**os.environ, "NUMBA_CACHE_DIR": "/proc/nowhere"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == "384", done.stderr
+
+
+def test_exact_edges_and_outside_of_a_gather():
+    window = np.arange(12, dtype=np.uint64).reshape(3, 4, 1)
+    at = np.array([[[0, 4095, 4096, 12287, 12288, -1]], [[0, 0, 4096, 16383, 0, 0]]], np.int64)
+    out = np.zeros((1, 6, 1), np.uint64)
+    kernels.gather(window, at, np.array([99], np.uint64), out)
+    assert out.ravel().tolist() == [0, 0, 5, 11, 99, 99]
+
+
+def test_bilinear_leaves_missing_neighbours_out():
+    window = np.array([[[1.0], [3.0]], [[5.0], [np.nan]]], np.float32)
+    middle = np.array([[[4095]], [[4095]]], np.int64)  # nearest is the first, a hair from the middle of four
+    out = np.zeros((1, 1, 1), np.float32)
+    factors = (~np.isnan(window[..., 0])).astype(np.float32)
+    kernels.bilinear(window, factors, None, middle, False, out)
+    assert abs(out[0, 0, 0] - 3.0) < 2e-3
+    missing = np.array([[[4096]], [[4096]]], np.int64)  # nearest is the missing one
+    kernels.bilinear(window, factors, None, missing, False, out)
+    assert np.isnan(out[0, 0, 0])
+
+
+@given(
+    corners=hnp.arrays(np.int64, (2, 2, 2), elements=st.integers(-3 * 4096, 9 * 4096)),
+)
+def test_the_area_of_a_footprint_is_shared_out_exactly(corners):
+    """Weights of a plane of ones and of its coordinates are the polygon's area and first moments, by shapely."""
+    import shapely
+
+    ring = corners.reshape(2, 4)[:, [0, 1, 3, 2]].T / 4096
+    polygon = shapely.Polygon(ring[:, ::-1])
+    if not polygon.is_valid:
+        return
+    window = np.ones((6, 6, 2), np.float32)
+    window[..., 1] = np.arange(6)[None, :] + 1
+    sums = np.zeros((1, 1, 4))
+    kernels.add_footprints(window, np.ones((6, 6), np.float32), None, corners, sums)
+    cells = shapely.box(
+        *np.meshgrid(np.arange(6), np.arange(6)), *np.meshgrid(np.arange(1, 7), np.arange(1, 7))
+    )
+    weights = shapely.area(shapely.intersection(polygon, cells))
+    assert abs(sums[0, 0, 2] - weights.sum()) < 1e-5
+    assert abs(sums[0, 0, 1] - (weights * (np.arange(6) + 1)).sum()) < 1e-4

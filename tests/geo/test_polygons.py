@@ -1,0 +1,117 @@
+"""The share of each pixel that a polygon covers, against GDAL and exactextract."""
+
+import numpy as np
+import pyproj
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.features import geometry_mask
+from rasterio.transform import from_origin
+
+from geoemb_xr import EmbAccessor as _  # noqa: F401  (the package is imported as users do)
+from geoemb_xr.core.model import CoverageError, EmbeddingError
+from geoemb_xr.geo.polygons import coverage, polygons_of
+
+HEIGHT, WIDTH = 61, 83
+YS, XS = HEIGHT - np.arange(HEIGHT) - 0.5, np.arange(WIDTH) + 0.5
+ONE = (1.0, 1.0)
+
+
+def blob(seed: int, corners: int = 11) -> shapely.Polygon:
+    """A star-shaped polygon with irrational corners."""
+    rng = np.random.default_rng(seed)
+    angle = np.sort(rng.uniform(0, 2 * np.pi, corners))
+    radius = rng.uniform(4, 38, corners)
+    return shapely.make_valid(
+        shapely.Polygon(np.column_stack([41.3 + radius * np.cos(angle), 30.7 + radius * np.sin(angle)]))
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("rule", "touched"), [("centre", False), ("touched", True)])
+def test_rules_are_gdals(seed, rule, touched):
+    shape = blob(seed)
+    gdal = geometry_mask(
+        [shape], (HEIGHT, WIDTH), from_origin(0, HEIGHT, 1, 1), all_touched=touched, invert=True
+    )
+    ours = coverage(shape, YS, XS, ONE, rule) > 0
+    # GDAL's all_touched misses pixels that an edge only just enters
+    assert (ours != gdal).sum() <= (3 if touched else 0)
+    if touched:
+        assert not (gdal & ~ours).any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_exact_shares_are_exactextracts(seed):
+    exactextract = pytest.importorskip("exactextract")
+    shape = blob(seed)
+    raster = exactextract.raster.NumPyRasterSource(
+        np.zeros((HEIGHT, WIDTH)), xmin=0, ymin=0, xmax=WIDTH, ymax=HEIGHT
+    )
+    feature = exactextract.feature.JSONFeatureSource(
+        {"type": "Feature", "geometry": shapely.geometry.mapping(shape), "properties": {}}
+    )
+    (found,) = exactextract.exact_extract(raster, feature, ["cell_id", "coverage"])
+    expected = np.zeros(HEIGHT * WIDTH)
+    expected[found["properties"]["cell_id"]] = found["properties"]["coverage"]
+    np.testing.assert_allclose(coverage(shape, YS, XS, ONE, "exact").reshape(-1), expected, rtol=0, atol=1e-6)
+
+
+@given(st.integers(0, 10_000), st.integers(1, HEIGHT - 1), st.integers(1, WIDTH - 1))
+def test_any_cut_gives_the_same(seed, row, col):
+    shape = blob(seed, 7)
+    for rule in ("centre", "touched"):
+        whole = coverage(shape, YS, XS, ONE, rule)
+        parts = [
+            [coverage(shape, y, x, ONE, rule) for x in (XS[:col], XS[col:])] for y in (YS[:row], YS[row:])
+        ]
+        np.testing.assert_array_equal(whole, np.block(parts))
+
+
+def test_either_direction_of_the_axes():
+    shape = blob(1)
+    flipped = coverage(shape, YS[::-1], XS[::-1], ONE, "exact")
+    np.testing.assert_allclose(flipped[::-1, ::-1], coverage(shape, YS, XS, ONE, "exact"), atol=1e-12)
+
+
+def test_edges_on_pixel_edges_touch_no_neighbour():
+    shape = shapely.box(10, 10, 20, 20)
+    for rule in ("centre", "touched", "exact"):
+        assert coverage(shape, YS, XS, ONE, rule).sum() == 100
+
+
+def test_holes_and_parts_count():
+    shape = shapely.union_all(
+        [shapely.box(0, 0, 30, 30) - shapely.box(5, 5, 10, 10), shapely.box(60, 2, 61, 3)]
+    )
+    assert coverage(shape, YS, XS, ONE, "exact").sum() == pytest.approx(shape.area)
+
+
+def test_projected_edges_are_densified():
+    # Along 47° N from 6° to 24° E a straight line in EPSG:3035 leaves the parallel by kilometres.
+    (moved,) = polygons_of([shapely.box(6, 46, 24, 47)], "EPSG:4326", pyproj.CRS("EPSG:3035"))
+    back = pyproj.Transformer.from_crs(3035, 4326, always_xy=True)
+    lon, lat = back.transform(*moved.segmentize(1000).exterior.coords.xy)
+    assert (
+        np.abs(np.asarray(lat)[(np.asarray(lon) > 6.1) & (np.asarray(lon) < 23.9)] - 46.5).max() < 0.5 + 1e-5
+    )
+
+
+def test_bow_ties_are_mended():
+    bow = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
+    (mended,) = polygons_of([bow], "EPSG:4326", pyproj.CRS("EPSG:4326"))
+    assert mended.is_valid
+    assert mended.area == pytest.approx(50)
+
+
+def test_what_is_no_polygon_is_refused():
+    lonlat = pyproj.CRS("EPSG:4326")
+    with pytest.raises(EmbeddingError, match=r"an area is a polygon; got \['Point'\]"):
+        polygons_of([shapely.Point(0, 0)], lonlat, lonlat)
+    with pytest.raises(EmbeddingError, match="got none"):
+        polygons_of([], lonlat, lonlat)
+    with pytest.raises(CoverageError, match="cannot be reached in"):
+        polygons_of(
+            [shapely.box(-172, -55, -168, -50)], lonlat, pyproj.CRS("+proj=ortho +lat_0=47 +lon_0=10")
+        )

@@ -1,0 +1,569 @@
+"""Maps from models: one pass, lazy, the same however chunked; against scikit-learn and torch."""
+
+import os
+import subprocess
+import sys
+import threading
+import warnings
+
+import dask
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from sklearn.cluster import KMeans
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info
+
+import geoemb_xr as gx
+from geoemb_xr.core.legend import legend_of
+from geoemb_xr.core.model import EmbeddingError
+from geoemb_xr.execution import devices
+from geoemb_xr.execution.blocks import Block
+from geoemb_xr.predicting import maps, networks
+from geoemb_xr.probes.heads import HEADS
+from geoemb_xr.probes.probe import quantile
+from geoemb_xr.testing import assert_lazy_identical, raise_if_dask_computes
+
+SCENE = gx.testing.scene()
+
+
+def array(product="alphaearth", years=(2018, 2024), **options):
+    return gx.testing.synthetic(product, shape=(40, 50), years=years, **options)
+
+
+def points():
+    return SCENE.points(150, radius=240.0)
+
+
+@pytest.fixture(scope="module")
+def probes():
+    da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
+    return {m: da.emb.fit_probe(points(), target="land_cover", method=m) for m in HEADS if m != "mlp"}
+
+
+def training_set():
+    sampled = array().emb.year(2018).emb.sample(points())
+    keep = ~np.isnan(sampled.values).any(axis=1)
+    return sampled.values[keep], sampled.land_cover.values[keep]
+
+
+# --- lazily -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["logistic", "ridge", "knn", "centroid"])
+@pytest.mark.parametrize("decode", [True, False])
+def test_labels_are_lazy_and_the_same_however_chunked(probes, method, decode):
+    probe = probes[method]
+    out = assert_lazy_identical(lambda a: a.emb.predict(probe), array(decode=decode, missing=True))
+    assert out.dtype == np.uint8
+    assert out.dims == ("time", "y", "x")
+    assert (out.values[:, :10, :12] == 0).all()
+    assert (out.values[:, 10:] > 0).all()
+
+
+@pytest.mark.parametrize("output", ["proba", "margin", "entropy", "distance"])
+def test_scores_are_lazy_and_the_same_however_chunked(probes, output):
+    codes = array(decode=False, missing=True)
+    out = assert_lazy_identical(lambda a: a.emb.predict(probes["logistic"], output=output), codes, rtol=1e-5)
+    assert np.isnan(out.values[..., :10, :12]).all()
+    assert not np.isnan(out.values[..., 10:, :]).any()
+
+
+def test_scales_of_codes_are_used():
+    da = gx.testing.synthetic("tessera", shape=(64, 64), decode=False, missing=True)
+    probe = da.emb.fit_probe(points(), target="land_cover", cv=0)
+    assert_lazy_identical(lambda a: a.emb.predict(probe), da)
+    xr.testing.assert_identical(da.emb.predict(probe), da.emb.decode().emb.predict(probe))
+
+
+def test_points_are_mapped_too(probes):
+    table = points()
+    out = array().emb.year(2018).emb.sample(table).emb.predict(probes["logistic"])
+    assert out.dims == ("location",)
+    inside = out.values > 0
+    names = np.array(["", *probes["logistic"].legend.names])[out.values[inside]]
+    assert 50 < inside.sum() < 150  # some lie beside the array
+    assert (names == out.land_cover.values[inside]).mean() > 0.9
+
+
+def test_several_outputs_are_one_pass(probes):
+    da, calls = array(chunks=20), []
+
+    def spy(block):
+        calls.append(1)
+        return block
+
+    spied = da.copy(data=da.data.map_blocks(spy, dtype=da.dtype, meta=da.data._meta))
+    with raise_if_dask_computes():
+        out = spied.emb.predict(probes["knn"], output=["label", "proba", "margin", "aoa", "set"])
+    assert isinstance(out, xr.Dataset)
+    found = out.compute()
+    assert len(calls) == da.data.npartitions
+    for name in out:
+        xr.testing.assert_allclose(found[name], da.emb.predict(probes["knn"], output=name).compute())
+    assert out.proba.dims == ("time", "category", "y", "x")
+    assert out.proba.category.values.tolist() == list(probes["knn"].legend.names)
+    assert set(np.unique(found["set"])) <= {0, 1}
+
+
+def test_a_model_is_in_the_graph_once(probes):
+    da = array(chunks=5)
+    graph = dict(da.emb.predict(probes["knn"]).data.dask)
+    import cloudpickle
+
+    sizes = sorted((len(cloudpickle.dumps(v)) for v in graph.values()), reverse=True)
+    model = len(cloudpickle.dumps(probes["knn"]))
+    assert sum(s > model / 2 for s in sizes) <= 2 + 1  # the model, and what the graph was cut from
+    again = array(chunks=5).emb.predict(probes["knn"])
+    assert {k for k in graph if "Probe" in str(k)} == {k for k in dict(again.data.dask) if "Probe" in str(k)}
+
+
+def test_blas_is_held_to_one_thread_while_blocks_are_worked():
+    def threads():
+        # of OpenMP's libraries (faiss brings one) the number belongs to a thread, not to the process
+        pools = [each for each in threadpool_info() if each.get("threading_layer") == "pthreads"]
+        return {each["num_threads"] for each in pools}
+
+    before, inside, entered, leave = threads(), [], threading.Event(), threading.Event()
+
+    def other():
+        with maps.one_blas_thread():
+            entered.set()
+            leave.wait(5)
+
+    worker = threading.Thread(target=other)
+    worker.start()
+    entered.wait(5)
+    with maps.one_blas_thread():
+        inside.append(threads())
+    inside.append(threads())  # the other still holds it
+    leave.set()
+    worker.join()
+    assert inside == [{1}, {1}]
+    assert threads() == before
+
+
+@pytest.mark.parametrize("bands", [1, 2, 7, 64])
+@pytest.mark.parametrize("classes", [2, 11])
+def test_the_fused_kernel_is_the_plain_way(bands, classes):
+    rng = np.random.default_rng(bands)
+    da = array(decode=False, missing=True).isel(band=slice(bands))
+    x = rng.standard_normal((300, bands)).astype("f4")
+    probe = gx.fit_probe(x, np.arange(300) % classes, method="ridge", cv=0)
+    both = da.emb.predict(probe), da.emb.predict(probe, output=["label", "margin"])
+    clear = ~(both[1].margin.values < 1e-5)
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(both[0].values[clear], both[1].label.values[clear])
+
+
+# --- what a map carries -----------------------------------------------------------------------------------------
+
+
+def test_class_maps_carry_legend_attribution_and_origin(probes):
+    out = array().emb.predict(probes["logistic"])
+    assert legend_of(out) == probes["logistic"].legend
+    assert out.attrs["derived_from"] == "alphaearth synthetic"
+    assert "Google" in out.attrs["attribution"]
+    assert not {"product", "codec"} & set(out.attrs)
+    assert out.attrs["long_name"] == "land_cover"
+    assert out.emb.legend["name"].tolist() == list(probes["logistic"].legend.names)
+    assert out.emb.kind == "map"
+
+
+def test_codes_of_the_user_survive_and_wide_ones_take_uint16():
+    x, y = training_set()
+    codes = np.where(y == "grassland", 1000, 20)
+    probe = gx.fit_probe(x, codes, cv=0)
+    out = array().emb.predict(probe)
+    assert out.dtype == np.uint16
+    assert set(np.unique(out)) <= {20, 1000}
+
+
+def test_regression_gives_the_value():
+    x, _ = training_set()
+    probe = gx.fit_probe(x, x[:, 3].astype(float), method="ridge", alpha=1e-8)
+    da = array(missing=True)
+    np.testing.assert_allclose(da.emb.predict(probe), da.isel(band=3), atol=1e-4)
+    assert da.emb.predict(probe).name == "value"
+
+
+def test_probabilities_are_probabilities(probes):
+    for probe in probes.values():
+        out = array().emb.predict(probe, output=["label", "proba", "margin", "entropy"])
+        np.testing.assert_allclose(out.proba.sum("category"), 1, atol=1e-5)
+        best = np.sort(out.proba.values, axis=1)
+        np.testing.assert_allclose(out.margin, best[:, -1] - best[:, -2], atol=1e-6)
+        expected = -(out.proba * np.log(np.maximum(out.proba, 1e-30))).sum("category")
+        np.testing.assert_allclose(out.entropy, expected, atol=1e-5)
+        values = np.array(probe.legend.values)[out.proba.values.argmax(1)]
+        clear = out.margin.values > 1e-5
+        np.testing.assert_array_equal(out.label.values[clear], values[clear])
+
+
+def test_unknown_outputs_and_models(probes):
+    with pytest.raises(ValueError, match=r"output='probability' is not known.*proba"):
+        array().emb.predict(probes["logistic"], output="probability")
+    with pytest.raises(TypeError, match=r"a torch\.nn\.Module; got str"):
+        array().emb.predict("model.npz")
+    with pytest.raises(EmbeddingError, match="the model takes 64 bands"):
+        array().isel(band=slice(10)).emb.predict(probes["logistic"])
+    estimator = LogisticRegression().fit(*training_set())
+    with pytest.raises(EmbeddingError, match="LogisticRegression is not computed on 'cuda:0'"):
+        array().emb.predict(estimator, device="cuda:0")
+    for wrong in ("gpu", "cuda:one", 0):
+        with pytest.raises(
+            ValueError, match=r"device is 'auto', 'cpu', or a device of torch such as 'cuda:0'"
+        ):
+            array().emb.predict(probes["logistic"], device=wrong)
+    with pytest.raises(EmbeddingError, match="device='cuda:64' is not there"):
+        array().emb.predict(probes["logistic"], device="cuda:64")
+
+
+def test_the_model_method_is_the_same_call(probes):
+    xr.testing.assert_identical(probes["ridge"].predict(array()), array().emb.predict(probes["ridge"]))
+
+
+# --- scikit-learn -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [make_pipeline(StandardScaler(), LogisticRegression()), RandomForestClassifier(20, random_state=0)],
+    ids=["pipeline", "forest"],
+)
+def test_estimators_give_what_they_give(estimator):
+    x, y = training_set()
+    bands = list(gx.product("alphaearth").bands)
+    estimator.fit(pd.DataFrame(x, columns=bands), y)
+    da = array(missing=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # one a block would be hundreds
+        out = da.chunk(y=16).emb.predict(estimator, output=["label", "proba"]).compute()
+    flat = da.isel(time=0).values.reshape(64, -1).T
+    valid = ~np.isnan(flat).any(1)
+    table = pd.DataFrame(flat[valid], columns=bands)
+    names = np.array(["", *legend_of(out.label).names])[out.label.values[0].ravel()]
+    np.testing.assert_array_equal(names[valid], estimator.predict(table))
+    assert (names[~valid] == "").all()
+    proba = out.proba.values[0].reshape(len(estimator.classes_), -1).T[valid]
+    np.testing.assert_allclose(proba, estimator.predict_proba(table), atol=1e-6)
+
+
+def test_estimators_of_values_and_of_clusters():
+    x, _ = training_set()
+    out = array(missing=True).emb.predict(LinearRegression().fit(x, 2 * x[:, 0]))
+    np.testing.assert_allclose(out, 2 * array(missing=True).isel(band=0), atol=1e-5)
+    clusters = array().emb.predict(KMeans(3, n_init=1, random_state=0).fit(x))
+    assert set(np.unique(clusters)) <= {0.0, 1.0, 2.0}
+
+
+def test_estimators_of_other_bands_are_refused():
+    x, y = training_set()
+    bands = list(gx.product("alphaearth").bands)
+    other = LogisticRegression().fit(pd.DataFrame(x, columns=bands[::-1]), y)
+    with pytest.raises(EmbeddingError, match=r"fitted on the features \['A63'.*same order"):
+        array().emb.predict(other)
+    with pytest.raises(EmbeddingError, match="fitted on 10 features, the array has 64 bands"):
+        array().emb.predict(LogisticRegression().fit(x[:, :10], y))
+    from sklearn.exceptions import NotFittedError
+
+    with pytest.raises(NotFittedError):
+        array().emb.predict(LogisticRegression())
+
+
+# --- torch ------------------------------------------------------------------------------------------------------
+
+torch = pytest.importorskip("torch")
+
+
+def test_networks_give_what_they_give():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Dropout(), torch.nn.Linear(16, 3)
+    )
+    net.classes_ = ["a", "b c", "d"]
+    da = array(decode=False, missing=True)
+    out = assert_lazy_identical(lambda a: a.emb.predict(net), da)
+    flat = torch.from_numpy(da.emb.decode().isel(time=0).values.reshape(64, -1).T.copy())
+    with torch.inference_mode():
+        expected = net.eval()(flat).argmax(1).numpy() + 1
+    valid = ~np.isnan(flat.numpy()).any(1)
+    np.testing.assert_array_equal(out.values[0].ravel()[valid], expected[valid])
+    assert legend_of(out).names == ("a", "b c", "d")
+    proba = da.emb.predict(net, output="proba")
+    np.testing.assert_allclose(proba.sum("category", skipna=False).values[:, -1], 1, atol=1e-6)
+
+
+def test_networks_of_one_value():
+    net = torch.nn.Linear(64, 1)
+    out = array().emb.predict(net)
+    weight, bias = (p.detach().numpy() for p in net.parameters())
+    np.testing.assert_allclose(out, np.einsum("tbyx,b->tyx", array().values, weight[0]) + bias, atol=1e-5)
+    with pytest.raises(EmbeddingError, match=r"does not take vectors of shape \(n, 64\)"):
+        array().emb.predict(torch.nn.Linear(3, 1))
+    with pytest.raises(EmbeddingError, match="must give"):
+        array().emb.predict(torch.nn.Unflatten(1, (8, 8)))
+
+
+def test_networks_are_named_by_content():
+    a, b = torch.nn.Linear(64, 2), torch.nn.Linear(64, 2)
+    same = torch.nn.Linear(64, 2)
+    same.load_state_dict(a.state_dict())
+    tokens = [dask.base.tokenize(networks.network(each, 64)) for each in (a, same, b)]
+    assert tokens[0] == tokens[1] != tokens[2]
+
+
+def fill_by_torch(da, model, names, device="cpu", batch=700):
+    """What a worker with a device computes for a block."""
+    codec = gx.arrays.codec_of(da) if da.emb.encoded else None
+    scale = None if codec is None else gx.arrays.scale_of(da, codec)
+    block = Block(da.values, da.dims.index("band"), None if scale is None else scale.values, codec)
+    specs = model.outputs()
+    dtype = [
+        (n, specs[n].dtype, (len(specs[n].labels),)) if specs[n].dim else (n, specs[n].dtype) for n in names
+    ]
+    out = np.empty(block.pixels, dtype)
+    devices.fill(block, model, out, device, batch)
+    return out
+
+
+NAMES = ["label", "proba", "margin", "entropy", "set", "distance", "aoa"]
+
+
+def assert_torch_is_numpy(da, probe, device="cpu"):
+    """Every output, within what rounding in another order of sums makes of it."""
+    found = fill_by_torch(da, probe, NAMES, device)
+    expected = da.emb.predict(probe, output=NAMES, device="cpu")
+    dims = [d for d in da.dims if d != "band"]
+    shape = [da.sizes[d] for d in dims]
+    pixel = {name: found[name].reshape(*shape, *found[name].shape[1:]) for name in NAMES}
+    wide = {name: expected[name].transpose(*dims, "category").values for name in ("proba", "set")}
+    missing = np.isnan(expected.margin.values)
+    np.testing.assert_allclose(pixel["proba"], wide["proba"], atol=1e-3)
+    np.testing.assert_allclose(pixel["margin"], expected.margin, atol=1e-3)
+    np.testing.assert_allclose(pixel["entropy"], expected.entropy, atol=2e-3)
+    np.testing.assert_allclose(pixel["distance"], expected.distance, rtol=1e-4, atol=1e-5)
+    edge = quantile(probe.conformal, probe.coverage)
+    far = (abs(1 - wide["proba"] - edge) > 1e-3) | missing[..., None]
+    np.testing.assert_array_equal(pixel["set"][far], wide["set"][far])
+    far = (abs(expected.distance.values - probe.applicability["threshold"]) > 1e-4) | missing
+    np.testing.assert_array_equal(pixel["aoa"][far], expected.aoa.values[far])
+    alone = fill_by_torch(da, probe, ["label"], device)["label"].reshape(shape)
+    for labels in (pixel["label"], alone):  # the second may go through a fused kernel
+        clear = ~(expected.margin.values < 1e-5)
+        np.testing.assert_array_equal(labels[clear], expected.label.values[clear])
+        assert (labels[missing] == 0).all()
+
+
+@pytest.mark.parametrize("method", ["logistic", "ridge", "knn", "centroid", "mlp"])
+@pytest.mark.parametrize("order", [("time", "band", "y", "x"), ("y", "x", "time", "band")])
+def test_tensors_give_what_numpy_gives(probes, method, order):
+    da = array(decode=False, missing=True)
+    probe = probes.get(method) or array().emb.year(2018).emb.fit_probe(
+        points(), target="land_cover", method="mlp", cv=2
+    )
+    assert_torch_is_numpy(da.transpose(*order), probe)
+
+
+def test_tensors_decode_scales():
+    da = gx.testing.synthetic("tessera", shape=(40, 50), decode=False, missing=True)
+    probe = da.emb.fit_probe(points(), target="land_cover", cv=2)
+    assert_torch_is_numpy(da, probe)
+
+
+def test_out_of_memory_halves_the_batch(probes, monkeypatch):
+    da, seen = array(decode=False), []
+    whole = devices.outputs
+
+    def small(codes, *rest):
+        seen.append(codes.shape[1])
+        if codes.shape[1] > 1100:
+            raise torch.cuda.OutOfMemoryError("pretended")
+        return whole(codes, *rest)
+
+    monkeypatch.setattr(devices, "outputs", small)
+    found = fill_by_torch(da, probes["logistic"], ["label"], batch=4096)
+    np.testing.assert_array_equal(found["label"], da.emb.predict(probes["logistic"]).values.ravel())
+    assert max(seen[3:]) <= 1024
+    monkeypatch.setattr(devices, "_SMALLEST", 2000)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        fill_by_torch(da, probes["logistic"], ["label"], batch=1500)
+
+
+def test_copies_on_a_device_are_kept_by_content(probes):
+    first = devices.on_device(probes["knn"], "token", "cpu")
+    assert devices.on_device(probes["knn"], "token", "cpu") is first
+    for i in range(devices._KEPT):
+        devices.on_device(probes["ridge"], f"other {i}", "cpu")
+    assert devices.on_device(probes["knn"], "token", "cpu") is not first
+
+
+def test_mlp_is_seeded_and_leaves_the_generator_alone():
+    da = array().emb.year(2018)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    a, b = (
+        da.emb.fit_probe(points(), target="land_cover", method="mlp", cv=0, max_iter=30) for _ in range(2)
+    )
+    assert torch.rand(1) == expected
+    assert a == b
+    assert a != da.emb.fit_probe(points(), target="land_cover", method="mlp", cv=0, max_iter=30, seed=1)
+    truth = SCENE.truth(da.emb.geobox, 2018)
+    names = np.array(["", *a.legend.names])[da.emb.predict(a).values]
+    assert (names == np.array(SCENE.names)[truth.values - 1]).mean() > 0.95
+
+
+def test_mlp_regresses():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1500, 3)).astype("f4")
+    probe = gx.fit_probe(x, np.abs(x[:, 0]).astype(float), method="mlp", cv=2)
+    assert probe.scores["random"]["r2"] > 0.9
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(probes, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert devices.place_for("auto", probes["ridge"]) == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert devices.place_for("auto", probes["ridge"]) == "cuda:0"
+    assert devices.place_for("auto", object()) == "cpu"
+    assert devices.place_for("cuda:1", probes["ridge"]) == "cuda:1"
+    with pytest.raises(EmbeddingError, match="device='cuda:2' is not there: torch sees 2 GPUs"):
+        devices.place_for("cuda:2", probes["ridge"])
+
+
+def test_values_and_intervals_on_tensors():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((500, 64)).astype("f4")
+    for method in ("ridge", "knn"):
+        probe = gx.fit_probe(x, (x[:, 0] + 0.1 * rng.standard_normal(500)).astype(float), method=method, cv=2)
+        da = array(missing=True)
+        found = fill_by_torch(da, probe, ["value", "lower", "upper"])
+        expected = da.emb.predict(probe, output=["value", "lower", "upper"])
+        for name in ("value", "lower", "upper"):
+            np.testing.assert_allclose(found[name], expected[name].values.ravel(), atol=1e-4)
+
+
+@pytest.mark.parametrize(("m", "k"), [(40, 40), (1000, 1), (1000, 3), (5000, 20)])
+def test_the_best_of_the_best_groups_are_the_best(m, k):
+    rng = np.random.default_rng(m)
+    references = torch.from_numpy(rng.integers(-3, 4, (m, 4)).astype("f4"))  # many are equally near
+    x = torch.from_numpy(rng.standard_normal((4, 300)).astype("f4"))
+    ((_, found, index),) = networks._Table.of(references).nearest(x, k)
+    scores = x.T @ references.T - (references**2).sum(1) / 2
+    np.testing.assert_array_equal(found, scores.topk(k, dim=1).values)
+    np.testing.assert_array_equal(scores.gather(1, index), found)
+    assert all(len(set(row)) == k for row in index.tolist())
+
+
+TRITON = """
+import numpy as np, torch, geoemb_xr as gx
+from geoemb_xr import fused, fused_cuda, kernels
+rng = np.random.default_rng(0)
+for bands, classes, n in [(64, 10, 1300), (7, 2, 5), (16, 17, 512)]:
+    x = rng.standard_normal((60 * classes, bands)).astype("f4")
+    y = np.arange(len(x)) % classes * (1 if bands == 64 else 30) + 1
+    x[np.arange(len(x)), np.arange(len(x)) % classes % bands] += 3
+    probe = gx.fit_probe(x, y, cv=0, method="ridge")
+    codes = rng.integers(-128, 128, (bands, n)).astype("i1")
+    codes[:, ::3] = np.maximum(codes[:, ::3], -127)
+    expected = np.empty((1, n), probe.legend.dtype)
+    fused.fill_labels(codes[None], probe, expected)
+    found = fused_cuda.Labels.of(probe, "cpu")(torch.from_numpy(codes)).numpy()
+    scores = probe.parameters["weights"] @ (codes * abs(codes.astype("i4")) / 127.5**2)
+    best = np.sort(scores + probe.parameters["bias"][:, None], axis=0)
+    clear = (best[-1] - best[-2] > 1e-5) | (expected[0] == 0)
+    assert clear.mean() > 0.99 and (found[clear] == expected[0][clear]).all()
+    assert 0 < (found == 0).mean() < 1 or bands < 64
+print("same")
+"""
+
+
+def test_the_kernel_for_gpus_compiles_where_there_is_none():
+    compiler = pytest.importorskip("triton.compiler")
+    from triton.backends.compiler import GPUTarget
+
+    from geoemb_xr.predicting import fused_cuda
+
+    kinds = {"codes": "*i8", "weights": "*fp32", "bias": "*fp32", "values": "*u8", "out": "*u8", "n": "i32"}
+    sizes = {"BANDS": 64, "CLASSES": 16, "PIXELS": 512}
+    source = compiler.ASTSource(fused_cuda._labels, kinds | dict.fromkeys(sizes, "constexpr"), sizes)
+    assert "ptx" in compiler.compile(source, target=GPUTarget("cuda", 90, 32)).asm
+
+
+@pytest.mark.slow
+def test_the_kernel_for_gpus_gives_what_the_one_for_cpus_gives():
+    """In Triton's interpreter, which runs a kernel with NumPy."""
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, "-c", TRITON],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+    )
+    assert done.stdout.endswith("same\n"), done.stderr
+
+
+# --- on a GPU ---------------------------------------------------------------------------------------------------
+
+on_gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+class TestOnAGpu:
+    pytestmark = on_gpu
+
+    @pytest.mark.parametrize("order", [("time", "band", "y", "x"), ("y", "x", "time", "band")])
+    @pytest.mark.parametrize("method", ["logistic", "ridge", "knn", "centroid"])
+    def test_it_gives_what_the_cpu_gives(self, probes, method, order):
+        da = array(decode=False, missing=True).transpose(*order)
+        assert_torch_is_numpy(da, probes[method], "cuda:0")
+        chunked = da.chunk(y=16)
+        there = chunked.emb.predict(probes[method], device="cuda:0").compute(num_workers=4)
+        margin = da.emb.predict(probes[method], output="margin", device="cpu").values
+        clear = ~(margin < 1e-5)
+        expected = da.emb.predict(probes[method], device="cpu").values
+        np.testing.assert_array_equal(there.values[clear], expected[clear])
+
+    def test_scales_are_decoded_there(self):
+        da = gx.testing.synthetic("tessera", shape=(40, 50), decode=False, missing=True)
+        probe = da.emb.fit_probe(points(), target="land_cover")
+        assert_torch_is_numpy(da, probe, "cuda:0")
+
+    def test_linear_labels_go_through_the_kernel(self, probes):
+        pytest.importorskip("triton")
+        assert devices.on_device(probes["logistic"], "kernel", "cuda:0").kernel is not None
+
+    def test_locked_pages_go_over_as_they_are(self, probes):
+        da = array(decode=False, missing=True)
+        locked = torch.from_numpy(da.values).pin_memory().numpy()
+        found = fill_by_torch(da.copy(data=locked), probes["logistic"], ["label"], "cuda:0")
+        expected = da.emb.predict(probes["logistic"], device="cpu").values.ravel()
+        assert (found["label"] == expected).mean() > 0.999
+
+    def test_memory_that_is_short_halves_the_batch(self, probes):
+        """Of a block of four million pixels as much float32 as a limit on this process does not allow."""
+        codes = np.random.default_rng(0).integers(-127, 128, (64, 2048, 2048), dtype=np.int8)
+        da = gx.wrap(codes, "alphaearth", geobox=gx.testing.geobox((2048, 2048)), version="synthetic")
+        _, total = torch.cuda.mem_get_info()
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(1e9 / total)
+        try:
+            found = fill_by_torch(da, probes["ridge"], ["label", "proba"], "cuda:0", batch=1 << 22)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        expected = fill_by_torch(da, probes["ridge"], ["label", "proba"], "cuda:0")
+        np.testing.assert_allclose(found["proba"], expected["proba"], atol=1e-5)
+
+    def test_networks_run_there(self):
+        net = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+        da = array(decode=False, missing=True).chunk(y=16)
+        there = da.emb.predict(net, device="cuda:0", output="proba")
+        np.testing.assert_allclose(there, da.emb.predict(net, device="cpu", output="proba"), atol=1e-5)

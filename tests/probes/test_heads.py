@@ -1,0 +1,164 @@
+"""The methods of probes, against scikit-learn at equal settings."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from geoemb_xr.core.model import EmbeddingError
+from geoemb_xr.execution.neighbours import nearest
+from geoemb_xr.probes.heads import HEADS, Data, RidgeSums
+
+
+def data(n=400, bands=12, classes=4, seed=0, weighted=False):
+    rng = np.random.default_rng(seed)
+    x = (rng.standard_normal((n, bands)) * rng.uniform(0.05, 3, bands) + rng.uniform(-2, 2, bands)).astype(
+        "f4"
+    )
+    hidden = rng.standard_normal((bands, max(classes, 1)))
+    score = x @ hidden + rng.standard_normal((n, max(classes, 1)))
+    y = score.argmax(1) if classes else score[:, 0].astype(np.float64)
+    weights = rng.uniform(0.1, 3, n) if weighted else np.ones(n)
+    return Data(x, y, weights, np.arange(n), classes, seed)
+
+
+def fitted(method, d, **options):
+    head = HEADS[method]
+    return head, head.fit(d, **{**head.options, **options})
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("C", [0.05, 1.0, 20.0])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_logistic_is_scikit_learns(classes, C, weighted):
+    d = data(classes=classes, weighted=weighted)
+    scaler = StandardScaler().fit(d.x.astype("f8"), sample_weight=d.weights)
+    oracle = LogisticRegression(C=C, tol=1e-10, max_iter=10_000)
+    oracle.fit(scaler.transform(d.x.astype("f8")), d.y, sample_weight=d.weights)
+    head, parameters = fitted("logistic", d, C=C)
+    weights = parameters["weights"] * scaler.scale_
+    if classes == 2:
+        weights = weights[1:] - weights[:1]
+    np.testing.assert_allclose(weights, oracle.coef_, rtol=0, atol=1e-4 * np.abs(oracle.coef_).max())
+    scores = head.scores(parameters, d.x.T)
+    proba = np.exp(scores) / np.exp(scores).sum(0)
+    np.testing.assert_allclose(
+        proba.T, oracle.predict_proba(scaler.transform(d.x.astype("f8"))), rtol=0, atol=1e-4
+    )
+
+
+def test_logistic_says_when_it_does_not_converge():
+    with pytest.raises(EmbeddingError, match="did not converge in max_iter=2 steps"):
+        fitted("logistic", data(), max_iter=2)
+
+
+@pytest.mark.parametrize("classes", [0, 4])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ridge_is_scikit_learns(classes, weighted):
+    d = data(classes=classes, weighted=weighted)
+    scaler = StandardScaler().fit(d.x.astype("f8"), sample_weight=d.weights)
+    target = np.eye(classes)[d.y] if classes else d.y
+    oracle = Ridge(alpha=3.0).fit(scaler.transform(d.x.astype("f8")), target, sample_weight=d.weights)
+    head, parameters = fitted("ridge", d, alpha=3.0)
+    expected = oracle.predict(scaler.transform(d.x.astype("f8"))).reshape(len(d.x), -1)
+    np.testing.assert_allclose(head.scores(parameters, d.x.T).T, expected, rtol=0, atol=2e-5)
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=6), st.integers(0, 1000))
+def test_ridge_sums_add_up_in_any_parts(sizes, seed):
+    d = data(n=sum(sizes) + 20, classes=0, seed=seed, weighted=True)
+    edges = [0, *np.cumsum(sizes), len(d.x)]
+    parts = [RidgeSums.of(d.x[a:b], d.y[a:b, None], d.weights[a:b]) for a, b in itertools.pairwise(edges)]
+    total = parts[0]
+    for part in parts[1:]:
+        total = part + total
+    whole = RidgeSums.of(d.x, d.y[:, None], d.weights).solve(1.0)
+    for name, value in total.solve(1.0).items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-5, atol=1e-5)
+
+
+def test_a_constant_band_has_no_weight():
+    d = data()
+    d = d._replace(x=np.column_stack([d.x, np.full(len(d.x), 7.0, "f4")]))
+    for method in ("ridge", "logistic"):
+        _, parameters = fitted(method, d)
+        np.testing.assert_allclose(parameters["weights"][:, -1], 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_equal_votes_are_scikit_learns(k):
+    d, queries = data(n=3000), data(n=700, seed=1).x
+    oracle = KNeighborsClassifier(k, algorithm="brute").fit(d.x, d.y)
+    head, parameters = fitted("knn", d, n_neighbors=k, metric="euclidean")
+    np.testing.assert_array_equal(head.scores(parameters, queries.T).argmax(0), oracle.predict(queries))
+    share = np.exp(head.scores(parameters, queries.T).T)
+    np.testing.assert_allclose(share, oracle.predict_proba(queries), atol=2e-6)
+
+
+def test_knn_regression_is_scikit_learns():
+    d, queries = data(n=3000, classes=0), data(n=300, seed=1).x
+    oracle = KNeighborsRegressor(5, algorithm="brute").fit(d.x, d.y)
+    head, parameters = fitted("knn", d, n_neighbors=5, metric="euclidean")
+    np.testing.assert_allclose(head.scores(parameters, queries.T)[0], oracle.predict(queries), atol=1e-4)
+
+
+def test_weighted_votes_are_dinos():
+    d, queries = data(n=500), data(n=60, seed=1).x
+    head, parameters = fitted("knn", d, n_neighbors=20)
+    x = d.x / np.linalg.norm(d.x, axis=1, keepdims=True)
+    q = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    cosine = q @ x.T
+    best = np.argsort(-cosine, axis=1)[:, :20]
+    weight = np.exp(np.take_along_axis(cosine, best, 1) / 0.07)
+    votes = np.stack([(weight * (d.y[best] == c)).sum(1) for c in range(4)])
+    share = votes / votes.sum(0)
+    np.testing.assert_allclose(np.exp(head.scores(parameters, queries.T)), share, atol=2e-5)
+
+
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(0, 99))
+def test_nearest_is_exhaustive_search(m, n, seed):
+    rng = np.random.default_rng(seed)
+    references, vectors = (rng.standard_normal((size, 6)).astype("f4") for size in (m, n))
+    k = min(m, 7)
+    distance, index = nearest(vectors.T, references, k)
+    full = np.linalg.norm(vectors[:, None].astype("f8") - references, axis=2)
+    np.testing.assert_allclose(distance.T, np.sort(full, axis=1)[:, :k], atol=2e-3)
+    np.testing.assert_allclose(np.take_along_axis(full, index.T, 1), np.sort(full, axis=1)[:, :k], atol=1e-5)
+
+
+def test_of_equally_near_ones_the_first_wins():
+    references = np.tile(np.array([[1, 0], [0, 1]], "f4"), (100, 1))
+    _, index = nearest(np.array([[1.0], [0.0]], "f4"), references, 4)
+    assert index[:, 0].tolist() == [0, 2, 4, 6]
+
+
+def test_centroids_are_mean_directions():
+    d = data(weighted=True)
+    head, parameters = fitted("centroid", d)
+    unit = d.x / np.linalg.norm(d.x, axis=1, keepdims=True)
+    for c in range(4):
+        mean = np.average(unit[d.y == c], axis=0, weights=d.weights[d.y == c])
+        np.testing.assert_allclose(parameters["centres"][c], mean / np.linalg.norm(mean), atol=1e-6)
+    np.testing.assert_allclose(head.scores(parameters, d.x.T), parameters["centres"] @ unit.T, atol=1e-6)
+
+
+def test_bad_options():
+    with pytest.raises(ValueError, match="metric='manhattan' is not known"):
+        fitted("knn", data(), metric="manhattan")
+    with pytest.raises(EmbeddingError, match="n_neighbors is 1 or more; got 0"):
+        fitted("knn", data(), n_neighbors=0)
+
+
+def test_a_pipeline_of_scikit_learn_is_the_folded_map():
+    d = data()
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, tol=1e-10, max_iter=1000)).fit(
+        d.x, d.y
+    )
+    head, parameters = fitted("logistic", d)
+    assert (head.scores(parameters, d.x.T).argmax(0) == pipeline.predict(d.x)).all()

@@ -1,0 +1,638 @@
+"""GeoParquet, lazily: rows as geopandas finds them, only what is needed read, and every bad file named."""
+
+import json
+import logging
+import pickle
+import shutil
+
+import dask
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import shapely
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geoemb_xr import testing
+from geoemb_xr.core import geometry, model
+from geoemb_xr.core.model import ComparabilityError, CoverageError, Product, SourceError
+from geoemb_xr.readers import footers, geoparquet
+from geoemb_xr.readers.footers import Layout
+from geoemb_xr.readers.tiles import Request
+
+pytestmark = pytest.mark.filterwarnings("ignore:Geometry is in a geographic CRS")
+
+DIMS = 8
+PATCHES = model.register(Product("test-patches", dims=DIMS, kind="patch", resolution=2000.0))
+LAYOUT = Layout(patch_m=2000.0)
+SIDE = 0.02
+
+
+def frame(n=120, *, seed=0, dims=DIMS, west=10.0, south=45.0, spread=1.0, dates=("2020-01-01", "2022-12-31")):
+    rng = np.random.default_rng(seed)
+    x, y = west + rng.uniform(0, spread, n), south + rng.uniform(0, spread, n)
+    days = pd.date_range(*dates, periods=n).to_numpy("datetime64[us]")
+    return gpd.GeoDataFrame(
+        {
+            "id": [f"{seed}-{i:04d}" for i in range(n)],
+            "date": rng.permutation(days),
+            "embedding": list(rng.standard_normal((n, dims)).astype("f4")),
+        },
+        geometry=shapely.box(x, y, x + SIDE, y + SIDE),
+        crs=4326,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four files of two row groups each, as geopandas writes them, side by side from west to east."""
+    for i in range(4):
+        table = frame(seed=i, west=10.0 + i).sort_values("id")
+        table.to_parquet(
+            tmp_path / f"{i}.parquet", write_covering_bbox=i % 2 == 0, row_group_size=60, index=False
+        )
+    return tmp_path
+
+
+def opened(source, *, bbox=None, layout=LAYOUT, product=PATCHES, **kwargs):
+    area = geometry.parse_bbox(bbox) if bbox is not None else None
+    return geoparquet.open_patches(source, Request(area=area, **kwargs), product, layout)
+
+
+def expected(folder, bbox=None):
+    return pd.concat(
+        [
+            gpd.read_parquet(f) if bbox is None else _within(gpd.read_parquet(f), bbox)
+            for f in sorted(folder.glob("*"))
+        ],
+        ignore_index=True,
+    )
+
+
+def _within(table, bbox):
+    return table[table.intersects(shapely.box(*bbox))]
+
+
+def assert_rows(array, table):
+    """The array's rows are the table's, by id, whatever their order."""
+    table = table.set_index("id").loc[array.coords["id"].values]
+    assert sorted(array.coords["id"].values) == sorted(table.index)
+    assert array.sizes["location"] == len(table)
+    np.testing.assert_array_equal(array.values, np.stack(table["embedding"]))
+    np.testing.assert_array_equal(array.coords["date"].values, table["date"].to_numpy("datetime64[ns]"))
+    np.testing.assert_allclose(array.coords["x"].values, table.geometry.centroid.x, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(array.coords["y"].values, table.geometry.centroid.y, rtol=0, atol=1e-12)
+
+
+# --- rows ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bbox", [None, (10.2, 45.3, 10.4, 45.8), (10.9, 45.0, 12.1, 46.0), (13.5, 45.5, 14.5, 47.0)]
+)
+def test_rows_are_those_that_geopandas_finds(folder, bbox):
+    with testing.raise_if_dask_computes():
+        array = opened(folder, bbox=bbox)
+    assert array.dims == ("location", "band")
+    assert array.dtype == np.float32
+    assert "geometry" not in array.coords
+    assert_rows(array, expected(folder, bbox))
+
+
+@given(
+    west=st.floats(9.9, 13.9),
+    south=st.floats(44.9, 45.9),
+    width=st.floats(0.01, 2),
+    height=st.floats(0.01, 0.9),
+)
+def test_any_bbox_finds_what_shapely_finds(tmp_path_factory, west, south, width, height):
+    folder = tmp_path_factory.getbasetemp() / "any-bbox"
+    if not folder.exists():
+        folder.mkdir()
+        for i in range(4):
+            frame(seed=i, west=10.0 + i).to_parquet(
+                folder / f"{i}.parquet", write_covering_bbox=i % 2 == 0, row_group_size=50
+            )
+    bbox = (west, south, west + width, south + height)
+    table = pd.concat([_within(frame(seed=i, west=10.0 + i), bbox) for i in range(4)])
+    if table.empty:
+        with pytest.raises(CoverageError, match="no patch of 'test-patches' in"):
+            opened(folder, bbox=bbox)
+    else:
+        assert sorted(opened(folder, bbox=bbox).coords["id"].values) == sorted(table["id"])
+
+
+def test_only_what_is_needed_is_read(folder):
+    """The bytes of row groups outside the bbox are overwritten: whoever touched them would fail."""
+    for name in ("0", "2", "3"):
+        path = folder / f"{name}.parquet"
+        meta = pq.read_metadata(path)
+        with open(path, "r+b") as file:
+            file.seek(4)
+            file.write(b"\xff" * (path.stat().st_size - meta.serialized_size - 12))
+    bbox = (11.2, 45.1, 11.8, 45.9)
+    array = opened(folder, bbox=bbox)
+    assert_rows(array, _within(gpd.read_parquet(folder / "1.parquet"), bbox))
+    with pytest.raises(Exception, match=r"(?i)thrift|page|corrupt|deserialize|snappy"):
+        opened(folder, bbox=(10.2, 45.1, 10.8, 45.9)).compute()
+
+
+def test_vectors_stay_on_disk_until_computed(folder):
+    array = opened(folder, bbox=(10.0, 45.0, 11.0, 46.0))
+    shutil.rmtree(folder)
+    assert array.coords["x"].values.size > 50
+    with pytest.raises(FileNotFoundError):
+        array.compute()
+
+
+def test_rows_are_sorted_by_date_and_a_time_slice_works(folder):
+    array = opened(folder)
+    dates = array.coords["date"].values
+    assert (np.diff(dates) >= np.timedelta64(0, "ns")).all()
+    part = array.swap_dims(location="date").sel(date=slice("2021-01", "2021-06"))
+    asked = opened(folder, time=slice("2021-01", "2021-06"))
+    np.testing.assert_array_equal(part.values, asked.values)
+    table = expected(folder)
+    inside = table["date"].between("2021-01-01", "2021-06-30 23:59:59.999999")
+    assert asked.sizes["location"] == int(inside.sum()) > 0
+
+
+@pytest.mark.parametrize(("time", "count"), [(2021, None), ("2021-03", None), ([2020, 2022], None)])
+def test_time_picks_the_rows_of_a_period(folder, time, count):
+    many = time if isinstance(time, list) else [time]
+    dates = expected(folder)["date"]
+    count = sum(int((dates.dt.to_period("Y" if isinstance(t, int) else "M") == str(t)).sum()) for t in many)
+    assert opened(folder, time=time).sizes["location"] == count > 0
+
+
+def test_time_outside_the_source_is_an_error_that_lists_what_there_is(folder):
+    with pytest.raises(CoverageError, match=r"time=1999.*2020-01-01 … 2022-12-31"):
+        opened(folder, time=1999)
+    with pytest.raises(CoverageError, match=r"\[1999\] is not in"):
+        opened(folder, time=[1999, 2021])
+    with pytest.raises(TypeError, match="tuple"):
+        opened(folder, time=(2020, 2021))
+
+
+def test_interleaved_dates_of_a_large_source_keep_the_order_of_files(folder, monkeypatch, caplog):
+    monkeypatch.setattr(geoparquet, "SORT_BYTES", 10)
+    monkeypatch.setattr(model, "_said", set())
+    with caplog.at_level(logging.INFO, "geoemb_xr"):
+        array = opened(folder)
+    assert "sortby('date')" in caplog.text
+    groups = array.coords["date"].values.reshape(8, 60)  # row groups of 60, each as it is stored
+    assert (np.diff(groups.min(axis=1)) >= np.timedelta64(0, "ns")).all()
+    assert not (np.diff(groups, axis=1) >= np.timedelta64(0, "ns")).all()
+    assert_rows(array, expected(folder))
+
+
+def test_antimeridian(tmp_path):
+    ring = [(179.95, -17.0), (-179.95, -17.0), (-179.95, -16.9), (179.95, -16.9), (179.95, -17.0)]
+    table = gpd.GeoDataFrame(
+        {"id": ["across", "west", "east"], "embedding": [np.ones(DIMS, "f4")] * 3},
+        geometry=[
+            shapely.Polygon(ring),
+            shapely.box(179.7, -17, 179.8, -16.9),
+            shapely.box(-179.8, -17, -179.7, -16.9),
+        ],
+        crs=4326,
+    )
+    table.to_parquet(tmp_path / "a.parquet")
+    array = opened(tmp_path / "a.parquet", bbox=(179.6, -18.0, -179.6, -16.0))
+    assert set(array.coords["id"].values) == {"across", "west", "east"}
+    assert abs(array.sel(location=array.coords["id"].values == "across").coords["x"].item()) == 180.0
+    east = opened(tmp_path / "a.parquet", bbox=(-179.9, -18.0, -179.6, -16.0))
+    assert "west" not in east.coords["id"].values
+
+
+def test_points_have_the_footprint_of_their_product(tmp_path):
+    table = (
+        frame(40)
+        .drop(columns="geometry")
+        .set_geometry(shapely.points(10 + np.arange(40) * 0.05, 45.0))
+        .set_crs(4326)
+    )
+    table.to_parquet(tmp_path / "a.parquet")
+    # 1 km is 0.0127 degrees of longitude here: the point at 10.05 is not in the box, its footprint is
+    array = opened(tmp_path / "a.parquet", bbox=(10.06, 44.9, 10.09, 45.1))
+    np.testing.assert_allclose(np.sort(array.coords["x"].values), [10.05, 10.1])
+
+
+# --- laziness -----------------------------------------------------------------------------------------------
+
+
+def test_places_stay_lazy_where_rows_are_many(folder, monkeypatch, caplog):
+    eager = opened(folder)
+    monkeypatch.setattr(geoparquet, "EAGER_ROWS", 10)
+    monkeypatch.setattr(model, "_said", set())
+    with testing.raise_if_dask_computes(), caplog.at_level(logging.INFO, "geoemb_xr"):
+        lazy = opened(folder)
+    assert "stay lazy" in caplog.text
+    for name in ("x", "y", "date", "id"):
+        assert lazy.coords[name].chunks == lazy.chunks[:1], name
+    lazy = lazy.compute()
+    order = np.argsort(lazy.coords["id"].values)
+    other = np.argsort(eager.coords["id"].values)
+    for name in ("x", "y", "date", "id"):
+        np.testing.assert_array_equal(lazy.coords[name].values[order], eager.coords[name].values[other])
+    np.testing.assert_array_equal(lazy.values[order], eager.values[other])
+
+
+def test_lazy_rows_obey_bbox_and_time(folder, monkeypatch):
+    bbox = (10.5, 45.2, 12.5, 45.8)
+    eager = opened(folder, bbox=bbox, time=2021)
+    monkeypatch.setattr(geoparquet, "EAGER_ROWS", 10)
+    lazy = opened(folder, bbox=bbox, time=2021)
+    assert lazy.coords["x"].chunks is not None
+    assert sorted(lazy.coords["id"].values) == sorted(eager.coords["id"].values)
+
+
+@pytest.mark.parametrize("chunks", [1, 7, 60, 1000, -1, {"location": 13}])
+def test_chunks_never_change_a_value(folder, chunks):
+    array = opened(folder, chunks=chunks)
+    size = chunks["location"] if isinstance(chunks, dict) else chunks
+    in_order = opened(folder / "1.parquet", chunks=chunks).chunks[0]
+    assert max(in_order) == min(size if size > 0 else 120, 120)
+    xr.testing.assert_identical(array.compute(), opened(folder).compute())
+
+
+def test_small_row_groups_share_a_block_and_big_ones_are_cut(folder, monkeypatch):
+    monkeypatch.setattr(geoparquet, "SORT_BYTES", 0)
+    whole = opened(folder)
+    assert whole.chunks[0] == (480,)
+    monkeypatch.setattr(geoparquet, "BLOCK_BYTES", (4 * DIMS * 30, 4 * DIMS * 40))
+    cut = opened(folder)
+    assert cut.chunks[0] == (40, 20) * 8  # a row group of 60 rows: 40 and 20
+    np.testing.assert_array_equal(cut.values, whole.values)
+    monkeypatch.setattr(geoparquet, "BLOCK_BYTES", (4 * DIMS * 130, 4 * DIMS * 400))
+    assert opened(folder).chunks[0] == (120,) * 4  # two row groups each
+
+
+def test_big_row_groups_are_streamed(tmp_path):
+    """A part of a row group is read batch by batch: 20 of 60,000 rows, at its end."""
+    n = 60_000
+    x = np.linspace(0, 60, n)
+    table = pa.table(
+        {
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(np.arange(n * DIMS, dtype="f4")), DIMS),
+            "geometry": shapely.to_wkb(shapely.points(x, np.zeros(n))),
+        }
+    )
+    geo = {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": {"encoding": "WKB"}}}
+    pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), tmp_path / "a.parquet")
+    layout = Layout()
+    array = opened(tmp_path / "a.parquet", bbox=(x[-20] - 1e-5, -1, 61, 1), layout=layout)
+    np.testing.assert_array_equal(array.values, np.arange(n * DIMS, dtype="f4").reshape(n, DIMS)[-20:])
+    middle = opened(tmp_path / "a.parquet", bbox=(x[30_000] - 1e-5, -1, x[30_004] + 1e-5, 1), layout=layout)
+    np.testing.assert_array_equal(middle.values[:, 0], np.arange(30_000, 30_005) * DIMS)
+
+
+def test_graph_is_small_and_named_by_the_files_state(folder):
+    first, second = opened(folder), opened(folder)
+    assert first.data.name == second.data.name
+    assert len(pickle.dumps(first.data)) < 60_000
+    assert len(opened(folder, bbox=(10.0, 45.0, 10.5, 46.0)).data.dask.layers) <= 3
+    frame(seed=9, west=10.0).to_parquet(folder / "0.parquet")
+    assert opened(folder).data.name != first.data.name
+
+
+def test_results_travel_between_processes(folder):
+    array = opened(folder, bbox=(10.0, 45.0, 11.0, 46.0), chunks=20)
+    with dask.config.set(scheduler="processes", num_workers=1):
+        np.testing.assert_array_equal(array.values, array.compute(scheduler="synchronous").values)
+
+
+# --- vectors ------------------------------------------------------------------------------------------------
+
+
+def test_float32_lists_are_views_of_arrows_memory():
+    values = pa.array(np.arange(12, dtype="f4"))
+    for column in (
+        pa.FixedSizeListArray.from_arrays(values, 4),
+        pa.ListArray.from_arrays(pa.array([0, 4, 8, 12], pa.int32()), values),
+        pa.LargeListArray.from_arrays(pa.array([0, 4, 8, 12], pa.int64()), values),
+    ):
+        matrix = geoparquet.as_matrix(column, 4)
+        assert np.shares_memory(matrix, values.to_numpy())
+        np.testing.assert_array_equal(matrix, np.arange(12).reshape(3, 4))
+        np.testing.assert_array_equal(geoparquet.as_matrix(column.slice(1, 1), 4), [[4, 5, 6, 7]])
+
+
+def test_half_precision_leading_dimensions_and_nulls():
+    half = pa.array(np.arange(8, dtype=np.float16))
+    np.testing.assert_array_equal(
+        geoparquet.as_matrix(pa.FixedSizeListArray.from_arrays(half, 4), 4),
+        np.arange(8, dtype="f4").reshape(2, 4),
+    )
+    nested = pa.array([[[1.0, 2.0]], [[3.0, 4.0]]], pa.list_(pa.list_(pa.float32())))
+    np.testing.assert_array_equal(geoparquet.as_matrix(nested, 2), [[1, 2], [3, 4]])
+    missing = pa.array([[1.0, 2.0], None, [3.0, None]], pa.list_(pa.float32()))
+    np.testing.assert_array_equal(
+        geoparquet.as_matrix(missing, 2), [[1, 2], [np.nan, np.nan], [np.nan, np.nan]]
+    )
+    fixed = pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2))
+    np.testing.assert_array_equal(geoparquet.as_matrix(fixed, 2), [[1, 2], [np.nan, np.nan]])
+    with pytest.raises(SourceError, match=r"the column: 2 vectors hold 3 numbers, not 2 each"):
+        geoparquet.as_matrix(pa.array([[1.0], [2.0, 3.0]], pa.list_(pa.float32())), 2)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_null_vectors_are_missing_and_said(tmp_path, caplog, monkeypatch, fixed):
+    monkeypatch.setattr(model, "_said", set())
+    table = frame(20)
+    table.loc[[3, 7], "embedding"] = None
+    table.to_parquet(tmp_path / "nulls.parquet")
+    if fixed:
+        stored = pq.read_table(tmp_path / "nulls.parquet")
+        kind = pa.list_(pa.float32(), DIMS)
+        column = pa.array(stored["embedding"].to_pylist(), kind)
+        pq.write_table(stored.set_column(2, "embedding", column), tmp_path / "nulls.parquet")
+    with caplog.at_level(logging.INFO, "geoemb_xr"):
+        array = opened(tmp_path / "nulls.parquet").compute()
+    gone = np.isnan(array.values)
+    assert set(array.coords["id"].values[gone.all(axis=1)]) == {"0-0003", "0-0007"}
+    assert gone.any(axis=1).sum() == 2
+    assert "nulls.parquet: 2 rows without a vector" in caplog.text
+
+
+# --- bad files ----------------------------------------------------------------------------------------------
+
+
+def test_vectors_of_several_lengths(tmp_path):
+    table = frame(20)
+    for row in (2, 5, 6):
+        table.at[row, "embedding"] = np.ones(5, "f4")
+    table.to_parquet(tmp_path / "ragged.parquet")
+    with pytest.raises(
+        SourceError, match=r"ragged.parquet: 3 of 20 rows of row group 0 .* than 8 .*drop or fix"
+    ):
+        opened(tmp_path)
+
+
+def test_another_length_than_the_products(tmp_path):
+    frame(20, dims=5).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(
+        SourceError, match=r"a.parquet \(20 rows\) has vectors of 5; those of 'test-patches' have 8"
+    ):
+        opened(tmp_path)
+
+
+def test_two_lengths_in_one_glob(tmp_path):
+    frame(20, dims=5).to_parquet(tmp_path / "a.parquet")
+    frame(30, dims=6).to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(
+        ComparabilityError, match=r"5 in .*a.parquet \(20 rows\); 6 in .*b.parquet \(30 rows\)"
+    ):
+        opened(str(tmp_path / "*.parquet"))
+
+
+def test_two_versions_in_one_glob(tmp_path):
+    for name, count in (("v1", 20), ("v2", 30)):
+        frame(count).to_parquet(tmp_path / f"{name}.parquet")
+    layout = Layout(patch_m=2000.0, version_of=lambda facts: facts.file.url[-10:-8])
+    with pytest.raises(
+        ComparabilityError, match=r"'v1' in 1 files \(20 rows\).*'v2' in 1 files \(30 rows\).*version="
+    ):
+        opened(tmp_path, layout=layout)
+    array = opened(tmp_path, layout=layout, version="v2")
+    assert (array.sizes["location"], array.attrs["version"]) == (30, "v2")
+    with pytest.raises(CoverageError, match=r"version='v3' is not in the source, which has 'v1', 'v2'"):
+        opened(tmp_path, layout=layout, version="v3")
+
+
+def test_no_column_of_vectors(tmp_path):
+    frame(20).rename(columns={"embedding": "features"}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(
+        SourceError, match=r"a.parquet \(20 rows\) has no column 'embedding' or 'embeddings'; .*features"
+    ):
+        opened(tmp_path)
+
+
+def test_no_geometry(tmp_path):
+    pd.DataFrame(frame(20).drop(columns="geometry")).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"a.parquet \(20 rows\) has no places"):
+        opened(tmp_path)
+
+
+def test_null_geometries(tmp_path):
+    table = frame(20)
+    table.loc[[1, 2, 3], "geometry"] = None
+    table.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"a.parquet: 3 of 20 rows have no geometry; drop them"):
+        opened(tmp_path)
+
+
+def test_no_crs(tmp_path, caplog, monkeypatch):
+    frame(20).set_crs(None, allow_override=True).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"a.parquet \(20 rows\) does not say its CRS"):
+        opened(tmp_path)
+    monkeypatch.setattr(model, "_said", set())
+    with caplog.at_level(logging.INFO, "geoemb_xr"):
+        array = opened(tmp_path, layout=Layout(lonlat=True))
+    assert geometry.crs_of(array).to_epsg() == 4326
+    assert "does not say its CRS" in caplog.text
+
+
+def test_a_projected_crs_is_kept(tmp_path):
+    table = frame(60)
+    table.to_crs(32632).to_parquet(tmp_path / "a.parquet")
+    bbox = (10.2, 45.2, 10.6, 45.6)
+    array = opened(tmp_path, bbox=bbox)
+    assert geometry.crs_of(array).to_epsg() == 32632
+    inside = set(table[table.intersects(shapely.box(*bbox))]["id"])
+    assert inside <= set(array.coords["id"].values)
+    assert array.sizes["location"] < 60
+    assert array.coords["x"].values.min() > 1e5
+
+
+def test_two_crss(tmp_path):
+    frame(20).to_parquet(tmp_path / "a.parquet")
+    frame(20, seed=1).to_crs(32632).to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(model.EmbeddingError, match=r"two CRSs in one source: .*a.parquet and .*b.parquet"):
+        opened(tmp_path)
+
+
+def test_not_parquet(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"no such thing at all")
+    with pytest.raises(SourceError, match=r"a.parquet is not a Parquet file"):
+        opened(tmp_path)
+
+
+def test_no_files(tmp_path):
+    (tmp_path / "readme.txt").write_text("nothing here")
+    with pytest.raises(FileNotFoundError, match=r"no \.parquet or \.gpq"):
+        opened(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        opened(tmp_path / "missing.parquet")
+    with pytest.raises(SourceError, match="no published store"):
+        opened(None)
+
+
+def test_of_another_product(tmp_path):
+    frame(20).to_parquet(tmp_path / "a.parquet")
+    stored = pq.read_table(tmp_path / "a.parquet")
+    keys = {**stored.schema.metadata, footers.OWN_KEY: json.dumps({"product": "tessera"})}
+    pq.write_table(stored.replace_schema_metadata(keys), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"a.parquet holds 'tessera', not 'test-patches'"):
+        opened(tmp_path)
+    keys[footers.OWN_KEY] = "{"
+    pq.write_table(stored.replace_schema_metadata(keys), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"the footer key 'geoemb_xr' is not JSON"):
+        opened(tmp_path)
+
+
+def test_numbers_that_ride_along_are_whole(tmp_path):
+    table = frame(20).assign(cell=pd.array([*range(19), None], dtype="Int64"))
+    table.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"a.parquet: 1 of 20 rows have no 'cell'"):
+        opened(tmp_path)
+
+
+# --- dates, duplicates, paths -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["2021-06-24T10:05:59.024Z", "2019-01-02T00:00:00Z", None]),
+        pa.array(["20210624T100559", "20190102T000000", None]),
+        pa.array(np.array(["2021-06-24", "2019-01-02", "NaT"], "datetime64[D]")),
+        pa.array(pd.to_datetime(["2021-06-24T12:05+02:00", "2019-01-02T02:00+02:00", None])),
+        pa.array(np.array(["2021-06-24T10:05:59", "2019-01-02", "NaT"], "datetime64[ms]")),
+    ],
+    ids=["iso", "basic", "date", "zoned", "ms"],
+)
+def test_dates_of_any_kind(column):
+    found = footers.timestamps(column.to_numpy(zero_copy_only=False))
+    assert found.dtype == "datetime64[ns]"
+    assert list(found.astype("datetime64[D]").astype(str)) == ["2021-06-24", "2019-01-02", "NaT"]
+
+
+def test_missing_dates_are_said(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(model, "_said", set())
+    table = frame(20)
+    table.loc[4, "date"] = pd.NaT
+    table.to_parquet(tmp_path / "a.parquet")
+    with caplog.at_level(logging.INFO, "geoemb_xr"):
+        array = opened(tmp_path)
+    assert "1 of 20 patches of 'test-patches' have no date" in caplog.text
+    assert np.isnat(array.coords["date"].values[-1])
+    years = opened(tmp_path, time=slice(2020, 2022))
+    assert years.sizes["location"] == 19
+
+
+def test_dates_from_the_path(tmp_path):
+    frame(20).drop(columns="date").to_parquet(tmp_path / "a_20210624.parquet")
+    layout = Layout(span_of_path=lambda path: footers.day_span(path[-16:-8]))
+    array = opened(tmp_path, layout=layout)
+    assert set(array.coords["date"].values) == {np.datetime64("2021-06-24", "ns")}
+    with pytest.raises(CoverageError, match="none of 1 files is of time=2022, by their names"):
+        opened(tmp_path, layout=layout, time=2022)
+    with pytest.raises(SourceError, match="do not say their dates"):
+        opened(tmp_path, time=2021)
+
+
+def test_duplicates_are_dropped_and_said(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(model, "_said", set())
+    table = frame(30)
+    table.to_parquet(tmp_path / "a.parquet")
+    again = table.iloc[10:15].assign(id=[f"again-{i}" for i in range(5)])
+    later = table.iloc[:5].assign(id=[f"later-{i}" for i in range(5)], date=pd.Timestamp("2024-01-01"))
+    pd.concat([again, later, frame(10, seed=3)]).to_parquet(tmp_path / "b.parquet")
+    with caplog.at_level(logging.INFO, "geoemb_xr"):
+        array = opened(tmp_path)
+    ids = set(array.coords["id"].values)
+    assert not any(name.startswith("again") for name in ids)
+    assert {f"later-{i}" for i in range(5)} <= ids
+    assert array.sizes["location"] == 45
+    assert "5 of 50 patches are duplicates" in caplog.text
+    vectors = dict(zip(array.coords["id"].values, array.values, strict=True))
+    np.testing.assert_array_equal(vectors["0-0012"], table["embedding"][12])
+
+
+def test_hive_folders_and_drifting_columns(tmp_path):
+    for year, name in ((2020, "embedding"), (2021, "embeddings")):
+        path = tmp_path / f"geohash=u0/year={year}/month=06"
+        path.mkdir(parents=True)
+        table = frame(10, seed=year, dates=(f"{year}-06-01", f"{year}-06-30")).rename(
+            columns={"embedding": name}
+        )
+        (table.assign(extra=1) if year == 2020 else table).to_parquet(path / "part.parquet")
+    layout = Layout(span_of_path=lambda path: footers.month_span(footers.hive(path)))
+    array = opened(tmp_path, layout=layout)
+    assert array.sizes["location"] == 20
+    assert "extra" not in array.coords  # only what every file has rides along
+    (tmp_path / "geohash=u0/year=2020/month=06/part.parquet").write_bytes(b"never touched")
+    assert opened(tmp_path, layout=layout, time=2021).sizes["location"] == 10
+
+
+def test_a_folder_may_be_called_like_a_file(tmp_path):
+    (tmp_path / "all.parquet").mkdir()
+    frame(10).to_parquet(tmp_path / "all.parquet/part-0.parquet")
+    (tmp_path / "all.parquet/_SUCCESS").write_text("")
+    assert opened(tmp_path / "all.parquet").sizes["location"] == 10
+
+
+def test_what_paths_promise():
+    # the example of the geohash's own documentation: 42.6, -5.6
+    assert footers.geohash_bounds("ezs42") == pytest.approx((-5.625, 42.5830, -5.5811, 42.6270), abs=1e-4)
+    assert footers.geohash_bounds("a") is None
+    for zone in (1, 31, 60):
+        use = geometry.utm_crs(zone).area_of_use
+        west, south, east, north = footers.zone_bounds(f"{zone:02d}TPT")
+        assert west < use.west < use.east < east
+        assert (south, north) == (39.0, 49.0)
+    assert footers.zone_bounds("61T") is None
+    assert footers.zone_bounds("32I") is None
+    assert footers.month_span({"year": "2024"})[1] == np.datetime64("2025-01-01")
+    assert footers.month_span({"year": "2024", "month": "12"})[1] == np.datetime64("2025-01-01")
+    assert footers.month_span({"month": "12"}) is None
+
+
+# --- elsewhere ----------------------------------------------------------------------------------------------
+
+
+def test_a_remote_store(folder):
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder), "/store", recursive=True)
+    try:
+        bbox = (10.2, 45.3, 10.4, 45.8)
+        for url in ("memory://store", "memory://store/*.parquet", "memory://store/0.parquet"):
+            array = opened(url, bbox=bbox)
+            assert_rows(array, expected(folder, bbox))
+        assert array.attrs["source"] == "memory://store/0.parquet"
+        table = geoparquet.coverage_patches("memory://store", Request(), PATCHES, LAYOUT)
+        assert len(table) == 4
+        assert (table["bytes"] > 1000).all()
+        with pytest.raises(
+            FileNotFoundError, match=r"no .parquet or .gpq or .geoparquet file at memory://nowhere"
+        ):
+            opened("memory://nowhere")
+    finally:
+        memory.rm("/store", recursive=True)
+
+
+def test_lists_of_sources(folder):
+    files = [folder / "0.parquet", str(folder / "1.parquet"), folder / "0.parquet"]
+    assert opened(files).sizes["location"] == 240
+    assert opened(files).attrs["source"].endswith("0.parquet and 1 more")
+
+
+def test_the_index_of_a_list_column_is_found_behind_structs(tmp_path):
+    """Row-group statistics are found by the leaf's path, wherever the column stands."""
+    frame(40).to_parquet(tmp_path / "a.parquet", write_covering_bbox=True)
+    stored = pq.read_table(tmp_path / "a.parquet")
+    turned = stored.select(["bbox", "geometry", "embedding", "date", "id"])
+    pq.write_table(turned, tmp_path / "a.parquet", row_group_size=10)
+    facts = footers.read_footer(footers.list_files(tmp_path)[0], LAYOUT)
+    boxes = pc.struct_field(turned["bbox"], "xmin").to_numpy()
+    assert [group.place[0] for group in facts.groups] == [boxes[i : i + 10].min() for i in range(0, 40, 10)]
+    assert [group.rows for group in facts.groups] == [10] * 4
+    dates = turned["date"].to_numpy()
+    assert [g.span for g in facts.groups] == [(d.min(), d.max()) for d in np.split(dates, 4)]
