@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,49 +51,128 @@ def test_completion_shows_what_matters_and_every_name_resolves():
         geoemb_xr.opne  # noqa: B018 - the access is the test
 
 
-# Layers from the bottom up: a module imports from layers below, or from its own layer.
-ORDER = (
-    {"model"},
-    {"geometry", "legend", "kernels", "progress", "workers"},
-    {"codecs"},
-    {"arrays", "citing", "conventions"},
-    {"blocks", "fitted", "footprints", "fused", "lattice", "polygons", "testing", "tiles"},
-    {"warp", "resampling"},
-    {"readers"},
-    {"catalog"},
-    {"opening"},
-)
-RANK = {name: rank for rank, layer in enumerate(ORDER) for name in layer}
-# A feature is a module, or a few that belong together; features stand on warp and below, not on each other.
-FAMILIES = (
-    {"points", "zones"},
-    {
-        "probes", "heads", "neighbours", "training", "validation", "applicability", "labelling", "probe_card",
-        "class_maps", "predicting", "torch_models", "devices", "fused_cuda", "streaming",
-    },
-    {"app", "explorer"},
-)  # fmt: skip
-TOP = {"__init__", "accessor", "__main__"}
+# --- the order of the rooms ---------------------------------------------------------------------------------
+
+GROUND = ["_version", "core", "execution", "geo", "stores"]
+#: Each room of a row may import from the ground and from the rooms before it in its row.
+ROWS = [
+    [*GROUND, "testing", "readers", "embedding", "examples", "catalog", "opening"],
+    [*GROUND, "analysis", "retrieval", "probes", "predicting", "comparing", "compression", "display"],
+    [*GROUND, "analysis", "retrieval", "probes", "writing"],
+    [*GROUND, "analysis", "retrieval", "probes", "interop"],
+]
+#: These see everything.
+TOP = {"__init__", "__main__", "accessor", "loading", "versions"}
+#: Arrows against the order, each with its reason.
+ALLOWED: dict[tuple[str, str], str] = {
+    ("core/model.py", "catalog"): "the registry finds products by walking the folder",
+}
 
 
-def top_level_imports(path: Path) -> set[str]:
-    """Modules of the package that a file imports when it is imported itself."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "geoemb_xr":
-            parts = node.module.split(".")
-            found.update([parts[1]] if len(parts) > 1 else [alias.name for alias in node.names])
+def room_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def below(room: str) -> set[str]:
+    """Rooms that a room may import from."""
+    return {room}.union(*(row[: row.index(room)] for row in ROWS if room in row))
+
+
+def imported(source: str) -> Iterator[tuple[int, str]]:
+    """``(line, dotted name)`` of everything that code imports from the package, also inside functions or by string.
+
+    What stands under ``if TYPE_CHECKING`` is never run and left out.
+    """
+    skipped: set[ast.AST] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            skipped.update(inner for statement in node.body for inner in ast.walk(statement))
+        if node in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            # `import_module(f"geoemb_xr.{…}")` is read up to its first gap
+            first = node.args[0] if node.args else None
+            if isinstance(first, ast.JoinedStr):
+                first = first.values[0]
+            if isinstance(first, ast.Constant):
+                yield node.lineno, str(first.value)
+
+
+def offences(path: Path, source: str) -> list[str]:
+    """Lines of a module that import against the order of the rooms."""
+    room = room_of(path)
+    if room in TOP:
+        return []
+    found = []
+    for line, name in imported(source):
+        package, _, rest = name.partition(".")
+        if package != "geoemb_xr" or not rest:
+            continue
+        other = rest.split(".")[0]
+        target = other if (PACKAGE / other).is_dir() or (PACKAGE / f"{other}.py").exists() else "__init__"
+        if target not in below(room) and (path.relative_to(PACKAGE).as_posix(), target) not in ALLOWED:
+            code = source.splitlines()[line - 1].strip()
+            found.append(f"{path.relative_to(PACKAGE)}:{line}: {room} may not import from {target}: {code}")
     return found
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_one_way(path):
-    parts = path.relative_to(PACKAGE).parts
-    own = parts[0] if len(parts) > 1 else path.stem
-    if own in TOP:
-        return
-    family = next((f for f in FAMILIES if own in f), {own})
-    below = RANK.get(own, RANK["warp"])
-    for imported in top_level_imports(path) - family:
-        assert imported in RANK, f"{own} imports {imported}, another feature"
-        assert RANK[imported] <= below, f"{own} imports {imported}, which lies above it"
+    assert not offences(path, path.read_text()), "\n".join(offences(path, path.read_text()))
+
+
+def test_every_room_has_its_place_in_the_order():
+    assert {room_of(path) for path in MODULES} <= TOP.union(*ROWS)
+    # an arrow that is no longer needed is no longer allowed
+    for (module, target), reason in ALLOWED.items():
+        names = [name for _, name in imported((PACKAGE / module).read_text())]
+        assert reason
+        assert any(name.startswith(f"geoemb_xr.{target}") for name in names), f"{module} no longer imports {target}"
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "from geoemb_xr.display import plotting",
+        "def late():\n    from geoemb_xr.display.plotting import plot",
+        "import importlib\nimportlib.import_module('geoemb_xr.display.plotting')",
+        "import importlib\nimportlib.import_module(f'geoemb_xr.display.{name}')",
+        "import geoemb_xr.display.plotting",
+        "from geoemb_xr import __version__",
+    ],
+)
+def test_an_arrow_against_the_order_is_found(planted):
+    (offence,) = offences(PACKAGE / "core" / "planted.py", planted)
+    assert offence.startswith(f"core/planted.py:{len(planted.splitlines())}: core may not import from ")
+    assert planted.splitlines()[-1].strip() in offence
+
+
+def test_what_only_type_checkers_read_is_no_arrow():
+    planted = "if TYPE_CHECKING:\n    from geoemb_xr.display import plotting"
+    assert not offences(PACKAGE / "core" / "planted.py", planted)
+
+
+def test_no_module_imports_itself_through_others():
+    modules = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in MODULES}
+    arrows = {
+        name: {
+            found
+            for _, whole in imported(path.read_text())
+            for found in (whole, whole.rpartition(".")[0])
+            if found in modules and (path.relative_to(PACKAGE).as_posix(), room_of(modules[found])) not in ALLOWED
+        }
+        for name, path in modules.items()
+        if room_of(path) not in TOP
+    }
+    # take away, again and again, what imports nothing that is left: circles remain
+    while free := {name for name, others in arrows.items() if not others & arrows.keys()}:
+        arrows = {name: others for name, others in arrows.items() if name not in free}
+    assert not arrows, f"modules that import each other: {sorted(arrows)}"

@@ -421,6 +421,12 @@ def _decoded(value: Any, factor: Any, power: Any) -> Any:
     return number * factor
 
 
+@jit_exact
+def _mixed(wa: Any, a: Any, wb: Any, b: Any, wc: Any, c: Any, wd: Any, d: Any) -> Any:
+    """A weighted sum as written: with fast arithmetic, its bits depend on the processor and on what is stored."""
+    return (wa * a + wb * b) + (wc * c + wd * d)
+
+
 @jit
 def bilinear(window: Any, factors: Any, power: Any, at: Any, unit: Any, out: Any) -> None:
     """Weighted means of the valid ones of four neighbours, of unit length if ``unit``.
@@ -465,16 +471,14 @@ def bilinear(window: Any, factors: Any, power: Any, at: Any, unit: Any, out: Any
                 nd, wd = here, none
             va, vb, vc, vd = vectors[na], vectors[nb], vectors[nc], vectors[nd]
             fa, fb, fc, fd = factor[na], factor[nb], factor[nc], factor[nd]
+            for k in range(bands):
+                a, b = _decoded(va[k], fa, power), _decoded(vb[k], fb, power)
+                c, d = _decoded(vc[k], fc, power), _decoded(vd[k], fd, power)
+                mean[k] = _mixed(wa, a, wb, b, wc, c, wd, d)
+            # a loop of its own over what is stored: its order of additions is the same for codes and for floats
             square = out.dtype.type(0)
             for k in range(bands):
-                value = (
-                    wa * _decoded(va[k], fa, power)
-                    + wb * _decoded(vb[k], fb, power)
-                    + wc * _decoded(vc[k], fc, power)
-                    + wd * _decoded(vd[k], fd, power)
-                )
-                mean[k] = value
-                square += value * value
+                square += mean[k] * mean[k]
             share = one / (np.sqrt(square) if unit else wa + wb + wc + wd)
             for k in range(bands):
                 mean[k] *= share
