@@ -63,7 +63,7 @@ def write(folder: Path, files: int, rows: int) -> None:
 
 def ours(bbox: tuple[float, ...]) -> Callable[[str], np.ndarray]:
     """Open lazily, then compute."""
-    from geoemb_xr.core import geometry
+    from geoemb_xr.core import areas
     from geoemb_xr.core.model import Product
     from geoemb_xr.readers.footers import Layout
     from geoemb_xr.readers.geoparquet import open_patches
@@ -72,7 +72,7 @@ def ours(bbox: tuple[float, ...]) -> Callable[[str], np.ndarray]:
     product = Product("bench-patches", dims=DIMS, kind="patch")
 
     def run(folder: str) -> np.ndarray:
-        request = Request(area=geometry.parse_bbox(bbox))
+        request = Request(area=areas.parse_bbox(bbox))
         return np.asarray(open_patches(folder, request, product, Layout()).values)
 
     return run

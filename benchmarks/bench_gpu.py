@@ -21,8 +21,9 @@ import numpy as np
 
 import geoemb_xr as gx
 from geoemb_xr.core import codecs
-from geoemb_xr.execution import devices
+from geoemb_xr.execution import lanes
 from geoemb_xr.execution.blocks import Block
+from geoemb_xr.predicting import networks
 
 BANDS, CLASSES = 64, 10
 LABEL = np.dtype([("label", "u1")])
@@ -73,7 +74,7 @@ def resident(codes: np.ndarray, probe: gx.Probe, device: str, batch: int) -> Cal
     import torch
 
     there = torch.from_numpy(codes).to(device)
-    model = devices.on_device(probe, str(id(probe)), device)
+    model = networks.on_device(probe, str(id(probe)), device)
     out = torch.empty(codes.shape[1], dtype=torch.uint8, device=device)
 
     def run() -> None:
@@ -81,9 +82,9 @@ def resident(codes: np.ndarray, probe: gx.Probe, device: str, batch: int) -> Cal
             for start in range(0, codes.shape[1], batch):
                 part = slice(start, start + batch)
                 some = there[:, part]
-                out[part] = devices.outputs(some, None, codecs.SIGNED_SQUARE, model, ["label"], {"label": 0})[
-                    "label"
-                ]
+                out[part] = networks.outputs(
+                    some, None, codec=codecs.SIGNED_SQUARE, model=model, names=["label"], missing={"label": 0}
+                )["label"]
 
     return run
 
@@ -97,7 +98,8 @@ def from_host(
 
     def one(_: int) -> None:
         out = np.empty(block.pixels, LABEL)
-        devices.fill(block, probe, out, device, token=str(id(probe)))
+        work = networks.work_of(probe, block.codec, ["label"], str(id(probe)), device)
+        lanes.fill(block, work, out, device)
 
     pool = ThreadPoolExecutor(threads)
     return lambda: list(pool.map(one, range(count)))

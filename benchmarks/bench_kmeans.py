@@ -14,7 +14,7 @@ from harness import compare, table
 from looking import codes, options
 
 from geoemb_xr.analysis import clusters
-from geoemb_xr.execution import blocks
+from geoemb_xr.execution import sampling
 
 CLUSTERS = 16
 
@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Run it; returns each time over ours."""
     given = options(__doc__, argv, 1024)
     with codes(given.side) as array:
-        sample = blocks.sample_vectors([array], clusters.SAMPLE, seed=0, masks=[None], label="sample").vectors
+        sample = sampling.sample_vectors(
+            [array], clusters.SAMPLE, seed=0, masks=[None], label="sample"
+        ).vectors
     vectors = clusters._unit(sample)
     centres: dict[str, np.ndarray] = {}
 

@@ -27,7 +27,7 @@ from affine import Affine
 
 import geoemb_xr as gx
 from geoemb_xr.catalog import tessera
-from geoemb_xr.core import geometry
+from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.codecs import decode_per_pixel_scale, decode_signed_square
 from geoemb_xr.readers import geotiff
 
@@ -279,7 +279,7 @@ def bench_mosaic(folder: Path, repeat: int) -> None:
         return gx.open("alphaearth", path, bbox=bbox, time=2024)
 
     decode_signed_square(np.zeros((64, 2, 2), np.int8), None, 0)  # brings numba, which is not what is asked
-    geometry.area_of(geometry.make_geobox((2, 2), Affine(10, 0, LEFT, 0, -10, TOP), UTM))
+    areas.area_of(geometry.make_geobox((2, 2), Affine(10, 0, LEFT, 0, -10, TOP), UTM))
     with harness.peak_memory() as peak:
         ours()[:, :, :64, :64].compute()
     seconds = harness.compare(

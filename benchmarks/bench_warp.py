@@ -16,7 +16,7 @@ import xarray as xr
 from harness import compare, consume, free_memory, memcpy_seconds, options, peak_memory, table
 
 import geoemb_xr as gx
-from geoemb_xr.core import geometry, kernels
+from geoemb_xr.core import areas, geometry, kernels
 
 BANDS, BLOCK, POOL = 64, 512, 8
 #: The picture: side of its blocks, and pixels shown each way from their corner.
@@ -50,7 +50,7 @@ def codes(size: int) -> xr.DataArray:
 
 def grid(array: xr.DataArray, resolution: float) -> Any:
     """The target: the same ground in LAEA Europe."""
-    return geometry.snapped_geobox(geometry.area_of(geometry.geobox_of(array)), "EPSG:3035", resolution)
+    return areas.snapped_geobox(areas.area_of(geometry.geobox_of(array)), "EPSG:3035", resolution)
 
 
 def _odc(array: xr.DataArray, target: Any, how: str, chunk: int) -> xr.DataArray:
@@ -194,7 +194,7 @@ def picture(path: str) -> None:
     da = gx.testing.synthetic("alphaearth", shape=(600, 600), decode=False).isel(time=0)
 
     def degrees(array: xr.DataArray) -> Any:
-        return geometry.snapped_geobox(geometry.area_of(geometry.geobox_of(array)), "EPSG:4326", 1e-4)
+        return areas.snapped_geobox(areas.area_of(geometry.geobox_of(array)), "EPSG:4326", 1e-4)
 
     def theirs(array: xr.DataArray, how: str, side: int) -> xr.DataArray:
         chunks = {} if array.chunks is None else {"chunks": (side, side)}

@@ -6,15 +6,16 @@ import importlib
 from typing import Any
 
 from geoemb_xr import testing
+from geoemb_xr._version import __version__ as __version__
 from geoemb_xr.accessor import EmbAccessor
-from geoemb_xr.core.arrays import check, concat, decode, encode, normalize, truncate, wrap, year
+from geoemb_xr.core.arrays import check, concat, decode, encode, normalize, truncate
 from geoemb_xr.core.model import Product, product, products, register
-
-__version__ = "0.1.0"
+from geoemb_xr.core.times import year
+from geoemb_xr.core.wrapping import wrap
 
 #: Name → module, imported when first asked for, so that ``import geoemb_xr`` stays light.
 _LAZY = {
-    "load_model": "core.fitted",
+    "load_model": "loading",
     # opening
     "coverage": "opening",
     "example": "opening",
@@ -41,7 +42,7 @@ _LAZY = {
     "explore": "display.app",
     "fit_pca": "analysis.components",
     "pca": "analysis.components",
-    "plan": "display.cards",
+    "plan": "execution.planning",
     "plot": "display.plotting",
     "rgb": "analysis.components",
     # learning
@@ -52,7 +53,7 @@ _LAZY = {
     "predict": "predicting.maps",
     # comparing
     "search": "retrieval.ranking",
-    "similarity": "retrieval.ranking",
+    "similarity": "retrieval.scores",
     # writing
     "cite": "core.citing",
     "show_versions": "versions",

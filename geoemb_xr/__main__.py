@@ -19,9 +19,10 @@ import pandas as pd
 import xarray as xr
 
 import geoemb_xr as gx
-from geoemb_xr.core import geometry
+from geoemb_xr.core import areas, geometry
+from geoemb_xr.core.errors import CoverageError, EmbeddingError, MissingExtraError, SourceError, require
 from geoemb_xr.core.legend import legend_of
-from geoemb_xr.core.model import CoverageError, EmbeddingError, MissingExtraError, SourceError, require
+from geoemb_xr.geo import places
 
 if TYPE_CHECKING:
     from geoemb_xr.core.fitted import Fitted
@@ -113,7 +114,7 @@ def _shown[T](what: str, action: Callable[[], T]) -> T:
 def _target_crs(array: xr.DataArray, given: Any) -> Any:
     if given is not None:
         return given
-    west, south, east, north = geometry.union_bounds(geometry.area_of(array.emb.geobox).lonlat())
+    west, south, east, north = areas.union_bounds(areas.area_of(array.emb.geobox).lonlat())
     inside = west >= _EUROPE[0] and south >= _EUROPE[1] and east <= _EUROPE[2] and north <= _EUROPE[3]
     return "EPSG:3035" if inside else array.emb.crs
 
@@ -222,7 +223,7 @@ def _fit(latest: xr.DataArray, table: pd.DataFrame, target: str) -> Fitted:
     if not set(bands) <= set(map(str, table.columns)):
         probe: Fitted = gx.fit_probe(latest, table, target=target)
         return probe
-    lon, lat = geometry.points_xy(table, geometry.LONLAT)
+    lon, lat = places.points_xy(table, geometry.LONLAT)
     points = gx.wrap(table[bands].to_numpy(), product, x=lon, y=lat)
     points = points.assign_coords({target: ("location", table[target].to_numpy())})
     probe = gx.fit_probe(points, target=target)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
-from geoemb_xr.core import arrays, geometry, model
+from geoemb_xr.core import arrays, geometry, model, times
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from geoemb_xr.analysis.components import PCA
     from geoemb_xr.core import citing
     from geoemb_xr.display.app import App
-    from geoemb_xr.display.cards import Plan
+    from geoemb_xr.execution.planning import Plan
     from geoemb_xr.execution.workers import Resources
     from geoemb_xr.geo.zonal import Stats
     from geoemb_xr.probes.probe import Method, Probe
@@ -97,9 +97,9 @@ class EmbAccessor:
         """A Matryoshka prefix; see :func:`geoemb_xr.truncate`."""
         return arrays.truncate(self._obj, dims)
 
-    def year(self, when: arrays.TimeLike) -> xr.DataArray:
+    def year(self, when: times.TimeLike) -> xr.DataArray:
         """One year, without ``time``; see :func:`geoemb_xr.year`."""
-        return arrays.year(self._obj, when)
+        return times.year(self._obj, when)
 
     def check(self) -> dict[str, Any]:
         """Norms, missing share, code range; see :func:`geoemb_xr.check`."""
@@ -330,8 +330,8 @@ class EmbAccessor:
 
     def change(
         self,
-        a: arrays.TimeLike,
-        b: arrays.TimeLike = None,
+        a: times.TimeLike,
+        b: times.TimeLike = None,
         *,
         metric: Literal["angle", "cosine", "euclidean"] = "angle",
         null: Literal["years"] | None = None,
@@ -426,10 +426,10 @@ class EmbAccessor:
         *,
         how: Literal["mean", "max"] = "mean",
         metric: Literal["cosine", "euclidean"] = "cosine",
-        time: arrays.TimeLike = None,
+        time: times.TimeLike = None,
     ) -> xr.DataArray:
         """How much every pixel looks like a place; see :func:`geoemb_xr.similarity`."""
-        from geoemb_xr.retrieval.ranking import similarity
+        from geoemb_xr.retrieval.scores import similarity
 
         return similarity(self._obj, query, how=how, metric=metric, time=time)
 
@@ -440,7 +440,7 @@ class EmbAccessor:
         *,
         how: Literal["mean", "max"] = "mean",
         metric: Literal["cosine", "euclidean"] = "cosine",
-        time: arrays.TimeLike = None,
+        time: times.TimeLike = None,
     ) -> pd.DataFrame:
         """The k places most alike; see :func:`geoemb_xr.search`."""
         from geoemb_xr.retrieval.ranking import search
@@ -449,6 +449,6 @@ class EmbAccessor:
 
     def plan(self) -> Plan:
         """What computing this would read and hold; see :func:`geoemb_xr.plan`."""
-        from geoemb_xr.display.cards import plan
+        from geoemb_xr.execution.planning import plan
 
         return plan(self._obj)

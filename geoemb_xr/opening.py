@@ -14,20 +14,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.core import arrays, geometry
-from geoemb_xr.core.arrays import TimeLike
-from geoemb_xr.core.geometry import Area
-from geoemb_xr.core.model import (
-    CoverageError,
-    EmbeddingError,
-    Product,
-    SourceError,
-    check_choice,
-    is_encoded,
-    registered,
-    say,
-)
+from geoemb_xr.core import areas, arrays, geometry, times
+from geoemb_xr.core.areas import Area
+from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError, check_choice
+from geoemb_xr.core.model import Product, is_encoded, registered
 from geoemb_xr.core.model import product as find_product
+from geoemb_xr.core.notes import say
+from geoemb_xr.core.times import TimeLike
+from geoemb_xr.geo import places
 from geoemb_xr.readers import tiles
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores.objects import said_in_a_line
@@ -152,7 +146,7 @@ def open(  # the name that users know from xarray
     request = _request(found, geopolygon, bbox, bbox_crs, points, geobox, time, version, variant, chunks)
     target_crs = geometry.as_crs(crs) if crs is not None else None
     if target_crs is not None and resolution is not None:
-        geometry.check_resolution(resolution, target_crs)  # refused before any read
+        areas.check_resolution(resolution, target_crs)  # refused before any read
     if found.kind == "location":
         request = _encoder_request(request, target_crs, resolution)
     read = replace(request, area=_area_to_read(request, found, target_crs, resolution))
@@ -188,11 +182,11 @@ def _check_one_selector(**selectors: Any) -> None:
 
 def _without_dataset(product: Any, source: Any) -> tuple[Any, Any]:
     """A torchgeo dataset, given as either, stands for its files."""
-    from geoemb_xr import interop
+    from geoemb_xr.readers import torchgeo
 
-    if interop.is_dataset(product):
-        return interop.files_of(product)
-    return product, interop.files_of(source)[1] if interop.is_dataset(source) else source
+    if torchgeo.is_dataset(product):
+        return torchgeo.files_of(product)
+    return product, torchgeo.files_of(source)[1] if torchgeo.is_dataset(source) else source
 
 
 def _is_path(product: Any) -> bool:
@@ -235,15 +229,15 @@ def _request(
         check_choice("version", version, (*found.versions, "synthetic"))
     if variant is not None and found is not None:
         check_choice("variant", variant, found.variants)
-    arrays.check_time(time)
+    times.check_time(time)
     tiles.block_sides(chunks)
     area = None
     if bbox is not None:
-        area = geometry.parse_bbox(bbox, bbox_crs)
+        area = areas.parse_bbox(bbox, bbox_crs)
     elif geopolygon is not None:
-        area = geometry.area_of_polygon(geopolygon)
+        area = areas.area_of_polygon(geopolygon)
     elif geobox is not None:
-        area = _with_margin(geometry.area_of(geobox), (geobox.affine.a, geobox.affine.e), found)
+        area = _with_margin(areas.area_of(geobox), (geobox.affine.a, geobox.affine.e), found)
     elif points is not None:
         area = _area_of_points(points, found)
     return Request(area, time, version, variant, chunks, geobox, points)
@@ -252,7 +246,7 @@ def _request(
 def _with_margin(area: Area, steps: tuple[float, float], found: Product | None) -> Area:
     """Some pixels more than a target shows, its own and the source's: neighbours that interpolation takes."""
     metres = (found.resolution if found is not None else None) or 0.0
-    dx = dy = geometry.resolution_in(area.crs, metres, area)
+    dx = dy = areas.resolution_in(area.crs, metres, area)
     if area.crs.is_geographic:  # meridians come together
         dx /= max(np.cos(np.radians(max(abs(area.south), abs(area.north)))), 0.01)
     dx, dy = 3 * max(abs(steps[0]), dx), 3 * max(abs(steps[1]), dy)
@@ -277,20 +271,20 @@ def _area_to_read(request: Request, found: Product, crs: Any, resolution: Any) -
     if crs is None or resolution is None:
         steps = (0.0, 0.0) if resolution is None else _steps_in(area, resolution)
         return _with_margin(area, steps, found)
-    target = geometry.snapped_geobox(area, crs, resolution)
-    return _with_margin(geometry.area_of(target), (target.affine.a, target.affine.e), found)
+    target = areas.snapped_geobox(area, crs, resolution)
+    return _with_margin(areas.area_of(target), (target.affine.a, target.affine.e), found)
 
 
 def _steps_in(area: Area, resolution: Any) -> tuple[float, float]:
     """A pixel size of the source's own CRS, which is metres in nearly all, in units of the area's CRS."""
     metres = max(np.abs(np.ravel(resolution)))
-    step = geometry.resolution_in(area.crs, float(metres), area)
+    step = areas.resolution_in(area.crs, float(metres), area)
     return step, step
 
 
 def _area_of_points(points: Any, found: Product | None) -> Area:
     """The box around points, some pixels wide at least: one pixel has no resolution to be told from."""
-    lon, lat = geometry.points_xy(points, geometry.LONLAT)
+    lon, lat = places.points_xy(points, geometry.LONLAT)
     ok = np.isfinite(lon) & np.isfinite(lat)
     if not ok.any():
         raise ValueError("points has no point with finite coordinates")
@@ -315,8 +309,8 @@ def _encoder_request(request: Request, crs: Any, resolution: Any) -> Request:
     if crs is None and resolution is None:
         return request
     target = crs if crs is not None else geometry.LONLAT
-    step = resolution or geometry.resolution_in(target, _ENCODER_METRES, request.area)
-    return replace(request, geobox=geometry.snapped_geobox(request.area, target, step))
+    step = resolution or areas.resolution_in(target, _ENCODER_METRES, request.area)
+    return replace(request, geobox=areas.snapped_geobox(request.area, target, step))
 
 
 def _placed(found: Product, opened: Any, request: Request, crs: Any, resolution: Any) -> Any:
@@ -337,8 +331,8 @@ def _placed(found: Product, opened: Any, request: Request, crs: Any, resolution:
             raise ValueError(
                 "crs= puts patches on a grid, which needs an area: give bbox=, or use .emb.to_grid()"
             )
-        step = resolution or geometry.resolution_in(crs, found.resolution or 1000.0, request.area)
-        geobox = geometry.snapped_geobox(request.area, crs, step)
+        step = resolution or areas.resolution_in(crs, found.resolution or 1000.0, request.area)
+        geobox = areas.snapped_geobox(request.area, crs, step)
     return to_grid(opened, geobox=geobox) if geobox is not None else to_grid(opened, resolution=resolution)
 
 
@@ -397,7 +391,7 @@ def _times(stored: Sequence[Tile], request: Request, found: Product) -> list[str
     available = sorted({time for tile in stored for time in tile.times})
     stamps = np.array(available, "datetime64[ns]")
     where = f"{found.name} there" if request.area is not None else f"this source of {found.name}"
-    return [available[i] for i in arrays.pick_times(stamps, request.time, covers=where)]
+    return [available[i] for i in times.pick_times(stamps, request.time, covers=where)]
 
 
 def _source_of(stored: Sequence[Tile]) -> str:
@@ -408,9 +402,9 @@ def _source_of(stored: Sequence[Tile]) -> str:
 def _covers(stored: Sequence[Tile]) -> str:
     if not stored:
         return "is empty"
-    boxes = [b for tile in stored for b in geometry.area_of(tile.geobox).lonlat()]
-    west, south, east, north = geometry.union_bounds(boxes)
-    years = arrays.describe_times(
+    boxes = [b for tile in stored for b in areas.area_of(tile.geobox).lonlat()]
+    west, south, east, north = areas.union_bounds(boxes)
+    years = times.describe_times(
         np.array(sorted({t for tile in stored for t in tile.times}), "datetime64[ns]")
     )
     return f"covers ({west:.4f}, {south:.4f}, {east:.4f}, {north:.4f}) degrees in {years}"
@@ -436,7 +430,7 @@ def _merge(
         area = request.area or _whole(grids)
         goal = crs if crs is not None else geometry.as_crs(main.crs)
         step = resolution if resolution is not None else warp.default_resolution(main, goal, area)
-        geobox = geometry.snapped_geobox(area, goal, step)
+        geobox = areas.snapped_geobox(area, goal, step)
     if geobox is None:
         geobox = _extended(main, request.area or _whole(grids))
         names = [geometry.crs_name(geometry.geobox_of(g).crs) for g in grids]
@@ -475,15 +469,15 @@ def _planes_of(found: Product, array: xr.DataArray) -> list[Any]:
 
 
 def _whole(grids: Sequence[xr.DataArray]) -> Area:
-    boxes = [b for g in grids for b in geometry.area_of(geometry.geobox_of(g)).lonlat()]
-    return Area(*geometry.union_bounds(boxes), geometry.as_crs(geometry.LONLAT))
+    boxes = [b for g in grids for b in areas.area_of(geometry.geobox_of(g)).lonlat()]
+    return Area(*areas.union_bounds(boxes), geometry.as_crs(geometry.LONLAT))
 
 
 def _extended(main: GeoBox, area: Area) -> GeoBox:
     """A lattice carried on over an area, its pixels unmoved."""
     from affine import Affine
 
-    west, south, east, north = geometry.union_bounds(tiles.bounds_for(area, main.crs))
+    west, south, east, north = areas.union_bounds(tiles.bounds_for(area, main.crs))
     inverse = ~main.affine
     (c0, r0), (c1, r1) = inverse * (west, north), inverse * (east, south)
     left, top = int(np.floor(c0 + 1e-6)), int(np.floor(r0 + 1e-6))
@@ -547,7 +541,7 @@ def _at_points(found: Product, stored: list[Tile], request: Request) -> xr.DataA
     from geoemb_xr.geo.points import sample
 
     points = request.points
-    lon, lat = geometry.points_xy(points, geometry.LONLAT)
+    lon, lat = places.points_xy(points, geometry.LONLAT)
     own_year = _own_years(points) if request.time is None else None
     stored = tiles.overlapping(stored, request.area)
     if not stored:
@@ -601,7 +595,7 @@ def _nearest_group(stored: Sequence[Tile], lon: np.ndarray, lat: np.ndarray) -> 
     owner = np.full(lon.size, -1)
     for g, group in enumerate(tiles.by_lattice(stored)):
         crs = geometry.as_crs(group[0].geobox.crs)
-        x, y = geometry.points_xy(np.stack([lon, lat], 1), crs)
+        x, y = places.points_xy(np.stack([lon, lat], 1), crs)
         for tile in group:
             c, r = ~tile.geobox.affine * (x, y)
             height, width = tile.geobox.shape
@@ -749,7 +743,7 @@ def example(
 
 def _cached_example(found: Product, container: str) -> Any:
     """The example in the user's cache: written beside it, then moved there whole."""
-    from geoemb_xr import __version__
+    from geoemb_xr._version import __version__
 
     state = hashlib.sha1(f"{__version__}{_code_of(found)}".encode()).hexdigest()[:10]
     home = cache_dir() / "examples" / f"{found.name}-{container}-{state}"

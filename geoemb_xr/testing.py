@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 from affine import Affine
 
-from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core import arrays, geometry, times, wrapping
 from geoemb_xr.core.model import BAND, Product
 from geoemb_xr.core.model import product as find_product
 
@@ -185,7 +185,7 @@ class Scene:
         lon, lat = lonlat_of(geobox)
         many = [years] if isinstance(years, int) else list(years)
         data = np.stack([self.classes(lon, lat, y) for y in many])
-        coords: dict[str, Any] = {**geometry.grid_coords(geobox), "time": arrays.times_of_years(many)}
+        coords: dict[str, Any] = {**geometry.grid_coords(geobox), "time": times.times_of_years(many)}
         attrs = {
             "flag_values": list(range(1, len(self.names) + 1)),
             "flag_meanings": " ".join(self.names),
@@ -332,9 +332,9 @@ def synthetic(
     vectors = xr.DataArray(
         data,
         dims=("time", BAND, "y", "x"),
-        coords={"time": arrays.times_of_years(years), BAND: list(found.decoded_bands)},
+        coords={"time": times.times_of_years(years), BAND: list(found.decoded_bands)},
     )
-    wrapped = arrays.wrap(vectors, found, geobox=grid, version="synthetic")
+    wrapped = wrapping.wrap(vectors, found, geobox=grid, version="synthetic")
     wrapped.attrs["source"] = "synthetic scene"
     if found.codec is not None:  # what a store of codes would have kept
         encoded = arrays.encode(wrapped)

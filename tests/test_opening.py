@@ -16,8 +16,9 @@ from affine import Affine
 import geoemb_xr as gx
 from geoemb_xr import opening, testing
 from geoemb_xr.catalog import alphaearth
-from geoemb_xr.core import geometry, model
-from geoemb_xr.core.model import CoverageError, EmbeddingError, SourceError
+from geoemb_xr.core import areas, geometry, model
+from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError
+from geoemb_xr.geo import places
 from geoemb_xr.readers import geotiff
 
 BBOX = (11.365, 47.247, 11.375, 47.253)
@@ -192,7 +193,7 @@ def test_a_bbox_is_cut_outwards_and_equals_the_whole(cog, opened):
     part = gx.open("alphaearth", cog, bbox=BBOX, decode=False)
     assert part.sizes["x"] < opened.sizes["x"]
     xr.testing.assert_equal(part.compute(), opened.sel(x=part["x"], y=part["y"]).compute())
-    west, south, east, north = geometry.parse_bbox(BBOX).bounds_in(part.emb.crs)[0]
+    west, south, east, north = areas.parse_bbox(BBOX).bounds_in(part.emb.crs)[0]
     box = part.emb.geobox.boundingbox
     assert box.left <= west < box.left + 10
     assert box.bottom <= south < box.bottom + 10
@@ -217,7 +218,7 @@ def test_chunk_edges_fall_on_the_blocks_of_the_store(opened):
 
 def test_selectors_agree(cog):
     by_bbox = gx.open("alphaearth", cog, bbox=BBOX, time=2024).compute()
-    area = geometry.parse_bbox(BBOX)
+    area = areas.parse_bbox(BBOX)
     projected = gx.open("alphaearth", cog, bbox=area.bounds_in(32632)[0], bbox_crs=32632, time=2024).compute()
     xr.testing.assert_identical(by_bbox, projected)
     like = gx.open("alphaearth", cog, like=by_bbox, time=2024).compute()
@@ -231,7 +232,7 @@ def test_selectors_agree(cog):
 def test_a_window_of_a_grid_has_the_values_of_the_whole(cog, crs, resolution, how):
     """Also where the grid is finer than the source, whose neighbours lie beyond the window."""
     around = gx.open("alphaearth", cog, time=2018).emb.geobox[100:130, 110:140]
-    target = geometry.snapped_geobox(geometry.area_of(around), crs, resolution)
+    target = areas.snapped_geobox(areas.area_of(around), crs, resolution)
     options = {"time": 2018, "resampling": how}
     whole = gx.open("alphaearth", cog, geobox=target, **options).values
     height, width = target.shape
@@ -604,7 +605,7 @@ def test_points_come_from_their_own_tile_unwarped(cog, opened):
     assert at.emb.kind == "points"
     assert list(at["location"].values) == list(table.index)
     assert list(at["land_cover"].values) == list(table["land_cover"])
-    x, y = geometry.points_xy(table, opened.emb.crs)
+    x, y = places.points_xy(table, opened.emb.crs)
     picked = opened.sel(time=["2018-01-01", "2024-01-01"]).compute()
     for i in range(20):
         expected = picked.sel(x=x[i], y=y[i], method="nearest")
@@ -633,7 +634,7 @@ def test_an_index_finds_the_tiles_of_a_local_copy(tmp_path):
             name = f"x{col}-0000000000-0000000000.tiff"
             codes = testing.synthetic("aef", grid=grid, years=[year], decode=False).values[0]
             geotiff.write_geotiff(tmp_path / str(year) / "32N" / name, codes, grid, nodata=-128)
-            box, (lonlat,) = grid.boundingbox, geometry.area_of(grid).lonlat()
+            box, (lonlat,) = grid.boundingbox, areas.area_of(grid).lonlat()
             rows.append(
                 {
                     "path": f"s3://bucket/annual/{year}/32N/{name}",
@@ -649,7 +650,7 @@ def test_an_index_finds_the_tiles_of_a_local_copy(tmp_path):
     assert geopandas is not None
     pd.DataFrame(rows).to_parquet(tmp_path / "aef_index.parquet")
     assert len(gx.coverage("alphaearth", tmp_path)) == 4
-    (west, south, east, north) = geometry.area_of(testing.geobox((16, 16))).lonlat()[0]
+    (west, south, east, north) = areas.area_of(testing.geobox((16, 16))).lonlat()[0]
     inner = (west + 2e-4, south + 2e-4, east - 4e-4, north - 2e-4)
     found = gx.coverage("alphaearth", tmp_path, bbox=inner, time=2021)
     assert len(found) == 1

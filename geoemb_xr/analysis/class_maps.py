@@ -10,8 +10,9 @@ import pyproj
 import xarray as xr
 
 from geoemb_xr.core import geometry
+from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.legend import Legend, is_class_map, legend_of
-from geoemb_xr.core.model import EmbeddingError, check_choice, say
+from geoemb_xr.core.notes import say
 from geoemb_xr.execution import progress
 
 if TYPE_CHECKING:

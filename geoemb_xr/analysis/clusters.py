@@ -17,17 +17,11 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr.core import kernels
+from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.fitted import Fitted, Output
 from geoemb_xr.core.legend import MAX_CODE, Legend
-from geoemb_xr.core.model import (
-    BAND,
-    EmbeddingError,
-    attribution_of,
-    check_choice,
-    comparability_key,
-    product,
-)
-from geoemb_xr.execution import blocks, progress
+from geoemb_xr.core.model import BAND, attribution_of, comparability_key, product
+from geoemb_xr.execution import blocks, progress, sampling
 
 #: Vectors that clusters are fitted on: centres of a few hundred clusters have hundreds of vectors each.
 SAMPLE = 200_000
@@ -164,7 +158,7 @@ def fit_clusters(
         raise ValueError(f"n_clusters is 1 to {MAX_CODE:,}; got {n_clusters}")
     pixels = sum(each.size // each.sizes[BAND] for each in many)
     wanted = pixels if n_samples == "all" else n_samples
-    sample = blocks.sample_vectors(
+    sample = sampling.sample_vectors(
         many, wanted, seed=seed, masks=blocks.one_each(mask, many, "mask"), label="fit_clusters"
     ).vectors
     if spherical:

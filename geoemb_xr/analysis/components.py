@@ -14,18 +14,18 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr.core.arrays import map_bands
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.fitted import Fitted, Output, check_model, decoded_bands
 from geoemb_xr.core.model import (
     BAND,
-    EmbeddingError,
     attribution_of,
     check_embedding,
     comparability_key,
     derived_attrs,
     product,
-    say,
 )
-from geoemb_xr.execution import blocks
+from geoemb_xr.core.notes import say
+from geoemb_xr.execution import blocks, hashes, sampling
 
 COMPONENT = "component"
 RGB = "rgb"
@@ -251,34 +251,34 @@ def moments(block: blocks.Block, weights: np.ndarray | None) -> Moments:
 @dataclass(frozen=True)
 class _Part:
     moments: Moments
-    sample: blocks.Sample
+    sample: sampling.Sample
 
 
 def _sum_block(
     block: blocks.Block, seed: int, limit: np.uint64, stretch: np.uint64, masked: bool, weighted: bool
 ) -> _Part:
     """One task: the moments of a block's chosen pixels, and a few of them for the stretch."""
-    if limit < blocks.threshold(1.0):
-        sample = blocks.draw(block, seed, limit, masked, weighted)
+    if limit < hashes.threshold(1.0):
+        sample = sampling.draw(block, seed, limit, masked, weighted)
         own = sample.weights if weighted else None
         return _Part(moments(blocks.Block(sample.vectors, 1), own), _thinned(sample, stretch))
     fields = [each.reshape(-1) for each in block.fields]
     weights = np.where(fields[-1] > 0, fields[-1], 0.0) if weighted else None
     if masked:
         weights = (fields[0] != 0) * (1.0 if weights is None else weights)
-    return _Part(moments(block, weights), blocks.draw(block, seed, stretch, masked, weighted))
+    return _Part(moments(block, weights), sampling.draw(block, seed, stretch, masked, weighted))
 
 
-def _thinned(sample: blocks.Sample, limit: np.uint64) -> blocks.Sample:
+def _thinned(sample: sampling.Sample, limit: np.uint64) -> sampling.Sample:
     few = sample.hashes <= limit
-    return blocks.Sample(sample.vectors[few], sample.hashes[few], sample.weights[few])
+    return sampling.Sample(sample.vectors[few], sample.hashes[few], sample.weights[few])
 
 
 def _merge_parts(parts: Sequence[_Part]) -> _Part:
     total = parts[0].moments
     for each in parts[1:]:
         total = total + each.moments
-    return _Part(total, blocks.Sample.merge([p.sample for p in parts]))
+    return _Part(total, sampling.Sample.merge([p.sample for p in parts]))
 
 
 def fit_pca(
@@ -340,8 +340,8 @@ def fit_pca(
         if n_samples == "all" or (n_samples is None and pixels <= ALL_UP_TO)
         else ((n_samples or SAMPLE) / max(pixels, 1))
     )
-    limit = blocks.threshold(share)
-    stretch = min(limit, blocks.threshold(_STRETCH_SAMPLE / max(pixels, 1)))
+    limit = hashes.threshold(share)
+    stretch = min(limit, hashes.threshold(_STRETCH_SAMPLE / max(pixels, 1)))
     parts: list[Any] = []
     for each, own_mask, own_weights in zip(many, masks, fields, strict=True):
         flags = own_mask is not None, own_weights is not None

@@ -18,18 +18,18 @@ import pandas as pd
 import xarray as xr
 
 from geoemb_xr.core import arrays, kernels
+from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.fitted import decoded_bands
 from geoemb_xr.core.model import (
     BAND,
     Codec,
-    EmbeddingError,
     check_band_chunk,
-    check_choice,
     check_embedding,
     derived_attrs,
     is_encoded,
     product,
 )
+from geoemb_xr.core.times import TimeLike, describe_times, pick_times
 from geoemb_xr.execution.blocks import Block
 
 TIME = "time"
@@ -264,7 +264,7 @@ def _per_time(given: Any, times: np.ndarray, what: str, default: Any) -> np.ndar
     if given is None:
         return np.full(times.size, default)
     if isinstance(given, Mapping):
-        positions = {key: arrays.pick_times(times, key) for key in given}
+        positions = {key: pick_times(times, key) for key in given}
         values = np.full(times.size, 0.0 if what == "weights" else None, object)
         for key, where in positions.items():
             values[where] = given[key]
@@ -420,8 +420,8 @@ _COMPONENT: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 @overload
 def change(
     array: xr.DataArray,
-    a: arrays.TimeLike,
-    b: arrays.TimeLike = ...,
+    a: TimeLike,
+    b: TimeLike = ...,
     *,
     metric: Metric = ...,
     null: None = ...,
@@ -429,16 +429,16 @@ def change(
 @overload
 def change(
     array: xr.DataArray,
-    a: arrays.TimeLike,
-    b: arrays.TimeLike = ...,
+    a: TimeLike,
+    b: TimeLike = ...,
     *,
     metric: Metric = ...,
     null: Literal["years"],
 ) -> xr.Dataset: ...
 def change(
     array: xr.DataArray,
-    a: arrays.TimeLike,
-    b: arrays.TimeLike = None,
+    a: TimeLike,
+    b: TimeLike = None,
     *,
     metric: Metric = "angle",
     null: Literal["years"] | None = None,
@@ -503,11 +503,11 @@ def change(
     return found
 
 
-def _position(times: np.ndarray, when: arrays.TimeLike) -> int:
-    found = arrays.pick_times(times, when)
+def _position(times: np.ndarray, when: TimeLike) -> int:
+    found = pick_times(times, when)
     if found.size != 1:
         raise EmbeddingError(
-            f"{found.size} periods match {when!r} ({arrays.describe_times(times[found])}); give one date"
+            f"{found.size} periods match {when!r} ({describe_times(times[found])}); give one date"
         )
     return int(found[0])
 
@@ -526,8 +526,8 @@ def _compared(array: xr.DataArray, a: int, b: int, metric: str) -> xr.DataArray:
 def _change_attrs(array: xr.DataArray, metric: str, a: int, b: int | None) -> dict[str, Any]:
     name, units = _METRICS[metric]
     times = array.coords[TIME].values
-    one = arrays.describe_times(times[[a]])
-    between = f"to {one}" if b is None else f"between {one} and {arrays.describe_times(times[[b]])}"
+    one = describe_times(times[[a]])
+    between = f"to {one}" if b is None else f"between {one} and {describe_times(times[[b]])}"
     return derived_attrs(array, long_name=f"{name} {between}", units=units, metric=metric)
 
 
@@ -738,7 +738,7 @@ def change_point(array: xr.DataArray, *, metric: Literal["angle", "euclidean"] =
     check_choice("metric", metric, ("angle", "euclidean"))
     times = _times(array, "change_point")
     if times.size < 3:
-        raise EmbeddingError(f"change_point needs three periods or more; got {arrays.describe_times(times)}")
+        raise EmbeddingError(f"change_point needs three periods or more; got {describe_times(times)}")
     years = tuple(int(y) for y in pd.DatetimeIndex(times).year)
     packed = _over_years(
         _largest_step,

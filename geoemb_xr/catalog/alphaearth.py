@@ -17,7 +17,9 @@ from affine import Affine
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.codecs import OFFSET_16, SIGNED_SQUARE
-from geoemb_xr.core.model import Product, SourceError, say
+from geoemb_xr.core.errors import SourceError
+from geoemb_xr.core.model import Product
+from geoemb_xr.core.notes import say
 from geoemb_xr.readers import geotiff
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.tiles import Request, Tile, overlapping, table_of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoemb_xr.core.geometry import Bounds
+from geoemb_xr.core.areas import Bounds
 from geoemb_xr.core.model import Product
 from geoemb_xr.readers import footers, geoparquet, patch_examples
 from geoemb_xr.readers.footers import Layout, Span

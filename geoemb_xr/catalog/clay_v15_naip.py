@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoemb_xr.core.geometry import Bounds
+from geoemb_xr.core.areas import Bounds
 from geoemb_xr.core.model import Product
 from geoemb_xr.readers import footers, geoparquet, patch_examples
 from geoemb_xr.readers.footers import Layout, Span

@@ -11,7 +11,9 @@ import numpy as np
 from affine import Affine
 
 from geoemb_xr.core import geometry
-from geoemb_xr.core.model import Product, SourceError, say
+from geoemb_xr.core.errors import SourceError
+from geoemb_xr.core.model import Product
+from geoemb_xr.core.notes import say
 from geoemb_xr.readers import geotiff, npy
 from geoemb_xr.readers.tiles import Reader, Request, Tile
 from geoemb_xr.stores import paths

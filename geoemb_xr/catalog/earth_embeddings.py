@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoemb_xr.core.model import Product, SourceError, check_choice
+from geoemb_xr.core.errors import SourceError, check_choice
+from geoemb_xr.core.model import Product
 from geoemb_xr.readers import footers, geoparquet, patch_examples
 from geoemb_xr.readers.footers import Layout
 from geoemb_xr.readers.tiles import Request

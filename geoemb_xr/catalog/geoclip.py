@@ -10,7 +10,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoemb_xr.core.model import MissingExtraError, Product, SourceError, require
+from geoemb_xr.core.errors import MissingExtraError, SourceError, require
+from geoemb_xr.core.model import Product
 from geoemb_xr.embedding.locations import open_encoder
 from geoemb_xr.readers.tiles import Request
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from geoemb_xr.core.codecs import SIGNED_SQUARE
-from geoemb_xr.core.model import Product, SourceError
+from geoemb_xr.core.errors import SourceError
+from geoemb_xr.core.model import Product
 from geoemb_xr.readers import geotiff
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores import paths

@@ -10,7 +10,8 @@ from affine import Affine
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.codecs import UNSCALED
-from geoemb_xr.core.model import Product, say
+from geoemb_xr.core.model import Product
+from geoemb_xr.core.notes import say
 from geoemb_xr.readers import geotiff
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores import paths

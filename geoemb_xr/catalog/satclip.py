@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoemb_xr.core.model import Product, SourceError, require
+from geoemb_xr.core.errors import SourceError, require
+from geoemb_xr.core.model import Product
 from geoemb_xr.embedding.locations import open_encoder
 from geoemb_xr.readers.tiles import Request
 

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from affine import Affine
 
-from geoemb_xr.core import arrays, conventions, geometry
+from geoemb_xr.core import areas, conventions, geometry, times
 from geoemb_xr.core.codecs import PER_PIXEL_SCALE, decode_per_pixel_scale
-from geoemb_xr.core.model import CoverageError, Product, SourceError, say
+from geoemb_xr.core.errors import CoverageError, SourceError
+from geoemb_xr.core.model import Product
+from geoemb_xr.core.notes import say
 from geoemb_xr.readers import geotiff, npy
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.tiles import Reader, Request, Tile, overlapping, table_of
@@ -255,7 +257,7 @@ def _check_written(tiles: Sequence[Tile], request: Request) -> None:
     if not have:
         raise CoverageError(f"{' and '.join(years)} of this store were never written for any year")
     zones = f"{NAME} {', '.join(years)} as written"
-    positions = arrays.pick_times(np.array(have, "datetime64[ns]"), request.time, covers=zones)
+    positions = times.pick_times(np.array(have, "datetime64[ns]"), request.time, covers=zones)
     for zone, own in years.items():
         missing = [have[i][:4] for i in positions if have[i] not in own]
         if missing:
@@ -676,7 +678,7 @@ def _zone_of(grid: Any) -> str:
 
 def _example_name(grid: Any) -> str:
     """The 0.1° tile that holds a grid's middle."""
-    west, south, east, north = geometry.area_of(grid).lonlat()[0]
+    west, south, east, north = areas.area_of(grid).lonlat()[0]
     lon, lat = (math.floor(v / 2 * 10) / 10 + 0.05 for v in (west + east, south + north))
     return f"grid_{lon:.2f}_{lat:.2f}"
 

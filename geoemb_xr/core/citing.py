@@ -11,7 +11,8 @@ from typing import Any
 import xarray as xr
 
 from geoemb_xr.core.codecs import CODECS
-from geoemb_xr.core.model import EmbeddingError, Product, SourceError, normalise_name, product, registered
+from geoemb_xr.core.errors import EmbeddingError, SourceError
+from geoemb_xr.core.model import Product, normalise_name, product, registered
 
 #: The GeoTIFF tag, and the key of a Parquet footer's JSON, that hold what only a reader of ours needs.
 OWN_TAG = "geoemb_xr"
@@ -149,7 +150,7 @@ def provenance(array: xr.DataArray) -> dict[str, str]:
         Attribution, licence, the product key, source, codec and the version of this package; only what is
         known.
     """
-    from geoemb_xr import __version__
+    from geoemb_xr._version import __version__
 
     own = {
         key: str(array.attrs[key])

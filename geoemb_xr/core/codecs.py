@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from geoemb_xr.core import kernels
-from geoemb_xr.core.model import Codec, SourceError
+from geoemb_xr.core.errors import SourceError
+from geoemb_xr.core.model import Codec
 
 _SQUARE_DIVISOR = np.float32(127.5)
 SQUARE_FACTOR = np.float32(1 / 127.5**2)

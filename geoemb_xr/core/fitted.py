@@ -8,7 +8,6 @@ for every kind of model alike.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import tempfile
@@ -21,20 +20,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import xarray as xr
 
+from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import Legend
-from geoemb_xr.core.model import (
-    BAND,
-    EmbeddingError,
-    SourceError,
-    check_comparable,
-    comparability_key,
-    is_encoded,
-    product,
-)
+from geoemb_xr.core.model import BAND, check_comparable, comparability_key, is_encoded, product
 
 _FORMAT = "geoemb_xr-model-1"
-#: Kind of model → the module that defines it, so that a file can be loaded before that was imported.
-_MODULES = {"PCA": "analysis.components", "KMeans": "analysis.clusters", "Probe": "probes.probe"}
 _classes: dict[str, type[Fitted]] = {}
 
 
@@ -123,7 +113,7 @@ class Fitted:
         Path
             Where it is.
         """
-        from geoemb_xr import __version__
+        from geoemb_xr._version import __version__
 
         target = Path(path)
         target = target if target.suffix else target.with_suffix(".npz")
@@ -149,8 +139,8 @@ class Fitted:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a model of this class; :func:`load_model` reads any."""
-        model = load_model(path)
+        """Read a model of this class; :func:`geoemb_xr.load_model` reads any."""
+        model = read_model(path)
         if not isinstance(model, cls):
             raise SourceError(f"{path} holds a {type(model).__name__}, not a {cls.__name__}")
         return model
@@ -170,8 +160,8 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def load_model(path: str | os.PathLike[str]) -> Fitted:
-    """Read a PCA, KMeans or Probe from the file that its ``save`` wrote; needs no torch.
+def read_model(path: str | os.PathLike[str]) -> Fitted:
+    """Read a model of any class that is imported, those of other packages included.
 
     Parameters
     ----------
@@ -181,15 +171,7 @@ def load_model(path: str | os.PathLike[str]) -> Fitted:
     Raises
     ------
     SourceError
-        If it is no model of ours.
-
-    Examples
-    --------
-    >>> import geoemb_xr as gx, tempfile, pathlib
-    >>> pca = gx.testing.synthetic("alphaearth", shape=(16, 16)).emb.fit_pca(3)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     gx.load_model(pca.save(pathlib.Path(folder) / "pca.npz")) == pca
-    True
+        If it is no model of ours, or of a class that is not imported.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -201,9 +183,10 @@ def load_model(path: str | os.PathLike[str]) -> Fitted:
         raise SourceError(f"{path} is not a model that geoemb_xr saved in a format this version reads")
     kind = str(header.pop("kind"))
     header.pop("geoemb_xr", None)
-    if kind not in _MODULES:
-        raise SourceError(f"{path} holds a {kind!r}; known are {', '.join(_MODULES)}")
-    importlib.import_module(f"geoemb_xr.{_MODULES[kind]}")
+    if kind not in _classes:
+        raise SourceError(
+            f"{path} holds a {kind!r}; known are {', '.join(sorted(_classes))}: import the package that defines it"
+        )
     values: dict[str, Any] = {}
     for name, array in arrays.items():
         field, _, key = name.partition("/")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core.model import EmbeddingError
+from geoemb_xr.core.errors import EmbeddingError
 
 #: The largest class code: 65,535 is left for what readers use as "no class".
 MAX_CODE = 65_534

@@ -8,114 +8,35 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import logging
 import pkgutil
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
-from types import ModuleType
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
 
+from geoemb_xr.core import html
+from geoemb_xr.core.errors import ComparabilityError, EmbeddingError, check_choice
+
 if TYPE_CHECKING:
     import pandas as pd
 
 BAND = "band"
+
+
 #: Columns of the survey of published products (the table in torchgeo's documentation), verbatim.
 SURVEY = (
     "Dataset", "Kind", "Spatial Extent", "Spatial Resolution", "Temporal Extent", "Temporal Resolution",
     "Dimensions", "Dtype", "License",
 )  # fmt: skip
+
+
 ProductKind = Literal["pixel", "patch", "location"]
+
+
 ArrayKind = Literal["raster", "points", "map"]
-
-
-# --- errors: what was wrong, what was got, what to do -------------------------------------------------------
-
-
-class EmbeddingError(ValueError):
-    """An array is not what the called function works on."""
-
-
-class ComparabilityError(EmbeddingError):
-    """Two arrays, or an array and a model, come from spaces that cannot be compared."""
-
-
-class CoverageError(ValueError):
-    """What was asked for is not in the source; the message says what the source covers."""
-
-
-class SourceError(ValueError):
-    """A file or store is not what its product says; the message names it and what is wrong."""
-
-
-class MissingExtraError(ImportError):
-    """An optional package is missing; the message says which extra installs it."""
-
-
-def require(module: str, extra: str) -> ModuleType:
-    """Import an optional module, or raise with the line that installs it.
-
-    Parameters
-    ----------
-    module : str
-        Dotted name of the module.
-    extra : str
-        The extra of this package that brings it.
-
-    Raises
-    ------
-    MissingExtraError
-        If the module is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        root = module.partition(".")[0]
-        if error.name is not None and error.name.partition(".")[0] != root:
-            raise  # the module is there, but something it needs is broken: that is another message
-        raise MissingExtraError(
-            f"this needs the package {root!r}, which is not installed: pip install 'geoemb-xr[{extra}]'"
-        ) from error
-
-
-def check_choice[Choice: str](what: str, value: Choice, valid: Iterable[str]) -> Choice:
-    """Return ``value`` if it is one of ``valid``; else raise a ValueError that lists them."""
-    options = tuple(valid)
-    if value not in options:
-        close = difflib.get_close_matches(str(value), options, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{what}={value!r} is not known; valid are {', '.join(map(repr, options))}.{hint}")
-    return value
-
-
-# --- notes: what a user should know once, without a warning -------------------------------------------------
-
-logger = logging.getLogger("geoemb_xr")
-_said: set[str] = set()
-
-
-class _NoteHandler(logging.StreamHandler[Any]):
-    """Shows our notes where the application has not set up logging itself."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if not logging.getLogger().handlers:
-            self.stream = sys.stderr  # looked up at each call: notebooks and tests exchange it
-            super().emit(record)
-
-
-def say(message: str) -> None:
-    """Tell the user something once in a session (logger ``geoemb_xr``, level INFO)."""
-    if message in _said:
-        return
-    _said.add(message)
-    if not logger.handlers:
-        logger.addHandler(_NoteHandler())
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.INFO)
-    logger.info("geoemb_xr: %s", message)
 
 
 # --- Product ------------------------------------------------------------------------------------------------
@@ -307,10 +228,39 @@ class Product:
     def __repr__(self) -> str:
         return f"<Product {self.name}: {self.title or 'no title'}, {self.dims} dims, {self.dtype}>"
 
-    def _repr_html_(self) -> str:
-        from geoemb_xr.display.cards import product_card
+    @property
+    def licence_line(self) -> str:
+        """The licence, and whether it is share-alike."""
+        return self.licence + (", share alike" if self.share_alike else "")
 
-        return str(product_card(self))
+    def _repr_html_(self) -> str:
+        storage = f"{self.dtype}, codec {self.codec.name}" if self.codec else self.dtype
+        length = "unit length" if self.unit_norm else "free length"
+        ground = f"{self.resolution:g} m" if self.resolution else ""
+        facts: Sequence[tuple[str, str]] = (
+            ("vectors", f"{self.dims} bands, {length}, stored as {storage}"),
+            (
+                "one for",
+                " ".join(filter(None, ({"location": "any place"}.get(self.kind, f"a {self.kind}"), ground))),
+            ),
+            ("where", self.extent),
+            ("when", ", ".join(filter(None, (self.period, self.cadence)))),
+            ("model", ", ".join(filter(None, (self.model, self.encoder)))),
+            ("inputs", self.inputs),
+            ("versions", ", ".join((*self.versions, *self.variants))),
+            ("stores", ", ".join(self.stores)),
+            ("access", self.access),
+            ("licence", " – ".join(filter(None, (self.licence_line, self.licence_notes)))),
+            ("attribution", self.attribution),
+            ("reference", self.citation),
+        )
+        rows = [(name, escape(value)) for name, value in facts if value]
+        if self.doi:
+            link = escape(f"https://doi.org/{self.doi.removeprefix('https://doi.org/')}", quote=True)
+            rows.append(("DOI", f'<a href="{link}">{escape(self.doi)}</a>'))
+        if self.quirks:
+            rows.append(("note", "<br>".join(map(escape, self.quirks))))
+        return html.card(f"{self.name}: {self.title}" if self.title else self.name, rows)
 
 
 def normalise_name(name: str) -> str:
@@ -321,6 +271,8 @@ def normalise_name(name: str) -> str:
 # --- the registry -------------------------------------------------------------------------------------------
 
 _registry: dict[str, Product] = {}
+
+
 _catalog_loaded = False
 
 

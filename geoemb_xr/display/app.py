@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core import geometry, times
+from geoemb_xr.core.errors import require
 from geoemb_xr.core.legend import Legend, legend_of
-from geoemb_xr.core.model import check_embedding, require
+from geoemb_xr.core.model import check_embedding
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -506,7 +507,7 @@ class Display:
 
     def _draw_vector(self, pixel: Pixel) -> None:
         self.sources["vector"].data = {"band": np.arange(pixel.vector.size), "value": pixel.vector}
-        when = "" if pixel.time is None else f", {arrays.describe_times(np.array([pixel.time]))}"
+        when = "" if pixel.time is None else f", {times.describe_times(np.array([pixel.time]))}"
         self.figures["vector"].title.text = f"Vector of the pixel{when}"
 
     def _draw_course(self, pixel: Pixel) -> None:
@@ -516,7 +517,7 @@ class Display:
             "angle": course.to_numpy(),
         }
         there = course.dropna()
-        first = arrays.describe_times(there.index.values[:1]) if len(there) else ""
+        first = times.describe_times(there.index.values[:1]) if len(there) else ""
         chart.title.text = f"Its course: angle to {first}"
         high = max(1.15 * float(there.max()), 5.0) if len(there) else 5.0
         chart.y_range.update(start=-0.04 * high, end=high)
@@ -575,7 +576,7 @@ def _describe(kind: Answer, state: Explorer) -> tuple[str, Sequence[str]]:
     pixel = state.pixel
     if pixel is None or pixel.time is None:
         return "Similar to the pixel", palettes.Viridis256
-    year = arrays.describe_times(np.array([pixel.time]))
+    year = times.describe_times(np.array([pixel.time]))
     own = "" if year == state.period else f" of {year}"
     return f"{state.period}: similar to the pixel{own}", palettes.Viridis256
 

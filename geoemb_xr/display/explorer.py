@@ -17,18 +17,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.core import arrays, geometry, kernels
+from geoemb_xr.core import areas, arrays, geometry, kernels, times, wrapping
+from geoemb_xr.core.errors import EmbeddingError, check_choice, require
 from geoemb_xr.core.legend import Legend, default_colour
-from geoemb_xr.core.model import (
-    BAND,
-    EmbeddingError,
-    attribution_of,
-    check_choice,
-    check_embedding,
-    logger,
-    require,
-)
+from geoemb_xr.core.model import BAND, attribution_of, check_embedding
+from geoemb_xr.core.notes import logger
 from geoemb_xr.execution import blocks
+from geoemb_xr.geo import places
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -167,7 +162,7 @@ class Explorer:
         if "time" not in self.array.dims and self.times is not None:
             self.array = self.array.expand_dims("time")
         #: Names of the periods, years where each is one; empty without time.
-        self.periods = [] if self.times is None else [arrays.describe_times(t[None]) for t in self.times]
+        self.periods = [] if self.times is None else [times.describe_times(t[None]) for t in self.times]
         #: Position of the period that is shown.
         self.step = 0 if self.times is None else len(self.times) - 1
         self.memory = memory
@@ -192,13 +187,13 @@ class Explorer:
     # --- where -------------------------------------------------------------------------------------------------
 
     @property
-    def bounds(self) -> geometry.Bounds:
+    def bounds(self) -> areas.Bounds:
         """Left, bottom, right and top of the array."""
         box = self.grid.boundingbox
         return box.left, box.bottom, box.right, box.top
 
     @property
-    def shown(self) -> geometry.Bounds:
+    def shown(self) -> areas.Bounds:
         """Left, bottom, right and top of the cells that are shown."""
         (top, bottom), (left, right) = self.window.rows.edges, self.window.cols.edges
         affine = self.grid.affine
@@ -321,7 +316,7 @@ class Explorer:
         return None if found is None else found.compute()
 
     def _similarity(self) -> xr.DataArray | None:
-        from geoemb_xr.retrieval.ranking import similarity
+        from geoemb_xr.retrieval.scores import similarity
 
         return None if self.pixel is None else similarity(self._strips(self.step), self.pixel.vector)
 
@@ -392,7 +387,7 @@ class Explorer:
 
     def _pixel_at(self, x: float, y: float) -> Pixel | None:
         self.note = ""
-        rows, cols, inside = geometry.pixels_at(self.grid, np.array([x]), np.array([y]))
+        rows, cols, inside = places.pixels_at(self.grid, np.array([x]), np.array([y]))
         if not inside[0]:
             self.note = "That is outside of the array."
             return None
@@ -522,7 +517,7 @@ class Explorer:
     def _points(self) -> xr.DataArray:
         """The labelled vectors as an embedding of points: nothing is read again."""
         pixels = [pixel for pixel, _ in self.labelled]
-        points = arrays.wrap(
+        points = wrapping.wrap(
             np.stack([pixel.vector for pixel in pixels]),
             self.product,
             x=[pixel.x for pixel in pixels],

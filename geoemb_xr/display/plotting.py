@@ -19,8 +19,9 @@ import pyproj
 import xarray as xr
 
 from geoemb_xr.core import geometry
+from geoemb_xr.core.errors import EmbeddingError, require
 from geoemb_xr.core.legend import Legend, is_class_map, legend_of
-from geoemb_xr.core.model import BAND, EmbeddingError, attribution_of, check_embedding, kind_of, require
+from geoemb_xr.core.model import BAND, attribution_of, check_embedding, kind_of
 from geoemb_xr.execution import progress
 
 if TYPE_CHECKING:

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.core import geometry
-from geoemb_xr.core.model import BAND, CoverageError, Product, SourceError
+from geoemb_xr.core import areas, geometry
+from geoemb_xr.core.errors import CoverageError, SourceError
+from geoemb_xr.core.model import BAND, Product
+from geoemb_xr.geo import places
 from geoemb_xr.readers.tiles import Request, block_sides
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def open_encoder(
             raise CoverageError(
                 f"{product.name!r} is a function of the place: say where, with bbox=, geobox=, like= or points="
             )
-        geobox = geometry.snapped_geobox(request.area, geometry.LONLAT, RESOLUTION)
+        geobox = areas.snapped_geobox(request.area, geometry.LONLAT, RESOLUTION)
     return _on_grid(load, geometry.north_up(geobox), request, product, lonlat, attrs)
 
 
@@ -121,7 +123,7 @@ def _at_points(
     import dask.array as da
 
     points = request.points
-    lon, lat = geometry.points_xy(points, geometry.LONLAT)
+    lon, lat = places.points_xy(points, geometry.LONLAT)
     asked = request.chunks
     size = asked if isinstance(asked, int) and asked > 0 else _POINTS
     data = da.blockwise(

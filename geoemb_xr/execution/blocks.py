@@ -16,24 +16,30 @@ import xarray as xr
 
 from geoemb_xr.core import arrays, kernels
 from geoemb_xr.core.codecs import SIGNED_SQUARE, SQUARE_FACTOR
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.fitted import decoded_bands
 from geoemb_xr.core.model import (
     BAND,
     Codec,
-    EmbeddingError,
     check_band_chunk,
     check_comparable,
     check_embedding,
     comparability_key,
     is_encoded,
 )
+from geoemb_xr.execution.hashes import _mixed
 
 #: Pixels a tile: 64 float32 bands of them are half a megabyte, half an L2 cache.
 TILE = 2048
+
+
 #: Sides of the blocks that an array in memory is worked in.
 _SIDES = {"time": 1, "y": 512, "x": 512, "location": 65_536}
+
+
 #: Added before pixel coordinates are floored: no published grid has its centres at this fraction of a pixel.
 _OFF_GRID = 1 / np.pi
+
 
 T = TypeVar("T")
 
@@ -150,27 +156,6 @@ class Block:
             own = _mixed(key + salt)
             total = total + own.reshape([-1 if i == axis else 1 for i in range(len(self.keys))])
         return _mixed(np.ascontiguousarray(total).reshape(-1))
-
-
-@kernels.jit
-def _mix(values: Any) -> None:
-    """The finaliser of splitmix64 (Steele, Lea and Flood 2014), in place."""
-    for i in range(values.size):
-        z = values[i]
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        values[i] = z ^ (z >> np.uint64(31))
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    out = values + np.uint64(0x9E3779B97F4A7C15)
-    _mix(out)
-    return out
-
-
-def threshold(share: float) -> np.uint64:
-    """Hashes up to this are the given share of all."""
-    return np.uint64(min(int(share * 2.0**64), 2**64 - 1))
 
 
 # --- a function of vectors, lazily --------------------------------------------------------------------------
@@ -455,72 +440,3 @@ def merged(parts: list[Any], merge: Callable[[list[Any]], Any], *, label: str, f
     with progress.shown(label), threadpool_limits(1, user_api="blas"):
         (result,) = dask.compute(step(parts))
     return result
-
-
-# --- samples ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Vectors of some pixels, in the order of their hashes.
-
-    Parameters
-    ----------
-    vectors : ndarray (n, band)
-        float32, none missing.
-    hashes : ndarray of uint64 (n,)
-        Ascending.
-    weights : ndarray (n,)
-        1 where none were given.
-    """
-
-    vectors: np.ndarray
-    hashes: np.ndarray
-    weights: np.ndarray
-
-    @staticmethod
-    def merge(parts: Sequence[Sample]) -> Sample:
-        """Several as one."""
-        hashes = np.concatenate([p.hashes for p in parts])
-        order = np.argsort(hashes, kind="stable")
-        return Sample(
-            np.concatenate([p.vectors for p in parts])[order],
-            hashes[order],
-            np.concatenate([p.weights for p in parts])[order],
-        )
-
-
-def draw(
-    block: Block, seed: int, limit: np.uint64, has_mask: bool = False, has_weights: bool = False
-) -> Sample:
-    """The pixels of a block whose hash is at most a limit, missing and masked ones left out."""
-    fields = [each.reshape(-1) for each in block.fields]
-    hashes = block.hashes(seed)
-    chosen = hashes <= limit
-    if has_mask:
-        chosen &= fields[0] != 0
-    pixels = np.flatnonzero(chosen)
-    vectors = block.at(pixels)
-    weights = fields[-1][pixels].astype(np.float64) if has_weights else np.ones(pixels.size)
-    usable = np.isfinite(vectors).all(axis=1) & (weights > 0)
-    return Sample(np.ascontiguousarray(vectors[usable], np.float32), hashes[pixels][usable], weights[usable])
-
-
-def sample_vectors(
-    many: Sequence[xr.DataArray],
-    n: int,
-    *,
-    seed: int,
-    masks: Sequence[xr.DataArray | None],
-    label: str,
-) -> Sample:
-    """About ``n`` vectors of several arrays, chosen by pixel hash: the same whatever the chunks. Computes.
-
-    Of masked arrays it is ``n`` of what the masks leave.
-    """
-    limit = threshold(n / max(count_pixels(many, masks), 1))
-    parts = []
-    for array, mask in zip(many, masks, strict=True):
-        parts += per_block(draw, array, seed, limit, mask is not None, fields=[mask])
-    sample: Sample = merged(parts, Sample.merge, label=label)
-    return sample

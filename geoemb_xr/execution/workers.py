@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from geoemb_xr.core.model import EmbeddingError
+from geoemb_xr.core.errors import EmbeddingError
 
 Resources = Mapping[str, float]
 

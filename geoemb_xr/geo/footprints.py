@@ -9,7 +9,9 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr.core import geometry
-from geoemb_xr.core.model import EmbeddingError, check_embedding
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.model import check_embedding
+from geoemb_xr.geo import places
 
 #: Centres closer than this, in metres, are one place.
 _SAME_PLACE = 1.0
@@ -50,7 +52,7 @@ def nearest_patch(array: xr.DataArray, points: Any) -> np.ndarray:
     >>> nearest_patch(patches, here).tolist()
     [7, -1]
     """
-    lon, lat = geometry.points_xy(points, geometry.LONLAT)
+    lon, lat = places.points_xy(points, geometry.LONLAT)
     patches = patches_of(array, "nearest_patch")
     return holding(patches.take(one_a_place(patches)), lon, lat)
 

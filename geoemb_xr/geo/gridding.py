@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import geometry
-from geoemb_xr.core.model import BAND, EmbeddingError, check_band_chunk, say
+from geoemb_xr.core import areas, geometry
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.model import BAND, check_band_chunk
+from geoemb_xr.core.notes import say
 from geoemb_xr.geo.footprints import METRES_PER_DEGREE, Patches, holding, one_a_place, patches_of
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ def _default_grid(patches: Patches, resolution: float | tuple[float, float] | No
     zone = int(zones[np.argmax(counts)])
     crs = geometry.utm_crs(abs(zone), south=zone < 0)
     side = float(np.nanmedian(patches.side))
-    dx, dy = geometry.check_resolution(side if resolution is None else resolution, crs)
+    dx, dy = areas.check_resolution(side if resolution is None else resolution, crs)
     to_utm = geometry.transformer(geometry.as_crs(geometry.LONLAT), crs)
     x, y = (np.asarray(v) for v in to_utm.transform(patches.lon, patches.lat))
     left, columns = _span(x, dx, side)
@@ -164,7 +166,7 @@ def _touching(patches: Patches, window: GeoBox) -> np.ndarray:
     reach = float(np.nanmax(patches.side, initial=0.0))
     dy = reach / METRES_PER_DEGREE
     hit = np.zeros(patches.lon.size, bool)
-    for west, south, east, north in geometry.area_of(window).lonlat():
+    for west, south, east, north in areas.area_of(window).lonlat():
         dx = dy / max(math.cos(math.radians(min(max(abs(south), abs(north)) + dy, 90.0))), 0.02)
         middle, half = (west + east) / 2, (east - west) / 2 + dx
         across = np.abs((patches.lon - middle + 180.0) % 360.0 - 180.0) <= half

@@ -10,18 +10,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.core import geometry
+from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.arrays import codec_of
-from geoemb_xr.core.model import (
-    BAND,
-    CoverageError,
-    EmbeddingError,
-    attribution_of,
-    check_choice,
-    is_encoded,
-    require,
-)
-from geoemb_xr.geo import polygons
+from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice, require
+from geoemb_xr.core.model import BAND, attribution_of, is_encoded
+from geoemb_xr.geo import places, polygons
 from geoemb_xr.geo.footprints import nearest_patch
 
 if TYPE_CHECKING:
@@ -69,10 +62,10 @@ def sample(array: xr.DataArray, points: Any, *, method: Literal["nearest"] = "ne
         return _patches_at(array, points)
     grid = geometry.geobox_of(array, "sample")
     crs = geometry.as_crs(grid.crs)
-    x, y = geometry.points_xy(points, crs)
-    rows, cols, inside = geometry.pixels_at(grid, x, y)
+    x, y = places.points_xy(points, crs)
+    rows, cols, inside = places.pixels_at(grid, x, y)
     if x.size and not inside.any():
-        raise CoverageError(f"none of the {x.size} points lies in the array, which {geometry.covers(grid)}")
+        raise CoverageError(f"none of the {x.size} points lies in the array, which {areas.covers(grid)}")
     if not inside.all():  # read where others are read already
         spare = np.flatnonzero(inside)[:1]
         rows, cols = np.where(inside, rows, rows[spare]), np.where(inside, cols, cols[spare])
@@ -97,7 +90,7 @@ def _patches_at(array: xr.DataArray, points: Any) -> xr.DataArray:
     found = array.isel(location=rows).drop_vars("location")
     if not inside.all():
         found = blank(found, xr.DataArray(inside, dims="location"))
-    x, y = geometry.points_xy(points, geometry.crs_of(array))
+    x, y = places.points_xy(points, geometry.crs_of(array))
     return at_places(found, array, x, y, *columns_of(points, x.size))
 
 
@@ -188,14 +181,14 @@ def crop(
     """
     grid = geometry.geobox_of(array, "crop")
     if _is_bbox(area):
-        return _crop_box(array, grid, geometry.parse_bbox(area, crs))
+        return _crop_box(array, grid, areas.parse_bbox(area, crs))
     target = geometry.as_crs(grid.crs)
     shape = polygons.union(polygons.polygons_of(area, crs, target))
     if target.is_geographic:
-        shape = polygons.around_the_world(shape, geometry.area_of(grid).bounds)
-    window = geometry.window_of(grid, shape.bounds)
+        shape = polygons.around_the_world(shape, areas.area_of(grid).bounds)
+    window = areas.window_of(grid, shape.bounds)
     if window is None:
-        raise CoverageError(f"the polygon does not overlap the array, which {geometry.covers(grid)}")
+        raise CoverageError(f"the polygon does not overlap the array, which {areas.covers(grid)}")
     cut = array.isel(y=window[0], x=window[1])
     if not mask:
         return cut
@@ -206,17 +199,17 @@ def _is_bbox(area: Any) -> bool:
     return isinstance(area, Sequence | np.ndarray) and len(area) == 4 and np.isscalar(area[0])
 
 
-def _crop_box(array: xr.DataArray, grid: GeoBox, area: geometry.Area) -> xr.DataArray:
+def _crop_box(array: xr.DataArray, grid: GeoBox, area: areas.Area) -> xr.DataArray:
     target = geometry.as_crs(grid.crs)
     turns = (0.0, 360.0, -360.0) if target.is_geographic else (0.0,)
     windows = [
         window
         for west, south, east, north in area.bounds_in(target)
         for turn in turns
-        if (window := geometry.window_of(grid, (west + turn, south, east + turn, north))) is not None
+        if (window := areas.window_of(grid, (west + turn, south, east + turn, north))) is not None
     ]
     if not windows:
-        raise CoverageError(f"the bbox {area} does not overlap the array, which {geometry.covers(grid)}")
+        raise CoverageError(f"the bbox {area} does not overlap the array, which {areas.covers(grid)}")
     rows = slice(min(r.start for r, _ in windows), max(r.stop for r, _ in windows))
     columns = [c for _, c in windows]
     west_edge, east_edge = columns[0], columns[-1]

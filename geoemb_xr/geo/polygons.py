@@ -13,8 +13,8 @@ import numpy as np
 import pyproj
 import shapely
 
-from geoemb_xr.core import geometry
-from geoemb_xr.core.model import CoverageError, EmbeddingError
+from geoemb_xr.core import areas, geometry
+from geoemb_xr.core.errors import CoverageError, EmbeddingError
 
 Rule = Literal["centre", "touched", "exact"]
 #: Boxes of up to this many pixels are judged pixel by pixel.
@@ -76,7 +76,7 @@ def union(shapes: np.ndarray) -> Any:
     return shapes[0] if len(shapes) == 1 else shapely.union_all(shapes)
 
 
-def around_the_world(shape: Any, bounds: geometry.Bounds) -> Any:
+def around_the_world(shape: Any, bounds: areas.Bounds) -> Any:
     """A polygon in degrees, with the copies a turn away that reach into bounds past 180 degrees."""
     box = shapely.box(*bounds)
     turned = (

@@ -15,7 +15,7 @@ import numpy as np
 
 from geoemb_xr.core import kernels
 from geoemb_xr.core.model import Codec
-from geoemb_xr.geo import lattice
+from geoemb_xr.geo import lattice, resampling_kernels
 from geoemb_xr.geo.lattice import Grid, Window
 
 Resampling = Literal["nearest", "bilinear", "average", "mode"]
@@ -59,7 +59,7 @@ class Content:
             return window, np.where(np.isfinite(scale), scale, 0).astype(np.float32), codec.power
         factors = np.empty(window.shape[:-1], np.float32)
         flat = window.reshape(-1, window.shape[-1])
-        kernels.square_factors(flat, codec.nodata, np.float32(codec.factor), factors.reshape(-1))
+        resampling_kernels.square_factors(flat, codec.nodata, np.float32(codec.factor), factors.reshape(-1))
         return window, factors, codec.power
 
     def _floats(self, window: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
@@ -229,15 +229,15 @@ class Warp:
             modes = np.empty((*shape, 1), pixels.dtype)
             counts = np.zeros(np.iinfo(pixels.dtype).max + 1, np.int64)
             for i in range(len(pixels)):
-                kernels.mode(pixels[i, ..., 0], at, counts, modes[i, ..., 0])
+                resampling_kernels.mode(pixels[i, ..., 0], at, counts, modes[i, ..., 0])
             return modes, None, stats
         out = np.empty((*shape, self.bands(pixels.shape[-1])), self.content.float_dtype)
         for i in range(len(pixels)):
             mixable = self.content.mixable(pixels[i], None if scale is None else scale[i])
             if self.how == "bilinear":
-                kernels.bilinear(*mixable, at, self.content.unit, out[i])
+                resampling_kernels.bilinear(*mixable, at, self.content.unit, out[i])
             else:
-                kernels.average(*mixable, at, self.stats, self.content.unit, out[i], stats[i])
+                resampling_kernels.average(*mixable, at, self.stats, self.content.unit, out[i], stats[i])
         return self.content.stored(out), None, stats
 
     # --- footprints of many pixels: sums of tiles of the source, joined -------------------------------------
@@ -256,7 +256,7 @@ class Warp:
         sums = np.zeros((len(pixels), r1 - r0, c1 - c0, self.bands(stored) + 2))
         for i in range(len(pixels)):
             mixable = self.content.mixable(pixels[i], None if scale is None else scale[i])
-            kernels.add_footprints(*mixable, at, sums[i])
+            resampling_kernels.add_footprints(*mixable, at, sums[i])
         return rows[0] + r0, cols[0] + c0, sums
 
     @staticmethod
@@ -287,7 +287,7 @@ class Warp:
         out = np.empty((*shape, self.bands(stored)), self.content.float_dtype)
         stats = np.empty((*shape, 2), np.float32)
         for i in range(shape[0]):
-            kernels.finish_means(sums[i], at, self.content.unit, out[i], stats[i])
+            resampling_kernels.finish_means(sums[i], at, self.content.unit, out[i], stats[i])
         return self._block(self.content.stored(out), stats, others)
 
     def _distance(self, number: int, rows: Window, cols: Window) -> np.ndarray:
@@ -345,5 +345,5 @@ def _gather(pixels: np.ndarray, at: np.ndarray, shape: tuple[int, int, int], fil
     out = np.empty((*shape, pixels.shape[-1]), pixels.dtype)
     filled = np.full(pixels.shape[-1], fill, pixels.dtype)
     for i in range(len(pixels)):
-        kernels.gather(pixels[i].view(word), at, filled.view(word), out[i].view(word))
+        resampling_kernels.gather(pixels[i].view(word), at, filled.view(word), out[i].view(word))
     return out

@@ -20,11 +20,11 @@ from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 from odc.geo.geobox import GeoBox
 
 from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core.areas import Area, area_of, resolution_in, snapped_geobox, union_bounds
+from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.model import (
     BAND,
-    EmbeddingError,
     check_band_chunk,
-    check_choice,
     check_comparable,
     check_embedding,
     comparability_key,
@@ -771,7 +771,7 @@ def _chunks_of(data: Any, dims: Sequence[Hashable]) -> tuple[int, int]:
     return data.chunks[list(dims).index("y")][0], data.chunks[list(dims).index("x")][0]
 
 
-def default_resolution(source: GeoBox, crs: object, area: geometry.Area) -> float | tuple[float, float]:
+def default_resolution(source: GeoBox, crs: object, area: Area) -> float | tuple[float, float]:
     """The pixel size that keeps a grid's ground resolution in another CRS.
 
     Parameters
@@ -787,7 +787,7 @@ def default_resolution(source: GeoBox, crs: object, area: geometry.Area) -> floa
     if geometry.same_crs(source.crs, goal):
         return abs(source.affine.a), abs(source.affine.e)
     metres = lattice.target_grid(geometry.north_up(source)).metres
-    return geometry.resolution_in(goal, float(f"{metres:.9g}"), area)
+    return resolution_in(goal, float(f"{metres:.9g}"), area)
 
 
 def _target(
@@ -810,14 +810,14 @@ def _target(
         return box, geometry.grid_coords(box, flat.coords["y"].values, flat.coords["x"].values)
     crs = geometry.as_crs(target)
     boxes = [geometry.geobox_of(each, "reproject") for each in (sources or [array])]
-    areas = [geometry.area_of(box) for box in boxes]
+    areas = [area_of(box) for box in boxes]
     step = resolution if resolution is not None else default_resolution(boxes[0], crs, areas[0])
     if len(areas) == 1:
-        box = geometry.snapped_geobox(areas[0], crs, step)
+        box = snapped_geobox(areas[0], crs, step)
     else:
-        parts = [geometry.snapped_geobox(area, crs, step) for area in areas]
-        bounds = geometry.union_bounds([geometry.area_of(part).bounds for part in parts])
-        box = geometry.snapped_geobox(geometry.Area(*bounds, crs), crs, step)
+        parts = [snapped_geobox(area, crs, step) for area in areas]
+        bounds = union_bounds([area_of(part).bounds for part in parts])
+        box = snapped_geobox(Area(*bounds, crs), crs, step)
     return box, geometry.grid_coords(box)
 
 

@@ -9,16 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import geometry
+from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.arrays import decode
-from geoemb_xr.core.model import (
-    BAND,
-    CoverageError,
-    EmbeddingError,
-    check_choice,
-    check_embedding,
-    derived_attrs,
-)
+from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice
+from geoemb_xr.core.model import BAND, check_embedding, derived_attrs
 from geoemb_xr.geo import polygons
 from geoemb_xr.geo.points import at_places, columns_of
 
@@ -190,7 +184,7 @@ def _touched(
     """Zones by the block that they reach into."""
     found: dict[tuple[int, int], list[int]] = {}
     for zone, shape in enumerate(shapes):
-        window = geometry.window_of(grid, shape.bounds)
+        window = areas.window_of(grid, shape.bounds)
         if window is None:
             continue
         spans = [
@@ -201,7 +195,7 @@ def _touched(
             for j in spans[1]:
                 found.setdefault((i, j), []).append(zone)
     if not found:
-        raise CoverageError(f"no polygon overlaps the array, which {geometry.covers(grid)}")
+        raise CoverageError(f"no polygon overlaps the array, which {areas.covers(grid)}")
     return found
 
 

@@ -13,17 +13,11 @@ import xarray as xr
 
 from geoemb_xr.core import kernels
 from geoemb_xr.core.arrays import codec_of, map_bands
+from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.fitted import Fitted, Output, check_model, decoded_bands
 from geoemb_xr.core.legend import Legend, encode_classes
-from geoemb_xr.core.model import (
-    Codec,
-    EmbeddingError,
-    check_choice,
-    check_embedding,
-    derived_attrs,
-    is_encoded,
-)
-from geoemb_xr.execution import devices, workers
+from geoemb_xr.core.model import Codec, check_embedding, derived_attrs, is_encoded
+from geoemb_xr.execution import devices, lanes, workers
 from geoemb_xr.execution.blocks import Block
 from geoemb_xr.execution.workers import Resources
 from geoemb_xr.predicting import fused, networks
@@ -167,7 +161,7 @@ def _predict_block(
 ) -> np.ndarray:
     block = Block(data, axis, scale, codec)
     out = np.empty(block.pixels, dtype)
-    place = devices.place_for(device, model)
+    place = devices.place_for(device, networks.can_run(model))
     is_last = axis == data.ndim - 1
     if place == "cpu" and not is_last and fused.can_fuse(codec, model, dtype.names or ()):
         bands = kernels.as_bands(data, axis)
@@ -175,7 +169,8 @@ def _predict_block(
     elif place == "cpu":
         _fill(block, model, out)
     else:
-        devices.fill(block, model, out, place, batch_size, token)
+        work = networks.work_of(model, codec, dtype.names or (), token, place)
+        lanes.fill(block, work, out, place, batch_size)
     return out.reshape(np.delete(data.shape, axis))
 
 

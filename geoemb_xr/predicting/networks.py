@@ -10,13 +10,19 @@ import importlib.util
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from geoemb_xr.core.errors import EmbeddingError, require
 from geoemb_xr.core.fitted import Output
 from geoemb_xr.core.legend import Legend
-from geoemb_xr.core.model import EmbeddingError, require, say
+from geoemb_xr.core.model import Codec
+from geoemb_xr.core.notes import say
+from geoemb_xr.execution import lanes
+from geoemb_xr.execution.devices import kept
+from geoemb_xr.predicting import fused
 from geoemb_xr.probes.probe import quantile
 
 
@@ -112,6 +118,65 @@ def derived(scores: Any, output: str, legend: Legend | None, temperature: float)
         best = proba.topk(2, dim=0).values
         return best[0] - best[1]
     return torch.special.entr(proba).sum(dim=0)
+
+
+# --- on a device ------------------------------------------------------------------------------------------------
+
+
+def on_device(model: Any, token: str, device: str) -> Any:
+    """A copy of a model on a device, kept there: a :class:`Network` or a :class:`Prober`."""
+    return kept(
+        token, device, lambda: model.to(device) if isinstance(model, Network) else prober(model, device)
+    )
+
+
+def work_of(model: Any, codec: Codec | None, names: Sequence[str], token: str, device: str) -> lanes.Work:
+    """What :func:`geoemb_xr.execution.lanes.fill` runs: codes to a model's outputs."""
+    there = on_device(model, token, device)
+    missing = {name: spec.missing for name, spec in model.outputs().items()}
+    return partial(outputs, codec=codec, model=there, names=names, missing=missing)
+
+
+def outputs(
+    codes: Any,
+    scale: Any,
+    *,
+    codec: Codec | None,
+    model: Any,
+    names: Sequence[str],
+    missing: Mapping[str, float],
+) -> dict[str, Any]:
+    """Outputs ``(n,)`` or ``(n, k)`` of codes ``(band, n)``, all tensors on one device.
+
+    Parameters
+    ----------
+    codes, scale : Tensor (band, n), Tensor (n,) or None
+        As stored.
+    codec : Codec or None
+        None for vectors.
+    model : Prober or Network
+        On the device.
+    names : sequence of str
+        Of the outputs.
+    missing : mapping of str to float
+        What a pixel without data gets.
+
+    Returns
+    -------
+    dict of str to Tensor
+        By name.
+    """
+    kernel = getattr(model, "kernel", None)
+    if kernel is not None and fused.can_fuse(codec, model.probe, tuple(names)):
+        return {"label": kernel(codes)}
+    vectors = (codes if codec is None else codec.decode_torch(codes, scale, 0)).float()
+    # decoded codes are NaN in every band where they are in one; what comes as floats may be anything
+    empty = vectors[0].isnan() if codec is not None else ~vectors.sum(dim=0).isfinite()
+    found = model.derive(vectors, names)
+    return {
+        name: each.masked_fill(empty.reshape(-1, *(1,) * (each.ndim - 1)), missing[name])
+        for name, each in found.items()
+    }
 
 
 # --- probes -----------------------------------------------------------------------------------------------------

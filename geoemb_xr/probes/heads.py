@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from geoemb_xr.core.model import EmbeddingError, check_choice, require
+from geoemb_xr.core.errors import EmbeddingError, check_choice, require
 from geoemb_xr.execution.neighbours import nearest
 
 Task = Literal["classification", "regression"]

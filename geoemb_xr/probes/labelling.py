@@ -12,8 +12,8 @@ import pandas as pd
 import xarray as xr
 
 from geoemb_xr.core import geometry
+from geoemb_xr.core.errors import EmbeddingError, SourceError, require
 from geoemb_xr.core.legend import is_class_map, legend_of
-from geoemb_xr.core.model import EmbeddingError, SourceError, require
 from geoemb_xr.execution import progress
 
 if TYPE_CHECKING:

@@ -11,16 +11,11 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr.core import kernels
+from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.fitted import Fitted, Output, decoded_bands
 from geoemb_xr.core.legend import Legend, encode_classes
-from geoemb_xr.core.model import (
-    EmbeddingError,
-    attribution_of,
-    check_choice,
-    check_embedding,
-    comparability_key,
-    say,
-)
+from geoemb_xr.core.model import attribution_of, check_embedding, comparability_key
+from geoemb_xr.core.notes import say
 from geoemb_xr.probes import heads, labelling, streaming, validation
 from geoemb_xr.probes.applicability import dissimilarity, fit_applicability
 from geoemb_xr.probes.heads import HEADS, Data

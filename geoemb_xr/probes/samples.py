@@ -13,11 +13,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.core import geometry
-from geoemb_xr.core.arrays import decode, describe_times, pick_times
+from geoemb_xr.core import areas, geometry
+from geoemb_xr.core.arrays import decode
+from geoemb_xr.core.errors import CoverageError, EmbeddingError
 from geoemb_xr.core.legend import Legend, legend_of
-from geoemb_xr.core.model import BAND, CoverageError, EmbeddingError, say
-from geoemb_xr.geo import polygons
+from geoemb_xr.core.model import BAND
+from geoemb_xr.core.notes import say
+from geoemb_xr.core.times import describe_times, pick_times
+from geoemb_xr.geo import places, polygons
 from geoemb_xr.probes import labelling
 
 if TYPE_CHECKING:
@@ -230,7 +233,7 @@ def samples_of(
     keep = ~other_time[of]
     rows, cols, of, default = rows[keep], cols[keep], of[keep], default[keep]
     if not of.size:
-        raise CoverageError(f"no label lies in the array, which {geometry.covers(grid)}; dropped: {dropped}")
+        raise CoverageError(f"no label lies in the array, which {areas.covers(grid)}; dropped: {dropped}")
     x = _vectors_at(array, rows, cols, None if steps is None else steps[of])
     groups = _groups(None if own is None else own[of], default)
     return _clean(
@@ -242,8 +245,8 @@ def _pixels(grid: GeoBox, table: Any) -> tuple[np.ndarray, np.ndarray, np.ndarra
     """Rows, columns, the label each belongs to, and its group: the polygon, or the place."""
     if hasattr(table, "crs") and hasattr(table, "geom_type") and set(table.geom_type) != {"Point"}:
         return _pixels_in(grid, polygons.polygons_of(table, geometry.LONLAT, geometry.as_crs(grid.crs)))
-    x, y = geometry.points_xy(table, grid.crs)
-    rows, cols, inside = geometry.pixels_at(grid, x, y)
+    x, y = places.points_xy(table, grid.crs)
+    rows, cols, inside = places.pixels_at(grid, x, y)
     of = np.flatnonzero(inside)
     return rows[of], cols[of], of, rows[of] * grid.shape[1] + cols[of]
 
@@ -256,7 +259,7 @@ def _pixels_in(grid: GeoBox, shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """
     found = []
     for number, shape in enumerate(shapes):
-        window = geometry.window_of(grid, shape.bounds)
+        window = areas.window_of(grid, shape.bounds)
         if window is None:
             continue
         ys, xs = (_centres(grid, axis, window[axis]) for axis in (0, 1))
@@ -264,7 +267,7 @@ def _pixels_in(grid: GeoBox, shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray
         row, col = (index + cut.start for index, cut in zip(np.nonzero(inside), window, strict=True))
         if not row.size:
             point = shape.representative_point()
-            row, col, on_grid = geometry.pixels_at(grid, np.array([point.x]), np.array([point.y]))
+            row, col, on_grid = places.pixels_at(grid, np.array([point.x]), np.array([point.y]))
             row, col = row[on_grid], col[on_grid]
         if row.size > PIXELS_PER_POLYGON:
             first = np.argsort(

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core.arrays import describe_times
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.geometry import geobox_of
 from geoemb_xr.core.legend import is_class_map, legend_of
-from geoemb_xr.core.model import EmbeddingError
+from geoemb_xr.core.times import describe_times
 from geoemb_xr.execution import blocks
 from geoemb_xr.probes import labelling, validation
 from geoemb_xr.probes.heads import Data, RidgeSums, linear_scores

@@ -18,30 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import geometry
-from geoemb_xr.core.arrays import pick_times, time_spans
-from geoemb_xr.core.geometry import Area, Bounds
-from geoemb_xr.core.model import (
-    BAND,
-    ComparabilityError,
-    CoverageError,
-    EmbeddingError,
-    Product,
-    SourceError,
-    say,
-)
-from geoemb_xr.readers.footers import (
-    File,
-    FileFacts,
-    Group,
-    Layout,
-    Span,
-    list_files,
-    open_file,
-    read_footer,
-    timestamps,
-)
+from geoemb_xr.core import areas, geometry
+from geoemb_xr.core.areas import Area, Bounds
+from geoemb_xr.core.errors import ComparabilityError, CoverageError, EmbeddingError, SourceError
+from geoemb_xr.core.model import BAND, Product
+from geoemb_xr.core.notes import say
+from geoemb_xr.core.times import pick_times, time_spans
+from geoemb_xr.readers.footers import FileFacts, Group, Layout, Span, read_footer, timestamps
 from geoemb_xr.readers.tiles import Request
+from geoemb_xr.stores.listing import File, list_files, open_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -571,7 +556,7 @@ def _nothing(facts: Sequence[FileFacts], request: Request, product: Product, lay
     spans = [g.span or _inclusive(_span_of(one, layout)) for one in facts for g in one.groups]
     days = sorted(str(day.astype("datetime64[D]")) for span in spans if span is not None for day in span)
     dates = " … ".join(dict.fromkeys((days[0], days[-1]))) if days else ""
-    around = geometry.union_bounds(places) if places else None
+    around = areas.union_bounds(places) if places else None
     what = f" in {request.area}" if request.area is not None else ""
     when = f" at time={request.time!r}" if request.time is not None else ""
     covers = [f"its files lie in ({', '.join(f'{v:.3f}' for v in around)})" if around is not None else ""]

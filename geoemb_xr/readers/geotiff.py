@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoemb_xr.core import geometry
-from geoemb_xr.core.model import SourceError
+from geoemb_xr.core.errors import SourceError
 from geoemb_xr.readers.tiles import Tile
 from geoemb_xr.stores.objects import is_remote
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from geoemb_xr.core import kernels
-from geoemb_xr.core.model import SourceError
+from geoemb_xr.core.errors import SourceError
 from geoemb_xr.stores.objects import get_range, is_remote
 
 #: NumPy writes headers of 128 bytes; a remote one is read in one request of this size.

@@ -22,23 +22,13 @@ import xarray as xr
 from dask.base import tokenize
 from dask.delayed import delayed
 
-from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core import areas, geometry, times
+from geoemb_xr.core.areas import Area
 from geoemb_xr.core.citing import OWN_TAG, product_of_facts
 from geoemb_xr.core.codecs import CODECS
 from geoemb_xr.core.conventions import FACTS, GEOEMB_UUID
-from geoemb_xr.core.geometry import Area
-from geoemb_xr.core.model import (
-    BAND,
-    Codec,
-    CoverageError,
-    Product,
-    ProductKind,
-    SourceError,
-    normalise_name,
-    product,
-    registered,
-    require,
-)
+from geoemb_xr.core.errors import CoverageError, SourceError, require
+from geoemb_xr.core.model import BAND, Codec, Product, ProductKind, normalise_name, product, registered
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.geotiff import file_token
 from geoemb_xr.readers.tiles import Request, block_sides, bounds_for
@@ -163,13 +153,13 @@ def _container(name: str) -> str:
 def _cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str) -> T:
     """A lazily indexed array cut to area and time, then put on dask."""
     if request.time is not None and "time" in array.dims:
-        array = array.isel(time=arrays.pick_times(array.coords["time"].values, request.time, covers=name))
+        array = array.isel(time=times.pick_times(array.coords["time"].values, request.time, covers=name))
     if request.area is not None and {"y", "x"} <= set(array.dims):
         box = geometry.geobox_of(array, "open")
-        windows = [geometry.window_of(box, part) for part in bounds_for(request.area, box.crs)]
+        windows = [areas.window_of(box, part) for part in bounds_for(request.area, box.crs)]
         rows_cols = next((each for each in windows if each is not None), None)
         if rows_cols is None:
-            raise CoverageError(f"{name} does not cover {request.area}; it covers {geometry.area_of(box)}")
+            raise CoverageError(f"{name} does not cover {request.area}; it covers {areas.area_of(box)}")
         array = array.isel(y=rows_cols[0], x=rows_cols[1])
     if request.area is not None and "location" in array.dims:
         x, y = (array.coords[axis].values for axis in ("x", "y"))
@@ -557,7 +547,7 @@ def _read_parquet(name: str, request: Request) -> xr.DataArray:
     if facts.get("time"):
         array = array.assign_coords(time=np.datetime64(facts["time"], "ns"))
         if request.time is not None:
-            arrays.pick_times(np.atleast_1d(array.coords["time"].values), request.time, covers=name)
+            times.pick_times(np.atleast_1d(array.coords["time"].values), request.time, covers=name)
     return array.assign_attrs(facts.get("attrs") or {})
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from geoemb_xr.core import geometry
-from geoemb_xr.core.model import require
+from geoemb_xr.core.errors import require
 from geoemb_xr.readers.footers import OWN_KEY
 
 

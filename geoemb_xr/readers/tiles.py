@@ -16,10 +16,11 @@ import numpy as np
 import xarray as xr
 from affine import Affine
 
-from geoemb_xr.core import geometry
-from geoemb_xr.core.arrays import TimeLike, pick_times
-from geoemb_xr.core.geometry import Area, Bounds
-from geoemb_xr.core.model import BAND, SourceError
+from geoemb_xr.core import areas, geometry
+from geoemb_xr.core.areas import Area, Bounds
+from geoemb_xr.core.errors import SourceError
+from geoemb_xr.core.model import BAND
+from geoemb_xr.core.times import TimeLike, pick_times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,7 @@ class Request:
     area : Area, optional
         The ground to cover; everything where it is None.
     time : year, date, list or slice, optional
-        As the user gave it; :func:`geoemb_xr.core.arrays.pick_times` selects by it.
+        As the user gave it; :func:`geoemb_xr.core.times.pick_times` selects by it.
     version, variant : str, optional
         Checked against the product's, its default filled in.
     chunks : int, mapping or "auto"
@@ -145,7 +146,7 @@ def table_of(tiles: Iterable[Tile], time: TimeLike = None) -> pd.DataFrame:
     chosen = {times[i] for i in pick_times(np.array(times, "datetime64[ns]"), time, covers="this source")}
     rows = []
     for tile in tiles:
-        box = geometry.union_bounds(geometry.area_of(tile.geobox).lonlat())
+        box = areas.union_bounds(areas.area_of(tile.geobox).lonlat())
         crs = geometry.crs_name(geometry.as_crs(tile.geobox.crs))
         rows += [(tile.name, int(t[:4]), t, crs, *box, tile.version) for t in tile.times if t in chosen]
     columns = ["url", "year", "time", "crs", "west", "south", "east", "north", "version"]
@@ -184,7 +185,7 @@ def overlapping(tiles: Iterable[Tile], area: Area | None) -> list[Tile]:
         found += [
             each
             for each in turned
-            if any(geometry.window_of(each.geobox, box) is not None for box in bounds[crs])
+            if any(areas.window_of(each.geobox, box) is not None for box in bounds[crs])
         ]
     return found
 
@@ -426,7 +427,7 @@ def assemble(
 def _window(geobox: GeoBox, area: Area | None) -> tuple[slice, slice] | None:
     if area is None:
         return slice(0, geobox.shape[0]), slice(0, geobox.shape[1])
-    found = [geometry.window_of(geobox, box) for box in bounds_for(area, geobox.crs)]
+    found = [areas.window_of(geobox, box) for box in bounds_for(area, geobox.crs)]
     windows = [w for w in found if w is not None]
     if not windows:
         return None

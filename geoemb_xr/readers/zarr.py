@@ -16,7 +16,7 @@ import numpy as np
 from affine import Affine
 
 from geoemb_xr.core import geometry
-from geoemb_xr.core.model import SourceError, require
+from geoemb_xr.core.errors import SourceError, require
 from geoemb_xr.readers.tiles import Tile
 from geoemb_xr.stores.objects import is_remote, object_store
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geoemb_xr.core.arrays import TimeLike, pick_times, times_of_years
-from geoemb_xr.core.geometry import Area
-from geoemb_xr.core.model import CoverageError, SourceError, require
+from geoemb_xr.core.areas import Area
+from geoemb_xr.core.errors import CoverageError, SourceError, require
+from geoemb_xr.core.times import TimeLike, pick_times, times_of_years
 from geoemb_xr.stores.objects import head_object, is_remote, open_object
 from geoemb_xr.stores.paths import cache_dir
 

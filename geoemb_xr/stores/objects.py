@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from geoemb_xr.core.model import SourceError, require
+from geoemb_xr.core.errors import SourceError, require
 
 
 def is_remote(path: str) -> bool:

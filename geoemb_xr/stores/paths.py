@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from geoemb_xr.core.model import CoverageError, SourceError
+from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.stores.objects import is_remote
 
 _YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)(?!\d)")

@@ -18,8 +18,9 @@ import xarray as xr
 from geoemb_xr.core import arrays, geometry
 from geoemb_xr.core.citing import OWN_TAG, product_facts, provenance
 from geoemb_xr.core.conventions import as_json
+from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.legend import Legend, is_class_map, legend_of
-from geoemb_xr.core.model import EmbeddingError, check_choice, check_embedding, is_encoded, kind_of
+from geoemb_xr.core.model import check_embedding, is_encoded, kind_of
 from geoemb_xr.writing import overviews as pyramids
 from geoemb_xr.writing.staging import Staged, check_target, part_of, per_file, stage, windows
 

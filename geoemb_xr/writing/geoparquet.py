@@ -16,7 +16,8 @@ from geoemb_xr.core import arrays, geometry
 from geoemb_xr.core.citing import OWN_TAG, product_facts, provenance
 from geoemb_xr.core.codecs import PER_PIXEL_SCALE
 from geoemb_xr.core.conventions import as_json
-from geoemb_xr.core.model import BAND, EmbeddingError, check_embedding, is_encoded, kind_of, require
+from geoemb_xr.core.errors import EmbeddingError, require
+from geoemb_xr.core.model import BAND, check_embedding, is_encoded, kind_of
 from geoemb_xr.writing.staging import (
     Job,
     check_target,

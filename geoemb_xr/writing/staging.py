@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.core import arrays
-from geoemb_xr.core.model import check_choice, say
+from geoemb_xr.core import times
+from geoemb_xr.core.errors import check_choice
+from geoemb_xr.core.notes import say
 from geoemb_xr.execution import progress, workers
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def per_file(array: xr.DataArray, path: str) -> list[tuple[str, xr.DataArray]]:
             stem, suffix = os.path.splitext(path)
             raise ValueError(
                 f"a file holds one time, the array has {len(each)} "
-                f"({arrays.describe_times(array.coords['time'].values)}): give a template such as "
+                f"({times.describe_times(array.coords['time'].values)}): give a template such as "
                 f"'{stem}_{{time:%Y}}{suffix}'"
             )
         return [(path, each[0])]

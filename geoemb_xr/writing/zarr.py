@@ -15,13 +15,12 @@ import xarray as xr
 import zarr
 from dask.base import tokenize
 
-from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core import arrays, geometry, times
 from geoemb_xr.core.codecs import PER_PIXEL_SCALE
 from geoemb_xr.core.conventions import as_json, root_attrs
+from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.model import (
     BAND,
-    EmbeddingError,
-    SourceError,
     check_comparable,
     check_embedding,
     comparability_key,
@@ -356,8 +355,8 @@ def _appended(dataset: xr.Dataset, store: xr.Dataset, target: Path) -> Places:
     old, new = store.coords["time"].values, dataset.coords["time"].values
     if new.min() <= old.max():
         raise EmbeddingError(
-            f"{target} has times {arrays.describe_times(old)}; appended ones must be later, got "
-            f"{arrays.describe_times(new)}. mode='r+' overwrites times that are there."
+            f"{target} has times {times.describe_times(old)}; appended ones must be later, got "
+            f"{times.describe_times(new)}. mode='r+' overwrites times that are there."
         )
     places = _located(dataset.drop_vars("time"), store.drop_vars("time"), target, skip="time")
     for dim, where in places.items():

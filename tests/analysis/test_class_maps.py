@@ -10,8 +10,8 @@ import xarray as xr
 
 import geoemb_xr as gx
 from geoemb_xr.core import geometry
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.legend import Legend
-from geoemb_xr.core.model import EmbeddingError
 
 
 def class_map(affine, crs, shape=(60, 80), seed=0):

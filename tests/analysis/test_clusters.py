@@ -7,6 +7,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import geoemb_xr as gx
 from geoemb_xr.analysis import clusters
+from geoemb_xr.core import errors
 from geoemb_xr.testing import assert_lazy_identical
 
 
@@ -116,9 +117,9 @@ def test_errors():
         da.emb.fit_clusters(3, method="fast")
     with pytest.raises(ValueError, match="n_clusters is 1 to"):
         da.emb.fit_clusters(0)
-    with pytest.raises(gx.model.EmbeddingError, match="valid vectors for 40 clusters"):
+    with pytest.raises(errors.EmbeddingError, match="valid vectors for 40 clusters"):
         da.emb.fit_clusters(40)
-    with pytest.raises(gx.model.ComparabilityError, match="fit_clusters cannot mix"):
+    with pytest.raises(errors.ComparabilityError, match="fit_clusters cannot mix"):
         gx.fit_clusters([da, scene("tessera", shape=(6, 5))], 2)
 
 

@@ -8,7 +8,8 @@ from sklearn.decomposition import PCA as SklearnPCA
 
 import geoemb_xr as gx
 from geoemb_xr.analysis import components
-from geoemb_xr.execution import blocks
+from geoemb_xr.core import errors
+from geoemb_xr.execution import blocks, hashes, sampling
 from geoemb_xr.testing import assert_lazy_identical, raise_if_dask_computes
 
 
@@ -77,11 +78,11 @@ def test_chunks_and_order_of_dimensions_change_nothing_beyond_rounding(n_samples
 def test_samples_are_the_same_pixels_in_any_crop():
     da = scene(shape=(60, 50))
     part = da.isel(y=slice(13, 47), x=slice(5, 41))
-    seed, limit = 3, blocks.threshold(0.3)
+    seed, limit = 3, hashes.threshold(0.3)
 
     def drawn(array):
-        parts = blocks.per_block(blocks.draw, array, seed, limit)
-        return blocks.merged(parts, blocks.Sample.merge, label="test")
+        parts = blocks.per_block(sampling.draw, array, seed, limit)
+        return blocks.merged(parts, sampling.Sample.merge, label="test")
 
     whole, inside = drawn(da.chunk(y=11, x=19)), drawn(part)
     found = np.isin(whole.hashes, inside.hashes)
@@ -93,13 +94,13 @@ def test_samples_are_the_same_pixels_in_any_crop():
 
 def test_hashes_are_spread_evenly_and_differ_by_seed_and_year():
     da = scene(shape=(200, 200))
-    parts = blocks.per_block(blocks.draw, da, 0, blocks.threshold(0.1))
-    drawn = blocks.merged(parts, blocks.Sample.merge, label="test")
+    parts = blocks.per_block(sampling.draw, da, 0, hashes.threshold(0.1))
+    drawn = blocks.merged(parts, sampling.Sample.merge, label="test")
     share = len(drawn.hashes) / len(rows(da))
     assert share == pytest.approx(0.1, abs=0.005)
     assert len(np.unique(drawn.hashes)) == len(drawn.hashes)
     other = blocks.merged(
-        blocks.per_block(blocks.draw, da, 1, blocks.threshold(0.1)), blocks.Sample.merge, label="t"
+        blocks.per_block(sampling.draw, da, 1, hashes.threshold(0.1)), sampling.Sample.merge, label="t"
     )
     whole = [{row.tobytes() for row in sample.vectors} for sample in (drawn, other)]
     assert len(whole[0] & whole[1]) / len(whole[0]) == pytest.approx(0.1, abs=0.03)
@@ -171,17 +172,17 @@ def test_errors_of_fit():
     da = scene(shape=(9, 8))
     with pytest.raises(ValueError, match="1 to the number of bands, 64; got 65"):
         da.emb.fit_pca(65)
-    with pytest.raises(gx.model.ComparabilityError, match="cannot mix alphaearth"):
+    with pytest.raises(errors.ComparabilityError, match="cannot mix alphaearth"):
         gx.fit_pca([da, scene("tessera", shape=(9, 8))])
-    with pytest.raises(gx.model.EmbeddingError, match="different bands"):
+    with pytest.raises(errors.EmbeddingError, match="different bands"):
         gx.fit_pca([da, da.isel(band=slice(8))])
     with pytest.raises(ValueError, match="at least one array"):
         gx.fit_pca([])
-    with pytest.raises(gx.model.EmbeddingError, match="0 valid vectors"):
+    with pytest.raises(errors.EmbeddingError, match="0 valid vectors"):
         (da * np.nan).emb.fit_pca()
-    with pytest.raises(gx.model.EmbeddingError, match="another grid"):
+    with pytest.raises(errors.EmbeddingError, match="another grid"):
         da.emb.fit_pca(mask=da.isel(time=0, band=0, drop=True, x=slice(3)) > 0)
-    with pytest.raises(gx.model.EmbeddingError, match="which the array has not"):
+    with pytest.raises(errors.EmbeddingError, match="which the array has not"):
         da.emb.fit_pca(mask=(da > 0).rename(band="layer"))
     with pytest.raises(ValueError, match="1 arrays need as many of mask; got 2"):
         da.emb.fit_pca(mask=[da, da])
@@ -221,9 +222,9 @@ def test_transform_apply_and_inverse():
     np.testing.assert_allclose(back.values, da.values, atol=missing)
     first = pca.inverse(scores.isel(component=slice(3)))
     assert first.sizes["band"] == 64
-    with pytest.raises(gx.model.EmbeddingError, match="first of the components"):
+    with pytest.raises(errors.EmbeddingError, match="first of the components"):
         pca.inverse(scores.isel(component=slice(1, 4)))
-    with pytest.raises(gx.model.EmbeddingError, match="'component' dimension"):
+    with pytest.raises(errors.EmbeddingError, match="'component' dimension"):
         pca.inverse(da)
 
 
@@ -232,9 +233,9 @@ def test_a_model_is_saved_and_belongs_to_its_product(tmp_path):
     pca = da.emb.fit_pca(3)
     assert gx.load_model(pca.save(tmp_path / "pca")) == pca
     assert "TESSERA" not in pca.attribution
-    with pytest.raises(gx.model.ComparabilityError, match="pca cannot mix"):
+    with pytest.raises(errors.ComparabilityError, match="pca cannot mix"):
         scene("tessera", shape=(9, 8)).emb.pca(pca)
-    with pytest.raises(gx.model.EmbeddingError, match="the model takes 64 bands"):
+    with pytest.raises(errors.EmbeddingError, match="the model takes 64 bands"):
         da.isel(band=slice(9)).emb.rgb(pca)
     assert "alphaearth" in repr(pca)
 
@@ -301,19 +302,19 @@ def test_two_tiles_and_two_years_share_a_palette():
 def test_errors_of_rgb():
     da = scene(shape=(9, 8))
     pca = da.emb.fit_pca(3)
-    with pytest.raises(gx.model.EmbeddingError, match="needs a fitted PCA"):
+    with pytest.raises(errors.EmbeddingError, match="needs a fitted PCA"):
         da.emb.rgb()
-    with pytest.raises(gx.model.EmbeddingError, match="three band labels"):
+    with pytest.raises(errors.EmbeddingError, match="three band labels"):
         da.emb.rgb(["A01", "A02"])
-    with pytest.raises(gx.model.EmbeddingError, match="needs three components; there are 2"):
+    with pytest.raises(errors.EmbeddingError, match="needs three components; there are 2"):
         da.emb.rgb(da.emb.fit_pca(2))
-    with pytest.raises(gx.model.EmbeddingError, match="no unit length"):
+    with pytest.raises(errors.EmbeddingError, match="no unit length"):
         scene("tessera", shape=(9, 8)).emb.rgb(["0", "1", "2"])
     with pytest.raises(ValueError, match="low < high"):
         da.emb.rgb(pca, limits=(1, 0))
-    with pytest.raises(gx.model.EmbeddingError, match="or limits="):
+    with pytest.raises(errors.EmbeddingError, match="or limits="):
         da.emb.pca(pca).emb.rgb()
-    with pytest.raises(gx.model.EmbeddingError, match="not band labels"):
+    with pytest.raises(errors.EmbeddingError, match="not band labels"):
         da.emb.pca(pca).emb.rgb(["A01", "A02", "A03"])
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geoemb_xr as gx
+from geoemb_xr.core import errors
 from geoemb_xr.testing import assert_lazy_identical
 
 YEARS = [2018, 2019, 2021, 2022, 2024]
@@ -100,7 +101,7 @@ def test_component_statistics_are_numpys(how):
 
 def test_what_is_no_vector_is_not_compared_with_vectors():
     da = scene()
-    with pytest.raises(gx.model.ComparabilityError, match="synthetic std"):
+    with pytest.raises(errors.ComparabilityError, match="synthetic std"):
         da.emb.aggregate("std").emb.pca(da.emb.fit_pca(3))
 
 
@@ -181,7 +182,7 @@ def test_wrong_options_say_what_is_wrong(options, message):
 def test_arrays_without_time():
     da = scene(shape=(3, 3)).isel(time=0)
     for call in (da.emb.aggregate, da.emb.change_point, lambda: da.emb.change(2018, 2019)):
-        with pytest.raises(gx.model.EmbeddingError, match="needs a 'time' dimension"):
+        with pytest.raises(errors.EmbeddingError, match="needs a 'time' dimension"):
             call()
 
 
@@ -330,7 +331,7 @@ def test_points_have_no_surroundings_but_their_own():
 
 def test_errors_of_change():
     da = scene(shape=(3, 3))
-    with pytest.raises(gx.model.CoverageError, match="2018, 2019, 2021"):
+    with pytest.raises(errors.CoverageError, match="2018, 2019, 2021"):
         da.emb.change(2018, 2020)
     with pytest.raises(ValueError, match="metric='degrees' is not known"):
         da.emb.change(2018, 2019, metric="degrees")
@@ -338,15 +339,15 @@ def test_errors_of_change():
         da.emb.change(2018, null="years")
     with pytest.raises(ValueError, match="null='pixels' is not known"):
         da.emb.change(2018, 2019, null="pixels")
-    with pytest.raises(gx.model.EmbeddingError, match="needs three or more"):
+    with pytest.raises(errors.EmbeddingError, match="needs three or more"):
         da.isel(time=[0, 1]).emb.change(2018, 2019, null="years")
-    with pytest.raises(gx.model.EmbeddingError, match="needs another year"):
+    with pytest.raises(errors.EmbeddingError, match="needs another year"):
         da.isel(time=[0]).emb.change(2018)
-    with pytest.raises(gx.model.EmbeddingError, match="2 periods match"):
+    with pytest.raises(errors.EmbeddingError, match="2 periods match"):
         da.emb.change([2018, 2019], 2024)
-    with pytest.raises(gx.model.EmbeddingError, match="three periods"):
+    with pytest.raises(errors.EmbeddingError, match="three periods"):
         da.isel(time=[0, 1]).emb.change_point()
-    with pytest.raises(gx.model.EmbeddingError, match="all bands in one chunk"):
+    with pytest.raises(errors.EmbeddingError, match="all bands in one chunk"):
         da.chunk(band=8).emb.change(2018, 2019)
 
 

@@ -14,8 +14,8 @@ import shapely
 import geoemb_xr as gx
 from geoemb_xr.catalog import clay_v15_naip as naip
 from geoemb_xr.catalog import earth_embeddings, major_tom
-from geoemb_xr.core import geometry, model
-from geoemb_xr.core.model import ComparabilityError, CoverageError, SourceError
+from geoemb_xr.core import areas, geometry, model
+from geoemb_xr.core.errors import ComparabilityError, CoverageError, SourceError
 from geoemb_xr.readers import footers
 from geoemb_xr.readers.tiles import Request
 
@@ -87,14 +87,14 @@ def test_bbox_and_time_pick_rows(name):
     whole = product.open(source, Request())
     x, y = whole.coords["x"].values, whole.coords["y"].values
     first = int(np.argmin(x + y))
-    corner = geometry.parse_bbox((x[first], y[first], x[first] + 1e-4, y[first] + 1e-4))
+    corner = areas.parse_bbox((x[first], y[first], x[first] + 1e-4, y[first] + 1e-4))
     found = product.open(source, Request(area=corner))
     assert 0 < found.sizes["location"] < whole.sizes["location"]
     year = int(whole.coords["date"].dt.year.max())
     latest = product.open(source, Request(time=year))
     assert latest.sizes["location"] == int((whole.coords["date"].dt.year == year).sum())
     with pytest.raises(CoverageError, match=r"by their names|no patch of|is not in"):
-        product.open(source, Request(area=geometry.parse_bbox((-30, -50, -29, -49))))
+        product.open(source, Request(area=areas.parse_bbox((-30, -50, -29, -49))))
     with pytest.raises(CoverageError, match="1987"):
         product.open(source, Request(time=1987))
 

@@ -20,8 +20,9 @@ from affine import Affine
 
 import geoemb_xr as gx
 from geoemb_xr import catalog, testing
-from geoemb_xr.core import arrays, geometry, model
-from geoemb_xr.core.model import CoverageError
+from geoemb_xr.core import areas, arrays, errors, geometry, model
+from geoemb_xr.core.errors import CoverageError
+from geoemb_xr.geo import places
 
 # Of the catalog alone: other tests register products of their own.
 CATALOG = [
@@ -189,7 +190,7 @@ def test_time(raster):
 
 
 def test_elsewhere_is_an_error_that_says_where(raster):
-    west, _, east, _ = geometry.area_of(geometry.geobox_of(raster.values)).lonlat()[0]
+    west, _, east, _ = areas.area_of(geometry.geobox_of(raster.values)).lonlat()[0]
     if east - west > 350:
         pytest.skip("covers the globe")
     with pytest.raises(CoverageError, match="does not cover"):
@@ -268,7 +269,7 @@ def test_facts_of_a_product(product):
         assert product.dtype == product.codec.dtype
     assert product.share_alike == ("-SA-" in product.licence)
     if product.open is not None and not product.stores and product.kind != "location":
-        with pytest.raises(model.SourceError, match=r"(?i)(fetch|download) .* from .* give"):
+        with pytest.raises(errors.SourceError, match=r"(?i)(fetch|download) .* from .* give"):
             gx.open(product)
     if product.torchgeo:
         datasets = pytest.importorskip("torchgeo.datasets")
@@ -310,7 +311,7 @@ def test_quality_stays_beside_vectors_of_two_zones(tmp_path):
     rng = np.random.default_rng(0)
     for zone, lon in ((32, 11.994), (33, 12.006)):
         crs = f"EPSG:{32600 + zone}"
-        ((x,), (y,)) = geometry.points_xy([(lon, 47.0)], crs)
+        ((x,), (y,)) = places.points_xy([(lon, 47.0)], crs)
         corner = Affine(30, 0, round(x / 30) * 30 - 600, 0, -30, round(y / 30) * 30 + 600)
         codes = rng.integers(1, 64_000, (13, 40, 40)).astype(np.uint16)
         box = geometry.make_geobox((40, 40), corner, crs)
@@ -349,7 +350,7 @@ def test_copernicus_cells_are_nodes(tmp_path, caplog, monkeypatch):
     assert np.isnan(globe.isel(y=0).values).all()
     (tmp_path / "bad").mkdir()
     np.savez(tmp_path / "bad" / "x.npz", arr_0=np.zeros((3, 9, 768), np.float32))
-    with pytest.raises(model.SourceError, match="3 × 9 cells, which is no grid of nodes"):
+    with pytest.raises(errors.SourceError, match="3 × 9 cells, which is no grid of nodes"):
         gx.open("copernicus-embed", tmp_path / "bad")
 
 
@@ -364,9 +365,9 @@ def test_olmoearth_takes_any_size_of_model(tmp_path):
     assert (opened.sizes["band"], opened.attrs["version"]) == (192, "v1-192")
     large = geotiff.write_geotiff(tmp_path / "large_2024.tif", np.ones((1024, 8, 8), np.int8), grid)
     with pytest.raises(
-        model.SourceError, match=r'has 1024 bands; .*gx\.Product\("olmoearth-1024", dims=1024\)'
+        errors.SourceError, match=r'has 1024 bands; .*gx\.Product\("olmoearth-1024", dims=1024\)'
     ):
         gx.open("olmoearth", large)
     vectors = geotiff.write_geotiff(tmp_path / "v_2024.tif", np.ones((192, 8, 8), np.float32), grid)
-    with pytest.raises(model.SourceError, match="codes and vectors in one source"):
+    with pytest.raises(errors.SourceError, match="codes and vectors in one source"):
         gx.open("olmoearth", [small, vectors])

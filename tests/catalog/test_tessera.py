@@ -14,8 +14,9 @@ from affine import Affine
 import geoemb_xr as gx
 from geoemb_xr import testing
 from geoemb_xr.catalog import tessera
-from geoemb_xr.core import geometry, model
-from geoemb_xr.core.model import ComparabilityError, CoverageError, EmbeddingError, SourceError
+from geoemb_xr.core import areas, geometry, model
+from geoemb_xr.core.errors import ComparabilityError, CoverageError, EmbeddingError, SourceError
+from geoemb_xr.geo import places
 from geoemb_xr.readers import geotiff
 
 NAME = "grid_11.35_47.25"
@@ -162,7 +163,7 @@ def test_southern_zones_have_negative_northings(tmp_path):
     opened = gx.open("tessera", path)
     assert opened.emb.crs.to_epsg() == 32633
     assert float(opened.y.max()) < 0
-    west, south, east, north = geometry.area_of(grid).lonlat()[0]
+    west, south, east, north = areas.area_of(grid).lonlat()[0]
     assert -10 < south < north < -8.5
     inner = (west + 0.001, south + 0.001, east - 0.001, north - 0.001)
     theirs, transform, _ = store.GeoTesseraZarr(str(path)).read_region(inner, 2020)
@@ -205,7 +206,7 @@ def test_points_come_from_their_own_zone(seam):
     taken = gx.open("tessera", seam, points=table, time=2020).isel(time=0)
     for i, (lon, lat) in enumerate(table):
         zone = parts["EPSG:32632" if lon < 12 else "EPSG:32633"].isel(time=0)
-        x, y = geometry.points_xy([(lon, lat)], zone.emb.crs)
+        x, y = places.points_xy([(lon, lat)], zone.emb.crs)
         expected = zone.sel(x=x[0], y=y[0], method="nearest")
         np.testing.assert_array_equal(taken.isel(location=i).values, expected.values)
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import geoemb_xr as gx
 from geoemb_xr import testing
-from geoemb_xr.core import arrays, codecs
-from geoemb_xr.core.model import ComparabilityError, CoverageError, EmbeddingError
+from geoemb_xr.core import arrays, codecs, times
+from geoemb_xr.core.errors import ComparabilityError, CoverageError, EmbeddingError
 
 PRODUCTS = ["alphaearth", "tessera"]
 
@@ -80,7 +80,7 @@ def test_check_finds_wrong_norms(codes):
 
 # --- time -----------------------------------------------------------------------------------------------------
 
-YEARS = arrays.times_of_years([2017, 2018, 2020, 2024])
+YEARS = times.times_of_years([2017, 2018, 2020, 2024])
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ YEARS = arrays.times_of_years([2017, 2018, 2020, 2024])
     ],
 )
 def test_pick_times(time, expected):
-    assert arrays.pick_times(YEARS, time).tolist() == expected
+    assert times.pick_times(YEARS, time).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -117,13 +117,13 @@ def test_pick_times(time, expected):
 )
 def test_pick_times_refuses(time, error, says):
     with pytest.raises(error, match=says):
-        arrays.pick_times(YEARS, time)
+        times.pick_times(YEARS, time)
 
 
 def test_a_period_matches_by_its_start():
     months = pd.date_range("2020-01-01", periods=12, freq="MS").to_numpy()
-    assert arrays.pick_times(months, 2020).size == 12
-    assert arrays.pick_times(months, "2020-03").tolist() == [2]
+    assert times.pick_times(months, 2020).size == 12
+    assert times.pick_times(months, "2020-03").tolist() == [2]
 
 
 def test_year(codes):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import geoemb_xr as gx
-from geoemb_xr.core import codecs
-from geoemb_xr.core.model import EmbeddingError, SourceError
+from geoemb_xr.core import codecs, model
+from geoemb_xr.core.errors import EmbeddingError, SourceError
 
 AXES = st.sampled_from((0, 1, 2))
 
@@ -240,7 +240,7 @@ def test_scales_that_were_dropped_are_named():
 
 @pytest.mark.parametrize("name", ["alphaearth", "tessera", "esd"])
 def test_decode_and_encode_are_lazy_and_chunk_invariant(name):
-    if name not in {p.name for p in gx.model.registered()}:
+    if name not in {p.name for p in model.registered()}:
         pytest.skip(f"no product {name}")
     codes = gx.testing.synthetic(name, shape=(13, 11), years=[2018, 2020], decode=False, missing=True)
     decoded = gx.testing.assert_lazy_identical(gx.decode, codes)

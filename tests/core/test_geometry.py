@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 import geoemb_xr as gx
-from geoemb_xr.core import geometry
-from geoemb_xr.core.model import EmbeddingError
+from geoemb_xr.core import areas, geometry
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.geo import places
 
 
 def raster(box):
@@ -107,11 +108,11 @@ def test_no_crs_says_what_to_write():
 )
 def test_malformed_boxes_are_refused(bbox, crs, says):
     with pytest.raises(ValueError, match=says):
-        geometry.parse_bbox(bbox, crs)
+        areas.parse_bbox(bbox, crs)
 
 
 def test_a_box_across_the_antimeridian_has_two_parts():
-    area = geometry.parse_bbox((179.5, -18, -179.0, -16))
+    area = areas.parse_bbox((179.5, -18, -179.0, -16))
     assert area.parts == [(179.5, -18, 180.0, -16), (-180.0, -18, -179.0, -16)]
     for zone in (32701, 32760):
         assert len(area.bounds_in(f"EPSG:{zone}")) == 2
@@ -127,7 +128,7 @@ def test_a_box_across_the_antimeridian_has_two_parts():
 def test_projected_bounds_hold_every_point_of_the_box(lon, lat, width, height, points):
     """Edges bend between CRSs: a box of corners alone would lose ground."""
     crs = geometry.utm_crs(geometry.utm_zone_of(lon), south=lat < 0)
-    area = geometry.parse_bbox((lon, lat, lon + width, lat + height))
+    area = areas.parse_bbox((lon, lat, lon + width, lat + height))
     (west, south, east, north) = area.bounds_in(crs)[0]
     fx, fy = np.array(points).T
     x, y = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(
@@ -147,7 +148,7 @@ def test_projected_bounds_hold_every_point_of_the_box(lon, lat, width, height, p
 def test_window_of_is_rounded_outwards(north_up, west, south, width, height):
     affine = Affine(10, 0, 0, 0, -10, 1000) if north_up else Affine(10, 0, 0, 0, 10, 0)
     box = geometry.make_geobox((100, 100), affine, "EPSG:32632")
-    window = geometry.window_of(box, (west, south, west + width, south + height))
+    window = areas.window_of(box, (west, south, west + width, south + height))
     centres = geometry.grid_coords(box)
     xs, ys = centres["x"].values, centres["y"].values
     touched_x = np.flatnonzero((xs + 5 > west + 1e-3) & (xs - 5 < west + width - 1e-3))
@@ -166,11 +167,9 @@ def test_window_of_is_rounded_outwards(north_up, west, south, width, height):
 
 @given(west=st.floats(8, 12), south=st.floats(45, 49), resolution=st.sampled_from([10.0, 30.0, 100.0]))
 def test_snapped_grids_of_neighbours_tile(west, south, resolution):
-    left = geometry.snapped_geobox(
-        geometry.parse_bbox((west, south, west + 0.1, south + 0.1)), 3035, resolution
-    )
-    right = geometry.snapped_geobox(
-        geometry.parse_bbox((west + 0.1, south, west + 0.2, south + 0.1)), 3035, resolution
+    left = areas.snapped_geobox(areas.parse_bbox((west, south, west + 0.1, south + 0.1)), 3035, resolution)
+    right = areas.snapped_geobox(
+        areas.parse_bbox((west + 0.1, south, west + 0.2, south + 0.1)), 3035, resolution
     )
     for box in (left, right):
         assert box.affine.c % resolution == 0
@@ -189,7 +188,7 @@ def test_snapped_grids_of_neighbours_tile(west, south, resolution):
 )
 def test_senseless_resolutions_are_refused(resolution, says):
     with pytest.raises(ValueError, match=says):
-        geometry.snapped_geobox(geometry.parse_bbox((11, 47, 11.1, 47.1)), "EPSG:4326", resolution)
+        areas.snapped_geobox(areas.parse_bbox((11, 47, 11.1, 47.1)), "EPSG:4326", resolution)
 
 
 # --- points ---------------------------------------------------------------------------------------------------
@@ -202,7 +201,7 @@ def test_points_in_every_form_are_the_same():
     frame = geopandas.GeoDataFrame(geometry=geopandas.points_from_xy(*pairs.T), crs=4326)
     expected = pyproj.Transformer.from_crs(4326, 3035, always_xy=True).transform(*pairs.T)
     for points in (pairs, table, frame, frame.to_crs(32632)):
-        np.testing.assert_allclose(geometry.points_xy(points, 3035), expected, atol=1e-4)
+        np.testing.assert_allclose(places.points_xy(points, 3035), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +210,7 @@ def test_points_in_every_form_are_the_same():
 )
 def test_senseless_points_are_refused(points, says):
     with pytest.raises(ValueError, match=says):
-        geometry.points_xy(points, 3035)
+        places.points_xy(points, 3035)
 
 
 @given(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geoemb_xr.core import kernels
+from geoemb_xr.geo import resampling_kernels
 
 blocks = hnp.arrays(
     st.sampled_from([np.int8, np.uint16, np.float32, np.float64]),
@@ -58,12 +59,12 @@ def test_what_lies_band_last_is_not_copied():
 
 
 def test_kernels_travel_by_name():
-    assert pickle.loads(pickle.dumps(kernels.gather)) is kernels.gather
+    assert pickle.loads(pickle.dumps(resampling_kernels.gather)) is resampling_kernels.gather
 
 
 def test_kernels_run_where_no_cache_can_be_written(tmp_path):
     code = (
-        "import numpy as np; from geoemb_xr import kernels;"
+        "import numpy as np; from geoemb_xr.core import kernels;"
         "print(kernels.band_last(np.ones((8, 3, 16), np.int8), 0).sum())"
     )
     env = {**os.environ, "NUMBA_CACHE_DIR": "/proc/nowhere"}
@@ -75,7 +76,7 @@ def test_exact_edges_and_outside_of_a_gather():
     window = np.arange(12, dtype=np.uint64).reshape(3, 4, 1)
     at = np.array([[[0, 4095, 4096, 12287, 12288, -1]], [[0, 0, 4096, 16383, 0, 0]]], np.int64)
     out = np.zeros((1, 6, 1), np.uint64)
-    kernels.gather(window, at, np.array([99], np.uint64), out)
+    resampling_kernels.gather(window, at, np.array([99], np.uint64), out)
     assert out.ravel().tolist() == [0, 0, 5, 11, 99, 99]
 
 
@@ -84,10 +85,10 @@ def test_bilinear_leaves_missing_neighbours_out():
     middle = np.array([[[4095]], [[4095]]], np.int64)  # nearest is the first, a hair from the middle of four
     out = np.zeros((1, 1, 1), np.float32)
     factors = (~np.isnan(window[..., 0])).astype(np.float32)
-    kernels.bilinear(window, factors, None, middle, False, out)
+    resampling_kernels.bilinear(window, factors, None, middle, False, out)
     assert abs(out[0, 0, 0] - 3.0) < 2e-3
     missing = np.array([[[4096]], [[4096]]], np.int64)  # nearest is the missing one
-    kernels.bilinear(window, factors, None, missing, False, out)
+    resampling_kernels.bilinear(window, factors, None, missing, False, out)
     assert np.isnan(out[0, 0, 0])
 
 
@@ -105,7 +106,7 @@ def test_the_area_of_a_footprint_is_shared_out_exactly(corners):
     window = np.ones((6, 6, 2), np.float32)
     window[..., 1] = np.arange(6)[None, :] + 1
     sums = np.zeros((1, 1, 4))
-    kernels.add_footprints(window, np.ones((6, 6), np.float32), None, corners, sums)
+    resampling_kernels.add_footprints(window, np.ones((6, 6), np.float32), None, corners, sums)
     cells = shapely.box(
         *np.meshgrid(np.arange(6), np.arange(6)), *np.meshgrid(np.arange(1, 7), np.arange(1, 7))
     )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.legend import Legend, encode_classes, is_class_map, legend_of
-from geoemb_xr.core.model import EmbeddingError
 
 
 def test_attributes_survive_the_round_trip():

@@ -8,8 +8,9 @@ import pytest
 import xarray as xr
 
 import geoemb_xr as gx
-from geoemb_xr.core import model
-from geoemb_xr.core.model import ComparabilityError, EmbeddingError, MissingExtraError, Product
+from geoemb_xr.core import errors, model, notes
+from geoemb_xr.core.errors import ComparabilityError, EmbeddingError, MissingExtraError
+from geoemb_xr.core.model import Product
 
 
 def test_a_name_and_a_length_are_a_whole_product():
@@ -113,14 +114,14 @@ def test_two_spaces_are_never_mixed():
 
 def test_missing_package_names_the_extra():
     with pytest.raises(MissingExtraError, match=r"pip install 'geoemb-xr\[viz\]'"):
-        model.require("no_such_package_at_all.sub", "viz")
+        errors.require("no_such_package_at_all.sub", "viz")
 
 
 def test_a_note_is_said_once(caplog):
-    model._said.discard("once only")
+    notes._said.discard("once only")
     with caplog.at_level(logging.INFO, logger="geoemb_xr"):
-        model.say("once only")
-        model.say("once only")
+        notes.say("once only")
+        notes.say("once only")
     assert [r.message for r in caplog.records] == ["geoemb_xr: once only"]
 
 

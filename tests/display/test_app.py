@@ -6,8 +6,8 @@ import pytest
 import xarray as xr
 
 import geoemb_xr as gx
-from geoemb_xr.core import geometry
-from geoemb_xr.core.model import EmbeddingError
+from geoemb_xr.core import errors, geometry
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.display import app as app_module
 from geoemb_xr.display import explorer
 from geoemb_xr.display.app import App
@@ -317,7 +317,7 @@ def test_what_is_no_raster_embedding_is_refused(codes):
 
 def test_without_panel_the_extra_is_named(codes, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "panel", None)
-    with pytest.raises(gx.model.MissingExtraError, match=r"geoemb-xr\[viz\]"):
+    with pytest.raises(errors.MissingExtraError, match=r"geoemb-xr\[viz\]"):
         gx.explore(codes)
 
 

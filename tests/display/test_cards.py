@@ -6,7 +6,8 @@ import pytest
 import xarray as xr
 
 import geoemb_xr as gx
-from geoemb_xr.display import cards
+from geoemb_xr.core import html
+from geoemb_xr.execution import planning
 from geoemb_xr.testing import raise_if_dask_computes
 
 
@@ -25,8 +26,8 @@ def test_summary_says_what_an_array_is(opened):
         "EPSG:32632",
         "of 10 m",
         "2018, 2020, 2022, 2024",
-        f"{cards.human_bytes(opened.nbytes)} as codes",
-        f"{cards.human_bytes(opened.nbytes * 4)} decoded",
+        f"{html.human_bytes(opened.nbytes)} as codes",
+        f"{html.human_bytes(opened.nbytes * 4)} decoded",
         f"in {opened.data.npartitions} blocks",
         "CC-BY-4.0",
         "Google DeepMind",
@@ -63,7 +64,7 @@ def test_product_card_has_the_facts(name):
     html = found._repr_html_()
     for word in (found.title, found.licence, str(found.dims)):
         assert word in html
-    assert cards.product_card(gx.Product("bare", dims=3)).count("<tr>") == 2
+    assert gx.Product("bare", dims=3)._repr_html_().count("<tr>") == 2
 
 
 def test_plan_counts_what_is_read(opened):
@@ -84,11 +85,11 @@ def test_plan_counts_what_is_read(opened):
 
 
 def test_requests_are_the_stored_blocks_that_windows_touch():
-    assert cards._touched(slice(0, 10), 0, 100, 4) == 3
-    assert cards._touched(slice(4, 8), 0, 100, 4) == 1
-    assert cards._touched(slice(3, 5), 0, 100, 4) == 2
-    assert cards._touched(slice(3, 5), 3, 100, 4) == 1
-    assert cards._touched(slice(0, 3), 3, 100, 4) == 0
+    assert planning._touched(slice(0, 10), 0, 100, 4) == 3
+    assert planning._touched(slice(4, 8), 0, 100, 4) == 1
+    assert planning._touched(slice(3, 5), 0, 100, 4) == 2
+    assert planning._touched(slice(3, 5), 3, 100, 4) == 1
+    assert planning._touched(slice(0, 3), 3, 100, 4) == 0
 
 
 class Store:
@@ -115,6 +116,6 @@ def test_plan_of_other_sources():
 
 
 def test_human_bytes():
-    assert [cards.human_bytes(n) for n in (0, 999, 1000, 1_234_567, 5e12, 3e16)] == [
+    assert [html.human_bytes(n) for n in (0, 999, 1000, 1_234_567, 5e12, 3e16)] == [
         "0 B", "999 B", "1 kB", "1.23 MB", "5 TB", "30 PB",
     ]  # fmt: skip

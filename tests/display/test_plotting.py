@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 import geoemb_xr as gx
+from geoemb_xr.core import errors, geometry
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("agg")
@@ -129,7 +130,7 @@ def test_degrees_are_stretched_and_the_bar_is_true_on_the_ground():
     ax = gx.testing.synthetic("alphaearth", grid=grid).emb.plot()
     assert ax.get_aspect() == pytest.approx(1 / np.cos(np.radians(47.25)), rel=1e-3)
     assert {"longitude [°]", "latitude [°]"} <= set(texts(ax.figure))
-    metres = plotting._metres_a_unit(gx.geometry.as_crs("EPSG:3857"), 1.2657e6, 5.98e6, 1000.0)
+    metres = plotting._metres_a_unit(geometry.as_crs("EPSG:3857"), 1.2657e6, 5.98e6, 1000.0)
     assert metres == pytest.approx(np.cos(np.radians(47.2)), rel=5e-3)  # Mercator stretches by 1 / cos
 
 
@@ -141,16 +142,16 @@ def test_own_axes_are_used():
     truth.emb.plot(ax=ax)
     assert ax.get_legend() is not None
     assert len(plt.get_fignums()) == 1
-    with pytest.raises(gx.model.EmbeddingError, match="ax= takes one panel"):
+    with pytest.raises(errors.EmbeddingError, match="ax= takes one panel"):
         scene().emb.plot(ax=ax)
 
 
 def test_what_has_no_place_or_too_many_panels_is_refused():
-    with pytest.raises(gx.model.EmbeddingError, match="needs 'y' and 'x'"):
+    with pytest.raises(errors.EmbeddingError, match="needs 'y' and 'x'"):
         xr.DataArray(np.ones(3), dims="band").emb.plot()
-    with pytest.raises(gx.model.EmbeddingError, match="25 panels"):
+    with pytest.raises(errors.EmbeddingError, match="25 panels"):
         scene(shape=(3, 3), years=range(2000, 2025)).emb.plot()
-    with pytest.raises(gx.model.EmbeddingError, match="wrap it with"):
+    with pytest.raises(errors.EmbeddingError, match="wrap it with"):
         scene(shape=(3, 3), years=[2018]).isel(time=0).drop_attrs().emb.plot()
 
 

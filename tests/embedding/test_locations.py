@@ -11,8 +11,8 @@ import xarray as xr
 
 import geoemb_xr as gx
 from geoemb_xr import testing
-from geoemb_xr.core import geometry, model
-from geoemb_xr.core.model import CoverageError, MissingExtraError, SourceError
+from geoemb_xr.core import areas, geometry, model
+from geoemb_xr.core.errors import CoverageError, MissingExtraError, SourceError
 from geoemb_xr.embedding import locations
 from geoemb_xr.readers.tiles import Request
 
@@ -66,7 +66,7 @@ def opened(product, source=None, **kwargs):
 
 
 def area():
-    return geometry.parse_bbox(BBOX)
+    return areas.parse_bbox(BBOX)
 
 
 # --- geoclip ------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_a_grid_in_utm(geoclip):
 
 
 def test_across_the_antimeridian(geoclip):
-    array = opened("geoclip", area=geometry.parse_bbox((179.95, -17.0, -179.95, -16.95))).compute()
+    array = opened("geoclip", area=areas.parse_bbox((179.95, -17.0, -179.95, -16.95))).compute()
     assert array.sizes["x"] == 10
     lon = array.coords["x"].values
     assert lon.max() > 180

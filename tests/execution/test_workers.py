@@ -11,7 +11,7 @@ import xarray as xr
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker
 
 import geoemb_xr as gx
-from geoemb_xr.core.model import EmbeddingError
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.execution import workers
 
 QUIET = {"dashboard_address": None, "silence_logs": 50}

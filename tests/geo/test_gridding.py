@@ -11,7 +11,8 @@ import xarray as xr
 import geoemb_xr as gx
 from geoemb_xr import testing
 from geoemb_xr.core import geometry, model
-from geoemb_xr.core.model import EmbeddingError, Product
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.model import Product
 from geoemb_xr.geo.footprints import nearest_patch
 from geoemb_xr.geo.gridding import to_grid
 from geoemb_xr.readers.patch_examples import scene_patches

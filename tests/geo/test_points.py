@@ -11,7 +11,7 @@ from rasterio.features import geometry_mask
 
 import geoemb_xr as gx
 from geoemb_xr.core import geometry
-from geoemb_xr.core.model import CoverageError, EmbeddingError
+from geoemb_xr.core.errors import CoverageError, EmbeddingError
 from geoemb_xr.testing import assert_lazy_identical, raise_if_dask_computes
 
 SHAPE = (60, 70)

@@ -10,7 +10,7 @@ from rasterio.features import geometry_mask
 from rasterio.transform import from_origin
 
 from geoemb_xr import EmbAccessor as _  # noqa: F401  (the package is imported as users do)
-from geoemb_xr.core.model import CoverageError, EmbeddingError
+from geoemb_xr.core.errors import CoverageError, EmbeddingError
 from geoemb_xr.geo.polygons import coverage, polygons_of
 
 HEIGHT, WIDTH = 61, 83

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import geoemb_xr as gx
 from geoemb_xr.core import geometry
-from geoemb_xr.core.model import ComparabilityError, EmbeddingError
+from geoemb_xr.core.errors import ComparabilityError, EmbeddingError
 from geoemb_xr.testing import assert_lazy_identical
 
 

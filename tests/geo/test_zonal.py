@@ -6,7 +6,7 @@ import pytest
 import shapely
 
 import geoemb_xr as gx
-from geoemb_xr.core.model import CoverageError
+from geoemb_xr.core.errors import CoverageError
 from geoemb_xr.testing import raise_if_dask_computes
 
 exactextract = pytest.importorskip("exactextract")

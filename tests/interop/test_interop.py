@@ -6,8 +6,8 @@ import pytest
 import xarray as xr
 
 import geoemb_xr as gx
-from geoemb_xr import interop
-from geoemb_xr.core.model import EmbeddingError, SourceError
+from geoemb_xr.core.errors import EmbeddingError, SourceError
+from geoemb_xr.readers import torchgeo as reader
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 torchgeo = pytest.importorskip("torchgeo", reason="torchgeo is not installed")
@@ -202,7 +202,7 @@ def test_what_is_neither_grid_nor_locations():
 def test_google_satellite_embedding_opens_decoded_and_masked(tmp_path):
     source = gx.example("alphaearth")
     dataset = tg.GoogleSatelliteEmbedding(source)
-    name, paths = interop.files_of(dataset)
+    name, paths = reader.files_of(dataset)
     assert name == "alphaearth"
     assert len(paths) == len(dataset)
     opened = gx.open(dataset)
@@ -223,7 +223,7 @@ def test_tables_that_torchgeo_reads_open_as_their_product(class_name):
     source = gx.example(product)
     files = sorted(source.rglob("*.*p*q*")) if source.is_dir() else [source]
     dataset = getattr(tg, class_name)(files[0])
-    assert interop.files_of(dataset) == (product, [str(files[0])])
+    assert reader.files_of(dataset) == (product, [str(files[0])])
     assert gx.open(dataset).sizes == gx.open(product, str(files[0])).sizes
 
 
@@ -235,8 +235,8 @@ def test_other_datasets_are_refused():
         def __getitem__(self, index):
             raise IndexError(index)
 
-    assert interop.is_dataset(Elsewhere())
-    assert not interop.is_dataset("alphaearth")
+    assert reader.is_dataset(Elsewhere())
+    assert not reader.is_dataset("alphaearth")
     with pytest.raises(SourceError, match="Elsewhere is not one of torchgeo's embedding datasets, Clay"):
         gx.open(Elsewhere())
 
@@ -247,7 +247,7 @@ def test_other_datasets_are_refused():
         gx.open(TesseraEmbeddings())
     without = TesseraEmbeddings()
     without.root = "somewhere"
-    assert interop.files_of(without) == ("tessera", ["somewhere"])
+    assert reader.files_of(without) == ("tessera", ["somewhere"])
 
     class ClayEmbeddings(Elsewhere):
         root = "somewhere"

@@ -19,9 +19,10 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info
 
 import geoemb_xr as gx
+from geoemb_xr.core import arrays
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.legend import legend_of
-from geoemb_xr.core.model import EmbeddingError
-from geoemb_xr.execution import devices
+from geoemb_xr.execution import devices, lanes
 from geoemb_xr.execution.blocks import Block
 from geoemb_xr.predicting import maps, networks
 from geoemb_xr.probes.heads import HEADS
@@ -319,15 +320,16 @@ def test_networks_are_named_by_content():
 
 def fill_by_torch(da, model, names, device="cpu", batch=700):
     """What a worker with a device computes for a block."""
-    codec = gx.arrays.codec_of(da) if da.emb.encoded else None
-    scale = None if codec is None else gx.arrays.scale_of(da, codec)
+    codec = arrays.codec_of(da) if da.emb.encoded else None
+    scale = None if codec is None else arrays.scale_of(da, codec)
     block = Block(da.values, da.dims.index("band"), None if scale is None else scale.values, codec)
     specs = model.outputs()
+    work = networks.work_of(model, codec, names, dask.base.tokenize(model), device)
     dtype = [
         (n, specs[n].dtype, (len(specs[n].labels),)) if specs[n].dim else (n, specs[n].dtype) for n in names
     ]
     out = np.empty(block.pixels, dtype)
-    devices.fill(block, model, out, device, batch)
+    lanes.fill(block, work, out, device, batch)
     return out
 
 
@@ -377,29 +379,29 @@ def test_tensors_decode_scales():
 
 def test_out_of_memory_halves_the_batch(probes, monkeypatch):
     da, seen = array(decode=False), []
-    whole = devices.outputs
+    whole = networks.outputs
 
-    def small(codes, *rest):
+    def small(codes, scale, **rest):
         seen.append(codes.shape[1])
         if codes.shape[1] > 1100:
             raise torch.cuda.OutOfMemoryError("pretended")
-        return whole(codes, *rest)
+        return whole(codes, scale, **rest)
 
-    monkeypatch.setattr(devices, "outputs", small)
+    monkeypatch.setattr(networks, "outputs", small)
     found = fill_by_torch(da, probes["logistic"], ["label"], batch=4096)
     np.testing.assert_array_equal(found["label"], da.emb.predict(probes["logistic"]).values.ravel())
     assert max(seen[3:]) <= 1024
-    monkeypatch.setattr(devices, "_SMALLEST", 2000)
+    monkeypatch.setattr(lanes, "_SMALLEST", 2000)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         fill_by_torch(da, probes["logistic"], ["label"], batch=1500)
 
 
 def test_copies_on_a_device_are_kept_by_content(probes):
-    first = devices.on_device(probes["knn"], "token", "cpu")
-    assert devices.on_device(probes["knn"], "token", "cpu") is first
+    first = networks.on_device(probes["knn"], "token", "cpu")
+    assert networks.on_device(probes["knn"], "token", "cpu") is first
     for i in range(devices._KEPT):
-        devices.on_device(probes["ridge"], f"other {i}", "cpu")
-    assert devices.on_device(probes["knn"], "token", "cpu") is not first
+        networks.on_device(probes["ridge"], f"other {i}", "cpu")
+    assert networks.on_device(probes["knn"], "token", "cpu") is not first
 
 
 def test_mlp_is_seeded_and_leaves_the_generator_alone():
@@ -427,14 +429,14 @@ def test_mlp_regresses():
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(probes, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert devices.place_for("auto", probes["ridge"]) == "cpu"
+    assert devices.place_for("auto", True) == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert devices.place_for("auto", probes["ridge"]) == "cuda:0"
-    assert devices.place_for("auto", object()) == "cpu"
-    assert devices.place_for("cuda:1", probes["ridge"]) == "cuda:1"
+    assert devices.place_for("auto", True) == "cuda:0"
+    assert devices.place_for("auto", False) == "cpu"
+    assert devices.place_for("cuda:1", True) == "cuda:1"
     with pytest.raises(EmbeddingError, match="device='cuda:2' is not there: torch sees 2 GPUs"):
-        devices.place_for("cuda:2", probes["ridge"])
+        devices.place_for("cuda:2", True)
 
 
 def test_values_and_intervals_on_tensors():
@@ -463,7 +465,8 @@ def test_the_best_of_the_best_groups_are_the_best(m, k):
 
 TRITON = """
 import numpy as np, torch, geoemb_xr as gx
-from geoemb_xr import fused, fused_cuda, kernels
+from geoemb_xr.core import kernels
+from geoemb_xr.predicting import fused, fused_cuda
 rng = np.random.default_rng(0)
 for bands, classes, n in [(64, 10, 1300), (7, 2, 5), (16, 17, 512)]:
     x = rng.standard_normal((60 * classes, bands)).astype("f4")
@@ -539,7 +542,7 @@ class TestOnAGpu:
 
     def test_linear_labels_go_through_the_kernel(self, probes):
         pytest.importorskip("triton")
-        assert devices.on_device(probes["logistic"], "kernel", "cuda:0").kernel is not None
+        assert networks.on_device(probes["logistic"], "kernel", "cuda:0").kernel is not None
 
     def test_locked_pages_go_over_as_they_are(self, probes):
         da = array(decode=False, missing=True)

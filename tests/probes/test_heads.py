@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from geoemb_xr.core.model import EmbeddingError
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.execution.neighbours import nearest
 from geoemb_xr.probes.heads import HEADS, Data, RidgeSums
 

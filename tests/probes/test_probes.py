@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 import geoemb_xr as gx
-from geoemb_xr.core.model import ComparabilityError, CoverageError, EmbeddingError, SourceError
+from geoemb_xr.core.errors import ComparabilityError, CoverageError, EmbeddingError, SourceError
 from geoemb_xr.probes import applicability, streaming, validation
 from geoemb_xr.probes import samples as drawing
 from geoemb_xr.probes.heads import HEADS, Data

@@ -19,11 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoemb_xr import testing
-from geoemb_xr.core import geometry, model
-from geoemb_xr.core.model import ComparabilityError, CoverageError, Product, SourceError
+from geoemb_xr.core import areas, errors, geometry, model
+from geoemb_xr.core.errors import ComparabilityError, CoverageError, SourceError
+from geoemb_xr.core.model import Product
 from geoemb_xr.readers import footers, geoparquet
 from geoemb_xr.readers.footers import Layout
 from geoemb_xr.readers.tiles import Request
+from geoemb_xr.stores import listing
 
 pytestmark = pytest.mark.filterwarnings("ignore:Geometry is in a geographic CRS")
 
@@ -60,7 +62,7 @@ def folder(tmp_path):
 
 
 def opened(source, *, bbox=None, layout=LAYOUT, product=PATCHES, **kwargs):
-    area = geometry.parse_bbox(bbox) if bbox is not None else None
+    area = areas.parse_bbox(bbox) if bbox is not None else None
     return geoparquet.open_patches(source, Request(area=area, **kwargs), product, layout)
 
 
@@ -453,7 +455,7 @@ def test_a_projected_crs_is_kept(tmp_path):
 def test_two_crss(tmp_path):
     frame(20).to_parquet(tmp_path / "a.parquet")
     frame(20, seed=1).to_crs(32632).to_parquet(tmp_path / "b.parquet")
-    with pytest.raises(model.EmbeddingError, match=r"two CRSs in one source: .*a.parquet and .*b.parquet"):
+    with pytest.raises(errors.EmbeddingError, match=r"two CRSs in one source: .*a.parquet and .*b.parquet"):
         opened(tmp_path)
 
 
@@ -630,7 +632,7 @@ def test_the_index_of_a_list_column_is_found_behind_structs(tmp_path):
     stored = pq.read_table(tmp_path / "a.parquet")
     turned = stored.select(["bbox", "geometry", "embedding", "date", "id"])
     pq.write_table(turned, tmp_path / "a.parquet", row_group_size=10)
-    facts = footers.read_footer(footers.list_files(tmp_path)[0], LAYOUT)
+    facts = footers.read_footer(listing.list_files(tmp_path)[0], LAYOUT)
     boxes = pc.struct_field(turned["bbox"], "xmin").to_numpy()
     assert [group.place[0] for group in facts.groups] == [boxes[i : i + 10].min() for i in range(0, 40, 10)]
     assert [group.rows for group in facts.groups] == [10] * 4

@@ -10,7 +10,7 @@ import zarr
 
 import geoemb_xr as gx
 from geoemb_xr.core import conventions
-from geoemb_xr.core.model import CoverageError, SourceError
+from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.readers import own
 
 

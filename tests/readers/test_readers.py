@@ -10,8 +10,8 @@ import zarr
 from affine import Affine
 
 from geoemb_xr import testing
-from geoemb_xr.core import geometry
-from geoemb_xr.core.model import CoverageError, SourceError
+from geoemb_xr.core import areas, geometry
+from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.readers import geotiff, npy
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.stores import index, objects, paths
@@ -256,7 +256,7 @@ def table(tmp_path):
 
 
 def read(url, bbox, **options):
-    area = geometry.parse_bbox(bbox) if bbox is not None else None
+    area = areas.parse_bbox(bbox) if bbox is not None else None
     return index.read_index(
         str(url), columns=["path"], area=area, bbox=BBOX, **{"time": None, "year": "year", **options}
     )
@@ -290,7 +290,7 @@ def test_an_index_of_centres_is_widened(table):
     rows = index.read_index(
         str(table),
         columns=["path"],
-        area=geometry.parse_bbox((3.02, 44.03, 3.04, 44.04)),
+        area=areas.parse_bbox((3.02, 44.03, 3.04, 44.04)),
         bbox=("west", "south", "west", "south"),
         margin=0.05,
         time=2020,

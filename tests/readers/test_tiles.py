@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import geoemb_xr as gx
 from geoemb_xr import opening
-from geoemb_xr.core import arrays, geometry
-from geoemb_xr.core.model import CoverageError, SourceError
+from geoemb_xr.core import areas, arrays, geometry
+from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.readers import tiles
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.testing import raise_if_dask_computes
@@ -108,7 +108,7 @@ def test_a_window_is_the_pixels_it_touches(corner, size, shift, chunks):
     ]
     west, north = LEFT + 10 * (corner[1] + shift[1]), TOP - 10 * (corner[0] + shift[0])
     east, south = west + 10 * size[1], north - 10 * size[0]
-    area = geometry.parse_bbox((west, south, east, north), UTM)
+    area = areas.parse_bbox((west, south, east, north), UTM)
     array = assembled(many, area=area, chunks=chunks)
     rows = slice(corner[0], int(np.ceil(corner[0] + shift[0] + size[0])))
     cols = slice(corner[1], int(np.ceil(corner[1] + shift[1] + size[1])))
@@ -122,7 +122,7 @@ def test_blocks_end_where_the_stores_blocks_end():
     assert array.chunksizes["y"] == (32, 32, 32, 24)
     south_up = assembled([tile(0, 0, 120, 160, flipped=True, block=(16, 16))], chunks=32)
     assert south_up.chunksizes["y"] == (24, 32, 32, 32)  # its blocks are counted from the south
-    area = geometry.parse_bbox((LEFT + 105, TOP - 795, LEFT + 895, TOP - 5), UTM)
+    area = areas.parse_bbox((LEFT + 105, TOP - 795, LEFT + 895, TOP - 5), UTM)
     cut = assembled([tile(0, 0, 120, 160, block=(16, 16))], area=area, chunks=32)
     assert cut.chunksizes["x"] == (22, 32, 26)
 
@@ -230,7 +230,7 @@ def test_across_the_antimeridian():
             )
 
     globe = tile(0, 0, 18, 36, geobox=box, reader=Columns())
-    area = geometry.parse_bbox((161, -9, -161, 9))
+    area = areas.parse_bbox((161, -9, -161, 9))
     near = tiles.overlapping([globe], area)
     assert len(near) == 2
     array = assembled(near, area=area)
@@ -307,7 +307,7 @@ def test_a_hundred_thousand_blocks():
 
 def test_a_window_of_many_tiles_reads_few(tmp_path):
     many = published(8192, 392, (2024,), (32,))
-    area = geometry.parse_bbox((400_000, 4_500_000, 410_000, 4_510_000), UTM)
+    area = areas.parse_bbox((400_000, 4_500_000, 410_000, 4_510_000), UTM)
     near = tiles.overlapping(many, area)
     assert len(near) == 1
     (grid,) = opening._assemble(gx.product("alphaearth"), many, Request(area=area))

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geoemb_xr as gx
-from geoemb_xr.retrieval import ranking
+from geoemb_xr.core import errors
+from geoemb_xr.retrieval import ranking, scores
 from geoemb_xr.testing import assert_lazy_identical
 
 HERE = (11.37, 47.25)
@@ -50,7 +51,7 @@ def test_cosines_of_codes_in_any_number_of_bands_and_pixels(seed, bands, pixels,
     with np.errstate(invalid="ignore"):
         expected = query.astype(np.float64) @ vectors / np.linalg.norm(vectors, axis=0)
     given_codes, axis = (np.ascontiguousarray(codes.T), 1) if last else (codes, 0)
-    found = ranking._cosine_squares(given_codes, axis, query)
+    found = scores._cosine_squares(given_codes, axis, query)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -105,7 +106,7 @@ def test_time_says_where_the_query_is_read():
     one = da.emb.similarity(HERE, time=2024)
     vector = da.emb.year(2024).emb.sample([HERE]).emb.decode().values[0]
     np.testing.assert_allclose(one, cosines(da, vector), atol=1e-6)
-    with pytest.raises(gx.model.CoverageError, match="2018, 2024"):
+    with pytest.raises(errors.CoverageError, match="2018, 2024"):
         da.emb.similarity(HERE, time=2020)
 
 
@@ -116,7 +117,7 @@ def test_points_are_asked_with_vectors():
     assert float(found[3]) == pytest.approx(1, abs=1e-6)
     best = places.emb.search(places.isel(location=3), 2)
     assert best.location[0] == places.location.values[3]
-    with pytest.raises(gx.model.EmbeddingError, match="points have no grid"):
+    with pytest.raises(errors.EmbeddingError, match="points have no grid"):
         places.emb.similarity(HERE)
 
 
@@ -161,25 +162,25 @@ def test_ties_go_to_the_first_in_the_array(seed, k):
 
 def test_errors():
     da = scene(shape=(9, 8))
-    with pytest.raises(gx.model.CoverageError, match="1 of 2 query points lie outside"):
+    with pytest.raises(errors.CoverageError, match="1 of 2 query points lie outside"):
         da.emb.similarity([HERE, (10.0, 47.0)])
-    with pytest.raises(gx.model.CoverageError, match="holds no pixel's centre"):
+    with pytest.raises(errors.CoverageError, match="holds no pixel's centre"):
         da.emb.similarity(shapely.box(10, 46, 10.1, 46.1))
-    with pytest.raises(gx.model.EmbeddingError, match="vector of 64 bands; got ndarray of shape"):
+    with pytest.raises(errors.EmbeddingError, match="vector of 64 bands; got ndarray of shape"):
         da.emb.similarity(np.ones(9))
-    with pytest.raises(gx.model.ComparabilityError, match="similarity cannot mix"):
+    with pytest.raises(errors.ComparabilityError, match="similarity cannot mix"):
         da.emb.similarity(scene("tessera", shape=(9, 8))[0, :, 5, 5])
-    with pytest.raises(gx.model.EmbeddingError, match="bands are not those"):
+    with pytest.raises(errors.EmbeddingError, match="bands are not those"):
         da.emb.similarity(da[0, :9, 5, 5])
     with pytest.raises(ValueError, match="how='median' is not known"):
         da.emb.similarity(HERE, how="median")
     with pytest.raises(ValueError, match="metric='angle' is not known"):
         da.emb.similarity(HERE, metric="angle")
-    with pytest.raises(gx.model.EmbeddingError, match="the query has no data"):
+    with pytest.raises(errors.EmbeddingError, match="the query has no data"):
         da.emb.similarity(da[0, :, 0, 0])
     with pytest.raises(ValueError, match="at least 1; got 0"):
         da.emb.search(HERE, 0)
-    with pytest.raises(gx.model.EmbeddingError, match="no pixel with data"):
+    with pytest.raises(errors.EmbeddingError, match="no pixel with data"):
         da[:, :, :2, :2].emb.search(np.ones(64))
 
 

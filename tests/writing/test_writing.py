@@ -23,8 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geoemb_xr as gx
+from geoemb_xr.core import errors
+from geoemb_xr.core.errors import ComparabilityError, EmbeddingError
 from geoemb_xr.core.legend import Legend
-from geoemb_xr.core.model import ComparabilityError, EmbeddingError
 from geoemb_xr.writing import overviews, staging
 
 
@@ -315,7 +316,7 @@ def test_a_killed_process_is_resumed_by_another(method, name, tmp_path):
     killed = run(25)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / name).exists()
-    with pytest.raises(gx.model.SourceError, match="was never finished"):
+    with pytest.raises(errors.SourceError, match="was never finished"):
         gx.open(tmp_path / name)
     resumed = run(-1)
     assert resumed.returncode == 0, resumed.stderr

@@ -1,0 +1,71 @@
+"""What goes wrong, said in one way: what was wrong, what was got, what to do."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+# --- errors: what was wrong, what was got, what to do -------------------------------------------------------
+
+
+class EmbeddingError(ValueError):
+    """An array is not what the called function works on."""
+
+
+class ComparabilityError(EmbeddingError):
+    """Two arrays, or an array and a model, come from spaces that cannot be compared."""
+
+
+class CoverageError(ValueError):
+    """What was asked for is not in the source; the message says what the source covers."""
+
+
+class SourceError(ValueError):
+    """A file or store is not what its product says; the message names it and what is wrong."""
+
+
+class MissingExtraError(ImportError):
+    """An optional package is missing; the message says which extra installs it."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional module, or raise with the line that installs it.
+
+    Parameters
+    ----------
+    module : str
+        Dotted name of the module.
+    extra : str
+        The extra of this package that brings it.
+
+    Raises
+    ------
+    MissingExtraError
+        If the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        root = module.partition(".")[0]
+        if error.name is not None and error.name.partition(".")[0] != root:
+            raise  # the module is there, but something it needs is broken: that is another message
+        raise MissingExtraError(
+            f"this needs the package {root!r}, which is not installed: pip install 'geoemb-xr[{extra}]'"
+        ) from error
+
+
+def check_choice[Choice: str](what: str, value: Choice, valid: Iterable[str]) -> Choice:
+    """Return ``value`` if it is one of ``valid``; else raise a ValueError that lists them."""
+    options = tuple(valid)
+    if value not in options:
+        close = difflib.get_close_matches(str(value), options, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{what}={value!r} is not known; valid are {', '.join(map(repr, options))}.{hint}")
+    return value

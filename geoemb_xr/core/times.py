@@ -1,0 +1,177 @@
+"""Times of an array: what `time=` may be, and which steps it picks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geoemb_xr.core.errors import CoverageError, EmbeddingError
+
+if TYPE_CHECKING:
+    pass
+
+
+TimeLike = int | str | slice | Sequence[Any] | np.datetime64 | None
+
+
+# --- time ---------------------------------------------------------------------------------------------------
+
+
+def pick_times(available: np.ndarray, time: TimeLike, covers: str = "the array") -> np.ndarray:
+    """Positions along a time axis that ``time=`` asks for.
+
+    Parameters
+    ----------
+    available : ndarray of datetime64 (time,)
+        Starts of the periods.
+    time : int, str, list, slice or None
+        A year, a date, exactly those in a list, an inclusive slice of years or dates, or all. A period
+        matches by its start: ``2024`` is every period that starts in 2024.
+    covers : str
+        What has these times, for the message.
+
+    Returns
+    -------
+    ndarray of int
+
+    Raises
+    ------
+    TypeError
+        For a tuple, which could mean either a list or a range.
+    CoverageError
+        If nothing matches; the message lists what there is.
+    """
+    available = np.asarray(available, "datetime64[ns]")
+    if time is None:
+        return np.arange(available.size)
+    check_time(time)
+    positions: np.ndarray
+    missing: list[Any]
+    if isinstance(time, slice):
+        low = _period(time.start)[0] if time.start is not None else None
+        high = _period(time.stop)[1] if time.stop is not None else None
+        if low is not None and high is not None and low >= high:
+            raise ValueError(f"time={time!r} ends before it starts")
+        hit = np.ones(available.size, bool)
+        hit &= True if low is None else available >= low
+        hit &= True if high is None else available < high
+        positions = np.flatnonzero(hit)
+        missing = [] if positions.size else [time]
+    else:
+        wanted = _as_list(time)
+        per = [_in_period(available, each) for each in wanted]
+        missing = [w for w, p in zip(wanted, per, strict=True) if not p.size]
+        positions = np.unique(np.concatenate(per)) if per else np.array([], int)
+        if not per:
+            missing = [time]
+    if missing:
+        raise CoverageError(f"time {missing} is not in {covers}, which has {describe_times(available)}")
+    return positions
+
+
+def check_time(time: TimeLike) -> None:
+    """Raise for a ``time=`` that :func:`pick_times` would refuse whatever there is."""
+    if isinstance(time, tuple):
+        raise TypeError(
+            f"time={time!r} is a tuple, which could be two years or a range: "
+            f"write {list(time)!r} for exactly those, or slice({', '.join(map(repr, time))}) for a range"
+        )
+    given = [time.start, time.stop] if isinstance(time, slice) else _as_list(time)
+    for each in given:
+        if each is not None:
+            _period(each)
+
+
+def time_spans(time: TimeLike) -> list[tuple[Any, Any]] | None:
+    """What ``time=`` asks for as half-open spans ``(start, stop)``, to prune files by; None for everything."""
+    if time is None:
+        return None
+    check_time(time)
+    if isinstance(time, slice):
+        low = _period(time.start)[0] if time.start is not None else np.datetime64("1678-01-01", "ns")
+        high = _period(time.stop)[1] if time.stop is not None else np.datetime64("2262-01-01", "ns")
+        return [(low, high)]
+    return [_period(each) for each in _as_list(time)]
+
+
+def _as_list(time: Any) -> list[Any]:
+    return list(time) if isinstance(time, Iterable) and not isinstance(time, str) else [time]
+
+
+def _in_period(available: np.ndarray, when: Any) -> np.ndarray:
+    start, stop = _period(when)
+    return np.flatnonzero((available >= start) & (available < stop))
+
+
+def _period(when: Any) -> tuple[Any, Any]:
+    """Start and end of what ``when`` names: a year, a month or a day."""
+    text = str(int(when)) if isinstance(when, (int, np.integer)) and not isinstance(when, bool) else when
+    try:
+        period = pd.Period(text) if isinstance(text, str) else pd.Period(pd.Timestamp(text), "D")
+        if period.end_time - period.start_time < pd.Timedelta("23h"):  # a clock time names its day
+            period = period.asfreq("D")
+    except ValueError:
+        raise ValueError(f"not a year or a date: {when!r}; write 2024, '2024-06' or '2024-06-15'") from None
+    return np.datetime64(period.start_time, "ns"), np.datetime64((period + 1).start_time, "ns")
+
+
+def describe_times(available: np.ndarray) -> str:
+    """A short list of times: years where each is the start of one."""
+    stamps = pd.DatetimeIndex(available)
+    if len(stamps) == 0:
+        return "no times"
+    yearly = ((stamps.month == 1) & (stamps.day == 1)).all()
+    names = sorted({str(s.year) if yearly else s.strftime("%Y-%m-%d") for s in stamps})
+    return ", ".join(names) if len(names) <= 12 else f"{names[0]} … {names[-1]} ({len(names)} of them)"
+
+
+def year(array: xr.DataArray, when: TimeLike) -> xr.DataArray:
+    """One year (or date), without the ``time`` dimension.
+
+    Parameters
+    ----------
+    array : DataArray (time, …)
+        With a ``time`` dimension.
+    when : int or str
+        Which.
+
+    Returns
+    -------
+    DataArray
+        Without ``time`` as a dimension; it stays as a scalar coordinate.
+
+    Raises
+    ------
+    EmbeddingError
+        If the array has no ``time``, or more than one period starts in that year.
+    CoverageError
+        If the year is not there; the message lists the years.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> da = gx.testing.synthetic("alphaearth", shape=(4, 5), years=[2018, 2024])
+    >>> da.emb.year(2024).dims
+    ('band', 'y', 'x')
+    """
+    if "time" not in array.dims:
+        if "time" in array.coords:
+            pick_times(np.atleast_1d(array.coords["time"].values), when)
+            return array
+        raise EmbeddingError(f"year needs a 'time' dimension; got dims {tuple(array.dims)}")
+    positions = pick_times(array.coords["time"].values, when)
+    if positions.size != 1:
+        times = describe_times(array.coords["time"].values[positions])
+        raise EmbeddingError(
+            f"{positions.size} periods match {when!r} ({times}); give a date, or aggregate them"
+        )
+    return array.isel(time=int(positions[0]))
+
+
+def times_of_years(years: Iterable[int]) -> np.ndarray:
+    """Years as starts of years, datetime64[ns]."""
+    return np.array([f"{int(y):04d}-01-01" for y in years], "datetime64[ns]")

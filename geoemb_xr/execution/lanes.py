@@ -1,0 +1,179 @@
+"""Lanes: blocks on their way to a device of torch and back, in batches, copies beside the work.
+
+Codes are a quarter of the bytes of float32, and the bus is the limit, not the processor. Each thread has two
+lanes, a stream and page-locked buffers each, so that one batch is on its way while another is worked on; dask's
+threads overlap likewise. Measured on an H100 (``benchmarks/RESULTS.md``): through buffers that are held, 8 threads
+send 2.7 times as much as by plain copies, of which the driver makes one at a time. Labels come back as bytes;
+probabilities as float32, since NumPy takes five times as long to widen float16 as the bus saves.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+
+from geoemb_xr.core import kernels
+from geoemb_xr.core.errors import require
+from geoemb_xr.execution.blocks import Block
+
+#: What runs on the device: tensors of codes ``(band, n)`` and scale ``(n,)`` (or None) to results by name.
+Work = Callable[[Any, Any], Mapping[str, Any]]
+
+#: Bytes of codes per batch: enough to fill the bus, few enough that two batches overlap.
+BATCH_BYTES = 1 << 25
+_SMALLEST = 1024
+_LANES = 2
+
+
+def fill(block: Block, work: Work, out: np.ndarray, device: str, batch_size: int | str = "auto") -> None:
+    """Fill a structured array with what work on a device gives, in batches.
+
+    Out of memory halves the batch and goes on.
+
+    Parameters
+    ----------
+    block : Block
+        Codes or vectors, in host memory.
+    work : callable
+        From tensors on the device to results there, by field of ``out``; see :data:`Work`.
+    out : structured ndarray (pixel,)
+        One field per result, in C order of the pixels.
+    device : str
+        A device of torch.
+    batch_size : int or "auto"
+        Pixels per batch.
+    """
+    torch = require("torch", "torch")
+    bands = kernels.as_bands(block.data, block.axis)
+    is_last = bands.shape[2] == 1
+    batch = _fitting(device, bands) if batch_size == "auto" else int(batch_size)
+    lanes = _lanes(device)
+    done = turn = 0
+    try:
+        while done < block.pixels:
+            codes, stop = _piece(bands, done, batch)
+            scale = None if block.scale is None else block.scale.reshape(-1)[done:stop]
+            lane = lanes[turn % _LANES]
+            try:
+                lane.take()
+                lane.send(codes, scale, is_last, work, out[done:stop])
+            except torch.cuda.OutOfMemoryError:
+                if batch <= _SMALLEST:
+                    raise
+                for each in lanes:
+                    each.take()
+                torch.cuda.empty_cache()
+                batch //= 2
+            else:
+                done, turn = stop, turn + 1
+    finally:
+        for each in lanes:
+            each.take()
+
+
+def _fitting(device: str, bands: np.ndarray) -> int:
+    """Pixels per batch; where memory is short, what fits an eighth of what is free: codes, vectors and scores."""
+    count = bands.shape[1]
+    pixels = BATCH_BYTES // (count * bands.dtype.itemsize)
+    if device.startswith("cuda"):
+        free, _ = require("torch", "torch").cuda.mem_get_info(device)
+        pixels = min(pixels, free // 8 // (count * 16))
+    return max(int(pixels), _SMALLEST)
+
+
+def _piece(bands: np.ndarray, start: int, batch: int) -> tuple[np.ndarray, int]:
+    """Codes of pixels from a number on, ``(band, n)`` or ``(n, band)`` as they lie, and where the next begin."""
+    outer, _, inner = bands.shape
+    if inner == 1:  # band-last
+        stop = min(start + batch, outer)
+        return bands[start:stop, :, 0], stop
+    row, first = divmod(start, inner)
+    stop = min(first + batch, inner)
+    return bands[row, :, first:stop], row * inner + stop
+
+
+# --- lanes ----------------------------------------------------------------------------------------------------
+
+
+class _Lane:
+    """One way to a device and back, with at most one batch on it.
+
+    Parameters
+    ----------
+    device : str
+        Of torch.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.torch = require("torch", "torch")
+        self.device = device
+        self.is_cuda = device.startswith("cuda")
+        self.stream = self.torch.cuda.Stream(device) if self.is_cuda else None
+        self.buffers: dict[str, Any] = {}
+        self.coming: tuple[np.ndarray, dict[str, Any]] | None = None
+
+    def send(
+        self, codes: np.ndarray, scale: np.ndarray | None, last: bool, work: Work, out: np.ndarray
+    ) -> None:
+        """Start a batch: ``out`` is filled when it is taken."""
+        on = self.torch.cuda.stream(self.stream) if self.is_cuda else nullcontext()
+        with self.torch.inference_mode(), on:
+            there = self._over("codes", codes)
+            found = work(there.T if last else there, None if scale is None else self._over("scale", scale))
+            self.coming = out, {name: self._back(name, each, out.dtype[name]) for name, each in found.items()}
+
+    def take(self) -> None:
+        """Wait for the batch on its way, if there is one, and lay it where it belongs."""
+        if self.stream is not None:
+            self.stream.synchronize()
+        if self.coming is not None:
+            (out, found), self.coming = self.coming, None
+            for name, each in found.items():
+                out[name] = each.numpy()
+
+    def _over(self, name: str, values: np.ndarray) -> Any:
+        """A copy on the device, not waited for: through a buffer, unless the values' own pages are locked."""
+        if not self.is_cuda:
+            return self.torch.from_numpy(np.require(values, requirements=["C", "W"])).to(self.device)
+        given = self.torch.from_numpy(values) if values.flags.writeable else None
+        if given is not None and given.is_pinned():
+            there = self.torch.empty(given.shape, dtype=given.dtype, device=self.device)
+            whole = given.is_contiguous()  # else row by row: torch would copy a part of a block first
+            for row, into in [(given, there)] if whole else zip(given, there, strict=True):
+                into.copy_(row, non_blocking=True)
+            return there
+        kind = self.torch.from_numpy(np.empty(0, values.dtype)).dtype
+        staged = self._buffer(name, values.shape, kind)
+        staged.numpy()[...] = values
+        return staged.to(self.device, non_blocking=True)
+
+    def _back(self, name: str, found: Any, dtype: np.dtype[Any]) -> Any:
+        """What becomes of a result in host memory, not waited for; labels as the bytes they are."""
+        if dtype.base == np.uint8:
+            found = found.to(self.torch.uint8)
+        if not self.is_cuda:
+            return found.cpu()
+        return self._buffer(f"{name} back", found.shape, found.dtype).copy_(found, non_blocking=True)
+
+    def _buffer(self, name: str, shape: Sequence[int], dtype: Any) -> Any:
+        """Page-locked memory that is kept from batch to batch."""
+        size = int(np.prod(shape))
+        held = self.buffers.get(name)
+        if held is None or held.dtype != dtype or held.numel() < size:
+            held = self.buffers[name] = self.torch.empty(size, dtype=dtype, pin_memory=True)
+        return held[:size].view(tuple(shape))
+
+
+_own = threading.local()
+
+
+def _lanes(device: str) -> list[_Lane]:
+    """Lanes to a device, those of the calling thread."""
+    held: dict[str, list[_Lane]] = _own.__dict__.setdefault("lanes", {})
+    if device not in held:
+        held[device] = [_Lane(device) for _ in range(_LANES)]
+    return held[device]

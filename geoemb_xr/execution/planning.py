@@ -1,0 +1,164 @@
+"""What a computation would read and hold, told from its graph before it runs."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geoemb_xr.core import html
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What computing an array would take.
+
+    Parameters
+    ----------
+    blocks : int
+        Blocks of the result.
+    result_bytes : int
+        Of the result, in memory.
+    tasks : int
+        After blockwise fusion.
+    reads : int
+        Tasks that read from a source.
+    read_bytes : int
+        What they hold once read, before decoding; compressed stores transfer less.
+    requests : int
+        Stored blocks that the reads touch, where the source tells its blocks; else as many as reads. Readers that
+        join neighbouring blocks need fewer.
+    workers : int
+        Tasks that run at once on this machine.
+    peak_memory : int
+        Estimate in bytes: for every worker what it reads, its float32 vectors and its result, and the whole result
+        once.
+    """
+
+    blocks: int
+    result_bytes: int
+    tasks: int
+    reads: int
+    read_bytes: int
+    requests: int
+    workers: int
+    peak_memory: int
+
+    def _rows(self) -> html.Rows:
+        if not self.tasks:
+            return [("result", f"{html.human_bytes(self.result_bytes)}, in memory already: nothing to read")]
+        return [
+            ("result", f"{html.human_bytes(self.result_bytes)} in {self.blocks:,} blocks"),
+            (
+                "reads",
+                f"{html.human_bytes(self.read_bytes)} in {self.reads:,} reads, about {self.requests:,} requests",
+            ),
+            ("tasks", f"{self.tasks:,}, {self.workers} at once"),
+            ("peak memory", f"about {html.human_bytes(self.peak_memory)}"),
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<12}{value}" for name, value in self._rows())
+
+    def _repr_html_(self) -> str:
+        return html.card("plan", [(name, escape(value)) for name, value in self._rows()])
+
+
+def plan(array: xr.DataArray) -> Plan:
+    """Tell what computing an array would read and hold, without computing anything.
+
+    Parameters
+    ----------
+    array : DataArray
+        An embedding or a map, lazy or not.
+
+    Returns
+    -------
+    Plan
+        Prints as a short table. With a cluster, ``workers`` and ``peak_memory`` speak of this machine alone.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> da = gx.testing.synthetic("alphaearth", shape=(64, 64), years=[2018, 2024], chunks=32)
+    >>> da.emb.change(2018, 2024).emb.plan().blocks
+    4
+    """
+    if array.chunks is None:
+        return Plan(1, array.nbytes, 0, 0, 0, 0, 0, array.nbytes)
+    from dask.blockwise import optimize_blockwise
+    from dask.core import flatten
+
+    keys = list(flatten(array.data.__dask_keys__()))
+    graph = array.data.__dask_graph__().cull(set(keys))
+    fused = optimize_blockwise(graph, keys=keys)
+    reads = [read for layer in graph.layers.values() for read in _reads(layer, graph)]
+    # codes of a byte become float32 of four while a task runs
+    held = max((read.nbytes * (1 + 4 // read.itemsize) for read in reads), default=0)
+    block = math.prod(max(c) for c in array.chunks) * array.dtype.itemsize
+    workers = min(os.cpu_count() or 1, array.data.npartitions)
+    return Plan(
+        blocks=array.data.npartitions,
+        result_bytes=array.nbytes,
+        tasks=sum(len(layer) for layer in fused.layers.values()),
+        reads=len(reads),
+        read_bytes=sum(read.nbytes for read in reads),
+        requests=sum(read.requests for read in reads),
+        workers=workers,
+        peak_memory=workers * (held + block) + array.nbytes,
+    )
+
+
+@dataclass(frozen=True)
+class _Read:
+    nbytes: int
+    itemsize: int
+    requests: int
+
+
+def _reads(layer: Any, graph: Any) -> list[_Read]:
+    """What the tasks of a layer read: dask keeps slices of a source beside the layers of ``from_array``."""
+    from dask.blockwise import Blockwise
+    from dask.layers import ArraySliceDep
+
+    if not isinstance(layer, Blockwise):
+        return []
+    slices = next((dep for dep in layer.io_deps.values() if isinstance(dep, ArraySliceDep)), None)
+    name = f"original-{layer.output}"
+    holder = next((each for each in graph.layers.values() if name in each), None)
+    if slices is None or holder is None:
+        return []
+    source = getattr(holder[name], "value", holder[name])
+    itemsize = np.dtype(source.dtype).itemsize
+    windows = [slices[key[1:]] for key in layer.get_output_keys()]
+    return [
+        _Read(math.prod(w.stop - w.start for w in window) * itemsize, itemsize, _requests(source, window))
+        for window in windows
+    ]
+
+
+def _requests(source: Any, window: Sequence[slice]) -> int:
+    """Stored blocks that a window of tiles touches; 1 for other sources."""
+    if not hasattr(source, "tiles") or not hasattr(source, "places"):
+        return 1
+    steps, rows, cols = window[0], window[-2], window[-1]
+    count = 0
+    for tile, place in zip(source.tiles, source.places, strict=True):
+        top, left, bottom, right = (int(v) for v in place)
+        held = sum(source.times[t] in tile.times for t in range(steps.start, steps.stop))
+        count += (
+            held * _touched(rows, top, bottom, tile.block[0]) * _touched(cols, left, right, tile.block[1])
+        )
+    return count
+
+
+def _touched(span: slice, start: int, stop: int, block: int) -> int:
+    """Blocks, counted from ``start``, that a span of pixels touches."""
+    first, last = max(span.start, start) - start, min(span.stop, stop) - start
+    return -(-last // block) - first // block if first < last else 0

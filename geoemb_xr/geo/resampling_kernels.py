@@ -1,0 +1,352 @@
+"""Compiled loops of the warp: gather, mix, average, count.
+
+Source windows are (row, column, band), C-contiguous. Coordinates are whole numbers of 1/4096 source pixel, counted
+from the corner of the window: a pixel covers 4096 of them, and its lower edge is its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from geoemb_xr.core.kernels import jit, jit_exact
+
+
+@jit_exact
+def fill_cells(cells: Any, size: Any, corners: Any, nowhere: Any, out: Any) -> None:
+    """Interpolate square cells from the coordinates of their corners, rounded to 1/4096.
+
+    ``cells`` (n, 2) is where they begin in ``out`` (2, rows, columns), and may be outside of it; ``corners`` is
+    (n, 2, 2, 2), in pixels: coordinate, then row and column.
+    """
+    _, rows, cols = out.shape
+    for n in range(len(cells)):
+        top, left = cells[n, 0], cells[n, 1]
+        for k in range(2):
+            a, b = corners[n, k, 0, 0], corners[n, k, 0, 1]
+            c, d = corners[n, k, 1, 0], corners[n, k, 1, 1]
+            lost = np.isnan(a + b + c + d)
+            for i in range(max(top, 0), min(top + size, rows)):
+                fy = (i - top) / size
+                west = a + (c - a) * fy
+                east = b + (d - b) * fy
+                for j in range(max(left, 0), min(left + size, cols)):
+                    if lost:
+                        out[k, i, j] = nowhere
+                    else:
+                        out[k, i, j] = np.int64(np.rint((west + (east - west) * ((j - left) / size)) * 4096))
+
+
+@jit
+def gather(window: Any, at: Any, fill: Any, out: Any) -> None:
+    """The nearest pixel's bytes, ``fill`` outside: ``window`` and ``out`` are words of any vector."""
+    height, width, words = window.shape
+    _, rows, cols = at.shape
+    for i in range(rows):
+        for j in range(cols):
+            r, c = at[0, i, j] >> 12, at[1, i, j] >> 12
+            if 0 <= r < height and 0 <= c < width:
+                for k in range(words):
+                    out[i, j, k] = window[r, c, k]
+            else:
+                for k in range(words):
+                    out[i, j, k] = fill[k]
+
+
+@jit
+def square_factors(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
+    """``out`` (pixels) = ``factor``, 0 where a band of ``codes`` (pixels, bands) is ``nodata``, the least code."""
+    n, bands = codes.shape
+    for i in range(n):
+        least = codes[i, 0]
+        for b in range(bands):
+            least = min(least, codes[i, b])
+        out[i] = 0 if least == nodata else factor
+
+
+@jit_exact
+def _decoded(value: Any, factor: Any, power: Any) -> Any:
+    """A stored value as a float: q · factor or q · |q| · factor; ``power`` is None where floats are stored.
+
+    Exact here means that what it is multiplied by later is not moved into it: codes give what their decoded
+    vectors give, to the bit.
+    """
+    if power is None:
+        return value
+    number = np.float32(value)
+    if power == 2:
+        number *= abs(number)
+    return number * factor
+
+
+@jit_exact
+def _mixed(wa: Any, a: Any, wb: Any, b: Any, wc: Any, c: Any, wd: Any, d: Any) -> Any:
+    """A weighted sum as written: with fast arithmetic, its bits depend on the processor and on what is stored."""
+    return (wa * a + wb * b) + (wc * c + wd * d)
+
+
+@jit
+def bilinear(window: Any, factors: Any, power: Any, at: Any, unit: Any, out: Any) -> None:
+    """Weighted means of the valid ones of four neighbours, of unit length if ``unit``.
+
+    ``factors`` (row, column) is what values are multiplied by, 0 where a pixel is missing; ``power`` as in
+    :func:`_decoded`. A pixel is missing (NaN) where its nearest source pixel is: the mask is that of
+    :func:`gather`. Beyond an edge the pixels at the edge stand in.
+    """
+    height, width, bands = window.shape
+    # Pixels are numbered in one row, and nothing is called with an array: such a call costs more than all else.
+    vectors, factor = window.reshape(height * width, bands), factors.reshape(height * width)
+    one, none, unit_share = np.float32(1), np.float32(0), np.float32(1 / 4096)
+    for i in range(at.shape[1]):
+        for j in range(at.shape[2]):
+            y, x = at[0, i, j], at[1, i, j]
+            r, c = y >> 12, x >> 12
+            here, mean = r * width + c, out[i, j]
+            if not (0 <= r < height and 0 <= c < width) or factor[here] == 0:
+                for k in range(bands):
+                    mean[k] = np.nan
+                continue
+            south, east = (
+                np.float32((y - 2048) & 4095) * unit_share,
+                np.float32((x - 2048) & 4095) * unit_share,
+            )
+            north, west = one - south, one - east
+            r0, c0 = (y - 2048) >> 12, (x - 2048) >> 12
+            top, bottom = max(r0, 0) * width, min(r0 + 1, height - 1) * width
+            left, right = max(c0, 0), min(c0 + 1, width - 1)
+            na, wa = top + left, north * west
+            nb, wb = top + right, north * east
+            nc, wc = bottom + left, south * west
+            nd, wd = bottom + right, south * east
+            # a missing one has no weight, and the nearest is read in its place
+            if factor[na] == 0:
+                na, wa = here, none
+            if factor[nb] == 0:
+                nb, wb = here, none
+            if factor[nc] == 0:
+                nc, wc = here, none
+            if factor[nd] == 0:
+                nd, wd = here, none
+            va, vb, vc, vd = vectors[na], vectors[nb], vectors[nc], vectors[nd]
+            fa, fb, fc, fd = factor[na], factor[nb], factor[nc], factor[nd]
+            for k in range(bands):
+                a, b = _decoded(va[k], fa, power), _decoded(vb[k], fb, power)
+                c, d = _decoded(vc[k], fc, power), _decoded(vd[k], fd, power)
+                mean[k] = _mixed(wa, a, wb, b, wc, c, wd, d)
+            # a loop of its own over what is stored: its order of additions is the same for codes and for floats
+            square = out.dtype.type(0)
+            for k in range(bands):
+                square += mean[k] * mean[k]
+            share = one / (np.sqrt(square) if unit else wa + wb + wc + wd)
+            for k in range(bands):
+                mean[k] *= share
+
+
+@jit_exact
+def _cover(y: Any, x: Any, row: Any, cover: Any) -> None:
+    """Signed area that a polygon covers of each pixel of a row, exactly; ``cover`` is 0 at first.
+
+    Each edge adds, pixel by pixel, the change of the area to its right, which a running sum turns into areas
+    (the accumulation buffer of font rasterisers).
+    """
+    n = len(y)
+    for e in range(n):
+        y0, x0, y1, x1 = y[e], x[e], y[(e + 1) % n], x[(e + 1) % n]
+        sign = 1.0
+        if y0 > y1:
+            y0, x0, y1, x1, sign = y1, x1, y0, x0, -1.0
+        low, high = max(y0, row), min(y1, row + 1.0)
+        if low >= high:
+            continue
+        slope = (x1 - x0) / (y1 - y0)
+        xa, xb = x0 + (low - y0) * slope, x0 + (high - y0) * slope
+        if xa > xb:
+            xa, xb = xb, xa
+        d = sign * (high - low)
+        area_left, before = 0.0, 0.0
+        for c in range(int(np.floor(xa)), int(np.floor(xb)) + 2):
+            t = c + 1.0
+            if t >= xb:
+                left = t - (xa + xb) / 2
+            elif t <= xa:
+                left = 0.0
+            else:
+                left = (t - xa) ** 2 / (2 * (xb - xa))
+            area = d * (left - area_left)
+            cover[c] += area - before
+            area_left, before = left, area
+    for c in range(1, len(cover)):
+        cover[c] += cover[c - 1]
+
+
+@jit
+def average(
+    window: Any, factors: Any, power: Any, corners: Any, lengths: Any, unit: Any, out: Any, stats: Any
+) -> None:
+    """Means over the true footprints of target pixels, weighted by area, of the valid source pixels.
+
+    ``corners`` (2, rows + 1, columns + 1) are those of the target pixels; ``window``, ``factors`` and ``power`` as
+    in :func:`bilinear`. ``stats`` (rows, columns, 2) is the resultant length (if ``lengths``) and the valid share
+    of the footprint.
+    """
+    bands = window.shape[2]
+    sums, row = np.empty(bands + 2), np.empty(bands, factors.dtype)
+    y, x = np.empty(4), np.empty(4)
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            sums[:] = 0
+            area = _add_footprint(window, factors, power, corners, i, j, lengths, y, x, row, sums)
+            _finish_mean(sums, area, unit, out[i, j], stats[i, j])
+
+
+@jit
+def add_footprints(window: Any, factors: Any, power: Any, corners: Any, sums: Any) -> None:
+    """Add the sums of a window to those of all target pixels, (rows, columns, bands + 2)."""
+    rows, cols = sums.shape[:2]
+    row = np.empty(window.shape[2], factors.dtype)
+    y, x = np.empty(4), np.empty(4)
+    for i in range(rows):
+        for j in range(cols):
+            _add_footprint(window, factors, power, corners, i, j, True, y, x, row, sums[i, j])
+
+
+@jit
+def finish_means(sums: Any, corners: Any, unit: Any, out: Any, stats: Any) -> None:
+    """Turn sums of :func:`add_footprints` into means."""
+    rows, cols = sums.shape[:2]
+    y, x = np.empty(4), np.empty(4)
+    for i in range(rows):
+        for j in range(cols):
+            lost = _footprint(corners, i, j, y, x)[0]
+            _finish_mean(sums[i, j], 0.0 if lost else _area(y, x), unit, out[i, j], stats[i, j])
+
+
+@jit
+def _add_footprint(
+    window: Any,
+    factors: Any,
+    power: Any,
+    corners: Any,
+    i: Any,
+    j: Any,
+    lengths: Any,
+    y: Any,
+    x: Any,
+    row: Any,
+    sums: Any,
+) -> Any:
+    """Add a target pixel's weighted sum of a window to ``sums``; return its area in source pixels.
+
+    ``sums`` (bands + 2) ends with the weight of the valid pixels and, if ``lengths``, the sum of their lengths.
+    Rows are summed in the type of ``row`` and added in float64, always from the upper left on.
+    """
+    height, width, bands = window.shape
+    lost, top, left, bottom, right = _footprint(corners, i, j, y, x)
+    if lost:
+        return 0.0
+    cover = np.empty(right - left + 3)
+    for r in range(max(top, 0), min(bottom + 1, height)):
+        cover[:] = 0
+        _cover(y, x, r - top, cover)
+        row[:] = 0
+        for c in range(max(left, 0), min(right + 1, width)):
+            w, factor = _weight(cover[c - left]), factors[r, c]
+            if w == 0 or factor == 0:
+                continue
+            sums[bands] += w
+            weight, vector = row.dtype.type(w), window[r, c]
+            for b in range(bands):
+                row[b] += weight * _decoded(vector[b], factor, power)
+            if lengths:
+                square = row.dtype.type(0)
+                for b in range(bands):
+                    square += _decoded(vector[b], factor, power) ** 2
+                sums[bands + 1] += w * np.sqrt(square)
+        for b in range(bands):
+            sums[b] += row[b]
+    return _area(y, x)
+
+
+@jit
+def _finish_mean(sums: Any, area: Any, unit: Any, out: Any, stats: Any) -> None:
+    """Make a mean of sums, of unit length or divided by the weight; NaN where there is none."""
+    bands = len(out)
+    weight, length = sums[bands], sums[bands + 1]
+    square = 0.0
+    for b in range(bands):
+        square += sums[b] * sums[b]
+    factor = np.nan
+    if weight > 0:
+        factor = 1 / (np.sqrt(square) if unit else weight)
+    for b in range(bands):
+        out[b] = sums[b] * factor
+    stats[0] = min(np.sqrt(square) / length, 1.0) if weight > 0 else np.nan
+    stats[1] = min(weight / area, 1.0) if area > 0 else 0.0
+
+
+@jit_exact
+def _weight(covered: Any) -> Any:
+    """A covered area in whole 2⁻²⁴: the rounding of a running sum is no weight."""
+    return np.rint(abs(covered) * 16777216.0) / 16777216.0
+
+
+@jit_exact
+def _area(y: Any, x: Any) -> Any:
+    total = 0.0
+    for e in range(4):
+        total += (x[e] * y[(e + 1) % 4] - x[(e + 1) % 4] * y[e]) / 2
+    return abs(total)
+
+
+@jit
+def mode(window: Any, corners: Any, counts: Any, out: Any) -> None:
+    """The class that covers most of each target pixel's footprint; 0 is no data, the smaller code wins a tie.
+
+    ``window`` is (row, column) of small unsigned integers, ``counts`` an array of zeros, one a code.
+    """
+    height, width = window.shape
+    rows, cols = out.shape
+    y, x = np.empty(4), np.empty(4)
+    for i in range(rows):
+        for j in range(cols):
+            out[i, j] = 0
+            lost, top, left, bottom, right = _footprint(corners, i, j, y, x)
+            if lost:
+                continue
+            cover = np.zeros(right - left + 3)
+            first, last = max(left, 0), min(right + 1, width)
+            for r in range(max(top, 0), min(bottom + 1, height)):
+                cover[:] = 0
+                _cover(y, x, r - top, cover)
+                for c in range(first, last):
+                    counts[window[r, c]] += np.int64(np.rint(abs(cover[c - left]) * 16777216.0))
+            counts[0] = 0
+            best = 0
+            for r in range(max(top, 0), min(bottom + 1, height)):
+                for c in range(first, last):
+                    code = window[r, c]
+                    if counts[code] > best or (counts[code] == best and best > 0 and code < out[i, j]):
+                        best, out[i, j] = counts[code], code
+            for r in range(max(top, 0), min(bottom + 1, height)):
+                for c in range(first, last):
+                    counts[window[r, c]] = 0
+
+
+@jit_exact
+def _footprint(corners: Any, i: Any, j: Any, y: Any, x: Any) -> Any:
+    """Corners of a target pixel counted from its upper left source pixel, and the pixels that it spans."""
+    top = left = np.int64(2**62)
+    bottom = right = np.int64(-(2**62))
+    lost = False
+    for e in range(4):
+        di, dj = (e >> 1), (e >> 1) ^ (e & 1)
+        ye, xe = corners[0, i + di, j + dj], corners[1, i + di, j + dj]
+        lost |= ye < -(2**61)
+        top, bottom = min(top, ye >> 12), max(bottom, ye >> 12)
+        left, right = min(left, xe >> 12), max(right, xe >> 12)
+    for e in range(4):
+        di, dj = (e >> 1), (e >> 1) ^ (e & 1)
+        y[e] = (corners[0, i + di, j + dj] - top * 4096) / 4096
+        x[e] = (corners[1, i + di, j + dj] - left * 4096) / 4096
+    return lost, top, left, bottom, right

@@ -1,0 +1,36 @@
+"""Any fitted model from its file: the one place that knows every class."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+from geoemb_xr.core.fitted import Fitted, read_model
+
+_MODULES = ("analysis.components", "analysis.clusters", "probes.probe")
+
+
+def load_model(path: str | os.PathLike[str]) -> Fitted:
+    """Read a PCA, KMeans or Probe from the file that its ``save`` wrote; needs no torch.
+
+    Parameters
+    ----------
+    path : path
+        An npz file. Pickles in it are refused.
+
+    Raises
+    ------
+    SourceError
+        If it is no model of ours.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx, tempfile, pathlib
+    >>> pca = gx.testing.synthetic("alphaearth", shape=(16, 16)).emb.fit_pca(3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     gx.load_model(pca.save(pathlib.Path(folder) / "pca.npz")) == pca
+    True
+    """
+    for module in _MODULES:
+        importlib.import_module(f"geoemb_xr.{module}")
+    return read_model(path)

@@ -1,0 +1,326 @@
+"""Scores: how alike each vector is to a query, as a map."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from geoemb_xr.core import areas, arrays, geometry, kernels, times
+from geoemb_xr.core.arrays import decode
+from geoemb_xr.core.codecs import SIGNED_SQUARE
+from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice
+from geoemb_xr.core.fitted import decoded_bands
+from geoemb_xr.core.model import (
+    BAND,
+    Codec,
+    check_comparable,
+    check_embedding,
+    comparability_key,
+    derived_attrs,
+    is_encoded,
+    product,
+)
+from geoemb_xr.core.notes import say
+from geoemb_xr.execution import blocks
+from geoemb_xr.geo import places, polygons
+
+How = Literal["mean", "max"]
+
+
+Metric = Literal["cosine", "euclidean"]
+
+
+_LONG_NAMES = {"cosine": "cosine similarity to the query", "euclidean": "distance to the query"}
+
+
+def similarity(
+    array: xr.DataArray,
+    query: Any,
+    *,
+    how: How = "mean",
+    metric: Metric = "cosine",
+    time: times.TimeLike = None,
+) -> xr.DataArray:
+    """How much every pixel looks like a place, or like a vector. Lazy: the query's pixels too are read later.
+
+    Parameters
+    ----------
+    array : DataArray (…, band, …)
+        Codes or vectors.
+    query : (lon, lat), points, polygon or vector
+        A point or several (pairs, or a table with lon and lat, or a GeoDataFrame): the pixels they lie in. A
+        polygon, shapely's or a GeoDataFrame's: all pixels whose centre it holds. A vector ``(band,)`` or several
+        ``(n, band)``: as they are; a DataArray of them is checked to be of the same product.
+    how : {"mean", "max"}
+        Of several queries' similarities: their mean, or the best.
+    metric : {"cosine", "euclidean"}
+        ``cosine`` of directions, 1 for the same one; for products without unit length too. ``euclidean`` is the
+        distance, 0 for the same vector.
+    time : year or date, optional
+        Which of the array's periods places are looked up in; all of them by default.
+
+    Returns
+    -------
+    DataArray (…)
+        float32, NaN where there is no data.
+
+    Raises
+    ------
+    CoverageError
+        If a point or polygon lies outside the array.
+    ComparabilityError
+        If the query is a vector of another product or version.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> da = gx.testing.synthetic("alphaearth", shape=(32, 32)).emb.year(2018)
+    >>> alike = da.emb.similarity((11.37, 47.25))
+    >>> float(alike.max()) > 0.999
+    True
+    """
+    check_embedding(array, "similarity")
+    check_choice("how", how, ("mean", "max"))
+    check_choice("metric", metric, _LONG_NAMES)
+    if metric == "cosine" and not product(array.attrs["product"]).unit_norm:
+        say(
+            f"similarity normalises the vectors of {array.attrs['product']!r}, which have no unit length; "
+            "metric='euclidean' compares them as they are"
+        )
+    vectors = _query(array, query, time)
+    prepared = _prepare(vectors, how, metric)
+    return arrays.map_bands(
+        _similar,
+        array,
+        arrays.codec_of(array) if is_encoded(array) else None,
+        metric,
+        prepared,
+        how,
+        dtype=np.float32,
+        decode=False,
+        name="similarity" if metric == "cosine" else "distance",
+        attrs=derived_attrs(array, long_name=_LONG_NAMES[metric], units="1", metric=metric),
+    )
+
+
+def _similar(
+    data: np.ndarray,
+    axis: int,
+    scale: np.ndarray | None,
+    codec: Codec | None,
+    metric: str,
+    queries: np.ndarray,
+    how: str,
+) -> np.ndarray:
+    """One block: codes of squares are compared as they are, others tile by tile once decoded."""
+    if codec is not None and codec.name == SIGNED_SQUARE.name and metric == "cosine" and len(queries) == 1:
+        return _cosine_squares(data, axis, queries[0])
+    tile = _cosine_tile if metric == "cosine" else _distance_tile
+    return blocks.tilewise(data, axis, scale, tile, codec, None, np.dtype(np.float32), queries, how)
+
+
+def _prepare(vectors: Any, how: str, metric: str) -> Any:
+    """Queries as one small parameter: unit length, and their mean where that is all that is asked for."""
+    if hasattr(vectors, "__dask_graph__"):
+        import dask
+
+        return dask.delayed(_prepared, pure=True)(vectors, how, metric)
+    return _prepared(vectors, how, metric)
+
+
+def _prepared(vectors: np.ndarray, how: str, metric: str) -> np.ndarray:
+    rows = np.asarray(vectors, np.float64).reshape(-1, np.shape(vectors)[-1])
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    if metric == "cosine":
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        rows = rows[length[:, 0] > 0] / length[length[:, 0] > 0]
+    if not len(rows):
+        raise EmbeddingError("the query has no data: every pixel or vector of it is missing")
+    if metric == "cosine" and how == "mean":  # the mean of cosines is the product with the mean direction
+        rows = rows.mean(axis=0, keepdims=True)
+    return rows.astype(np.float32)
+
+
+def _cosine_tile(vectors: np.ndarray, queries: np.ndarray, how: str) -> np.ndarray:
+    dots, squares = np.zeros((2, vectors.shape[1]), np.float32)
+    if vectors.flags.c_contiguous or vectors.strides[1] == vectors.itemsize:
+        _products_band_first(vectors, queries[0], dots, squares)
+    else:
+        _products_band_last(vectors.T, queries[0], dots, squares)
+    if len(queries) > 1:
+        dots = (queries @ vectors).max(axis=0)
+    return np.asarray(dots / np.sqrt(np.where(squares > 0, squares, np.nan)))
+
+
+def _cosine_squares(codes: np.ndarray, axis: int, query: np.ndarray) -> np.ndarray:
+    """Cosines straight from codes q that mean q·|q|: their common factor cancels."""
+    bands = kernels.as_bands(codes, axis)
+    outer, _, inner = bands.shape
+    cosines = np.empty((outer, inner), np.float32)
+    if inner == 1:
+        _squares_band_last(bands[:, :, 0], query, cosines[:, 0])
+    else:
+        for i in range(outer):
+            _squares_band_first(bands[i], query, cosines[i])
+    return cosines.reshape(tuple(np.delete(codes.shape, axis)))
+
+
+@kernels.jit
+def _squares_band_first(codes: Any, query: Any, out: Any) -> None:
+    """Products of codes ``(band, n)`` with a query over their lengths, NaN where there is no data.
+
+    Some thousand pixels at a time, so that sums stay in the cache; four bands at a time, so that they are loaded
+    and stored once for four products.
+    """
+    bands, n = codes.shape
+    squares, least = np.empty(4096, np.float32), np.empty(4096, np.int8)
+    for start in range(0, n, 4096):
+        tile = codes[:, start : start + 4096]
+        some = tile.shape[1]
+        dot, square = out[start : start + some], squares[:some]
+        dot[:], square[:], least[:] = 0, 0, 0
+        for k in range(0, bands - 3, 4):
+            w0, w1, w2, w3 = query[k], query[k + 1], query[k + 2], query[k + 3]
+            for i in range(some):
+                v0, v1 = np.float32(tile[k, i]), np.float32(tile[k + 1, i])
+                v2, v3 = np.float32(tile[k + 2, i]), np.float32(tile[k + 3, i])
+                v0, v1, v2, v3 = v0 * abs(v0), v1 * abs(v1), v2 * abs(v2), v3 * abs(v3)
+                dot[i] += w0 * v0 + w1 * v1 + w2 * v2 + w3 * v3
+                square[i] += v0 * v0 + v1 * v1 + v2 * v2 + v3 * v3
+        for k in range(bands - bands % 4, bands):
+            for i in range(some):
+                v0 = np.float32(tile[k, i])
+                v0 = v0 * abs(v0)
+                dot[i] += query[k] * v0
+                square[i] += v0 * v0
+        for k in range(bands):
+            for i in range(some):
+                least[i] = min(least[i], tile[k, i])
+        for i in range(some):
+            there = least[i] > -128 and square[i] > 0
+            dot[i] = dot[i] / np.sqrt(square[i]) if there else np.float32(np.nan)
+
+
+@kernels.jit
+def _squares_band_last(codes: Any, query: Any, out: Any) -> None:
+    for i in range(codes.shape[0]):
+        dot, square, least = np.float32(0), np.float32(0), np.int32(0)
+        for k in range(codes.shape[1]):
+            code = np.int32(codes[i, k])
+            value = np.float32(code * abs(code))
+            dot += query[k] * value
+            square += value * value
+            least = min(least, code)
+        there = least > -128 and square > 0
+        out[i] = dot / np.sqrt(square) if there else np.float32(np.nan)
+
+
+@kernels.jit
+def _products_band_first(vectors: Any, query: Any, dots: Any, squares: Any) -> None:
+    """Add products with a query, and squares of lengths, of vectors ``(band, n)``: one pass over both."""
+    for k in range(vectors.shape[0]):
+        weight = query[k]
+        for i in range(vectors.shape[1]):
+            value = vectors[k, i]
+            dots[i] += weight * value
+            squares[i] += value * value
+
+
+@kernels.jit
+def _products_band_last(vectors: Any, query: Any, dots: Any, squares: Any) -> None:
+    for i in range(vectors.shape[0]):
+        dot, square = np.float32(0), np.float32(0)
+        for k in range(vectors.shape[1]):
+            dot += query[k] * vectors[i, k]
+            square += vectors[i, k] * vectors[i, k]
+        dots[i], squares[i] = dot, square
+
+
+def _distance_tile(vectors: np.ndarray, queries: np.ndarray, how: str) -> np.ndarray:
+    """Distances as differences, a query at a time: ‖v‖² − 2 v·q + ‖q‖² would lose the small ones."""
+    distances = np.empty((len(queries), vectors.shape[1]), np.float32)
+    for query, out in zip(queries, distances, strict=True):
+        gap = vectors - query[:, None]
+        out[:] = np.sqrt(np.add.reduce(gap * gap, axis=0, dtype=np.float64))
+    return np.asarray(distances.mean(axis=0, dtype=np.float64) if how == "mean" else distances.min(axis=0))
+
+
+# --- what is asked for ------------------------------------------------------------------------------------------
+
+
+def _query(array: xr.DataArray, query: Any, time: times.TimeLike) -> Any:
+    """Vectors ``(n, band)`` of a query: in memory, or lazy where the array is."""
+    bands = decoded_bands(array)
+    if isinstance(query, xr.DataArray):
+        check_embedding(query, "similarity")
+        check_comparable("similarity", comparability_key(query), comparability_key(array))
+        if decoded_bands(query) != bands:
+            raise EmbeddingError("the query's bands are not those of the array")
+        return _rows(decode(query))
+    if _is_vector(query, len(bands)):
+        return np.asarray(query, np.float32).reshape(-1, len(bands))
+    rows, columns = _pixels(array, query)
+    pixels = array.isel(y=xr.DataArray(rows, dims="pixel"), x=xr.DataArray(columns, dims="pixel"))
+    if "time" in array.dims:
+        pixels = pixels.isel(time=times.pick_times(array.coords["time"].values, time))
+    elif time is not None:
+        times.year(array, time)  # raises where that is not its year
+    return _rows(decode(pixels))
+
+
+def _rows(vectors: xr.DataArray) -> Any:
+    rest = [d for d in vectors.dims if d != BAND]
+    data = vectors.transpose(*rest, BAND).data
+    return data.reshape(-1, data.shape[-1])
+
+
+def _is_vector(query: Any, bands: int) -> bool:
+    if hasattr(query, "columns") or hasattr(query, "geom_type") or hasattr(query, "geometry"):
+        return False
+    shape = np.shape(query)
+    if len(shape) in (1, 2) and shape[-1] == bands:
+        return True
+    if len(shape) in (1, 2) and shape[-1] == 2:
+        return False
+    raise EmbeddingError(
+        f"a query is a point (lon, lat), points, a polygon, or a vector of {bands} bands; "
+        f"got {type(query).__name__} of shape {shape}"
+    )
+
+
+def _pixels(array: xr.DataArray, query: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pixels that a query covers."""
+    if "location" in array.dims:
+        raise EmbeddingError(
+            "points have no grid to look up a place in: give the query as a vector, "
+            "for example one of the array's own, array.sel(location=…)"
+        )
+    grid = geometry.geobox_of(array, "similarity")
+    crs = geometry.as_crs(grid.crs)
+    if _is_area(query):
+        shapes = polygons.polygons_of(query, geometry.LONLAT, crs)
+        ys, xs = array.coords["y"].values, array.coords["x"].values
+        size = abs(grid.affine.e), abs(grid.affine.a)
+        window = areas.window_of(grid, tuple(polygons.union(shapes).bounds))
+        if window is not None:
+            held = polygons.coverage(polygons.union(shapes), ys[window[0]], xs[window[1]], size, "centre") > 0
+            rows, columns = np.nonzero(held)
+            if rows.size:
+                return rows + window[0].start, columns + window[1].start
+        raise CoverageError(f"the polygon holds no pixel's centre of the array, which {areas.covers(grid)}")
+    is_one = isinstance(getattr(query, "geom_type", None), str)  # a geometry; of a GeoSeries it is a series
+    points = [(query.x, query.y)] if is_one and query.geom_type == "Point" else query
+    x, y = places.points_xy(points, crs)
+    rows, columns, inside = places.pixels_at(grid, x, y)
+    if not inside.all():
+        raise CoverageError(
+            f"{int((~inside).sum())} of {x.size} query points lie outside the array, which {areas.covers(grid)}"
+        )
+    return rows, columns
+
+
+def _is_area(query: Any) -> bool:
+    kinds = query.geom_type if hasattr(query, "geom_type") else ()
+    return bool({"Polygon", "MultiPolygon"} & ({kinds} if isinstance(kinds, str) else set(kinds)))
