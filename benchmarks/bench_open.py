@@ -26,9 +26,9 @@ import zarr
 from affine import Affine
 
 import geoemb_xr as gx
-from geoemb_xr.catalog import tessera
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.codecs import decode_per_pixel_scale, decode_signed_square
+from geoemb_xr.examples import tessera as examples
 from geoemb_xr.readers import geotiff
 
 UTM, LEFT, TOP = "EPSG:32632", 600_000, 5_200_000
@@ -65,7 +65,7 @@ def write_store(path: Path, side: int) -> Path:
     box = geometry.make_geobox((side, side), Affine(10, 0, LEFT, 0, -10, TOP), UTM)
     codes = rng.integers(-127, 128, (1, 128, side, side), dtype=np.int8)
     scales = rng.uniform(0.05, 0.4, (1, side, side)).astype(np.float32)
-    return tessera._example_store(path, box, codes, scales, (2024,))
+    return examples.write_store(path, box, codes, scales, (2024,))
 
 
 def aef_loader(files: list[Path], side: int) -> xr.DataArray:

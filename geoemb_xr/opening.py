@@ -776,6 +776,8 @@ def _code_of(found: Product) -> str:
     import inspect
 
     from geoemb_xr import testing
+    from geoemb_xr.examples import patches
 
     assert found.example is not None
-    return inspect.getsource(inspect.getmodule(found.example) or testing) + inspect.getsource(testing)
+    modules = (inspect.getmodule(found.example), patches, testing)
+    return "".join(inspect.getsource(module) for module in modules if module is not None)

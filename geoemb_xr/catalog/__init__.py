@@ -1,1 +1,1 @@
-"""One file a product: its facts as ``PRODUCT = Product(…)``, how it is opened, and its example source."""
+"""One file a product: its facts as ``PRODUCT = Product(…)``, and how it is opened."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from geoemb_xr.core.areas import Bounds
 from geoemb_xr.core.model import Product
-from geoemb_xr.readers import footers, geoparquet, patch_examples
+from geoemb_xr.examples.clay_v0 import example_clay
+from geoemb_xr.readers import footers, geoparquet
 from geoemb_xr.readers.footers import Layout, Span
 from geoemb_xr.readers.tiles import Request
 
@@ -48,29 +46,6 @@ def open_clay(source: Any, request: Request) -> xr.DataArray:
 def coverage_clay(source: Any, request: Request) -> pd.DataFrame:
     """Files of the published store."""
     return geoparquet.coverage_patches(source, request, PRODUCT, LAYOUT)
-
-
-def example_clay(directory: Path, container: str) -> Path:
-    """Write two dates of the synthetic scene as Clay v0 is published; returns the folder."""
-    import pyarrow as pa
-    import shapely
-
-    for day in ("2018-06-10", "2021-07-15"):
-        lon, _, polygons, vectors = patch_examples.scene_patches(5120.0, (4, 5), PRODUCT.dims, int(day[:4]))
-        text = day.replace("-", "")
-        urls = [
-            f"s3://clay-tiles-02/02/32TPT/{day}/claytile_32TPT_{text}_v02_{i:04d}.tif"
-            for i in range(lon.size)
-        ]
-        columns = {
-            "index": np.arange(lon.size),
-            "source_url": urls,
-            "date": pa.array(np.full(lon.size, day, "datetime64[D]")),
-            "embeddings": patch_examples.list_column(vectors),
-            "geometry": shapely.to_wkb(polygons),
-        }
-        patch_examples.write_example(directory / f"32TPT_{text}_{text}_v001.gpq", columns, compression="zstd")
-    return directory
 
 
 PRODUCT = Product(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoemb_xr.catalog.clay_v15_sentinel2 import lgnd_columns, place_of_path, span_of_path, write_by_geohash
+from geoemb_xr.catalog.clay_v15_sentinel2 import place_of_path, span_of_path
 from geoemb_xr.core.model import Product
+from geoemb_xr.examples.clay_v15_lgnd_256 import example_lgnd
 from geoemb_xr.readers import geoparquet
 from geoemb_xr.readers.footers import Layout
 from geoemb_xr.readers.tiles import Request
@@ -29,15 +29,6 @@ def open_lgnd(source: Any, request: Request) -> xr.DataArray:
 def coverage_lgnd(source: Any, request: Request) -> pd.DataFrame:
     """Files of the published store."""
     return geoparquet.coverage_patches(source, request, PRODUCT, LAYOUT)
-
-
-def example_lgnd(directory: Path, container: str) -> Path:
-    """Write two months of the synthetic scene as LGND publishes them; returns the folder."""
-    for day in ("2024-06-01", "2024-07-01"):
-        columns = lgnd_columns(1280.0, (8, 9), PRODUCT.dims, day)
-        month = f"year={day[:4]}/month={day[5:7]}"
-        write_by_geohash(directory / _FOLDER, "geohash", month, columns)
-    return directory
 
 
 PRODUCT = Product(

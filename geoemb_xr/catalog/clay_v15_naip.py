@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoemb_xr.core.areas import Bounds
 from geoemb_xr.core.model import Product
-from geoemb_xr.readers import footers, geoparquet, patch_examples
+from geoemb_xr.examples.clay_v15_naip import example_naip
+from geoemb_xr.readers import footers, geoparquet
 from geoemb_xr.readers.footers import Layout, Span
 from geoemb_xr.readers.tiles import Request
 
@@ -45,20 +45,6 @@ def open_naip(source: Any, request: Request) -> xr.DataArray:
 def coverage_naip(source: Any, request: Request) -> pd.DataFrame:
     """Files of the published store."""
     return geoparquet.coverage_patches(source, request, PRODUCT, LAYOUT)
-
-
-def example_naip(directory: Path, container: str) -> Path:
-    """Write two dates of a synthetic scene on Long Island as the product is published; returns the folder."""
-    import shapely
-
-    for day, metres, code in (("20180805", 256.0, "1"), ("20211105", 153.6, "060")):
-        _, _, polygons, vectors = patch_examples.scene_patches(
-            metres, (12, 14), PRODUCT.dims, int(day[:4]), lon=-72.06, lat=40.94
-        )
-        columns = {"embeddings": patch_examples.list_column(vectors), "geometry": shapely.to_wkb(polygons)}
-        path = directory / "ny" / day[:4] / f"m_4007201_ne_18_{code}_{day}.parquet"
-        patch_examples.write_example(path, columns, compression="snappy")
-    return directory
 
 
 PRODUCT = Product(

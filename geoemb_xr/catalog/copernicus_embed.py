@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.model import Product
 from geoemb_xr.core.notes import say
+from geoemb_xr.examples.copernicus_embed import example_copernicus_embed
 from geoemb_xr.readers import geotiff, npy
 from geoemb_xr.readers.tiles import Reader, Request, Tile
 from geoemb_xr.stores import paths
@@ -93,36 +93,6 @@ def _npz_tile(name: str) -> Tile:
         fill=float("nan"),
         token=token,
         version=paths.sidecar_version(name) or PRODUCT.versions[0],
-    )
-
-
-def example_copernicus_embed(directory: Path, container: str) -> Path:
-    """Write the synthetic scene: a part of the 0.25° grid, or the globe in cells of 5°; returns the file."""
-    from geoemb_xr import testing
-
-    if container == "npz":
-        step, shape = 5.0, (37, 72)
-        affine = Affine(step, 0, -180 - step / 2, 0, -step, 90 + step / 2)
-    else:
-        shape, affine = (32, 40), Affine(0.25, 0, 6.375, 0, -0.25, 51.125)
-    grid = geometry.make_geobox(shape, affine, geometry.LONLAT)
-    vectors = testing.synthetic(NAME, grid=grid, years=[2021]).values[0]
-    vectors[:, :2] = 0
-    vectors[:, -3:, :4] = 0
-    if container == "npz":
-        path = directory / "embed_map_310k.npz"
-        np.savez_compressed(path, arr_0=np.ascontiguousarray(np.moveaxis(vectors, 0, -1)))
-        paths.write_sidecar(path, "synthetic")
-        return path
-    return geotiff.write_geotiff(
-        directory / "embed_map_310k.tif",
-        vectors,
-        grid,
-        tags={"GEOEMB_VERSION": "synthetic"},
-        compress="deflate",
-        interleave="pixel",
-        blockxsize=256,
-        blockysize=256,
     )
 
 

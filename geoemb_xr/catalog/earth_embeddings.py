@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from geoemb_xr.core.errors import SourceError, check_choice
 from geoemb_xr.core.model import Product
-from geoemb_xr.readers import footers, geoparquet, patch_examples
+from geoemb_xr.examples.earth_embeddings import example_earth_embeddings
+from geoemb_xr.readers import footers, geoparquet
 from geoemb_xr.readers.footers import Layout
 from geoemb_xr.readers.tiles import Request
 
@@ -58,35 +56,6 @@ def open_earth_embeddings(source: Any, request: Request) -> xr.DataArray:
         layout = replace(LAYOUT, version_of=lambda facts: _variant_in(facts.file.url) or variant)
         request = replace(request, version=request.version or variant)
     return geoparquet.open_patches(source, request, PRODUCT, layout)
-
-
-def example_earth_embeddings(directory: Path, container: str) -> Path:
-    """Write the synthetic scene as one variant is published; returns the folder."""
-    import pyarrow as pa
-
-    lon, lat, _, vectors = patch_examples.scene_patches(3840.0, (5, 6), 1152, 2021)
-    cells = [f"{525 + i // 18}U_{106 + i % 6}R" for i in range(lon.size)]
-    columns = {
-        "grid_cell": cells,
-        "grid_row_u": np.array([int(cell[:3]) for cell in cells]),
-        "grid_col_r": np.array([106 + i % 6 for i in range(lon.size)]),
-        "product_id": [f"S2A_MSIL2A_20210624T100559_N0500_R022_T32TPT_{i}" for i in range(lon.size)],
-        "timestamp": pa.array(np.full(lon.size, "2021-06-24T10:05:59", "datetime64[ns]")),
-        "cloud_cover": np.linspace(0, 20, lon.size),
-        "nodata": np.zeros(lon.size),
-        "centre_lat": lat,
-        "centre_lon": lon,
-        "crs": ["EPSG:32632"] * lon.size,
-        "parquet_url": ["synthetic"] * lon.size,
-        "parquet_row": np.arange(lon.size),
-        "image_shape": pa.array([[384, 384, 3]] * lon.size),
-        "image_dtype": ["uint8"] * lon.size,
-        "geometry_wkt": [f"POINT ({x} {y})" for x, y in zip(lon, lat, strict=True)],
-        "embedding": patch_examples.list_column(vectors.astype(np.float16)),
-    }
-    path = directory / "SigLIP" / "SigLIP_synthetic.parquet"
-    patch_examples.write_example(path, columns, geometry_column=None, compression="zstd")
-    return directory
 
 
 PRODUCT = Product(

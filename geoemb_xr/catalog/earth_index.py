@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geoemb_xr.core.areas import Bounds
 from geoemb_xr.core.model import Product
-from geoemb_xr.readers import footers, geoparquet, patch_examples
+from geoemb_xr.examples.earth_index import example_earth_index
+from geoemb_xr.readers import footers, geoparquet
 from geoemb_xr.readers.footers import Layout, Span
 from geoemb_xr.readers.tiles import Request
 
@@ -20,15 +20,6 @@ if TYPE_CHECKING:
 
 NAME = "earth-index"
 _NAME = re.compile(r"(\d\d[A-Z]{3})(?:_(\d{4})-(\d\d)-(\d\d)_\d{4}-\d\d-\d\d)?\.parquet$")
-#: The footer that names the model, as EarthGenome writes it.
-_EMB = {
-    "version": "0.0.1",
-    "model": {"id": "dinov2_vits14_softcon", "version": "2.0.0", "family": "DinoV2", "name": "SoftCon"},
-    "license": "CC-BY-4.0",
-    "start_datetime": "2024-01-01T00:00:00Z",
-    "end_datetime": "2025-01-01T00:00:00Z",
-    "embedding": {"dim": 384, "quantization": "None"},
-}
 
 
 def _place(path: str) -> Bounds | None:
@@ -63,23 +54,6 @@ def open_earth_index(source: Any, request: Request) -> xr.DataArray:
 def coverage_earth_index(source: Any, request: Request) -> pd.DataFrame:
     """Tiles of the published store."""
     return geoparquet.coverage_patches(source, request, PRODUCT, LAYOUT)
-
-
-def example_earth_index(directory: Path, container: str) -> Path:
-    """Write two overlapping MGRS tiles of the synthetic scene as published; returns the folder."""
-    import shapely
-
-    lon, lat, _, vectors = patch_examples.scene_patches(320.0, (20, 22), PRODUCT.dims, 2024)
-    column = np.arange(lon.size) % 22
-    for tile, own in (("32TPT", column < 13), ("32TQT", column >= 10)):
-        columns = {
-            "id": [f"{tile}-{i:05d}" for i in np.flatnonzero(own)],
-            "embedding": patch_examples.list_column(vectors[own], fixed=True),
-            "geometry": shapely.to_wkb(shapely.points(lon[own], lat[own])),
-        }
-        path = directory / f"{tile}_2024-01-01_2025-01-01.parquet"
-        patch_examples.write_example(path, columns, footer={"emb": _EMB}, compression="zstd")
-    return directory
 
 
 PRODUCT = Product(

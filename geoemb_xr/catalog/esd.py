@@ -6,14 +6,11 @@ torchgeo decodes the quality band as if it were a code, and code 0, which is no 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from geoemb_xr.core.codecs import FSQ
 from geoemb_xr.core.model import Product
+from geoemb_xr.examples.esd import example_esd
 from geoemb_xr.readers import geotiff
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores import paths
@@ -53,33 +50,6 @@ def _tile(name: str) -> Tile:
         by_time=True,
         beside={QUALITY: quality},
     )
-
-
-def example_esd(
-    directory: Path, container: str, *, years: Sequence[int] = (2018, 2024), size: int = 96
-) -> Path:
-    """Write the synthetic scene as ESD is published; returns the folder."""
-    from geoemb_xr import testing
-
-    grid = testing.geobox((size, size), resolution=30.0)
-    for year in years:
-        yearly = testing.synthetic(NAME, grid=grid, years=[year]).values[0]
-        season = 1 + 0.15 * np.cos(2 * np.pi * np.arange(MONTHS) / MONTHS)
-        codes = np.concatenate([FSQ.encode(yearly * np.float32(factor), 0)[0] for factor in season])
-        codes[:, :4, :4] = 0
-        clear = np.full((1, size, size), 21, np.uint16)
-        clear[:, :4, :4] = 0
-        geotiff.write_geotiff(
-            directory / "SDC30_EBD_V001" / str(year) / f"SDC30_EBD_V001_32TPT_{year}.tif",
-            np.concatenate([codes, clear]),
-            grid,
-            tags={"GEOEMB_VERSION": "synthetic"},
-            compress="deflate",
-            interleave="band",
-            blockxsize=512,
-            blockysize=512,
-        )
-    return directory
 
 
 PRODUCT = Product(

@@ -16,6 +16,7 @@ from geoemb_xr import testing
 from geoemb_xr.catalog import tessera
 from geoemb_xr.core import areas, geometry, model
 from geoemb_xr.core.errors import ComparabilityError, CoverageError, EmbeddingError, SourceError
+from geoemb_xr.examples import tessera as examples
 from geoemb_xr.geo import places
 from geoemb_xr.readers import geotiff
 
@@ -56,7 +57,7 @@ def zone_store(path, zones, years=(2020,), size=64):
     for i, (name, (grid, written)) in enumerate(zones.items()):
         codes = testing.synthetic("tessera", grid=grid, years=years, decode=False)
         part = path if i == 0 else path.with_name(f"{name}.zarr")
-        tessera._example_store(part, grid, codes.values, codes.scale.values, years)
+        examples.write_store(part, grid, codes.values, codes.scale.values, years)
         (group,) = (p for p in part.iterdir() if p.is_dir())
         if group.name != name:
             group.rename(part / name)

@@ -13,9 +13,9 @@ from geoemb_xr import testing
 from geoemb_xr.core import geometry, model
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.model import Product
+from geoemb_xr.examples.patches import scene_patches
 from geoemb_xr.geo.footprints import nearest_patch
 from geoemb_xr.geo.gridding import to_grid
-from geoemb_xr.readers.patch_examples import scene_patches
 
 DIMS = 4
 CHIPS = model.register(Product("test-chips", dims=DIMS, kind="patch", resolution=1000.0))

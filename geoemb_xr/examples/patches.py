@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from geoemb_xr import testing
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import require
 from geoemb_xr.readers.footers import OWN_KEY
@@ -101,8 +102,6 @@ def scene_patches(
         float32.
     """
     import shapely
-
-    from geoemb_xr import testing
 
     scene = testing.scene()
     lon, lat = scene.lon if lon is None else lon, scene.lat if lat is None else lat
