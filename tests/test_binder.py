@@ -121,11 +121,14 @@ def test_start_hands_over_and_points_the_dashboard_through_the_proxy():
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_post_build_installs_the_package_and_compiles_its_kernels(tmp_path):
-    """In a fresh prefix that has the dependencies, a pip of its own, and not this package."""
+    """In a fresh prefix that has the dependencies, a pip of its own, and not this package.
+
+    Of the kernels that this machine has compiled, only those of ``core/kernels.py`` are left to the script.
+    """
     clone = tmp_path / "clone"
     clone.mkdir()
     for each in ("geoemb_xr", "binder"):
-        ignored = shutil.ignore_patterns("__pycache__")
+        ignored = shutil.ignore_patterns("*.pyc", "kernels.*.nb?")
         shutil.copytree(ROOT / each, clone / each, ignore=ignored)
     for each in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / each, clone)
@@ -154,4 +157,4 @@ def test_post_build_installs_the_package_and_compiles_its_kernels(tmp_path):
         check=True,
     )
     assert Path(where.stdout.strip()).is_relative_to(clone)
-    assert list((clone / "geoemb_xr" / "__pycache__").glob("kernels.*.nbi"))
+    assert list((clone / "geoemb_xr" / "core" / "__pycache__").glob("kernels.*.nbi"))

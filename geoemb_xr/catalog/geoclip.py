@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoemb_xr.core.errors import MissingExtraError, SourceError, require
+from geoemb_xr.core.errors import SourceError, missing, require
 from geoemb_xr.core.model import Product
 from geoemb_xr.embedding.locations import open_encoder
 from geoemb_xr.readers.tiles import Request
@@ -34,9 +34,7 @@ def _package() -> Path:
     """The folder of the installed package, without importing it."""
     spec = importlib.util.find_spec("geoclip")
     if spec is None or spec.origin is None:
-        raise MissingExtraError(
-            "this needs the package 'geoclip', which is not installed: pip install 'geoemb-xr[locations]'"
-        )
+        raise missing("geoclip", "locations")
     return Path(spec.origin).parent
 
 

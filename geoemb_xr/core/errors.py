@@ -6,11 +6,6 @@ import difflib
 import importlib
 from collections.abc import Iterable
 from types import ModuleType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 # --- errors: what was wrong, what was got, what to do -------------------------------------------------------
 
@@ -56,9 +51,18 @@ def require(module: str, extra: str) -> ModuleType:
         root = module.partition(".")[0]
         if error.name is not None and error.name.partition(".")[0] != root:
             raise  # the module is there, but something it needs is broken: that is another message
-        raise MissingExtraError(
-            f"this needs the package {root!r}, which is not installed: pip install 'geoemb-xr[{extra}]'"
-        ) from error
+        raise missing(root, extra) from error
+
+
+def missing(package: str, extra: str) -> MissingExtraError:
+    """Return the error for a package that is not installed, with the line that installs it.
+
+    Until there is a release, that line works in a clone.
+    """
+    return MissingExtraError(
+        f"this needs the package {package!r}, which is not installed; "
+        f"in a clone of geoemb_xr: pip install '.[{extra}]'"
+    )
 
 
 def check_choice[Choice: str](what: str, value: Choice, valid: Iterable[str]) -> Choice:

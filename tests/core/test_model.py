@@ -113,7 +113,7 @@ def test_two_spaces_are_never_mixed():
 
 
 def test_missing_package_names_the_extra():
-    with pytest.raises(MissingExtraError, match=r"pip install 'geoemb-xr\[viz\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[viz\]'"):
         errors.require("no_such_package_at_all.sub", "viz")
 
 
