@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from geoemb_xr.core import geometry, times
 from geoemb_xr.core.errors import require
-from geoemb_xr.core.legend import Legend, legend_of
+from geoemb_xr.core.legend import legend_of
 from geoemb_xr.core.model import check_embedding
+from geoemb_xr.display import app_drawing, app_words
+from geoemb_xr.display.app_drawing import FAINT
+from geoemb_xr.display.app_words import INK
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -34,8 +36,7 @@ _REST_MS = 120
 #: So many pixels tell how far a map's colours are stretched.
 _STRETCH_PIXELS = 100_000
 _IMAGE = ("image", "x", "y", "dw", "dh")
-_INK, _FAINT, _ACCENT = "#333333", "#777777", "#0072b2"
-_FONT = "font-family: Helvetica, Arial, sans-serif;"
+_ACCENT = "#0072b2"
 _LOOK = "look at it"
 
 
@@ -157,12 +158,12 @@ class App:
 
     def servable(self, title: str | None = None) -> App:
         """Offer the app to ``panel serve``."""
-        self.display().layout.servable(title=title or _title(self.state))
+        self.display().layout.servable(title=title or app_words.title(self.state))
         return self
 
     def show(self, **options: Any) -> Any:
         """Serve the app from this process and open a browser; options as of Panel's ``show``."""
-        return self.display().layout.show(**{"title": _title(self.state), **options})
+        return self.display().layout.show(**{"title": app_words.title(self.state), **options})
 
     def __panel__(self) -> Any:
         return self.display().layout
@@ -171,7 +172,7 @@ class App:
         return self.display().layout._repr_mimebundle_(include, exclude)
 
     def __repr__(self) -> str:
-        return f"<App exploring {_title(self.state)}: {sum(self.state.counts().values())} labels>"
+        return f"<App exploring {app_words.title(self.state)}: {sum(self.state.counts().values())} labels>"
 
 
 class Display:
@@ -263,7 +264,7 @@ class Display:
                 **points, source=self.sources["ring"], size=15, fill_color=None, line_color=colour,
                 line_width=thickness,
             )  # fmt: skip
-        _style(figure)
+        app_drawing.style(figure)
         figure.grid.visible = False
         crs = geometry.as_crs(self.state.grid.crs)
         for axis in figure.axis:
@@ -304,15 +305,15 @@ class Display:
     def _make_course(self) -> Any:
         models = require("bokeh.models", "viz")
         course = self._make_chart(_GAP)
-        self._now = models.Span(dimension="height", line_color=_FAINT, line_dash="dashed", line_width=1)
+        self._now = models.Span(dimension="height", line_color=FAINT, line_dash="dashed", line_width=1)
         course.add_layout(self._now)
         course.line("year", "angle", source=self.sources["course"], color=_ACCENT, line_width=1.5)
         course.scatter("year", "angle", source=self.sources["course"], color=_ACCENT, size=7)
         assert self.state.times is not None
-        years = [_decimal_year(t) for t in self.state.times]
+        years = [app_drawing.decimal_year(t) for t in self.state.times]
         course.x_range = models.Range1d(min(years) - 0.4, max(years) + 0.4)
         course.y_range = models.Range1d(0, 5)
-        course.xaxis.ticker = _year_ticks(years)
+        course.xaxis.ticker = app_drawing.year_ticks(years)
         course.yaxis.axis_label = "degrees"
         return course
 
@@ -321,11 +322,11 @@ class Display:
             frame_width=self._size[0], frame_height=_CHART_HEIGHT, toolbar_location=None, tools="", title=" ",
             outline_line_color=None, min_border_left=left, min_border_right=0,
         )  # fmt: skip
-        _style(chart)
+        app_drawing.style(chart)
         chart.yaxis.ticker.desired_num_ticks = 4
         chart.xgrid.visible = False
         chart.ygrid.grid_line_color = "#eeeeee"
-        chart.title.update(text_color=_INK, text_font_style="normal", text_font_size="13px")
+        chart.title.update(text_color=INK, text_font_style="normal", text_font_size="13px")
         return chart
 
     def _make_widgets(self, pn: Any) -> dict[str, Any]:
@@ -340,7 +341,7 @@ class Display:
                 value=_LOOK,
                 orientation="vertical",
                 width=wide,
-                stylesheets=[_swatches(list(state.classes.values()))],
+                stylesheets=[app_words.swatches(list(state.classes.values()))],
             ),
             "name": pn.widgets.TextInput(placeholder="name of a class", width=wide - 75),
             "add": pn.widgets.Button(label="add", width=55),
@@ -366,9 +367,9 @@ class Display:
         w, wide = self.widgets, _SIDE - 20
         side = pn.Column(
             *([w["period"]] if "period" in w else []),
-            _heading(pn, "The right map shows", wide),
+            app_words.heading(pn, "The right map shows", wide),
             w["answer"],
-            _heading(pn, "A click on a map means", wide),
+            app_words.heading(pn, "A click on a map means", wide),
             w["mode"],
             pn.Row(w["name"], w["add"], margin=0),
             w["undo"],
@@ -385,9 +386,9 @@ class Display:
             pn.Spacer(width=_AXIS), self._heads[0], pn.Spacer(width=_GAP), self._heads[1], margin=0
         )
         return pn.Column(
-            pn.pane.HTML(_head_html(self.state), margin=(0, 10, 6, 10)),
+            pn.pane.HTML(app_words.head_html(self.state), margin=(0, 10, 6, 10)),
             pn.Row(side, pn.Column(titles, self._pane, margin=0), margin=0),
-            pn.pane.HTML(_credit_html(self.state), margin=(0, 10)),
+            pn.pane.HTML(app_words.credit_html(self.state), margin=(0, 10)),
         )
 
     # --- events ------------------------------------------------------------------------------------------------
@@ -432,7 +433,7 @@ class Display:
         self.widgets["mode"].param.update(
             options=[_LOOK, *self.state.classes],
             value=chosen,
-            stylesheets=[_swatches(list(self.state.classes.values()))],
+            stylesheets=[app_words.swatches(list(self.state.classes.values()))],
         )
         self._say()
 
@@ -446,7 +447,7 @@ class Display:
         """Draw everything as the state now is."""
         state = self.state
         if self._pictured != (state.step, state.window):
-            self._put_image("picture", _packed(state.picture().transpose("y", "x", "rgb").values))
+            self._put_image("picture", app_drawing.packed(state.picture().transpose("y", "x", "rgb").values))
             self._pictured = state.step, state.window
         self._draw_answer()
         pixel, labelled = state.pixel, state.labelled
@@ -476,19 +477,19 @@ class Display:
         kind: Answer = self.widgets["answer"].value
         found = self.state.answer(kind)
         if found is None:
-            self._heads[1].object = _map_head(_missing(kind, self.state))
+            self._heads[1].object = app_words.map_head(app_words.missing(kind, self.state))
             self._put_image("answer", np.zeros((1, 1), np.uint32))
             return
         values = found.transpose("y", "x").values
         if kind == "classes":
             legend = legend_of(found)
-            self._heads[1].object = _map_head("Classes", _legend_html(legend))
-            self._put_image("answer", _packed(legend.rgba())[values])
+            self._heads[1].object = app_words.map_head("Classes", app_words.legend_html(legend))
+            self._put_image("answer", app_drawing.packed(legend.rgba())[values])
             return
         limits = self._stretch_of(values, kind)
-        title, palette = _describe(kind, self.state)
-        self._heads[1].object = _map_head(title, _bar_html(palette, limits, found))
-        self._put_image("answer", _coloured(values, palette, limits))
+        title, palette = app_words.describe(kind, self.state)
+        self._heads[1].object = app_words.map_head(title, app_words.bar_html(palette, limits, found))
+        self._put_image("answer", app_drawing.coloured(values, palette, limits))
 
     def _stretch_of(self, values: np.ndarray, kind: Answer) -> tuple[float, float]:
         """What the colours of an answer are stretched over."""
@@ -513,7 +514,7 @@ class Display:
     def _draw_course(self, pixel: Pixel) -> None:
         course, chart = self.state.course(pixel), self.figures["course"]
         self.sources["course"].data = {
-            "year": [_decimal_year(t) for t in course.index],
+            "year": [app_drawing.decimal_year(t) for t in course.index],
             "angle": course.to_numpy(),
         }
         there = course.dropna()
@@ -522,13 +523,15 @@ class Display:
         high = max(1.15 * float(there.max()), 5.0) if len(there) else 5.0
         chart.y_range.update(start=-0.04 * high, end=high)
         assert self.state.times is not None
-        self._now.location = _decimal_year(self.state.times[self.state.step])
+        self._now.location = app_drawing.decimal_year(self.state.times[self.state.step])
 
     # --- words -------------------------------------------------------------------------------------------------
 
     def _say(self) -> None:
         state, mode = self.state, self.widgets["mode"].value
-        self._heads[0].object = _map_head(f"Embedding {state.period}".strip(), _rgb_html(state))
+        self._heads[0].object = app_words.map_head(
+            f"Embedding {state.period}".strip(), app_words.rgb_html(state)
+        )
         lines = [f"<b>{html.escape(state.note)}</b>"] if state.note else []
         if mode == _LOOK:
             lines.append("Click a pixel to see what is similar to it. Name a class to label pixels.")
@@ -538,10 +541,7 @@ class Display:
         lines += [f"Labels: {counts}."] if counts else []
         if counts and state.probe is None:
             lines.append("Once two classes have labels, the right map shows classes.")
-        self._status.object = _text("<br>".join(lines), size=12, colour=_FAINT)
-
-
-# --- drawing: small things ------------------------------------------------------------------------------------
+        self._status.object = app_words.text("<br>".join(lines), size=12, colour=FAINT)
 
 
 def _load_extension() -> None:
@@ -549,131 +549,3 @@ def _load_extension() -> None:
     pn = require("panel", "viz")
     if not pn.extension._loaded:
         pn.extension(inline=True)
-
-
-def _packed(rgba: np.ndarray) -> np.ndarray:
-    """RGBA ``(…, 4)`` of uint8 as one uint32 a pixel, as Bokeh takes it."""
-    return np.asarray(np.ascontiguousarray(rgba).view(np.uint32)[..., 0])
-
-
-def _coloured(values: np.ndarray, palette: Sequence[str], limits: tuple[float, float]) -> np.ndarray:
-    """Packed RGBA of values stretched over limits; transparent where they are missing."""
-    colours = [(*bytes.fromhex(colour[1:7]), 255) for colour in palette]
-    table = _packed(np.array([*colours, (0, 0, 0, 0)], np.uint8))
-    low, high = limits
-    scaled = np.subtract(values, low, dtype=np.float32)
-    scaled *= len(colours) / (high - low)
-    np.clip(scaled, 0, len(colours) - 1, out=scaled)
-    np.copyto(scaled, len(colours), where=np.isnan(values))
-    return np.asarray(table[scaled.astype(np.uint16)])
-
-
-def _describe(kind: Answer, state: Explorer) -> tuple[str, Sequence[str]]:
-    """Title and palette of an answer; both palettes read the same in grey and to colour-blind eyes."""
-    palettes = require("bokeh.palettes", "viz")
-    if kind == "change":
-        return f"Change from {state.periods[0]} to {state.period}", palettes.Magma256
-    pixel = state.pixel
-    if pixel is None or pixel.time is None:
-        return "Similar to the pixel", palettes.Viridis256
-    year = times.describe_times(np.array([pixel.time]))
-    own = "" if year == state.period else f" of {year}"
-    return f"{state.period}: similar to the pixel{own}", palettes.Viridis256
-
-
-def _missing(kind: Answer, state: Explorer) -> str:
-    if kind == "similarity":
-        return "Click a pixel to see what is similar to it"
-    if kind == "change":
-        return f"Choose another year than {state.period}"
-    return "Label pixels of two classes to see a map of them"
-
-
-def _style(figure: Any) -> None:
-    """Axes that stay in the background."""
-    figure.toolbar.logo = None
-    for axis in figure.axis:
-        axis.axis_line_color = axis.major_tick_line_color = "#bbbbbb"
-        axis.minor_tick_line_color = None
-        axis.major_label_text_color = axis.axis_label_text_color = _FAINT
-        axis.major_label_text_font_size = axis.axis_label_text_font_size = "9px"
-        axis.axis_label_text_font_style = "normal"
-
-
-def _decimal_year(time: Any) -> float:
-    stamp = pd.Timestamp(time)
-    return float(stamp.year + (stamp.day_of_year - 1) / 366)
-
-
-def _year_ticks(x: list[float]) -> list[int]:
-    years = sorted({int(v) for v in x})
-    return years[:: -(-len(years) // 10)] if years else []
-
-
-# --- drawing: words -------------------------------------------------------------------------------------------
-
-
-def _text(content: str, *, size: int, colour: str = _INK, more: str = "") -> str:
-    return f'<div style="{_FONT}font-size:{size}px;color:{colour};line-height:1.35;{more}">{content}</div>'
-
-
-def _heading(pn: Any, content: str, width: int) -> Any:
-    return pn.pane.HTML(_text(content, size=12, colour=_FAINT), width=width, margin=(10, 10, 0, 10))
-
-
-def _title(state: Explorer) -> str:
-    return state.product.title or state.product.name
-
-
-def _head_html(state: Explorer) -> str:
-    rows, cols = state.grid.shape
-    facts = [f"{cols:,} × {rows:,} pixels", geometry.crs_name(geometry.as_crs(state.grid.crs))]
-    version = str(state.array.attrs.get("version", ""))
-    facts += [f"version {version}"] if version and version != "synthetic" else []
-    style = "background:#e69f00;color:black;border-radius:3px;padding:1px 6px;font-size:11px"
-    badge = f' <span style="{style}">synthetic</span>' if version == "synthetic" else ""
-    name = _text(html.escape(_title(state)) + badge, size=18)
-    return name + _text(html.escape(" · ".join(facts)), size=12, colour=_FAINT)
-
-
-def _credit_html(state: Explorer) -> str:
-    from geoemb_xr.display.plotting import credit
-
-    return _text(html.escape(credit(state.array)), size=11, colour=_FAINT)
-
-
-def _map_head(title: str, detail: str = "") -> str:
-    below = _text(detail or "&nbsp;", size=11, colour=_FAINT, more="height:30px")
-    return _text(html.escape(title), size=13) + below
-
-
-def _rgb_html(state: Explorer) -> str:
-    shares = [f"{share:.0%}" for share in state.model.explained_variance_ratio[:3]]
-    return f"red, green, blue: three principal components, {', '.join(shares)} of variance"
-
-
-def _bar_html(palette: Sequence[str], limits: tuple[float, float], found: xr.DataArray) -> str:
-    colours = ",".join(palette[:: len(palette) // 16])
-    unit = {"degree": "°"}.get(str(found.attrs.get("units", "")), "")
-    what = html.escape(str(found.attrs.get("metric", "")))
-    low, high = (f"{value:.3g}{unit}" for value in limits)
-    bar = f'<span style="flex:1;max-width:220px;height:10px;background:linear-gradient(to right,{colours})"></span>'
-    return f'<div style="display:flex;gap:6px;align-items:center">{what} {low} {bar} {high}</div>'
-
-
-def _legend_html(legend: Legend) -> str:
-    swatch = (
-        '<span style="display:inline-block;width:10px;height:10px;margin-right:4px;background:{}"></span>'
-    )
-    return " ".join(
-        f'<span style="white-space:nowrap;margin-right:8px">{swatch.format(colour)}{html.escape(name)}</span>'
-        for name, colour in zip(legend.names, legend.colours, strict=True)
-    )
-
-
-def _swatches(colours: list[str]) -> str:
-    """A bar of its colour at the left of each class's button; the first button is for looking."""
-    return "".join(
-        f".bk-btn-group .bk-btn:nth-child({i}) {{border-left: 14px solid {colour};}}"
-        for i, colour in enumerate(colours, start=2)
-    )
