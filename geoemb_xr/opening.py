@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.core import areas, arrays, geometry, times
+from geoemb_xr.core import areas, arrays, geometry, longitudes, times
 from geoemb_xr.core.areas import Area
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError, check_choice
 from geoemb_xr.core.model import Product, is_encoded, registered
@@ -253,8 +253,7 @@ def _with_margin(area: Area, steps: tuple[float, float], found: Product | None) 
     west, south, east, north = area.west - dx, area.south - dy, area.east + dx, area.north + dy
     if area.crs.is_geographic:
         south, north = max(south, -90.0), min(north, 90.0)
-        west, east = (west, east) if east - west < 360 else (-180.0, 180.0)
-        west, east = (w if -180 <= w <= 180 else (w + 180) % 360 - 180 for w in (west, east))
+        west, east = longitudes.around(west, east)
     return Area(west, south, east, north, area.crs)
 
 
@@ -292,7 +291,8 @@ def _area_of_points(points: Any, found: Product | None) -> Area:
     pad = max(2 * (pixel or 10.0) / 111_320, 1e-4)
     lon, lat = lon[ok], lat[ok]
     south, north = max(float(lat.min()) - pad, -90.0), min(float(lat.max()) + pad, 90.0)
-    west, east = max(float(lon.min()) - pad, -180.0), min(float(lon.max()) + pad, 180.0)
+    west, east = longitudes.around(lon)
+    west, east = longitudes.around(west - pad, (east if west <= east else east + 360.0) + pad)
     return Area(west, south, east, north, geometry.as_crs(geometry.LONLAT))
 
 
@@ -597,8 +597,9 @@ def _nearest_group(stored: Sequence[Tile], lon: np.ndarray, lat: np.ndarray) -> 
         crs = geometry.as_crs(group[0].geobox.crs)
         x, y = places.points_xy(np.stack([lon, lat], 1), crs)
         for tile in group:
-            c, r = ~tile.geobox.affine * (x, y)
             height, width = tile.geobox.shape
+            middle, _ = tile.geobox.affine * (width / 2, height / 2)
+            c, r = ~tile.geobox.affine * (longitudes.turned(x, middle) if crs.is_geographic else x, y)
             inside = (c >= 0) & (c < width) & (r >= 0) & (r < height)
             distance = np.hypot(c / width - 0.5, r / height - 0.5)
             wins = inside & (distance < best)

@@ -743,3 +743,13 @@ def test_a_truncated_file_raises_and_never_becomes_nodata(tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SourceError, match=r"a\.tif could not be (opened|read)"):
         gx.open("alphaearth", path, decode=False).compute()
+
+
+def test_points_on_both_sides_of_a_raster_that_runs_on_past_180(tmp_path):
+    grid = geometry.make_geobox((20, 40), Affine(1e-4, 0, 179.998, 0, -1e-4, -16), "EPSG:4326")
+    array = testing.synthetic("alphaearth", grid=grid, years=[2024])
+    geotiff.write_geotiff(tmp_path / "t_2024.tif", array.values[0], grid)
+    points = [(-179.99995, -16.00005), (180.00005, -16.00005), (179.99805, -16.00005)]
+    taken = gx.open("alphaearth", str(tmp_path / "t_2024.tif"), points=points, time=2024)
+    expected = array.values[0][:, 0, [20, 20, 0]].T
+    np.testing.assert_array_equal(taken.squeeze("time").transpose("location", "band").values, expected)

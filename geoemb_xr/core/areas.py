@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyproj
 from affine import Affine
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
+from geoemb_xr.core import longitudes
 from geoemb_xr.core.geometry import (
     GRID_TOLERANCE,
     LONLAT,
@@ -79,7 +81,7 @@ class Area:
 def parse_bbox(bbox: Sequence[float], crs: object = LONLAT) -> Area:
     """Check a bounding box ``(west, south, east, north)``.
 
-    In degrees west > east crosses the antimeridian.
+    In degrees west > east crosses the antimeridian, and so does what runs on past 180 (179 … 181).
 
     Raises
     ------
@@ -98,12 +100,12 @@ def parse_bbox(bbox: Sequence[float], crs: object = LONLAT) -> Area:
     if south >= north:
         raise ValueError(f"bbox has south >= north: {given}; the order is (west, south, east, north)")
     if parsed.is_geographic:
-        if south < -90 or north > 90 or max(abs(west), abs(east)) > 180:
+        if south < -90 or north > 90 or max(abs(west), abs(east)) > 360:
             raise ValueError(
                 f"bbox {given} is outside the world (-180…180, -90…90 degrees); "
                 "numbers in metres need bbox_crs='EPSG:…', and the order is (west, south, east, north)"
             )
-        width = (east - west) % 360 or (360.0 if west != east else 0.0)
+        width = float(longitudes.width(west, east))
         if width > 180:
             raise ValueError(
                 f"bbox {given} is {width:g} degrees wide, more than 180. West > east crosses the "
@@ -111,6 +113,8 @@ def parse_bbox(bbox: Sequence[float], crs: object = LONLAT) -> Area:
             )
     if west == east or (west > east and not parsed.is_geographic):
         raise ValueError(f"bbox has west >= east: {given}; the order is (west, south, east, north)")
+    if parsed.is_geographic and max(abs(west), abs(east)) > 180:
+        west, east = longitudes.around(west, east)
     return Area(west, south, east, north, parsed)
 
 
@@ -121,21 +125,39 @@ def area_of(geobox: GeoBox) -> Area:
 
 
 def area_of_polygon(polygon: Any) -> Area:
-    """The box around a geometry: shapely (in degrees), GeoJSON-like, or GeoDataFrame with its CRS."""
+    """The box around a geometry: shapely (in degrees), GeoJSON-like, or GeoDataFrame with its CRS.
+
+    What lies on both sides of the antimeridian gives the box across it.
+    """
     crs = getattr(polygon, "crs", None) or LONLAT
     if hasattr(polygon, "total_bounds"):
-        bounds = polygon.total_bounds
+        shapes = np.asarray(polygon.geometry)
     elif hasattr(polygon, "bounds"):
-        bounds = polygon.bounds
+        shapes = np.asarray([polygon], dtype=object)
     elif isinstance(polygon, dict) or hasattr(polygon, "__geo_interface__"):
         from shapely.geometry import shape
 
-        bounds = shape(polygon).bounds
+        shapes = np.asarray([shape(polygon)], dtype=object)
     else:
         raise ValueError(
             f"a polygon is a shapely geometry, GeoJSON or a GeoDataFrame; got {type(polygon).__name__}"
         )
-    return parse_bbox(bounds, crs)
+    return parse_bbox(bounds_around(shapes, crs), crs)
+
+
+def bounds_around(shapes: Any, crs: object) -> Bounds:
+    """West, south, east, north around shapely geometries; in degrees west > east crosses the antimeridian.
+
+    Not finite where all are missing or empty.
+    """
+    import shapely
+
+    west, south, east, north = (float(value) for value in shapely.total_bounds(shapes))
+    if as_crs(crs).is_geographic and math.isfinite(west) and (east - west > 180 or max(-west, east) > 180):
+        boxes = shapely.bounds(longitudes.in_one_piece(shapes)).reshape(-1, 4)
+        boxes = boxes[np.isfinite(boxes).all(axis=1)]
+        west, east = longitudes.around(boxes[:, 0], boxes[:, 2])
+    return west, south, east, north
 
 
 def covers(grid: GeoBox) -> str:
