@@ -19,7 +19,7 @@ from geoemb_xr.core.areas import Area
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError, check_choice
 from geoemb_xr.core.model import Product, is_encoded, registered
 from geoemb_xr.core.model import product as find_product
-from geoemb_xr.core.notes import say
+from geoemb_xr.core.notes import one_call, say
 from geoemb_xr.core.times import TimeLike
 from geoemb_xr.geo import places
 from geoemb_xr.readers import tiles
@@ -34,6 +34,7 @@ Zones = Literal["merge", "separate"]
 Resampling = Literal["nearest", "bilinear", "average", "mode"]
 
 
+@one_call()
 def open(  # the name that users know from xarray
     product: str | Product | os.PathLike[str],
     source: Any = None,
@@ -647,6 +648,7 @@ def _reorder(parts: list[xr.DataArray], order: np.ndarray, points: Any) -> xr.Da
 # --- what exists, and examples ------------------------------------------------------------------------------
 
 
+@one_call()
 def coverage(
     product: str | Product,
     source: Any = None,

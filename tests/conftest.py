@@ -9,12 +9,32 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from geoemb_xr import catalog
+from geoemb_xr.core import model, notes
 
 settings.register_profile(
     "default", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def _same_registry():
+    """What a test registers is forgotten after it."""
+    model.registered()  # the package's own are there before
+    before = dict(model._registry)
+    yield
+    model._registry.clear()
+    model._registry.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _notes_are_said():
+    """Whether notes are said, and where, is after a test as before it."""
+    level, handlers = notes.logger.level, list(notes.logger.handlers)
+    yield
+    notes.logger.setLevel(level)
+    notes.logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from geoemb_xr.core.fitted import Fitted, Output
 from geoemb_xr.core.legend import MAX_CODE, Legend
 from geoemb_xr.core.model import BAND, attribution_of, comparability_key, product
 from geoemb_xr.execution import blocks, progress, sampling
+from geoemb_xr.execution.threads import one_blas_thread
 
 #: Vectors that clusters are fitted on: centres of a few hundred clusters have hundreds of vectors each.
 SAMPLE = 200_000
@@ -217,10 +218,8 @@ def _nearest(vectors: np.ndarray, centres: np.ndarray, spherical: bool) -> np.nd
 
 def _fit(vectors: np.ndarray, k: int, spherical: bool, seed: int, method: str) -> tuple[np.ndarray, float]:
     """Centres, the largest cluster first, and the mean squared distance to them."""
-    from threadpoolctl import threadpool_limits
-
     square = float(np.einsum("ij,ij->", vectors, vectors, dtype=np.float64))
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         if method == "minibatch":
             starts = [_minibatch(vectors, k, spherical, seed)]
         else:

@@ -19,6 +19,7 @@ import xarray as xr
 
 from geoemb_xr.core import html
 from geoemb_xr.core.errors import ComparabilityError, EmbeddingError, check_choice
+from geoemb_xr.core.notes import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -273,6 +274,10 @@ def normalise_name(name: str) -> str:
 _registry: dict[str, Product] = {}
 
 
+#: Names of the package's own products, which nobody's registration replaces.
+_published: set[str] = set()
+
+
 _catalog_loaded = False
 
 
@@ -286,6 +291,7 @@ def _load_catalog() -> None:
         module = importlib.import_module(f"{package.__name__}.{info.name}")
         for each in getattr(module, "PRODUCTS", None) or (module.PRODUCT,):
             _add(each)
+            _published.add(each.name)
     _catalog_loaded = True
 
 
@@ -295,7 +301,8 @@ def register(new: Product) -> Product:
     Parameters
     ----------
     new : Product
-        To register it again, as it is, does nothing.
+        To register it again, as it is, does nothing. One of your own with other facts, as from a notebook's cell
+        that was run again, takes the place of the one before, and a note tells what is different.
 
     Returns
     -------
@@ -305,7 +312,7 @@ def register(new: Product) -> Product:
     Raises
     ------
     ValueError
-        If the name, or one of its aliases, means another product already.
+        If the name is one of the package's own products, or an alias means another product already.
 
     Examples
     --------
@@ -321,12 +328,20 @@ def register(new: Product) -> Product:
 
 def _add(new: Product) -> Product:
     keys = (new.name, *map(normalise_name, new.aliases))
+    before = _registry.get(new.name)
+    if before == new:
+        return new
     for key in keys:
         known = _registry.get(key)
-        if known is not None and known != new:
+        if known is not None and (known.name != new.name or known.name in _published):
             raise ValueError(
                 f"{key!r} is the product {known.name!r} already, with other facts; give yours another name"
             )
+    if before is not None:
+        different = [f.name for f in fields(Product) if getattr(before, f.name) != getattr(new, f.name)]
+        say(f"product {new.name!r} is registered anew, with another {', '.join(different)}")
+        for key in [key for key, known in _registry.items() if known == before]:
+            del _registry[key]
     _registry.update(dict.fromkeys(keys, new))
     return new
 

@@ -27,7 +27,9 @@ from geoemb_xr.core.model import (
     comparability_key,
     is_encoded,
 )
+from geoemb_xr.execution import progress
 from geoemb_xr.execution.hashes import _mixed
+from geoemb_xr.execution.threads import one_blas_thread
 
 #: Pixels a tile: 64 float32 bands of them are half a megabyte, half an L2 cache.
 TILE = 2048
@@ -430,13 +432,10 @@ def merged(parts: list[Any], merge: Callable[[list[Any]], Any], *, label: str, f
     BLAS is held to one thread meanwhile: the threads are dask's.
     """
     import dask
-    from threadpoolctl import threadpool_limits
-
-    from geoemb_xr.execution import progress
 
     step = dask.delayed(merge, pure=False)
     while len(parts) > fan:
         parts = [step(parts[i : i + fan]) for i in range(0, len(parts), fan)]
-    with progress.shown(label), threadpool_limits(1, user_api="blas"):
+    with progress.shown(label), one_blas_thread():
         (result,) = dask.compute(step(parts))
     return result

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +17,7 @@ from geoemb_xr.core.legend import Legend, encode_classes
 from geoemb_xr.core.model import Codec, check_embedding, derived_attrs, is_encoded
 from geoemb_xr.execution import devices, lanes, workers
 from geoemb_xr.execution.blocks import Block
+from geoemb_xr.execution.threads import one_thread
 from geoemb_xr.execution.workers import Resources
 from geoemb_xr.predicting import fused, networks
 
@@ -177,7 +176,7 @@ def _predict_block(
 def _fill(block: Block, model: Model, out: np.ndarray) -> None:
     """Fill a structured array with a model's outputs, tile by tile."""
     outputs = model.outputs()
-    with one_blas_thread():
+    with one_thread():
         for where, vectors in block.tiles(TILE):
             # decoded codes are NaN in every band where they are in one; what comes as floats may be anything
             valid = np.isfinite(vectors[0] if block.codec is not None else vectors.sum(axis=0))
@@ -221,39 +220,6 @@ def _field(block: np.ndarray, name: str, axis: int | None = None) -> np.ndarray:
     return np.ascontiguousarray(
         field if axis is None else kernels.band_first(np.ascontiguousarray(field), axis)
     )
-
-
-# --- threads ----------------------------------------------------------------------------------------------------
-
-_lock = threading.Lock()
-_users = 0
-_limit: Any = None
-_controller: Any = None
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS and OpenMP to one thread while any block is at work: the threads are dask's.
-
-    The limit belongs to the process, so the first to come sets it and the last to go lifts it.
-    """
-    global _users, _limit, _controller
-    from threadpoolctl import ThreadpoolController
-
-    with _lock:
-        if _controller is None:
-            _controller = ThreadpoolController()
-        if _users == 0:
-            _limit = _controller.limit(limits=1)
-            _limit.__enter__()
-        _users += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _limit.__exit__(None, None, None)
 
 
 # --- models of others -------------------------------------------------------------------------------------------

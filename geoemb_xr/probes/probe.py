@@ -16,6 +16,7 @@ from geoemb_xr.core.fitted import Fitted, Output, decoded_bands
 from geoemb_xr.core.legend import Legend, encode_classes
 from geoemb_xr.core.model import attribution_of, check_embedding, comparability_key
 from geoemb_xr.core.notes import say
+from geoemb_xr.execution.threads import one_thread
 from geoemb_xr.probes import heads, labelling, streaming, validation
 from geoemb_xr.probes.applicability import dissimilarity, fit_applicability
 from geoemb_xr.probes.heads import HEADS, Data
@@ -282,8 +283,6 @@ def fit_probe(
             f"method={method!r} does no {task} (labels are {samples.labels.dtype}); use {able}"
             + ("; codes of classes are whole numbers: .astype(int)" if task == "regression" else "")
         )
-    from threadpoolctl import threadpool_limits
-
     unknown = sorted(set(options) - set(head.options))
     if unknown:
         raise EmbeddingError(f"method={method!r} has no option {unknown}; it has {list(head.options)}")
@@ -293,7 +292,7 @@ def fit_probe(
     def fit(train: Data) -> tuple[heads.Head, Mapping[str, np.ndarray]]:
         return head, head.fit(train, **validation.tuned(head, train, settings, cv))
 
-    with threadpool_limits(1):  # what is fitted is small: threads would cost more than they give
+    with one_thread():  # what is fitted is small: threads would cost more than they give
         chosen = validation.tuned(head, data, settings, cv)
         if streamed is None:
             both = {

@@ -14,6 +14,7 @@ import xarray as xr
 
 from geoemb_xr.core import geometry, times
 from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.notes import one_call
 from geoemb_xr.execution import blocks
 from geoemb_xr.retrieval.scores import How, Metric, similarity
 
@@ -38,6 +39,7 @@ class _Best:
         return _Best(scores[order], positions[order])
 
 
+@one_call()
 def search(
     array: xr.DataArray,
     query: Any,

@@ -198,8 +198,7 @@ def test_naip_date_and_size_of_each_patch():
     assert place == pytest.approx((-73.1, 39.9, -71.9, 41.1))
 
 
-def test_earth_index_duplicates_of_overlapping_tiles(caplog, monkeypatch):
-    monkeypatch.setattr(model, "_said", set())
+def test_earth_index_duplicates_of_overlapping_tiles(caplog):
     with caplog.at_level(logging.INFO, "geoemb_xr"):
         array = gx.open("earth-index", gx.example("earth-index"))
     assert "60 of 500 patches are duplicates" in caplog.text

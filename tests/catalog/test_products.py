@@ -328,8 +328,7 @@ def test_quality_stays_beside_vectors_of_two_zones(tmp_path):
     assert taken.shape == (12, 1, 6)
 
 
-def test_presto_says_once_that_no_scale_is_known(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(model, "_said", set())
+def test_presto_says_once_that_no_scale_is_known(tmp_path, caplog):
     caplog.set_level("INFO", "geoemb_xr")
     folder = gx.example("presto", directory=tmp_path)
     codes, opened = gx.open("presto", folder, decode=False), gx.open("presto", folder)
@@ -339,8 +338,7 @@ def test_presto_says_once_that_no_scale_is_known(tmp_path, caplog, monkeypatch):
     assert opened.time.values[0] == np.datetime64("2019-03-01")
 
 
-def test_copernicus_cells_are_nodes(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(model, "_said", set())
+def test_copernicus_cells_are_nodes(tmp_path, caplog):
     caplog.set_level("INFO", "geoemb_xr")
     opened = gx.open("copernicus-embed", gx.example("copernicus-embed", directory=tmp_path))
     assert np.allclose(opened.x / 0.25, np.round(opened.x / 0.25))

@@ -14,7 +14,7 @@ from affine import Affine
 import geoemb_xr as gx
 from geoemb_xr import testing
 from geoemb_xr.catalog import tessera
-from geoemb_xr.core import areas, geometry, model
+from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.errors import ComparabilityError, CoverageError, EmbeddingError, SourceError
 from geoemb_xr.examples import tessera as examples
 from geoemb_xr.geo import places
@@ -46,8 +46,7 @@ def copied(make, tmp_path):
 
 
 @pytest.fixture
-def notes(caplog, monkeypatch):
-    monkeypatch.setattr(model, "_said", set())
+def notes(caplog):
     caplog.set_level(logging.INFO, "geoemb_xr")
     return caplog
 

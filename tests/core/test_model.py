@@ -1,6 +1,5 @@
 """Products, the registry, and what may be compared with what."""
 
-import logging
 import pickle
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import xarray as xr
 
 import geoemb_xr as gx
-from geoemb_xr.core import errors, model, notes
+from geoemb_xr.core import errors, model
 from geoemb_xr.core.errors import ComparabilityError, EmbeddingError, MissingExtraError
 from geoemb_xr.core.model import Product
 
@@ -38,19 +37,33 @@ def test_aliases_find_the_same_product(name):
     assert gx.product(name) is gx.product("alphaearth")
 
 
+def test_a_changed_product_of_ones_own_takes_the_place_of_the_one_before(caplog):
+    gx.register(Product("cell-run-twice", dims=3, aliases=("first-alias",)))
+    gx.register(Product("cell-run-twice", dims=3, aliases=("first-alias",)))
+    assert not caplog.records  # the same again
+    changed = gx.register(Product("cell-run-twice", dims=4, aliases=("second-alias",), doi="10.1/x"))
+    (note,) = caplog.messages
+    assert "product 'cell-run-twice' is registered anew, with another dims, bands, aliases, doi" in note
+    assert gx.product("cell-run-twice") is gx.product("second-alias") is changed
+    with pytest.raises(ValueError, match="unknown product 'first-alias'"):
+        gx.product("first-alias")
+
+
+@pytest.mark.parametrize(
+    ("name", "aliases"),
+    [("alphaearth", ()), ("aef", ()), ("mine", ("Alpha_Earth",)), ("mine", ("cell-of-mine",))],
+)
+def test_the_name_of_another_product_is_kept_for_it(name, aliases):
+    gx.register(Product("cell-of-mine", dims=3))
+    known = model.registered()
+    with pytest.raises(ValueError, match=r"already, with other facts; give yours another name"):
+        gx.register(Product(name, dims=3, aliases=aliases))
+    assert model.registered() == known
+
+
 def test_unknown_product_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"unknown product 'alphaerth'.*tessera.*Did you mean 'alphaearth'"):
         gx.product("alphaerth")
-
-
-def test_registering_twice_is_fine_but_a_name_means_one_thing():
-    mine = Product("registered-twice", dims=3)
-    assert gx.register(mine) is mine
-    gx.register(Product("registered-twice", dims=3))
-    with pytest.raises(ValueError, match="with other facts"):
-        gx.register(Product("registered-twice", dims=4))
-    with pytest.raises(ValueError, match="is the product 'alphaearth' already"):
-        gx.register(Product("another", dims=4, aliases=("aef",)))
 
 
 def test_every_product_has_the_facts_that_must_travel():
@@ -115,14 +128,6 @@ def test_two_spaces_are_never_mixed():
 def test_missing_package_names_the_extra():
     with pytest.raises(MissingExtraError, match=r"pip install '\.\[viz\]'"):
         errors.require("no_such_package_at_all.sub", "viz")
-
-
-def test_a_note_is_said_once(caplog):
-    notes._said.discard("once only")
-    with caplog.at_level(logging.INFO, logger="geoemb_xr"):
-        notes.say("once only")
-        notes.say("once only")
-    assert [r.message for r in caplog.records] == ["geoemb_xr: once only"]
 
 
 def test_maps_never_keep_product_or_codec():

@@ -104,8 +104,7 @@ def test_the_latest_of_several_at_one_place_then_the_first():
     np.testing.assert_array_equal(to_grid(undated).values, to_grid(array).values)
 
 
-def test_left_out_patches_are_said(caplog, monkeypatch):
-    monkeypatch.setattr(model, "_said", set())
+def test_left_out_patches_are_said(caplog):
     array, _ = patches()
     with caplog.at_level("INFO", "geoemb_xr"):
         to_grid(xr.concat([array, array], "location"))

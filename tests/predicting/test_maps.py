@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 import warnings
 
 import dask
@@ -16,7 +15,6 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_info
 
 import geoemb_xr as gx
 from geoemb_xr.core import arrays
@@ -24,7 +22,7 @@ from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.legend import legend_of
 from geoemb_xr.execution import devices, lanes
 from geoemb_xr.execution.blocks import Block
-from geoemb_xr.predicting import maps, networks
+from geoemb_xr.predicting import networks
 from geoemb_xr.probes.heads import HEADS
 from geoemb_xr.probes.probe import quantile
 from geoemb_xr.testing import assert_lazy_identical, raise_if_dask_computes
@@ -121,31 +119,6 @@ def test_a_model_is_in_the_graph_once(probes):
     assert sum(s > model / 2 for s in sizes) <= 2 + 1  # the model, and what the graph was cut from
     again = array(chunks=5).emb.predict(probes["knn"])
     assert {k for k in graph if "Probe" in str(k)} == {k for k in dict(again.data.dask) if "Probe" in str(k)}
-
-
-def test_blas_is_held_to_one_thread_while_blocks_are_worked():
-    def threads():
-        # of OpenMP's libraries (faiss brings one) the number belongs to a thread, not to the process
-        pools = [each for each in threadpool_info() if each.get("threading_layer") == "pthreads"]
-        return {each["num_threads"] for each in pools}
-
-    before, inside, entered, leave = threads(), [], threading.Event(), threading.Event()
-
-    def other():
-        with maps.one_blas_thread():
-            entered.set()
-            leave.wait(5)
-
-    worker = threading.Thread(target=other)
-    worker.start()
-    entered.wait(5)
-    with maps.one_blas_thread():
-        inside.append(threads())
-    inside.append(threads())  # the other still holds it
-    leave.set()
-    worker.join()
-    assert inside == [{1}, {1}]
-    assert threads() == before
 
 
 @pytest.mark.parametrize("bands", [1, 2, 7, 64])

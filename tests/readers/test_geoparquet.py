@@ -183,7 +183,6 @@ def test_time_outside_the_source_is_an_error_that_lists_what_there_is(folder):
 
 def test_interleaved_dates_of_a_large_source_keep_the_order_of_files(folder, monkeypatch, caplog):
     monkeypatch.setattr(geoparquet, "SORT_BYTES", 10)
-    monkeypatch.setattr(model, "_said", set())
     with caplog.at_level(logging.INFO, "geoemb_xr"):
         array = opened(folder)
     assert "sortby('date')" in caplog.text
@@ -231,7 +230,6 @@ def test_points_have_the_footprint_of_their_product(tmp_path):
 def test_places_stay_lazy_where_rows_are_many(folder, monkeypatch, caplog):
     eager = opened(folder)
     monkeypatch.setattr(geoparquet, "EAGER_ROWS", 10)
-    monkeypatch.setattr(model, "_said", set())
     with testing.raise_if_dask_computes(), caplog.at_level(logging.INFO, "geoemb_xr"):
         lazy = opened(folder)
     assert "stay lazy" in caplog.text
@@ -344,8 +342,7 @@ def test_half_precision_leading_dimensions_and_nulls():
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_null_vectors_are_missing_and_said(tmp_path, caplog, monkeypatch, fixed):
-    monkeypatch.setattr(model, "_said", set())
+def test_null_vectors_are_missing_and_said(tmp_path, caplog, fixed):
     table = frame(20)
     table.loc[[3, 7], "embedding"] = None
     table.to_parquet(tmp_path / "nulls.parquet")
@@ -429,11 +426,10 @@ def test_null_geometries(tmp_path):
         opened(tmp_path)
 
 
-def test_no_crs(tmp_path, caplog, monkeypatch):
+def test_no_crs(tmp_path, caplog):
     frame(20).set_crs(None, allow_override=True).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(SourceError, match=r"a.parquet \(20 rows\) does not say its CRS"):
         opened(tmp_path)
-    monkeypatch.setattr(model, "_said", set())
     with caplog.at_level(logging.INFO, "geoemb_xr"):
         array = opened(tmp_path, layout=Layout(lonlat=True))
     assert geometry.crs_of(array).to_epsg() == 4326
@@ -515,8 +511,7 @@ def test_dates_of_any_kind(column):
     assert list(found.astype("datetime64[D]").astype(str)) == ["2021-06-24", "2019-01-02", "NaT"]
 
 
-def test_missing_dates_are_said(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(model, "_said", set())
+def test_missing_dates_are_said(tmp_path, caplog):
     table = frame(20)
     table.loc[4, "date"] = pd.NaT
     table.to_parquet(tmp_path / "a.parquet")
@@ -539,8 +534,7 @@ def test_dates_from_the_path(tmp_path):
         opened(tmp_path, time=2021)
 
 
-def test_duplicates_are_dropped_and_said(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(model, "_said", set())
+def test_duplicates_are_dropped_and_said(tmp_path, caplog):
     table = frame(30)
     table.to_parquet(tmp_path / "a.parquet")
     again = table.iloc[10:15].assign(id=[f"again-{i}" for i in range(5)])

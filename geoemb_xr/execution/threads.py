@@ -1,0 +1,90 @@
+"""Threads of BLAS and OpenMP, held to one while dask's threads, or a fit of something small, are at work."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_lock = threading.Lock()
+_inside = 0
+#: What restores the numbers of threads that were found, in the order in which they were changed.
+_limits: list[Any] = []
+_libraries: tuple[Any, Any] = (None, None)
+_modules = 0
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread inside; calls may overlap in several threads.
+
+    The limit belongs to the process: the first to come sets it, and the last to go lifts it. Were each to restore
+    what it found, one that came second would leave the limit of the first behind.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> with one_blas_thread():
+    ...     np.ones((2, 2)) @ np.ones((2, 2))
+    array([[2., 2.],
+           [2., 2.]])
+    """
+    global _inside
+    with _lock:
+        shared, _, are_new = _found()
+        if _inside == 0 or are_new:
+            _take_over(shared)
+            _limits.append(shared.limit(limits=1))
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            while _inside == 0 and _limits:
+                _take_over(_libraries[0])
+                _limits.pop().restore_original_limits()
+                _take_over(_libraries[0])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Hold BLAS to one thread as :func:`one_blas_thread` does, and the OpenMP of the calling thread.
+
+    OpenMP keeps a number for each thread that calls it, and so does a BLAS that is built upon it: each thread holds
+    its own.
+    """
+    with one_blas_thread():
+        with _lock:
+            _, own, _ = _found()
+        with own.limit(limits=1):
+            yield
+
+
+def _found() -> tuple[Any, Any, bool]:
+    """Libraries whose number of threads is the process's, those whose it is a thread's, and whether any may be new.
+
+    To look takes 16 ms. A library comes with an import, so they are looked for again only after one.
+    """
+    global _libraries, _modules
+    from threadpoolctl import ThreadpoolController
+
+    are_new = _modules != len(sys.modules)
+    if are_new:
+        every = ThreadpoolController()
+        files: dict[bool, list[str]] = {True: [], False: []}
+        for each in every.info():
+            is_shared = each["user_api"] == "blas" and each.get("threading_layer") != "openmp"
+            files[is_shared].append(each["filepath"])
+        _libraries = every.select(filepath=files[True]), every.select(filepath=files[False])
+        _modules = len(sys.modules)
+    return *_libraries, are_new
+
+
+def _take_over(libraries: Any) -> None:
+    """Let this thread set the limit: threadpoolctl heeds only the first that does, until that thread ends."""
+    for each in libraries.lib_controllers:
+        if hasattr(each, "clear_controlling_thread"):  # from threadpoolctl 3.8
+            each.clear_controlling_thread(force=True)
