@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from geoemb_xr import testing
 from geoemb_xr.core import areas, conventions, geometry
 from geoemb_xr.core.codecs import decode_per_pixel_scale
 from geoemb_xr.readers import geotiff
+from geoemb_xr.stores.consolidating import consolidate
 
 NAME = "tessera"
 DIMS = 128
@@ -117,9 +117,7 @@ def write_store(path: Path, grid: Any, codes: np.ndarray, scales: np.ndarray, ye
     }
     for name, values in coordinates.items():
         group.create_array(name, shape=values.shape, dtype=values.dtype, dimension_names=(name,))[:] = values
-    with warnings.catch_warnings():  # published stores have it, though Zarr v3 does not specify it
-        warnings.simplefilter("ignore", UserWarning)
-        zarr.consolidate_metadata(path)
+    consolidate(path)  # as the published stores have it
     return path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import warnings
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +26,7 @@ from geoemb_xr.core.model import (
     is_encoded,
     kind_of,
 )
+from geoemb_xr.stores.consolidating import consolidate
 from geoemb_xr.writing.staging import (
     Job,
     check_target,
@@ -110,7 +110,7 @@ def to_zarr(
     sides = {name: _sides(variable, shards) for name, variable in _lazy(dataset).items()}
     part = part_of(target)
     _stage(dataset, part, sides, chunks, str(target))
-    _consolidate(part / "store.zarr")
+    consolidate(part / "store.zarr")
     if target.exists():
         os.replace(target, part / "replaced.zarr")
     os.replace(part / "store.zarr", target)
@@ -281,14 +281,6 @@ def _time_encoding(times: np.ndarray) -> dict[str, Any]:
     return {"units": f"{unit} since 1970-01-01", "dtype": "int64"}
 
 
-def _consolidate(store: Path) -> None:
-    """One file that tells all: the last to be written, so that a store is seen whole or as it was."""
-    with warnings.catch_warnings():
-        # zarr warns that consolidation is not in the specification yet; xarray and GDAL read it
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(store)
-
-
 # --- into a store that exists -----------------------------------------------------------------------------------
 
 
@@ -315,7 +307,7 @@ def _write_into(dataset: xr.Dataset, target: Path, mode: Mode) -> Path:
         _move_shards(staged / name, target / name, variable, sides[name], places)
     if mode == "a":
         _extend(target, dataset, sizes["time"])
-    _consolidate(target)  # even where nothing in it changed: its age tells readers that the store did
+    consolidate(target)  # even where nothing in it changed: its age tells readers that the store did
     shutil.rmtree(part)
     return target
 

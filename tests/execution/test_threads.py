@@ -1,10 +1,12 @@
 """BLAS is held to one thread while blocks are worked, and as it was after them, whatever overlaps."""
 
+import ast
 import subprocess
 import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,3 +117,16 @@ def test_fits_in_several_threads_leave_threads_and_warnings_as_they_were(two_thr
         assert warnings.filters == own
     assert warnings.filters == filters
     assert blas_threads() == {2}
+
+
+STATE = {"catch_warnings", "simplefilter", "filterwarnings", "threadpool_limits", "seterr", "set_num_threads"}
+
+
+@pytest.mark.parametrize("path", sorted(Path(gx.__file__).parent.rglob("*.py")), ids=lambda p: p.name)
+def test_no_module_sets_what_belongs_to_the_process(path):
+    names = {
+        node.attr if isinstance(node, ast.Attribute) else node.id
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute | ast.Name)
+    }
+    assert not names & STATE, f"{path} sets filters or limits of the whole process: use execution.threads"
