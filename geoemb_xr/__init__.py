@@ -21,7 +21,9 @@ _LAZY = {
     "example": "opening",
     "open": "opening",
     # geometry
+    "align": "geo.aligning",
     "coarsen": "geo.warp",
+    "fuse": "geo.aligning",
     "mosaic": "geo.warp",
     "reproject": "geo.warp",
     "to_grid": "geo.gridding",
