@@ -54,6 +54,8 @@ _LAZY = {
     "labels": "probes.labelling",
     "predict": "predicting.maps",
     # comparing
+    "area_estimate": "comparing.areas",
+    "sample_design": "comparing.areas",
     "search": "retrieval.ranking",
     "similarity": "retrieval.scores",
     # writing

@@ -196,7 +196,7 @@ def fuse(*arrays: xr.DataArray) -> xr.DataArray:
     ]
     made = register(_joined_product(products, names, labels, arrays))
     dims = [f"{BAND}_{i}" for i in range(len(vectors))]
-    stacked = xr.apply_ufunc(
+    stacked: xr.DataArray = xr.apply_ufunc(
         _stacked,
         *(each.drop_vars(BAND).rename({BAND: dim}) for each, dim in zip(vectors, dims, strict=True)),
         input_core_dims=[[dim] for dim in dims],

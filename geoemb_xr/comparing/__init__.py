@@ -1,0 +1,1 @@
+"""Products and maps side by side: evaluation, controls, areas with intervals."""

@@ -1,0 +1,384 @@
+"""Areas and accuracies of a class map with intervals, from a probability sample of reference labels.
+
+A count of pixels carries the errors of the map. A probability sample of places, labelled by someone who looked,
+corrects it: :func:`sample_design` draws the places, :func:`area_estimate` makes areas of the labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geoemb_xr.analysis.class_maps import Unit, area
+from geoemb_xr.core import html
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.legend import is_class_map, legend_of
+from geoemb_xr.core.notes import say
+from geoemb_xr.geo.points import sample
+from geoemb_xr.probes.labelling import labels as draw_labels
+
+#: Columns that a sample brings along, so that it can be filled in anywhere and read again.
+STRATUM, SIZE = "stratum", "stratum_ha"
+#: Olofsson et al. (2014) recommend 50 to 100 for rare classes.
+LEAST_PER_CLASS = 50
+
+
+# --- what to label ------------------------------------------------------------------------------------------
+
+
+def sample_design(array: xr.DataArray, n: int, *, least: int | None = None, seed: int = 0) -> pd.DataFrame:
+    """Draw places to be labelled: a sample that is stratified by the classes of a map. Computes.
+
+    Each class gets ``least`` places, and the rest is shared out in proportion to area: between equal and
+    proportional allocation, as Olofsson et al. (2014, section 5.1.2) recommend.
+
+    Parameters
+    ----------
+    array : DataArray (y, x)
+        A class map.
+    n : int
+        Number of places in all.
+    least : int, optional
+        Number of places for each class; 50 by default, or fewer where ``n`` is small. A class with fewer pixels
+        gives all of them.
+    seed : int
+        Seed of the draw, which is by a hash of each pixel's place: chunks never change it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per place, in random order: ``lon``, ``lat``, ``stratum`` (the mapped class), ``stratum_ha`` (the
+        area of that class) and an empty column ``label``, to be filled in without looking at ``stratum``. It can be
+        written to a file and read again.
+
+    Raises
+    ------
+    EmbeddingError
+        If the array is no class map, or ``n`` is smaller than the number of classes.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> truth = gx.testing.scene().truth(gx.testing.geobox((200, 200)), 2018)
+    >>> design = gx.sample_design(truth, 100)
+    >>> len(design), list(design.columns)
+    (100, ['lon', 'lat', 'stratum', 'stratum_ha', 'label'])
+    """
+    sizes = _sizes_of(array, "sample_design")
+    if n != int(n) or n < len(sizes):
+        raise EmbeddingError(f"n is a whole number of at least one place per class ({len(sizes)}); got {n!r}")
+    counts = _allocated(sizes, int(n), least)
+    drawn = draw_labels(array, per_class=int(counts.max()), seed=seed)
+    classes = legend_of(array)
+    names = dict(zip(classes.values, classes.names, strict=True))
+    stratum = drawn.iloc[:, -1].map(names)
+    kept = drawn.groupby(stratum).cumcount() < stratum.map(counts)
+    table = drawn.loc[kept, ["lon", "lat"]]
+    table[STRATUM] = stratum[kept]
+    table[SIZE] = table[STRATUM].map(sizes)
+    table["label"] = None
+    return table.reset_index(drop=True)
+
+
+def _allocated(sizes: pd.Series[float], n: int, least: int | None) -> pd.Series[int]:
+    """How many places each class gets: ``least`` each, the rest by area, rounded so that they add up to ``n``."""
+    each = min(LEAST_PER_CLASS if least is None else least, n // len(sizes))
+    exact = each + (n - each * len(sizes)) * sizes / sizes.sum()
+    counts = exact.astype(int)  # rounds down
+    rest = (exact - counts).sort_values(ascending=False).index[: n - int(counts.sum())]
+    counts[rest] += 1
+    return counts
+
+
+def _sizes_of(array: xr.DataArray, what: str) -> pd.Series[float]:
+    """Hectares of each class that the map has, by name."""
+    if not is_class_map(array) or set(array.dims) != {"y", "x"}:
+        raise EmbeddingError(
+            f"{what} needs a class map with dims (y, x): integers with a legend; got {array.dtype}, "
+            f"{tuple(array.dims)}"
+        )
+    found = area(array, "ha")
+    assert isinstance(found, pd.Series)
+    return found[found > 0]
+
+
+# --- what the labels say --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AreaEstimate:
+    """Areas and accuracies with their uncertainty.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per class: ``mapped`` (area counted on the map), ``area`` with ``area_low`` and ``area_high``,
+        ``users`` and ``producers`` accuracy with their standard errors ``users_se`` and ``producers_se``, and
+        ``references`` (the number of reference labels).
+    matrix : DataFrame
+        Shares of the area by mapped class (rows) and reference class (columns); they add up to 1.
+    overall, overall_se : float
+        Overall accuracy and its standard error.
+    level : float
+        Coverage of the intervals.
+    unit : str
+        Unit of the areas.
+    """
+
+    table: pd.DataFrame
+    matrix: pd.DataFrame
+    overall: float
+    overall_se: float
+    level: float
+    unit: str
+
+    def _rows(self) -> list[tuple[str, str]]:
+        rows = [("overall accuracy", f"{self.overall:.3f} ± {self.overall_se:.3f} (standard error)")]
+        for name, row in self.table.iterrows():
+            rows.append(
+                (
+                    str(name),
+                    f"{row.area:,.6g} {self.unit} ({row.area_low:,.6g} to {row.area_high:,.6g}); mapped "
+                    f"{row.mapped:,.6g}; user's {row.users:.3f}, producer's {row.producers:.3f}",
+                )
+            )
+        return rows
+
+    def __str__(self) -> str:
+        width = max(len(name) for name, _ in self._rows())
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in self._rows())
+
+    def _repr_html_(self) -> str:
+        return html.card(f"areas at {self.level:.0%}", self._rows())
+
+
+def area_estimate(
+    array: xr.DataArray,
+    reference: Any,
+    *,
+    target: str = "label",
+    design: Literal["stratified", "random"] | None = None,
+    level: float = 0.95,
+    unit: Unit = "ha",
+) -> AreaEstimate:
+    """Estimate the area of each class, and the accuracy of a map, from reference labels. Computes.
+
+    Parameters
+    ----------
+    array : DataArray (y, x)
+        A class map.
+    reference : DataFrame, GeoDataFrame or path
+        Places and what is really there. What :func:`sample_design` drew brings its strata along.
+    target : str
+        Column of the reference classes: names as in the legend, or codes. A class that the map does not have may
+        occur. Rows without a label are left out and counted.
+    design : {"stratified", "random"}, optional
+        How the places were drawn, if they do not come from :func:`sample_design`: at random within each class of
+        this map, or at random over the whole map. Labels that were collected in any other way, or used for
+        training, give no estimate.
+    level : float
+        Coverage of the intervals, between 0 and 1.
+    unit : {"ha", "km2", "m2"}
+        Unit of the areas.
+
+    Returns
+    -------
+    AreaEstimate
+        Prints as a table.
+
+    Raises
+    ------
+    EmbeddingError
+        If the references do not say how they were drawn, a stratum has fewer than two of them, or a column is
+        missing.
+
+    Notes
+    -----
+    The estimators are those of Stehman (2014, doi:10.1080/01431161.2014.930207), which hold also where the strata
+    are not the classes of the map, such as a sample drawn for an older map. Where they are, areas and accuracies
+    equal those of Olofsson et al. (2014, doi:10.1016/j.rse.2014.02.015); the standard errors also have the
+    correction for finite populations. Intervals are normal.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> truth = gx.testing.scene().truth(gx.testing.geobox((200, 200)), 2018)
+    >>> design = gx.sample_design(truth, 100)
+    >>> labelled = design.assign(label=design.stratum)
+    >>> gx.area_estimate(truth, labelled).overall
+    1.0
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is a share between 0 and 1; got {level!r}")
+    mapped_ha = _sizes_of(array, "area_estimate")
+    table = _labelled(array, reference, target)
+    stratum, sizes = _strata(table, mapped_ha, design)
+    _check_counts(stratum, sizes)
+    found = stratified(
+        stratum, table["mapped"].to_numpy(), table["reference"].to_numpy(), sizes, _pixel_ha(array)
+    )
+    total = float(mapped_ha.sum()) * _PER_HA[unit]
+    from scipy.stats import norm
+
+    z = float(norm.ppf(0.5 + level / 2))
+    rows = found.table
+    result = pd.DataFrame(
+        {
+            "mapped": (mapped_ha * _PER_HA[unit]).reindex(rows.index, fill_value=0.0),
+            "area": rows["share"] * total,
+            "area_low": ((rows["share"] - z * rows["share_se"]) * total).clip(lower=0.0),
+            "area_high": (rows["share"] + z * rows["share_se"]) * total,
+            **{name: rows[name] for name in ("users", "users_se", "producers", "producers_se")},
+            "references": table["reference"].value_counts().reindex(rows.index, fill_value=0),
+        }
+    )
+    return AreaEstimate(result, found.matrix, found.overall, found.overall_se, level, unit)
+
+
+_PER_HA: Mapping[Unit, float] = {"ha": 1.0, "km2": 0.01, "m2": 10_000.0}
+
+
+def _labelled(array: xr.DataArray, reference: Any, target: str) -> pd.DataFrame:
+    """Mapped and reference class of each place, by name, with the columns of the sample."""
+    from geoemb_xr.probes.labelling import read_labels
+
+    given = read_labels(reference)
+    if not hasattr(given, "columns") or target not in given.columns:
+        raise EmbeddingError(
+            f"area_estimate needs a table with a column {target!r} (target=); got "
+            f"{list(given.columns) if hasattr(given, 'columns') else type(given).__name__}"
+        )
+    classes = legend_of(array)
+    names = dict(zip(classes.values, classes.names, strict=True))
+    there = sample(array, given).values
+    table = pd.DataFrame(
+        {
+            "mapped": [names.get(int(code)) if np.isfinite(code) else None for code in there],
+            "reference": [None if pd.isna(v) else names.get(v, str(v)) for v in given[target]],
+            **{name: given[name].to_numpy() for name in (STRATUM, SIZE) if name in given.columns},
+        }
+    )
+    left_out = {
+        "without a label": int(table["reference"].isna().sum()),
+        "where the map has no data": int(table["mapped"].isna().sum()),
+    }
+    if any(left_out.values()):
+        say(
+            "area_estimate left out " + ", ".join(f"{n} references {why}" for why, n in left_out.items() if n)
+        )
+    return table.dropna(subset=["mapped", "reference"])
+
+
+def _strata(
+    table: pd.DataFrame, mapped_ha: pd.Series[float], design: str | None
+) -> tuple[np.ndarray, Mapping[str, float]]:
+    """Stratum of each reference, and hectares of each stratum."""
+    if design == "random":
+        return np.full(len(table), "all"), {"all": float(mapped_ha.sum())}
+    if design == "stratified":
+        return table["mapped"].to_numpy(), dict(mapped_ha)
+    if design is not None:
+        raise ValueError(f"design is 'stratified' or 'random'; got {design!r}")
+    if {STRATUM, SIZE} <= set(table.columns):
+        return table[STRATUM].to_numpy(), dict(table.groupby(STRATUM)[SIZE].first())
+    raise EmbeddingError(
+        "area_estimate needs a probability sample, and these references do not say how they were drawn: draw them "
+        "with gx.sample_design(map, n), or say design='stratified' (at random within each class of this map) or "
+        "design='random' (at random over the map)"
+    )
+
+
+def _check_counts(stratum: np.ndarray, sizes: Mapping[str, float]) -> None:
+    counts = pd.Series(stratum).value_counts()
+    few = [f"{name} ({counts.get(name, 0)})" for name in sizes if counts.get(name, 0) < 2]
+    if few:
+        raise EmbeddingError(f"each stratum needs two or more references; too few in: {', '.join(few)}")
+
+
+def _pixel_ha(array: xr.DataArray) -> float:
+    """Mean ground area of a pixel that has a class, in hectares."""
+    counted = int((array != 0).sum())
+    return float(_sizes_of(array, "area_estimate").sum()) / max(counted, 1)
+
+
+# --- the estimators -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stratified:
+    """Estimates from a stratified sample: see :func:`stratified`."""
+
+    table: pd.DataFrame
+    matrix: pd.DataFrame
+    overall: float
+    overall_se: float
+
+
+def stratified(
+    stratum: Sequence[Any] | np.ndarray,
+    mapped: Sequence[Any] | np.ndarray,
+    reference: Sequence[Any] | np.ndarray,
+    sizes: Mapping[Any, float],
+    unit_size: float = 1.0,
+) -> Stratified:
+    """Area shares and accuracies from a stratified random sample (Stehman 2014, equations 1 to 28).
+
+    Parameters
+    ----------
+    stratum, mapped, reference : array (n,)
+        Stratum, mapped class and reference class of each unit of the sample.
+    sizes : mapping
+        Size of each stratum.
+    unit_size : float
+        Size of one unit of the sample, for the correction for finite populations.
+
+    Returns
+    -------
+    Stratified
+        ``table`` has a row per class with ``share``, ``users``, ``producers`` and their standard errors (``…_se``);
+        ``matrix`` has area shares by mapped and reference class.
+    """
+    mapped, reference = np.asarray(mapped, object), np.asarray(reference, object)
+    strata = [np.asarray([s == name for s in stratum]) for name in sizes]
+    areas = np.array(list(sizes.values()), np.float64)
+    counts = np.array([inside.sum() for inside in strata])
+    # variance of a stratum's mean, times its size squared
+    factor = areas**2 * (1 - np.minimum(counts * unit_size / areas, 1)) / counts
+    total = areas.sum()
+
+    def mean(y: np.ndarray) -> tuple[float, float]:
+        means = np.array([y[inside].mean() for inside in strata])
+        spread = np.array([y[inside].var(ddof=1) for inside in strata])
+        return float(areas @ means / total), float(np.sqrt(factor @ spread) / total)
+
+    def ratio(y: np.ndarray, x: np.ndarray) -> tuple[float, float]:
+        below = sum(a * x[inside].mean() for a, inside in zip(areas, strata, strict=True))
+        if below == 0:  # a class that is nowhere on the map, or nowhere in the references
+            return np.nan, np.nan
+        found = sum(a * y[inside].mean() for a, inside in zip(areas, strata, strict=True)) / below
+        # var(y) + R² var(x) − 2 R cov(x, y) is the variance of y − R x
+        spread = np.array([(y - found * x)[inside].var(ddof=1) for inside in strata])
+        return float(found), float(np.sqrt(factor @ spread) / below)
+
+    correct = (mapped == reference).astype(np.float64)
+    classes = sorted({*mapped, *reference}, key=str)
+    rows, cells = [], np.zeros((len(classes), len(classes)))
+    for i, each in enumerate(classes):
+        on_map, there = ((side == each).astype(np.float64) for side in (mapped, reference))
+        rows.append((*mean(there), *ratio(correct * on_map, on_map), *ratio(correct * there, there)))
+        for j, other in enumerate(classes):
+            cells[i, j] = mean(on_map * (reference == other))[0]
+    names = ["share", "share_se", "users", "users_se", "producers", "producers_se"]
+    index = pd.Index(classes, name="class")
+    overall, overall_se = mean(correct)
+    return Stratified(
+        pd.DataFrame(rows, index, names),
+        pd.DataFrame(cells, index.rename("mapped"), pd.Index(classes, name="reference")),
+        overall,
+        overall_se,
+    )

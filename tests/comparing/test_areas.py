@@ -1,0 +1,155 @@
+"""Areas with intervals, against the worked examples of the papers that the estimators come from."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import geoemb_xr as gx
+from geoemb_xr.comparing import areas
+from geoemb_xr.core.errors import EmbeddingError
+
+#: Stehman (2014), section 4: 40 units in four strata that are not the classes of the map.
+STRATUM = list("A" * 10 + "B" * 10 + "C" * 10 + "D" * 10)
+MAPPED = list("A" * 7 + "B" * 3 + "A" + "B" * 11 + "C" * 6 + "BB" + "D" * 10)
+REFERENCE = list("AAAAACBABC" + "ABBBBBAABB" + "CCCCCDDBBA" + "DDDDDDDCCB")
+SIZES = {"A": 40_000, "B": 30_000, "C": 20_000, "D": 10_000}
+
+
+def test_stehmans_example():
+    found = areas.stratified(STRATUM, MAPPED, REFERENCE, SIZES)
+    table = found.table.round(3)
+    assert table.loc["A", ["share", "share_se"]].tolist() == [0.35, 0.082]
+    assert table.loc["C", ["share", "share_se"]].tolist() == [0.20, 0.064]
+    assert (round(found.overall, 2), round(found.overall_se, 3)) == (0.63, 0.085)
+    assert table.loc["B", ["users", "users_se"]].tolist() == [0.574, 0.125]
+    assert found.table.loc["B", "producers"] == pytest.approx(0.794, abs=5e-4)
+    assert found.table.loc["B", "producers_se"] == pytest.approx(0.116, abs=1e-3)
+    assert found.matrix.loc["B", "C"] == pytest.approx(0.08)
+    assert found.matrix.to_numpy().sum() == pytest.approx(1)
+
+
+def equation_7(counts, sizes):
+    """Standard errors of producer's accuracies as Olofsson et al. (2014) write them."""
+    size, per_row = np.array(list(sizes)), counts.sum(axis=1)
+    shares = counts / per_row[:, None]
+    users, there = np.diag(shares), size @ shares
+    producers = size * users / there
+    own = size**2 * (1 - producers) ** 2 * users * (1 - users) / (per_row - 1)
+    errors = size[:, None] ** 2 * shares * (1 - shares) / (per_row - 1)[:, None]
+    others = errors.sum(axis=0) - np.diag(errors)
+    return np.sqrt(own + producers**2 * others) / there
+
+
+def test_olofssons_example():
+    """Olofsson et al. (2014), tables 8 and 9: strata are the classes of the map."""
+    counts = [[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]]
+    names = ["deforestation", "forest gain", "stable forest", "stable non-forest"]
+    pixels = dict(zip(names, [200_000, 150_000, 3_200_000, 6_450_000], strict=True))
+    mapped = np.repeat(names, np.sum(counts, axis=1))
+    reference = np.concatenate([np.repeat(names, row) for row in counts])
+    found = areas.stratified(mapped, mapped, reference, pixels)
+    hectares = 0.09 * sum(pixels.values())
+    table = found.table.loc[names]
+    np.testing.assert_allclose(table["share"] * hectares, [21_158, 11_686, 285_770, 581_386], rtol=1e-4)
+    # the paper leaves out the correction for finite populations, which is below one in a thousand here
+    np.testing.assert_allclose(1.96 * table["share_se"] * hectares, [6_158, 3_756, 15_510, 16_282], rtol=2e-3)
+    assert table["users"].round(2).tolist() == [0.88, 0.73, 0.93, 0.96]
+    assert table["producers"].round(2).tolist() == [0.75, 0.85, 0.93, 0.96]
+    np.testing.assert_allclose(1.96 * table["users_se"], [0.07, 0.10, 0.04, 0.02], atol=0.006)
+    np.testing.assert_allclose(
+        table["producers_se"], equation_7(np.array(counts), pixels.values()), rtol=1e-3
+    )
+    assert round(found.overall, 2) == 0.95
+
+
+def truth(shape=(150, 160)):
+    return gx.testing.scene().truth(gx.testing.geobox(shape), 2018)
+
+
+def worse(array, share=0.2, seed=0):
+    """A map with errors: that share of pixels says 'water'."""
+    wrong = np.random.default_rng(seed).random(array.shape) < share
+    return array.where(~wrong, 1).astype(array.dtype).assign_attrs(array.attrs)
+
+
+def labelled(design, what):
+    code = gx.sample(what, design).values.astype(int)
+    names = what.emb.legend["name"]
+    return design.assign(label=names.loc[code].to_numpy())
+
+
+def test_intervals_hold_the_truth_and_the_count_does_not():
+    there = truth()
+    mapped = worse(there)
+    area = gx.area(there)
+    inside = []
+    for seed in range(20):
+        design = gx.sample_design(mapped, 300, seed=seed)
+        found = gx.area_estimate(mapped, labelled(design, there)).table
+        inside.append((found.area_low <= area[found.index]) & (area[found.index] <= found.area_high))
+    assert 0.85 <= np.mean(inside) <= 1.0
+    water = found.loc["water"]
+    assert water.mapped > 1.5 * area["water"]
+    assert not water.area_low <= water.mapped <= water.area_high
+
+
+def test_a_design_is_a_stratified_sample_in_random_order():
+    mapped = worse(truth())
+    design = gx.sample_design(mapped, 120, least=10)
+    assert len(design) == 120
+    assert design.stratum.value_counts().min() >= 10
+    names = mapped.emb.legend["name"]
+    assert (names.loc[gx.sample(mapped, design).values.astype(int)].to_numpy() == design.stratum).all()
+    area = gx.area(mapped)
+    np.testing.assert_allclose(design.stratum_ha, area[design.stratum])
+    assert design.label.isna().all()
+    assert not design.stratum.is_monotonic_increasing
+    pd.testing.assert_frame_equal(design, gx.sample_design(mapped.chunk(y=40), 120, least=10))
+    assert not design.equals(gx.sample_design(mapped, 120, least=10, seed=1))
+
+
+def test_a_sample_survives_a_file_and_an_older_map(tmp_path):
+    there, mapped = truth(), worse(truth())
+    sampled = labelled(gx.sample_design(mapped, 200), there)
+    sampled.to_csv(tmp_path / "sample.csv", index=False)
+    expected = gx.area_estimate(mapped, sampled)
+    again = gx.area_estimate(mapped, tmp_path / "sample.csv")
+    pd.testing.assert_frame_equal(again.table, expected.table)
+    # the strata stay those of the map that the sample was drawn for
+    newer = gx.area_estimate(there, sampled)
+    assert newer.overall == 1.0
+    np.testing.assert_allclose(newer.table["area"], expected.table["area"].loc[newer.table.index])
+    assert "overall accuracy  1.000" in str(newer)
+
+
+def test_codes_are_as_good_as_names_and_gaps_are_counted(caplog):
+    there = truth()
+    sampled = labelled(gx.sample_design(there, 100), there)
+    expected = gx.area_estimate(there, sampled).table
+    codes = {name: value for value, name in there.emb.legend["name"].items()}
+    pd.testing.assert_frame_equal(
+        gx.area_estimate(there, sampled.assign(label=sampled.label.map(codes))).table, expected
+    )
+    gappy = sampled.assign(label=sampled.label.where(sampled.index >= 3))
+    with caplog.at_level("INFO", logger="geoemb_xr"):
+        assert gx.area_estimate(there, gappy).table.references.sum() == 97
+    assert "3 references without a label" in caplog.text
+
+
+def test_what_is_no_probability_sample_is_refused():
+    there = truth()
+    sampled = labelled(gx.sample_design(there, 100), there)
+    bare = sampled[["lon", "lat", "label"]]
+    with pytest.raises(EmbeddingError, match=r"do not say how they were drawn.*sample_design"):
+        gx.area_estimate(there, bare)
+    assert gx.area_estimate(there, bare, design="stratified").overall == 1.0
+    random = gx.area_estimate(there, bare, design="random").table
+    assert random.area.sum() == pytest.approx(gx.area(there).sum())
+    with pytest.raises(EmbeddingError, match=r"two or more references; too few in: "):
+        gx.area_estimate(there, sampled.groupby("stratum").head(1))
+    with pytest.raises(EmbeddingError, match="column 'crop'"):
+        gx.area_estimate(there, sampled, target="crop")
+    with pytest.raises(EmbeddingError, match="needs a class map"):
+        gx.area_estimate(there.astype("float32").drop_attrs(), sampled)
+    with pytest.raises(EmbeddingError, match="at least one place per class"):
+        gx.sample_design(there, 2)
