@@ -107,11 +107,13 @@ class EmbAccessor:
 
     # --- points --------------------------------------------------------------------------------------------
 
-    def sample(self, points: Any, *, method: Literal["nearest"] = "nearest") -> xr.DataArray:
+    def sample(
+        self, points: Any, *, crs: object = None, method: Literal["nearest"] = "nearest"
+    ) -> xr.DataArray:
         """Values at points; see :func:`geoemb_xr.sample`."""
         from geoemb_xr.geo.points import sample
 
-        return sample(self._obj, points, method=method)
+        return sample(self._obj, points, crs=crs, method=method)
 
     def to_grid(
         self, *, resolution: float | tuple[float, float] | None = None, geobox: GeoBox | None = None
@@ -134,11 +136,13 @@ class EmbAccessor:
 
         return crop(self._obj, area, crs=crs, mask=mask, all_touched=all_touched)
 
-    def zonal_stats(self, areas: Any, *, stats: Stats = "mean", all_touched: bool = False) -> xr.DataArray:
+    def zonal_stats(
+        self, areas: Any, *, crs: object = None, stats: Stats = "mean", all_touched: bool = False
+    ) -> xr.DataArray:
         """Vectors pooled in polygons; see :func:`geoemb_xr.zonal_stats`."""
         from geoemb_xr.geo.zonal import zonal_stats
 
-        return zonal_stats(self._obj, areas, stats=stats, all_touched=all_touched)
+        return zonal_stats(self._obj, areas, crs=crs, stats=stats, all_touched=all_touched)
 
     def to_dataframe(self) -> pd.DataFrame:
         """A wide table; see :func:`geoemb_xr.to_dataframe`."""

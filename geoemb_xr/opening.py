@@ -22,6 +22,7 @@ from geoemb_xr.core.model import product as find_product
 from geoemb_xr.core.notes import one_call, say
 from geoemb_xr.core.times import TimeLike
 from geoemb_xr.geo import places
+from geoemb_xr.geo.places import Places
 from geoemb_xr.readers import tiles
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores.objects import said_in_a_line
@@ -66,16 +67,16 @@ def open(  # the name that users know from xarray
         A product's name, or the path of a store that this package wrote, whose metadata name it.
     source : path, glob, URL, store, list or dataset, optional
         Where it lies; the published store by default, or the name of one of ``product.stores``.
-    geopolygon : shapely geometry or GeoDataFrame, optional
+    geopolygon : polygons, GeoDataFrame, GeoJSON or path, optional
         Cut to its bounds; pixels outside are missing. A geometry without a CRS is in degrees.
     bbox : (west, south, east, north), optional
         Densified and rounded outwards to whole pixels; west > east crosses the antimeridian.
     bbox_crs : CRS
         Of ``bbox``; degrees by default.
-    points : table, GeoDataFrame or array of shape (n, 2), optional
+    points : pairs, shapely points, GeoDataFrame, table, dict, GeoJSON or path, optional
         Each point's vector from its own tile and zone, unwarped: ``(location, band)`` in the point's own year
         where the table has a column ``year``, ``time`` or ``date`` and ``time`` is not given, else
-        ``(time, location, band)``.
+        ``(time, location, band)``. Rows without a place or without a date are left out and counted.
     like : DataArray, optional
         Put it on this array's grid.
     geobox : GeoBox, optional
@@ -236,10 +237,11 @@ def _request(
     if bbox is not None:
         area = areas.parse_bbox(bbox, bbox_crs)
     elif geopolygon is not None:
-        area = areas.area_of_polygon(geopolygon)
+        area = _area_of_polygons(geopolygon)
     elif geobox is not None:
         area = _with_margin(areas.area_of(geobox), (geobox.affine.a, geobox.affine.e), found)
     elif points is not None:
+        points = places.read_places(points).present("points=")
         area = _area_of_points(points, found)
     return Request(area, time, version, variant, chunks, geobox, points)
 
@@ -282,18 +284,23 @@ def _steps_in(area: Area, resolution: Any) -> tuple[float, float]:
     return step, step
 
 
-def _area_of_points(points: Any, found: Product | None) -> Area:
+def _area_of_polygons(given: Any) -> Area:
+    found = places.read_places(given).present("geopolygon=")
+    if found.shapes is None:
+        raise EmbeddingError("geopolygon= takes polygons; got points, which go into points=")
+    return found.area()
+
+
+def _area_of_points(points: Places, found: Product | None) -> Area:
     """The box around points, some pixels wide at least: one pixel has no resolution to be told from."""
-    lon, lat = places.points_xy(points, geometry.LONLAT)
+    lon, lat = points.xy(geometry.LONLAT)
     ok = np.isfinite(lon) & np.isfinite(lat)
     if not ok.any():
-        raise ValueError("points has no point with finite coordinates")
+        raise EmbeddingError("points= has no point with finite coordinates")
     pixel = found.resolution if found is not None else None
-    pad = max(2 * (pixel or 10.0) / 111_320, 1e-4)
-    lon, lat = lon[ok], lat[ok]
-    south, north = max(float(lat.min()) - pad, -90.0), min(float(lat.max()) + pad, 90.0)
-    west, east = longitudes.around(lon)
-    west, east = longitudes.around(west - pad, (east if west <= east else east + 360.0) + pad)
+    pad = max(2 * (pixel or 10.0) / geometry.METRES_PER_DEGREE, 1e-4)
+    south, north = max(float(lat[ok].min()) - pad, -90.0), min(float(lat[ok].max()) + pad, 90.0)
+    west, east = longitudes.around(lon[ok] - pad, lon[ok] + pad)
     return Area(west, south, east, north, geometry.as_crs(geometry.LONLAT))
 
 
@@ -541,8 +548,8 @@ def _at_points(found: Product, stored: list[Tile], request: Request) -> xr.DataA
     """Vectors at points, each from the tile of its own zone whose centre is nearest."""
     from geoemb_xr.geo.points import sample
 
-    points = request.points
-    lon, lat = places.points_xy(points, geometry.LONLAT)
+    points: Places = request.points
+    lon, lat = points.xy(geometry.LONLAT)
     own_year = _own_years(points) if request.time is None else None
     stored = tiles.overlapping(stored, request.area)
     if not stored:
@@ -550,7 +557,7 @@ def _at_points(found: Product, stored: list[Tile], request: Request) -> xr.DataA
     table = pd.DataFrame({"lon": lon, "lat": lat})
     owner = _nearest_group(stored, lon, lat)
     version = _one_version(found, stored, request)
-    years: Sequence[Any] = [None] if own_year is None else sorted(set(own_year.tolist()))
+    years: Sequence[Any] = [None] if own_year is None else sorted(set(own_year[own_year >= 0].tolist()))
     parts: list[xr.DataArray] = []
     order: list[np.ndarray] = []
     all_times = _times(stored, request, found) if own_year is None else []
@@ -563,31 +570,41 @@ def _at_points(found: Product, stored: list[Tile], request: Request) -> xr.DataA
                 continue
             times = all_times if own_year is None else _times(stored, _at(request, int(when)), found)
             attrs = _attrs(found, group, version)
-            area = _area_of_points(table[mine], found)
+            area = _area_of_points(points.take(mine), found)
             grid = tiles.assemble(group, times, area=area, chunks=request.chunks, attrs=attrs)
             if grid is None:
                 continue
-            taken = sample(grid, table[mine])
+            taken = sample(grid, np.column_stack([lon[mine], lat[mine]]))
             parts.append(_place_points(taken, table[mine], times, own_year is not None))
             order.append(np.flatnonzero(mine))
     if not parts:
         raise CoverageError(f"{found.name} has no data at these points; this source {_covers(stored)}")
-    return _reorder(parts, np.concatenate(order), points)
+    return _reorder(parts, np.concatenate(order), points, own_year)
 
 
 def _at(request: Request, year: int) -> Request:
     return Request(request.area, year, request.version, request.variant, request.chunks)
 
 
-def _own_years(points: Any) -> np.ndarray | None:
-    """The year of each point, from a column ``year``, ``time`` or ``date``; None without one."""
-    for name in ("year", "time", "date"):
-        if hasattr(points, "columns") and name in points.columns:
-            values = points[name]
-            if pd.api.types.is_integer_dtype(values):
-                return np.asarray(values, np.int64)
-            return pd.DatetimeIndex(pd.to_datetime(values)).year.to_numpy(np.int64)
-    return None
+def _own_years(points: Places) -> np.ndarray | None:
+    """The year of each point, from a column ``year``, ``time`` or ``date``; −1 in gaps, None without a column.
+
+    Raises
+    ------
+    EmbeddingError
+        If none of the points has one.
+    """
+    columns = {str(name).lower(): name for name in reversed(points.table.columns)}
+    name = next((columns[each] for each in ("year", "time", "date") if each in columns), None)
+    if name is None:
+        return None
+    dates = times.parse_dates(points.table[name], f"the points' column {str(name)!r}")
+    gaps = int(np.isnat(dates).sum())
+    if gaps == dates.size and gaps:
+        raise EmbeddingError(f"none of the {gaps} points has a date in its column {str(name)!r}; give time=")
+    if gaps:
+        say(f"{gaps} of {dates.size} points have no date in their column {str(name)!r} and are left out")
+    return np.where(np.isnat(dates), -1, dates.astype("datetime64[Y]").astype(np.int64) + 1970)
 
 
 def _nearest_group(stored: Sequence[Tile], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
@@ -596,11 +613,11 @@ def _nearest_group(stored: Sequence[Tile], lon: np.ndarray, lat: np.ndarray) -> 
     owner = np.full(lon.size, -1)
     for g, group in enumerate(tiles.by_lattice(stored)):
         crs = geometry.as_crs(group[0].geobox.crs)
-        x, y = places.points_xy(np.stack([lon, lat], 1), crs)
+        to_tiles = geometry.transformer(geometry.as_crs(geometry.LONLAT), crs)
+        x, y = (np.asarray(each) for each in to_tiles.transform(lon, lat, errcheck=False))
         for tile in group:
+            r, c = places.positions_on(tile.geobox, x, y)
             height, width = tile.geobox.shape
-            middle, _ = tile.geobox.affine * (width / 2, height / 2)
-            c, r = ~tile.geobox.affine * (longitudes.turned(x, middle) if crs.is_geographic else x, y)
             inside = (c >= 0) & (c < width) & (r >= 0) & (r < height)
             distance = np.hypot(c / width - 0.5, r / height - 0.5)
             wins = inside & (distance < best)
@@ -623,7 +640,9 @@ def _place_points(
     )
 
 
-def _reorder(parts: list[xr.DataArray], order: np.ndarray, points: Any) -> xr.DataArray:
+def _reorder(
+    parts: list[xr.DataArray], order: np.ndarray, points: Places, own_year: np.ndarray | None
+) -> xr.DataArray:
     joined = xr.concat(
         parts, "location", coords="minimal", compat="equals", combine_attrs="override", join="exact"
     )
@@ -631,18 +650,14 @@ def _reorder(parts: list[xr.DataArray], order: np.ndarray, points: Any) -> xr.Da
     joined.attrs["source"] = sources.pop() if len(sources) == 1 else f"{len(sources)} zones"
     joined = joined.isel(location=np.argsort(order, kind="stable"))
     kept = np.sort(order)
-    total = len(points)
-    if kept.size < total:
-        say(f"{total - kept.size} of {total} points lie in no tile of this source and are left out")
-    coords: dict[str, Any] = {geometry.SPATIAL_REF: geometry.crs_coord(geometry.LONLAT)}
-    if hasattr(points, "columns"):
-        table = pd.DataFrame(points)
-        riding = [c for c in table.columns if c not in ("geometry", "lon", "lat", "x", "y", *joined.coords)]
-        coords["location"] = table.index.to_numpy()[kept]
-        coords |= {str(c): ("location", table[c].to_numpy()[kept]) for c in riding}
-    else:
-        coords["location"] = kept
-    return joined.assign_coords(coords)
+    dated = len(points) if own_year is None else int((own_year >= 0).sum())
+    if kept.size < dated:
+        say(f"{dated - kept.size} of {len(points)} points lie in no tile of this source and are left out")
+    index, columns = points.take(kept).riding()
+    joined = joined.assign_coords({geometry.SPATIAL_REF: geometry.crs_coord(geometry.LONLAT)})
+    taken = {"lon", "lat", "location", *map(str, joined.coords), *map(str, joined.dims)}
+    riding = {name: ("location", values) for name, values in columns.items() if name not in taken}
+    return joined.assign_coords({"location": index, **riding})
 
 
 # --- what exists, and examples ------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyproj
@@ -17,6 +17,7 @@ from geoemb_xr.core import longitudes
 from geoemb_xr.core.geometry import (
     GRID_TOLERANCE,
     LONLAT,
+    METRES_PER_DEGREE,
     _same_crs,
     as_crs,
     crs_name,
@@ -118,46 +119,21 @@ def parse_bbox(bbox: Sequence[float], crs: object = LONLAT) -> Area:
     return Area(west, south, east, north, parsed)
 
 
+def area_around(boxes: np.ndarray, crs: pyproj.CRS) -> Area:
+    """The smallest box around several ``(west, south, east, north)``, an array (n, 4).
+
+    In degrees it crosses the antimeridian where it is smaller for it.
+    """
+    west, east = float(boxes[:, 0].min()), float(boxes[:, 2].max())
+    if crs.is_geographic:
+        west, east = longitudes.around(boxes[:, 0], boxes[:, 2])
+    return Area(west, float(boxes[:, 1].min()), east, float(boxes[:, 3].max()), crs)
+
+
 def area_of(geobox: GeoBox) -> Area:
     """The ground a GeoBox covers."""
     box = geobox.boundingbox
     return Area(box.left, box.bottom, box.right, box.top, as_crs(geobox.crs))
-
-
-def area_of_polygon(polygon: Any) -> Area:
-    """The box around a geometry: shapely (in degrees), GeoJSON-like, or GeoDataFrame with its CRS.
-
-    What lies on both sides of the antimeridian gives the box across it.
-    """
-    crs = getattr(polygon, "crs", None) or LONLAT
-    if hasattr(polygon, "total_bounds"):
-        shapes = np.asarray(polygon.geometry)
-    elif hasattr(polygon, "bounds"):
-        shapes = np.asarray([polygon], dtype=object)
-    elif isinstance(polygon, dict) or hasattr(polygon, "__geo_interface__"):
-        from shapely.geometry import shape
-
-        shapes = np.asarray([shape(polygon)], dtype=object)
-    else:
-        raise ValueError(
-            f"a polygon is a shapely geometry, GeoJSON or a GeoDataFrame; got {type(polygon).__name__}"
-        )
-    return parse_bbox(bounds_around(shapes, crs), crs)
-
-
-def bounds_around(shapes: Any, crs: object) -> Bounds:
-    """West, south, east, north around shapely geometries; in degrees west > east crosses the antimeridian.
-
-    Not finite where all are missing or empty.
-    """
-    import shapely
-
-    west, south, east, north = (float(value) for value in shapely.total_bounds(shapes))
-    if as_crs(crs).is_geographic and math.isfinite(west) and (east - west > 180 or max(-west, east) > 180):
-        boxes = shapely.bounds(longitudes.in_one_piece(shapes)).reshape(-1, 4)
-        boxes = boxes[np.isfinite(boxes).all(axis=1)]
-        west, east = longitudes.around(boxes[:, 0], boxes[:, 2])
-    return west, south, east, north
 
 
 def covers(grid: GeoBox) -> str:
@@ -272,7 +248,7 @@ def check_resolution(resolution: float | tuple[float, float], crs: pyproj.CRS) -
     if crs.is_geographic and max(dx, dy) >= 5:
         raise ValueError(
             f"resolution={resolution!r} in {crs_name(crs)} means {max(dx, dy):g} degrees a pixel; "
-            f"give degrees ({max(dx, dy) / 111_320:.6g} is {max(dx, dy):g} m), or a CRS in metres"
+            f"give degrees ({max(dx, dy) / METRES_PER_DEGREE:.6g} is {max(dx, dy):g} m), or a CRS in metres"
         )
     return dx, dy
 
@@ -281,7 +257,7 @@ def resolution_in(crs: object, metres: float, area: Area) -> float:
     """A ground distance in units of a CRS at an area's middle, rounded so that neighbours agree."""
     target = as_crs(crs)
     if target.is_geographic:
-        return metres / 111_320.0
+        return metres / METRES_PER_DEGREE
     factor = target.axis_info[0].unit_conversion_factor if target.axis_info else 1.0
     return metres / (factor or 1.0)
 

@@ -27,6 +27,10 @@ SPATIAL_REF = "spatial_ref"
 LONLAT = "EPSG:4326"
 
 
+#: Length of a degree of latitude, and of longitude at the equator: rounds what need not be exact.
+METRES_PER_DEGREE = 111_320.0
+
+
 #: Two grids are one where no corner is further apart than this, in pixels.
 GRID_TOLERANCE = 1e-6
 

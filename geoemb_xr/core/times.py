@@ -21,6 +21,90 @@ TimeLike = int | str | slice | Sequence[Any] | np.datetime64 | None
 # --- time ---------------------------------------------------------------------------------------------------
 
 
+def parse_dates(values: Any, what: str = "the dates") -> np.ndarray:
+    """Years and dates in any usual writing as the moments at which they start; what is missing is NaT.
+
+    Parameters
+    ----------
+    values : sequence (n,)
+        Years (2018, 2018.0, "2018"), days as ``YYYYMMDD``, ISO dates, datetimes with or without a zone (read in
+        UTC), periods; None, NaN and empty texts are missing.
+    what : str
+        What they are, for the message.
+
+    Returns
+    -------
+    ndarray of datetime64[ns] (n,)
+
+    Raises
+    ------
+    EmbeddingError
+        If one is neither a year nor a date; the message says which.
+
+    Examples
+    --------
+    >>> parse_dates([2018.0, float("nan"), 20180715]).astype("datetime64[D]")
+    array(['2018-01-01',        'NaT', '2018-07-15'], dtype='datetime64[D]')
+    """
+    column = values if isinstance(values, pd.Series) else pd.Series(_as_column(values))
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(object)
+    if isinstance(column.dtype, pd.PeriodDtype):
+        column = column.dt.start_time
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return _without_zone(pd.to_datetime(column, utc=True))
+    if pd.api.types.is_bool_dtype(column.dtype):
+        raise EmbeddingError(f"{what} are neither years nor dates but {column.dtype}")
+    texts = column.map(_date_text, na_action="ignore")
+    missing = texts.isna() | texts.eq("")
+    stamps = pd.to_datetime(texts.where(~missing), utc=True, format="ISO8601", errors="coerce")
+    wrong = np.flatnonzero((stamps.isna() & ~missing).to_numpy())
+    if wrong.size:
+        bad = column.iloc[wrong[0]]
+        raise EmbeddingError(
+            f"{what} hold {bad!r} in row {column.index[wrong[0]]!r}, which is neither a year nor a date; write "
+            "2018, 20180715 or '2018-07-15'"
+        )
+    return _without_zone(stamps)
+
+
+def _as_column(values: Any) -> Any:
+    """Values as pandas takes them: objects where types are mixed, so that no integer becomes a float."""
+    return (
+        values
+        if isinstance(values, np.ndarray | pd.Index | pd.api.extensions.ExtensionArray)
+        else list(values)
+    )
+
+
+def _date_text(value: Any) -> str:
+    """A year or date in ISO 8601; what is none stays as it is written, to be refused."""
+    if isinstance(value, pd.Period):
+        value = value.start_time
+    if isinstance(value, float | np.floating | int | np.integer) and not isinstance(value, bool):
+        text = str(int(value)) if float(value).is_integer() else repr(value)
+    else:
+        text = value.isoformat() if hasattr(value, "isoformat") else str(value).strip()
+    whole = text.removesuffix(".0")
+    if whole.isdigit() and len(whole) == 8:
+        return f"{whole[:4]}-{whole[4:6]}-{whole[6:]}"
+    if whole.isdigit():
+        return f"{whole}-01-01" if len(whole) == 4 else "no year"
+    return text
+
+
+def _without_zone(stamps: pd.Series[Any]) -> np.ndarray:
+    return np.asarray(stamps.dt.tz_localize(None).to_numpy("datetime64[ns]"))
+
+
+def _moments(times: Any) -> np.ndarray:
+    """A time axis as datetime64: integers along it are years."""
+    times = np.asarray(times)
+    return (
+        times.astype("datetime64[ns]") if times.dtype.kind == "M" else parse_dates(times, "the array's times")
+    )
+
+
 def pick_times(available: np.ndarray, time: TimeLike, covers: str = "the array") -> np.ndarray:
     """Positions along a time axis that ``time=`` asks for.
 
@@ -45,7 +129,7 @@ def pick_times(available: np.ndarray, time: TimeLike, covers: str = "the array")
     CoverageError
         If nothing matches; the message lists what there is.
     """
-    available = np.asarray(available, "datetime64[ns]")
+    available = _moments(available)
     if time is None:
         return np.arange(available.size)
     check_time(time)
@@ -108,10 +192,14 @@ def _in_period(available: np.ndarray, when: Any) -> np.ndarray:
 
 
 def _period(when: Any) -> tuple[Any, Any]:
-    """Start and end of what ``when`` names: a year, a month or a day."""
-    text = str(int(when)) if isinstance(when, (int, np.integer)) and not isinstance(when, bool) else when
+    """Start and end of what ``when`` names: a year, a month or a day; a moment with a zone in UTC."""
+    is_number = isinstance(when, int | float | np.integer | np.floating) and not isinstance(when, bool)
+    text = str(int(when)) if is_number and float(when).is_integer() else when
     try:
-        period = pd.Period(text) if isinstance(text, str) else pd.Period(pd.Timestamp(text), "D")
+        if not isinstance(text, str):
+            stamp = pd.Timestamp(text)
+            stamp = stamp if stamp.tzinfo is None else stamp.tz_convert(None)
+        period = pd.Period(text) if isinstance(text, str) else pd.Period(stamp, "D")
         if period.end_time - period.start_time < pd.Timedelta("23h"):  # a clock time names its day
             period = period.asfreq("D")
     except ValueError:
@@ -121,7 +209,7 @@ def _period(when: Any) -> tuple[Any, Any]:
 
 def describe_times(available: np.ndarray) -> str:
     """A short list of times: years where each is the start of one."""
-    stamps = pd.DatetimeIndex(available)
+    stamps = pd.DatetimeIndex(_moments(available))
     if len(stamps) == 0:
         return "no times"
     yearly = ((stamps.month == 1) & (stamps.day == 1)).all()

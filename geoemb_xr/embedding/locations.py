@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from geoemb_xr.core import areas, geometry
@@ -122,8 +121,8 @@ def _at_points(
 ) -> xr.DataArray:
     import dask.array as da
 
-    points = request.points
-    lon, lat = places.points_xy(points, geometry.LONLAT)
+    points = places.read_places(request.points)
+    lon, lat = points.xy(geometry.LONLAT)
     asked = request.chunks
     size = asked if isinstance(asked, int) and asked > 0 else _POINTS
     data = da.blockwise(
@@ -142,27 +141,17 @@ def _at_points(
         meta=np.empty((0, 0), np.float32),
         token=f"encode-{product.name}",
     )
-    index = points.index if isinstance(points, pd.DataFrame) else pd.RangeIndex(lon.size)
+    index, columns = points.riding()
+    taken = {"x", "y", "location", BAND, geometry.SPATIAL_REF}
     coords = {
-        "location": index.rename("location"),
+        "location": index,
         BAND: list(product.bands),
         "x": ("location", lon),
         "y": ("location", lat),
-        **_columns(points),
+        **{name: ("location", values) for name, values in columns.items() if name not in taken},
         geometry.SPATIAL_REF: geometry.crs_coord(geometry.LONLAT),
     }
     return xr.DataArray(data, dims=("location", BAND), coords=coords, attrs=attrs, name="embedding")
-
-
-def _columns(points: Any) -> dict[str, Any]:
-    """Columns of a table of points that ride along."""
-    if not isinstance(points, pd.DataFrame):
-        return {}
-    geometries = (
-        {getattr(getattr(points, "geometry", None), "name", None)} if hasattr(points, "crs") else set()
-    )
-    taken = {"x", "y", "location", BAND, geometry.SPATIAL_REF, *geometries}
-    return {str(c): ("location", points[c].to_numpy()) for c in points.columns if c not in taken}
 
 
 def _points_block(lon: np.ndarray, lat: np.ndarray, load: Load, lonlat: bool) -> np.ndarray:

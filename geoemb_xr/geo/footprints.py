@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pyproj
+import shapely
 import xarray as xr
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.geometry import METRES_PER_DEGREE
 from geoemb_xr.core.model import check_embedding
-from geoemb_xr.geo import places
+from geoemb_xr.geo import places, polygons
 
 #: Centres closer than this, in metres, are one place.
 _SAME_PLACE = 1.0
-METRES_PER_DEGREE = 111_320.0
 #: Patches looked at for each place: more than overlap anywhere.
 _NEIGHBOURS = 8
 #: Places looked up at once.
@@ -32,7 +34,7 @@ def nearest_patch(array: xr.DataArray, points: Any) -> np.ndarray:
     ----------
     array : DataArray (location, band)
         Vectors of patches.
-    points : GeoDataFrame, table with lon and lat, or array of shape (n, 2)
+    points : pairs, shapely points, GeoDataFrame, table, dict, GeoJSON, path or array of points
         Numbers without a CRS are longitude and latitude.
 
     Returns
@@ -55,6 +57,55 @@ def nearest_patch(array: xr.DataArray, points: Any) -> np.ndarray:
     lon, lat = places.points_xy(points, geometry.LONLAT)
     patches = patches_of(array, "nearest_patch")
     return holding(patches.take(one_a_place(patches)), lon, lat)
+
+
+def patches_in(array: xr.DataArray, given: places.Places, rule: Literal["centre", "touched"]) -> np.ndarray:
+    """Positions along ``location`` of points in polygons, or of patches whose centre, or footprint, is.
+
+    Parameters
+    ----------
+    array : DataArray (location, …)
+        Points or patches, with ``x``, ``y`` and a CRS. Lazy places are read.
+    given : Places
+        Polygons.
+    rule : {"centre", "touched"}
+        Whether the centre lies in a polygon (an edge belongs to both sides), or any of the footprint does.
+    """
+    crs = geometry.crs_of(array)
+    if crs is None:
+        raise EmbeddingError("this needs the CRS of x and y: the array has no coordinate 'spatial_ref'")
+    if rule == "touched":
+        squares = squares_of(patches_of(array, "crop"), crs)
+    else:
+        at = array.coords.to_dataset()[["x", "y"]].compute()
+        squares = shapely.points(at["x"].values, at["y"].values)
+    shape = polygons.union(given.polygons(crs))
+    if crs.is_geographic and len(squares):
+        shape = polygons.around_the_world(shape, tuple(shapely.total_bounds(squares)))
+    shapely.prepare(shape)
+    return np.flatnonzero(shapely.intersects(shape, squares))
+
+
+def squares_of(patches: Patches, crs: pyproj.CRS) -> np.ndarray:
+    """Footprints as polygons in a CRS, (n,); in degrees x runs on past 180 where one crosses the antimeridian."""
+    squares = np.empty(patches.lon.size, object)
+    zones = patches.zone
+    for zone in np.unique(zones):
+        own = zones == zone
+        utm = geometry.utm_crs(abs(int(zone)), south=bool(zone < 0))
+        to_utm = geometry.transformer(geometry.as_crs(geometry.LONLAT), utm)
+        x, y = (np.asarray(v) for v in to_utm.transform(patches.lon[own], patches.lat[own]))
+        half = patches.side[own] / 2
+        squares[own] = polygons.projected(shapely.box(x - half, y - half, x + half, y + half), utm, crs)
+    return squares
+
+
+def has_footprints(array: xr.DataArray) -> bool:
+    """Whether an array along ``location`` holds patches, whose size is known, and not mere points."""
+    if "location" not in array.dims:
+        return False
+    found = check_embedding(array, "this")
+    return "patch_m" in array.coords or (found.kind == "patch" and found.resolution is not None)
 
 
 # --- patches ------------------------------------------------------------------------------------------------

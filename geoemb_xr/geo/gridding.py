@@ -11,9 +11,10 @@ import xarray as xr
 
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.geometry import METRES_PER_DEGREE
 from geoemb_xr.core.model import BAND, check_band_chunk
 from geoemb_xr.core.notes import say
-from geoemb_xr.geo.footprints import METRES_PER_DEGREE, Patches, holding, one_a_place, patches_of
+from geoemb_xr.geo.footprints import Patches, holding, one_a_place, patches_of
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox

@@ -1,26 +1,229 @@
-"""From places to rows and columns: the one way for points and polygons."""
+"""The one gate for points and areas: whatever people bring becomes places, and places become rows and columns."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+import pyproj
+import shapely
+
+from geoemb_xr.core import areas, geometry, longitudes
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.geometry import LONLAT, SUBPIXEL, as_crs, same_crs, transformer
+from geoemb_xr.core.notes import say
+from geoemb_xr.geo import polygons, tables
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
-from geoemb_xr.core.geometry import LONLAT, SUBPIXEL, as_crs, same_crs, transformer
 
-# --- points -------------------------------------------------------------------------------------------------
+#: Names of columns of longitude and latitude, then of x and y, in lower case without separators.
+_LON = ("lon", "longitude", "lng", "long", "londd", "decimallongitude", "longitudewgs84", "lonwgs84")
+_LAT = ("lat", "latitude", "latdd", "decimallatitude", "latitudewgs84", "latwgs84")
+_X = ("x", "xcoord", "pointx", "coordx", "easting", "eastings", "utmx")
+_Y = ("y", "ycoord", "pointy", "coordy", "northing", "northings", "utmy")
+_SHAPES = ("geometry", "geom", "thegeom", "wkt", "wkb", "geo", "wkbgeometry", "wktgeom")
 
 
-def lonlat_columns(table: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """Longitude and latitude columns of a table, by their usual names; None where there are none."""
-    names = {str(name).lower(): name for name in table.columns}
-    lon = next((names[n] for n in ("lon", "longitude", "lng", "long", "x") if n in names), None)
-    lat = next((names[n] for n in ("lat", "latitude", "y") if n in names), None)
-    if lon is None or lat is None:
-        return None
-    return np.asarray(table[lon], dtype=np.float64), np.asarray(table[lat], dtype=np.float64)
+# --- places -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Places:
+    """Points or areas in the CRS that they came in, with the table they stand in.
+
+    Parameters
+    ----------
+    table : DataFrame (n rows)
+        All columns, those that say where included.
+    crs : pyproj.CRS
+        Of points and shapes.
+    points : ndarray of float64 (n, 2), optional
+        x and y, NaN where a place is missing; None for areas.
+    shapes : ndarray of object (n,), optional
+        Valid shapely polygons, None where one is missing; None for points.
+    missing : ndarray of bool (n,)
+        Rows whose place is missing or empty.
+    place_columns : frozenset of str
+        Columns that say where.
+    """
+
+    table: pd.DataFrame
+    crs: pyproj.CRS
+    points: np.ndarray | None
+    shapes: np.ndarray | None
+    missing: np.ndarray
+    place_columns: frozenset[str] = field(default=frozenset())
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def xy(self, crs: object) -> tuple[np.ndarray, np.ndarray]:
+        """Coordinates of points in a CRS, not finite where one cannot be reached or has no place.
+
+        Raises
+        ------
+        EmbeddingError
+            If they are areas.
+        """
+        if self.points is None:
+            kinds = sorted(self._kinds())
+            raise EmbeddingError(f"points must be points; got {kinds}. For polygons use zonal_stats.")
+        x, y = self.points.T
+        if same_crs(self.crs, crs):
+            return x.copy(), y.copy()
+        px, py = transformer(self.crs, as_crs(crs)).transform(x, y, errcheck=False)
+        return np.asarray(px, np.float64), np.asarray(py, np.float64)
+
+    def polygons(self, crs: object) -> np.ndarray:
+        """Valid polygons in a CRS, None where one is missing or empty.
+
+        Raises
+        ------
+        EmbeddingError
+            If they are points, or there are none.
+        CoverageError
+            If one cannot be reached in that CRS.
+        """
+        if self.shapes is None:
+            raise EmbeddingError("an area is a polygon; got points")
+        return polygons.projected(self.shapes, self.crs, as_crs(crs))
+
+    def polygons_on(self, grid: GeoBox) -> np.ndarray:
+        """Polygons in the CRS of a grid; in degrees turned to where the grid runs past 180."""
+        target = as_crs(grid.crs)
+        shapes = self.polygons(target)
+        if not target.is_geographic:
+            return shapes
+        bounds = areas.area_of(grid).bounds
+        turned = [None if each is None else polygons.around_the_world(each, bounds) for each in shapes]
+        return tables.column_of_objects(turned)
+
+    def area(self) -> areas.Area:
+        """The smallest box around all of them; in degrees across the antimeridian where that is smaller.
+
+        Raises
+        ------
+        EmbeddingError
+            If all places are missing.
+        """
+        if self.missing.all():
+            raise EmbeddingError(f"none of the {len(self)} places has a geometry")
+        if self.points is not None:
+            held = self.points[np.isfinite(self.points).all(axis=1)]
+            if not len(held):
+                raise EmbeddingError("points has no point with finite coordinates")
+            boxes = np.concatenate([held, held], axis=1)
+        else:
+            assert self.shapes is not None
+            boxes = polygons.boxes_of(self.shapes)
+        return areas.area_around(boxes, self.crs)
+
+    def take(self, rows: np.ndarray) -> Places:
+        """Some of them, by a mask or positions."""
+        return replace(
+            self,
+            table=self.table.iloc[np.flatnonzero(rows) if rows.dtype == bool else rows],
+            points=None if self.points is None else self.points[rows],
+            shapes=None if self.shapes is None else self.shapes[rows],
+            missing=self.missing[rows],
+        )
+
+    def present(self, what: str) -> Places:
+        """Those that have a place; says how many are left out.
+
+        Raises
+        ------
+        EmbeddingError
+            If there are some, and none has a place.
+        """
+        if not self.missing.any():
+            return self
+        self.say_missing(f"{what} leaves out")
+        return self.take(~self.missing)
+
+    def say_missing(self, what: str) -> None:
+        """Say how many rows have no place.
+
+        Raises
+        ------
+        EmbeddingError
+            If there are rows, and none has a place.
+        """
+        lost, n = int(self.missing.sum()), len(self)
+        if lost and lost == n:
+            raise EmbeddingError(f"none of the {n} rows of the table has a geometry, or all are empty")
+        if lost:
+            say(f"{what} {lost} of {n} rows: without a geometry, or with an empty one")
+
+    def riding(self) -> tuple[pd.Index, dict[str, np.ndarray]]:
+        """The index as ``location``, and the columns that do not say where; a MultiIndex becomes columns."""
+        table = self.table.reset_index() if isinstance(self.table.index, pd.MultiIndex) else self.table
+        degrees = set(_LON + _LAT)  # they ride along: x and y of the result are in another CRS
+        rest = {
+            str(name): tables.plain(table[name])
+            for name in table.columns
+            if str(name) not in self.place_columns or _spelling(name) in degrees
+        }
+        return table.index.rename("location"), rest
+
+    def _kinds(self) -> set[str]:
+        shapes = [] if self.shapes is None else self.shapes.tolist()
+        return {each.geom_type for each in shapes if each is not None} or {"Point"}
+
+
+def read_places(given: Any, *, crs: object = None) -> Places:
+    """Points or areas from anything that holds them.
+
+    Parameters
+    ----------
+    given : object
+        Pairs ``(lon, lat)``, one or several; shapely points or polygons, one or several; a GeoSeries or
+        GeoDataFrame; a table with columns of longitude and latitude in any usual spelling, of x and y with a CRS
+        in ``table.attrs["crs"]``, or of geometries (shapely, WKT, WKB, GeoJSON); a dict of such columns; GeoJSON
+        as a dict; an array of points; or the path of a file with any of these.
+    crs : CRS, optional
+        Of numbers and shapes that bring none; longitude and latitude by default.
+
+    Returns
+    -------
+    Places
+
+    Raises
+    ------
+    EmbeddingError
+        If nothing says where, geometries are neither points nor polygons, or numbers lie outside their CRS.
+    SourceError
+        If a file cannot be read.
+
+    Examples
+    --------
+    >>> read_places({"Longitude": [11.37], "Latitude": [47.25], "crop": ["oats"]}).riding()[1]["crop"]
+    array(['oats'], dtype=object)
+    """
+    if isinstance(given, Places):
+        return given
+    table, own = tables.table_of(given)
+    source = as_crs(own if own is not None else crs if crs is not None else LONLAT)
+    stated = own is not None or crs is not None
+    if tables.is_geopandas(table):
+        return _of_shapes(table, table.geometry, str(table.geometry.name), source, stated)
+    known = {_spelling(name): name for name in reversed(table.columns)}
+    pairs = [_first(known, _LON, _LAT), _first(known, _X, _Y), _mixed(known)]
+    degrees, metres, mixed = pairs
+    shape = next((known[name] for name in _SHAPES if name in known), None)
+    if degrees is not None and (source.is_geographic or metres is None):
+        return _of_numbers(table, degrees, source if source.is_geographic else as_crs(LONLAT), stated)
+    if shape is not None:
+        return _of_shapes(table, table[shape], str(shape), source, stated)
+    if metres is not None or mixed is not None:
+        return _of_numbers(table, metres or mixed or ("", ""), source, stated)
+    raise EmbeddingError(
+        "a table of places needs columns 'lon' and 'lat' (degrees), 'x' and 'y' with a CRS, or 'geometry'; got "
+        f"{list(map(str, table.columns))}"
+    )
 
 
 def points_xy(points: Any, crs: object) -> tuple[np.ndarray, np.ndarray]:
@@ -28,46 +231,168 @@ def points_xy(points: Any, crs: object) -> tuple[np.ndarray, np.ndarray]:
 
     Parameters
     ----------
-    points : GeoDataFrame, DataFrame with lon and lat, Dataset or array of shape (n, 2)
-        Numbers without a CRS are longitude and latitude.
+    points : object
+        As :func:`read_places` takes them.
     crs : CRS
         Of the result.
 
     Returns
     -------
     tuple of ndarray (n,)
-        x and y; not finite where a point cannot be reached in that CRS.
+        x and y; not finite where a point has no place or cannot be reached in that CRS.
     """
-    source: object = LONLAT
-    if hasattr(points, "geometry") and hasattr(points, "crs"):
-        geometry = points.geometry
-        kinds = set(geometry.geom_type)
-        if not kinds <= {"Point"}:
-            raise ValueError(f"points must be points; got {sorted(kinds)}. For polygons use zonal_stats.")
-        x, y = geometry.x.to_numpy(), geometry.y.to_numpy()
-        source = points.crs or LONLAT
-    elif hasattr(points, "columns"):
-        found = lonlat_columns(points)
-        if found is None:
-            raise ValueError(
-                f"a table of points needs columns 'lon' and 'lat' (degrees); got {list(points.columns)}"
-            )
-        x, y = found
-    else:
-        pairs = np.asarray(points, dtype=np.float64)
-        pairs = pairs[None] if pairs.ndim == 1 else pairs
-        if pairs.ndim != 2 or pairs.shape[1] != 2:
-            raise ValueError(f"points are pairs (lon, lat), shape (n, 2); got shape {pairs.shape}")
-        x, y = pairs[:, 0], pairs[:, 1]
-    if as_crs(source).is_geographic and np.any((np.abs(x) > 360) | (np.abs(y) > 90)):
-        raise ValueError(
-            "points without a CRS are longitude and latitude in degrees, but some lie outside the world; "
-            "give a GeoDataFrame with its CRS"
+    return read_places(points).xy(crs)
+
+
+def polygons_of(areas: Any, crs: object, target: pyproj.CRS) -> np.ndarray:
+    """Polygons in another CRS, without those that are missing.
+
+    Parameters
+    ----------
+    areas : object
+        As :func:`read_places` takes them.
+    crs : CRS
+        Of polygons that bring none.
+    target : pyproj.CRS
+        Of the result.
+
+    Returns
+    -------
+    ndarray of object (n,)
+        Valid shapely polygons.
+
+    Raises
+    ------
+    EmbeddingError
+        If there are none, or something that is no polygon is among them.
+    CoverageError
+        If one cannot be reached in that CRS.
+    """
+    found = read_places(areas, crs=crs)
+    if not len(found):
+        raise EmbeddingError("an area is a polygon; got none")
+    return found.present("the area").polygons(target)
+
+
+# --- columns that say where ---------------------------------------------------------------------------------
+
+
+def _spelling(name: object) -> str:
+    return "".join(letter for letter in str(name).lower() if letter.isalnum())
+
+
+def _first(known: dict[str, Any], *spellings: tuple[str, ...]) -> tuple[Any, Any] | None:
+    found = [next((known[n] for n in names if n in known), None) for names in spellings]
+    return (found[0], found[1]) if None not in found else None
+
+
+def _mixed(known: dict[str, Any]) -> tuple[Any, Any] | None:
+    return _first(known, _LON + _X, _LAT + _Y)
+
+
+def _of_numbers(table: pd.DataFrame, names: tuple[Any, Any], crs: pyproj.CRS, stated: bool) -> Places:
+    points = np.column_stack([_numbers(table[name]) for name in names])
+    there = np.isfinite(points).all(axis=1)
+    missing = np.zeros(len(table), bool) if table.attrs.get(tables.BARE) else ~there
+    points = _in_the_world(points, crs, stated, table.index)
+    points[missing] = np.nan
+    beside = {str(name) for name in table.columns if str(name).lower() in ("x", "y")}
+    return Places(table, crs, points, None, missing, frozenset({*map(str, names), *beside}))
+
+
+def _numbers(column: pd.Series[Any]) -> np.ndarray:
+    """A column of coordinates as float64, NaN where there is none."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = np.flatnonzero((numbers.isna() & ~column.isna()).to_numpy())
+    if wrong.size:
+        row = wrong[0]
+        raise EmbeddingError(
+            f"column {str(column.name)!r} has no number in row {column.index[row]!r}: {column.iloc[row]!r}; "
+            "coordinates are numbers with a decimal point"
         )
-    if same_crs(source, crs):
-        return x.astype(np.float64), y.astype(np.float64)
-    px, py = transformer(as_crs(source), as_crs(crs)).transform(x, y, errcheck=False)
-    return np.asarray(px, dtype=np.float64), np.asarray(py, dtype=np.float64)
+    return numbers.to_numpy(np.float64, na_value=np.nan)
+
+
+def _of_shapes(table: pd.DataFrame, column: Any, name: str, crs: pyproj.CRS, stated: bool) -> Places:
+    """Points or polygons of a column of geometries."""
+    shapes = tables.column_of_objects(
+        [tables.geometry_of(each, row) for row, each in zip(table.index, column, strict=True)]
+    )
+    missing = np.array([each is None or each.is_empty for each in shapes], bool)
+    shapes[missing] = None
+    kinds = {each.geom_type for each in shapes[~missing]}
+    points = None
+    if kinds <= {"Point", "MultiPoint"}:
+        single = tables.column_of_objects(
+            [_one_point(*pair) for pair in zip(shapes, table.index, strict=True)]
+        )
+        points = np.column_stack([shapely.get_x(single), shapely.get_y(single)])
+        missing = missing | ~np.isfinite(points).all(axis=1)
+        points = _in_the_world(points, crs, stated, table.index)
+    elif kinds <= {"Polygon", "MultiPolygon"}:
+        bounds = shapely.bounds(shapes)
+        for corner in (bounds[:, :2], bounds[:, 2:]):
+            _in_the_world(corner, crs, stated, table.index)
+        shapes = polygons.valid(shapes)
+        if crs.is_geographic:
+            shapes = longitudes.in_one_piece(shapes)
+    else:
+        raise EmbeddingError(f"places are points or areas are polygons; got {sorted(kinds)}")
+    every = not kinds  # nothing but gaps: these are points as well as areas
+    return Places(table, crs, points, shapes if points is None or every else None, missing, frozenset({name}))
+
+
+def _one_point(shape: Any, row: Any) -> Any:
+    if shape is None or shape.geom_type == "Point":
+        return shape
+    if len(shape.geoms) > 1:
+        raise EmbeddingError(
+            f"row {row!r} is a MultiPoint of {len(shape.geoms)} points; a row is one point: use .explode() first"
+        )
+    return shape.geoms[0]
+
+
+def _in_the_world(points: np.ndarray, crs: pyproj.CRS, stated: bool, rows: pd.Index) -> np.ndarray:
+    """Coordinates with longitudes within ±180; refuses what cannot be degrees."""
+    if not crs.is_geographic:
+        return points
+    x, y = points.T
+    with np.errstate(invalid="ignore"):
+        wrong = np.flatnonzero((np.abs(x) > 360) | (np.abs(y) > 90))
+        if wrong.size:
+            raise EmbeddingError(
+                _not_degrees(x[wrong[0]], y[wrong[0]], crs, stated, rows[wrong[0]], wrong.size)
+            )
+        far = np.abs(x) > 180
+    return np.column_stack([np.where(far, longitudes.turned(x), x), y])
+
+
+def _not_degrees(x: float, y: float, crs: pyproj.CRS, stated: bool, row: Any, count: int) -> str:
+    where = f"row {row!r}: ({x:.10g}, {y:.10g})"
+    what = f"{count} of the places lie outside the world in degrees, the first in {where}. "
+    if abs(x) <= 90 and abs(y) <= 360:
+        return what + "The longitude comes first: (lon, lat)."
+    if stated:
+        return (
+            what
+            + f"They are said to be in {geometry.crs_name(crs)}, but look like metres: correct their CRS."
+        )
+    return what + (
+        "Without a CRS, numbers are longitude and latitude; these look like metres: give a GeoDataFrame with its "
+        "CRS, or name it, table.attrs['crs'] = 'EPSG:…'."
+    )
+
+
+# --- rows and columns ---------------------------------------------------------------------------------------
+
+
+def positions_on(grid: GeoBox, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of points on a grid, as fractions; degrees may be written a turn away."""
+    if as_crs(grid.crs).is_geographic:
+        middle, _ = grid.affine * (grid.shape[1] / 2, grid.shape[0] / 2)
+        x = longitudes.turned(x, middle)
+    c, r = ~grid.affine * (x, y)
+    return r, c
 
 
 def pixels_at(grid: GeoBox, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -80,10 +405,7 @@ def pixels_at(grid: GeoBox, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, n
     x, y : ndarray (n,)
         In the grid's CRS; degrees may be written a turn away.
     """
-    c, r = ~grid.affine * (x, y)
-    if as_crs(grid.crs).is_geographic:
-        turn = 360.0 / abs(grid.affine.a)
-        c = np.where(c < 0, c + turn, np.where(c >= grid.shape[1], c - turn, c))
+    r, c = positions_on(grid, x, y)
     with np.errstate(invalid="ignore"):
         row = np.floor(np.round(r * SUBPIXEL) / SUBPIXEL)
         col = np.floor(np.round(c * SUBPIXEL) / SUBPIXEL)

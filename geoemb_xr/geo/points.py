@@ -16,6 +16,7 @@ from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice, r
 from geoemb_xr.core.model import BAND, attribution_of, is_encoded
 from geoemb_xr.geo import places, polygons
 from geoemb_xr.geo.footprints import nearest_patch
+from geoemb_xr.geo.places import Places
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -24,15 +25,20 @@ if TYPE_CHECKING:
 # --- values at points ---------------------------------------------------------------------------------------
 
 
-def sample(array: xr.DataArray, points: Any, *, method: Literal["nearest"] = "nearest") -> xr.DataArray:
+def sample(
+    array: xr.DataArray, points: Any, *, crs: object = None, method: Literal["nearest"] = "nearest"
+) -> xr.DataArray:
     """Take the pixel under each point. Lazy: one read a block that holds points.
 
     Parameters
     ----------
     array : DataArray (…, y, x) or (location, band)
         An embedding, encoded or decoded, or a map; or vectors of patches.
-    points : GeoDataFrame, DataFrame with lon and lat, or array of shape (n, 2)
-        Numbers without a CRS are longitude and latitude.
+    points : pairs, shapely points, GeoDataFrame, table, dict, GeoJSON, path or array of points
+        As :func:`geoemb_xr.geo.places.read_places` takes them; numbers without a CRS are longitude and latitude.
+        Rows of a table without a place are left out and counted.
+    crs : CRS, optional
+        Of points that bring none.
     method : {"nearest"}
         The pixel that holds the point; the patch whose footprint holds it, of several the one with the nearest
         centre.
@@ -58,11 +64,11 @@ def sample(array: xr.DataArray, points: Any, *, method: Literal["nearest"] = "ne
     ('location', 'band')
     """
     check_choice("method", method, ("nearest",))
+    given = places.read_places(points, crs=crs).present("sample")
     if "location" in array.dims:
-        return _patches_at(array, points)
+        return _patches_at(array, given)
     grid = geometry.geobox_of(array, "sample")
-    crs = geometry.as_crs(grid.crs)
-    x, y = places.points_xy(points, crs)
+    x, y = given.xy(grid.crs)
     rows, cols, inside = places.pixels_at(grid, x, y)
     if x.size and not inside.any():
         raise CoverageError(f"none of the {x.size} points lies in the array, which {areas.covers(grid)}")
@@ -74,11 +80,10 @@ def sample(array: xr.DataArray, points: Any, *, method: Literal["nearest"] = "ne
         found = blank(found, xr.DataArray(inside, dims="location"))
     first = [d for d in ("time", "location") if d in found.dims]
     found = found.transpose(*first, ...)
-    index, columns = columns_of(points, x.size)
-    return at_places(found, array, x, y, index, columns)
+    return at_places(found, array, x, y, given)
 
 
-def _patches_at(array: xr.DataArray, points: Any) -> xr.DataArray:
+def _patches_at(array: xr.DataArray, points: Places) -> xr.DataArray:
     """The patch whose footprint holds each point."""
     chosen = nearest_patch(array, points)
     inside = chosen >= 0
@@ -90,42 +95,18 @@ def _patches_at(array: xr.DataArray, points: Any) -> xr.DataArray:
     found = array.isel(location=rows).drop_vars("location")
     if not inside.all():
         found = blank(found, xr.DataArray(inside, dims="location"))
-    x, y = places.points_xy(points, geometry.crs_of(array))
-    return at_places(found, array, x, y, *columns_of(points, x.size))
+    return at_places(found, array, *points.xy(geometry.crs_of(array)), points)
 
 
 def at_places(
-    found: xr.DataArray,
-    array: xr.DataArray,
-    x: np.ndarray,
-    y: np.ndarray,
-    index: pd.Index,
-    columns: dict[str, np.ndarray],
+    found: xr.DataArray, array: xr.DataArray, x: np.ndarray, y: np.ndarray, given: Places
 ) -> xr.DataArray:
     """Values along ``location`` with their index, their places in the array's CRS, and a table's columns."""
+    index, columns = given.riding()
     taken = {"location", "x", "y", *map(str, found.coords), *map(str, found.dims)}
     named = {f"point_{name}" if name in taken else name: ("location", v) for name, v in columns.items()}
     place = {name: ("location", v, array.coords[name].attrs) for name, v in (("x", x), ("y", y))}
     return found.assign_coords({"location": index, **place, **named})
-
-
-def columns_of(points: Any, n: int) -> tuple[pd.Index, dict[str, np.ndarray]]:
-    """Index and other columns of a table of points, as NumPy arrays; a MultiIndex becomes columns."""
-    if not hasattr(points, "columns"):
-        return pd.RangeIndex(n, name="location"), {}
-    table = points.reset_index() if isinstance(points.index, pd.MultiIndex) else points
-    shapes = (
-        {str(table.geometry.name)} if hasattr(table, "geometry") and hasattr(table, "crs") else {"x", "y"}
-    )
-    columns = {str(c): _plain(table[c]) for c in table.columns if str(c).lower() not in shapes}
-    return table.index.rename("location"), columns
-
-
-def _plain(column: pd.Series[Any]) -> np.ndarray:
-    """Values as NumPy has them: texts and categories as objects, times in UTC without a zone."""
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        column = column.dt.tz_convert(None)
-    return np.asarray(column)
 
 
 def blank(array: xr.DataArray, keep: xr.DataArray) -> xr.DataArray:
@@ -158,8 +139,9 @@ def crop(
     ----------
     array : DataArray (…, y, x)
         An embedding, encoded or decoded, or a map.
-    area : (west, south, east, north), polygon, GeoSeries or GeoDataFrame
-        A box is rounded outwards to whole pixels; in degrees west > east crosses the antimeridian.
+    area : (west, south, east, north), polygons, GeoDataFrame, table, GeoJSON or path
+        A box is rounded outwards to whole pixels; in degrees west > east crosses the antimeridian. Polygons as
+        :func:`geoemb_xr.geo.places.read_places` takes them; missing ones are left out and counted.
     crs : CRS
         Of numbers and of shapely polygons; geopandas brings its own.
     mask : bool
@@ -181,17 +163,17 @@ def crop(
     """
     grid = geometry.geobox_of(array, "crop")
     if _is_bbox(area):
-        return _crop_box(array, grid, areas.parse_bbox(area, crs))
+        box = areas.parse_bbox(area, crs)
+        return _crop_box(array, grid, box, f"bbox {box}")
     target = geometry.as_crs(grid.crs)
-    shape = polygons.union(polygons.polygons_of(area, crs, target))
-    if target.is_geographic:
-        shape = polygons.around_the_world(shape, areas.area_of(grid).bounds)
-    window = areas.window_of(grid, shape.bounds)
-    if window is None:
-        raise CoverageError(f"the polygon does not overlap the array, which {areas.covers(grid)}")
-    cut = array.isel(y=window[0], x=window[1])
+    shape = polygons.union(places.polygons_of(area, crs, target))
+    cut = _crop_box(array, grid, areas.area_around(polygons.boxes_of(shape), target), "polygon")
     if not mask:
         return cut
+    if target.is_geographic:
+        half = abs(grid.affine.a) / 2
+        xs = cut.coords["x"].values
+        shape = polygons.around_the_world(shape, (xs.min() - half, -90.0, xs.max() + half, 90.0))
     return blank(cut, _inside(cut, shape, grid, "touched" if all_touched else "centre"))
 
 
@@ -199,7 +181,7 @@ def _is_bbox(area: Any) -> bool:
     return isinstance(area, Sequence | np.ndarray) and len(area) == 4 and np.isscalar(area[0])
 
 
-def _crop_box(array: xr.DataArray, grid: GeoBox, area: areas.Area) -> xr.DataArray:
+def _crop_box(array: xr.DataArray, grid: GeoBox, area: areas.Area, what: str) -> xr.DataArray:
     target = geometry.as_crs(grid.crs)
     turns = (0.0, 360.0, -360.0) if target.is_geographic else (0.0,)
     windows = [
@@ -209,7 +191,7 @@ def _crop_box(array: xr.DataArray, grid: GeoBox, area: areas.Area) -> xr.DataArr
         if (window := areas.window_of(grid, (west + turn, south, east + turn, north))) is not None
     ]
     if not windows:
-        raise CoverageError(f"the bbox {area} does not overlap the array, which {areas.covers(grid)}")
+        raise CoverageError(f"the {what} does not overlap the array, which {areas.covers(grid)}")
     rows = slice(min(r.start for r, _ in windows), max(r.stop for r, _ in windows))
     columns = [c for _, c in windows]
     west_edge, east_edge = columns[0], columns[-1]

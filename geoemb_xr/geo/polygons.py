@@ -13,8 +13,8 @@ import numpy as np
 import pyproj
 import shapely
 
-from geoemb_xr.core import areas, geometry
-from geoemb_xr.core.errors import CoverageError, EmbeddingError
+from geoemb_xr.core import areas, geometry, longitudes
+from geoemb_xr.core.errors import CoverageError
 
 Rule = Literal["centre", "touched", "exact"]
 #: Boxes of up to this many pixels are judged pixel by pixel.
@@ -23,42 +23,21 @@ _LEAF = 256
 _SEGMENT_METRES = 5_000.0
 
 
-def polygons_of(areas: Any, crs: object, target: pyproj.CRS) -> np.ndarray:
-    """Polygons in another CRS.
+def valid(shapes: np.ndarray) -> np.ndarray:
+    """Polygons whose rings do not cross; None stays None."""
+    return np.where(shapely.is_valid(shapes), shapes, shapely.make_valid(shapes))
 
-    Parameters
-    ----------
-    areas : polygon, sequence of polygons, GeoSeries or GeoDataFrame
-        Shapely's, or odc-geo's, which bring their CRS as geopandas does.
-    crs : CRS
-        Of polygons that bring none.
-    target : pyproj.CRS
-        Of the result.
 
-    Returns
-    -------
-    ndarray of object (n,)
-        Valid shapely polygons.
+def projected(shapes: np.ndarray, source: pyproj.CRS, target: pyproj.CRS) -> np.ndarray:
+    """Polygons in another CRS, their edges densified first; None stays None.
 
     Raises
     ------
-    EmbeddingError
-        If there are none, or something that is no polygon is among them.
     CoverageError
         If one cannot be reached in that CRS.
     """
-    shapes = areas.geometry if hasattr(areas, "geometry") and hasattr(areas, "crs") else areas
-    source = geometry.as_crs(getattr(areas, "crs", None) or crs)
-    shapes = getattr(shapes, "geom", shapes)  # odc-geo wraps shapely
-    found = np.atleast_1d(np.asarray(shapes, dtype=object))
-    kinds = {getattr(each, "geom_type", type(each).__name__) for each in found}
-    if not found.size or not kinds <= {"Polygon", "MultiPolygon"}:
-        raise EmbeddingError(f"an area is a polygon; got {sorted(kinds) or 'none'}")
-    found = np.where(shapely.is_valid(found), found, shapely.make_valid(found))
-    return found if geometry.same_crs(source, target) else _project(found, source, target)
-
-
-def _project(shapes: np.ndarray, source: pyproj.CRS, target: pyproj.CRS) -> np.ndarray:
+    if geometry.same_crs(source, target):
+        return shapes
     to_target = geometry.transformer(source, target)
     unit = source.axis_info[0].unit_conversion_factor if source.axis_info else 1.0
     longest = 0.05 if source.is_geographic else _SEGMENT_METRES / unit
@@ -68,7 +47,11 @@ def _project(shapes: np.ndarray, source: pyproj.CRS, target: pyproj.CRS) -> np.n
     )
     if not np.isfinite(shapely.get_coordinates(moved)).all():
         raise CoverageError(f"a polygon cannot be reached in {geometry.crs_name(target)}")
-    return np.asarray(moved, dtype=object)
+    return (
+        np.asarray(longitudes.in_one_piece(moved), dtype=object)
+        if target.is_geographic
+        else np.asarray(moved, dtype=object)
+    )
 
 
 def union(shapes: np.ndarray) -> Any:
@@ -76,8 +59,15 @@ def union(shapes: np.ndarray) -> Any:
     return shapes[0] if len(shapes) == 1 else shapely.union_all(shapes)
 
 
+def boxes_of(shapes: Any) -> np.ndarray:
+    """The box around each part of polygons, (n, 4)."""
+    return np.asarray(shapely.bounds(shapely.get_parts(shapes)))
+
+
 def around_the_world(shape: Any, bounds: areas.Bounds) -> Any:
     """A polygon in degrees, with the copies a turn away that reach into bounds past 180 degrees."""
+    if bounds[0] >= -180 and bounds[2] <= 180 and shape.bounds[0] >= -180 and shape.bounds[2] <= 180:
+        return shape
     box = shapely.box(*bounds)
     turned = (
         shapely.transform(shape, lambda xy, by=by: np.add(xy, (by, 0.0))) for by in (0.0, 360.0, -360.0)

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import shapely
 import xarray as xr
 
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.arrays import decode
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice
 from geoemb_xr.core.model import BAND, check_embedding, derived_attrs
-from geoemb_xr.geo import polygons
-from geoemb_xr.geo.points import at_places, columns_of
+from geoemb_xr.geo import places, polygons
+from geoemb_xr.geo.points import at_places
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -24,7 +25,12 @@ _KINDS: tuple[Stats, ...] = ("mean", "normalized", "stats", "covariance")
 
 
 def zonal_stats(
-    array: xr.DataArray, areas: Any, *, stats: Stats = "mean", all_touched: bool = False
+    array: xr.DataArray,
+    areas: Any,
+    *,
+    crs: object = None,
+    stats: Stats = "mean",
+    all_touched: bool = False,
 ) -> xr.DataArray:
     """Pool the vectors in each polygon. Lazy: only blocks that a polygon touches are read, once each.
 
@@ -32,8 +38,10 @@ def zonal_stats(
     ----------
     array : DataArray (time?, band, y, x)
         An embedding, encoded or decoded. Missing pixels do not count.
-    areas : GeoDataFrame, GeoSeries, or sequence of polygons
-        Sequences are in longitude and latitude.
+    areas : polygons, GeoDataFrame, table, GeoJSON or path
+        As :func:`geoemb_xr.geo.places.read_places` takes them. A missing or empty one gives NaN.
+    crs : CRS, optional
+        Of polygons that bring none; longitude and latitude by default.
     stats : {"mean", "normalized", "stats", "covariance"}
         The mean vector; the mean at unit length (products with ``unit_norm``: the mean direction); minimum,
         maximum, mean and standard deviation of each band, one after the other; or the upper triangle of the
@@ -65,7 +73,9 @@ def zonal_stats(
     grid = geometry.geobox_of(array, "zonal_stats")
     array = decode(array)
     array = array.transpose(*(d for d in array.dims if d not in (BAND, "y", "x")), BAND, "y", "x")
-    shapes = polygons.polygons_of(areas, geometry.LONLAT, geometry.as_crs(grid.crs))
+    given = places.read_places(areas, crs=crs)
+    shapes = given.polygons_on(grid)
+    given.say_missing("zonal_stats gives NaN for")
     pool = _Pool(stats, "touched" if all_touched else "exact", len(shapes), array.sizes[BAND])
     data = _pooled(array, grid, shapes, pool)
     bands = array.coords[BAND].values.astype(str).tolist()
@@ -82,9 +92,8 @@ def zonal_stats(
         coords["component"] = ("component", np.asarray(pool.labels(bands)))
         title = stats
     found = xr.DataArray(data, dims=names, coords=coords, name=title, attrs=attrs)
-    inner = [shape.representative_point() for shape in shapes]
-    x, y = (np.array([getattr(p, axis) for p in inner]) for axis in "xy")
-    return at_places(found, array, x, y, *columns_of(areas, len(shapes)))
+    inner = shapely.point_on_surface(shapes)
+    return at_places(found, array, shapely.get_x(inner), shapely.get_y(inner), given)
 
 
 # --- sums ----------------------------------------------------------------------------------------------------
@@ -184,7 +193,7 @@ def _touched(
     """Zones by the block that they reach into."""
     found: dict[tuple[int, int], list[int]] = {}
     for zone, shape in enumerate(shapes):
-        window = areas.window_of(grid, shape.bounds)
+        window = None if shape is None else areas.window_of(grid, shape.bounds)
         if window is None:
             continue
         spans = [

@@ -243,10 +243,10 @@ def samples_of(
 
 def _pixels(grid: GeoBox, table: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Rows, columns, the label each belongs to, and its group: the polygon, or the place."""
-    if hasattr(table, "crs") and hasattr(table, "geom_type") and set(table.geom_type) != {"Point"}:
-        return _pixels_in(grid, polygons.polygons_of(table, geometry.LONLAT, geometry.as_crs(grid.crs)))
-    x, y = places.points_xy(table, grid.crs)
-    rows, cols, inside = places.pixels_at(grid, x, y)
+    given = places.read_places(table)
+    if given.points is None:
+        return _pixels_in(grid, given.polygons_on(grid))
+    rows, cols, inside = places.pixels_at(grid, *given.xy(grid.crs))
     of = np.flatnonzero(inside)
     return rows[of], cols[of], of, rows[of] * grid.shape[1] + cols[of]
 
@@ -259,7 +259,7 @@ def _pixels_in(grid: GeoBox, shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """
     found = []
     for number, shape in enumerate(shapes):
-        window = areas.window_of(grid, shape.bounds)
+        window = None if shape is None else areas.window_of(grid, shape.bounds)
         if window is None:
             continue
         ys, xs = (_centres(grid, axis, window[axis]) for axis in (0, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from geoemb_xr.core.model import (
 )
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution import blocks
-from geoemb_xr.geo import places, polygons
+from geoemb_xr.geo import footprints, places, polygons
 
 How = Literal["mean", "max"]
 
@@ -50,9 +51,9 @@ def similarity(
     array : DataArray (…, band, …)
         Codes or vectors.
     query : (lon, lat), points, polygon or vector
-        A point or several (pairs, or a table with lon and lat, or a GeoDataFrame): the pixels they lie in. A
-        polygon, shapely's or a GeoDataFrame's: all pixels whose centre it holds. A vector ``(band,)`` or several
-        ``(n, band)``: as they are; a DataArray of them is checked to be of the same product.
+        Points as :func:`geoemb_xr.geo.places.read_places` takes them: the pixels, or patches, they lie in.
+        Polygons: all pixels, or patches, whose centre they hold. A vector ``(band,)`` or several ``(n, band)``:
+        as they are; a DataArray of them is checked to be of the same product.
     how : {"mean", "max"}
         Of several queries' similarities: their mean, or the best.
     metric : {"cosine", "euclidean"}
@@ -261,8 +262,8 @@ def _query(array: xr.DataArray, query: Any, time: times.TimeLike) -> Any:
         return _rows(decode(query))
     if _is_vector(query, len(bands)):
         return np.asarray(query, np.float32).reshape(-1, len(bands))
-    rows, columns = _pixels(array, query)
-    pixels = array.isel(y=xr.DataArray(rows, dims="pixel"), x=xr.DataArray(columns, dims="pixel"))
+    where = _pixels(array, query)
+    pixels = array.isel({dim: xr.DataArray(index, dims="pixel") for dim, index in where.items()})
     if "time" in array.dims:
         pixels = pixels.isel(time=times.pick_times(array.coords["time"].values, time))
     elif time is not None:
@@ -277,50 +278,66 @@ def _rows(vectors: xr.DataArray) -> Any:
 
 
 def _is_vector(query: Any, bands: int) -> bool:
-    if hasattr(query, "columns") or hasattr(query, "geom_type") or hasattr(query, "geometry"):
+    """Whether it is vectors, not places: numbers of the array's bands, which no pair of degrees can be."""
+    if isinstance(query, str | Mapping) or hasattr(query, "columns") or hasattr(query, "geom_type"):
         return False
-    shape = np.shape(query)
+    try:
+        shape = np.shape(query)
+    except ValueError:  # geometries and the like of several lengths
+        return False
     if len(shape) in (1, 2) and shape[-1] == bands:
-        return True
-    if len(shape) in (1, 2) and shape[-1] == 2:
-        return False
-    raise EmbeddingError(
-        f"a query is a point (lon, lat), points, a polygon, or a vector of {bands} bands; "
-        f"got {type(query).__name__} of shape {shape}"
-    )
-
-
-def _pixels(array: xr.DataArray, query: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pixels that a query covers."""
-    if "location" in array.dims:
+        return np.asarray(query).dtype.kind in "fiu"
+    if len(shape) in (1, 2) and shape[-1] != 2 and np.asarray(query).dtype.kind in "fiu":
         raise EmbeddingError(
-            "points have no grid to look up a place in: give the query as a vector, "
-            "for example one of the array's own, array.sel(location=…)"
+            f"a query is a point (lon, lat), points, a polygon, or a vector of {bands} bands; "
+            f"got {type(query).__name__} of shape {shape}"
         )
+    return False
+
+
+def _pixels(array: xr.DataArray, query: Any) -> dict[str, np.ndarray]:
+    """Positions of the pixels, or patches, that a query covers, by dimension."""
+    given = places.read_places(query).present("the query")
+    if "location" in array.dims:
+        if not footprints.has_footprints(array):
+            raise EmbeddingError(
+                "points have no grid to look up a place in: give the query as a vector, "
+                "for example one of the array's own, array.sel(location=…)"
+            )
+        return {"location": _patches(array, given)}
     grid = geometry.geobox_of(array, "similarity")
-    crs = geometry.as_crs(grid.crs)
-    if _is_area(query):
-        shapes = polygons.polygons_of(query, geometry.LONLAT, crs)
+    if given.shapes is not None:
+        shape = polygons.union(given.polygons_on(grid))
         ys, xs = array.coords["y"].values, array.coords["x"].values
         size = abs(grid.affine.e), abs(grid.affine.a)
-        window = areas.window_of(grid, tuple(polygons.union(shapes).bounds))
+        window = areas.window_of(grid, tuple(shape.bounds))
         if window is not None:
-            held = polygons.coverage(polygons.union(shapes), ys[window[0]], xs[window[1]], size, "centre") > 0
-            rows, columns = np.nonzero(held)
+            rows, columns = np.nonzero(
+                polygons.coverage(shape, ys[window[0]], xs[window[1]], size, "centre") > 0
+            )
             if rows.size:
-                return rows + window[0].start, columns + window[1].start
+                return {"y": rows + window[0].start, "x": columns + window[1].start}
         raise CoverageError(f"the polygon holds no pixel's centre of the array, which {areas.covers(grid)}")
-    is_one = isinstance(getattr(query, "geom_type", None), str)  # a geometry; of a GeoSeries it is a series
-    points = [(query.x, query.y)] if is_one and query.geom_type == "Point" else query
-    x, y = places.points_xy(points, crs)
-    rows, columns, inside = places.pixels_at(grid, x, y)
+    rows, columns, inside = places.pixels_at(grid, *given.xy(grid.crs))
     if not inside.all():
         raise CoverageError(
-            f"{int((~inside).sum())} of {x.size} query points lie outside the array, which {areas.covers(grid)}"
+            f"{int((~inside).sum())} of {inside.size} query points lie outside the array, which "
+            f"{areas.covers(grid)}"
         )
-    return rows, columns
+    return {"y": rows, "x": columns}
 
 
-def _is_area(query: Any) -> bool:
-    kinds = query.geom_type if hasattr(query, "geom_type") else ()
-    return bool({"Polygon", "MultiPolygon"} & ({kinds} if isinstance(kinds, str) else set(kinds)))
+def _patches(array: xr.DataArray, given: places.Places) -> np.ndarray:
+    """Positions of patches whose footprint holds a query's points, or whose centre a query's polygons hold."""
+    if given.shapes is not None:
+        rows = footprints.patches_in(array, given, "centre")
+        if not rows.size:
+            raise CoverageError("the polygon holds no patch's centre of the array")
+        return rows
+    rows = footprints.nearest_patch(array, given)
+    if (rows < 0).any():
+        raise CoverageError(
+            f"{int((rows < 0).sum())} of {rows.size} query points lie in none of the "
+            f"{array.sizes['location']} patches"
+        )
+    return rows

@@ -1,0 +1,287 @@
+"""Tables as people bring them: files, dicts, GeoJSON, geopandas, shapely objects and pairs all become one table."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geoemb_xr.core import geometry
+from geoemb_xr.core.errors import EmbeddingError, SourceError, require
+
+GEOMETRY = "geometry"
+#: Endings of files that geopandas reads through GDAL.
+_VECTOR_FILES = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".zip", ".kml", ".gml", ".gpx")
+_GEOJSON_TYPES = (
+    "Point", "MultiPoint", "Polygon", "MultiPolygon", "LineString", "MultiLineString", "GeometryCollection"
+)  # fmt: skip
+
+
+def table_of(given: Any) -> tuple[pd.DataFrame, object]:
+    """Anything that holds places as a table, and the CRS that it brings, or None.
+
+    Parameters
+    ----------
+    given : object
+        A table (pandas, geopandas, or what has ``to_pandas``), a GeoSeries, a mapping of columns, GeoJSON as a dict
+        (geometry, Feature, FeatureCollection), a path, shapely geometries, an array of points, or pairs.
+
+    Returns
+    -------
+    (DataFrame, CRS or None)
+        Geometries alone stand in a column ``geometry``, pairs in ``x`` and ``y``.
+
+    Raises
+    ------
+    EmbeddingError
+        If it is none of these, or two columns have one name.
+    SourceError
+        If a file is not there, or of a kind that is not read.
+    """
+    if isinstance(given, str | os.PathLike):
+        given = read_table(given)
+    if isinstance(given, xr.DataArray | xr.Dataset):
+        table, crs = _of_xarray(given)
+    elif is_geopandas(given):
+        crs = given.crs
+        table = given if hasattr(given, "columns") else pd.DataFrame({GEOMETRY: given})
+    elif isinstance(given, pd.DataFrame):
+        table, crs = given, given.attrs.get("crs")
+    elif hasattr(given, "to_pandas") and hasattr(given, "columns"):
+        table, crs = given.to_pandas(), None
+    elif isinstance(given, Mapping):
+        table, crs = _of_mapping(given)
+    elif hasattr(given, "geom_type") or hasattr(given, "__geo_interface__"):
+        table, crs = _of_geometries([given]), getattr(given, "crs", None)
+    else:
+        table, crs = _of_sequence(given)
+    twice = sorted({str(name) for name in table.columns[table.columns.duplicated()]})
+    if twice:
+        raise EmbeddingError(f"the table has two columns of one name, {twice}: rename or drop one of each")
+    return table, crs
+
+
+def is_geopandas(given: Any) -> bool:
+    """Whether it is a GeoSeries, or a GeoDataFrame with a geometry column."""
+    return hasattr(given, "crs") and isinstance(given, pd.Series | pd.DataFrame) and hasattr(given, GEOMETRY)
+
+
+def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a table from a file: CSV, Parquet, GeoJSON, GeoPackage, Shapefile, FlatGeobuf.
+
+    Parameters
+    ----------
+    path : path
+        Of the file.
+
+    Returns
+    -------
+    DataFrame or GeoDataFrame
+
+    Raises
+    ------
+    SourceError
+        If the file is not there, cannot be read, or is of another kind.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SourceError(f"no such file of points, areas or labels: {path}")
+    ending = path.suffix.lower()
+    try:
+        if ending in (".csv", ".tsv"):
+            return pd.read_csv(path, sep="," if ending == ".csv" else "\t")
+        if ending in (".parquet", ".pq", ".geoparquet"):
+            pyarrow = require("pyarrow.parquet", "vector")
+            if b"geo" in (pyarrow.read_schema(path).metadata or {}):
+                found: pd.DataFrame = require("geopandas", "vector").read_parquet(path)
+                return found
+            return pd.read_parquet(path)
+        if ending in _VECTOR_FILES:
+            frame: pd.DataFrame = require("geopandas", "vector").read_file(path)
+            return frame
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SourceError(f"{path} cannot be read as {ending[1:]}: {error}") from error
+    raise SourceError(
+        f"tables in {ending or 'a file without an ending'} are not read; use CSV, Parquet, GeoJSON or "
+        f"GeoPackage: {path}"
+    )
+
+
+# --- what is no table ---------------------------------------------------------------------------------------
+
+
+def _of_xarray(given: xr.DataArray | xr.Dataset) -> tuple[pd.DataFrame, object]:
+    """An array of points: what lies along ``location``, and the CRS of x and y."""
+    variables = {**given.coords, **(given.data_vars if isinstance(given, xr.Dataset) else {})}
+    dims = {v.dims for name, v in variables.items() if str(name).lower() in ("x", "lon", "longitude")}
+    if len(dims) != 1 or len(next(iter(dims))) != 1:
+        raise EmbeddingError(
+            f"points are an array with x and y along 'location', or a table; got dims {tuple(given.dims)}"
+        )
+    (dim,) = next(iter(dims))
+    columns = {str(name): v.values for name, v in variables.items() if v.dims == (dim,) and name != dim}
+    if "y" not in columns and not {"lat", "latitude"} & set(map(str.lower, columns)):
+        raise EmbeddingError(f"points need y or lat along {dim!r}; got {sorted(columns)}")
+    return pd.DataFrame(columns, index=given.indexes.get(dim)), geometry.crs_of(given)
+
+
+def _of_mapping(given: Mapping[Any, Any]) -> tuple[pd.DataFrame, object]:
+    """GeoJSON, which has a type, or columns by name."""
+    kind = given.get("type")
+    if kind == "FeatureCollection":
+        return _of_features(given.get("features") or []), _geojson_crs(given)
+    if kind == "Feature":
+        return _of_features([given]), _geojson_crs(given)
+    if isinstance(kind, str) and kind in _GEOJSON_TYPES:
+        return _of_geometries([given]), _geojson_crs(given)
+    try:
+        columns = {name: [v] if np.isscalar(v) else v for name, v in given.items()}
+        return pd.DataFrame(columns), None
+    except ValueError as error:
+        raise EmbeddingError(f"a dict of columns needs columns of one length: {error}") from error
+
+
+def _of_features(features: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    features = list(features)
+    table = pd.DataFrame(
+        [dict(each.get("properties") or {}) for each in features], index=range(len(features))
+    )
+    table[GEOMETRY] = column_of_objects([each.get("geometry") for each in features])
+    ids = [each.get("id") for each in features]
+    return table if None in ids or not ids else table.set_index(pd.Index(ids, name="id"))
+
+
+def _geojson_crs(given: Mapping[str, Any]) -> object:
+    """The CRS of old GeoJSON, where it names one."""
+    named = given.get("crs") or {}
+    return named.get("properties", {}).get("name") if isinstance(named, Mapping) else named
+
+
+def _of_geometries(given: Iterable[Any]) -> pd.DataFrame:
+    """Geometries as a column; several points in one are several rows."""
+    rows: list[Any] = []
+    for number, each in enumerate(given):
+        shape = geometry_of(each, number)
+        rows += list(shape.geoms) if getattr(shape, "geom_type", "") == "MultiPoint" else [shape]
+    return pd.DataFrame({GEOMETRY: column_of_objects(rows)})
+
+
+def _of_sequence(given: Any) -> tuple[pd.DataFrame, object]:
+    """A list of geometries, GeoJSON or records, or pairs of numbers."""
+    items = list(given) if isinstance(given, Iterable) else None
+    if items is not None and any(_is_geometry(each) for each in items):
+        crs = next((each.crs for each in items if getattr(each, "crs", None) is not None), None)
+        return _of_geometries(items), crs
+    if items and all(isinstance(each, Mapping) for each in items):
+        if all(each.get("type") == "Feature" for each in items):
+            return _of_features(items), None
+        return pd.DataFrame.from_records(items), None
+    try:
+        pairs = np.asarray(given if items is None else items, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise EmbeddingError(
+            f"points are pairs (lon, lat), a table, shapely points, GeoJSON or a path; got {_short(given)}"
+        ) from None
+    pairs = pairs[None] if pairs.ndim == 1 and pairs.size == 2 else pairs
+    if pairs.ndim == 1 and pairs.size == 0:
+        pairs = pairs.reshape(0, 2)
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise EmbeddingError(
+            f"points are pairs (lon, lat), shape (n, 2); got shape {pairs.shape}. Two columns become pairs with "
+            "numpy.column_stack([lon, lat])."
+        )
+    table = pd.DataFrame({"x": pairs[:, 0], "y": pairs[:, 1]})
+    table.attrs[BARE] = True
+    return table, None
+
+
+#: Marks a table made of bare pairs: a row without a place has nothing but its position, and keeps it.
+BARE = "geoemb_xr: bare pairs"
+
+
+def _is_geometry(given: Any) -> bool:
+    return (
+        hasattr(given, "geom_type")
+        or hasattr(given, "__geo_interface__")
+        or (isinstance(given, Mapping) and given.get("type") in _GEOJSON_TYPES)
+    )
+
+
+def column_of_objects(values: list[Any]) -> np.ndarray:
+    """A column of objects, also where they look like sequences."""
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
+
+
+def _short(given: Any) -> str:
+    text = repr(given)
+    return f"{type(given).__name__} {text if len(text) <= 60 else text[:57] + '…'}"
+
+
+# --- geometries and columns ---------------------------------------------------------------------------------
+
+
+def geometry_of(given: Any, row: Any) -> Any:
+    """A shapely geometry from what writes one: shapely, odc-geo, GeoJSON, WKT or WKB; None where there is none.
+
+    Raises
+    ------
+    EmbeddingError
+        If it is none of these; the message names the row.
+    """
+    import shapely
+
+    given = getattr(given, "geom", given)  # odc-geo wraps shapely
+    if given is None or isinstance(given, shapely.Geometry):
+        return given
+    try:
+        if isinstance(given, Mapping):
+            return shapely.from_geojson(json.dumps(given))
+        if isinstance(given, bytes):
+            return shapely.from_wkb(given)
+        if isinstance(given, str):
+            return shapely.from_geojson(given) if given.lstrip().startswith("{") else shapely.from_wkt(given)
+        if hasattr(given, "__geo_interface__"):
+            return shapely.from_geojson(json.dumps(given.__geo_interface__))
+    except (shapely.errors.ShapelyError, TypeError, ValueError) as error:
+        raise EmbeddingError(f"row {row} has no geometry that can be read: {error}") from error
+    if pd.api.types.is_scalar(given) and pd.isna(given):
+        return None
+    raise EmbeddingError(f"row {row} has no geometry but {_short(given)}")
+
+
+def plain(column: pd.Series[Any]) -> np.ndarray:
+    """Values as NumPy has them; what is missing among texts, integers and booleans is None, and they stay so.
+
+    Times come in UTC without a zone, texts and categories as objects.
+    """
+    dtype = column.dtype
+    if isinstance(dtype, pd.PeriodDtype):
+        column = column.dt.start_time
+    elif isinstance(dtype, pd.CategoricalDtype):
+        kind = dtype.categories.dtype
+        column = column.astype(object if column.isna().any() or kind.kind == "O" else kind)
+    elif isinstance(dtype, pd.DatetimeTZDtype) or (
+        pd.api.types.is_datetime64_any_dtype(dtype) and not isinstance(dtype, np.dtype)
+    ):
+        column = pd.to_datetime(column, utc=True).dt.tz_localize(None)
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind != "O":
+        return np.asarray(column)
+    if pd.api.types.is_float_dtype(column.dtype):
+        return column.to_numpy(np.float64, na_value=np.nan)
+    if not column.isna().any():
+        if pd.api.types.is_bool_dtype(column.dtype) and column.dtype != object:
+            return column.to_numpy(bool)
+        if pd.api.types.is_integer_dtype(column.dtype):
+            return column.to_numpy(np.int64)
+        return np.asarray(column, dtype=object)
+    values = np.array(column, dtype=object)
+    values[column.isna().to_numpy()] = None
+    return values

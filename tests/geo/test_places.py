@@ -1,0 +1,220 @@
+"""The gate: whatever holds points or areas means the same everywhere, and gaps are counted."""
+
+import json
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+import xarray as xr
+
+import geoemb_xr as gx
+from geoemb_xr.core import areas
+from geoemb_xr.core.errors import EmbeddingError, SourceError
+from geoemb_xr.geo.places import positions_on, read_places
+
+LON, LAT = [11.37, 11.3702], [47.25, 47.2503]
+FRAME = gpd.GeoDataFrame({"crop": ["oats", "rye"]}, geometry=gpd.points_from_xy(LON, LAT), crs=4326)
+POINTS = [shapely.Point(pair) for pair in zip(LON, LAT, strict=True)]
+UTM = FRAME.to_crs(32632)
+METRES = pd.DataFrame({"Easting": UTM.geometry.x, "Northing": UTM.geometry.y})
+METRES.attrs["crs"] = "EPSG:32632"
+SPELLINGS = [("lon", "lat"), ("Longitude", "LATITUDE"), ("lng", "lat"), ("decimalLongitude", "decimalLatitude"),
+             ("x", "y"), ("X", "Y"), ("POINT_X", "POINT_Y"), ("lon_dd", "lat_dd")]  # fmt: skip
+
+WAYS = {
+    "pairs": list(zip(LON, LAT, strict=True)),
+    "array": np.column_stack([LON, LAT]),
+    "shapely": POINTS,
+    "MultiPoint": shapely.MultiPoint(POINTS),
+    "GeoSeries": FRAME.geometry,
+    "GeoDataFrame": FRAME,
+    "another CRS": FRAME.to_crs(3035),
+    "dict": {"lon": LON, "lat": LAT},
+    "records": [{"lon": a, "lat": b} for a, b in zip(LON, LAT, strict=True)],
+    "GeoJSON": json.loads(FRAME.to_json()),
+    "features": json.loads(FRAME.to_json())["features"],
+    "geometry": json.loads(shapely.to_geojson(shapely.MultiPoint(POINTS))),
+    "WKT": pd.DataFrame({"wkt": [p.wkt for p in POINTS]}),
+    "WKB": pd.DataFrame({"geometry": [p.wkb for p in POINTS]}),
+    "Earth Engine": pd.DataFrame({".geo": [shapely.to_geojson(p) for p in POINTS]}),
+    "metres": METRES,
+    "nullable": pd.DataFrame({"lon": pd.array(LON, "Float64"), "lat": pd.array(LAT, "Float64")}),
+    "texts": pd.DataFrame({"lon": list(map(str, LON)), "lat": list(map(str, LAT))}),
+    **{f"{a}, {b}": pd.DataFrame({a: LON, b: LAT}) for a, b in SPELLINGS},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_writing_points_is_the_same_place(way):
+    found = read_places(WAYS[way])
+    np.testing.assert_allclose(np.column_stack(found.xy(4326)), np.column_stack([LON, LAT]), atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "b.parquet", "a.geojson", "a.gpkg", "a.fgb", "a.shp"])
+def test_files_are_read(tmp_path, name):
+    path = tmp_path / name
+    table = pd.DataFrame({"crop": ["oats", "rye"], "lon": LON, "lat": LAT})
+    match name:
+        case "a.csv":
+            table.to_csv(path, index=False)
+        case "a.parquet":
+            table.to_parquet(path)
+        case "b.parquet":
+            FRAME.to_parquet(path)
+        case _:
+            FRAME.to_file(path)
+    for given_path in (path, str(path)):
+        found = read_places(given_path)
+        np.testing.assert_allclose(np.sort(found.xy(4326)), [LON, LAT])  # FlatGeobuf sorts
+        assert sorted(found.riding()[1]["crop"]) == ["oats", "rye"]
+
+
+def test_an_array_of_points_gives_its_places():
+    da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
+    one = da.emb.sample(FRAME)
+    np.testing.assert_array_equal(da.emb.sample(one).values, one.values)
+
+
+def test_all_verbs_take_the_same():
+    da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
+    expected = da.emb.sample(FRAME).values
+    for way in ("shapely", "GeoJSON", "metres", "dict"):
+        np.testing.assert_array_equal(da.emb.sample(WAYS[way]).values, expected)
+        xr.testing.assert_identical(da.emb.similarity(WAYS[way]), da.emb.similarity(FRAME))
+    opened = gx.open("alphaearth", gx.example("alphaearth"), points=POINTS, time=2018)
+    assert opened.sizes["location"] == 2
+
+
+AREA = shapely.box(11.3690, 47.2490, 11.3700, 47.2500)
+AREA_WAYS = {
+    "shapely": AREA,
+    "list": [AREA],
+    "GeoSeries": gpd.GeoSeries([AREA], crs=4326),
+    "GeoDataFrame": gpd.GeoDataFrame(geometry=[AREA], crs=4326),
+    "GeoJSON": AREA.__geo_interface__,
+    "Feature": {"type": "Feature", "properties": {}, "geometry": AREA.__geo_interface__},
+    "collection": json.loads(gpd.GeoSeries([AREA], crs=4326).to_json()),
+    "WKT": {"geometry": [AREA.wkt]},
+}
+
+
+@pytest.mark.parametrize("way", AREA_WAYS)
+def test_every_way_of_writing_areas_is_the_same_area(way):
+    da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
+    xr.testing.assert_identical(da.emb.crop(AREA_WAYS[way]), da.emb.crop(AREA))
+    xr.testing.assert_identical(da.emb.zonal_stats(AREA_WAYS[way]).drop_vars("location").compute(),
+                                da.emb.zonal_stats(AREA).drop_vars("location").compute())  # fmt: skip
+
+
+def test_open_takes_the_same_areas():
+    source = gx.example("alphaearth")
+    expected = gx.open("alphaearth", source, geopolygon=AREA, time=2018)
+    for way in ("GeoDataFrame", "Feature", "WKT"):
+        found = gx.open("alphaearth", source, geopolygon=AREA_WAYS[way], time=2018)
+        xr.testing.assert_identical(found.coords.to_dataset(), expected.coords.to_dataset())
+
+
+# --- what is missing ------------------------------------------------------------------------------------------
+
+
+def test_points_without_a_place_are_left_out_and_zones_are_nan(caplog):
+    da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
+    frame = gpd.GeoDataFrame(
+        {"crop": list("abcd")}, geometry=[POINTS[0], None, shapely.Point(), POINTS[1]], crs=4326
+    )
+    with caplog.at_level("INFO"):
+        found = da.emb.sample(frame)
+    assert found.crop.values.tolist() == ["a", "d"]
+    assert found.location.values.tolist() == [0, 3]
+    assert "leaves out 2 of 4 rows" in caplog.text
+    table = pd.DataFrame({"lon": [LON[0], np.nan], "lat": [LAT[0], 47.0]})
+    assert da.emb.sample(table).location.values.tolist() == [0]
+    assert (
+        da.emb.sample(table.to_numpy()).sizes["location"] == 2
+    )  # of bare pairs the position is all there is
+    zones = da.emb.zonal_stats(gpd.GeoSeries([AREA, None, shapely.Polygon()], index=list("abc"), crs=4326))
+    assert np.isfinite(zones.values).all(axis=1).tolist() == [True, False, False]
+    assert np.isnan(zones.x.values).tolist() == [False, True, True]
+    for verb in (da.emb.sample, da.emb.zonal_stats, da.emb.crop, da.emb.similarity):
+        with pytest.raises(EmbeddingError, match="none of the 2 rows of the table has a geometry"):
+            verb(gpd.GeoSeries([None, None], crs=4326))
+
+
+@pytest.mark.parametrize(
+    ("given_points", "match"),
+    [
+        (pd.DataFrame(METRES.to_numpy(), columns=["x", "y"]),
+         r"row 0: \(\d{6}.*look like metres.*table\.attrs"),
+        (gpd.GeoDataFrame(geometry=UTM.geometry.to_numpy(), crs=4326),
+         "said to be in EPSG:4326, but look like metres"),
+        ([(47.25, 111.3)], "longitude comes first"),
+        (pd.concat([pd.DataFrame({"lon": LON, "lat": LAT})] * 2, axis=1),
+         r"two columns of one name, \['lat', 'lon'\]"),
+        (pd.DataFrame({"a": [1]}), r"needs columns 'lon' and 'lat'.*got \['a'\]"),
+        ({"lon": ["11,37"], "lat": [47.2]}, "'lon' has no number in row 0: '11,37'"),
+        ({"lon": [1, 2], "lat": [3]}, "columns of one length"),
+        (gpd.GeoSeries([shapely.MultiPoint(POINTS)], crs=4326), "row 0 is a MultiPoint of 2 points"),
+        ([shapely.LineString(POINTS)], r"points or areas are polygons; got \['LineString'\]"),
+        (["Wien"], "points are pairs"),
+        ({"geometry": ["POINT (1"]}, "row 0 has no geometry that can be read"),
+    ],
+)  # fmt: skip
+def test_what_is_no_place_is_refused_in_words(given_points, match):
+    with pytest.raises(EmbeddingError, match=match):
+        read_places(given_points)
+
+
+def test_files_that_are_none_are_named(tmp_path):
+    with pytest.raises(SourceError, match=r"no such file.*nowhere"):
+        read_places("nowhere.csv")
+    (tmp_path / "a.xlsx").write_text("")
+    with pytest.raises(SourceError, match=r"\.xlsx are not read"):
+        read_places(tmp_path / "a.xlsx")
+    (tmp_path / "a.geojson").write_text("{")
+    with pytest.raises(SourceError, match=r"a\.geojson cannot be read"):
+        read_places(tmp_path / "a.geojson")
+
+
+def test_columns_stay_what_they_are():
+    table = pd.DataFrame({"lon": LON, "lat": LAT,
+        "gap": pd.array([1, None], "Int64"), "whole": pd.array([1, 2], "Int64"),
+        "flag": pd.array([True, None], "boolean"),
+        "kind": pd.Categorical([3, None]), "text": pd.array(["a", None], "string"),
+        "share": pd.array([0.5, None], "Float64"), "when": pd.to_datetime(["2018-01-01T01:00+01:00", None]),
+    })  # fmt: skip
+    _, columns = read_places(table).riding()
+    assert {k: v.tolist() for k, v in columns.items() if k in ("gap", "whole", "flag", "kind", "text")} == {
+        "gap": [1, None], "whole": [1, 2], "flag": [True, None], "kind": [3, None], "text": ["a", None]
+    }  # fmt: skip
+    assert columns["whole"].dtype == np.int64
+    assert columns["share"].dtype == np.float64
+    assert columns["when"][0] == np.datetime64("2018-01-01")
+
+
+# --- around the globe -----------------------------------------------------------------------------------------
+
+EAST_PART, WEST_PART = shapely.box(177, -18, 180, -16), shapely.box(-180, -18, -179, -16)
+FIJI = {
+    "two parts": shapely.MultiPolygon([EAST_PART, WEST_PART]),
+    "past 180": shapely.box(177, -18, 181, -16),
+    "before -180": shapely.box(-183, -18, -179, -16),
+    "not cut": shapely.Polygon([(177, -18), (-179, -18), (-179, -16), (177, -16)]),
+}
+
+
+@pytest.mark.parametrize("way", FIJI)
+def test_a_polygon_across_the_antimeridian_is_small(way):
+    area = read_places(FIJI[way]).area()
+    assert area.bounds == (177, -18, -179, -16)
+    assert area.lonlat() == [(177, -18, 180, -16), (-180, -18, -179, -16)]
+    utm = read_places(FIJI[way]).polygons(32701)[0]
+    expected = shapely.union_all(read_places(FIJI["two parts"]).polygons(32701))
+    assert shapely.symmetric_difference(utm, expected).area < 1e-6 * expected.area
+
+
+def test_positions_are_found_a_turn_away():
+    grid = gx.core.geometry.make_geobox((2, 4), areas.Affine(1.0, 0, 178.0, 0, -1.0, 1.0), 4326)
+    _, columns = positions_on(grid, np.array([179.5, -179.5, 180.5]), np.zeros(3))
+    np.testing.assert_allclose(columns, [1.5, 2.5, 2.5])
