@@ -15,6 +15,7 @@ from geoemb_xr.core.model import registered
 HEADINGS = {
     "model": "Products",
     "opening": "Open",
+    "embedding": "Images to embeddings",
     "arrays": "Vectors",
     "warp": "Grids",
     "points": "Points and areas",

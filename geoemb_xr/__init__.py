@@ -47,6 +47,11 @@ _LAZY = {
     "plan": "execution.planning",
     "plot": "display.plotting",
     "rgb": "analysis.components",
+    # encoding images
+    "Encoder": "embedding.cards",
+    "embed": "embedding.rasters",
+    "encoder": "embedding.cards",
+    "encoders": "embedding.cards",
     # learning
     "Probe": "probes.probe",
     "area": "analysis.class_maps",

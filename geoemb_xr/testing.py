@@ -346,6 +346,68 @@ def synthetic(
     return wrapped
 
 
+#: Reflectance of the scene's classes in bands of Sentinel-2 at 10 m, roughly as they are in June.
+_SPECTRA = {
+    "B02": (0.06, 0.03, 0.05, 0.12, 0.06, 0.07),
+    "B03": (0.06, 0.05, 0.08, 0.14, 0.08, 0.10),
+    "B04": (0.04, 0.03, 0.06, 0.16, 0.05, 0.12),
+    "B08": (0.02, 0.32, 0.38, 0.22, 0.45, 0.30),
+}
+
+
+def images(
+    shape: tuple[int, int] = (256, 256),
+    *,
+    dates: Sequence[str] = (),
+    bands: Sequence[str] = tuple(_SPECTRA),
+    grid: GeoBox | None = None,
+    chunks: int | None = None,
+) -> xr.DataArray:
+    """Pictures of the scene as Sentinel-2 might have taken them: surface reflectance, a season, a little noise.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Height and width, in pixels of 10 m.
+    dates : sequence of str
+        Days; the landscape is that of their year. None gives one picture without time.
+    bands : sequence of str
+        Any names: those that the scene has no spectrum of get one made up from their name.
+    grid : GeoBox, optional
+        Instead of ``shape``.
+    chunks : int, optional
+        Side of dask blocks; NumPy by default.
+
+    Returns
+    -------
+    DataArray (time?, band, y, x)
+
+    Examples
+    --------
+    >>> images((8, 9), dates=["2024-04-01", "2024-07-01"]).sizes
+    Frozen({'time': 2, 'band': 4, 'y': 8, 'x': 9})
+    """
+    grid = geobox(shape) if grid is None else grid
+    lon, lat = lonlat_of(grid)
+    days = pd.DatetimeIndex(list(dates) or ["2024-06-21"])
+    data = np.empty((len(days), len(bands), *grid.shape), np.float32)
+    for i, day in enumerate(days):
+        rng = np.random.default_rng([scene().seed, day.day_of_year, day.year])
+        classes = scene().classes(lon, lat, day.year) - 1
+        green = 0.6 + 0.4 * np.cos((day.day_of_year - 172) * 2 * np.pi / 365)
+        for k, name in enumerate(bands):
+            made_up = np.random.default_rng(list(name.encode())).uniform(0.05, 0.4, len(scene().names))
+            spectrum = np.asarray(_SPECTRA.get(name, made_up))
+            data[i, k] = spectrum[classes] * green + rng.normal(0, 0.01, grid.shape)
+    coords = {**geometry.grid_coords(grid), BAND: list(bands), "time": days.to_numpy("datetime64[ns]")}
+    attrs = {"source": "synthetic scene", "units": "1"}
+    out = xr.DataArray(
+        data.clip(0.001), dims=("time", BAND, "y", "x"), coords=coords, name="images", attrs=attrs
+    )
+    out = out if dates else out.isel(time=0, drop=True)
+    return out if chunks is None else out.chunk({BAND: -1, "y": chunks, "x": chunks})
+
+
 # --- laziness -----------------------------------------------------------------------------------------------
 
 

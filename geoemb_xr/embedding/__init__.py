@@ -1,1 +1,1 @@
-"""Vectors from places: one file per family of encoders."""
+"""Vectors from images or places: one file per family of encoders."""

@@ -1,0 +1,150 @@
+"""Backbones that others keep: timm's networks with the weights that torchgeo and timm publish.
+
+Of what comes with weights only the normalisation is taken, as numbers on the card: their transforms resize and
+crop, which would move tokens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from geoemb_xr.core.errors import SourceError, require
+from geoemb_xr.embedding.cards import Encoder
+from geoemb_xr.embedding.inputs import WAVELENGTHS
+from geoemb_xr.embedding.weights import read_weights
+
+_ALL_BANDS = tuple(WAVELENGTHS)
+
+
+def make_backbone(encoder: Encoder) -> Any:
+    """A network of timm that gives its features, with its weights.
+
+    Raises
+    ------
+    SourceError
+        If the weights cannot be had, or are another network's.
+    """
+    torch, timm = require("torch", "encoders"), require("timm", "encoders")
+    architecture, published = _SOURCES[encoder.name]
+    network = timm.create_model(architecture, in_chans=len(encoder.bands), num_classes=0)
+    state = _state(encoder, published)
+    missing, unexpected = network.load_state_dict(state, strict=False)
+    # published checkpoints carry heads that are not used here
+    if missing or [key for key in unexpected if not key.startswith(("fc.", "head."))]:
+        raise SourceError(
+            f"{encoder.weights} does not hold the weights of {encoder.name} ({architecture}): missing are "
+            f"{list(missing)[:3]}, unknown are {unexpected[:3]}"
+        )
+
+    class Features(torch.nn.Module):  # type: ignore[name-defined,misc]
+        """Tokens of a transformer, or the last map of a convolutional network."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, chips: Any) -> Any:
+            return self.network.forward_features(chips)
+
+    return Features()
+
+
+def _state(encoder: Encoder, published: str) -> Any:
+    """Weights of a file, or the published ones; nothing is unpickled."""
+    path = Path(encoder.weights)
+    if path.is_file():
+        return read_weights(path)
+    try:
+        if published.startswith("timm/"):
+            timm = require("timm", "encoders")
+            return timm.create_model(
+                published.removeprefix("timm/"), pretrained=True, num_classes=0
+            ).state_dict()
+        weights = require("torchgeo.models", "encoders").get_weight(published)
+        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:  # as hubs and urllib say that there is no way to them
+        raise SourceError(
+            f"the weights of {encoder.name} ({encoder.weights}) could not be fetched: {error}. Fetch them where "
+            f"there is a connection, then gx.encoder({encoder.name!r}, weights=path)"
+        ) from error
+
+
+#: From a card's name to timm's architecture and to where its weights are published.
+_SOURCES = {
+    "ssl4eo-resnet18-moco": ("resnet18", "ResNet18_Weights.SENTINEL2_ALL_MOCO"),
+    "ssl4eo-resnet50-moco": ("resnet50", "ResNet50_Weights.SENTINEL2_ALL_MOCO"),
+    "ssl4eo-resnet50-dino": ("resnet50", "ResNet50_Weights.SENTINEL2_ALL_DINO"),
+    "ssl4eo-vits16-moco": ("vit_small_patch16_224", "ViTSmall16_Weights.SENTINEL2_ALL_MOCO"),
+    "ssl4eo-vits16-dino": ("vit_small_patch16_224", "ViTSmall16_Weights.SENTINEL2_ALL_DINO"),
+    "dinov3-vitl16-sat": ("vit_large_patch16_dinov3", "timm/vit_large_patch16_dinov3.sat493m"),
+}
+
+
+def _ssl4eo(name: str, dims: int, method: str, sha256: str) -> Encoder:
+    """A backbone trained on SSL4EO-S12; its file's name carries the first digits of its hash."""
+    vit = "vit" in name
+    return Encoder(
+        name,
+        dims=dims,
+        title=f"SSL4EO-S12 {'ViT-S/16' if vit else name.split('-')[1].replace('resnet', 'ResNet-')} ({method})",
+        bands=_ALL_BANDS,
+        wavelengths=tuple(WAVELENGTHS.values()),
+        units="reflectance",
+        chip=224,
+        patch=16 if vit else 32,
+        margin=48 if vit else 64,
+        pooling="cls" if vit else "mean",
+        prefix=int(vit),
+        resolution=10.0,
+        context_m=1120.0,
+        inputs="Sentinel-2 L1C, 13 bands brought to 10 m, reflectance",
+        weights=f"torchgeo {_SOURCES[name][1]}",
+        sha256=sha256,
+        licence="CC-BY-4.0",
+        citation=(
+            "Wang, Y., Braham, N. A. A., Xiong, Z., Liu, C., Albrecht, C. M., Zhu, X. X. (2023): SSL4EO-S12. IEEE "
+            "Geoscience and Remote Sensing Magazine 11 (3), 98–106"
+        ),
+        doi="10.1109/MGRS.2023.3281651",
+        attribution="SSL4EO-S12, Wang et al. 2023 (CC BY 4.0).",
+        quirks=(
+            "Trained on top-of-atmosphere reflectance (L1C): surface reflectance is darker in the blue.",
+        ),
+        make=make_backbone,
+    )
+
+
+ENCODERS = (
+    _ssl4eo("ssl4eo-resnet18-moco", 512, "MoCo", "59bfdff9"),
+    _ssl4eo("ssl4eo-resnet50-moco", 2048, "MoCo", "df8b932e"),
+    _ssl4eo("ssl4eo-resnet50-dino", 2048, "DINO", "d6c330e9"),
+    _ssl4eo("ssl4eo-vits16-moco", 384, "MoCo", "67c9032d"),
+    _ssl4eo("ssl4eo-vits16-dino", 384, "DINO", "36bcc127"),
+    Encoder(
+        "dinov3-vitl16-sat",
+        dims=1024,
+        title="DINOv3 ViT-L/16, satellite weights",
+        bands=("B04", "B03", "B02"),
+        wavelengths=(664.6, 559.8, 492.4),
+        units="any",
+        mean=(0.430, 0.411, 0.296),
+        std=(0.213, 0.156, 0.143),
+        chip=224,
+        patch=16,
+        margin=48,
+        pooling="cls",
+        prefix=5,
+        resolution=0.6,
+        bfloat16=True,
+        inputs="red, green and blue of 0.6 m Maxar pictures, stretched for the eye, from 0 to 1",
+        weights="timm/vit_large_patch16_dinov3.sat493m",
+        licence="DINOv3 License",
+        citation="Siméoni, O. et al. (2025): DINOv3. arXiv:2508.10104",
+        doi="10.48550/arXiv.2508.10104",
+        quirks=(
+            "Made for pictures, 8 bits divided by 255: reflectance is to be stretched, scale=3 for Sentinel-2.",
+        ),
+        make=make_backbone,
+    ),
+)

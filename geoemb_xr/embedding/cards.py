@@ -1,0 +1,363 @@
+"""What an encoder is: its card of facts, its weights, and the table of those known here."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import importlib
+import os
+import pkgutil
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from functools import cached_property, lru_cache
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from geoemb_xr.core import html
+from geoemb_xr.core.errors import SourceError, check_choice, require
+from geoemb_xr.core.model import Product, normalise_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What an encoder is given: a picture of a place, or the series of one pixel.
+EncoderKind = Literal["image", "series"]
+#: What it gives: a vector a patch, a vector a chip, a vector a pixel.
+Output = Literal["tokens", "chips", "pixels"]
+Pooling = Literal["mean", "cls"]
+#: What the numbers of a band are; each is told from the others by its range (:mod:`geoemb_xr.embedding.inputs`).
+Unit = Literal["reflectance", "dn", "dB", "power", "K", "m", "degrees", "index", "any"]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder of images: the facts that its vectors depend on, and how its network is made.
+
+    ``Encoder("mine", dims=64, bands=("B04", "B03"), make=my_network)`` is a whole encoder.
+
+    Parameters
+    ----------
+    name : str
+        Lower case, with dashes.
+    dims : int
+        Length of a vector.
+    title : str
+        Full name.
+    kind : {"image", "series"}
+        Whether it looks at chips ``(n, band, y, x)`` or at series of pixels ``(n, time, band)``.
+    bands : tuple of str
+        What it takes, in this order; empty where it takes whatever it is given.
+    wavelengths : tuple of float
+        Centres in nanometres, one a band, NaN where a band has none; empty where they do not matter.
+    units : str or tuple of str
+        What its numbers are, for all bands or for each: ``reflectance`` (1 is white), ``dn`` (reflectance times
+        10,000), ``dB``, ``power``, ``K``, ``m``, ``degrees``, ``index`` or ``any``.
+    mean, std : tuple of float
+        Subtracted, then divided by, one a band or one for all; none where values go in as they are.
+    chip : int
+        Side of what it looks at, in pixels.
+    patch : int
+        Side of a token, in pixels.
+    margin : int
+        How far a chip looks beyond the tokens that are kept of it, in pixels; a multiple of ``patch``.
+    outputs : tuple of {"tokens", "chips", "pixels"}
+        What it gives, the default first.
+    pooling : {"mean", "cls"}
+        How tokens become the vector of a chip.
+    prefix : int
+        Tokens before those of patches, the class token first.
+    steps : int
+        Most dates of a series.
+    optional : tuple of str
+        Bands that may be absent: the encoder takes a mask for them.
+    resolution : float, optional
+        Of the images it was made for, in metres.
+    context_m : float, optional
+        How far around a pixel it looks, in metres.
+    bfloat16 : bool
+        Whether half the precision changes its vectors by less than a cosine of 0.001.
+    inputs : str
+        Sensors and processing level, in words.
+    weights : str
+        Where they come from: a path, a URL, or words that say how to get them; empty where there are none.
+    sha256 : str
+        Of the weights that its publisher gives.
+    preparation : int
+        Version of how images become its input here: raised whenever that changes a value.
+    licence, citation, attribution, doi : str
+        Of the weights.
+    aliases, quirks : tuple of str
+        Other names that find it; what surprises, each in one sentence.
+    make : callable or torch.nn.Module
+        ``encoder -> torch module`` with its weights, at module level so that workers can import it; or the module
+        itself, which then travels with the tasks and whose parameters say the version.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> encoder = gx.encoder("rcf")
+    >>> encoder.dims, encoder.outputs
+    (512, ('chips',))
+    """
+
+    name: str
+    dims: int
+    _: KW_ONLY
+    title: str = ""
+    kind: EncoderKind = "image"
+    bands: tuple[str, ...] = ()
+    wavelengths: tuple[float, ...] = ()
+    units: Unit | tuple[Unit, ...] = "any"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    chip: int = 224
+    patch: int = 16
+    margin: int = 0
+    outputs: tuple[Output, ...] = ("tokens", "chips")
+    pooling: Pooling = "mean"
+    prefix: int = 0
+    steps: int = 1
+    optional: tuple[str, ...] = ()
+    resolution: float | None = None
+    context_m: float | None = None
+    bfloat16: bool = False
+    inputs: str = ""
+    weights: str = ""
+    sha256: str = ""
+    preparation: int = 1
+    licence: str = ""
+    citation: str = ""
+    attribution: str = ""
+    doi: str = ""
+    aliases: tuple[str, ...] = ()
+    quirks: tuple[str, ...] = ()
+    make: Callable[[Encoder], Any] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name != normalise_name(self.name):
+            raise ValueError(f"an encoder's name is lower case with dashes; got {self.name!r}")
+        for what in ("dims", "chip", "patch", "steps"):
+            if getattr(self, what) < 1:
+                raise ValueError(f"{what} of an encoder is at least 1; got {getattr(self, what)}")
+        check_choice("kind", self.kind, ("image", "series"))
+        check_choice("pooling", self.pooling, ("mean", "cls"))
+        if not self.outputs:
+            raise ValueError(f"encoder {self.name!r} needs outputs: some of 'tokens', 'chips', 'pixels'")
+        for each in self.outputs:
+            check_choice("output", each, ("tokens", "chips", "pixels"))
+        if self.margin < 0 or self.margin % self.patch or 2 * self.margin >= self.chip:
+            raise ValueError(
+                f"margin is a multiple of the patch ({self.patch}), below half the chip ({self.chip}); got "
+                f"{self.margin}"
+            )
+        if "tokens" in self.outputs and self.chip % self.patch:
+            raise ValueError(f"a chip is whole patches of {self.patch} pixels; got {self.chip}")
+        count = len(self.bands)
+        for what in ("wavelengths", "mean", "std"):
+            length = len(getattr(self, what))
+            if length and count and length not in (1, count):
+                raise ValueError(f"{what} has {length} values for {count} bands")
+        if not isinstance(self.units, str) and len(self.units) != count:
+            raise ValueError(f"units has {len(self.units)} values for {count} bands")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights it loads: of the file they lie in where that is here, else as published."""
+        if self.weights and Path(self.weights).is_file():
+            stat = os.stat(self.weights)
+            return _hash_file(str(self.weights), stat.st_size, stat.st_mtime_ns)
+        if self.sha256:
+            return self.sha256
+        if hasattr(self.make, "state_dict"):
+            return _hash_module(self.make)
+        return hashlib.sha256(f"{self.weights} {self.dims} {self.bands}".encode()).hexdigest()
+
+    @property
+    def version(self) -> str:
+        """Weights and preparation: vectors of two versions are never compared."""
+        return f"{self.digest[:8]}-p{self.preparation}"
+
+    @property
+    def product(self) -> Product:
+        """The product that its vectors are of."""
+        tokens = (
+            self.patch if self.outputs[0] == "tokens" else 1 if self.outputs[0] == "pixels" else self.chip
+        )
+        return Product(
+            f"{self.name}-encoder",
+            dims=self.dims,
+            title=f"Embeddings by {self.title or self.name}",
+            kind="pixel" if self.outputs[0] == "pixels" else "patch",
+            resolution=None if self.resolution is None else self.resolution * tokens,
+            context_m=self.context_m,
+            model=self.title or self.name,
+            inputs=self.inputs,
+            citation=self.citation,
+            doi=self.doi,
+            licence=self.licence,
+            attribution=self.attribution,
+            quirks=self.quirks,
+        )
+
+    def load(self, device: str = "cpu") -> Any:
+        """Make its network, with its weights, ready to run on a device.
+
+        Parameters
+        ----------
+        device : str
+            Of torch.
+
+        Returns
+        -------
+        torch.nn.Module
+            In evaluation mode, without gradients.
+
+        Raises
+        ------
+        SourceError
+            If its weights are not at hand; the message says where they are had.
+        """
+        require("torch", "encoders")
+        if self.make is None:
+            raise SourceError(
+                f"encoder {self.name!r} has no network: give it make=, a function that makes one"
+            )
+        # one that was given is not to be changed
+        made = copy.deepcopy(self.make) if hasattr(self.make, "state_dict") else self.make(self)
+        return made.eval().requires_grad_(False).to(device)
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        facts = tuple(getattr(self, each.name) for each in fields(self) if each.name != "make")
+        return ("Encoder", facts, self.digest, getattr(self.make, "__qualname__", ""))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Encoder {self.name}: {self.title or 'no title'}, {self.dims} dims, {', '.join(self.outputs)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        sees = f"{self.chip} × {self.chip} pixels" if self.kind == "image" else f"up to {self.steps} dates"
+        facts = (
+            ("vectors", f"{self.dims} bands, for {', '.join(self.outputs)}"),
+            ("looks at", sees + (f" of {self.resolution:g} m" if self.resolution else "")),
+            ("bands", ", ".join(self.bands) or "any"),
+            ("inputs", self.inputs),
+            ("tokens", f"{self.patch} pixels, margin {self.margin}" if "tokens" in self.outputs else ""),
+            ("weights", self.weights),
+            ("version", self.version),
+            ("licence", self.licence),
+            ("reference", self.citation),
+        )
+        rows = [(name, escape(value)) for name, value in facts if value]
+        if self.quirks:
+            rows.append(("note", "<br>".join(map(escape, self.quirks))))
+        return html.card(f"{self.name}: {self.title}" if self.title else self.name, rows)
+
+
+def _hash_module(module: Any) -> str:
+    """SHA-256 of a network's parameters and of how it is built."""
+    found = hashlib.sha256(repr(module).encode())
+    for name, value in module.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().float().numpy().tobytes())
+    return found.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _hash_file(path: str, size: int, modified: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- the table ------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _known() -> dict[str, Encoder]:
+    """Encoders of the modules of this room that have some: a family is one file."""
+    found: dict[str, Encoder] = {}
+    package = importlib.import_module("geoemb_xr.embedding")
+    for info in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"geoemb_xr.embedding.{info.name}")
+        for each in getattr(module, "ENCODERS", ()):
+            for key in (each.name, *map(normalise_name, each.aliases)):
+                if key in found:
+                    raise ValueError(
+                        f"two encoders are called {key!r}: {found[key].name!r} and {each.name!r}"
+                    )
+                found[key] = each
+    return found
+
+
+def encoder(name: str | Encoder, *, weights: str | os.PathLike[str] | None = None) -> Encoder:
+    """Find an encoder by its name or an alias, with weights of your own if you have some.
+
+    Parameters
+    ----------
+    name : str or Encoder
+        Case, dashes and underscores do not matter.
+    weights : path, optional
+        A file of weights in place of the published ones. Other weights are another version.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name; the message lists them.
+    SourceError
+        If the file of weights is not there.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> gx.encoder("RCF").name
+    'rcf'
+    """
+    if isinstance(name, Encoder):
+        found = name
+    else:
+        known = _known()
+        key = normalise_name(name)
+        if key not in known:
+            close = difflib.get_close_matches(key, list(known), n=1)
+            hint = f" Did you mean {known[close[0]].name!r}?" if close else ""
+            names = ", ".join(sorted({each.name for each in known.values()}))
+            raise ValueError(f"unknown encoder {name!r}; known are {names}.{hint}")
+        found = known[key]
+    if weights is None:
+        return found
+    path = Path(weights)
+    if not path.exists():
+        raise SourceError(f"there are no weights at {str(path)!r} for the encoder {found.name!r}")
+    return replace(found, weights=str(path))
+
+
+def encoders() -> pd.DataFrame:
+    """List every encoder known here, a row each.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by name: what it takes and gives, and whose weights it has.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> table = gx.encoders()
+    >>> int(table.loc["rcf", "dims"]), table.loc["rcf", "outputs"]
+    (512, 'chips')
+    """
+    import pandas as pd
+
+    columns = [each.name for each in fields(Encoder) if each.name not in ("name", "make", "wavelengths")]
+    found = sorted({each.name: each for each in _known().values()}.items())
+    rows = [
+        {**{column: _cell(getattr(each, column)) for column in columns}, "version": each.version}
+        for _, each in found
+    ]
+    return pd.DataFrame(rows, index=pd.Index([name for name, _ in found], name="encoder"))
+
+
+def _cell(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else value

@@ -1,0 +1,292 @@
+"""What one task does: put a window of the images together, look at its numbers, encode its chips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from geoemb_xr.core import geometry
+from geoemb_xr.embedding import batches, inputs
+from geoemb_xr.embedding.cards import Encoder, Output, Pooling
+from geoemb_xr.embedding.chips import Chip
+from geoemb_xr.execution import devices
+from geoemb_xr.geo.lattice import Grid
+
+Window = tuple[int, int]
+#: Pixels of a series that are put together at a time.
+_SERIES = 16_384
+#: Of a block's values about so many are looked at, to tell their unit.
+_LOOKED_AT = 4096
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Which part of a block of the images becomes which part of a window.
+
+    Parameters
+    ----------
+    into, of : tuple of slice
+        Of the window, and of the block.
+    """
+
+    into: tuple[slice, ...]
+    of: tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a block of the result lies.
+
+    Parameters
+    ----------
+    rows, cols : tuple of Chip
+        Its chips along y and x.
+    window : ((int, int), (int, int))
+        Rows and columns of the images that are read for it.
+    """
+
+    rows: tuple[Chip, ...]
+    cols: tuple[Chip, ...]
+    window: tuple[Window, Window]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the tasks of one call have in common.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        With its bands.
+    output, pooling : str
+        What is made of what it gives.
+    side : int
+        Of a chip; 1 for encoders of pixels.
+    missing : float
+        Share of missing pixels above which there is no vector.
+    present : tuple of int
+        Which of the encoder's bands the images have.
+    nodata : float or None
+        What is missing besides NaN.
+    scale, offset : float
+        From the images' numbers to the encoder's unit.
+    months : tuple of int
+        Of a series, January being 0.
+    grid : Grid
+        Of the images.
+    device, precision : str
+        As the user gave them.
+    batch_size : int or "auto"
+        Chips at a time.
+    quality : bool
+        Whether the valid share comes as one more band.
+    """
+
+    encoder: Encoder
+    output: Output
+    pooling: Pooling
+    side: int
+    missing: float
+    present: tuple[int, ...]
+    nodata: float | None
+    scale: float
+    offset: float
+    months: tuple[int, ...]
+    grid: Grid
+    device: str
+    precision: str
+    batch_size: int | str
+    quality: bool
+
+    @property
+    def length(self) -> int:
+        """Bands of a block."""
+        return self.encoder.dims + self.quality
+
+
+def encode_block(job: Job, place: Place, pieces: Sequence[Piece], *blocks: np.ndarray) -> np.ndarray:
+    """Vectors of a block ``(time?, band, y, x)``, float32; band last in memory, as kernels take it."""
+    window = _window(job, place, pieces, blocks)
+    _check(job, window)
+    if job.encoder.kind == "series":
+        found = _series(job, place, window)
+    else:
+        found = _pictures(job, place, window.reshape(window.shape[-3:]))
+    out = np.moveaxis(found, -1, 0)
+    return out[None] if window.ndim == 4 else out
+
+
+def _window(job: Job, place: Place, pieces: Sequence[Piece], blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """The images' part of a window in the encoder's unit, float32 ``(time?, band, y, x)``, NaN where missing."""
+    shape = tuple(max(p.into[k].stop for p in pieces) for k in range(blocks[0].ndim))
+    out = np.empty(shape, np.float32)
+    for piece, block in zip(pieces, blocks, strict=True):
+        part = block[piece.of]
+        into = out[piece.into]
+        np.multiply(part, np.float32(job.scale), out=into, casting="unsafe")
+        if job.offset:
+            into += np.float32(job.offset)
+        if job.nodata is not None:
+            into[part == job.nodata] = np.nan
+    np.copyto(out, np.nan, where=np.isinf(out))
+    return out
+
+
+def _check(job: Job, window: np.ndarray) -> None:
+    """Look at some values of each band: wrong units raise."""
+    units = job.encoder.units
+    for k, index in enumerate(job.present):
+        unit = units if isinstance(units, str) else units[index]
+        if unit in ("any", "index", "m", "degrees"):
+            continue
+        values = window[..., k, :, :].ravel()
+        values = values[:: max(1, values.size // _LOOKED_AT)]
+        name = job.encoder.bands[index] if job.encoder.bands else str(index)
+        inputs.check_range(values[np.isfinite(values)], name, unit)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------
+
+
+def _pictures(job: Job, place: Place, window: np.ndarray) -> np.ndarray:
+    """Vectors of chips, ``(y, x, band)``."""
+    (top, left), side = (w[0] for w in place.window), job.side
+    shape = tuple(group[-1].stop - group[0].first for group in (place.rows, place.cols))
+    out = np.full((*shape, job.length), np.nan, np.float32)
+    if job.quality:
+        out[..., -1] = 0
+    spots, cut = [], []
+    for row in place.rows:
+        for col in place.cols:
+            chip = _cut(window, row.start - top, col.start - left, side)
+            share = _valid(chip).mean()
+            if share > 0 and 1 - share <= job.missing:
+                spots.append((row, col))
+                cut.append(chip)
+            elif job.quality:
+                _lay_share(job, place, row, col, chip, out)
+    if not cut:
+        return out
+    # few at a time, so that what is cut twice at margins is not all in memory at once
+    device = devices.place_for(job.device, True)
+    module = batches.network(job.encoder, device)
+    for start in range(0, len(cut), batches.group(side)):
+        some = slice(start, start + batches.group(side))
+        raw = np.stack(cut[some])
+        seen = _valid(raw)
+        given = batches.normalised(raw, job.encoder)
+        made = batches.run(
+            module, given, job.encoder, job.output, job.pooling,
+            device=device, precision=job.precision, batch_size=job.batch_size,
+        )  # fmt: skip
+        for (row, col), vectors, mask in zip(spots[some], made, seen, strict=True):
+            _lay(job, place, row, col, vectors, mask, out)
+    return out
+
+
+def _cut(window: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
+    """A chip of a window, NaN where it looks beyond."""
+    height, width = window.shape[1:]
+    rows, cols = slice(max(top, 0), min(top + side, height)), slice(max(left, 0), min(left + side, width))
+    part = window[:, rows, cols]
+    if part.shape[1:] == (side, side):
+        return part
+    out = np.full((len(window), side, side), np.nan, np.float32)
+    out[:, rows.start - top : rows.stop - top, cols.start - left : cols.stop - left] = part
+    return out
+
+
+def _valid(chips: np.ndarray) -> np.ndarray:
+    """Pixels that have all bands."""
+    found: np.ndarray = np.isfinite(chips).all(axis=-3)
+    return found
+
+
+def _spot(place: Place, row: Chip, col: Chip) -> tuple[slice, slice]:
+    first, left = place.rows[0].first, place.cols[0].first
+    return slice(row.first - first, row.stop - first), slice(col.first - left, col.stop - left)
+
+
+def _own(chip: Chip) -> slice:
+    return slice(chip.skip, chip.skip + chip.stop - chip.first)
+
+
+def _shares(job: Job, row: Chip, col: Chip, mask: np.ndarray) -> np.ndarray:
+    """The valid share of what each output pixel of a chip shows."""
+    if job.output == "chips":
+        return np.full((1, 1), mask.mean(), np.float32)
+    patch = job.encoder.patch
+    shares = mask.reshape(len(mask) // patch, patch, -1, patch).mean((1, 3), dtype=np.float32)
+    return np.asarray(shares[_own(row), _own(col)])
+
+
+def _lay(
+    job: Job, place: Place, row: Chip, col: Chip, vectors: np.ndarray, mask: np.ndarray, out: np.ndarray
+) -> None:
+    """Put what a chip owns where it belongs; a token that saw no pixel of its own is missing."""
+    spot = out[_spot(place, row, col)]
+    shares = _shares(job, row, col, mask)
+    if job.output == "chips":
+        spot[..., : job.encoder.dims] = vectors
+    else:
+        spot[..., : job.encoder.dims] = np.moveaxis(vectors[:, _own(row), _own(col)], 0, -1)
+        spot[shares == 0, : job.encoder.dims] = np.nan
+    if job.quality:
+        spot[..., -1] = shares
+
+
+def _lay_share(job: Job, place: Place, row: Chip, col: Chip, chip: np.ndarray, out: np.ndarray) -> None:
+    out[_spot(place, row, col)][..., -1] = _shares(job, row, col, _valid(chip))
+
+
+# --- series -----------------------------------------------------------------------------------------------------
+
+
+def _series(job: Job, place: Place, window: np.ndarray) -> np.ndarray:
+    """Vectors of the series of pixels, ``(y, x, band)``; missing values and absent bands are masked."""
+    steps, _, height, width = window.shape
+    pixels = np.moveaxis(window.reshape(steps, window.shape[1], -1), -1, 0)
+    seen = np.isfinite(pixels)
+    share = seen.mean((1, 2), dtype=np.float32)
+    out = np.full((height * width, job.length), np.nan, np.float32)
+    wanted = np.flatnonzero((share > 0) & (1 - share <= job.missing))
+    if wanted.size:
+        lonlat = _lonlat(job, place)
+        device = devices.place_for(job.device, True)
+        module = batches.network(job.encoder, device)
+    for start in range(0, wanted.size, _SERIES):
+        some = wanted[start : start + _SERIES]
+        given = np.zeros((some.size, steps, len(job.encoder.bands)), np.float32)
+        absent = np.ones(given.shape, np.bool_)
+        given[..., job.present] = pixels[some]
+        absent[..., job.present] = ~seen[some]
+        for values, work in ((job.encoder.mean, np.subtract), (job.encoder.std, np.divide)):
+            if values:
+                work(given, np.asarray(values, np.float32), out=given)
+        given[absent] = 0
+        extra: dict[str, Any] = {
+            "absent": absent,
+            "months": np.broadcast_to(np.asarray(job.months, np.int64), given.shape[:2]).copy(),
+            "lonlat": lonlat[some],
+        }
+        out[some, : job.encoder.dims] = batches.run(
+            module, given, job.encoder, job.output, job.pooling,
+            device=device, precision=job.precision, batch_size=job.batch_size, extra=extra,
+        )  # fmt: skip
+    if job.quality:
+        out[:, -1] = share
+    return out.reshape(height, width, -1)
+
+
+def _lonlat(job: Job, place: Place) -> np.ndarray:
+    """Longitude and latitude of the centres of a window's pixels, float32 ``(pixel, 2)``."""
+    y, x = (
+        geometry.pixel_centres(along.start * along.step, along.step, *window)
+        for along, window in zip((job.grid.y, job.grid.x), place.window, strict=True)
+    )
+    px, py = (each.ravel() for each in np.meshgrid(x, y))
+    to_lonlat = geometry.transformer(geometry.as_crs(job.grid.crs), geometry.as_crs(geometry.LONLAT))
+    return np.stack(to_lonlat.transform(px, py), axis=-1).astype(np.float32)

@@ -1,0 +1,321 @@
+"""Images as an encoder wants them: one raster of its bands, in its order and its units, wrong ones found out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geoemb_xr.core import geometry
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.model import BAND
+from geoemb_xr.core.notes import say
+from geoemb_xr.embedding.cards import Encoder
+
+#: Names that one band goes by: the producer's, those of STAC's ``eo:common_name``, and older spellings.
+_SENTINEL2 = {
+    "B01": ("coastal", "coastal aerosol", "aerosols"),
+    "B02": ("blue",),
+    "B03": ("green",),
+    "B04": ("red",),
+    "B05": ("rededge1", "rededge071", "red edge 1", "rededge"),
+    "B06": ("rededge2", "rededge075", "red edge 2"),
+    "B07": ("rededge3", "rededge078", "red edge 3"),
+    "B08": ("nir",),
+    "B8A": ("nir08", "nir narrow", "nir narrow 1", "rededge4"),
+    "B09": ("nir09", "water vapour", "wvp"),
+    "B10": ("cirrus",),
+    "B11": ("swir16", "swir 1", "swir1"),
+    "B12": ("swir22", "swir 2", "swir2"),
+}
+#: Central wavelengths of Sentinel-2A in nanometres (ESA, Sentinel-2 User Handbook).
+WAVELENGTHS = {
+    "B01": 442.7, "B02": 492.4, "B03": 559.8, "B04": 664.6, "B05": 704.1, "B06": 740.5, "B07": 782.8,
+    "B08": 832.8, "B8A": 864.7, "B09": 945.1, "B10": 1373.5, "B11": 1613.7, "B12": 2202.4,
+}  # fmt: skip
+_ALIASES = {alias: name for name, aliases in _SENTINEL2.items() for alias in aliases}
+_AXES = {"lat": "y", "latitude": "y", "lon": "x", "longitude": "x", "bands": BAND, "channel": BAND}
+#: Further apart, two wavelengths are not one band.
+_SAME_BAND_NM = 30.0
+#: Resolutions whose ratio is beyond this are told of.
+_FAR_RESOLUTION = 1.5
+_MISSING_KEYS = ("_FillValue", "missing_value", "nodata")
+
+
+def as_raster(images: Any, encoder: Encoder) -> xr.DataArray:
+    """A raster ``(time?, band, y, x)`` of what was given; a Dataset has a variable a band.
+
+    Raises
+    ------
+    EmbeddingError
+        If it is not a raster of images, or has no CRS, or is rotated.
+    """
+    if isinstance(images, xr.Dataset):
+        images = images.to_dataarray(BAND)
+    if not isinstance(images, xr.DataArray):
+        raise EmbeddingError(
+            "embed takes images as an xarray raster (time?, band, y, x) with a CRS, a Dataset with a variable a "
+            f"band, or a dict of them by sensor; got {type(images).__name__}"
+        )
+    if "product" in images.attrs and BAND in images.dims:
+        raise EmbeddingError(
+            f"embed takes images, and this is an embedding already (product {images.attrs['product']!r})"
+        )
+    images = images.rename({d: _AXES[str(d)] for d in images.dims if str(d) in _AXES})
+    if BAND not in images.dims and len(encoder.bands) == 1:
+        images = images.expand_dims({BAND: list(encoder.bands)})
+    wrong = [str(d) for d in images.dims if d not in ("time", BAND, "y", "x")]
+    if wrong or BAND not in images.dims:
+        raise EmbeddingError(
+            f"embed takes images with dims (time?, band, y, x); got {tuple(map(str, images.dims))}"
+            + (f", and {', '.join(wrong)} is none of them: rename or select it" if wrong else "")
+        )
+    if geometry.crs_of(images) is None and "epsg" in images.coords:  # as stackstac says it
+        code = int(images.coords["epsg"].item())
+        images = images.assign_coords({geometry.SPATIAL_REF: geometry.crs_coord(code)})
+    _check_upright(images)
+    geometry.geobox_of(images, "embed")
+    order = [d for d in ("time", BAND, "y", "x") if d in images.dims]
+    return geometry.north_up_array(images.transpose(*order))
+
+
+def _check_upright(images: xr.DataArray) -> None:
+    ref = images.coords.get(geometry.SPATIAL_REF)
+    numbers = [float(v) for v in str(ref.attrs.get("GeoTransform", "")).split()] if ref is not None else []
+    if len(numbers) == 6 and (numbers[2] or numbers[4]):
+        raise EmbeddingError(
+            "embed needs a north-up grid, and this one is rotated (its GeoTransform has the terms "
+            f"{numbers[2]:g} and {numbers[4]:g}); warp it first, for instance with .odc.reproject or gdalwarp"
+        )
+
+
+# --- bands ------------------------------------------------------------------------------------------------------
+
+
+def band_name(name: object) -> str:
+    """A band's name as cards have it: ``blue``, ``B2`` and ``b02`` are ``B02``, ``vv`` is ``VV``."""
+    text = str(name).strip()
+    low = text.lower().replace("_", " ").removesuffix(" 10m").removesuffix(" 20m").removesuffix(" 60m")
+    if low in _ALIASES:
+        return _ALIASES[low]
+    body = low.removeprefix("b")
+    if low.startswith("b") and body.isdigit() and 1 <= int(body) <= 12:
+        return f"B{int(body):02d}"
+    if low in ("b8a", "b08a"):
+        return "B8A"
+    return text.upper() if low in ("vv", "vh", "hh", "hv") else text
+
+
+def pick_bands(
+    images: xr.DataArray, encoder: Encoder, bands: Sequence[str] | Mapping[str, str] | None
+) -> xr.DataArray:
+    """The encoder's bands in its order, labelled as its card has them.
+
+    Parameters
+    ----------
+    images : DataArray (…, band, …)
+        With names along ``band``, or given by ``bands``.
+    encoder : Encoder
+        Whose bands are wanted.
+    bands : sequence or mapping of str, optional
+        The images' own bands in the encoder's order, or from the encoder's names to the images'.
+
+    Raises
+    ------
+    EmbeddingError
+        If bands are missing, are not named, or lie at another wavelength than the encoder's.
+    """
+    own = _own_names(images)
+    wanted = encoder.bands
+    if not wanted:
+        taken = list(own if own is not None else map(str, range(images.sizes[BAND])))
+        return images.isel({BAND: [_place(taken, b) for b in bands]}) if bands is not None else images
+    if bands is None:
+        asked = dict(zip(wanted, wanted, strict=True))
+    elif isinstance(bands, Mapping):
+        asked = {**dict(zip(wanted, wanted, strict=True)), **{str(k): str(v) for k, v in bands.items()}}
+    elif len(bands) == len(wanted):
+        asked = dict(zip(wanted, map(str, bands), strict=True))
+    else:
+        raise EmbeddingError(
+            f"{encoder.name} takes {len(wanted)} bands, {', '.join(wanted)}; bands= names {len(bands)}: "
+            f"{list(bands)}"
+        )
+    if own is None:
+        raise EmbeddingError(
+            f"{encoder.name} takes the bands {', '.join(wanted)}, and the images' bands have no names: give them "
+            "with .assign_coords(band=[…])"
+        )
+    exact = {name: i for i, name in reversed(list(enumerate(own)))}
+    alike = {band_name(name): i for i, name in reversed(list(enumerate(own)))}
+    at = {b: exact.get(name, alike.get(band_name(name))) for b, name in asked.items()}
+    missing = [b for b in wanted if at[b] is None and b not in encoder.optional]
+    if missing:
+        raise EmbeddingError(
+            f"{encoder.name} needs the bands {', '.join(wanted)}; the images have {', '.join(own)}, so "
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. If they are there by other "
+            "names, say so with bands={'" + missing[0] + "': '…'}"
+        )
+    found = [b for b in wanted if at[b] is not None]
+    if not found:
+        raise EmbeddingError(
+            f"{encoder.name} takes {', '.join(wanted)}; the images have none: {', '.join(own)}"
+        )
+    picked = images.isel({BAND: [at[b] for b in found]})
+    _check_wavelengths(picked, found, encoder)
+    return picked.assign_coords({BAND: found})
+
+
+def _own_names(images: xr.DataArray) -> list[str] | None:
+    if BAND in images.coords and images.coords[BAND].dtype.kind in "UOST":
+        return [str(name) for name in images.coords[BAND].values]
+    names = images.attrs.get("long_name")  # rioxarray's place for the descriptions of a GeoTIFF's bands
+    if isinstance(names, (tuple, list)) and len(names) == images.sizes[BAND]:
+        return [str(name) for name in names]
+    return None
+
+
+def _place(own: Sequence[str], band: str) -> int:
+    if str(band) not in own:
+        raise EmbeddingError(f"the images have no band {band!r}; they have {', '.join(own)}")
+    return list(own).index(str(band))
+
+
+def _check_wavelengths(images: xr.DataArray, bands: Sequence[str], encoder: Encoder) -> None:
+    """Raise where the images say a wavelength that is not the encoder's."""
+    given = next(
+        (images.coords[k] for k in ("wavelength", "center_wavelength", "wavelengths") if k in images.coords),
+        None,
+    )
+    if given is None or given.dims != (BAND,) or not encoder.wavelengths:
+        return
+    values = np.asarray(given.values, np.float64)
+    if np.nanmax(values) < 100:  # micrometres
+        values = values * 1000
+    for band, value in zip(bands, values, strict=True):
+        expected = encoder.wavelengths[encoder.bands.index(band)]
+        if math.isfinite(expected) and math.isfinite(value) and abs(value - expected) > _SAME_BAND_NM:
+            raise EmbeddingError(
+                f"the images' band {band} lies at {value:.0f} nm, {encoder.name}'s at {expected:.0f} nm: they are "
+                "not one band. Say which is which with bands={…}"
+            )
+
+
+# --- what numbers are -------------------------------------------------------------------------------------------
+
+
+def missing_value(images: xr.DataArray) -> float | None:
+    """What the images write where there is no data, as their attributes have it; NaN always counts."""
+    for held in (images.attrs, images.encoding):
+        for key in _MISSING_KEYS:
+            value = held.get(key)
+            if value is not None and np.size(value) == 1 and math.isfinite(float(value)):
+                return float(value)
+    return None
+
+
+def check_range(values: np.ndarray, band: str, unit: str) -> None:
+    """Raise where numbers of a band cannot be in the encoder's unit.
+
+    Parameters
+    ----------
+    values : ndarray
+        Some valid values of a block, after ``scale`` and ``offset``.
+    band : str
+        Its name.
+    unit : str
+        What the card says they are.
+
+    Raises
+    ------
+    EmbeddingError
+        With the factor to pass.
+    """
+    if values.size == 0:
+        return
+    low, middle, high = (float(v) for v in np.quantile(values, (0.01, 0.5, 0.99)))
+    says = f"{band} has values from {low:.4g} to {high:.4g}, median {middle:.4g}"
+    if unit == "reflectance" and middle > 5:
+        raise EmbeddingError(
+            f"{says}: digital numbers, and the encoder takes reflectance, where 1 is white. Pass scale=1e-4, and "
+            "offset=-0.1 with Sentinel-2 of processing baseline 04.00 and later whose offset is still in it"
+        )
+    if unit == "dn" and high <= 2 and np.any(values != np.rint(values)):
+        raise EmbeddingError(
+            f"{says}: reflectance, and the encoder takes digital numbers, where 10,000 is white. Pass scale=10000"
+        )
+    if unit == "dB" and low >= 0 and high > 0:
+        raise EmbeddingError(
+            f"{says}: linear power, and the encoder takes decibels. Pass 10 * numpy.log10(images) of this sensor"
+        )
+    if unit == "power" and middle < 0:
+        raise EmbeddingError(
+            f"{says}: decibels, and the encoder takes linear power. Pass 10 ** (images / 10) of this sensor"
+        )
+    if unit == "K" and middle < 150:
+        raise EmbeddingError(f"{says}: degrees Celsius, and the encoder takes kelvin. Pass images + 273.15")
+
+
+def tell_resolution(images: xr.DataArray, encoder: Encoder, metres: float) -> None:
+    """Say so where the images' pixels are far from those that the encoder was made for."""
+    wanted = encoder.resolution
+    if wanted is not None and not 1 / _FAR_RESOLUTION <= metres / wanted <= _FAR_RESOLUTION:
+        say(
+            f"{encoder.name} was made for pixels of {wanted:g} m, and the images have {metres:.4g} m: its vectors "
+            "may mean little; bring the images to its resolution first"
+        )
+
+
+def pick_time(images: xr.DataArray, encoder: Encoder, time: Any) -> xr.DataArray:
+    """What of the time axis an encoder is to see: one date, each date, or a whole series.
+
+    Raises
+    ------
+    EmbeddingError
+        If an encoder of single dates gets several and is not told which, or a series is too long, or has no dates.
+    """
+    if encoder.kind == "series":
+        if "time" not in images.dims:
+            raise EmbeddingError(f"{encoder.name} takes series, and the images have no dimension 'time'")
+        if time is not None and not _is_each(time):
+            images = _at(images, time)
+        if images.sizes["time"] > encoder.steps:
+            raise EmbeddingError(
+                f"{encoder.name} takes up to {encoder.steps} dates, and the images have {images.sizes['time']}: "
+                "select some, or make one a month of them with .resample(time='MS').median()"
+            )
+        if "time" not in images.coords or images.coords["time"].dtype.kind != "M":
+            raise EmbeddingError(f"{encoder.name} takes the months of a series: 'time' must be dates")
+        return images
+    if "time" not in images.dims or _is_each(time):
+        return images
+    if time is not None:
+        return _at(images, time)
+    if images.sizes["time"] == 1:
+        return images
+    raise EmbeddingError(
+        f"{encoder.name} looks at one date, and the images have {_dates(images)}: say which, as in "
+        "time='2024-06-15', or time='each' for a vector a date"
+    )
+
+
+def _is_each(time: Any) -> bool:
+    return isinstance(time, str) and time == "each"
+
+
+def _at(images: xr.DataArray, time: Any) -> xr.DataArray:
+    """The dates that were asked for, with their axis."""
+    try:
+        found = images.sel(time=time)
+    except KeyError as error:
+        raise EmbeddingError(f"the images have no date {time!r}; they have {_dates(images)}") from error
+    return found if "time" in found.dims else found.expand_dims("time")
+
+
+def _dates(images: xr.DataArray) -> str:
+    dates = images.coords["time"].values if "time" in images.coords else np.arange(images.sizes["time"])
+    shown = ", ".join(str(d)[:10] for d in dates[:3]) + (", …" if dates.size > 3 else "")
+    return f"{dates.size} dates ({shown})"

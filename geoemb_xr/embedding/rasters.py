@@ -1,0 +1,365 @@
+"""Embeddings of your own images: a lazy array whose blocks are encoded when they are computed, one task a block."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from affine import Affine
+
+from geoemb_xr.core import geometry
+from geoemb_xr.core.errors import EmbeddingError, check_choice
+from geoemb_xr.core.model import BAND, register
+from geoemb_xr.embedding import chips, inputs, sensors
+from geoemb_xr.embedding.cards import Encoder, Output, Pooling
+from geoemb_xr.embedding.cards import encoder as find_encoder
+from geoemb_xr.embedding.chips import Axis, Chip
+from geoemb_xr.embedding.encoding import Job, Piece, Place, Window, encode_block
+from geoemb_xr.embedding.sensors import Factor
+from geoemb_xr.execution import blocks, devices, workers
+from geoemb_xr.execution.workers import Resources
+from geoemb_xr.geo import lattice
+
+#: Side of a block of images that have no blocks of their own, in pixels.
+BLOCK = 1024
+#: Share of missing pixels above which the vector of a chip is missing.
+MISSING = 0.25
+
+
+def embed(
+    images: Any,
+    encoder: str | Encoder,
+    *,
+    bands: Sequence[str] | Mapping[str, str] | None = None,
+    output: Output | None = None,
+    pooling: Pooling | None = None,
+    stride: int | None = None,
+    margin: int | str = "auto",
+    missing: float | None = None,
+    time: Any = None,
+    scale: Factor = 1.0,
+    offset: Factor = 0.0,
+    quality: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int | str = "auto",
+    chunks: int | str = "auto",
+    resources: Resources | None = None,
+) -> Any:
+    """Encode images as an embedding array. Lazy: no image is read and no weights are loaded before it is computed.
+
+    Chips are anchored in the lattice of the images' pixels, not in what is computed: a vector has one value
+    whatever the chunks and the window, to 1e-5 of its size in float32.
+
+    Parameters
+    ----------
+    images : DataArray (time?, band, y, x), Dataset with a variable a band, or dict of them
+        With a CRS, in memory or lazy, as odc-stac, stackstac, rioxarray and Xee give them. Several sensors come by
+        name, ``{"s2": …, "s1": …}``: the first gives grid and dates, others are read at its pixels, month by month.
+    encoder : str or Encoder
+        Which; :func:`encoders` lists them.
+    bands : sequence or mapping of str, optional
+        The images' bands in the encoder's order, or from the encoder's names to the images'. Found by their names
+        where it is not given.
+    output : {"tokens", "chips", "pixels"}, optional
+        A vector a patch, a vector a chip, or a vector a pixel; the encoder's first.
+    pooling : {"mean", "cls"}, optional
+        How the vector of a chip is made of its tokens; the encoder's own.
+    stride : int, optional
+        Pixels between chips, as many as each owns; a chip looks the same way beyond them on each side. By default
+        the side of a chip, less the margins for tokens.
+    margin : int or "auto"
+        How far a chip looks beyond the tokens that are kept of it, in pixels; the encoder's own.
+    missing : float, optional
+        A chip with a larger share of missing pixels has no vector; 0.25 by default. In others they are filled with
+        the encoder's mean. Encoders of series leave out what is missing: only a pixel without any value has none.
+    time : date, "each" or selection, optional
+        Which date an encoder of single dates sees, or a vector for each; which dates of a series.
+    scale, offset : float or mapping of str to float
+        ``images * scale + offset`` is in the encoder's unit: ``scale=1e-4`` makes digital numbers reflectance. By
+        name for several sensors.
+    quality : bool
+        Give a Dataset of ``embedding``, ``valid`` (share of pixels that were seen) and ``edge`` (whether a chip was
+        cut or moved at an edge of the images).
+    device : str
+        ``"auto"``, ``"cpu"`` or a device of torch, such as ``"cuda:0"``.
+    precision : {"auto", "float32", "bfloat16"}
+        bfloat16 by default on a GPU where the encoder's card says that it is safe.
+    batch_size : int or "auto"
+        Chips at a time.
+    chunks : int or "auto"
+        Side of a block of the result, in pixels of the images; that of the images' own blocks by default.
+    resources : mapping of str to float, optional
+        What a worker of the connected dask cluster must offer, such as ``{"GPU": 1}``.
+
+    Returns
+    -------
+    DataArray (time?, band, y, x) or Dataset
+        float32, NaN in every band where there is no vector. A pixel is a patch, a chip's stride or a pixel of the
+        images. Product and version say the encoder, its weights and how images were prepared for it.
+
+    Raises
+    ------
+    EmbeddingError
+        If the images are not what the encoder takes: no CRS, a rotated grid, missing bands, several dates, fewer
+        pixels than a chip; and when computed, if their numbers cannot be in its unit.
+    SourceError
+        If its weights are not at hand.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> images = gx.testing.images((256, 256), chunks=128)
+    >>> da = gx.embed(images, "rcf", stride=32)
+    >>> da.sizes, da.emb.product.name
+    (Frozen({'band': 512, 'y': 8, 'x': 8}), 'rcf-encoder')
+    """
+    card = find_encoder(encoder)
+    if isinstance(images, Mapping) and not isinstance(images, xr.Dataset):
+        images, bands = sensors.joined(images, card, scale, offset, bands), None
+        scale, offset = 1.0, 0.0
+    if isinstance(scale, Mapping) or isinstance(offset, Mapping):
+        raise EmbeddingError(
+            "scale and offset by sensor are for images by sensor, {'s2': …, 's1': …}; give numbers"
+        )
+    how = _Choices.of(card, output, pooling, stride, margin, missing)
+    devices.check_device(device)
+    check_choice("precision", precision, ("auto", "float32", "bfloat16"))
+    raster = inputs.as_raster(images, card)
+    nodata = inputs.missing_value(raster)
+    raster = inputs.pick_bands(inputs.pick_time(raster, card, time), card, bands)
+    if not card.bands:
+        card = replace(card, bands=_labels(raster))
+    grid = lattice.source_grid(raster)
+    inputs.tell_resolution(raster, card, grid.metres)
+    axes = how.axis(grid.y), how.axis(grid.x)
+    job = Job(
+        encoder=card,
+        output=how.output,
+        pooling=how.pooling,
+        side=how.side,
+        missing=how.missing,
+        present=tuple(card.bands.index(b) for b in _labels(raster)),
+        nodata=nodata,
+        scale=float(scale),
+        offset=float(offset),
+        months=_months(raster) if card.kind == "series" else (),
+        grid=grid,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        quality=quality,
+    )
+    with workers.asked_for(resources):
+        data = _lazy(raster, axes, job, _side_of(raster, chunks))
+    return _labelled(data, raster, axes, job, how.version)
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """What of an encoder is used, checked against its card."""
+
+    encoder: Encoder
+    output: Output
+    pooling: Pooling
+    stride: int
+    missing: float
+
+    @classmethod
+    def of(
+        cls,
+        card: Encoder,
+        output: Output | None,
+        pooling: Pooling | None,
+        stride: int | None,
+        margin: int | str,
+        missing: float | None,
+    ) -> _Choices:
+        output = check_choice("output", output or card.outputs[0], card.outputs)
+        pooling = check_choice("pooling", pooling or card.pooling, ("mean", "cls"))
+        if pooling == "cls" and not card.prefix:
+            raise EmbeddingError(f"{card.name} has no class token: use pooling='mean'")
+        if margin != "auto" and (not isinstance(margin, int) or isinstance(margin, bool)):
+            raise EmbeddingError(f"margin is a number of pixels or 'auto'; got {margin!r}")
+        if margin != "auto" and (output != "tokens" or stride is not None):
+            raise EmbeddingError("margin is for output='tokens', and says the stride: give one of the two")
+        beyond = card.margin if margin == "auto" else int(margin)
+        whole = card.chip - 2 * beyond if output == "tokens" else card.chip
+        step = whole if stride is None else stride
+        unit = card.patch if output == "tokens" else 1
+        if output != "pixels" and not (
+            0 < step <= card.chip and (card.chip - step) % (2 * unit) == 0 and step % unit == 0
+        ):
+            raise EmbeddingError(
+                f"{card.name} looks at chips of {card.chip} pixels: for {output} their stride is at most that, and "
+                f"what they look beyond it on each side, ({card.chip} - stride) / 2, whole "
+                + (f"patches of {unit} pixels" if unit > 1 else "pixels")
+                + f"; got {f'stride={stride}' if stride is not None else f'margin={margin}'}"
+            )
+        if missing is not None and not 0 <= missing <= 1:
+            raise EmbeddingError(f"missing is a share from 0 to 1; got {missing}")
+        usual = MISSING if card.kind == "image" else 1.0
+        return cls(card, output, pooling, step, usual if missing is None else float(missing))
+
+    @property
+    def side(self) -> int:
+        """Of a chip, in pixels."""
+        return 1 if self.output == "pixels" else self.encoder.chip
+
+    @property
+    def version(self) -> str:
+        """A class token is another space than the mean of patches."""
+        own = self.output == "chips" and self.pooling == "cls"
+        return "-cls" if own else ""
+
+    def axis(self, along: lattice.Axis) -> Axis:
+        """Chips along an axis of the images."""
+        card, start = self.encoder, chips.global_number(along.start)
+        if self.output == "pixels":
+            return chips.lay_pixels(start, along.size)
+        if self.output == "chips":
+            return chips.lay_chips(start, along.size, side=card.chip, stride=self.stride)
+        margin = (card.chip - self.stride) // 2
+        return chips.lay_tokens(start, along.size, side=card.chip, patch=card.patch, margin=margin)
+
+
+def _labels(raster: xr.DataArray) -> tuple[str, ...]:
+    if BAND in raster.coords:
+        return tuple(str(b) for b in raster.coords[BAND].values)
+    return tuple(str(i) for i in range(raster.sizes[BAND]))
+
+
+def _months(raster: xr.DataArray) -> tuple[int, ...]:
+    return tuple(int(m) - 1 for m in raster.coords["time"].dt.month.values)
+
+
+def _side_of(raster: xr.DataArray, chunks: int | str) -> int:
+    """Pixels of the images along a side of a block of the result."""
+    if chunks == "auto":
+        if raster.chunks is None:
+            return BLOCK
+        return int(max(*raster.chunksizes["y"], *raster.chunksizes["x"]))
+    if isinstance(chunks, bool) or not isinstance(chunks, int) or chunks < 1:
+        raise EmbeddingError(f"chunks is a number of pixels of the images, or 'auto'; got {chunks!r}")
+    return chunks
+
+
+# --- the graph --------------------------------------------------------------------------------------------------
+
+
+def _lazy(raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, side: int) -> Any:
+    """The result's data: for each of its blocks a task that takes just the blocks of the images it lies in."""
+    import dask.array as da
+    from dask._task_spec import DataNode, Task, TaskRef
+    from dask.base import tokenize
+    from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+    source = (raster if raster.chunks is not None else blocks.cut(raster, {"y": side, "x": side})).data
+    rows, cols = (axis.blocks(side) for axis in axes)
+    name = f"embed-{tokenize(source.name, job, rows, cols)}"
+    tasks: dict[Any, Any] = {f"{name}-job": DataNode(f"{name}-job", job)}
+    for (t, dates), (i, row), (j, col) in itertools.product(
+        enumerate(_dates(raster, job)), enumerate(rows), enumerate(cols)
+    ):
+        window = (_span(row, job.side, raster.sizes["y"]), _span(col, job.side, raster.sizes["x"]))
+        found = list(_pieces(source.chunks, (*dates, (0, raster.sizes[BAND]), *window)))
+        key = (name, *([t] if dates else []), 0, i, j)
+        refs = [TaskRef((source.name, *index)) for index, _ in found]
+        place = Place(row, col, window)
+        tasks[key] = Task(key, encode_block, TaskRef(f"{name}-job"), place, tuple(p for _, p in found), *refs)
+    graph = HighLevelGraph.from_collections(name, MaterializedLayer(tasks), dependencies=[source])
+    sizes = tuple(tuple(group[-1].stop - group[0].first for group in groups) for groups in (rows, cols))
+    times = [(1,) * len(_dates(raster, job))] if "time" in raster.dims else []
+    shape = (*times, (job.length,), *sizes)
+    return da.Array(graph, name, shape, meta=np.empty((0,) * len(shape), np.float32))
+
+
+def _dates(raster: xr.DataArray, job: Job) -> list[tuple[Window, ...]]:
+    """What of the time axis each date of the result is made of; nothing where there is no such axis."""
+    if "time" not in raster.dims:
+        return [()]
+    count = raster.sizes["time"]
+    return [((0, count),)] if job.encoder.kind == "series" else [((t, t + 1),) for t in range(count)]
+
+
+def _span(group: Sequence[Chip], side: int, size: int) -> Window:
+    """The pixels of the images that chips in a row look at."""
+    last = group[-1]
+    stop = last.stop if side == 1 else last.start + side
+    return max(group[0].start, 0), min(stop, size)
+
+
+def _pieces(
+    chunks: Sequence[Sequence[int]], spans: Sequence[Window]
+) -> Iterator[tuple[tuple[int, ...], Piece]]:
+    """Blocks that a window touches, and which part of each becomes which part of the window."""
+    along = []
+    for sizes, (start, stop) in zip(chunks, spans, strict=True):
+        edges = np.concatenate(([0], np.cumsum(sizes)))
+        low, high = np.searchsorted(edges, start, "right") - 1, np.searchsorted(edges, stop, "left")
+        touched = []
+        for k in range(int(low), int(high)):
+            a, b = max(start, int(edges[k])), min(stop, int(edges[k + 1]))
+            if a < b:
+                touched.append((k, slice(a - start, b - start), slice(a - int(edges[k]), b - int(edges[k]))))
+        along.append(touched)
+    for some in itertools.product(*along):
+        index, into, of = zip(*some, strict=True)
+        yield index, Piece(into, of)
+
+
+# --- the result -------------------------------------------------------------------------------------------------
+
+
+def _labelled(data: Any, raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, suffix: str) -> Any:
+    """The result with its grid, its times and what it is."""
+    product = register(job.encoder.product)
+    box = geometry.make_geobox((axes[0].size, axes[1].size), _affine(job, axes), geometry.crs_of(raster))
+    coords: dict[str, Any] = dict(geometry.grid_coords(box))
+    dims: tuple[str, ...] = (BAND, "y", "x")
+    if "time" in raster.dims:
+        dims = ("time", *dims)
+        whole = job.encoder.kind == "series"
+        if "time" in raster.coords:
+            stamps = raster.coords["time"].values
+            coords["time"] = stamps[:1] if whole else stamps
+    elif "time" in raster.coords and raster.coords["time"].ndim == 0:
+        coords["time"] = raster.coords["time"]
+    attrs = {
+        "product": product.name,
+        "version": job.encoder.version + suffix,
+        "source": str(raster.attrs.get("source") or raster.encoding.get("source") or "images in memory"),
+    }
+    vectors = data[..., : job.encoder.dims, :, :] if job.quality else data
+    named = {**coords, BAND: list(product.bands)}
+    out = xr.DataArray(vectors, dims=dims, coords=named, attrs=attrs, name="embedding")
+    if not job.quality:
+        return out
+    derived = {"derived_from": f"{product.name} {attrs['version']}"}
+    valid = xr.DataArray(
+        data[..., job.encoder.dims, :, :],
+        dims=[d for d in dims if d != BAND],
+        coords=coords,
+        attrs={"long_name": "share of pixels that were seen", **derived},
+    )
+    rows, cols = (np.concatenate([[c.edge] * (c.stop - c.first) for c in axis.chips]) for axis in axes)
+    edge = xr.DataArray(
+        rows[:, None] | cols[None, :],
+        dims=("y", "x"),
+        coords={d: coords[d] for d in ("y", "x", geometry.SPATIAL_REF)},
+        attrs={"long_name": "chip cut or moved at an edge of the images", **derived},
+    )
+    return xr.Dataset({"embedding": out, "valid": valid, "edge": edge})
+
+
+def _affine(job: Job, axes: tuple[Axis, Axis]) -> Affine:
+    """Of the result, counted from the lattice's origin: the same for a crop of the images as for the whole."""
+    y, x = (
+        ((along.start - chips.global_number(along.start)) + axis.origin * axis.patch) * along.step
+        for axis, along in zip(axes, (job.grid.y, job.grid.x), strict=True)
+    )
+    return Affine(job.grid.x.step * axes[1].patch, 0, x, 0, job.grid.y.step * axes[0].patch, y)
