@@ -9,7 +9,7 @@ import numpy as np
 
 from geoemb_xr.core.errors import EmbeddingError, require
 from geoemb_xr.embedding.cards import Encoder, Output, Pooling
-from geoemb_xr.execution import devices
+from geoemb_xr.execution import devices, threads
 
 #: Pixels of one batch on a processor, and on a GPU: few enough to stay near the caches, enough to fill the cores.
 _PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}
@@ -95,7 +95,8 @@ def run(
     batch = max(1, _PIXELS.get(kind, _PIXELS["cpu"]) // pixels) if batch_size == "auto" else int(batch_size)
     half = precision == "bfloat16" or (precision == "auto" and kind == "cuda" and encoder.bfloat16)
     found, done = [], 0
-    with torch.inference_mode(), torch.autocast(kind, torch.bfloat16) if half else nullcontext():
+    alone = threads.one_thread() if kind == "cpu" else nullcontext()  # the threads are dask's
+    with alone, torch.inference_mode(), torch.autocast(kind, torch.bfloat16) if half else nullcontext():
         while done < len(chips):
             some = slice(done, done + batch)
             try:

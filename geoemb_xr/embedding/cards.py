@@ -225,7 +225,7 @@ class Encoder:
                 f"encoder {self.name!r} has no network: give it make=, a function that makes one"
             )
         # one that was given is not to be changed
-        made = copy.deepcopy(self.make) if hasattr(self.make, "state_dict") else self.make(self)
+        made: Any = copy.deepcopy(self.make) if hasattr(self.make, "state_dict") else self.make(self)
         return made.eval().requires_grad_(False).to(device)
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:

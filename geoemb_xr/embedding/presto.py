@@ -34,7 +34,7 @@ _RADAR, _OPTICAL = BANDS[:2], BANDS[2:12]
 _NO_CLASS = 9
 
 
-def _per_band(radar: float, optical: float, *others: float) -> tuple[float, ...]:
+def _per_band[T](radar: T, optical: T, *others: T) -> tuple[T, ...]:
     return (*(radar for _ in _RADAR), *(optical for _ in _OPTICAL), *others)
 
 
@@ -159,15 +159,7 @@ def _network() -> Any:
     return Presto()
 
 
-_UNITS: tuple[Unit, ...] = (
-    *("dB" for _ in _RADAR),
-    *("dn" for _ in _OPTICAL),
-    "K",
-    "m",
-    "m",
-    "degrees",
-    "any",
-)
+_UNITS: tuple[Unit, ...] = _per_band("dB", "dn", "K", "m", "m", "degrees", "any")
 
 ENCODERS = (
     Encoder(

@@ -92,7 +92,8 @@ def _at_pixels(images: xr.DataArray, base: xr.DataArray) -> xr.DataArray:
     box, own = geometry.geobox_of(base, "embed"), geometry.geobox_of(images, "embed")
     if geometry.same_grid(box, own):
         return images.assign_coords(y=base.y, x=base.x)
-    return warp.reproject(images, box, resampling="bilinear")
+    moved: xr.DataArray = warp.reproject(images, box, resampling="bilinear")
+    return moved
 
 
 def _at_dates(images: xr.DataArray, base: xr.DataArray, name: str) -> xr.DataArray:
