@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -95,8 +97,9 @@ def run(
     batch = max(1, _PIXELS.get(kind, _PIXELS["cpu"]) // pixels) if batch_size == "auto" else int(batch_size)
     half = precision == "bfloat16" or (precision == "auto" and kind == "cuda" and encoder.bfloat16)
     found, done = [], 0
-    alone = threads.one_thread() if kind == "cpu" else nullcontext()  # the threads are dask's
-    with alone, torch.inference_mode(), torch.autocast(kind, torch.bfloat16) if half else nullcontext():
+    # the threads are dask's
+    exact = threads.one_thread() if kind == "cpu" else _full_precision() if kind == "cuda" else nullcontext()
+    with exact, torch.inference_mode(), torch.autocast(kind, torch.bfloat16) if half else nullcontext():
         while done < len(chips):
             some = slice(done, done + batch)
             try:
@@ -139,3 +142,30 @@ def shaped(made: Any, encoder: Encoder, output: Output, pooling: Pooling, sides:
         f"{expected}(n, {encoder.dims}, {rows}, {columns})"
         + ("" if output == "tokens" else f", or vectors (n, {encoder.dims})")
     )
+
+
+_lock = threading.Lock()
+_inside = 0
+_found = True
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Convolutions on a GPU in whole float32: torch rounds their input to 10 bits (TF32) unless it is told not to.
+
+    The switch belongs to the process: the first to come turns it, and the last to go turns it back.
+    """
+    global _inside, _found
+    switches = require("torch", "encoders").backends.cudnn
+    with _lock:
+        if _inside == 0:
+            _found = switches.allow_tf32
+            switches.allow_tf32 = False
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                switches.allow_tf32 = _found

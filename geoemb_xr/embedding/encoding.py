@@ -75,8 +75,8 @@ class Job:
         From the images' numbers to the encoder's unit.
     months : tuple of int
         Of a series, January being 0.
-    grid : Grid
-        Of the images.
+    grid : Grid, optional
+        Of the images; a stack of chips has none.
     device, precision : str
         As the user gave them.
     batch_size : int or "auto"
@@ -95,7 +95,7 @@ class Job:
     scale: float
     offset: float
     months: tuple[int, ...]
-    grid: Grid
+    grid: Grid | None
     device: str
     precision: str
     batch_size: int | str
@@ -126,13 +126,18 @@ def _window(job: Job, place: Place, pieces: Sequence[Piece], blocks: Sequence[np
     for piece, block in zip(pieces, blocks, strict=True):
         part = block[piece.of]
         into = out[piece.into]
-        np.multiply(part, np.float32(job.scale), out=into, casting="unsafe")
-        if job.offset:
-            into += np.float32(job.offset)
-        if job.nodata is not None:
-            into[part == job.nodata] = np.nan
-    np.copyto(out, np.nan, where=np.isinf(out))
+        _fill_in_units(job, part, into)
     return out
+
+
+def _fill_in_units(job: Job, part: np.ndarray, into: np.ndarray) -> None:
+    """Fill with images in the encoder's unit, NaN where missing."""
+    np.multiply(part, np.float32(job.scale), out=into, casting="unsafe")
+    if job.offset:
+        into += np.float32(job.offset)
+    if job.nodata is not None:
+        into[part == job.nodata] = np.nan
+    np.copyto(into, np.nan, where=np.isinf(into))
 
 
 def _check(job: Job, window: np.ndarray) -> None:
@@ -168,22 +173,45 @@ def _pictures(job: Job, place: Place, window: np.ndarray) -> np.ndarray:
                 cut.append(chip)
             elif job.quality:
                 _lay_share(job, place, row, col, chip, out)
-    if not cut:
-        return out
     # few at a time, so that what is cut twice at margins is not all in memory at once
-    device = devices.place_for(job.device, True)
-    module = batches.network(job.encoder, device)
     for start in range(0, len(cut), batches.group(side)):
         some = slice(start, start + batches.group(side))
         raw = np.stack(cut[some])
         seen = _valid(raw)
-        given = batches.normalised(raw, job.encoder)
-        made = batches.run(
-            module, given, job.encoder, job.output, job.pooling,
-            device=device, precision=job.precision, batch_size=job.batch_size,
-        )  # fmt: skip
+        made = _encoded(job, raw)
         for (row, col), vectors, mask in zip(spots[some], made, seen, strict=True):
             _lay(job, place, row, col, vectors, mask, out)
+    return out
+
+
+def _encoded(job: Job, chips: np.ndarray) -> np.ndarray:
+    """What the network gives for chips in the encoder's unit; they are changed in place."""
+    device = devices.place_for(job.device, True)
+    return batches.run(
+        batches.network(job.encoder, device),
+        batches.normalised(chips, job.encoder),
+        job.encoder,
+        job.output,
+        job.pooling,
+        device=device,
+        precision=job.precision,
+        batch_size=job.batch_size,
+    )
+
+
+def encode_stack(block: np.ndarray, job: Job) -> np.ndarray:
+    """Vectors ``(location, band)`` of a block of chips ``(location, band, y, x)``."""
+    chips = np.empty(block.shape, np.float32)
+    _fill_in_units(job, block, chips)
+    _check(job, chips)
+    share = _valid(chips).mean((1, 2), dtype=np.float32)
+    out = np.full((len(chips), job.length), np.nan, np.float32)
+    wanted = np.flatnonzero((share > 0) & (1 - share <= job.missing))
+    for start in range(0, wanted.size, batches.group(chips.shape[-1])):
+        some = wanted[start : start + batches.group(chips.shape[-1])]
+        out[some, : job.encoder.dims] = _encoded(job, chips[some])
+    if job.quality:
+        out[:, -1] = share
     return out
 
 
@@ -283,6 +311,7 @@ def _series(job: Job, place: Place, window: np.ndarray) -> np.ndarray:
 
 def _lonlat(job: Job, place: Place) -> np.ndarray:
     """Longitude and latitude of the centres of a window's pixels, float32 ``(pixel, 2)``."""
+    assert job.grid is not None
     y, x = (
         geometry.pixel_centres(along.start * along.step, along.step, *window)
         for along, window in zip((job.grid.y, job.grid.x), place.window, strict=True)

@@ -259,7 +259,7 @@ def check_range(values: np.ndarray, band: str, unit: str) -> None:
         raise EmbeddingError(f"{says}: degrees Celsius, and the encoder takes kelvin. Pass images + 273.15")
 
 
-def tell_resolution(images: xr.DataArray, encoder: Encoder, metres: float) -> None:
+def tell_resolution(encoder: Encoder, metres: float) -> None:
     """Say so where the images' pixels are far from those that the encoder was made for."""
     wanted = encoder.resolution
     if wanted is not None and not 1 / _FAR_RESOLUTION <= metres / wanted <= _FAR_RESOLUTION:

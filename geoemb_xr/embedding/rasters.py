@@ -14,7 +14,7 @@ from affine import Affine
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.model import BAND, register
-from geoemb_xr.embedding import chips, inputs, sensors
+from geoemb_xr.embedding import chips, inputs, sensors, stacks
 from geoemb_xr.embedding.cards import Encoder, Output, Pooling
 from geoemb_xr.embedding.cards import encoder as find_encoder
 from geoemb_xr.embedding.chips import Axis, Chip
@@ -60,6 +60,7 @@ def embed(
     images : DataArray (time?, band, y, x), Dataset with a variable a band, or dict of them
         With a CRS, in memory or lazy, as odc-stac, stackstac, rioxarray and Xee give them. Several sensors come by
         name, ``{"s2": …, "s1": …}``: the first gives grid and dates, others are read at its pixels, month by month.
+        Or chips as they are, ``(location, band, y, x)``, of the encoder's size.
     encoder : str or Encoder
         Which; :func:`encoders` lists them.
     bands : sequence or mapping of str, optional
@@ -98,7 +99,7 @@ def embed(
 
     Returns
     -------
-    DataArray (time?, band, y, x) or Dataset
+    DataArray (time?, band, y, x) or (location, band), or Dataset
         float32, NaN in every band where there is no vector. A pixel is a patch, a chip's stride or a pixel of the
         images. Product and version say the encoder, its weights and how images were prepared for it.
 
@@ -129,17 +130,15 @@ def embed(
     how = _Choices.of(card, output, pooling, stride, margin, missing)
     devices.check_device(device)
     check_choice("precision", precision, ("auto", "float32", "bfloat16"))
-    raster = inputs.as_raster(images, card)
+    is_stack = isinstance(images, xr.DataArray) and "location" in images.dims
+    raster = stacks.as_stack(images, card) if is_stack else inputs.as_raster(images, card)
     nodata = inputs.missing_value(raster)
     raster = inputs.pick_bands(inputs.pick_time(raster, card, time), card, bands)
     if not card.bands:
         card = replace(card, bands=_labels(raster))
-    grid = lattice.source_grid(raster)
-    inputs.tell_resolution(raster, card, grid.metres)
-    axes = how.axis(grid.y), how.axis(grid.x)
     job = Job(
         encoder=card,
-        output=how.output,
+        output="chips" if is_stack else how.output,
         pooling=how.pooling,
         side=how.side,
         missing=how.missing,
@@ -148,15 +147,20 @@ def embed(
         scale=float(scale),
         offset=float(offset),
         months=_months(raster) if card.kind == "series" else (),
-        grid=grid,
+        grid=None if is_stack else lattice.source_grid(raster),
         device=device,
         precision=precision,
         batch_size=batch_size,
         quality=quality,
     )
+    version = card.version + ("-cls" if job.output == "chips" and job.pooling == "cls" else "")
     with workers.asked_for(resources):
+        if job.grid is None:
+            return stacks.embed_stack(raster, job, version)
+        inputs.tell_resolution(card, job.grid.metres)
+        axes = how.axis(job.grid.y), how.axis(job.grid.x)
         data = _lazy(raster, axes, job, _side_of(raster, chunks))
-    return _labelled(data, raster, axes, job, how.version)
+    return _labelled(data, raster, axes, job, version)
 
 
 @dataclass(frozen=True)
@@ -209,12 +213,6 @@ class _Choices:
     def side(self) -> int:
         """Of a chip, in pixels."""
         return 1 if self.output == "pixels" else self.encoder.chip
-
-    @property
-    def version(self) -> str:
-        """A class token is another space than the mean of patches."""
-        own = self.output == "chips" and self.pooling == "cls"
-        return "-cls" if own else ""
 
     def axis(self, along: lattice.Axis) -> Axis:
         """Chips along an axis of the images."""
@@ -315,10 +313,11 @@ def _pieces(
 # --- the result -------------------------------------------------------------------------------------------------
 
 
-def _labelled(data: Any, raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, suffix: str) -> Any:
+def _labelled(data: Any, raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, version: str) -> Any:
     """The result with its grid, its times and what it is."""
     product = register(job.encoder.product)
-    box = geometry.make_geobox((axes[0].size, axes[1].size), _affine(job, axes), geometry.crs_of(raster))
+    assert job.grid is not None
+    box = geometry.make_geobox((axes[0].size, axes[1].size), _affine(job.grid, axes), geometry.crs_of(raster))
     coords: dict[str, Any] = dict(geometry.grid_coords(box))
     dims: tuple[str, ...] = (BAND, "y", "x")
     if "time" in raster.dims:
@@ -331,7 +330,7 @@ def _labelled(data: Any, raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job
         coords["time"] = raster.coords["time"]
     attrs = {
         "product": product.name,
-        "version": job.encoder.version + suffix,
+        "version": version,
         "source": str(raster.attrs.get("source") or raster.encoding.get("source") or "images in memory"),
     }
     vectors = data[..., : job.encoder.dims, :, :] if job.quality else data
@@ -339,7 +338,7 @@ def _labelled(data: Any, raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job
     out = xr.DataArray(vectors, dims=dims, coords=named, attrs=attrs, name="embedding")
     if not job.quality:
         return out
-    derived = {"derived_from": f"{product.name} {attrs['version']}"}
+    derived = {"derived_from": f"{product.name} {version}"}
     valid = xr.DataArray(
         data[..., job.encoder.dims, :, :],
         dims=[d for d in dims if d != BAND],
@@ -356,10 +355,10 @@ def _labelled(data: Any, raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job
     return xr.Dataset({"embedding": out, "valid": valid, "edge": edge})
 
 
-def _affine(job: Job, axes: tuple[Axis, Axis]) -> Affine:
+def _affine(grid: lattice.Grid, axes: tuple[Axis, Axis]) -> Affine:
     """Of the result, counted from the lattice's origin: the same for a crop of the images as for the whole."""
     y, x = (
         ((along.start - chips.global_number(along.start)) + axis.origin * axis.patch) * along.step
-        for axis, along in zip(axes, (job.grid.y, job.grid.x), strict=True)
+        for axis, along in zip(axes, (grid.y, grid.x), strict=True)
     )
-    return Affine(job.grid.x.step * axes[1].patch, 0, x, 0, job.grid.y.step * axes[0].patch, y)
+    return Affine(grid.x.step * axes[1].patch, 0, x, 0, grid.y.step * axes[0].patch, y)

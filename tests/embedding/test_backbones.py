@@ -108,8 +108,6 @@ def test_offline_the_message_says_what_to_do(monkeypatch):
     def offline(*args, **kwargs):
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
-    monkeypatch.setattr("torchgeo.models.api.torch.hub.load_state_dict_from_url", offline, raising=False)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     with pytest.raises(SourceError, match=r"could not be fetched.*weights=path"):
         gx.encoder("ssl4eo-resnet18-moco").load()

@@ -229,6 +229,35 @@ def test_chips_closer_than_their_side_are_centred_on_their_pixel():
     assert_close(da.isel(y=i, x=j).values, tokens_of(MIXING, chip)[1:].mean(0))
 
 
+def test_a_stack_of_chips_has_a_vector_each_and_keeps_what_is_known_of_them():
+    rng = np.random.default_rng(2)
+    data = rng.uniform(0.01, 0.6, (7, 4, 32, 32)).astype("f4")
+    data[3, :, :20] = np.nan
+    coords = {
+        "band": list(BANDS),
+        "location": list("abcdefg"),
+        "label": ("location", np.arange(7)),
+        "year": 2024,
+    }
+    chips = xr.DataArray(data, dims=("location", "band", "y", "x"), coords=coords)
+    found = gx.embed(chips.chunk({"location": 3, "band": 2}), MIXING, output="chips", quality=True)
+    da = found.embedding
+    assert da.dims == ("location", "band")
+    assert da.emb.kind == "points"
+    np.testing.assert_array_equal(da.label, np.arange(7))
+    assert np.isnan(da.values[3]).all()
+    np.testing.assert_allclose(found.valid, [1, 1, 1, 12 / 32, 1, 1, 1])
+    for k in (0, 2, 6):
+        assert_close(da.values[k], tokens_of(MIXING, data[k])[1:].mean(0))
+    turned = gx.embed(chips.transpose("x", "location", "y", "band"), MIXING, output="chips", missing=1.0)
+    assert np.isfinite(turned.values).all()
+    assert turned.attrs["version"] == gx.embed(scene(), MIXING).attrs["version"]
+    with pytest.raises(EmbeddingError, match=r"chips of 32 × 32 pixels, and these have 32 × 20"):
+        gx.embed(chips.isel(x=slice(20)), MIXING)
+    with pytest.raises(EmbeddingError, match="of several dates select one"):
+        gx.embed(chips.expand_dims(time=2), MIXING)
+
+
 # --- missing pixels -----------------------------------------------------------------------------------------
 
 
@@ -438,6 +467,20 @@ def test_a_graph_runs_in_another_process(tmp_path):
 def test_a_network_that_breaks_its_card_s_promise_says_so():
     with pytest.raises(EmbeddingError, match=r"gave \(\d+, 17, 6\).*must give tokens \(n, 0 \+ 16, 6\)"):
         gx.embed(scene(), replace(MIXING, prefix=0)).compute()
+
+
+def test_convolutions_are_exact_while_any_block_is_at_work_and_as_before_after():
+    from geoemb_xr.embedding import batches
+
+    switches = torch.backends.cudnn
+    before = switches.allow_tf32
+    first, second = batches._full_precision(), batches._full_precision()
+    with first:
+        second.__enter__()
+        assert not switches.allow_tf32
+    assert not switches.allow_tf32  # the second is still at work
+    second.__exit__(None, None, None)
+    assert switches.allow_tf32 == before
 
 
 # --- cards --------------------------------------------------------------------------------------------------
