@@ -116,8 +116,8 @@ def embed(
     >>> import geoemb_xr as gx
     >>> images = gx.testing.images((256, 256), chunks=128)
     >>> da = gx.embed(images, "rcf", stride=32)
-    >>> da.sizes, da.emb.product.name
-    (Frozen({'band': 512, 'y': 8, 'x': 8}), 'rcf-encoder')
+    >>> da.dims, da.emb.product.name
+    (('band', 'y', 'x'), 'rcf-encoder')
     """
     card = find_encoder(encoder)
     if isinstance(images, Mapping) and not isinstance(images, xr.Dataset):
