@@ -55,6 +55,7 @@ _LAZY = {
     # learning
     "Probe": "probes.probe",
     "area": "analysis.class_maps",
+    "names": "analysis.class_maps",
     "fit_probe": "probes.probe",
     "labels": "probes.labelling",
     "predict": "predicting.maps",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from geoemb_xr.display.app import App
     from geoemb_xr.execution.planning import Plan
     from geoemb_xr.execution.workers import Resources
-    from geoemb_xr.geo.zonal import Stats
+    from geoemb_xr.geo.pools import Stats
     from geoemb_xr.probes.probe import Method, Probe
 
 
@@ -137,7 +137,7 @@ class EmbAccessor:
         return crop(self._obj, area, crs=crs, mask=mask, all_touched=all_touched)
 
     def zonal_stats(
-        self, areas: Any, *, crs: object = None, stats: Stats = "mean", all_touched: bool = False
+        self, areas: Any, *, crs: object = None, stats: Stats | None = None, all_touched: bool = False
     ) -> xr.DataArray:
         """Vectors pooled in polygons; see :func:`geoemb_xr.zonal_stats`."""
         from geoemb_xr.geo.zonal import zonal_stats
@@ -150,11 +150,11 @@ class EmbAccessor:
 
         return to_dataframe(self._obj)
 
-    def to_geodataframe(self) -> gpd.GeoDataFrame:
-        """A wide table with points; see :func:`geoemb_xr.to_geodataframe`."""
+    def to_geodataframe(self, *, min_pixels: int = 1) -> gpd.GeoDataFrame:
+        """A wide table with geometries; see :func:`geoemb_xr.to_geodataframe`."""
         from geoemb_xr.geo.points import to_geodataframe
 
-        return to_geodataframe(self._obj)
+        return to_geodataframe(self._obj, min_pixels=min_pixels)
 
     # --- geometry ------------------------------------------------------------------------------------------
 
@@ -299,11 +299,19 @@ class EmbAccessor:
 
         return legend(self._obj)
 
-    def area(self, unit: Unit = "ha") -> pd.Series[float] | pd.DataFrame:
+    def names(self) -> xr.DataArray:
+        """Names of classes instead of codes; see :func:`geoemb_xr.names`."""
+        from geoemb_xr.analysis.class_maps import names
+
+        return names(self._obj)
+
+    def area(
+        self, unit: Unit = "ha", *, areas: Any = None, crs: object = None
+    ) -> pd.Series[float] | pd.DataFrame:
         """Ground area a class; see :func:`geoemb_xr.area`."""
         from geoemb_xr.analysis.class_maps import area
 
-        return area(self._obj, unit)
+        return area(self._obj, unit, areas=areas, crs=crs)
 
     # --- time ----------------------------------------------------------------------------------------------
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-import pyproj
 import xarray as xr
 
 from geoemb_xr.core import geometry
@@ -14,14 +13,16 @@ from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.legend import Legend, is_class_map, legend_of
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution import progress
+from geoemb_xr.geo import ground, places, zonal
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 Unit = Literal["ha", "km2", "m2"]
+_NO_ESTIMATE = (
+    "area counts pixels: it carries the map's errors, so it is no estimate of area (use reference labels)"
+)
 _METRES: dict[str, float] = {"ha": 1e4, "km2": 1e6, "m2": 1.0}
-#: Nodes of the lattice on which the area of a pixel is computed; between them it is interpolated.
-_NODES = 129
 
 
 def legend(array: xr.DataArray) -> pd.DataFrame:
@@ -44,7 +45,52 @@ def legend(array: xr.DataArray) -> pd.DataFrame:
     return pd.DataFrame({"name": found.names, "colour": found.colours}, index=index)
 
 
-def area(array: xr.DataArray, unit: Unit = "ha") -> pd.Series[float] | pd.DataFrame:
+def names(array: xr.DataArray) -> xr.DataArray:
+    """Names of classes instead of their codes. Lazy.
+
+    Parameters
+    ----------
+    array : DataArray
+        A class map, or classes at locations.
+
+    Returns
+    -------
+    DataArray
+        Texts of the same dimensions, NaN where there is no class, as in pandas.
+
+    Raises
+    ------
+    EmbeddingError
+        If the array is no class map.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> truth = gx.testing.scene().truth(gx.testing.geobox((4, 4)), 2018)
+    >>> bool((truth.emb.names() == truth.emb.legend.loc[int(truth[0, 0]), "name"])[0, 0])
+    True
+    """
+    if not is_class_map(array):
+        raise EmbeddingError(f"names needs a class map: integers with a legend; got {array.dtype}")
+    found = legend_of(array)
+    table = np.full(max(found.values, default=0) + 1, np.nan, dtype=object)
+    table[list(found.values)] = found.names
+    if array.chunks is None:
+        data = _look_up(array.values, table)
+    else:
+        data = array.data.map_blocks(_look_up, table, dtype=object, meta=np.empty((0,) * array.ndim, object))
+    attrs = {k: v for k, v in array.attrs.items() if k not in ("legend", "flag_values", "flag_meanings")}
+    return xr.DataArray(data, dims=array.dims, coords=array.coords, name=array.name, attrs=attrs)
+
+
+def _look_up(codes: np.ndarray, table: np.ndarray) -> np.ndarray:
+    known = (codes >= 0) & (codes < len(table))
+    return np.asarray(table[np.where(known, codes, 0)])
+
+
+def area(
+    array: xr.DataArray, unit: Unit = "ha", *, areas: Any = None, crs: object = None
+) -> pd.Series[float] | pd.DataFrame:
     """Ground area of each class, on the ellipsoid whatever the CRS. Computes.
 
     A count of pixels is no estimate of area: the map's errors do not cancel. For that, use a probability sample
@@ -56,11 +102,17 @@ def area(array: xr.DataArray, unit: Unit = "ha") -> pd.Series[float] | pd.DataFr
         A class map.
     unit : {"ha", "km2", "m2"}
         Of the result.
+    areas : polygons, GeoDataFrame, table, GeoJSON or path, optional
+        As :func:`geoemb_xr.geo.places.read_places` takes them: the area in each, pixels by the exact share that it
+        covers.
+    crs : CRS, optional
+        Of polygons that bring none; longitude and latitude by default.
 
     Returns
     -------
     pandas.Series or DataFrame
-        Indexed by the classes' names; a DataFrame with a row a time where there is ``time``.
+        Indexed by the classes' names; a DataFrame with a row a time where there is ``time``. With ``areas`` a
+        DataFrame with a row a polygon (and a time), NaN where a polygon is missing.
 
     Raises
     ------
@@ -84,32 +136,50 @@ def area(array: xr.DataArray, unit: Unit = "ha") -> pd.Series[float] | pd.DataFr
     if not set(rest) <= {"time"}:
         raise EmbeddingError(f"area takes dims (time, y, x); got {tuple(array.dims)}")
     array = array.transpose(*rest, "y", "x")
+    if areas is not None:
+        return _in_areas(array, places.read_places(areas, crs=crs), classes, unit)
     sums = _sums(array, geometry.geobox_of(array, "area"), classes) / factor
-    say(
-        "area counts pixels: it carries the map's errors, so it is no estimate of area (use reference labels)"
-    )
+    say(_NO_ESTIMATE)
     if not rest:
         return pd.Series(sums, index=pd.Index(classes.names, name="class"), name=f"area ({unit})")
     times = pd.DatetimeIndex(array.coords["time"].values, name="time")
     return pd.DataFrame(sums, index=times, columns=pd.Index(classes.names, name="class"))
 
 
+def _in_areas(array: xr.DataArray, given: places.Places, classes: Legend, unit: Unit) -> pd.DataFrame:
+    """Area of each class in each polygon: a row a polygon, or a time and polygon."""
+    measure = ground.GroundArea.of(geometry.geobox_of(array, "area"))
+    lazy = zonal.class_areas(array, given, measure)
+    with progress.shown("area"):
+        sums = np.asarray(lazy.compute() if array.chunks is not None else lazy) / _METRES[unit]
+    sums[..., given.missing, :] = np.nan
+    given.say_missing("area gives NaN for")
+    say(_NO_ESTIMATE)
+    index, _ = given.riding()
+    columns = pd.Index(classes.names, name="class")
+    if array.ndim == 2:
+        return pd.DataFrame(sums, index=index, columns=columns)
+    times = pd.DatetimeIndex(array.coords["time"].values)
+    rows = pd.MultiIndex.from_product([times, index], names=["time", "location"])
+    return pd.DataFrame(sums.reshape(len(rows), len(columns)), index=rows, columns=columns)
+
+
 def _sums(array: xr.DataArray, grid: GeoBox, classes: Legend) -> np.ndarray:
     """Square metres of each class, (time?, class)."""
-    rows, cols, nodes = _lattice(grid)
+    rows, cols, nodes = ground.nodes_of(grid)
     if array.chunks is None:
         return _sum(
             array.values,
             nodes,
-            _interpolation(rows, grid.shape[0]),
-            _interpolation(cols, grid.shape[1]),
+            ground.interpolation(rows, np.arange(grid.shape[0])),
+            ground.interpolation(cols, np.arange(grid.shape[1])),
             classes,
         )
     import dask.array as da
 
     sizes = array.chunksizes
     across = [
-        da.from_array(_interpolation(at, n), chunks=(sizes[d], -1))
+        da.from_array(ground.interpolation(at, np.arange(n)), chunks=(sizes[d], -1))
         for at, n, d in ((rows, grid.shape[0], "y"), (cols, grid.shape[1], "x"))
     ]
     names = "tyx"[-array.ndim :]
@@ -149,41 +219,3 @@ def _sum(
     flat = block.reshape(-1, weights.size)
     sums = [np.bincount(np.where(each < size, each, 0), weights, size)[list(classes.values)] for each in flat]
     return np.asarray(sums).reshape(*block.shape[:-2], len(classes.values))
-
-
-def _lattice(grid: GeoBox) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions of nodes along rows and columns, and a pixel's ground area (m²) at each."""
-    rows, cols = (np.linspace(0, n - 1, min(_NODES, n)) for n in grid.shape)
-    corners = [
-        _geocentric(grid, *(grid.affine * np.meshgrid(cols + right, rows + down)))
-        for down, right in ((0, 0), (0, 1), (1, 1), (1, 0))
-    ]
-    across, along = corners[2] - corners[0], corners[3] - corners[1]
-    return rows, cols, 0.5 * np.linalg.norm(np.cross(across, along, axis=0), axis=0)
-
-
-def _geocentric(grid: GeoBox, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Points on the ellipsoid, (3, …), in metres from the centre of the Earth: no pole, no antimeridian."""
-    crs = geometry.as_crs(grid.crs)
-    lon, lat = geometry.transformer(crs, geometry.as_crs(geometry.LONLAT)).transform(x, y)
-    geod = pyproj.Geod(ellps="WGS84")
-    lon, lat = np.radians(lon), np.radians(lat)
-    normal = geod.a / np.sqrt(1 - geod.es * np.sin(lat) ** 2)
-    return np.stack(
-        [
-            normal * np.cos(lat) * np.cos(lon),
-            normal * np.cos(lat) * np.sin(lon),
-            normal * (1 - geod.es) * np.sin(lat),
-        ]
-    )
-
-
-def _interpolation(at: np.ndarray, n: int) -> np.ndarray:
-    """Weights (n, node) that interpolate linearly between nodes."""
-    weights = np.zeros((n, at.size))
-    position = np.interp(np.arange(n), at, np.arange(at.size))
-    low = np.minimum(position.astype(np.int64), max(at.size - 2, 0))
-    weights[np.arange(n), low] = 1 - (position - low)
-    if at.size > 1:
-        weights[np.arange(n), low + 1] = position - low
-    return weights

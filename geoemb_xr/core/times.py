@@ -82,7 +82,7 @@ def _date_text(value: Any) -> str:
     if isinstance(value, pd.Period):
         value = value.start_time
     if isinstance(value, float | np.floating | int | np.integer) and not isinstance(value, bool):
-        text = str(int(value)) if float(value).is_integer() else repr(value)
+        text = str(int(value)) if float(value).is_integer() else "no date"
     else:
         text = value.isoformat() if hasattr(value, "isoformat") else str(value).strip()
     whole = text.removesuffix(".0")

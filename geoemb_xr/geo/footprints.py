@@ -13,7 +13,7 @@ import xarray as xr
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.geometry import METRES_PER_DEGREE
-from geoemb_xr.core.model import check_embedding
+from geoemb_xr.core.model import product
 from geoemb_xr.geo import places, polygons
 
 #: Centres closer than this, in metres, are one place.
@@ -74,7 +74,7 @@ def patches_in(array: xr.DataArray, given: places.Places, rule: Literal["centre"
     crs = geometry.crs_of(array)
     if crs is None:
         raise EmbeddingError("this needs the CRS of x and y: the array has no coordinate 'spatial_ref'")
-    if rule == "touched":
+    if rule == "touched" and has_footprints(array):
         squares = squares_of(patches_of(array, "crop"), crs)
     else:
         at = array.coords.to_dataset()[["x", "y"]].compute()
@@ -88,7 +88,7 @@ def patches_in(array: xr.DataArray, given: places.Places, rule: Literal["centre"
 
 def squares_of(patches: Patches, crs: pyproj.CRS) -> np.ndarray:
     """Footprints as polygons in a CRS, (n,); in degrees x runs on past 180 where one crosses the antimeridian."""
-    squares = np.empty(patches.lon.size, object)
+    squares = np.empty(patches.lon.size, dtype=object)
     zones = patches.zone
     for zone in np.unique(zones):
         own = zones == zone
@@ -102,10 +102,17 @@ def squares_of(patches: Patches, crs: pyproj.CRS) -> np.ndarray:
 
 def has_footprints(array: xr.DataArray) -> bool:
     """Whether an array along ``location`` holds patches, whose size is known, and not mere points."""
-    if "location" not in array.dims:
-        return False
-    found = check_embedding(array, "this")
-    return "patch_m" in array.coords or (found.kind == "patch" and found.resolution is not None)
+    side = _sides(array) if "location" in array.dims else None
+    return side is not None and bool((np.asarray(side) > 0).any())
+
+
+def _sides(array: xr.DataArray) -> Any:
+    """Sides of patches in metres, one each or one for all; None where nobody says. A point has 0."""
+    if "patch_m" in array.coords:
+        return array.coords["patch_m"].values.astype(np.float64)
+    name = array.attrs.get("product") or str(array.attrs.get("derived_from", "")).partition(" ")[0]
+    found = product(name) if name else None
+    return found.resolution if found is not None and found.kind == "patch" else None
 
 
 # --- patches ------------------------------------------------------------------------------------------------
@@ -134,7 +141,6 @@ class Patches:
 
 def patches_of(array: xr.DataArray, what: str) -> Patches:
     """Patches of an array of locations; lazy places are read."""
-    found = check_embedding(array, what)
     names = [name for name in ("x", "y", "date", "patch_m") if name in array.coords]
     if "location" not in array.dims or any(array.coords[name].dims != ("location",) for name in names):
         raise EmbeddingError(
@@ -147,15 +153,13 @@ def patches_of(array: xr.DataArray, what: str) -> Patches:
     places = array.coords.to_dataset()[names].compute()  # one read where places are lazy
     x, y = places["x"].values, places["y"].values
     lon, lat = geometry.transformer(crs, geometry.as_crs(geometry.LONLAT)).transform(x, y)
-    if "patch_m" in places:
-        side = places["patch_m"].values.astype(np.float64)
-    elif found.resolution is not None and found.kind == "patch":
-        side = np.full(x.size, found.resolution)
-    else:
+    side = _sides(array)
+    if side is None:
         raise EmbeddingError(
-            f"{what} needs the size of a patch, which {found.name!r} does not say; give each one's side in metres: "
-            "array.assign_coords(patch_m=('location', sides))"
+            f"{what} needs the size of a patch, which {array.attrs.get('product')!r} does not say; give each one's "
+            "side in metres: array.assign_coords(patch_m=('location', sides))"
         )
+    side = np.broadcast_to(side, x.shape)
     date = places["date"].values if "date" in places else np.full(x.size, np.datetime64("NaT", "ns"))
     return Patches(np.asarray(lon), np.asarray(lat), side, date, np.arange(x.size))
 

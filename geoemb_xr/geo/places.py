@@ -97,9 +97,7 @@ class Places:
         shapes = self.polygons(target)
         if not target.is_geographic:
             return shapes
-        bounds = areas.area_of(grid).bounds
-        turned = [None if each is None else polygons.around_the_world(each, bounds) for each in shapes]
-        return tables.column_of_objects(turned)
+        return polygons.each_around_the_world(shapes, areas.area_of(grid).bounds)
 
     def area(self) -> areas.Area:
         """The smallest box around all of them; in degrees across the antimeridian where that is smaller.

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+import shapely
 import xarray as xr
 
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.arrays import codec_of
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice, require
+from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.model import BAND, attribution_of, is_encoded
-from geoemb_xr.geo import places, polygons
+from geoemb_xr.geo import footprints, places, polygons
 from geoemb_xr.geo.footprints import nearest_patch
 from geoemb_xr.geo.places import Places
 
@@ -106,7 +108,9 @@ def at_places(
     taken = {"location", "x", "y", *map(str, found.coords), *map(str, found.dims)}
     named = {f"point_{name}" if name in taken else name: ("location", v) for name, v in columns.items()}
     place = {name: ("location", v, array.coords[name].attrs) for name, v in (("x", x), ("y", y))}
-    return found.assign_coords({"location": index, **place, **named})
+    if footprints.has_footprints(array):  # the places are points now
+        place["patch_m"] = ("location", np.zeros(len(index)), {"units": "m"})
+    return found.drop_vars("patch_m", errors="ignore").assign_coords({"location": index, **place, **named})
 
 
 def blank(array: xr.DataArray, keep: xr.DataArray) -> xr.DataArray:
@@ -137,7 +141,7 @@ def crop(
 
     Parameters
     ----------
-    array : DataArray (…, y, x)
+    array : DataArray (…, y, x), or patches (location, …)
         An embedding, encoded or decoded, or a map.
     area : (west, south, east, north), polygons, GeoDataFrame, table, GeoJSON or path
         A box is rounded outwards to whole pixels; in degrees west > east crosses the antimeridian. Polygons as
@@ -147,7 +151,8 @@ def crop(
     mask : bool
         Whether pixels of the box around a polygon that are not in it become missing.
     all_touched : bool
-        Whether each pixel that a polygon touches counts as in it, not those with their centre in it.
+        Whether each pixel that a polygon touches counts as in it, not those with their centre in it. Patches are
+        kept by the same rules: those with their centre in a polygon, those whose footprint touches a box.
 
     Raises
     ------
@@ -161,6 +166,8 @@ def crop(
     >>> da.emb.crop((11.369, 47.249, 11.371, 47.251)).sizes["y"]
     24
     """
+    if footprints.has_footprints(array):
+        return _crop_patches(array, area, crs, all_touched)
     grid = geometry.geobox_of(array, "crop")
     if _is_bbox(area):
         box = areas.parse_bbox(area, crs)
@@ -177,8 +184,21 @@ def crop(
     return blank(cut, _inside(cut, shape, grid, "touched" if all_touched else "centre"))
 
 
+def _crop_patches(array: xr.DataArray, area: Any, crs: object, all_touched: bool) -> xr.DataArray:
+    """Patches whose footprint touches a box, or whose centre (or footprint) a polygon holds."""
+    boxed = _is_bbox(area)
+    if boxed:
+        box = areas.parse_bbox(area, crs)
+        area, crs = shapely.MultiPolygon([shapely.box(*part) for part in box.parts]), box.crs
+    given = places.read_places(area, crs=crs).present("crop")
+    rows = footprints.patches_in(array, given, "touched" if boxed or all_touched else "centre")
+    if not rows.size:
+        raise CoverageError(f"the area holds none of the {array.sizes['location']} patches")
+    return array.isel(location=rows)
+
+
 def _is_bbox(area: Any) -> bool:
-    return isinstance(area, Sequence | np.ndarray) and len(area) == 4 and np.isscalar(area[0])
+    return isinstance(area, Sequence | np.ndarray) and len(area) == 4 and all(map(np.isscalar, area))
 
 
 def _crop_box(array: xr.DataArray, grid: GeoBox, area: areas.Area, what: str) -> xr.DataArray:
@@ -319,13 +339,21 @@ def free_memory() -> int | None:
     return found[0] if found else None
 
 
-def to_geodataframe(array: xr.DataArray) -> gpd.GeoDataFrame:
-    """Load an array into a GeoDataFrame of points, as :func:`to_dataframe`. Computes.
+def to_geodataframe(array: xr.DataArray, *, min_pixels: int = 1) -> gpd.GeoDataFrame:
+    """Load an array into a GeoDataFrame, as :func:`to_dataframe`. Computes.
 
     Parameters
     ----------
     array : DataArray
-        With ``x``, ``y`` and a CRS.
+        With ``x``, ``y`` and a CRS. Patches are the squares that they cover, cut in two where they cross the
+        antimeridian; a class map is polygons, one for each connected part of a class; anything else is points.
+    min_pixels : int
+        Parts of a class map with fewer pixels join the largest class beside them (GDAL's sieve).
+
+    Returns
+    -------
+    GeoDataFrame
+        Columns as :func:`to_dataframe`; of a class map ``value`` and ``name``.
 
     Examples
     --------
@@ -338,9 +366,42 @@ def to_geodataframe(array: xr.DataArray) -> gpd.GeoDataFrame:
     crs = geometry.crs_of(array)
     if crs is None or not {"x", "y"} <= set(array.coords):
         raise EmbeddingError("a GeoDataFrame needs 'x', 'y' and a CRS ('spatial_ref'); use to_dataframe()")
+    if is_class_map(array) and {"y", "x"} <= set(array.dims):
+        return geopandas.GeoDataFrame(_outlines(array, min_pixels), crs=crs)
     table = to_dataframe(array)
     on_index = {"x", "y"} <= set(table.index.names)
     x, y = (table.index.get_level_values(n) if on_index else table[n] for n in ("x", "y"))
-    frame = geopandas.GeoDataFrame(table, geometry=geopandas.points_from_xy(x, y), crs=crs)
+    if footprints.has_footprints(array):
+        squares = footprints.squares_of(footprints.patches_of(array, "to_geodataframe"), crs)
+        shapes = polygons.cut_at_180(squares) if crs.is_geographic else squares
+        shapes = np.repeat(shapes, len(table) // len(shapes)) if len(shapes) else shapes  # a row a time
+    else:
+        shapes = geopandas.points_from_xy(x, y)
+    frame = geopandas.GeoDataFrame(table, geometry=shapes, crs=crs)
     frame.attrs = table.attrs
     return frame
+
+
+def _outlines(array: xr.DataArray, min_pixels: int) -> pd.DataFrame:
+    """Connected parts of the classes of a map as polygons: columns value, name, geometry."""
+    from rasterio import features
+
+    if array.ndim != 2:
+        raise EmbeddingError(
+            f"polygons of classes need one map (y, x); got {tuple(array.dims)}: take one year with .emb.year(…)"
+        )
+    if min_pixels < 1:
+        raise EmbeddingError(f"min_pixels is a whole number of 1 or more; got {min_pixels!r}")
+    _check_room(array)
+    flat = geometry.north_up_array(array.transpose("y", "x"))
+    grid, legend = geometry.geobox_of(flat, "to_geodataframe"), legend_of(flat)
+    codes = flat.values.astype(np.uint16)
+    there = np.isin(codes, legend.values)
+    if min_pixels > 1:
+        codes = features.sieve(codes, int(min_pixels), mask=there)
+    names = dict(zip(legend.values, legend.names, strict=True))
+    found = [
+        (int(value), names[int(value)], shapely.geometry.shape(outline))
+        for outline, value in features.shapes(codes, mask=there, transform=grid.affine)
+    ]
+    return pd.DataFrame(found, columns=["value", "name", "geometry"])

@@ -59,6 +59,26 @@ def union(shapes: np.ndarray) -> Any:
     return shapes[0] if len(shapes) == 1 else shapely.union_all(shapes)
 
 
+def cut_at_180(shapes: np.ndarray) -> np.ndarray:
+    """Polygons in degrees that run on past ±180 as two parts within it, as GeoJSON and GIS want them."""
+    shapes = np.array(shapes, dtype=object)
+    bounds = shapely.bounds(shapes).reshape(-1, 4)
+    world = shapely.box(-180, -90, 180, 90)
+    for index in np.flatnonzero((bounds[:, 0] < -180) | (bounds[:, 2] > 180)):
+        turned = [
+            shapely.transform(shapes[index], lambda xy, by=by: np.add(xy, (by, 0.0))) for by in (0, 360, -360)
+        ]
+        shapes[index] = shapely.union_all(shapely.intersection(turned, world))
+    return shapes
+
+
+def each_around_the_world(shapes: np.ndarray, bounds: areas.Bounds) -> np.ndarray:
+    """Each polygon as :func:`around_the_world`; None stays None."""
+    turned = np.empty(len(shapes), dtype=object)
+    turned[:] = [None if each is None else around_the_world(each, bounds) for each in shapes]
+    return turned
+
+
 def boxes_of(shapes: Any) -> np.ndarray:
     """The box around each part of polygons, (n, 4)."""
     return np.asarray(shapely.bounds(shapely.get_parts(shapes)))

@@ -1,10 +1,10 @@
-"""Statistics of the vectors in polygons, streamed over blocks, each pixel by the share that a polygon covers."""
+"""Statistics of pixels or patches in polygons, streamed over blocks, each by the share that a polygon covers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
@@ -13,15 +13,22 @@ import xarray as xr
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.arrays import decode
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice
+from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.model import BAND, check_embedding, derived_attrs
-from geoemb_xr.geo import places, polygons
+from geoemb_xr.geo import footprints, places, polygons
+from geoemb_xr.geo.places import Places
 from geoemb_xr.geo.points import at_places
+from geoemb_xr.geo.pools import Classes, Moments, Pool, Quantiles, State, Stats
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-Stats = Literal["mean", "normalized", "stats", "covariance"]
-_KINDS: tuple[Stats, ...] = ("mean", "normalized", "stats", "covariance")
+#: Statistics of an embedding, of a class map, and of a map of values; the first of each is the default.
+_OF_VECTORS: tuple[Stats, ...] = ("mean", "normalized", "stats", "covariance")
+_OF_CLASSES: tuple[Stats, ...] = ("shares", "majority")
+_OF_VALUES: tuple[Stats, ...] = ("mean", "stats", "quantiles")
+#: Stands where a map has no bands, components or categories.
+_ALONE = "value"
 
 
 def zonal_stats(
@@ -29,32 +36,36 @@ def zonal_stats(
     areas: Any,
     *,
     crs: object = None,
-    stats: Stats = "mean",
+    stats: Stats | None = None,
     all_touched: bool = False,
 ) -> xr.DataArray:
-    """Pool the vectors in each polygon. Lazy: only blocks that a polygon touches are read, once each.
+    """Pool the pixels or patches in each polygon. Lazy: only blocks that a polygon touches are read, once each.
 
     Parameters
     ----------
-    array : DataArray (time?, band, y, x)
-        An embedding, encoded or decoded. Missing pixels do not count.
+    array : DataArray (time?, band, y, x), (time?, …, y, x) or (location, band)
+        An embedding, encoded or decoded; a map: classes, similarity, change, entropy, components; or patches.
+        What is missing does not count.
     areas : polygons, GeoDataFrame, table, GeoJSON or path
         As :func:`geoemb_xr.geo.places.read_places` takes them. A missing or empty one gives NaN.
     crs : CRS, optional
         Of polygons that bring none; longitude and latitude by default.
-    stats : {"mean", "normalized", "stats", "covariance"}
-        The mean vector; the mean at unit length (products with ``unit_norm``: the mean direction); minimum,
-        maximum, mean and standard deviation of each band, one after the other; or the upper triangle of the
-        covariance matrix, row by row.
+    stats : {"mean", "normalized", "stats", "covariance", "shares", "majority", "quantiles"}, optional
+        Of embeddings: the mean vector (the default); the mean at unit length (products with ``unit_norm``: the
+        mean direction); minimum, maximum, mean and standard deviation of each band, one after the other; or the
+        upper triangle of the covariance matrix, row by row. Of class maps: the share of each class (the default),
+        or the class of most. Of other maps: "mean" (the default), "stats", or "quantiles": 5, 25, 50, 75 and
+        95 %, for which all pixels of the polygons are held in memory.
     all_touched : bool
-        Whether every pixel that a polygon touches counts fully, instead of by the exact share it covers.
+        Whether every pixel (or patch) that a polygon touches counts fully, instead of by the exact share it covers.
 
     Returns
     -------
     DataArray (time?, location, band)
-        An embedding still for "mean" and "normalized", so that probes apply; else ``component`` stands where
-        ``band`` would. ``location`` is the polygons' index; their columns ride along, ``x`` and ``y`` is a
-        point inside each. NaN where a polygon holds no data.
+        An embedding still for "mean" and "normalized" of one, so that probes apply. ``component`` stands where
+        ``band`` would for other statistics, ``category`` for shares; a class of most is a class map along
+        ``location``. ``location`` is the polygons' index; their columns ride along, ``x`` and ``y`` is a point
+        inside each. NaN (0 for a class) where a polygon holds no data.
 
     Raises
     ------
@@ -65,129 +76,148 @@ def zonal_stats(
     --------
     >>> import geoemb_xr as gx, shapely
     >>> da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
-    >>> gx.zonal_stats(da, [shapely.box(11.369, 47.249, 11.371, 47.251)]).sizes
+    >>> field = shapely.box(11.369, 47.249, 11.371, 47.251)
+    >>> gx.zonal_stats(da, field).sizes
     Frozen({'location': 1, 'band': 64})
+    >>> truth = gx.testing.scene().truth(da.emb.geobox, 2018)
+    >>> float(gx.zonal_stats(truth, field).sum())
+    1.0
     """
-    check_choice("stats", stats, _KINDS)
-    check_embedding(array, "zonal_stats")
-    grid = geometry.geobox_of(array, "zonal_stats")
-    array = decode(array)
-    array = array.transpose(*(d for d in array.dims if d not in (BAND, "y", "x")), BAND, "y", "x")
+    kinds = _OF_CLASSES if is_class_map(array) else _OF_VECTORS if BAND in array.dims else _OF_VALUES
+    stats = check_choice("stats", kinds[0] if stats is None else stats, kinds)
+    if kinds is _OF_VECTORS:
+        check_embedding(array, "zonal_stats")
+        array = decode(array)
+    of_patches = footprints.has_footprints(array)
+    grid = None if of_patches else geometry.geobox_of(array, "zonal_stats")
+    flat, wide = _flat(array, ("location",) if of_patches else ("y", "x"))
     given = places.read_places(areas, crs=crs)
-    shapes = given.polygons_on(grid)
     given.say_missing("zonal_stats gives NaN for")
-    pool = _Pool(stats, "touched" if all_touched else "exact", len(shapes), array.sizes[BAND])
-    data = _pooled(array, grid, shapes, pool)
-    bands = array.coords[BAND].values.astype(str).tolist()
-    first = array.dims[:-3]
-    coords = {k: v for k, v in array.coords.items() if not {BAND, "y", "x"} & set(v.dims)}
-    if stats in ("mean", "normalized"):
-        attrs = {k: v for k, v in array.attrs.items() if k != "codec"}
-        names = (*first, "location", BAND)
-        coords[BAND] = array.coords[BAND]
-        title = str(array.name)
+    pool = _pool(flat, wide, stats, len(given))
+    if grid is None:
+        shapes, data = _of_patches(flat, given, pool, all_touched)
     else:
-        attrs = derived_attrs(array, long_name=f"{stats} of the pixels in each polygon")
-        names = (*first, "location", "component")
-        coords["component"] = ("component", np.asarray(pool.labels(bands)))
-        title = stats
-    found = xr.DataArray(data, dims=names, coords=coords, name=title, attrs=attrs)
+        shapes = given.polygons_on(grid)
+        data = _pooled(flat, grid, shapes, pool, "touched" if all_touched else "exact")
     inner = shapely.point_on_surface(shapes)
-    return at_places(found, array, shapely.get_x(inner), shapely.get_y(inner), given)
+    return at_places(
+        _named(data, array, flat, wide, stats, pool), array, shapely.get_x(inner), shapely.get_y(inner), given
+    )
 
 
-# --- sums ----------------------------------------------------------------------------------------------------
+def _flat(array: xr.DataArray, place: tuple[str, ...]) -> tuple[xr.DataArray, str]:
+    """An array as ``(time?, wide, …place)``, and its wide dimension: bands, components or one alone."""
+    rest = [str(d) for d in array.dims if d not in ("time", *place)]
+    if len(rest) > 1 or (len(place) == 1 and "time" in array.dims):
+        raise EmbeddingError(f"zonal_stats takes dims (time, band, y, x); got {tuple(array.dims)}")
+    if not rest:
+        array, rest = array.expand_dims(_ALONE), [_ALONE]
+    if array.chunks is not None:
+        array = array.chunk({rest[0]: -1})
+    first = [d for d in ("time",) if d in array.dims]
+    return array.transpose(*first, rest[0], *place), rest[0]
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """What is summed in each polygon: weights, vectors, squares or products; and the extremes.
+def _pool(flat: xr.DataArray, wide: str, stats: Stats, zones: int) -> Pool:
+    if stats in _OF_CLASSES:
+        dtype = np.dtype(np.float32) if stats == "shares" else flat.dtype
+        return Classes(stats, zones, legend_of(flat).values, dtype)
+    if stats == "quantiles":
+        return Quantiles(zones, flat.sizes[wide])
+    return Moments(stats, zones, flat.sizes[wide])
+
+
+def _named(
+    data: Any, array: xr.DataArray, flat: xr.DataArray, wide: str, stats: Stats, pool: Pool
+) -> xr.DataArray:
+    """Statistics ``(time?, zone, …)`` with names, labels and attributes."""
+    places = {"y", "x", "location", wide}
+    coords = {k: v for k, v in array.coords.items() if not places & set(v.dims)}
+    dims = [*(d for d in ("time",) if d in flat.dims), "location"]
+    title = stats if array.name is None else str(array.name)
+    attrs = {k: v for k, v in array.attrs.items() if k != "codec"}
+    if stats in ("mean", "normalized", "majority"):
+        if wide in array.dims:
+            return xr.DataArray(
+                data, dims=[*dims, wide], coords={**coords, wide: array.coords[wide]}, name=title, attrs=attrs
+            )
+        return xr.DataArray(data[..., 0], dims=dims, coords=coords, name=title, attrs=attrs)
+    if isinstance(pool, Classes):
+        wide, labels = "category", list(legend_of(array).names)
+    else:
+        assert isinstance(pool, Moments | Quantiles)
+        labels = pool.labels([""] if wide == _ALONE else flat.coords[wide].values.astype(str).tolist())
+        labels, wide = [label.strip("_") for label in labels], "component"
+    long_name = f"{stats} of the pixels in each polygon"
+    known = "product" in array.attrs or "derived_from" in array.attrs
+    attrs = derived_attrs(array, long_name=long_name) if known else {"long_name": long_name}
+    coords[wide] = (wide, np.asarray(labels))
+    return xr.DataArray(data, dims=[*dims, wide], coords=coords, name=stats, attrs=attrs)
+
+
+def class_areas(
+    array: xr.DataArray, given: Places, ground: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> Any:
+    """Ground of each class in each polygon, ``(time?, zone, class)``, in units of ``ground``.
 
     Parameters
     ----------
-    stats : str
-        As in :func:`zonal_stats`.
-    rule : {"exact", "touched"}
-        How a pixel's weight is found.
-    zones, bands : int
-        How many.
+    array : DataArray (time?, y, x)
+        A class map.
+    given : Places
+        Polygons.
+    ground : callable
+        The ground of pixels (h, w) from the centres of their rows and columns.
     """
+    grid = geometry.geobox_of(array, "area")
+    flat, _ = _flat(array, ("y", "x"))
+    pool = Classes("sums", len(given), legend_of(array).values, np.dtype(np.float64))
+    return _pooled(flat, grid, given.polygons_on(grid), pool, "exact", ground)
 
-    stats: Stats
-    rule: polygons.Rule
-    zones: int
-    bands: int
 
-    def labels(self, bands: Sequence[str]) -> list[str]:
-        """Of the result, for "stats" and "covariance"."""
-        if self.stats == "stats":
-            return [f"{band}_{what}" for what in ("min", "max", "mean", "std") for band in bands]
-        return [f"{a}_{b}" for i, a in enumerate(bands) for b in bands[i:]]
-
-    def sums(self, vectors: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sums of vectors ``(n, band)``, and minus the minimum with the maximum, to be merged by maximum."""
-        x = vectors.astype(np.float64)
-        weighted = x * weights[:, None]
-        parts = [np.array([weights.sum()]), weighted.sum(axis=0)]
-        if self.stats == "stats":
-            parts.append((weighted * x).sum(axis=0))
-        elif self.stats == "covariance":
-            parts.append((weighted.T @ x)[np.triu_indices(self.bands)])
-        extremes = np.concatenate([-x.min(axis=0), x.max(axis=0)]) if self.stats == "stats" else np.empty(0)
-        return np.concatenate(parts), extremes
-
-    def finish(self, sums: np.ndarray, extremes: np.ndarray) -> np.ndarray:
-        """The statistics, float32 ``(zone, …)``, NaN where nothing was summed."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            moments = sums[:, 1:] / sums[:, :1]
-        mean, second = moments[:, : self.bands], moments[:, self.bands :]
-        if self.stats == "mean":
-            out = mean
-        elif self.stats == "normalized":
-            with np.errstate(invalid="ignore", divide="ignore"):
-                out = mean / np.linalg.norm(mean, axis=1, keepdims=True)
-        elif self.stats == "stats":
-            low, high = -extremes[:, : self.bands], extremes[:, self.bands :]
-            spread = np.sqrt(np.maximum(second - mean**2, 0))
-            out = np.concatenate([np.where(np.isfinite(low), low, np.nan), high, mean, spread], axis=1)
-            out[~np.isfinite(out)] = np.nan
-        else:
-            rows, cols = np.triu_indices(self.bands)
-            out = second - mean[:, rows] * mean[:, cols]
-        return np.asarray(out, np.float32)
-
+# --- rasters ------------------------------------------------------------------------------------------------
 
 #: Sums by time step and zone: what one block brings, or several together.
-_Sums = dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]
+_Sums = dict[tuple[int, int], State]
 
 
-def _pooled(array: xr.DataArray, grid: GeoBox, shapes: np.ndarray, pool: _Pool) -> Any:
+def _pooled(
+    array: xr.DataArray,
+    grid: GeoBox,
+    shapes: np.ndarray,
+    pool: Pool,
+    rule: polygons.Rule,
+    ground: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> Any:
     """The statistics (time?, zone, …), lazy where the array is lazy: block by block, merged in a tree."""
     chunks = array.chunks or tuple((n,) for n in array.shape)
     edges = [np.concatenate(([0], np.cumsum(sizes))) for sizes in chunks]
-    touched = _touched(grid, shapes, edges[-2], edges[-1])
-    steps = list(chunks[:-3]) or [(1,)]
-    if len(steps) > 1:
-        raise EmbeddingError(f"zonal_stats takes dims (time, band, y, x); got {array.dims}")
+    touched = _zones_by_block(grid, shapes, edges[-2], edges[-1])
+    timed = array.ndim == 4
+    size = (abs(grid.affine.e), abs(grid.affine.a))
     out = []
-    for number, count in enumerate(steps[0]):
+    for number, count in enumerate(chunks[0] if timed else (1,)):
         tasks = []
         for (i, j), zones in touched.items():
-            window = (slice(edges[-2][i], edges[-2][i + 1]), slice(edges[-1][j], edges[-1][j + 1]))
-            block = array.isel(y=window[0], x=window[1])
-            if array.ndim == 4:
+            window = {
+                "y": slice(edges[-2][i], edges[-2][i + 1]),
+                "x": slice(edges[-1][j], edges[-1][j + 1]),
+            }
+            if timed:
                 start = int(edges[0][number])
-                block = block.isel({array.dims[0]: slice(start, start + count)})
-            tasks.append((block, [shapes[z] for z in zones], zones))
-        out.append(_pool_blocks(tasks, grid, pool, count, array.ndim == 4, array.chunks is not None))
+                window["time"] = slice(start, start + count)
+            block = array.isel(window)
+            own = [shapes[z] for z in zones]
+            tasks.append((block, block.y.values, block.x.values, own, zones, size, pool, rule, ground))
+        out.append(_summed(_block_sums, tasks, pool, count, timed, array.chunks is not None))
     if array.chunks is None:
         return out[0]
     import dask.array as da
 
-    return da.concatenate(out, axis=0) if array.ndim == 4 else out[0]
+    return da.concatenate(out, axis=0) if timed else out[0]
 
 
-def _touched(
+def _zones_by_block(
     grid: GeoBox, shapes: np.ndarray, ys: np.ndarray, xs: np.ndarray
 ) -> dict[tuple[int, int], list[int]]:
     """Zones by the block that they reach into."""
@@ -208,33 +238,20 @@ def _touched(
     return found
 
 
-def _pool_blocks(
-    tasks: list[tuple[xr.DataArray, list[Any], list[int]]],
-    grid: GeoBox,
-    pool: _Pool,
-    count: int,
-    timed: bool,
-    lazy: bool,
-) -> Any:
-    size = (abs(grid.affine.e), abs(grid.affine.a))
+def _summed(sums: Any, tasks: list[Any], pool: Pool, count: int, timed: bool, lazy: bool) -> Any:
+    """Statistics from the sums of blocks; a task is a block and what ``sums`` takes beside it."""
     if not lazy:
-        parts = [_block_sums(b.values, b.y.values, b.x.values, s, z, size, pool) for b, s, z in tasks]
-        return _finish(parts, pool, count, timed)
+        return _finish([sums(block.values, *rest) for block, *rest in tasks], pool, count, timed)
     import dask
     import dask.array as da
 
-    step = dask.delayed(_block_sums, pure=True)
-    parts = [
-        step(b.data.to_delayed(optimize_graph=False).item(), b.y.values, b.x.values, s, z, size, pool)
-        for b, s, z in tasks
-    ]
-    merge = dask.delayed(_merge, pure=True)
+    step, merge = dask.delayed(sums, pure=True), dask.delayed(_merge, pure=True)
+    parts = [step(block.data.to_delayed(optimize_graph=False).item(), *rest) for block, *rest in tasks]
     while len(parts) > 16:
-        parts = [merge(parts[i : i + 16]) for i in range(0, len(parts), 16)]
-    width = len(pool.labels([""] * pool.bands)) if pool.stats in ("stats", "covariance") else pool.bands
-    shape = (count, pool.zones, width) if timed else (pool.zones, width)
+        parts = [merge(parts[i : i + 16], pool) for i in range(0, len(parts), 16)]
+    shape = (count, pool.zones, pool.width) if timed else (pool.zones, pool.width)
     finish = dask.delayed(_finish, pure=True)(parts, pool, count, timed)
-    return da.from_delayed(finish, shape, dtype=np.float32, meta=np.empty((0,) * len(shape), np.float32))
+    return da.from_delayed(finish, shape, dtype=pool.dtype, meta=np.empty((0,) * len(shape), pool.dtype))
 
 
 def _block_sums(
@@ -244,38 +261,82 @@ def _block_sums(
     shapes: list[Any],
     zones: list[int],
     size: tuple[float, float],
-    pool: _Pool,
+    pool: Pool,
+    rule: polygons.Rule,
+    ground: Callable[[np.ndarray, np.ndarray], np.ndarray] | None,
 ) -> _Sums:
     """Sums of one block's vectors ``(time?, band, y, x)`` in each of some polygons."""
+    measure = 1.0 if ground is None else ground(ys, xs)
     steps = data.reshape(-1, *data.shape[-3:])
     found: _Sums = {}
     for zone, shape in zip(zones, shapes, strict=True):
-        weights = polygons.coverage(shape, ys, xs, size, pool.rule)
+        weights = polygons.coverage(shape, ys, xs, size, rule) * measure
         row, col = np.nonzero(weights)
         for step, bands in enumerate(steps):
-            vectors = bands[:, row, col].T
-            valid = np.isfinite(vectors.sum(axis=1))
-            if valid.any():
-                found[step, zone] = pool.sums(vectors[valid], weights[row[valid], col[valid]])
+            _add(found, (step, zone), bands[:, row, col].T, weights[row, col], pool)
     return found
 
 
-def _merge(parts: list[_Sums]) -> _Sums:
+def _add(found: _Sums, key: tuple[int, int], vectors: np.ndarray, weights: np.ndarray, pool: Pool) -> None:
+    valid = pool.valid(vectors)
+    if valid.any():
+        found[key] = pool.sums(vectors[valid], weights[valid])
+
+
+def _merge(parts: list[_Sums], pool: Pool) -> _Sums:
     merged: _Sums = {}
     for part in parts:
-        for key, (sums, extremes) in part.items():
-            if key in merged:
-                sums, extremes = merged[key][0] + sums, np.maximum(merged[key][1], extremes)
-            merged[key] = sums, extremes
+        for key, state in part.items():
+            merged[key] = pool.merge(merged[key], state) if key in merged else state
     return merged
 
 
-def _finish(parts: list[_Sums], pool: _Pool, count: int, timed: bool) -> np.ndarray:
-    merged = _merge(parts)
-    blank = pool.sums(np.zeros((1, pool.bands), np.float32), np.zeros(1))
-    sums = np.zeros((count, pool.zones, blank[0].size))
-    extremes = np.full((count, pool.zones, blank[1].size), -np.inf)
-    for key, (own, ends) in merged.items():
-        sums[key], extremes[key] = own, ends
-    out = np.stack([pool.finish(s, e) for s, e in zip(sums, extremes, strict=True)])
+def _finish(parts: list[_Sums], pool: Pool, count: int, timed: bool) -> np.ndarray:
+    out = pool.finish(_merge(parts, pool), count)
     return np.asarray(out if timed else out[0])
+
+
+# --- patches ------------------------------------------------------------------------------------------------
+
+
+def _of_patches(array: xr.DataArray, given: Places, pool: Pool, all_touched: bool) -> tuple[np.ndarray, Any]:
+    """Polygons in the patches' CRS, and their statistics (zone, …) of patches ``(band, location)``.
+
+    A patch counts by the ground that it shares with a polygon.
+    """
+    crs = geometry.crs_of(array)
+    assert crs is not None  # patches_of has looked
+    patches = footprints.patches_of(array, "zonal_stats")
+    squares = footprints.squares_of(patches, crs)
+    shapes = given.polygons(crs)
+    turned = shapes
+    if crs.is_geographic and squares.size:
+        bounds = tuple(shapely.total_bounds(squares))
+        turned = polygons.each_around_the_world(shapes, bounds)
+    zone, row = shapely.STRtree(squares).query(turned, predicate="intersects")
+    if not zone.size:
+        raise CoverageError(f"no polygon overlaps one of the {squares.size} patches")
+    weight = np.ones(zone.size)
+    if not all_touched:
+        shared = shapely.area(shapely.intersection(turned[zone], squares[row])) / shapely.area(squares[row])
+        weight = shared * (patches.side[row] / patches.side.max()) ** 2
+    kept = weight > 0
+    zone, row, weight = zone[kept], row[kept], weight[kept]
+    sizes = array.chunksizes["location"] if array.chunks is not None else (squares.size,)
+    edges = np.concatenate(([0], np.cumsum(sizes)))
+    tasks = []
+    for start, stop in itertools.pairwise(edges):
+        mine = (row >= start) & (row < stop)
+        if mine.any():
+            block = array.isel(location=slice(start, stop))
+            tasks.append((block, zone[mine], row[mine] - start, weight[mine], pool))
+    return shapes, _summed(_patch_sums, tasks, pool, 1, False, array.chunks is not None)
+
+
+def _patch_sums(data: np.ndarray, zone: np.ndarray, row: np.ndarray, weight: np.ndarray, pool: Pool) -> _Sums:
+    """Sums of one block's patches ``(band, location)`` in each polygon that touches them."""
+    found: _Sums = {}
+    for each in np.unique(zone):
+        own = zone == each
+        _add(found, (0, int(each)), data[:, row[own]].T, weight[own], pool)
+    return found

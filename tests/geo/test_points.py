@@ -283,3 +283,87 @@ def test_real_chip_both_ways_up(real_data):
     np.testing.assert_array_equal(
         *(da.emb.sample(gpd.GeoDataFrame(geometry=points)).values for da in (up, down))
     )
+
+
+# --- patches by place -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("product", ["earth-index", "clay-v0"])
+def test_patches_are_asked_by_place(product):
+    patches = gx.open(product, gx.example(product))
+    here = (float(patches.x[7]), float(patches.y[7]))
+    best = patches.emb.search(here, 1)
+    assert (best.lon[0], best.lat[0]) == pytest.approx(here)
+    spot = shapely.Point(here)
+    around = spot.buffer(0.02)
+    inside = patches.emb.crop(around)
+    centres = shapely.points(patches.x.values, patches.y.values)
+    assert (
+        inside.location.values.tolist() == patches.location.values[shapely.covers(around, centres)].tolist()
+    )
+    frame = patches.emb.to_geodataframe()
+    touched = patches.emb.crop(around, all_touched=True)
+    assert touched.location.values.tolist() == frame.index[frame.intersects(around)].tolist()
+    box = patches.emb.crop(around.bounds)
+    assert box.location.values.tolist() == frame.index[frame.intersects(shapely.box(*around.bounds))].tolist()
+    alike = patches.emb.similarity(around)
+    expected = patches.emb.similarity(inside)
+    np.testing.assert_allclose(alike, expected, atol=1e-6)
+    assert set(alike.emb.to_geodataframe().geom_type) == {"Polygon"}
+    with pytest.raises(CoverageError, match="1 of 1 query points lie in none of the"):
+        patches.emb.similarity((0.0, 0.0))
+    with pytest.raises(CoverageError, match="holds none of the"):
+        patches.emb.crop((1, 2, 3, 4))
+
+
+def test_footprints_at_180_come_in_two_parts():
+    vectors = np.ones((3, 384), np.float32)
+    patches = gx.wrap(vectors, "earth-index", x=[179.9995, -179.9995, 170.0], y=[-17.0] * 3)
+    frame = patches.emb.to_geodataframe()
+    assert [len(shapely.get_parts(each)) for each in frame.geometry] == [2, 2, 1]
+    assert frame.total_bounds[[0, 2]].tolist() == [-180, 180]
+    areas = frame.to_crs(3832).area  # cut at 180 or not, they are as large
+    np.testing.assert_allclose(areas, areas[2], rtol=3e-3)
+    fiji = shapely.MultiPolygon([shapely.box(179, -18, 180, -16), shapely.box(-180, -18, -179, -16)])
+    assert patches.emb.crop(fiji).location.values.tolist() == [0, 1]
+    assert patches.emb.zonal_stats(fiji).values[0, 0] == 1
+
+
+# --- around the globe -------------------------------------------------------------------------------------------
+
+
+def globe(west):
+    """A grid of the whole world by degrees, from a longitude on, each pixel its longitude within ±180."""
+    grid = geometry.make_geobox((40, 360), rasterio.Affine(1, 0, west, 0, -1, 20), 4326)
+    lon = (grid.affine.c + np.arange(360) + 0.5 + 180) % 360 - 180
+    data = np.broadcast_to(lon.astype(np.float32), (40, 360)).copy()
+    return xr.DataArray(data, dims=("y", "x"), coords=geometry.grid_coords(grid), name="lon")
+
+
+FIJI = {
+    "two parts": shapely.MultiPolygon([shapely.box(177, -18, 180, -16), shapely.box(-180, -18, -178, -16)]),
+    "past 180": shapely.box(177, -18, 182, -16),
+    "not cut": shapely.Polygon([(177, -18), (-178, -18), (-178, -16), (177, -16)]),
+    "box": (177, -18, -178, -16),
+    "box past 180": (177, -18, 182, -16),
+}
+
+
+@pytest.mark.parametrize("way", FIJI)
+@pytest.mark.parametrize("west", [-180, 0])
+def test_shapes_across_the_antimeridian_are_cut_small(way, west):
+    found = globe(west).emb.crop(FIJI[way])
+    assert found.shape == (2, 5)
+    assert found.values[0].tolist() == [177.5, 178.5, 179.5, -179.5, -178.5]
+    if not isinstance(FIJI[way], tuple):
+        mean = np.abs(globe(west).emb.zonal_stats(FIJI[way], stats="stats").sel(component="min").item())
+        assert mean == 179.5  # of -179.5: both sides are in it
+        assert globe(west).chunk({"x": 100}).emb.zonal_stats(FIJI[way]).compute().item() == pytest.approx(
+            np.mean([177.5, 178.5, 179.5, -179.5, -178.5]), rel=1e-6
+        )
+
+
+@pytest.mark.parametrize("west", [-180, 0])
+def test_points_are_found_a_turn_away(west):
+    points = [(182.2, 0.0), (-177.8, 0.0), (-190.0, 0.0), (359.5, 0.0)]
+    assert globe(west).emb.sample(points).values.tolist() == [-177.5, -177.5, 170.5, -0.5]

@@ -7,6 +7,7 @@ import shapely
 
 import geoemb_xr as gx
 from geoemb_xr.core.errors import CoverageError
+from geoemb_xr.geo import polygons
 from geoemb_xr.testing import raise_if_dask_computes
 
 exactextract = pytest.importorskip("exactextract")
@@ -139,3 +140,70 @@ def test_zones_without_data_are_missing():
         da.emb.zonal_stats(gpd.GeoSeries(far[2:], crs=32632))
     with pytest.raises(ValueError, match="stats='median' is not known"):
         da.emb.zonal_stats(frame, stats="median")
+
+
+# --- maps and patches -----------------------------------------------------------------------------------------
+
+
+def truth(chunks=None):
+    found = gx.testing.scene().truth(scene().emb.geobox, 2018)
+    return found if chunks is None else found.chunk({"y": chunks, "x": chunks})
+
+
+@pytest.mark.parametrize("chunks", [None, 17])
+def test_shares_and_majority_of_classes_are_exactextracts(chunks):
+    frame, array = zones(), truth(chunks)
+    found = array.emb.zonal_stats(frame)
+    legend = array.emb.legend
+    np.testing.assert_allclose(found.sum("category"), 1, atol=1e-6)
+    expected = oracle(truth(), frame, ["unique", "frac"])
+    most = array.emb.zonal_stats(frame, stats="majority")
+    for row, (values, shares) in enumerate(zip(expected["unique"], expected["frac"], strict=True)):
+        names = legend.loc[np.asarray(values, int), "name"].to_numpy()
+        np.testing.assert_allclose(found.sel(category=names)[row], shares, atol=1e-6)
+        assert most.emb.names().values[row] == names[np.argmax(shares)]
+    assert found.dims == ("location", "category")
+    assert most.dtype == truth().dtype
+
+
+@pytest.mark.parametrize("chunks", [None, 17])
+def test_means_and_quantiles_of_a_map_of_values(chunks):
+    frame = zones()
+    map_ = scene().emb.year(2018).emb.similarity((11.37, 47.25)).compute()
+    expected = oracle(map_, frame, ["mean", "min", "max"])
+    map_ = map_ if chunks is None else map_.chunk({"y": chunks, "x": chunks})
+    mean = map_.emb.zonal_stats(frame)
+    assert mean.dims == ("location",)
+    assert mean.name == "similarity"
+    np.testing.assert_allclose(mean, expected["mean"], atol=1e-6)
+    stats = map_.emb.zonal_stats(frame, stats="stats")
+    np.testing.assert_allclose(stats.sel(component="max"), expected["max"], atol=1e-6)
+    found = map_.emb.zonal_stats(frame, stats="quantiles")
+    assert found.component.values.tolist() == ["q05", "q25", "q50", "q75", "q95"]
+    for row, shape in enumerate(frame.geometry):
+        size = (10.0, 10.0)
+        weights = polygons.coverage(shape, map_.y.values, map_.x.values, size, "exact")
+        kept = weights > 0
+        assert (weights[kept] @ (map_.values[kept] <= found.values[row, 2])) >= 0.5 * weights.sum() - 1e-6
+        assert (weights[kept] @ (map_.values[kept] < found.values[row, 2])) <= 0.5 * weights.sum() + 1e-6
+    with pytest.raises(
+        ValueError, match="stats='shares' is not known; valid are 'mean', 'stats', 'quantiles'"
+    ):
+        map_.emb.zonal_stats(frame, stats="shares")
+
+
+def test_patches_count_by_the_ground_they_share():
+    patches = gx.open("earth-index", gx.example("earth-index"))
+    frame = patches.emb.to_geodataframe()
+    assert set(frame.geom_type) == {"Polygon"}
+    np.testing.assert_allclose(frame.to_crs(32632).area, 320.0**2, rtol=1e-6)
+    zone = gpd.GeoSeries([shapely.Point(11.35, 47.275).buffer(0.012), shapely.box(0, 0, 1, 1)], crs=4326)
+    found = patches.emb.zonal_stats(zone)
+    shared = frame.to_crs(32632).intersection(zone.to_crs(32632)[0].segmentize(5)).area.to_numpy()
+    np.testing.assert_allclose(found[0], (shared / shared.sum()) @ patches.values, rtol=2e-3, atol=1e-5)
+    assert np.isnan(found.values[1]).all()
+    assert set(found.emb.to_geodataframe().geom_type) == {"Point"}
+    chunked = patches.chunk({"location": 50}).emb.zonal_stats(zone)
+    np.testing.assert_allclose(chunked, found, atol=1e-6)
+    with pytest.raises(CoverageError, match="no polygon overlaps one of the 440 patches"):
+        patches.emb.zonal_stats(shapely.box(0, 0, 1, 1))
