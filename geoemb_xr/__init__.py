@@ -61,6 +61,7 @@ _LAZY = {
     "predict": "predicting.maps",
     # comparing
     "area_estimate": "comparing.areas",
+    "evaluate": "comparing.evaluation",
     "sample_design": "comparing.areas",
     "search": "retrieval.ranking",
     "similarity": "retrieval.scores",

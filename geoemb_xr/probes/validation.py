@@ -31,18 +31,24 @@ def random_folds(data: Data, k: int) -> np.ndarray | None:
 
 def blocked_folds(data: Data, k: int) -> np.ndarray | None:
     """A fold for each sample, made of whole regions (k-means of the groups' centres, four a fold)."""
+    regions = regions_of(data, REGIONS * k)
+    return None if regions is None else _dealt(regions, data, k)
+
+
+def regions_of(data: Data, count: int) -> np.ndarray | None:
+    """The region of each sample, by k-means of the groups' centres; None where there are too few places."""
     if data.places is None:
         return None
     centres = _group_means(data.places, data.groups)
     present = np.flatnonzero(np.isfinite(centres).all(axis=1))
-    count = min(REGIONS * k, len(np.unique(centres[present], axis=0)))
+    count = min(count, len(np.unique(centres[present], axis=0)))
     if count < 2:
         return None
     from sklearn.cluster import KMeans
 
     region = np.zeros(len(centres), np.int64)
     region[present] = KMeans(count, n_init=4, random_state=data.seed).fit_predict(centres[present])
-    return _dealt(region[data.groups], data, k)
+    return np.asarray(region[data.groups])
 
 
 def _dealt(units: np.ndarray, data: Data, k: int) -> np.ndarray | None:
@@ -86,11 +92,11 @@ def held_out(fit: Fit, data: Data, folds: np.ndarray) -> np.ndarray:
     scores = np.empty((data.classes or 1, len(data.y)), np.float32)
     for fold in range(int(folds.max()) + 1):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        scores[:, test] = _scores_of(fit, data.at(train), data.x[test])
+        scores[:, test] = scores_of(fit, data.at(train), data.x[test])
     return scores
 
 
-def _scores_of(fit: Fit, train: Data, x: np.ndarray) -> np.ndarray:
+def scores_of(fit: Fit, train: Data, x: np.ndarray) -> np.ndarray:
     """Scores after a fit on samples that may lack some of the classes."""
     if not train.classes:
         head, parameters = fit(train)

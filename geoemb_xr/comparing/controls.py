@@ -1,0 +1,85 @@
+"""Controls, below which a score is worth nothing: coordinates, a constant, the earlier label, permuted labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from geoemb_xr.comparing.scoring import Predictor, probe_predictor
+from geoemb_xr.comparing.support import Support
+from geoemb_xr.probes.heads import Data
+
+#: Neighbours that a smooth surface is averaged over.
+_SMOOTH = 20
+
+
+def controls_of(support: Support, data: Data, method: str) -> dict[tuple[str, str], tuple[Data, Predictor]]:
+    """By name and method: the labels that a control is scored on, and how it predicts them.
+
+    Parameters
+    ----------
+    support : Support
+        The labels.
+    data : Data
+        Of the first product, whose vectors the permuted labels are learnt from.
+    method : str
+        Method of the probe on permuted labels.
+    """
+    found = {
+        ("coordinates", "nearest"): (data, _neighbours(data, 1)),
+        ("coordinates", "smooth"): (data, _neighbours(data, _SMOOTH)),
+        ("constant", "most frequent" if data.classes else "mean"): (data, _constant(data)),
+        ("permuted labels", method): _permuted(data, method),
+    }
+    if support.previous.size:
+        found["persistence", "earlier label"] = (data, _earlier(data, support.previous))
+    return found
+
+
+def _neighbours(data: Data, k: int) -> Predictor:
+    """Mean over the nearest labels on the ground, weighted by 1 / distance: what coordinates alone know."""
+    assert data.places is not None
+    places = data.places
+
+    def predict(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        from scipy.spatial import cKDTree
+
+        count = min(k, len(train))
+        distance, index = cKDTree(places[train]).query(places[test], count)
+        distance, index = distance.reshape(-1, count), index.reshape(-1, count)
+        weight = 1 / np.maximum(distance, 1.0)
+        weight /= weight.sum(axis=1, keepdims=True)
+        return np.asarray(np.einsum("nk,cnk->cn", weight, _targets(data, train)[:, index]), np.float32)
+
+    return predict
+
+
+def _constant(data: Data) -> Predictor:
+    def predict(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        return np.repeat(_targets(data, train).mean(axis=1)[:, None], len(test), axis=1).astype(np.float32)
+
+    return predict
+
+
+def _earlier(data: Data, previous: np.ndarray) -> Predictor:
+    def predict(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        if not data.classes:
+            return np.asarray(previous[test][None], np.float32)
+        return np.asarray(np.arange(data.classes)[:, None] == previous[test], np.float32)
+
+    return predict
+
+
+def _permuted(data: Data, method: str) -> tuple[Data, Predictor]:
+    """Labels dealt out anew among groups, so that only what a split leaks can be learnt."""
+    rng = np.random.default_rng(data.seed)
+    first = np.unique(data.groups, return_index=True)[1]
+    dealt = rng.permutation(data.y[first])[np.unique(data.groups, return_inverse=True)[1]]
+    permuted = data._replace(y=dealt)
+    return permuted, probe_predictor(permuted, method)
+
+
+def _targets(data: Data, train: np.ndarray) -> np.ndarray:
+    """Labels ``(classes, n)`` as shares, or values ``(1, n)``."""
+    if not data.classes:
+        return np.asarray(data.y[train][None])
+    return np.asarray(np.arange(data.classes)[:, None] == data.y[train], np.float64)

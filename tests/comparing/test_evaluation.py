@@ -1,0 +1,255 @@
+"""Products side by side: the better one wins, controls score what they must, and a leak is seen."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.neighbors import KNeighborsClassifier
+
+import geoemb_xr as gx
+from geoemb_xr.comparing import scoring
+from geoemb_xr.comparing.support import support_of
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.probes.heads import Data
+
+N = 240
+BANDS = 6
+
+
+def places(seed=0):
+    rng = np.random.default_rng(seed)
+    return 11 + rng.random(N), 47 + rng.random(N)
+
+
+def labels_of(rng, kind="classes"):
+    value = rng.integers(0, 3, N)
+    return np.array(["crop", "tree", "water"])[value] if kind == "classes" else value + rng.normal(0, 0.1, N)
+
+
+def product(name, y, noise, seed=0, **facts):
+    """Vectors whose first bands tell the label, under noise."""
+    rng = np.random.default_rng(seed)
+    codes = pd.factorize(y, sort=True)[0] if y.dtype.kind != "f" else y.round().astype(int)
+    x = np.eye(BANDS)[codes] + rng.normal(0, noise, (N, BANDS))
+    lon, lat = places()
+    made = gx.Product(name, dims=BANDS, **facts)
+    return gx.wrap(x.astype("f4"), made, x=lon, y=lat, crs="EPSG:4326")
+
+
+@pytest.fixture(scope="module")
+def task():
+    y = labels_of(np.random.default_rng(5))
+    lon, lat = places()
+    table = pd.DataFrame({"lon": lon, "lat": lat, "crop": y, "country": np.where(lon > 11.5, "east", "west")})
+    arrays = {"good": product("good-one", y, 0.25), "bad": product("bad-one", y, 1.0, seed=1)}
+    return arrays, table
+
+
+@pytest.fixture(scope="module")
+def found(task):
+    arrays, table = task
+    return gx.evaluate(arrays, table, target="crop", by="country", methods=["ridge"], n_labels=[2, None])
+
+
+def test_the_better_product_wins_and_it_is_no_chance(found):
+    table = found.table()["blocks"]
+    assert table["good", "ridge"] > 0.9 > table["bad", "ridge"]
+    (row,) = found.differences.itertuples()
+    assert (row.a, row.b, row.blocks) == ("good", "bad", scoring.REGIONS)
+    assert row.difference == pytest.approx(table["good", "ridge"] - table["bad", "ridge"], abs=1e-6)
+    assert 0 < row.low < row.difference < row.high
+    assert row.p < 0.001
+
+
+def test_controls_score_chance(found):
+    table = found.table()
+    assert table.loc[("constant", "most frequent"), "random"] == pytest.approx(1 / 3, abs=0.02)
+    assert table.loc[("permuted labels", "ridge"), "blocks"] == pytest.approx(1 / 3, abs=0.12)
+    assert table.loc[("coordinates", "nearest"), "blocks"] < 0.5
+    assert found.beaten() == {"good": [], "bad": []}
+
+
+def test_coordinates_are_the_nearest_label(task):
+    arrays, table = task
+    support = support_of(arrays, table, target="crop", time=None, group=None, by=None, previous=None)
+    data = support.data(support.vectors["good"], 0)
+    split = scoring.split_of("random", data, 5, 0.0)
+    from geoemb_xr.comparing.controls import controls_of
+
+    one, predict = controls_of(support, data, "ridge")["coordinates", "nearest"]
+    got = scoring.held_out(predict, one, split, None, 0).argmax(axis=0)
+    expected = np.empty(N, int)
+    for fold in range(5):
+        test = split.folds == fold
+        fitted = KNeighborsClassifier(1).fit(support.metres[~test], data.y[~test])
+        expected[test] = fitted.predict(support.metres[test])
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_a_leak_is_seen():
+    """Labels that follow places, not vectors: random folds find them, regions do not."""
+    lon, lat = places()
+    y = np.where((np.floor(lon * 4) + np.floor(lat * 4)) % 2 == 0, "a", "b")
+    noise = product("noise-one", y, 50.0)
+    table = pd.DataFrame({"lon": lon, "lat": lat, "crop": y})
+    found = gx.evaluate({"noise": noise}, table, target="crop", methods=["ridge"], n_labels=[None])
+    nearest = found.table().loc[("coordinates", "nearest")]
+    assert nearest["random"] > nearest["blocks"] + 0.1
+    assert "coordinates" in found.beaten()["noise"] or found.table()["blocks"]["noise", "ridge"] < 0.65
+
+
+def test_only_labels_that_all_cover_count(task):
+    arrays, table = task
+    gaps = arrays["bad"].copy()
+    gaps[:7] = np.nan
+    unlabelled = table.assign(crop=table.crop.where(table.index >= 5))
+    found = gx.evaluate(
+        {"good": arrays["good"], "bad": gaps}, unlabelled, target="crop", methods=["ridge"], n_labels=[None]
+    )
+    assert found.n == N - 7
+    assert found.dropped == {"without a label": 5, "without data in bad": 2}
+    assert set(found.scores["n"]) == {N - 7}
+
+
+def test_groups_scores_and_their_worst(found, task):
+    _, table = task
+    mine = found.groups[(found.groups["product"] == "bad") & (found.groups["split"] == "blocks")].set_index(
+        "group"
+    )
+    assert mine.n.to_dict() == table.country.value_counts().to_dict()
+    assert mine.value.between(0.3, 1).all()
+
+
+def test_values_have_r2_about_the_means_of_groups():
+    y = labels_of(np.random.default_rng(2), "values")
+    lon, lat = places()
+    country = np.where(lon > 11.5, "east", "west")
+    y = y + 10.0 * (country == "east")  # what only tells countries apart explains nothing inside of them
+    teller = product("teller", (country == "east").astype(float), 0.1)
+    table = pd.DataFrame({"lon": lon, "lat": lat, "biomass": y, "country": country})
+    found = gx.evaluate(
+        {"teller": teller},
+        table,
+        target="biomass",
+        by="country",
+        methods=["ridge", "logistic"],
+        n_labels=[None],
+    )
+    scores = found.scores[(found.scores["product"] == "teller") & (found.scores["split"] == "random")]
+    values = scores.set_index("score")["value"]
+    assert values["r2"] > 0.9
+    assert values["r2_within"] < 0.1
+    assert set(scores["method"]) == {"ridge"}
+
+
+def test_few_labels_are_balanced_nested_and_spread():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 12, 200)
+    data = Data(np.zeros((200, 1), "f4"), rng.integers(0, 3, 200), np.ones(200), groups, 3, 0)
+    train = np.arange(40, 200)
+    small, large = (set(scoring.few(data, train, n, 7)) for n in (4, 10))
+    assert small < large <= set(train)
+    assert np.bincount(data.y[list(large)]).tolist() == [10, 10, 10]
+    for cls in range(3):
+        assert len({groups[i] for i in small if data.y[i] == cls}) == 4
+    assert small != set(scoring.few(data, train, 4, 8))
+
+
+def test_a_buffer_keeps_training_places_away():
+    rng = np.random.default_rng(0)
+    metres = rng.random((N, 2)) * 1000
+    split = scoring.Split("blocks", (metres[:, 0] > 500).astype(int), 100.0)
+    for train, test in split.parts(metres):
+        distance = np.linalg.norm(metres[train][:, None] - metres[test], axis=2).min()
+        assert 100 < distance < 130
+        assert not set(train) & set(test)
+
+
+def test_differences_are_students_over_blocks():
+    rng = np.random.default_rng(3)
+    a, b, blocks = rng.random(300) / 300, rng.random(300) / 300, rng.integers(0, 12, 300)
+    found = scoring.difference(a, b, blocks, 0.95, 0)
+    expected = stats.ttest_1samp(np.bincount(blocks, a - b), 0)
+    interval = expected.confidence_interval(0.95)
+    assert found.value == pytest.approx((a - b).sum())
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx((interval.low * 12, interval.high * 12))
+    few_blocks = scoring.difference(a, b, blocks % 5, 0.95, 0)
+    assert np.isnan([few_blocks.low, few_blocks.high, few_blocks.p]).all()
+    many = scoring.difference(a, b, np.arange(300) % 60, 0.95, 0)
+    wide = stats.ttest_1samp(np.bincount(np.arange(300) % 60, a - b), 0).confidence_interval(0.95)
+    assert (many.low, many.high) == pytest.approx(
+        (wide.low * 60, wide.high * 60), abs=0.3 * (many.high - many.low)
+    )
+
+
+def test_holm():
+    np.testing.assert_allclose(scoring.holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
+
+
+def test_persistence_and_labels_that_were_seen(task):
+    arrays, table = task
+    seen = {"seen": product("seen-one", table.crop.to_numpy(), 0.3, trained_on=("Crop",)), **arrays}
+    before = table.assign(before=table.crop.where(np.arange(N) % 10 > 0, "water"))
+    found = gx.evaluate(seen, before, target="crop", previous="before", methods=["ridge"], n_labels=[None])
+    assert found.table().loc[("persistence", "earlier label"), "blocks"] > 0.9
+    assert "persistence" in found.beaten()["bad"]
+    assert "bad does not beat persistence" in str(found)
+    assert found.facts.label_seen_in_training.to_dict() == {"seen": True, "good": False, "bad": False}
+    assert len(found.differences) == 3
+
+
+def test_polygons_are_one_label_each():
+    geopandas = pytest.importorskip("geopandas")
+    import shapely
+
+    da = gx.testing.synthetic("alphaearth", shape=(60, 60))
+    truth = gx.testing.scene().truth(gx.testing.geobox((60, 60)), 2018)
+    points = gx.labels(truth, per_class=9)
+    x, y = gx.testing.geobox((60, 60)).boundingbox.left, gx.testing.geobox((60, 60)).boundingbox.bottom
+    there = geopandas.GeoDataFrame(
+        points, geometry=geopandas.points_from_xy(points.lon, points.lat), crs="EPSG:4326"
+    ).to_crs(32632)
+    fields = there.set_geometry(shapely.buffer(there.geometry.to_numpy(), 25, cap_style="square"))
+    inside = fields.within(shapely.box(x, y, x + 600, y + 600))
+    support = support_of(
+        {"a": da}, fields[inside], target="land_cover", time=None, group=None, by=None, previous=None
+    )
+    assert len(support.y) <= inside.sum()
+    norm = np.linalg.norm(support.vectors["a"], axis=1)
+    np.testing.assert_allclose(norm, 1, atol=1e-5)
+
+
+def test_the_page_is_one_file(found, tmp_path):
+    pytest.importorskip("matplotlib")
+    page = found.to_html(tmp_path / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http" not in page.replace("http-equiv", "")
+    for text in ("good", "permuted labels", "optimistic", "Differences between products", "By group"):
+        assert text in page
+    assert "balanced accuracy on 240 labels" in found._repr_html_()
+
+
+def test_it_is_deterministic(task, found):
+    arrays, table = task
+    again = gx.evaluate(arrays, table, target="crop", by="country", methods=["ridge"], n_labels=[2, None])
+    pd.testing.assert_frame_equal(again.scores, found.scores)
+    pd.testing.assert_frame_equal(again.differences, found.differences)
+
+
+def test_what_cannot_be_compared_is_said(task):
+    arrays, table = task
+    with pytest.raises(EmbeddingError, match="mapping of names to arrays"):
+        gx.evaluate(arrays["good"], table, target="crop")
+    with pytest.raises(ValueError, match="splits"):
+        gx.evaluate(arrays, table, target="crop", splits=["regions"])
+    with pytest.raises(EmbeddingError, match="say group='region'"):
+        gx.evaluate(arrays, table, target="crop", splits=["groups"])
+    with pytest.raises(EmbeddingError, match=r"none of methods=\['logistic'\] does regression"):
+        gx.evaluate(arrays, table.assign(crop=1.5), target="crop", methods=["logistic"])
+    with pytest.raises(EmbeddingError, match="too few places"):
+        gx.evaluate(
+            arrays, table.assign(crop=table.crop, lon=11.0, lat=47.0), target="crop", splits=["blocks"]
+        )
+    with pytest.raises(EmbeddingError, match="evaluate: 'a': no label is left"):
+        gx.evaluate({"a": arrays["good"] * np.nan}, table, target="crop")
