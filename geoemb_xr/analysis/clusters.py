@@ -8,7 +8,7 @@ nor crops change it, and maps the whole array with ``predict``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -67,6 +67,11 @@ class KMeans(Fitted):
     legend: Legend
 
     default_output: ClassVar[str] = "label"
+
+    @classmethod
+    def shapes(cls, names: Iterable[str]) -> Mapping[str, tuple[str | int, ...]]:
+        """Dimensions of its arrays."""
+        return {"centres": ("score", "band")}
 
     def __repr__(self) -> str:
         kind = "spherical " if self.spherical else ""

@@ -6,7 +6,7 @@ float32, merged in float64 (Chan, Golub and LeVeque 1983). The covariance is sma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -81,6 +81,18 @@ class PCA(Fitted):
     n: float
 
     default_output: ClassVar[str] = "component"
+
+    @classmethod
+    def shapes(cls, names: Iterable[str]) -> Mapping[str, tuple[str | int, ...]]:
+        """Dimensions of its arrays."""
+        variance = ("component",)
+        axes = ("component", "band")
+        return {
+            "mean": ("band",),
+            "loadings": axes,
+            "explained_variance": variance,
+            "limits": ("component", 2),
+        }
 
     @property
     def n_components(self) -> int:

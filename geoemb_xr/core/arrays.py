@@ -238,8 +238,14 @@ def decode(array: xr.DataArray) -> xr.DataArray:
     codec = codec_of(array)
     attrs = {k: v for k, v in array.attrs.items() if k != "codec"}
     labels = codec.bands or tuple(array.coords[BAND].values.tolist())
-    name = array.name if isinstance(array.name, str) else found.name
-    return map_bands(_as_is, array, dtype=np.float32, out=(BAND, labels), name=name, attrs=attrs)
+    return map_bands(
+        _as_is, array, dtype=np.float32, out=(BAND, labels), name=_name_of(array, found), attrs=attrs
+    )
+
+
+def _name_of(array: xr.DataArray, found: Product) -> str:
+    """The array's own name, else its product's."""
+    return found.name if array.name is None else str(array.name)
 
 
 def _as_is(block: np.ndarray, axis: int) -> np.ndarray:
@@ -285,7 +291,7 @@ def encode_with(array: xr.DataArray, codec: Codec) -> xr.DataArray:
         codec,
         dtype=codec.dtype,
         out=(BAND, labels),
-        name=str(array.name),
+        name=_name_of(array, found),
         attrs={**array.attrs, "codec": codec.name},
     )
     if codec.scale is None:
@@ -323,11 +329,16 @@ def normalize(array: xr.DataArray) -> xr.DataArray:
     >>> float(abs((da.emb.normalize() ** 2).sum("band") - 1).max()) < 1e-6
     True
     """
-    check_embedding(array, "normalize")
+    found = check_embedding(array, "normalize")
     array = decode(array)
     labels = array.coords[BAND].values
     return map_bands(
-        unit_length, array, dtype=np.float32, out=(BAND, labels), name=str(array.name), attrs=array.attrs
+        unit_length,
+        array,
+        dtype=np.float32,
+        out=(BAND, labels),
+        name=_name_of(array, found),
+        attrs=array.attrs,
     )
 
 

@@ -35,6 +35,11 @@ def _no_scale(name: str, scale: object) -> None:
         raise SourceError(f"codec {name!r} has no scales, but scales were given")
 
 
+def _missing(vectors: np.ndarray, axis: int) -> np.ndarray:
+    """Which vectors cannot be encoded: one band is NaN or infinite. The band axis stays, of length 1."""
+    return ~np.isfinite(vectors).all(axis=axis, keepdims=True)
+
+
 # --- signed square ------------------------------------------------------------------------------------------
 
 
@@ -61,10 +66,10 @@ def decode_signed_square(codes: np.ndarray, scale: np.ndarray | None, axis: int)
 
 
 def encode_signed_square(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
-    """The inverse: q = clip(round(sign(x) · √|x| · 127.5), −127, 127), −128 where a band is NaN."""
+    """The inverse: q = clip(round(sign(x) · √|x| · 127.5), −127, 127), −128 where a band is not finite."""
     root = np.sqrt(np.abs(vectors), dtype=np.float32) * _SQUARE_DIVISOR
     np.copysign(np.rint(root, out=root), vectors, out=root)
-    missing = np.isnan(vectors).any(axis=axis, keepdims=True)
+    missing = _missing(vectors, axis)
     codes = np.where(missing, np.float32(-128), np.clip(root, -127, 127))
     return codes.astype(np.int8), None
 
@@ -110,13 +115,14 @@ def decode_per_pixel_scale(codes: np.ndarray, scale: np.ndarray | None, axis: in
 
 
 def encode_per_pixel_scale(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse: scale = max|x| / 127 per pixel, NaN where a band is NaN."""
+    """The inverse: scale = max|x| / 127 per pixel, NaN where a band is not finite."""
     vectors = np.asarray(vectors, np.float32)
-    missing = np.isnan(vectors).any(axis=axis)
-    scale = np.where(missing, np.float32(np.nan), np.abs(vectors).max(axis=axis) / np.float32(127))
-    usable = np.where(missing | (scale == 0), np.float32(1), scale)
-    codes = np.rint(np.nan_to_num(vectors) / np.expand_dims(usable, axis))
-    return np.clip(codes, -127, 127).astype(np.int8), scale.astype(np.float32)
+    missing = _missing(vectors, axis)
+    vectors = np.where(missing, np.float32(0), vectors)
+    scale = np.abs(vectors).max(axis=axis) / np.float32(127)
+    codes = np.rint(vectors / np.expand_dims(np.where(scale == 0, np.float32(1), scale), axis))
+    scale[missing.squeeze(axis)] = np.nan
+    return np.clip(codes, -127, 127).astype(np.int8), scale
 
 
 def _decode_per_pixel_scale_torch(codes: Any, scale: Any, axis: int) -> Any:
@@ -171,12 +177,16 @@ def decode_fsq(codes: np.ndarray, scale: np.ndarray | None, axis: int) -> np.nda
 
 
 def encode_fsq(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
-    """The inverse: the nearest level of each axis, joined to one code, 0 where an axis is NaN."""
+    """The inverse: the nearest level of each axis, joined to one code, 0 where an axis is not finite."""
     last = np.moveaxis(np.asarray(vectors, np.float32), axis, -1)
     half = _FSQ_LEVELS // 2
-    levels = np.clip(np.rint(np.nan_to_num(last) * half) + half, 0, _FSQ_LEVELS - 1)
+    missing = _missing(last, -1)
+    levels = np.clip(np.rint(np.where(missing, 0, last) * half) + half, 0, _FSQ_LEVELS - 1)
     codes = (levels * _FSQ_BASIS).sum(axis=-1)
-    codes[np.isnan(last).any(axis=-1)] = 0
+    codes[codes == 0] = (
+        1  # −1 on every axis: 0 would say that it is missing, and 1 is a quarter off on one axis
+    )
+    codes[missing[..., 0]] = 0
     return np.expand_dims(codes.astype(np.uint16), axis), None
 
 
@@ -200,9 +210,9 @@ def decode_unscaled(codes: np.ndarray, scale: np.ndarray | None, axis: int) -> n
 
 
 def encode_unscaled(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
-    """The inverse: rounded to uint16, all zeros where a band is NaN."""
-    missing = np.isnan(vectors).any(axis=axis, keepdims=True)
-    return np.where(missing, 0, np.clip(np.rint(np.nan_to_num(vectors)), 0, 65535)).astype(np.uint16), None
+    """The inverse: rounded to uint16, all zeros where a band is not finite."""
+    missing = _missing(vectors, axis)
+    return np.clip(np.rint(np.where(missing, 0, vectors)), 0, 65535).astype(np.uint16), None
 
 
 def _decode_unscaled_torch(codes: Any, scale: Any, axis: int) -> Any:
@@ -225,10 +235,12 @@ def decode_offset_16(codes: np.ndarray, scale: np.ndarray | None, axis: int) -> 
 
 
 def encode_offset_16(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
-    """The inverse: rounded, all zeros where a band is NaN."""
-    missing = np.isnan(vectors).any(axis=axis, keepdims=True)
-    codes = np.rint((np.nan_to_num(vectors) + np.float32(1)) * np.float32(8192))
-    return np.where(missing, 0, np.clip(codes, 0, 16384)).astype(np.uint16), None
+    """The inverse: rounded, all zeros where a band is not finite."""
+    missing = _missing(vectors, axis)
+    codes = np.clip(np.rint((np.where(missing, 0, vectors) + np.float32(1)) * np.float32(8192)), 0, 16384)
+    first = np.moveaxis(codes, axis, 0)[0]  # −1 in every band: zeros would say that it is missing
+    first[(codes == 0).all(axis=axis)] = 1
+    return np.where(missing, 0, codes).astype(np.uint16), None
 
 
 def _decode_offset_16_torch(codes: Any, scale: Any, axis: int) -> Any:

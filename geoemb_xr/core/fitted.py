@@ -9,10 +9,11 @@ for every kind of model alike.
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -25,7 +26,12 @@ from geoemb_xr.core.legend import Legend
 from geoemb_xr.core.model import BAND, check_comparable, comparability_key, is_encoded, product
 
 _FORMAT = "geoemb_xr-model-1"
-_classes: dict[str, type[Fitted]] = {}
+#: Keys of the header that are no fields; a field of such a name is written with a prefix.
+_RESERVED = frozenset({"format", "kind", "module", "geoemb_xr", "header", "file", "allow_pickle"})
+_ESCAPE = "field:"
+#: A file unpacks to so many times its own size, and so many bytes more, or it is refused.
+_MOST_UNPACKED, _LEAST = 16, 1 << 24
+_classes: dict[tuple[str, str], type[Fitted]] = {}
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,21 @@ class Fitted:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _classes[cls.__name__] = cls
+        _classes[cls.__module__, cls.__name__] = cls
+
+    @classmethod
+    def shapes(cls, names: Iterable[str]) -> Mapping[str, tuple[str | int, ...]]:
+        """Dimensions of arrays by ``field`` or ``field/key``: what is called alike must be as long.
+
+        ``band`` is as long as the bands are many, ``score`` as the classes of ``legend`` (1 without). A file is
+        checked against it before its arrays are read.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Of the arrays that there are.
+        """
+        return {}
 
     def outputs(self) -> Mapping[str, Output]:
         """What :meth:`apply` can give, by name."""
@@ -112,6 +132,11 @@ class Fitted:
         -------
         Path
             Where it is.
+
+        Raises
+        ------
+        EmbeddingError
+            If a field holds what neither NumPy nor JSON can write; nothing is written then.
         """
         from geoemb_xr._version import __version__
 
@@ -119,18 +144,26 @@ class Fitted:
         target = target if target.suffix else target.with_suffix(".npz")
         arrays: dict[str, np.ndarray] = {}
         header: dict[str, Any] = {"format": _FORMAT, "kind": type(self).__name__, "geoemb_xr": __version__}
+        if not _is_own(type(self)):
+            header["module"] = type(self).__module__
         for each in fields(self):
             value = getattr(self, each.name)
+            name = f"{_ESCAPE}{each.name}" if each.name in _RESERVED else each.name
             if isinstance(value, np.ndarray):
-                arrays[each.name] = value
+                arrays[name] = value
             elif _holds_arrays(value):
-                arrays |= {f"{each.name}/{key}": array for key, array in value.items()}
+                arrays |= {f"{name}/{key}": np.asarray(array) for key, array in value.items()}
             else:
-                header[each.name] = {"legend": asdict(value)} if isinstance(value, Legend) else value
+                header[name] = {"legend": asdict(value)} if isinstance(value, Legend) else value
+        try:
+            text = json.dumps(header, default=_number)
+            _check_arrays(type(self), self.__dict__, arrays)
+        except (TypeError, ValueError) as error:
+            raise EmbeddingError(f"this {type(self).__name__} cannot be saved: {error}") from error
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
+                np.savez(file, allow_pickle=False, header=np.array(text), **arrays)
             os.replace(temporary, target)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -153,15 +186,18 @@ def _holds_arrays(value: object) -> bool:
 def _same(a: Any, b: Any) -> bool:
     if _holds_arrays(a) and _holds_arrays(b):
         return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.array_equal(a, b, equal_nan=a.dtype.kind == b.dtype.kind == "f")
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return (
-            isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.array_equal(a, b, equal_nan=True)
-        )
+        return False
     return bool(a == b)
 
 
 def read_model(path: str | os.PathLike[str]) -> Fitted:
     """Read a model of any class that is imported, those of other packages included.
+
+    What the headers in the file claim is checked before any array is read: sizes against the file's own, and shapes
+    against the bands and classes.
 
     Parameters
     ----------
@@ -171,34 +207,135 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
     Raises
     ------
     SourceError
-        If it is no model of ours, or of a class that is not imported.
+        If it is no model of ours, of a class that is not imported, or if its parts do not fit each other.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            header = json.loads(str(stored["header"]))
-            arrays = {name: stored[name] for name in stored.files if name != "header"}
-    except (ValueError, KeyError, zipfile.BadZipFile, TypeError) as error:
-        raise SourceError(f"{path} is not a model that geoemb_xr saved ({error})") from error
-    if not isinstance(header, dict) or header.pop("format", None) != _FORMAT:
-        raise SourceError(f"{path} is not a model that geoemb_xr saved in a format this version reads")
-    kind = str(header.pop("kind"))
-    header.pop("geoemb_xr", None)
-    if kind not in _classes:
-        raise SourceError(
-            f"{path} holds a {kind!r}; known are {', '.join(sorted(_classes))}: import the package that defines it"
+        with zipfile.ZipFile(path) as archive:
+            members = {name.removesuffix(".npy"): _member(archive, name) for name in archive.namelist()}
+            _check_size(members, os.path.getsize(path))
+            header = json.loads(str(_read(archive, members.pop("header"))))
+            kind, values = _class_of(header), _values_of(header)
+            _check_shapes(kind, values, {name: each.shape for name, each in members.items()})
+            arrays = {name: _read(archive, each) for name, each in members.items()}
+        _check_arrays(kind, values, arrays)
+        for name, array in arrays.items():
+            field, _, key = name.removeprefix(_ESCAPE).partition("/")
+            values |= {field: {**values.get(field, {}), key: array} if key else array}
+        return kind(**values)
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise SourceError(f"{path} is not a model that this version of geoemb_xr reads: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Member:
+    """An array in an npz file, as its headers claim it."""
+
+    name: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> _Member:
+    """What the header of an array says, if the file has as many bytes of it as that takes."""
+    with archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         )
-    values: dict[str, Any] = {}
-    for name, array in arrays.items():
-        field, _, key = name.partition("/")
-        values |= {field: {**values.get(field, {}), key: array} if key else array}
+        shape, _, dtype = read(file)
+        held = archive.getinfo(name).file_size - file.tell()
+    nbytes = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or nbytes != held:
+        raise ValueError(f"its {name} claims {shape} of {dtype}, {nbytes} bytes, and has {held}")
+    return _Member(name, shape, nbytes)
+
+
+def _check_size(members: Mapping[str, _Member], size: int) -> None:
+    total = sum(each.nbytes for each in members.values())
+    if total > _LEAST + _MOST_UNPACKED * size:
+        raise ValueError(f"its {size} bytes would unpack to {total}")
+
+
+def _read(archive: zipfile.ZipFile, member: _Member) -> np.ndarray:
+    with archive.open(member.name) as file:
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _class_of(header: dict[str, Any]) -> type[Fitted]:
+    """The class that a header names, which is taken out of it with all else that is no field."""
+    if header.pop("format", None) != _FORMAT:
+        raise ValueError("it has another format")
+    header.pop("geoemb_xr", None)
+    name, module = str(header.pop("kind")), str(header.pop("module", ""))
+    own = [each for each in _classes.values() if each.__name__ == name]
+    exact = [each for each in own if each.__module__ == module or (not module and _is_own(each))]
+    for each in exact or own:
+        return each
+    known = sorted({each.__name__ for each in _classes.values()})
+    raise ValueError(
+        f"it holds a {name!r}; known are {', '.join(known)}: import {module or 'the package of it'} first"
+    )
+
+
+def _is_own(kind: type[Fitted]) -> bool:
+    return kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _values_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields as a header has them: lists are tuples, and a legend is made again."""
+    values = {}
     for name, value in header.items():
-        if isinstance(value, dict) and set(value) == {"legend"}:
+        if isinstance(value, dict) and set(value) == {"legend"} and isinstance(value["legend"], dict):
             value = Legend(*(tuple(value["legend"][f.name]) for f in fields(Legend)))
-        values[name] = tuple(value) if isinstance(value, list) else value
-    try:
-        return _classes[kind](**values)
-    except TypeError as error:
-        raise SourceError(f"{path} holds a {kind} of another version of geoemb_xr ({error})") from error
+        values[name.removeprefix(_ESCAPE)] = tuple(value) if isinstance(value, list) else value
+    return values
+
+
+def _check_shapes(
+    kind: type[Fitted], values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise a ValueError unless the shapes of a model's arrays fit each other, its bands and its classes."""
+    lengths: dict[str, int] = {}
+    if values.get("bands"):
+        lengths["band"] = len(values["bands"])
+    if "legend" in values:
+        lengths["score"] = 1 if values["legend"] is None else len(values["legend"].values)
+    for name, dims in kind.shapes(shapes).items():
+        shape = shapes.get(name, ())
+        fitting = tuple(
+            each if isinstance(each, int) else lengths.setdefault(each, size)
+            for each, size in zip(dims, shape, strict=False)
+        )
+        if len(dims) != len(shape) or fitting != shape:
+            known = ", ".join(
+                f"{dim} {lengths[dim]}" for dim in dims if isinstance(dim, str) and dim in lengths
+            )
+            raise ValueError(f"its {name!r} has shape {shape}, which does not fit the others ({known})")
+
+
+def _check_arrays(kind: type[Fitted], values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise a ValueError unless a model's arrays fit each other, hold no objects, and what it applies is finite.
+
+    A single number may be infinite, as a temperature is.
+    """
+    _check_shapes(kind, values, {name: each.shape for name, each in arrays.items()})
+    applied = kind.shapes(arrays)
+    for name, each in arrays.items():
+        if each.dtype.hasobject:
+            raise ValueError(f"its {name!r} holds Python objects")
+        if name not in applied or each.dtype.kind != "f":
+            continue
+        if np.isnan(each).any() or (each.ndim and not np.isfinite(each).all()):
+            raise ValueError(f"its {name!r} has values that are not finite")
+
+
+def _number(value: Any) -> Any:
+    """NumPy's numbers as JSON has them."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(
+        f"a field holds a {type(value).__name__}; it may be an array, a number, text, or what JSON has"
+    )
 
 
 def check_model(model: Fitted, array: xr.DataArray, what: str) -> None:

@@ -31,6 +31,21 @@ LONLAT = "EPSG:4326"
 METRES_PER_DEGREE = 111_320.0
 
 
+#: Attribute of a coordinate of one pixel: its size, in units of the CRS.
+RESOLUTION = "resolution"
+
+
+#: What others call the axes, in lower case.
+AXIS_NAMES = {
+    "y": "y", "lat": "y", "latitude": "y", "northing": "y", "projection_y_coordinate": "y",
+    "x": "x", "lon": "x", "long": "x", "longitude": "x", "easting": "x", "projection_x_coordinate": "x",
+}  # fmt: skip
+
+
+#: Those of them that say that they are degrees.
+DEGREES = frozenset({"lat", "latitude", "lon", "long", "longitude"})
+
+
 #: Two grids are one where no corner is further apart than this, in pixels.
 GRID_TOLERANCE = 1e-6
 
@@ -85,12 +100,24 @@ def crs_name(crs: pyproj.CRS) -> str:
 
 
 def crs_of(array: xr.DataArray | xr.Dataset) -> pyproj.CRS | None:
-    """The CRS that ``spatial_ref`` states, or None."""
-    ref = array.coords.get(SPATIAL_REF)
-    if ref is None:
-        return None
-    text = ref.attrs.get("crs_wkt") or ref.attrs.get("spatial_ref")
-    return as_crs(text) if text else None
+    """The CRS that ``spatial_ref`` states, or the variable that CF's ``grid_mapping`` names; None without one."""
+    known = array.variables if isinstance(array, xr.Dataset) else array.coords
+    for name in (*_grid_mappings(array), SPATIAL_REF):
+        attrs = known[name].attrs if name in known else {}
+        text = attrs.get("crs_wkt") or attrs.get("spatial_ref")
+        if text:
+            return as_crs(text)
+        if "grid_mapping_name" in attrs:
+            return pyproj.CRS.from_cf(attrs)
+    return None
+
+
+def _grid_mappings(array: xr.DataArray | xr.Dataset) -> list[str]:
+    """Names that ``grid_mapping`` gives, as an attribute or where xarray keeps it once it has decoded a file."""
+    several = [array, *array.data_vars.values()] if isinstance(array, xr.Dataset) else [array]
+    found = [each.get("grid_mapping") for one in several for each in (one.encoding, one.attrs)]
+    # "crs: x y" names the coordinates that it holds for
+    return list(dict.fromkeys(str(name).split(":")[0].strip() for name in found if name))
 
 
 def crs_coord(crs: object) -> xr.DataArray:
@@ -210,7 +237,10 @@ def pixel_centres(origin: float, step: float, start: int, stop: int) -> np.ndarr
 def grid_coords(
     geobox: GeoBox, y: np.ndarray | None = None, x: np.ndarray | None = None
 ) -> dict[str, xr.DataArray]:
-    """Coordinates ``y``, ``x`` and ``spatial_ref`` of a GeoBox; ``y`` and ``x`` may be given."""
+    """Coordinates ``y``, ``x`` and ``spatial_ref`` of a GeoBox; ``y`` and ``x`` may be given.
+
+    An axis of one pixel says its resolution in an attribute, since its one coordinate cannot tell it.
+    """
     affine = geobox.affine
     if affine.b or affine.d:
         raise ValueError("a rotated grid has no 1-D x and y; give a north-up GeoBox, or a CRS")
@@ -222,10 +252,21 @@ def grid_coords(
         x = pixel_centres(affine.c, affine.a, 0, width)
     attrs = _axis_attrs(crs)
     return {
-        "y": xr.DataArray(y, dims="y", attrs=attrs["y"]),
-        "x": xr.DataArray(x, dims="x", attrs=attrs["x"]),
+        "y": _sized(xr.DataArray(np.asarray(y, np.float64), dims="y", attrs=attrs["y"]), affine.e),
+        "x": _sized(xr.DataArray(np.asarray(x, np.float64), dims="x", attrs=attrs["x"]), affine.a),
         SPATIAL_REF: crs_coord(crs),
     }
+
+
+def _sized(axis: xr.DataArray, step: float) -> xr.DataArray:
+    return axis.assign_attrs({RESOLUTION: abs(step)}) if axis.size == 1 else axis
+
+
+def keep_resolution(window: xr.DataArray, grid: GeoBox) -> xr.DataArray:
+    """A window of a grid, in which an axis of one pixel says its resolution."""
+    steps = {"y": grid.affine.e, "x": grid.affine.a}
+    single = {d: _sized(window.coords[d], step) for d, step in steps.items() if window.sizes[d] == 1}
+    return window.assign_coords(single) if single else window
 
 
 def _axis_attrs(crs: pyproj.CRS) -> dict[str, dict[str, str]]:
@@ -241,14 +282,46 @@ def _axis_attrs(crs: pyproj.CRS) -> dict[str, dict[str, str]]:
     }
 
 
+def plain_names[T: xr.DataArray | xr.Dataset](array: T) -> T:
+    """The array with its axes called y and x, and a CRS in ``spatial_ref``: rasters of others as ours are.
+
+    Axes called latitude and longitude, in any of the usual spellings, are in degrees where no CRS is stated.
+
+    Examples
+    --------
+    >>> mask = xr.DataArray(np.zeros((2, 3)), coords={"lat": [48.0, 47.0], "lon": [10.0, 11.0, 12.0]})
+    >>> plain_names(mask).dims, crs_name(crs_of(plain_names(mask)))
+    (('y', 'x'), 'EPSG:4326')
+    """
+    found: dict[str, str] = {}
+    for dim in map(str, array.dims):
+        axis = AXIS_NAMES.get(dim.lower())
+        if (
+            axis is not None
+            and axis not in array.dims
+            and axis not in array.coords
+            and axis not in found.values()
+        ):
+            found[dim] = axis
+    crs = crs_of(array)
+    if crs is None and DEGREES.intersection(map(str.lower, found)):
+        crs = as_crs(LONLAT)
+    plain: Any = array.rename(found) if found else array
+    if crs is not None and (found or SPATIAL_REF not in array.coords):
+        plain = plain.assign_coords({SPATIAL_REF: crs_coord(crs)})
+    named: T = plain
+    return named
+
+
 def geobox_of(array: xr.DataArray | xr.Dataset, what: str = "this") -> GeoBox:
-    """The grid of an array, from its ``x``, ``y`` and ``spatial_ref``.
+    """The grid of an array, from its ``x``, ``y`` and ``spatial_ref``, or from those as others call them.
 
     Raises
     ------
     EmbeddingError
         If it has no regular grid or no CRS.
     """
+    array = plain_names(array)
     if "y" not in array.dims or "x" not in array.dims or "y" not in array.coords or "x" not in array.coords:
         raise EmbeddingError(
             f"{what} needs a raster: dims and coordinates 'y' and 'x'; got dims {tuple(array.dims)}. "
@@ -257,16 +330,16 @@ def geobox_of(array: xr.DataArray | xr.Dataset, what: str = "this") -> GeoBox:
     crs = crs_of(array)
     if crs is None:
         raise EmbeddingError(
-            f"{what} needs a CRS, but the array has no coordinate 'spatial_ref' with a CRS; "
-            "give it one with gx.wrap(…, crs=…) or rioxarray's .rio.write_crs(…)."
+            f"{what} needs a CRS, but the array has no coordinate 'spatial_ref' with a CRS, nor another that "
+            "'grid_mapping' names; give it one with gx.wrap(…, crs=…) or rioxarray's .rio.write_crs(…)."
         )
-    ys, xs = array.coords["y"].values, array.coords["x"].values
+    ys, xs = array.coords["y"], array.coords["x"]
     y0, dy = _axis(ys, "y", what)
     x0, dx = _axis(xs, "x", what)
     if dy is None and dx is None:
         raise EmbeddingError(
-            f"{what} got one single pixel, from which no resolution can be told; "
-            "keep at least two pixels, or use .emb.sample(points)."
+            f"{what} got one single pixel, from which no resolution can be told: plain indexing forgets it, and "
+            ".emb.crop keeps it; keep at least two pixels, or use .emb.sample(points)."
         )
     # An axis of one pixel takes the other axis's size; rows of one pixel run north to south.
     dx = abs(dy) if dx is None and dy is not None else dx
@@ -276,16 +349,22 @@ def geobox_of(array: xr.DataArray | xr.Dataset, what: str = "this") -> GeoBox:
     return make_geobox((ys.size, xs.size), Affine(dx, 0, x0 - dx / 2, 0, dy, y0 - dy / 2), crs)
 
 
-def _axis(values: np.ndarray, name: str, what: str) -> tuple[float, float | None]:
-    """First centre and step of an axis, None as the step where there is one value only."""
+def _axis(coordinate: xr.DataArray, name: str, what: str) -> tuple[float, float | None]:
+    """First centre and step of an axis; no step where one value alone has no attribute that tells it."""
+    values = coordinate.values
     if values.size == 0:
         raise EmbeddingError(f"{what} got an array with no pixels along {name!r}")
     first = float(values[0])
     if values.size == 1:
-        return first, None
+        stated = coordinate.attrs.get(RESOLUTION)
+        return first, None if stated is None else float(stated) * (-1 if name == "y" else 1)
     step = (float(values[-1]) - first) / (values.size - 1)
     regular = pixel_centres(first - step / 2, step, 0, values.size)
-    if step == 0 or not np.allclose(regular, values, rtol=0, atol=abs(step) * 1e-3):
+    # float32 keeps 47.25° to 4e-6°: a twentieth of a pixel of ten metres
+    is_single = np.array_equal(values, values.astype(np.float32))
+    rounding = 2 * float(np.spacing(np.float32(np.abs(values).max()))) if is_single else 0.0
+    tolerance = max(abs(step) * 1e-3, min(rounding, abs(step) / 4))
+    if step == 0 or not np.allclose(regular, values, rtol=0, atol=tolerance):
         raise EmbeddingError(
             f"{what} needs evenly spaced coordinates; those along {name!r} are not. "
             "After a selection of single rows or columns, use .emb.sample(points) instead."

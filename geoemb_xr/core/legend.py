@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,20 +25,22 @@ _PALETTE = (
     "#3d7ea6", "#d99a5b", "#2f6b3a", "#b5483a", "#e8c547", "#7b5ea7", "#a8c66c", "#8c6d4f",
     "#5fb3b3", "#d77fa1", "#4b4f8c", "#9a9a9a",
 )  # fmt: skip
-# Land cover has colours that readers expect; the first word found in a name decides.
+# Land cover has colours that readers expect; of several words in a name the first line here decides.
 _EXPECTED = (
-    (("water", "sea", "lake", "river", "ocean"), "#3d7ea6"),
-    (("mangrove", "wetland", "marsh", "flooded"), "#5fb3b3"),
-    (("forest", "tree", "wood"), "#2f6b3a"),
-    (("grass", "pasture", "meadow"), "#a8c66c"),
-    (("shrub", "scrub"), "#8f9e57"),
-    (("built", "urban", "impervious", "settlement", "city"), "#b5483a"),
+    (("water", "waterbody", "freshwater", "seawater", "sea", "lake", "river", "ocean"), "#3d7ea6"),
+    (("mangrove", "wetland", "marsh", "marshland", "flooded"), "#5fb3b3"),
+    (("forest", "forested", "tree", "wood", "woods", "wooded", "woodland"), "#2f6b3a"),
+    (("grass", "grasses", "grassland", "pasture", "meadow"), "#a8c66c"),
+    (("shrub", "shrubland", "scrub", "scrubland"), "#8f9e57"),
+    (("built", "builtup", "urban", "impervious", "settlement", "city", "cities"), "#b5483a"),
     (("maize", "corn"), "#e8c547"),
     (("wheat", "cereal", "barley"), "#d99a5b"),
-    (("crop", "cultivated", "farm"), "#e0b458"),
+    (("crop", "cropland", "cultivated", "farm", "farmland"), "#e0b458"),
     (("bare", "sand", "soil", "rock"), "#b8a58c"),
     (("snow", "ice", "glacier"), "#dfe9f2"),
 )
+#: Words that make a name the opposite of another word in it.
+_NEGATIONS = frozenset({"non", "not", "no", "without", "never", "free", "loss", "lost", "former", "less"})
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Legend:
     def __post_init__(self) -> None:
         if not len(self.values) == len(self.names) == len(self.colours):
             raise ValueError("a legend needs as many values as names and colours")
+        if wrong := [each for each in self.colours if not re.fullmatch(r"#?[0-9a-fA-F]{6,8}", each)]:
+            raise ValueError(f"colours are written as '#rrggbb'; got {wrong[0]!r}")
         if len(set(self.values)) != len(self.values):
             raise ValueError(f"a legend has each value once; got {self.values}")
         if any(not 1 <= value <= MAX_CODE for value in self.values):
@@ -131,11 +136,14 @@ def expected_colour(name: str) -> str | None:
 
     Examples
     --------
-    >>> expected_colour("Open water"), expected_colour("class 7")
-    ('#3d7ea6', None)
+    >>> expected_colour("Open water"), expected_colour("non-water"), expected_colour("class 7")
+    ('#3d7ea6', None, None)
     """
-    words = name.lower()
-    return next((colour for keys, colour in _EXPECTED if any(key in words for key in keys)), None)
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
+    if words & _NEGATIONS:
+        return None
+    words |= {word.removesuffix("s") for word in words}
+    return next((colour for keys, colour in _EXPECTED if words.intersection(keys)), None)
 
 
 def default_colour(i: int) -> str:

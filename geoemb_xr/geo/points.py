@@ -219,10 +219,10 @@ def _crop_box(array: xr.DataArray, grid: GeoBox, area: areas.Area, what: str) ->
         # A grid of the whole world: its last columns, then its first, x running on past 180.
         parts = [array.isel(y=rows, x=c) for c in columns]
         parts[1] = parts[1].assign_coords(x=parts[1].coords["x"] + 360.0)
-        return xr.concat(
-            parts, "x", join="exact", coords="minimal", compat="equals", combine_attrs="override"
-        )
-    return array.isel(y=rows, x=slice(min(c.start for c in columns), max(c.stop for c in columns)))
+        cut = xr.concat(parts, "x", join="exact", coords="minimal", compat="equals", combine_attrs="override")
+    else:
+        cut = array.isel(y=rows, x=slice(min(c.start for c in columns), max(c.stop for c in columns)))
+    return geometry.keep_resolution(cut, grid)
 
 
 def _inside(array: xr.DataArray, shape: Any, grid: GeoBox, rule: polygons.Rule) -> xr.DataArray:

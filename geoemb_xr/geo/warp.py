@@ -797,6 +797,8 @@ def _target(
     sources: Sequence[xr.DataArray] = (),
 ) -> tuple[GeoBox, Mapping[str, xr.DataArray]]:
     """The grid that was asked for, north-up, and its coordinates."""
+    if isinstance(target, xr.Dataset | xr.DataArray):
+        target = geometry.plain_names(target)
     if isinstance(target, xr.Dataset):
         target = target[next(name for name, each in target.items() if {"y", "x"} <= set(each.dims))]
     if isinstance(target, xr.DataArray | GeoBox):

@@ -18,7 +18,7 @@ from geoemb_xr.core.model import Codec
 def can_fuse(codec: Codec | None, model: Any, names: tuple[str, ...]) -> bool:
     """Whether what is asked is the labels of a linear classifier from signed-square codes."""
     return (
-        codec is SIGNED_SQUARE
+        codec == SIGNED_SQUARE  # by value: on a worker it is another object
         and names == ("label",)
         and getattr(model, "method", None) in ("ridge", "logistic")
         and getattr(model, "legend", None) is not None

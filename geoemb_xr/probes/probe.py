@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -82,6 +83,24 @@ class Probe(Fitted):
     applicability: Mapping[str, np.ndarray]
     conformal: np.ndarray
     coverage: float = 0.9
+
+    @classmethod
+    def shapes(cls, names: Iterable[str]) -> Mapping[str, tuple[str | int, ...]]:
+        """Dimensions of what it applies, whatever its method."""
+        linear: dict[str, tuple[str | int, ...]] = {"weights": ("score", "band"), "bias": ("score",)}
+        stored = {"vectors": ("sample", "band"), "targets": ("sample",), "votes": ("sample",)}
+        near = {"references": ("reference", "band"), "mean": ("band",), "scale": ("band",), "threshold": ()}
+        have = set(names)
+        layers = {name for name in have if re.fullmatch(r"parameters/weights\d+", name)}
+        for i in range(len(layers)):
+            out = f"layer {i}" if i + 1 < len(layers) else "score"
+            linear |= {f"weights{i}": (out, f"layer {i - 1}" if i else "band"), f"bias{i}": (out,)}
+        every = {
+            f"parameters/{key}": dims
+            for key, dims in {**linear, **stored, "centres": ("score", "band")}.items()
+        }
+        every |= {f"applicability/{key}": dims for key, dims in near.items()}
+        return {name: dims for name, dims in every.items() if name in have}
 
     def outputs(self) -> Mapping[str, Output]:
         """What ``predict`` can give with it."""

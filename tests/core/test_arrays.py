@@ -299,3 +299,12 @@ def test_a_delayed_parameter_enters_the_graph_once():
 
 def _dot(block, axis, weights):
     return np.tensordot(np.moveaxis(block, axis, -1), weights, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [(None, "alphaearth"), ("mine", "mine"), ("embedding", "embedding")]
+)
+def test_an_array_without_a_name_is_called_as_its_product(name, expected):
+    da = gx.testing.synthetic("alphaearth", shape=(4, 4)).rename(name)
+    codes = gx.encode(da)
+    assert [gx.normalize(da).name, codes.name, gx.decode(codes.rename(name)).name] == [expected] * 3

@@ -116,6 +116,52 @@ def test_16_bit_exports_of_earth_engine_are_wrapped():
         gx.wrap(exported.astype(np.int32), "alphaearth", geobox=gx.testing.geobox((6, 7)))
 
 
+# --- what cannot be encoded, and what nearly is -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(codecs.CODECS))
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_vector_with_a_band_that_is_not_finite_is_missing(name, axis, value):
+    codec = codecs.CODECS[name]
+    vectors = np.full((6, 3, 4), 0.5, np.float32) if name != "unscaled" else np.full((6, 3, 4), 7, np.float32)
+    vectors[2, 1, 1] = value
+    codes, scale = codec.encode(placed(vectors, axis), axis)
+    again = codec.decode(codes, scale, axis)
+    missing = np.zeros((6, 3, 4), bool)
+    missing[:, 1, 1] = True
+    np.testing.assert_array_equal(np.isnan(again), placed(missing, axis))
+    with_nan = placed(np.where(missing, np.nan, vectors).astype(np.float32), axis)
+    np.testing.assert_array_equal(codec.encode(with_nan, axis)[0], codes)
+
+
+@pytest.mark.parametrize("name", sorted(codecs.CODECS))
+@pytest.mark.parametrize("axis", [0, 2])
+@pytest.mark.parametrize("bands", ["one", "all"])
+def test_minus_one_is_no_missing_value(name, axis, bands):
+    codec = codecs.CODECS[name]
+    vectors = np.full((6, 3, 4), 0.25, np.float32)
+    vectors[0 if bands == "one" else slice(None)] = -1
+    codes, scale = codec.encode(placed(vectors, axis), axis)
+    assert codec.nodata is None or name in ("offset-16", "unscaled") or not (codes == codec.nodata).any()
+    if name == "unscaled":
+        return  # its values are 0 and more, and a vector of zeros is missing there
+    again = codec.decode(codes, scale, axis)
+    step = {"signed-square": 0.008, "fsq": 0.25, "offset-16": 1.3e-4, "per-pixel-scale": 0.004}[name]
+    np.testing.assert_allclose(again, placed(vectors, axis), atol=step)
+
+
+@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
+def test_one_band_without_a_scale_makes_a_vector_missing(bad):
+    codes, scale = np.full((4, 2, 3), 5, np.int8), np.full((4, 2, 3), 0.5, np.float32)
+    scale[1, 0, 2] = bad
+    decoded = codecs.decode_per_pixel_scale(codes, scale, 0)
+    missing = np.zeros((4, 2, 3), bool)
+    missing[:, 0, 2] = True
+    np.testing.assert_array_equal(np.isnan(decoded), missing)
+    assert (decoded[~missing] == 2.5).all()
+
+
 # --- torch --------------------------------------------------------------------------------------------------
 
 

@@ -58,8 +58,91 @@ def test_odc_and_rioxarray_find_crs_and_grid_of_our_arrays():
 def test_one_row_takes_the_size_of_columns():
     box = gx.testing.geobox((1, 5))
     assert geometry.same_grid(geometry.geobox_of(raster(box)), box)
-    with pytest.raises(EmbeddingError, match="one single pixel"):
-        geometry.geobox_of(raster(gx.testing.geobox((1, 1))))
+    forgotten = raster(gx.testing.geobox((2, 5))).isel(y=[0])
+    assert geometry.geobox_of(forgotten).resolution.x == 10
+    with pytest.raises(EmbeddingError, match=r"one single pixel.*plain indexing forgets it"):
+        geometry.geobox_of(forgotten.isel(x=[0]))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1)])
+def test_an_array_of_one_pixel_keeps_its_resolution(size):
+    box = geometry.make_geobox(size, Affine(10, 0, 600_000, 0, -20, 5_200_000), "EPSG:32632")
+    assert geometry.same_grid(geometry.geobox_of(raster(box)), box)
+
+
+def test_verbs_work_on_the_one_pixel_that_was_cut():
+    da = gx.testing.synthetic("alphaearth", shape=(8, 8), years=[2018, 2024])
+    x, y = float(da.x[3]), float(da.y[5])
+    one = da.emb.crop((x - 1, y - 1, x + 1, y + 1), crs=da.emb.crs)
+    assert dict(one.sizes) == {"time": 2, "band": 64, "y": 1, "x": 1}
+    xr.testing.assert_equal(one, da.isel(y=[5], x=[3]))
+    assert geometry.same_grid(one.emb.geobox, da.emb.geobox[5:6, 3:4])
+    for turned in (one, one.emb.decode(), one.emb.year(2018), one.emb.change(2018, 2024)):
+        assert turned.emb.geobox.resolution.x == 10
+    warped = one.emb.reproject(da.emb.geobox)
+    np.testing.assert_array_equal(warped.notnull().any(["time", "band"]).values.nonzero(), [[5], [3]])
+    lonlat = geometry.transformer(da.emb.crs, geometry.as_crs(4326)).transform(x, y)
+    assert one.emb.sample([lonlat]).sizes["location"] == 1
+
+
+# --- rasters of others --------------------------------------------------------------------------------------
+
+
+def test_a_grid_mapping_of_any_name_states_the_crs():
+    box = gx.testing.geobox((4, 5))
+    plain = raster(box).drop_vars("spatial_ref")
+    named = plain.assign_coords(crs=geometry.crs_coord("EPSG:32632")).assign_attrs(grid_mapping="crs")
+    decoded = named.copy()
+    decoded.encoding["grid_mapping"] = decoded.attrs.pop("grid_mapping")  # as xarray keeps it
+    extended = named.assign_attrs(grid_mapping="crs: x y")
+    cf = {k: v for k, v in pyproj.CRS.from_epsg(32632).to_cf().items() if k != "crs_wkt"}
+    only_cf = plain.assign_coords(crs=xr.DataArray(0, attrs=cf)).assign_attrs(grid_mapping="crs")
+    for each in (named, decoded, extended, only_cf, named.to_dataset(name="a")):
+        assert geometry.same_crs(geometry.crs_of(each), "EPSG:32632"), each
+        if each is not only_cf:  # CF's parameters have no name of the CRS
+            assert geometry.same_grid(geometry.geobox_of(each), box)
+    with pytest.raises(EmbeddingError, match="nor another that 'grid_mapping' names"):
+        geometry.geobox_of(plain)
+
+
+def test_what_grid_mapping_names_wins_over_a_spatial_ref_beside_it():
+    array = raster(gx.testing.geobox((4, 5))).assign_coords(crs=geometry.crs_coord("EPSG:3035"))
+    assert geometry.crs_of(array).to_epsg() == 32632
+    assert geometry.crs_of(array.assign_attrs(grid_mapping="crs")).to_epsg() == 3035
+
+
+@pytest.mark.parametrize("names", [("lat", "lon"), ("latitude", "longitude"), ("Latitude", "Longitude")])
+def test_axes_of_degrees_are_found_by_their_names(names):
+    box = geometry.make_geobox((30, 20), Affine(0.001, 0, 11.36, 0, -0.001, 47.26), "EPSG:4326")
+    array = raster(box).drop_vars("spatial_ref").rename(dict(zip(("y", "x"), names, strict=True)))
+    assert geometry.same_grid(geometry.geobox_of(array), box)
+    stated = array.assign_coords(spatial_ref=geometry.crs_coord("EPSG:4258"))
+    assert geometry.crs_of(geometry.plain_names(stated)).to_epsg() == 4258
+    da = gx.testing.synthetic("alphaearth", shape=(20, 20))
+    xr.testing.assert_identical(da.emb.reproject(array), da.emb.reproject(box))
+
+
+@given(
+    lon=st.floats(-179, 179),
+    lat=st.floats(-80, 80),
+    size=st.integers(2, 60),
+    metres=st.sampled_from([10, 30, 250]),
+)
+def test_coordinates_in_single_precision_are_a_grid(lon, lat, size, metres):
+    step = metres / 111_320
+    box = geometry.make_geobox((size, size), Affine(step, 0, lon, 0, -step, lat), "EPSG:4326")
+    single = raster(box)
+    single = single.assign_coords(x=single.x.astype("f4"), y=single.y.astype("f4"))
+    found = geometry.geobox_of(single.astype("f4"))
+    edges = [~box.affine * (found.affine * corner) for corner in ((0, 0), (size, size))]
+    np.testing.assert_allclose(edges, [(0, 0), (size, size)], atol=0.25 * size / (size - 1))
+
+
+def test_gaps_are_no_rounding():
+    uneven = raster(gx.testing.geobox((6, 6))).isel(x=[0, 1, 3, 5])
+    for each in (uneven, uneven.assign_coords(x=uneven.x.astype("f4"))):
+        with pytest.raises(EmbeddingError, match="those along 'x' are not"):
+            geometry.geobox_of(each)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +150,7 @@ def test_one_row_takes_the_size_of_columns():
     [
         (lambda a: a.drop_vars("spatial_ref"), "needs a CRS"),
         (lambda a: a.isel(y=[0, 1, 4]), "evenly spaced"),
-        (lambda a: a.rename(y="lat"), "dims and coordinates 'y' and 'x'"),
+        (lambda a: a.rename(y="row"), "dims and coordinates 'y' and 'x'"),
     ],
 )
 def test_what_has_no_grid_is_refused(spoil, says):

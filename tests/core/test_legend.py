@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from geoemb_xr.core.errors import EmbeddingError
-from geoemb_xr.core.legend import Legend, encode_classes, is_class_map, legend_of
+from geoemb_xr.core.legend import Legend, encode_classes, expected_colour, is_class_map, legend_of
 
 
 def test_attributes_survive_the_round_trip():
@@ -63,3 +63,38 @@ def test_colours_are_expected_distinct_and_the_users_win():
 def test_malformed_legends_are_refused(values, says):
     with pytest.raises(ValueError, match=says):
         Legend(values, ("a", "b"), ("#000000", "#ffffff"))
+
+
+@pytest.mark.parametrize(
+    ("name", "like"),
+    [
+        ("Open water", "water"),
+        ("WATER_BODIES water", "water"),
+        ("lakes", "water"),
+        ("OpenWater", "water"),
+        ("deciduous forests", "forest"),
+        ("tree_cover", "forest"),
+        ("Grasslands", "grass"),
+        ("built-up", "built"),
+        ("seasonal crops", "crop"),
+        ("croplands", "crop"),
+        ("snow/ice", "snow"),
+        *[(name, None) for name in ("rice", "price", "nonsense", "scrap", "outcity", "spring")],
+        *[
+            (name, None)
+            for name in ("deforestation", "non-forest", "NonForest", "nonforest", "not water", "forest loss")
+        ],
+        *[
+            (name, None)
+            for name in ("ice-free", "no crops", "without trees", "former wetland", "treeless", "")
+        ],
+    ],
+)
+def test_a_colour_is_expected_of_whole_words_and_not_of_their_opposites(name, like):
+    assert expected_colour(name) == (None if like is None else expected_colour(like))
+    assert like is None or expected_colour(like) is not None
+
+
+def test_a_colour_that_none_can_draw_is_refused():
+    with pytest.raises(ValueError, match="colours are written as '#rrggbb'; got 'red'"):
+        Legend((1,), ("a",), ("red",))
