@@ -11,33 +11,36 @@ import geoemb_xr as gx
 from geoemb_xr.accessor import EmbAccessor
 from geoemb_xr.core.model import registered
 
-#: Module → heading, in reading order; a module that is not here comes last under its own name.
+#: Module, or the room it stands in → heading, in reading order.
 HEADINGS = {
-    "model": "Products",
+    "core.model": "Products",
     "opening": "Open",
     "embedding": "Images to embeddings",
-    "arrays": "Vectors",
-    "warp": "Grids",
-    "points": "Points and areas",
-    "temporal": "Time",
-    "components": "Looking: components and colours",
-    "plotting": "Looking: plots",
-    "app": "Looking: the explorer",
-    "clusters": "Clusters",
-    "retrieval": "Similarity",
-    "gridding": "Patches on a grid",
-    "labelling": "Labels",
+    "core": "Vectors",
+    "geo.warp": "Grids",
+    "geo.aligning": "Several products",
+    "geo.points": "Points and areas",
+    "geo.zonal": "Zonal statistics",
+    "geo.gridding": "Patches on a grid",
+    "analysis.temporal": "Time",
+    "analysis.changes": "Time",
+    "analysis.components": "Looking: components and colours",
+    "display.plotting": "Looking: plots",
+    "display.app": "Looking: the explorer",
+    "analysis.clusters": "Clusters",
+    "retrieval": "Similarity and search",
+    "probes.labelling": "Labels",
     "probes": "Probes",
     "predicting": "Maps",
-    "class_maps": "Class maps",
-    "evaluation": "Evaluation",
-    "fusion": "Several products",
-    "zonal": "Zones",
-    "fitted": "Fitted models",
+    "analysis.class_maps": "Class maps",
+    "analysis.outlines": "Class maps",
+    "comparing.evaluation": "Products side by side",
+    "comparing.areas": "Areas with intervals",
+    "loading": "Fitted models",
     "writing": "Writing",
     "interop": "Other libraries",
-    "citing": "Citing",
-    "cards": "Cards and plans",
+    "core.citing": "Citing",
+    "execution.planning": "Plans",
     "versions": "Versions",
     "testing": "Testing",
     "accessor": "The accessor",
@@ -138,15 +141,16 @@ def _cell(value: object) -> str:
 
 
 def names_by_heading() -> dict[str, list[str]]:
-    """Public names under the heading of the module that defines them."""
+    """Public names under the heading of the module that defines them, or of its room."""
     found: dict[str, list[str]] = {}
     for name in gx.__all__:
         value = getattr(gx, name)
         module = value.__name__ if isinstance(value, type(gx)) else value.__module__
-        found.setdefault(module.split(".")[1], []).append(name)
-    order = {module: i for i, module in enumerate(HEADINGS)}
-    modules = sorted(found, key=lambda module: (order.get(module, len(order)), module))
-    return {HEADINGS.get(m, m.capitalize()): sorted(found[m], key=str.lower) for m in modules}
+        path = module.split(".", 1)[1]
+        room = path.split(".")[0]
+        found.setdefault(HEADINGS.get(path) or HEADINGS.get(room, room), []).append(name)
+    order = {heading: i for i, heading in enumerate(dict.fromkeys(HEADINGS.values()))}
+    return {h: sorted(found[h], key=str.lower) for h in sorted(found, key=lambda h: (order.get(h, 999), h))}
 
 
 def api() -> str:
