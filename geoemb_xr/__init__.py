@@ -35,8 +35,8 @@ _LAZY = {
     "to_geodataframe": "geo.points",
     "zonal_stats": "geo.zonal",
     "aggregate": "analysis.temporal",
-    "change": "analysis.temporal",
-    "change_point": "analysis.temporal",
+    "change": "analysis.changes",
+    "change_point": "analysis.changes",
     # looking
     "KMeans": "analysis.clusters",
     "PCA": "analysis.components",

@@ -349,13 +349,13 @@ class EmbAccessor:
         null: Literal["years"] | None = None,
     ) -> xr.DataArray | xr.Dataset:
         """How far vectors moved between years; see :func:`geoemb_xr.change`."""
-        from geoemb_xr.analysis.temporal import change
+        from geoemb_xr.analysis.changes import change
 
         return change(self._obj, a, b, metric=metric, null=null)
 
     def change_point(self, *, metric: Literal["angle", "euclidean"] = "angle") -> xr.Dataset:
         """The year of the largest step; see :func:`geoemb_xr.change_point`."""
-        from geoemb_xr.analysis.temporal import change_point
+        from geoemb_xr.analysis.changes import change_point
 
         return change_point(self._obj, metric=metric)
 

@@ -18,13 +18,13 @@ import xarray as xr
 from affine import Affine
 
 from geoemb_xr.core import arrays, geometry, times, wrapping
+from geoemb_xr.core.geometry import METRES_PER_DEGREE
 from geoemb_xr.core.model import BAND, Product
 from geoemb_xr.core.model import product as find_product
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-METRES_PER_DEGREE = 111_320.0
 #: Length of Tessera-like vectors: not one, since their magnitude carries information.
 FREE_NORM = 30.0
 #: Length and offset that vectors which are not of unit length need to fill the codes they are stored as.

@@ -1,153 +1,28 @@
-"""Embeddings over time: aggregate years, measure change between them, find the year of the largest step.
-
-Change is an angle on the sphere. For AlphaEarth two codes of one and the same vector already lie 0.9° apart
-(typically; 1.7° at worst), so angles near that are quantisation. Google's own examples read unsupervised change
-as a hint of where to look, not as a map of what changed: clouds of one season, crop rotation and sensor
-changes turn vectors too. Nothing is masked here; ``null="years"`` puts a change beside what years do to a place
-anyway.
-"""
+"""Embeddings over time: aggregate years."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from geoemb_xr.analysis.years import TIME, names_of, over_years, tiles_of, times_of
 from geoemb_xr.core import arrays, kernels
-from geoemb_xr.core.errors import EmbeddingError, check_choice
+from geoemb_xr.core.errors import check_choice
 from geoemb_xr.core.fitted import decoded_bands
 from geoemb_xr.core.model import (
     BAND,
-    Codec,
-    check_band_chunk,
     check_embedding,
     derived_attrs,
-    is_encoded,
     product,
 )
-from geoemb_xr.core.times import TimeLike, describe_times, pick_times
+from geoemb_xr.core.times import pick_times
 from geoemb_xr.execution.blocks import Block
 
-TIME = "time"
 How = Literal["mean", "median", "min", "max", "std"]
-Metric = Literal["angle", "cosine", "euclidean"]
-_METRICS: dict[str, tuple[str, str]] = {
-    "angle": ("angle", "degree"),
-    "cosine": ("cosine similarity", "1"),
-    "euclidean": ("distance", "1"),
-}
-#: Side of the square of pixels that ``null="years"`` takes for a pixel's surroundings.
-SURROUNDINGS = 5
-_TILE = 1024
-
-
-# --- a function of years, lazily ----------------------------------------------------------------------------
-
-
-def _over_years(
-    function: Callable[..., np.ndarray],
-    array: xr.DataArray,
-    *params: Any,
-    out: tuple[str, Sequence[Any]] | None = None,
-    name: str,
-    attrs: Mapping[str, Any],
-) -> xr.DataArray:
-    """Apply ``function(years, *params)`` to every block of pixels with all of its years in one task.
-
-    ``years`` is a list of :class:`Block`, band-last, in time order, however time was chunked. The function
-    returns float32 ``(pixels,)``, or ``(pixels, k)`` with ``out``, a dimension in the place of ``band`` and its
-    k labels.
-    """
-    codec = arrays.codec_of(array) if is_encoded(array) else None
-    scale = arrays.scale_of(array, codec) if codec is not None else None
-    dims = [d if d != BAND or out is None else out[0] for d in array.dims if d != TIME and (d != BAND or out)]
-    task = partial(
-        _on_years,
-        function,
-        codec,
-        (array.get_axis_num(TIME), array.get_axis_num(BAND)),
-        None if scale is None else scale.get_axis_num(TIME),
-    )
-    if array.chunks is None:
-        data = task(array.values, None if scale is None else scale.values, *params)
-    else:
-        import dask.array as da
-
-        check_band_chunk(array, name)
-        operands: list[Any] = [array.data, array.dims, None, None]
-        if scale is not None:
-            chunks = {d: c for d, c in array.chunksizes.items() if d != BAND}
-            operands[2:] = [scale.chunk(chunks).data, scale.dims]
-        data = da.blockwise(
-            task,
-            tuple(dims),
-            *operands,
-            *(each for param in params for each in (param, None)),
-            new_axes={out[0]: len(out[1])} if out is not None else {},
-            concatenate=False,
-            dtype=np.float32,
-            meta=np.empty((0,) * len(dims), np.float32),
-            token=name,
-        )
-    coords = {k: v for k, v in array.coords.items() if not {BAND, TIME} & set(v.dims)}
-    if codec is not None and codec.scale is not None:
-        coords.pop(codec.scale, None)
-    if out is not None:
-        coords[out[0]] = xr.DataArray(np.asarray(out[1]), dims=out[0])
-    return xr.DataArray(data, dims=dims, coords=coords, name=name, attrs=dict(attrs))
-
-
-def _flat(nested: Any) -> list[np.ndarray]:
-    """The blocks of contracted dimensions out of the lists that blockwise wraps them in, in order."""
-    return [b for each in nested for b in _flat(each)] if isinstance(nested, list) else [np.asarray(nested)]
-
-
-def _on_years(
-    function: Callable[..., np.ndarray],
-    codec: Codec | None,
-    axes: tuple[int, int],
-    scale_axis: int | None,
-    data: Any,
-    scale: Any,
-    *params: Any,
-) -> np.ndarray:
-    time_axis, band_axis = axes
-    own = band_axis - (time_axis < band_axis)
-    slabs = [year for block in _flat(data) for year in np.moveaxis(block, time_axis, 0)]
-    scales: list[np.ndarray | None] = [None] * len(slabs)
-    if scale_axis is not None:
-        scales = [year for block in _flat(scale) for year in np.moveaxis(block, scale_axis, 0)]
-    years = [
-        Block(kernels.band_last(slab, own), -1, each, codec) for slab, each in zip(slabs, scales, strict=True)
-    ]
-    pixels = tuple(np.delete(slabs[0].shape, own))
-    result = function(years, *params)
-    if result.ndim == 1:
-        return result.reshape(pixels)
-    return np.moveaxis(result.reshape(*pixels, -1), -1, own)  # band-last in memory
-
-
-def _tiles(years: list[Block]) -> Any:
-    """``(pixels, [vectors (n, band) of every year])``, tile by tile."""
-    for parts in zip(*(year.tiles(_TILE) for year in years), strict=True):
-        yield parts[0][0], [vectors.T for _, vectors in parts]
-
-
-def _times(array: xr.DataArray, what: str) -> np.ndarray:
-    if TIME not in array.dims:
-        raise EmbeddingError(f"{what} needs a 'time' dimension; got dims {tuple(array.dims)}")
-    return np.asarray(array.coords[TIME].values, "datetime64[ns]")
-
-
-def _names(array: xr.DataArray) -> tuple[str, str]:
-    return str(array.attrs.get("product", "")), str(array.attrs.get("version", ""))
-
-
-# --- aggregate ----------------------------------------------------------------------------------------------
 
 
 def aggregate(
@@ -214,7 +89,7 @@ def aggregate(
     """
     found = check_embedding(array, "aggregate")
     check_choice("how", how, ("mean", "median", "min", "max", "std"))
-    times = _times(array, "aggregate")
+    times = times_of(array, "aggregate")
     if freq is not None and groups is not None:
         raise ValueError("give freq= or groups=, not both")
     if weights is not None and how not in ("mean", "std"):
@@ -256,7 +131,7 @@ def aggregate(
     if count:
         attributes = variables["count"].attrs
         variables["count"] = variables["count"].astype(np.uint16).assign_attrs(attributes)
-    return xr.Dataset(variables, attrs={"derived_from": " ".join(_names(array)).strip() or found.name})
+    return xr.Dataset(variables, attrs={"derived_from": " ".join(names_of(array)).strip() or found.name})
 
 
 def _per_time(given: Any, times: np.ndarray, what: str, default: Any) -> np.ndarray:
@@ -295,14 +170,14 @@ def _aggregate_all(
     bands = decoded_bands(array)
     labels = (*bands, *extras)
     params = (how, tuple(weights.tolist()), skipna, unit, tuple(extras))
-    return _over_years(function, array, params, out=(BAND, labels), name="aggregate", attrs={})
+    return over_years(function, array, params, out=(BAND, labels), name="aggregate", attrs={})
 
 
 def _mean_years(years: list[Block], params: tuple[Any, ...]) -> np.ndarray:
     _, weights, skipna, unit, extras = params
     bands = len(next(years[0].tiles(1))[1]) if years[0].pixels else 0
     out = np.empty((years[0].pixels, bands + len(extras)), np.float32)
-    for where, vectors in _tiles(years):
+    for where, vectors in tiles_of(years):
         n = len(vectors[0])
         total, length = np.zeros((n, bands)), np.zeros((n, 2))
         counts = np.zeros(n, np.int64)
@@ -359,7 +234,7 @@ def _component_years(years: list[Block], params: tuple[Any, ...]) -> np.ndarray:
     how, weights, skipna, unit, extras = params
     bands = len(next(years[0].tiles(1))[1]) if years[0].pixels else 0
     out = np.empty((years[0].pixels, bands + len(extras)), np.float32)
-    for where, vectors in _tiles(years):
+    for where, vectors in tiles_of(years):
         stack = np.stack(vectors)
         missing = ~np.isfinite(stack).all(axis=2)
         stack[missing] = np.nan
@@ -374,7 +249,7 @@ def _component_years(years: list[Block], params: tuple[Any, ...]) -> np.ndarray:
     return out
 
 
-def _median(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def median_of(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Median of what is there: missing values sort last."""
     ordered = np.sort(stack, axis=0)
     counts = np.maximum(np.isfinite(stack).sum(axis=0), 1)
@@ -407,378 +282,8 @@ def _most(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 _COMPONENT: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "median": _median,
+    "median": median_of,
     "min": _least,
     "max": _most,
     "std": _std,
 }
-
-
-# --- change -------------------------------------------------------------------------------------------------
-
-
-@overload
-def change(
-    array: xr.DataArray,
-    a: TimeLike,
-    b: TimeLike = ...,
-    *,
-    metric: Metric = ...,
-    null: None = ...,
-) -> xr.DataArray: ...
-@overload
-def change(
-    array: xr.DataArray,
-    a: TimeLike,
-    b: TimeLike = ...,
-    *,
-    metric: Metric = ...,
-    null: Literal["years"],
-) -> xr.Dataset: ...
-def change(
-    array: xr.DataArray,
-    a: TimeLike,
-    b: TimeLike = None,
-    *,
-    metric: Metric = "angle",
-    null: Literal["years"] | None = None,
-) -> xr.DataArray | xr.Dataset:
-    """How far vectors moved between two years, or from one year to each other. Lazy.
-
-    It never masks. For AlphaEarth quantisation alone is 0.9° typically and 1.7° at worst.
-
-    Parameters
-    ----------
-    array : DataArray (time, …, band, …)
-        Codes or vectors; codes are decoded tile by tile.
-    a, b : int or str
-        Years or dates. Without ``b`` every other year is compared with ``a``.
-    metric : {"angle", "cosine", "euclidean"}
-        ``angle`` in degrees, 2·atan2(‖â−b̂‖, ‖â+b̂‖) (Kahan 2006), exact for small angles too, whatever the
-        lengths; ``cosine`` likewise of directions; ``euclidean`` of the vectors as they are, for products
-        without unit length.
-    null : "years", optional
-        Also give the percentile of this change among the steps from one year to the next that the pixel and the
-        5 × 5 pixels around it made otherwise: 100 is more than any of them.
-
-    Returns
-    -------
-    DataArray (…) or Dataset
-        float32, NaN where a year is missing; with ``time`` where ``b`` is not given. With ``null`` a Dataset of
-        ``change`` and ``percentile``.
-
-    Raises
-    ------
-    EmbeddingError
-        If there is no ``time``, or no other year to compare with.
-    CoverageError
-        If a year is not there.
-
-    Examples
-    --------
-    >>> import geoemb_xr as gx
-    >>> da = gx.testing.synthetic("alphaearth", shape=(4, 5), years=[2018, 2019, 2024])
-    >>> da.emb.change(2018, 2024).attrs["units"]
-    'degree'
-    >>> da.emb.change(2018).time.dt.year.values.tolist()
-    [2019, 2024]
-    """
-    check_embedding(array, "change")
-    check_choice("metric", metric, _METRICS)
-    times = _times(array, "change")
-    first = _position(times, a)
-    if null is not None:
-        check_choice("null", null, ("years",))
-        if b is None:
-            raise ValueError("null='years' needs both years: change(a, b, null='years')")
-        return _change_with_null(array, first, _position(times, b), metric)
-    if b is not None:
-        return _compared(array, first, _position(times, b), metric)
-    others = np.delete(np.arange(times.size), first)
-    if not others.size:
-        raise EmbeddingError(f"change against {a!r} needs another year; the array has that one only")
-    steps = [_compared(array, first, int(other), metric) for other in others]
-    found = xr.concat(steps, pd.Index(times[others], name=TIME), combine_attrs="override")
-    found.attrs = _change_attrs(array, metric, first, None)
-    return found
-
-
-def _position(times: np.ndarray, when: TimeLike) -> int:
-    found = pick_times(times, when)
-    if found.size != 1:
-        raise EmbeddingError(
-            f"{found.size} periods match {when!r} ({describe_times(times[found])}); give one date"
-        )
-    return int(found[0])
-
-
-def _compared(array: xr.DataArray, a: int, b: int, metric: str) -> xr.DataArray:
-    """The metric between the years at two positions."""
-    return _over_years(
-        _distances,
-        array.isel(time=[a, b]),
-        metric,
-        name="change",
-        attrs=_change_attrs(array, metric, a, b),
-    )
-
-
-def _change_attrs(array: xr.DataArray, metric: str, a: int, b: int | None) -> dict[str, Any]:
-    name, units = _METRICS[metric]
-    times = array.coords[TIME].values
-    one = describe_times(times[[a]])
-    between = f"to {one}" if b is None else f"between {one} and {describe_times(times[[b]])}"
-    return derived_attrs(array, long_name=f"{name} {between}", units=units, metric=metric)
-
-
-def _distances(years: list[Block], metric: str) -> np.ndarray:
-    out = np.empty(years[0].pixels, np.float32)
-    for where, (one, other) in _tiles(years):
-        _KERNELS[metric](one, other, out[where])
-    return out
-
-
-@kernels.jit
-def _angles(a: Any, b: Any, out: Any) -> None:
-    """Degrees between rows: 2·atan2(‖â−b̂‖, ‖â+b̂‖)."""
-    n, bands = a.shape
-    for i in range(n):
-        aa, bb = np.float32(0), np.float32(0)
-        for k in range(bands):
-            aa += a[i, k] * a[i, k]
-            bb += b[i, k] * b[i, k]
-        if not (aa > 0 and bb > 0):
-            out[i] = np.nan
-            continue
-        fa, fb = np.float32(1) / np.sqrt(aa), np.float32(1) / np.sqrt(bb)
-        less, more = np.float32(0), np.float32(0)
-        for k in range(bands):
-            va, vb = a[i, k] * fa, b[i, k] * fb
-            less += (va - vb) * (va - vb)
-            more += (va + vb) * (va + vb)
-        out[i] = np.degrees(2 * np.arctan2(np.sqrt(np.float64(less)), np.sqrt(np.float64(more))))
-
-
-@kernels.jit
-def _cosines(a: Any, b: Any, out: Any) -> None:
-    n, bands = a.shape
-    for i in range(n):
-        aa, bb, ab = np.float32(0), np.float32(0), np.float32(0)
-        for k in range(bands):
-            aa += a[i, k] * a[i, k]
-            bb += b[i, k] * b[i, k]
-            ab += a[i, k] * b[i, k]
-        out[i] = ab / np.sqrt(np.float64(aa) * np.float64(bb)) if aa > 0 and bb > 0 else np.nan
-
-
-@kernels.jit
-def _lengths(a: Any, b: Any, out: Any) -> None:
-    n, bands = a.shape
-    for i in range(n):
-        total = np.float32(0)
-        for k in range(bands):
-            total += (a[i, k] - b[i, k]) * (a[i, k] - b[i, k])
-        out[i] = np.sqrt(total)
-
-
-_KERNELS: dict[str, Any] = {"angle": _angles, "cosine": _cosines, "euclidean": _lengths}
-
-
-# --- what years do to a place anyway ------------------------------------------------------------------------
-
-
-def _steps(vectors: list[np.ndarray], metric: str) -> list[np.ndarray]:
-    """Distances ``(n,)`` from each year to the next one with data; NaN for a year without."""
-    last, steps = vectors[0], []
-    for each in vectors[1:]:
-        out = np.empty(len(each), np.float32)
-        _KERNELS[metric](last, each, out)
-        steps.append(out)
-        last = np.where(np.isfinite(each).all(axis=1)[:, None], each, last)
-    return steps
-
-
-def _change_and_steps(
-    years: list[Block], pair: tuple[int, int], kept: tuple[int, ...], metric: str
-) -> np.ndarray:
-    out = np.empty((years[0].pixels, 1 + len(kept)), np.float32)
-    for where, vectors in _tiles(years):
-        own = np.empty(len(vectors[0]), np.float32)
-        _KERNELS[metric](vectors[pair[0]], vectors[pair[1]], own)
-        out[where, 0] = own
-        steps = _steps(vectors, metric)
-        for i, step in enumerate(kept):
-            out[where, 1 + i] = steps[step]
-    return out
-
-
-def _change_with_null(array: xr.DataArray, a: int, b: int, metric: str) -> xr.Dataset:
-    size = array.sizes[TIME]
-    kept = tuple(i for i in range(size - 1) if {i, i + 1} != {a, b})
-    if not kept:
-        raise EmbeddingError(
-            f"null='years' compares with other years' steps; the array has {size} years, it needs three or more"
-        )
-    labels = ["change", *(f"step{i}" for i in kept)]
-    both = _over_years(
-        _change_and_steps, array, (a, b), kept, metric, out=("step", labels), name="change", attrs={}
-    )
-    attrs = _change_attrs(array, metric, a, b)
-    moved = both.isel(step=0, drop=True).assign_attrs(attrs)
-    # less alike is more change: of cosines, the smaller
-    ranked = _ranked(-both if metric == "cosine" else both)
-    ranked.attrs = derived_attrs(
-        array, long_name="share of the surroundings' other steps that are smaller", units="percent"
-    )
-    return xr.Dataset({"change": moved, "percentile": ranked}, attrs=derived_attrs(array))
-
-
-def _ranked(both: xr.DataArray) -> xr.DataArray:
-    """Percentile of the first of ``step`` among the others, of a pixel and those around it."""
-    spatial = [d for d in ("y", "x") if d in both.dims]
-    rest = [d for d in both.dims if d not in ("step", *spatial)]
-    both = both.transpose("step", *rest, *spatial)
-    reach = SURROUNDINGS // 2 if len(spatial) == 2 else 0
-    dims = both.dims[1:]
-    if both.chunks is None:
-        data = _rank_block(_padded(both.values, reach), reach)
-    else:
-        import dask.array as da
-
-        depth = {i: reach if d in spatial else 0 for i, d in enumerate(both.dims)}
-        lazy = both.data.rechunk({0: -1})
-        if reach:
-            lazy = da.overlap.overlap(lazy, depth=depth, boundary=np.nan)
-        data = da.map_blocks(
-            _rank_block,
-            lazy,
-            reach,
-            drop_axis=0,
-            chunks=tuple(both.chunksizes[d] for d in dims),
-            dtype=np.float32,
-            meta=np.empty((0,) * len(dims), np.float32),
-        )
-    coords = {k: v for k, v in both.coords.items() if "step" not in v.dims}
-    return xr.DataArray(data, dims=dims, coords=coords, name="percentile")
-
-
-def _padded(values: np.ndarray, reach: int) -> np.ndarray:
-    width = [(0, 0)] * (values.ndim - 2) + [(reach, reach)] * 2
-    return np.pad(values, width, constant_values=np.nan) if reach else values
-
-
-def _rank_block(block: np.ndarray, reach: int) -> np.ndarray:
-    """Ranks of a block ``(step, …, y, x)`` that has ``reach`` pixels more on every side."""
-    block = np.ascontiguousarray(block, np.float32)
-    if not reach:
-        flat = block.reshape(len(block), 1, -1)
-        return _rank(flat, 0).reshape(block.shape[1:])
-    shape = block.shape
-    layers = block.reshape(shape[0], -1, *shape[-2:])
-    maps = [_rank(np.ascontiguousarray(layers[:, i]), reach) for i in range(layers.shape[1])]
-    return np.stack(maps).reshape(*shape[1:-2], shape[-2] - 2 * reach, shape[-1] - 2 * reach)
-
-
-def _rank(values: np.ndarray, reach: int) -> np.ndarray:
-    out = np.empty((values.shape[1] - 2 * reach, values.shape[2] - 2 * reach), np.float32)
-    _rank_window(values, reach, out)
-    return out
-
-
-@kernels.jit
-def _rank_window(values: Any, reach: Any, out: Any) -> None:
-    """Percentage of ``values[1:]`` in the window around a pixel that are below its ``values[0]``."""
-    height, width = out.shape
-    for i in range(height):
-        for j in range(width):
-            own = values[0, i + reach, j + reach]
-            below, there = 0.0, 0.0
-            for s in range(1, values.shape[0]):
-                for r in range(i, i + 2 * reach + 1):
-                    for c in range(j, j + 2 * reach + 1):
-                        other = values[s, r, c]
-                        if not np.isnan(other):
-                            there += 1
-                            if other < own:
-                                below += 1
-                            elif other == own:
-                                below += 0.5
-            out[i, j] = 100 * below / there if there > 0 and not np.isnan(own) else np.nan
-
-
-def change_point(array: xr.DataArray, *, metric: Literal["angle", "euclidean"] = "angle") -> xr.Dataset:
-    """The year of the largest step from one year to the next, and how it compares with the others. Lazy.
-
-    Parameters
-    ----------
-    array : DataArray (time, …, band, …)
-        Three periods or more; codes or vectors. A year without data is stepped over.
-    metric : {"angle", "euclidean"}
-        As in :func:`change`.
-
-    Returns
-    -------
-    Dataset
-        ``year``, uint16, the year at the end of the largest step (0: none); ``step``, its size, in degrees for
-        angles; ``ratio``, that size over the median of the pixel's other steps.
-
-    Raises
-    ------
-    EmbeddingError
-        If there are fewer than three periods.
-
-    Examples
-    --------
-    >>> import geoemb_xr as gx
-    >>> da = gx.testing.synthetic("alphaearth", shape=(4, 5), years=[2018, 2019, 2020, 2021])
-    >>> list(da.emb.change_point())
-    ['year', 'step', 'ratio']
-    """
-    check_embedding(array, "change_point")
-    check_choice("metric", metric, ("angle", "euclidean"))
-    times = _times(array, "change_point")
-    if times.size < 3:
-        raise EmbeddingError(f"change_point needs three periods or more; got {describe_times(times)}")
-    years = tuple(int(y) for y in pd.DatetimeIndex(times).year)
-    packed = _over_years(
-        _largest_step,
-        array,
-        years,
-        metric,
-        out=("variable", ["year", "step", "ratio"]),
-        name="change_point",
-        attrs={},
-    )
-    units = _METRICS[metric][1]
-    described: dict[str, dict[str, Any]] = {
-        "year": {"long_name": "year of the largest step", "missing_value": 0},
-        "step": {"long_name": "largest step", "units": units, "metric": metric},
-        "ratio": {"long_name": "largest step over the median of the others", "units": "1"},
-    }
-    variables = {
-        name: packed.isel(variable=i, drop=True).assign_attrs(derived_attrs(array, **own))
-        for i, (name, own) in enumerate(described.items())
-    }
-    attributes = variables["year"].attrs
-    variables["year"] = variables["year"].astype(np.uint16).assign_attrs(attributes)
-    return xr.Dataset(variables, attrs=derived_attrs(array))
-
-
-def _largest_step(blocks: list[Block], years: tuple[int, ...], metric: str) -> np.ndarray:
-    out = np.empty((blocks[0].pixels, 3), np.float32)
-    numbers = np.array((0, *years[1:]), np.float32)
-    for where, vectors in _tiles(blocks):
-        steps = np.stack(_steps(vectors, metric))
-        there = np.isfinite(steps)
-        count = there.sum(axis=0)
-        filled = np.where(there, steps, -1)
-        largest = filled.argmax(axis=0)
-        size = np.take_along_axis(filled, largest[None], axis=0)[0]
-        others = np.where(there, steps, np.nan)
-        np.put_along_axis(others, largest[None], np.nan, axis=0)
-        usual = _median(others, np.empty(0))
-        compared = (count > 1) & (usual > 0)
-        out[where, 0] = np.where(count > 0, numbers[largest + 1], 0)
-        out[where, 1] = np.where(count > 0, size, np.nan)
-        out[where, 2] = np.where(compared, size / np.where(compared, usual, 1), np.nan)
-    return out

@@ -321,7 +321,7 @@ class Explorer:
         return None if self.pixel is None else similarity(self._strips(self.step), self.pixel.vector)
 
     def _change(self) -> xr.DataArray | None:
-        from geoemb_xr.analysis.temporal import change
+        from geoemb_xr.analysis.changes import change
 
         if self.times is None or self.step == 0:
             return None
@@ -418,7 +418,7 @@ class Explorer:
         pandas.Series
             By time; NaN where there is no data; empty without time.
         """
-        from geoemb_xr.analysis.temporal import change
+        from geoemb_xr.analysis.changes import change
 
         if self.times is None:
             return pd.Series(dtype=np.float64, name="angle")

@@ -36,7 +36,6 @@ UNITS = 4096
 PLACES = 2**20
 #: No grid has so many pixels.
 FAR = 2.0**31
-METRES_A_DEGREE = 111_320.0
 #: The coordinate of a pixel that the source CRS cannot reach.
 NOWHERE = -(2**62)
 
@@ -111,7 +110,7 @@ class Grid:
         """Metres a unit of the CRS; of a meridian where that is degrees."""
         crs = geometry.as_crs(self.crs)
         unit = float(crs.axis_info[0].unit_conversion_factor) if crs.axis_info else 1.0
-        return math.degrees(unit) * METRES_A_DEGREE if crs.is_geographic else unit
+        return math.degrees(unit) * geometry.METRES_PER_DEGREE if crs.is_geographic else unit
 
     def metre_steps(self, y: float) -> tuple[float, float]:
         """Height and width of a pixel in metres at a y."""

@@ -307,7 +307,7 @@ def metres(grid: GeoBox, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     east = grid.affine.c + cols * grid.affine.a
     north = grid.affine.f + rows * grid.affine.e
     if crs.is_geographic:
-        return np.column_stack([east * np.cos(np.radians(north)), north]) * 111_320.0
+        return np.column_stack([east * np.cos(np.radians(north)), north]) * geometry.METRES_PER_DEGREE
     return np.column_stack([east, north])
 
 
@@ -404,7 +404,9 @@ def _at_locations(
     crs = geometry.crs_of(array)
     if crs is not None and crs.is_geographic:
         places = (
-            places * 111_320.0 * np.column_stack([np.cos(np.radians(places[:, 1])), np.ones(len(places))])
+            places
+            * geometry.METRES_PER_DEGREE
+            * np.column_stack([np.cos(np.radians(places[:, 1])), np.ones(len(places))])
         )
     default = np.unique(places, axis=0, return_inverse=True)[1].reshape(-1)
     groups = _groups(own, default)

@@ -40,7 +40,6 @@ BLOCK_BYTES = (16 << 20, 128 << 20)
 #: Two patches are one place where their centres agree to so many decimals of a degree (about a metre).
 PLACE_DECIMALS = 5
 _THREADS = 16
-_METRES_PER_DEGREE = 111_320.0
 #: Names that a column riding along may not take.
 _OWN_NAMES = frozenset(("x", "y", "location", BAND, geometry.SPATIAL_REF, "patch_m"))
 
@@ -182,7 +181,7 @@ def _reach(metres: float, crs: str, latitude: Any) -> tuple[Any, float]:
     """A distance along x and y, in units of the CRS."""
     if crs != geometry.LONLAT:
         return metres, metres
-    degrees = metres / _METRES_PER_DEGREE
+    degrees = metres / geometry.METRES_PER_DEGREE
     return degrees / np.maximum(np.cos(np.radians(latitude)), 0.02), degrees
 
 
@@ -316,7 +315,7 @@ def _centres(table: Any, facts: FileFacts, layout: Layout) -> tuple[np.ndarray, 
         shapes = _unrolled(shapes)
     centres = shapely.centroid(shapes)
     x, y, area = shapely.get_x(centres), shapely.get_y(centres), shapely.area(shapes)
-    side = np.sqrt(area * np.cos(np.radians(y))) * _METRES_PER_DEGREE if degrees else np.sqrt(area)
+    side = np.sqrt(area * np.cos(np.radians(y))) * geometry.METRES_PER_DEGREE if degrees else np.sqrt(area)
     x = np.where(x > 180, x - 360, x) if degrees else x
     return x, y, np.where(area > 0, side, np.nan)
 
