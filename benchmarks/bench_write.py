@@ -21,6 +21,7 @@ import rioxarray  # noqa: F401 - registers .rio
 import xarray as xr
 
 import geoemb_xr as gx
+from geoemb_xr.core.legend import Legend
 
 
 def source(folder: Path, side: int) -> xr.DataArray:
@@ -93,7 +94,7 @@ def _write(folder: Path, side: int, repeat: int) -> str:
     codes = source(folder, side)
     one = codes.emb.year(2018)
     cover = (one.isel(band=0, drop=True) % 6 + 1).astype("u1").drop_attrs(deep=False)
-    cover = cover.assign_attrs(gx.legend.Legend.of_names(list("abcdefg")).attrs())
+    cover = cover.assign_attrs(Legend.of_names(list("abcdefg")).attrs())
     tile = {"compress": "ZSTD", "level": "3", "predictor": "YES", "interleave": "TILE"}
     pairs = {
         "Zarr, 64 bands": (

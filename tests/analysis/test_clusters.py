@@ -8,6 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 import geoemb_xr as gx
 from geoemb_xr.analysis import clusters
 from geoemb_xr.core import errors
+from geoemb_xr.core.legend import legend_of
 from geoemb_xr.testing import assert_lazy_identical
 
 
@@ -84,7 +85,7 @@ def test_maps_are_lazy_class_maps():
     da = scene(shape=(17, 19), years=[2018, 2024])
     kmeans = da.emb.fit_clusters(3)
     found = assert_lazy_identical(lambda a: a.emb.predict(kmeans), da)
-    assert gx.legend.legend_of(found).names == ("cluster 1", "cluster 2", "cluster 3")
+    assert legend_of(found).names == ("cluster 1", "cluster 2", "cluster 3")
     missing = np.isnan(da.values).any(axis=1)
     np.testing.assert_array_equal(found.values == 0, missing)
     distance = assert_lazy_identical(lambda a: a.emb.predict(kmeans, output="distance"), da, rtol=1e-5)
