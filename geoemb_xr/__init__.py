@@ -11,7 +11,6 @@ from geoemb_xr.accessor import EmbAccessor
 from geoemb_xr.core.arrays import check, concat, decode, encode, normalize, truncate
 from geoemb_xr.core.model import Product, product, products, register
 from geoemb_xr.core.times import year
-from geoemb_xr.core.wrapping import wrap
 
 #: Name → module, imported when first asked for, so that ``import geoemb_xr`` stays light.
 _LAZY = {
@@ -27,6 +26,7 @@ _LAZY = {
     "mosaic": "geo.warp",
     "reproject": "geo.warp",
     "to_grid": "geo.gridding",
+    "wrap": "geo.wrapping",
     # time
     # points
     "crop": "geo.points",
@@ -87,7 +87,6 @@ __all__ = [
     "register",
     "testing",
     "truncate",
-    "wrap",
     "year",
     *_LAZY,
 ]

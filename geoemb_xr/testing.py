@@ -17,10 +17,11 @@ import pandas as pd
 import xarray as xr
 from affine import Affine
 
-from geoemb_xr.core import arrays, geometry, times, wrapping
+from geoemb_xr.core import arrays, geometry, times
 from geoemb_xr.core.geometry import METRES_PER_DEGREE
 from geoemb_xr.core.model import BAND, Product
 from geoemb_xr.core.model import product as find_product
+from geoemb_xr.geo import wrapping
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox

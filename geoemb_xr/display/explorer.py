@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.core import areas, arrays, geometry, kernels, times, wrapping
+from geoemb_xr.core import areas, arrays, geometry, kernels, times
 from geoemb_xr.core.errors import EmbeddingError, check_choice, require
 from geoemb_xr.core.legend import Legend, default_colour
 from geoemb_xr.core.model import BAND, attribution_of, check_embedding
 from geoemb_xr.core.notes import logger
 from geoemb_xr.execution import blocks
-from geoemb_xr.geo import places
+from geoemb_xr.geo import places, wrapping
 
 if TYPE_CHECKING:
     import geopandas as gpd

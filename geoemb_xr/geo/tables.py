@@ -53,7 +53,7 @@ def table_of(given: Any) -> tuple[pd.DataFrame, object]:
         table = given if hasattr(given, "columns") else pd.DataFrame({GEOMETRY: given})
     elif isinstance(given, pd.DataFrame):
         table, crs = given, given.attrs.get("crs")
-    elif hasattr(given, "to_pandas") and hasattr(given, "columns"):
+    elif is_table(given):
         table, crs = given.to_pandas(), None
     elif isinstance(given, Mapping):
         table, crs = _of_mapping(given)
@@ -65,6 +65,15 @@ def table_of(given: Any) -> tuple[pd.DataFrame, object]:
     if twice:
         raise EmbeddingError(f"the table has two columns of one name, {twice}: rename or drop one of each")
     return table, crs
+
+
+def is_table(given: Any) -> bool:
+    """Whether it is a table: of pandas or geopandas, or of another library that turns its own into one."""
+    return isinstance(given, pd.DataFrame) or (
+        hasattr(given, "to_pandas")
+        and hasattr(given, "columns")
+        and not isinstance(given, xr.Dataset | xr.DataArray)
+    )
 
 
 def is_geopandas(given: Any) -> bool:

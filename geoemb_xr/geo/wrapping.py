@@ -1,4 +1,4 @@
-"""Any array as an embedding array."""
+"""Any array or table of vectors as an embedding array."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import shapely
 import xarray as xr
 
-from geoemb_xr.core import geometry
-from geoemb_xr.core.model import (
-    BAND,
-    Codec,
-    Product,
-    product,
-)
+from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.model import BAND, Codec, Product
+from geoemb_xr.core.model import product as find_product
+from geoemb_xr.core.times import _as_list, _period
+from geoemb_xr.geo import tables
+from geoemb_xr.geo.places import read_places
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
-from geoemb_xr.core.times import _as_list, _period
-
-# --- make and join ------------------------------------------------------------------------------------------
 
 
 def wrap(
@@ -37,14 +35,18 @@ def wrap(
     scale: Any = None,
     version: str | None = None,
 ) -> xr.DataArray:
-    """Make an embedding array of any NumPy, dask or xarray array.
+    """Make an embedding array of any NumPy, dask or xarray array, or of a table of vectors. Lazy where that is.
+
+    Missing is what the array says is missing (``_FillValue`` or ``nodata``), a vector with a band that is not
+    finite, and, where vectors have unit length, one of zeros.
 
     Parameters
     ----------
-    array : array, DataArray or Dataset
+    array : array, DataArray, Dataset or DataFrame
         ``(band, y, x)`` or ``(time, band, y, x)`` with a GeoBox (or with x, y and crs), ``(location, band)``
         with x, y and crs, or ``dims=`` for another order. A Dataset has a variable a band. A DataArray
-        brings its own coordinates and CRS.
+        brings its own coordinates and CRS. A table has a column a band, and places in columns of longitude and
+        latitude, of x and y with ``crs=``, or of geometries (of an area the centre); all other columns ride along.
     product : str or Product
         What it holds; a :class:`Product` made on the spot for your own model's output.
     dims : sequence of str, optional
@@ -79,11 +81,22 @@ def wrap(
     >>> da = gx.wrap(vectors, gx.Product("mine", dims=768), geobox=gx.testing.geobox((3, 4)))
     >>> da.emb.product.dims, da.dims
     (768, ('band', 'y', 'x'))
+    >>> table = da.emb.sample(gx.testing.scene().points(3, radius=10)).emb.to_dataframe()
+    >>> gx.wrap(table, "mine").land_cover.values.tolist()
+    ['built-up', 'built-up', 'built-up']
     """
-    found = _product_for(product)
+    found = find_product(product)
+    if tables.is_table(array):
+        given = {"dims": dims, "geobox": geobox, "x": x, "y": y}
+        if wrong := [name for name, value in given.items() if value is not None]:
+            raise EmbeddingError(
+                f"a table says in its columns where vectors lie; leave out {', '.join(wrong)}"
+            )
+        return _of_table(array, found, crs, time, scale, version)
+    source, nodata = _source_of(array), _nodata_of(array)
     data = _stack_variables(array, found) if isinstance(array, xr.Dataset) else array
     if geobox is None and isinstance(data, xr.DataArray):
-        crs = crs if crs is not None else geometry.crs_of(data)
+        crs = crs if crs is not None else geometry.crs_of(geometry.plain_names(data))
     named = _name_dims(data, found, dims)
     encoded = bool(np.issubdtype(named.dtype, np.integer))
     named = _label_bands(named, found, encoded)
@@ -108,21 +121,135 @@ def wrap(
         named = _with_scale(named, found, scale)
     elif named.dtype != np.float32:
         named = named.astype(np.float32)
+    named = _without_gaps(named, found, nodata)
     named.attrs = {
         "product": found.name,
         "version": version if version is not None else (found.versions[0] if found.versions else ""),
-        "source": str(named.encoding.get("source", "")) or "memory",
+        "source": source,
         **({"codec": _codec_for(found, named.dtype).name} if encoded else {}),
     }
     named.encoding = {}
     return named.rename("embedding")
 
 
-_find_product = product
+def _source_of(array: Any) -> str:
+    return str(getattr(array, "encoding", {}).get("source", "")) or "memory"
 
 
-def _product_for(given: str | Product) -> Product:
-    return _find_product(given)
+# --- tables -------------------------------------------------------------------------------------------------
+
+
+def _of_table(
+    table: Any, found: Product, crs: object, time: Any, scale: Any, version: str | None
+) -> xr.DataArray:
+    """A table with a column a band as vectors along ``location``."""
+    given = read_places(table, crs=crs).present("wrap")
+    columns = {str(name): name for name in given.table.columns}
+    bands = next((b for b in (found.decoded_bands, found.bands) if set(b) <= set(columns)), None)
+    if bands is None:
+        missing = [band for band in found.decoded_bands if band not in columns]
+        raise EmbeddingError(
+            f"a table for {found.name!r} has a column a band; {len(missing)} of {len(found.decoded_bands)} are "
+            f"missing: {missing[:3]}…, it has {list(columns)[:8]}"
+        )
+    index, riding = given.riding()
+    vectors = _numbers(given.table[[columns[band] for band in bands]])
+    stored = found.codec.scale if found.codec is not None and vectors.dtype.kind in "iu" else None
+    if stored is not None and scale is None and stored in riding:
+        scale = np.asarray(riding.pop(stored), np.float32)
+    points = (
+        given.points if given.points is not None else shapely.get_coordinates(shapely.centroid(given.shapes))
+    )
+    out = wrap(
+        xr.DataArray(vectors, dims=("location", BAND), coords={"location": index, BAND: list(bands)}),
+        found,
+        x=points[:, 0],
+        y=points[:, 1],
+        crs=given.crs,
+        time=time,
+        scale=scale,
+        version=version,
+    )
+    taken = {*map(str, out.coords), *map(str, out.dims), *bands}
+    return out.assign_coords({name: ("location", each) for name, each in riding.items() if name not in taken})
+
+
+def _numbers(table: pd.DataFrame) -> np.ndarray:
+    """Columns as one array: of integers where all are, gaps as NaN else.
+
+    Raises
+    ------
+    EmbeddingError
+        Naming a column that holds something else.
+    """
+    kinds = {name: getattr(column.dtype, "kind", "O") for name, column in table.items()}
+    wrong = [name for name, kind in kinds.items() if kind not in "iuf"]
+    if wrong:
+        raise EmbeddingError(f"column {wrong[0]!r} of the table holds {table[wrong[0]].dtype}, not numbers")
+    if "f" in kinds.values() or table.isna().any(axis=None):
+        return table.to_numpy(np.float32, na_value=np.nan)
+    return table.to_numpy(np.result_type(*(column.to_numpy().dtype for _, column in table.items())))
+
+
+# --- what is missing ----------------------------------------------------------------------------------------
+
+
+def _nodata_of(array: Any) -> float | None:
+    """What an array says that a missing value is."""
+    first = next(iter(array.data_vars.values()), array) if isinstance(array, xr.Dataset) else array
+    for stated in (getattr(first, "attrs", {}), getattr(first, "encoding", {})):
+        for key in ("_FillValue", "nodata", "missing_value"):
+            value = np.asarray(stated.get(key, np.nan))
+            if value.size == 1 and value.dtype.kind in "iuf" and not np.isnan(value):
+                return float(value.item())
+    return None
+
+
+def _without_gaps(array: xr.DataArray, found: Product, nodata: float | None) -> xr.DataArray:
+    """Vectors with what is missing as the product says it: NaN in every band, or its code."""
+    missing: float | None = np.nan
+    if np.issubdtype(array.dtype, np.integer):
+        missing = _codec_for(found, array.dtype).nodata
+        if missing is None or not (found.unit_norm or nodata is not None) or missing == 0:
+            return array
+    labels, name = array.coords[BAND].values, str(array.name)
+    params = (nodata, found.unit_norm, missing)
+    return arrays.map_bands(fill_gaps, array, *params, dtype=array.dtype, out=(BAND, labels), name=name)
+
+
+def fill_gaps(
+    block: np.ndarray, axis: int, nodata: float | None, is_unit: bool, missing: float
+) -> np.ndarray:
+    """A block with ``missing`` in every band of vectors that are missing; the block itself where none is.
+
+    Parameters
+    ----------
+    block : ndarray (…, band, …)
+        Vectors or codes.
+    axis : int
+        Where the bands are.
+    nodata : float or None
+        What a missing value was said to be. Zero is one only in all bands: a vector may have a zero in one.
+    is_unit : bool
+        Whether vectors have unit length, so that one of zeros is none.
+    missing : float
+        What is written.
+    """
+    gaps = np.zeros(tuple(np.delete(block.shape, axis)), bool)
+    if block.dtype.kind == "f":
+        gaps |= ~np.isfinite(block).all(axis=axis)
+    if nodata is not None and nodata != 0 and block.dtype.kind == "f":
+        gaps |= (block == np.float32(nodata)).any(axis=axis)
+    elif nodata is not None and nodata != missing:
+        gaps |= (block == nodata).all(axis=axis)
+    if is_unit:
+        gaps |= (block == 0).all(axis=axis)
+    if not gaps.any():
+        return block
+    return np.where(np.expand_dims(gaps, axis), block.dtype.type(missing), block)
+
+
+# --- arrays -------------------------------------------------------------------------------------------------
 
 
 def _stack_variables(dataset: xr.Dataset, found: Product) -> xr.DataArray:
@@ -138,11 +265,12 @@ def _stack_variables(dataset: xr.Dataset, found: Product) -> xr.DataArray:
 
 
 _SYNONYMS = {
-    "embedding": BAND, "bands": BAND, "feature": BAND, "features": BAND, "channel": BAND, "wavelength": BAND,
-    "lat": "y", "latitude": "y", "northing": "y", "Y": "y",
-    "lon": "x", "longitude": "x", "easting": "x", "X": "x",
-    "point": "location", "points": "location", "id": "location",
-}  # fmt: skip
+    **dict.fromkeys(("embedding", "bands", "feature", "features", "channel", "wavelength"), BAND),
+    **{name: axis for name, axis in geometry.AXIS_NAMES.items() if name != axis},
+    "Y": "y",
+    "X": "x",
+    **dict.fromkeys(("point", "points", "id"), "location"),
+}
 
 
 def _name_dims(data: Any, found: Product, dims: Sequence[str] | None) -> xr.DataArray:

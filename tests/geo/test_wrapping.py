@@ -1,0 +1,161 @@
+"""Arrays and tables of other programs become embedding arrays, with what is missing in them."""
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+import xarray as xr
+
+import geoemb_xr as gx
+from geoemb_xr.core.errors import EmbeddingError
+
+POINTS = gx.testing.scene().points(12, radius=200).assign(note=[f"n{i}" for i in range(12)])
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    return gx.testing.synthetic("alphaearth", shape=(60, 60)).emb.year(2018).emb.sample(POINTS)
+
+
+# --- what is missing ----------------------------------------------------------------------------------------
+
+
+def unit_vectors(shape=(4, 5)):
+    vectors = np.random.default_rng(0).normal(size=(64, *shape)).astype("f4")
+    return vectors / np.linalg.norm(vectors, axis=0)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("where", ["attrs", "encoding"])
+@pytest.mark.parametrize(
+    ("value", "stated"), [(-9999.0, True), (0.0, True), (0.0, False), (-np.inf, False), (np.nan, False)]
+)
+def test_what_is_stated_as_missing_is_missing_in_every_band(lazy, where, value, stated):
+    vectors = unit_vectors()
+    vectors[:, :2] = value
+    array = xr.DataArray(vectors, dims=("band", "y", "x"))
+    getattr(array, where).update({"_FillValue": value} if stated else {})
+    found = gx.wrap(array.chunk(y=3) if lazy else array, "alphaearth", geobox=gx.testing.geobox((4, 5)))
+    assert (found.chunks is not None) == lazy
+    expected = vectors.copy()
+    expected[:, :2] = np.nan
+    np.testing.assert_array_equal(found.values, expected)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, -9999.0])
+def test_one_missing_band_makes_a_vector_missing_and_a_zero_does_not(value):
+    vectors = unit_vectors()
+    vectors[3, 1, 2] = value
+    vectors[3, 0, 0] = 0
+    array = xr.DataArray(vectors, dims=("band", "y", "x"), attrs={"nodata": -9999})
+    found = gx.wrap(array, "alphaearth", geobox=gx.testing.geobox((4, 5)))
+    missing = np.zeros((64, 4, 5), bool)
+    missing[:, 1, 2] = True
+    np.testing.assert_array_equal(np.isnan(found.values), missing)
+    zero_stated = gx.wrap(array.assign_attrs(nodata=0.0), "alphaearth", geobox=gx.testing.geobox((4, 5)))
+    assert not np.isnan(zero_stated.values[:, 0, 0]).any()
+
+
+def test_zeros_are_vectors_of_products_without_unit_length():
+    mine = gx.Product("free-length", dims=3)
+    assert (gx.wrap(np.zeros((3, 2, 2), "f4"), mine, geobox=gx.testing.geobox((2, 2))) == 0).all()
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_codes_of_zero_in_every_band_are_missing(lazy):
+    codes = gx.testing.synthetic("alphaearth", shape=(6, 7), decode=False).isel(time=0)
+    codes.attrs = {}
+    values = codes.values.copy()
+    values[:, 0] = 0  # as rioxarray's clip fills
+    values[5, 2, 2] = 0
+    array = codes.copy(data=values)
+    found = gx.wrap(array.chunk(x=3) if lazy else array, "alphaearth")
+    expected = values.copy()
+    expected[:, 0] = -128
+    assert found.dtype == np.int8
+    np.testing.assert_array_equal(found.values, expected)
+    assert found.emb.decode().isnull().sum() == 64 * 7
+
+
+def test_without_gaps_nothing_is_copied():
+    vectors = unit_vectors()
+    assert np.shares_memory(gx.wrap(vectors, "alphaearth", geobox=gx.testing.geobox((4, 5))).values, vectors)
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+
+def test_a_table_that_we_wrote_is_wrapped_as_it_was(sampled):
+    table = sampled.emb.to_dataframe()
+    again = gx.wrap(table.drop(columns=["x", "y"]), "alphaearth", version="synthetic")
+    np.testing.assert_array_equal(again.values, sampled.values)
+    assert again.dims == ("location", "band")
+    assert again.note.values.tolist() == sampled.note.values.tolist()
+    assert again.emb.crs.to_epsg() == 4326
+    np.testing.assert_array_equal(again.x, POINTS.lon)
+    in_metres = gx.wrap(table.drop(columns=["lon", "lat"]), "alphaearth", crs=sampled.emb.crs)
+    np.testing.assert_array_equal(in_metres.x, sampled.x)
+
+
+@pytest.mark.parametrize("columns", [("longitude", "latitude"), ("Lon", "Lat"), ("lng", "lat")])
+def test_places_have_any_usual_name_and_bands_any_order(sampled, columns):
+    table = pd.DataFrame(sampled.values, columns=sampled.band.values)[sampled.band.values[::-1]]
+    table[columns[0]], table[columns[1]], table["crop"] = POINTS.lon, POINTS.lat, "maize"
+    table.index = [f"id{i}" for i in range(12)]
+    found = gx.wrap(table, "alphaearth")
+    np.testing.assert_array_equal(found.values, sampled.values)
+    assert found.location.values.tolist() == table.index.tolist()
+    assert set(found.crop.values) == {"maize"}
+
+
+def test_geometries_say_where_points_and_areas_lie(sampled, caplog):
+    bands = pd.DataFrame(sampled.values, columns=sampled.band.values).assign(crop="rye")
+    shapes = gpd.points_from_xy(sampled.x, sampled.y, crs=sampled.emb.crs)
+    points = gpd.GeoDataFrame(bands, geometry=shapes)
+    found = gx.wrap(points, "alphaearth")
+    assert found.emb.crs.to_epsg() == 32632
+    np.testing.assert_array_equal(found.y, sampled.y)
+    squares = points.set_geometry(points.buffer(50, cap_style="square"))
+    np.testing.assert_allclose(gx.wrap(squares, "alphaearth").x, sampled.x, atol=1e-6)
+    points.loc[3, "geometry"] = shapely.Point()
+    some = gx.wrap(points, "alphaearth")
+    assert some.location.values.tolist() == [0, 1, 2, *range(4, 12)]
+    np.testing.assert_array_equal(some.values, np.delete(sampled.values, 3, 0))
+    assert "wrap leaves out 1 of 12 rows" in caplog.text
+
+
+def test_gaps_in_a_table_are_missing_and_codes_stay_codes(sampled):
+    codes = gx.testing.synthetic("alphaearth", shape=(60, 60), decode=False).emb.year(2018).emb.sample(POINTS)
+    table = pd.DataFrame(codes.values, columns=codes.band.values).assign(lon=POINTS.lon, lat=POINTS.lat)
+    wrapped = gx.wrap(table, "alphaearth")
+    assert (wrapped.dtype, wrapped.attrs["codec"]) == (np.int8, "signed-square")
+    np.testing.assert_array_equal(wrapped.emb.decode().values, sampled.values)
+    vectors = pd.DataFrame(sampled.values, columns=sampled.band.values).convert_dtypes()
+    vectors.loc[2, "A07"] = pd.NA
+    found = gx.wrap(vectors.assign(lon=POINTS.lon, lat=POINTS.lat), "alphaearth")
+    assert found.isnull().any("band").values.nonzero()[0].tolist() == [2]
+    assert found[2].isnull().all()
+
+
+def test_codes_with_a_scale_have_it_in_a_column():
+    codes = gx.testing.synthetic("tessera", shape=(60, 60), decode=False).emb.year(2018).emb.sample(POINTS)
+    table = pd.DataFrame(codes.values, columns=codes.band.values)
+    table = table.assign(scale=codes.scale.values, lon=POINTS.lon, lat=POINTS.lat)
+    wrapped = gx.wrap(table, "tessera", version=codes.attrs["version"])
+    np.testing.assert_array_equal(wrapped.emb.decode().values, codes.emb.decode().values)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "says"),
+    [
+        (lambda t: t.drop(columns="A05"), {}, r"a column a band; 1 of 64 are missing: \['A05'\]"),
+        (lambda t: t.assign(A05="text"), {}, "column 'A05' of the table holds .*, not numbers"),
+        (lambda t: t.drop(columns=["lon"]), {}, "needs columns 'lon' and 'lat'"),
+        (lambda t: t, {"x": [1], "dims": ("location", "band")}, "leave out dims, x"),
+    ],
+)
+def test_tables_that_cannot_be_wrapped(sampled, change, options, says):
+    table = pd.DataFrame(sampled.values, columns=sampled.band.values).assign(lon=POINTS.lon, lat=POINTS.lat)
+    with pytest.raises(EmbeddingError, match=says):
+        gx.wrap(change(table), "alphaearth", **options)
