@@ -141,7 +141,8 @@ def _pictures_of_vectors(gridded: xr.DataArray, out: Path, summary: dict[str, An
         "from": first,
         "to": last,
         "median degrees": round(float(change.median()), 2),
-        "share above 20 degrees": round(float((change > 20).mean()), 4),
+        # of the pixels that have data in both years
+        "share above 20 degrees": round(float((change > 20).where(change.notnull()).mean()), 4),
     }
     if synthetic:
         truth = gx.testing.scene().truth(gridded.emb.geobox, [first, last])

@@ -17,6 +17,11 @@ PROJ_UUID = "f17cb550-5864-4468-aeb7-f3180cfb622f"
 GEOEMB_UUID = "61c12cc5-0e28-4056-999a-480cf3fb7e4c"
 #: Where the facts of a Product lie that only a reader of ours needs.
 FACTS = "geoemb_xr:product"
+#: What says how a store was written, and what it says by now: every shard is there, those without data too, so that
+#: one that is missing was lost.
+FORMAT_KEY, FORMAT = "geoemb_xr:format", 2
+#: What a store has while values are being put into it; a writer that was killed leaves it.
+UNFINISHED = "geoemb_xr:unfinished"
 _GEOEMB = {
     "uuid": GEOEMB_UUID,
     "name": "geoemb:",

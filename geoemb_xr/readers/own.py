@@ -22,13 +22,14 @@ import xarray as xr
 from dask.base import tokenize
 from dask.delayed import delayed
 
-from geoemb_xr.core import areas, geometry, times
+from geoemb_xr.core import areas, columns, geometry, times
 from geoemb_xr.core.areas import Area
 from geoemb_xr.core.citing import OWN_TAG, product_of_facts
 from geoemb_xr.core.codecs import CODECS
-from geoemb_xr.core.conventions import FACTS, GEOEMB_UUID
+from geoemb_xr.core.conventions import FACTS, GEOEMB_UUID, UNFINISHED
 from geoemb_xr.core.errors import CoverageError, SourceError, require
 from geoemb_xr.core.model import BAND, Codec, Product, ProductKind, normalise_name, product, registered
+from geoemb_xr.core.notes import say
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.geotiff import file_token
 from geoemb_xr.readers.tiles import Request, block_sides, bounds_for
@@ -360,6 +361,11 @@ def _linear_codec(step: float, offset: float, dtype: str, nodata: int | None) ->
 def _read_zarr(name: str, request: Request) -> xr.DataArray | xr.Dataset:
     root = _root(name)
     dataset = _dataset(name, root)
+    if root.attrs.get(UNFINISHED):
+        say(
+            f"{name} is being written into, or a writer of it was killed "
+            f"({', '.join(map(str, root.attrs[UNFINISHED].values()))}): the same call again finishes it"
+        )
     if _is_ours(root):
         return _read_own(name, root, dataset, request)
     return _read_other(name, root, dataset, request)
@@ -380,11 +386,23 @@ def _dataset(name: str, root: Any) -> xr.Dataset:
 def _read_own(name: str, root: Any, dataset: xr.Dataset, request: Request) -> xr.DataArray | xr.Dataset:
     if FACTS in root.attrs:
         product_of_facts(root.attrs[FACTS], name)  # registers one that was made on the spot
-    opened = _cut(dataset, request, name)
+    opened = _restored(_cut(dataset, request, name), root.attrs)
     cleaned = {str(key): _cleaned(opened[key]) for key in opened.data_vars}
     if len(cleaned) == 1:
         return next(iter(cleaned.values()))
     return xr.Dataset(cleaned)
+
+
+def _restored(opened: xr.Dataset, attrs: Mapping[str, Any]) -> xr.Dataset:
+    """Columns and names as they were before the store, which has fewer types and letters for names."""
+    for key, coord in opened.coords.items():
+        note = coord.attrs.get(columns.NOTE)
+        if isinstance(note, Mapping):
+            values = columns.from_zarr_values(coord.values, note)
+            kept = {name: value for name, value in coord.attrs.items() if name != columns.NOTE}
+            opened = opened.assign_coords({key: xr.Variable(coord.dims, values, kept)})
+    names = attrs.get(columns.NAMES, {})
+    return opened.rename({k: v for k, v in names.items() if k in opened.variables or k in opened.dims})
 
 
 def _cleaned(array: xr.DataArray) -> xr.DataArray:
@@ -536,7 +554,10 @@ def _read_parquet(name: str, request: Request) -> xr.DataArray:
     file = parquet.ParquetFile(name)
     crs = json.loads(file.schema_arrow.metadata[b"geo"])["columns"]["geometry"]["crs"]
     skipped = {facts["column"], "bbox"}
-    beside = file.read([n for n in file.schema_arrow.names if n not in skipped]).to_pandas()
+    table = file.read([n for n in file.schema_arrow.names if n not in skipped])
+    beside = table.to_pandas()
+    for column, kind in (facts.get("column_kinds") or {}).items():
+        beside[column] = pd.Series(columns.from_arrow(table[column], kind), beside.index, dtype=object)
     kept = np.ones(len(beside), bool)
     if request.area is not None:
         kept = _inside(beside["x"].to_numpy(), beside["y"].to_numpy(), request.area, json.dumps(crs))
@@ -561,10 +582,11 @@ def _beside_coords(beside: pd.DataFrame, facts: Mapping[str, Any], crs: Any) -> 
         coords[facts["dim"]] = facts["labels"]
     if "location" in beside:
         coords["location"] = pd.Index(beside["location"], name=facts.get("index") or "location")
+    names = facts.get("column_names") or {}
     for column in beside.columns:
         if column not in ("location", "geometry"):
             attrs = (facts.get("coord_attrs") or {}).get(column, {})
-            coords[str(column)] = ("location", beside[column].to_numpy(), attrs)
+            coords[names.get(str(column), str(column))] = ("location", beside[column].to_numpy(), attrs)
     if not facts.get("points"):
         import shapely
 

@@ -23,10 +23,10 @@ from geoemb_xr.stores.objects import is_remote, object_store
 
 def store_of(url: str) -> Any:
     """What :func:`zarr.open` takes for a path or URL; object stores are read anonymously."""
-    if not is_remote(url):
-        return url
     import zarr
 
+    if not is_remote(url):  # as a string it would be read as a URL: "#" and "?" are letters of a path
+        return zarr.storage.LocalStore(url, read_only=True)
     return zarr.storage.ObjectStore(object_store(url), read_only=True)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Hashable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,7 +21,17 @@ from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.legend import Legend, is_class_map, legend_of
 from geoemb_xr.core.model import check_embedding, is_encoded, kind_of
 from geoemb_xr.writing import overviews as pyramids
-from geoemb_xr.writing.staging import Staged, check_target, part_of, per_file, stage, windows
+from geoemb_xr.writing.locking import only_writer
+from geoemb_xr.writing.staging import (
+    Staged,
+    check_target,
+    discard,
+    part_of,
+    per_file,
+    put_in_place,
+    stage,
+    windows,
+)
 
 Mode = Literal["w-", "w"]
 Overviews = Literal["auto", "mean", "mode", "nearest", "none"]
@@ -183,9 +192,10 @@ def _pyramid(how: str, mean: pyramids.Pyramid) -> pyramids.Pyramid:
 def _write(array: xr.DataArray, target: Path, overviews: Overviews) -> Path:
     picture = _picture(array, overviews)
     part = part_of(target)
-    staged = stage(array, part / "blocks.zarr")
-    _assemble(staged, picture, part)
-    _finish(picture, part, target)
+    with only_writer(target):
+        staged = stage(array, part / "blocks.zarr")
+        _assemble(staged, picture, part)
+        _finish(picture, part, target)
     return target
 
 
@@ -271,11 +281,12 @@ def _finish(picture: _Picture, part: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
         copy(part / "levels.tif", temporary, **_cog_options(picture))
-    style = target.with_suffix(".qml")
     if picture.legend is not None:
+        style = part / "style.qml"
         style.write_text(_qml(picture.legend), encoding="utf-8")
-    os.replace(temporary, target)
-    shutil.rmtree(part)
+        put_in_place(style, target.with_suffix(".qml"))
+    put_in_place(temporary, target)
+    discard(part, "blocks.zarr")
 
 
 def _cog_options(picture: _Picture) -> dict[str, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,16 +16,20 @@ import xarray as xr
 from geoemb_xr.core import arrays, geometry
 from geoemb_xr.core.citing import OWN_TAG, product_facts, provenance
 from geoemb_xr.core.codecs import PER_PIXEL_SCALE
+from geoemb_xr.core.columns import column_of, to_arrow
 from geoemb_xr.core.conventions import as_json
 from geoemb_xr.core.errors import EmbeddingError, require
 from geoemb_xr.core.model import BAND, check_embedding, is_encoded, kind_of
+from geoemb_xr.writing.locking import only_writer
 from geoemb_xr.writing.staging import (
     Job,
     check_target,
     chunked,
+    discard,
     open_stage,
     part_of,
     per_file,
+    put_in_place,
     require_marks,
     write_blocks,
 )
@@ -108,6 +113,8 @@ def _as_written(array: xr.DataArray, encode: bool) -> xr.DataArray:
     taken = {_VECTORS, "bbox"} & set(map(str, array.coords))
     if taken:
         raise EmbeddingError(f"the coordinates {sorted(taken)} have names that the format needs; rename them")
+    if not array.sizes["location"]:
+        raise EmbeddingError("to_geoparquet got an array without a location")
     return array.transpose(*(["time"] if "time" in array.dims else []), "location", *beside)
 
 
@@ -115,41 +122,70 @@ def _as_written(array: xr.DataArray, encode: bool) -> xr.DataArray:
 
 
 def _write(array: xr.DataArray, target: Path) -> Path:
+    beside = _beside(array)  # what no file has a type for is refused before anything is computed
+    part = part_of(target)
+    with only_writer(target):
+        part.mkdir(exist_ok=True)
+        _write_whole(array, beside, part)
+        put_in_place(part / "whole.parquet", target)
+        discard(part)
+    return target
+
+
+def _write_whole(array: xr.DataArray, table: _Beside, part: Path) -> None:
     import pyarrow.parquet as parquet
 
-    part = part_of(target)
-    part.mkdir(exist_ok=True)
     values = _values(array, part)
-    beside = _beside(array)
+    beside = table.columns
     order = _hilbert_order(beside)
     column = value_column(array)
     schema = (
-        beside[:0].append_column(column, _as_list(values[:0])).schema.with_metadata(_footer(array, beside))
+        beside[:0].append_column(column, _as_list(values[:0])).schema.with_metadata(_footer(array, table))
     )
     rows = max(ROW_GROUP // max(array[:1].nbytes, 1), 1)
     plain = [name for name in beside.column_names if name not in ("geometry", "bbox", "x", "y")]
-    with parquet.ParquetWriter(
-        part / "whole.parquet", schema, compression="zstd", use_dictionary=plain
-    ) as file:
+    # a handle, since Arrow reads "?" in a path as a URL's; a page with a flipped bit is an error to who checks it
+    with (
+        open(part / "whole.parquet", "wb") as handle,
+        parquet.ParquetWriter(
+            handle, schema, compression="zstd", use_dictionary=plain, write_page_checksum=True
+        ) as file,
+    ):
         for start in range(0, len(order), rows):
             chosen = order[start : start + rows]
-            table = beside.take(chosen).append_column(column, _as_list(values[chosen]))
-            file.write_table(table.cast(schema), row_group_size=rows)
-    os.replace(part / "whole.parquet", target)
-    shutil.rmtree(part)
-    return target
+            group = beside.take(chosen).append_column(column, _as_list(values[chosen]))
+            file.write_table(group.cast(schema), row_group_size=rows)
 
 
 @dataclass(frozen=True)
 class _OnDisk:
-    """An .npy file that blocks are written into; rows are gathered from it in any order."""
+    """An .npy file that blocks of whole rows are written into; rows are gathered from it in any order.
+
+    Blocks are written, not mapped: on a full disk a write is an error, and a mapped page kills the process.
+    """
 
     path: Path
+    start: int
+
+    @classmethod
+    def make(cls, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        """An empty file, as long as it will be."""
+        with open(path, "wb") as file:
+            np.lib.format.write_array_header_2_0(
+                file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            )
+            file.truncate(file.tell() + math.prod(shape) * dtype.itemsize)
+
+    @classmethod
+    def of(cls, path: Path, nbytes: int) -> _OnDisk:
+        """The file that was made, of so many bytes of values."""
+        return cls(path, path.stat().st_size - nbytes)
 
     def __setitem__(self, window: tuple[slice, ...], block: np.ndarray) -> None:
-        stored = np.load(self.path, mmap_mode="r+", allow_pickle=False)
-        stored[window] = block
-        stored.flush()
+        row = block[:1].nbytes
+        with open(self.path, "r+b") as file:
+            file.seek(self.start + window[0].start * row)
+            file.write(np.ascontiguousarray(block).data)
 
 
 def _values(array: xr.DataArray, part: Path) -> np.ndarray:
@@ -157,13 +193,13 @@ def _values(array: xr.DataArray, part: Path) -> np.ndarray:
     if array.chunks is None:
         return np.ascontiguousarray(array.values)
     array = chunked(array).chunk(dict.fromkeys(array.dims[1:], -1))
-    progress = open_stage(part / "marks.zarr", [array.data.name, list(array.shape), str(array.dtype)])
     file = part / "vectors.npy"
+    progress = open_stage(part / "marks.zarr", [array.data.name, list(array.shape), str(array.dtype)], file)
     if not progress.attrs.get("template"):
-        np.lib.format.open_memmap(file, mode="w+", dtype=array.dtype, shape=array.shape).flush()
+        _OnDisk.make(file, array.dtype, array.shape)
         progress.attrs["template"] = True
     marks = require_marks(progress, "done", array.data)
-    write_blocks([Job(array.data, _OnDisk(file), marks, (0,) * array.ndim)])
+    write_blocks([Job(array.data, _OnDisk.of(file, array.nbytes), marks, (0,) * array.ndim)])
     stored: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
     return stored
 
@@ -175,24 +211,47 @@ def value_column(array: xr.DataArray) -> str:
     return "values" if array.name is None else str(array.name)
 
 
-def _beside(array: xr.DataArray) -> pa.Table:
-    """Index, riding columns, boxes and shapes of all rows, in their own order."""
+@dataclass(frozen=True)
+class _Beside:
+    """What stands beside the values: index, riding columns, boxes and shapes of all rows, in their own order.
+
+    Parameters
+    ----------
+    columns : pyarrow.Table
+        ``bbox`` and ``geometry`` are its last.
+    kinds : mapping of str to str
+        What columns were in memory, where Arrow's type does not say it.
+    names : mapping of str to hashable
+        Names of columns in memory that are no text.
+    """
+
+    columns: pa.Table
+    kinds: Mapping[str, str]
+    names: Mapping[str, Any]
+
+
+def _beside(array: xr.DataArray) -> _Beside:
     import pyarrow as pa
     import shapely
 
-    columns: dict[str, Any] = {"location": array.indexes["location"]} if "location" in array.indexes else {}
-    columns |= {
-        str(name): coord.values
+    riding: dict[Any, Any] = {"location": array.indexes["location"]} if "location" in array.indexes else {}
+    riding |= {
+        name: coord.values
         for name, coord in array.coords.items()
         if coord.dims == ("location",) and name not in ("geometry", "location")
     }
+    if len(set(map(str, riding))) < len(riding):
+        raise EmbeddingError(f"two columns would have one name in the file: {sorted(map(str, riding))}")
+    found = {str(name): column_of(name, values) for name, values in riding.items()}
+    arrow = {name: to_arrow(column) for name, column in found.items()}
     x, y = (np.asarray(array.coords[axis].values, np.float64) for axis in ("x", "y"))
     shapes = array.coords["geometry"].values if "geometry" in array.coords else shapely.points(x, y)
     shapes = np.where(np.isfinite(x) & np.isfinite(y), shapes, None)
     sides = [pa.array(side, from_pandas=True) for side in shapely.bounds(shapes).T]
-    columns["bbox"] = pa.StructArray.from_arrays(sides, ["xmin", "ymin", "xmax", "ymax"])
-    columns["geometry"] = pa.array(shapely.to_wkb(shapes), pa.binary())
-    return pa.table(columns)
+    arrow["bbox"] = pa.StructArray.from_arrays(sides, ["xmin", "ymin", "xmax", "ymax"])
+    arrow["geometry"] = pa.array(shapely.to_wkb(shapes), pa.binary())
+    kinds = {name: column.kind for name, column in found.items() if column.kind != "plain"}
+    return _Beside(pa.table(arrow), kinds, {str(name): name for name in riding if not isinstance(name, str)})
 
 
 def _as_list(values: np.ndarray) -> pa.Array:
@@ -218,23 +277,28 @@ def _hilbert_order(beside: pa.Table) -> np.ndarray:
     return np.concatenate([along, np.flatnonzero(~found)])
 
 
-def _footer(array: xr.DataArray, beside: pa.Table) -> dict[str, str]:
+def _footer(array: xr.DataArray, beside: _Beside) -> dict[str, str]:
     """The keys ``geo`` (GeoParquet 1.1) and ``emb`` (what the vectors are)."""
     import shapely
 
     crs = geometry.crs_of(array)
     assert crs is not None
-    shapes = shapely.from_wkb(beside["geometry"].to_numpy(zero_copy_only=False))
-    bounds = shapely.total_bounds(shapes)
-    column = {
-        "encoding": "WKB",
-        "geometry_types": sorted({each.geom_type for each in shapes if each is not None}),
-        "crs": crs.to_json_dict(),
-        "covering": {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}},
-        **({"bbox": bounds.tolist()} if np.isfinite(bounds).all() else {}),
-    }
-    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-    return {"geo": json.dumps(geo), "emb": json.dumps(as_json(_about(array)))}
+    told = {}
+    for name in ("geometry", *(name for name, kind in beside.kinds.items() if kind == "geometry")):
+        shapes = shapely.from_wkb(beside.columns[name].to_numpy(zero_copy_only=False))
+        bounds = shapely.total_bounds(shapes)
+        told[name] = {
+            "encoding": "WKB",
+            "geometry_types": sorted({each.geom_type for each in shapes if each is not None}),
+            "crs": crs.to_json_dict(),
+            **({"bbox": bounds.tolist()} if np.isfinite(bounds).all() else {}),
+        }
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    told["geometry"]["covering"] = {"bbox": {side: ["bbox", side] for side in sides}}
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": told}
+    about = _about(array)
+    about[OWN_TAG] |= {"column_kinds": dict(beside.kinds), "column_names": dict(beside.names)}
+    return {"geo": json.dumps(geo), "emb": json.dumps(as_json(about))}
 
 
 def _about(array: xr.DataArray) -> dict[str, Any]:

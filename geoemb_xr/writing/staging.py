@@ -6,6 +6,7 @@ run is killed; the same call again computes the rest.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -18,37 +19,60 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from geoemb_xr._version import __version__
 from geoemb_xr.core import times
-from geoemb_xr.core.errors import check_choice
+from geoemb_xr.core.errors import SourceError, check_choice
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution import progress, workers
+from geoemb_xr.stores.paths import local_path
 
 if TYPE_CHECKING:
     import zarr
+    from zarr.storage import LocalStore
 
 #: Side of the blocks that an array in memory is written in, in pixels.
 BLOCK = 1024
 
 
-def part_of(path: Path) -> Path:
-    """Where a file is staged until it is whole."""
-    return path.with_name(path.name + ".part")
+def part_of(path: Path, key: str = "") -> Path:
+    """Where a file, or a part of it that has a key, is staged until it is whole."""
+    return path.with_name(f"{path.name}{'.' if key else ''}{key}.part")
 
 
-def check_target(path: str | os.PathLike[str], mode: str, valid: Sequence[str] = ("w-", "w")) -> Path:
+def check_target(
+    path: str | os.PathLike[str], mode: str, valid: Sequence[str] = ("w-", "w"), *, folder: bool = False
+) -> Path:
     """Return the path if it may be written in this mode.
+
+    Parameters
+    ----------
+    path : path
+        On this machine; a ``file://`` URL is one too.
+    mode : str
+        One of ``valid``.
+    valid : sequence of str
+        Modes that the caller knows.
+    folder : bool
+        Whether what is written is a folder.
 
     Raises
     ------
     FileExistsError
-        If it exists and ``mode`` is ``"w-"``.
+        If it exists and ``mode`` is ``"w-"``, or it is a folder where a file is meant.
     FileNotFoundError
         If its folder does not exist.
+    SourceError
+        If it is no path on this machine.
     """
     check_choice("mode", mode, valid)
-    target = Path(path)
+    try:
+        target = local_path(path)
+    except SourceError as error:
+        raise SourceError(f"{error}; write to a folder, local or mounted, and copy it from there") from error
     if target.exists() and mode == "w-":
         raise FileExistsError(f"{target} exists already; mode='w' replaces it")
+    if target.is_dir() and not folder:
+        raise FileExistsError(f"{target} is a folder; give the file in it a name")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder {target.parent} does not exist; make it first")
     return target
@@ -252,21 +276,76 @@ def chunked(array: xr.DataArray) -> xr.DataArray:
     return array.chunk({dim: sides.get(str(dim), -1) for dim in array.dims})
 
 
-def open_stage(folder: Path, fingerprint: Sequence[Any]) -> zarr.Group:
-    """The Zarr group of a stage: what an interrupted run of the same work left, or an empty one."""
+def at(folder: Path) -> LocalStore:
+    """A folder as Zarr's store; as a string Zarr and fsspec would read ``#`` and ``?`` in it as a URL's."""
+    from zarr.storage import LocalStore
+
+    return LocalStore(folder)
+
+
+def open_stage(folder: Path, fingerprint: Sequence[Any], product: Path | None = None) -> zarr.Group:
+    """The Zarr group of a stage: what an interrupted run of the same work left, or an empty one.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is not there.
+    fingerprint : sequence
+        What tells this work from another, as JSON has it.
+    product : Path, optional
+        What blocks are written into, where that lies outside. An earlier run that was killed after it had put
+        the product in its place left only marks.
+    """
     import zarr
 
-    mine = list(fingerprint)
+    mine = json.loads(json.dumps([*fingerprint, __version__]))
     if folder.is_dir():
         try:
-            group = zarr.open_group(folder, mode="r+", zarr_format=3)
-            if group.attrs.get("fingerprint") == mine:
+            group = zarr.open_group(at(folder), mode="r+", zarr_format=3)
+            same = group.attrs.get("fingerprint") == mine
+            moved = bool(group.attrs.get("template")) and product is not None and not product.exists()
+            if same and not moved:
                 return group
-            say(f"{folder} holds unfinished work on another array; it is thrown away")
+            if not same:
+                say(f"{folder} holds unfinished work on another array; it is thrown away")
         except FileNotFoundError:  # killed before anything was written
             pass
         shutil.rmtree(folder)
-    return zarr.create_group(folder, zarr_format=3, attributes={"fingerprint": mine})
+    return zarr.create_group(at(folder), zarr_format=3, attributes={"fingerprint": mine})
+
+
+def discard(part: Path, marks: str = "marks.zarr") -> None:
+    """Remove a stage, its marks first: without them nobody takes what is left for finished."""
+    (part / marks / "zarr.json").unlink(missing_ok=True)
+    shutil.rmtree(part)
+
+
+def settle(path: Path) -> None:
+    """Bring a file, or all files of a folder, to the disk: a rename must not be there before what it names."""
+    if path.is_dir():
+        for folder, _, files in os.walk(path):
+            for name in files:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+    else:
+        _sync(path)
+
+
+def put_in_place(finished: Path, target: Path) -> None:
+    """Rename what is finished to its name, once it is on the disk."""
+    settle(finished)
+    os.replace(finished, target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # where a folder cannot be opened
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def require_array(

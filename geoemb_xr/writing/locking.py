@@ -1,0 +1,166 @@
+"""One writer a target: who comes second is told who is first."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from geoemb_xr.core.errors import SourceError
+
+#: Shards that a writer claims, along each dimension; None claims all.
+Claim = Mapping[str, list[int]] | None
+
+#: What follows the name of a target in the names of its locks: a part's key, if it is of a part.
+_LOCK = re.compile(r"(\.[0-9a-f]{8})?\.lock")
+#: Seconds that a writer has to say who it is, once it holds its file.
+_TO_SAY = 5.0
+#: How often, 10 ms apart, a lock is tried: another writer may be looking whether it is held.
+_TRIES = 10
+
+
+@contextmanager
+def only_writer(target: Path, claim: Claim = None, *, key: str = "") -> Iterator[None]:
+    """Hold a target against other writers, in this process or another.
+
+    A file beside the target says host, process and start. It is held by a lock of the operating system, which
+    goes with its process: the file of a writer that was killed holds nothing.
+
+    Parameters
+    ----------
+    target : Path
+        What is written.
+    claim : mapping of str to list of int, optional
+        The part of it that is written, in shards along each dimension: parts that do not meet may be written at
+        the same time.
+    key : str
+        Names the part, where there is one: eight hexadecimal digits.
+
+    Raises
+    ------
+    SourceError
+        If another writer holds the target, or shards that are claimed.
+    """
+    path = target.with_name(f"{target.name}{'.' if key else ''}{key}.lock")
+    own = _taken(path, target)
+    try:
+        own.write(json.dumps({**_self(), "claim": claim}))
+        own.flush()
+        for other in target.parent.glob(glob.escape(target.name) + ".*lock"):
+            if other != path and _LOCK.fullmatch(other.name.removeprefix(target.name)):
+                _check_apart(other, target, claim)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        own.close()  # and with it the lock: whoever waits finds the file gone, and makes its own
+
+
+def _self() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "start": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _taken(path: Path, target: Path) -> TextIO:
+    """The lock's file, held and empty."""
+    while True:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - it stays open while the target is held
+        if not any(_lock(file) or time.sleep(0.01) for _ in range(_TRIES)):
+            with file:
+                raise _held(target, _said_by(file))
+        if _still_there(path, file):
+            file.truncate(0)
+            return file
+        file.close()  # its holder removed it between opening and locking
+
+
+def _still_there(path: Path, file: TextIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _check_apart(other: Path, target: Path, claim: Claim) -> None:
+    """Raise if a live writer holds shards that are claimed."""
+    try:
+        file = open(other, "r+", encoding="utf-8")  # noqa: SIM115 - closed below
+    except FileNotFoundError:
+        return
+    with file:
+        if _lock(file):  # nobody holds it
+            return
+        holder = _said_by(file)
+    theirs = holder.get("claim")
+    if claim is None or theirs is None or all(set(claim[d]) & set(theirs.get(d, claim[d])) for d in claim):
+        raise _held(target, holder)
+
+
+def _said_by(file: TextIO) -> dict[str, Any]:
+    """What the holder of a lock says of itself; it may be about to."""
+    until = time.monotonic() + _TO_SAY
+    while time.monotonic() < until:
+        file.seek(0)
+        try:
+            said = json.loads(file.read())
+            return said if isinstance(said, dict) else {}
+        except ValueError:
+            time.sleep(0.01)
+    return {}
+
+
+def _held(target: Path, holder: Mapping[str, Any]) -> SourceError:
+    who = f"process {holder.get('process', '?')} on {holder.get('host', 'an unknown host')}"
+    return SourceError(
+        f"{target} is being written by {who} since {holder.get('start', 'an unknown time')}; "
+        "wait until it is done, or write to another path"
+    )
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: TextIO) -> bool:
+        # a byte far beyond what is written, so that others can read who holds it
+        file.seek(1 << 30)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    @contextmanager
+    def one_at_a_time(folder: Path) -> Iterator[None]:
+        """Wait until no other writer changes what lies in a folder; here, where none can be locked, do not."""
+        yield
+
+else:
+    import fcntl
+
+    def _lock(file: TextIO) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    @contextmanager
+    def one_at_a_time(folder: Path) -> Iterator[None]:
+        """Wait until no other writer changes what lies in a folder."""
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)

@@ -1,0 +1,121 @@
+"""A Zarr store in the making: blocks into a template, each once, kept when a run is killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from dask.base import tokenize
+
+from geoemb_xr.core.conventions import as_json
+from geoemb_xr.stores import consolidating
+from geoemb_xr.writing.locking import one_at_a_time
+from geoemb_xr.writing.staging import Job, at, open_stage, put_in_place, require_marks, write_blocks
+
+
+def lazy_variables(dataset: xr.Dataset) -> dict[str, xr.Variable]:
+    """What is written block by block; everything else is in memory and goes with the template."""
+    return {str(name): v for name, v in dataset.variables.items() if v.chunks is not None}
+
+
+def stage_store(
+    dataset: xr.Dataset,
+    part: Path,
+    sides: Mapping[str, Mapping[Hashable, int]],
+    purpose: Sequence[Any],
+    write_template: Callable[[Path], None],
+) -> Path:
+    """Write a dataset as a whole store into ``part``, block by block; what is there already is kept.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Lazy variables are rechunked to whole shards.
+    part : Path
+        Of the target.
+    sides : mapping of str to mapping of str to int
+        Sides of the shards of each lazy variable.
+    purpose : sequence
+        What the store is made for, as JSON has it: a stage that was left by other work is thrown away.
+    write_template : callable
+        Makes the store with metadata and all that is in memory, at a path.
+
+    Returns
+    -------
+    Path
+        The store, in ``part``.
+    """
+    dataset = _rechunked(dataset, sides)
+    lazy = lazy_variables(dataset)
+    small = {str(n): (v.dims, np.asarray(v.values)) for n, v in dataset.variables.items() if v.chunks is None}
+    attrs = {str(name): as_json(v.attrs) for name, v in dataset.variables.items()} | {
+        "": as_json(dataset.attrs)
+    }
+    fingerprint = [*purpose, tokenize(small, attrs), {name: v.data.name for name, v in lazy.items()}]
+    store = part / "store.zarr"
+    progress = open_stage(part / "marks.zarr", fingerprint, store / "zarr.json")
+    if not progress.attrs.get("template"):
+        shutil.rmtree(store, ignore_errors=True)
+        try:
+            write_template(store)
+        except BaseException:
+            shutil.rmtree(part)
+            raise
+        progress.attrs["template"] = True
+    jobs = []
+    for name, variable in lazy.items():
+        # shards without data are written too: one that is missing is lost, not empty
+        target = zarr.open_array(at(store), path=name, mode="r+", config={"write_empty_chunks": True})
+        marks = require_marks(progress, name, variable.data)
+        jobs.append(Job(variable.data, target, marks, (0,) * variable.ndim))
+    write_blocks(jobs)
+    return store
+
+
+def _rechunked(dataset: xr.Dataset, sides: Mapping[str, Mapping[Hashable, int]]) -> xr.Dataset:
+    """Every variable in blocks of whole shards."""
+    for name, variable in lazy_variables(dataset).items():
+        change = dataset.assign_coords if name in dataset.coords else dataset.assign
+        dataset = change({name: variable.chunk(dict(sides[name]))})
+    return dataset
+
+
+# --- the metadata of a root -------------------------------------------------------------------------------------
+
+
+def consolidate(store: Path, edit: Callable[[dict[str, Any]], None] | None = None) -> None:
+    """One file that tells all: the last to be written, so that a store is seen whole or as it was.
+
+    Parameters
+    ----------
+    store : Path
+        Of format 3, or of 2.
+    edit : callable, optional
+        Changes the attributes of the root (of format 3) afterwards.
+    """
+    if not (store / "zarr.json").exists():
+        zarr.consolidate_metadata(at(store), zarr_format=2)
+        return
+    with one_at_a_time(store):
+        consolidating.consolidate(store)
+    if edit is not None:
+        edit_root(store, edit)
+
+
+def edit_root(store: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Change attributes of the root of a store of format 3; of 2 nothing: it has more than one file of them."""
+    file = store / "zarr.json"
+    if not file.exists():
+        return
+    with one_at_a_time(store):
+        root = json.loads(file.read_text())
+        edit(root.setdefault("attributes", {}))
+        new = file.with_name("zarr.json.part")
+        new.write_text(json.dumps(root, indent=2))
+        put_in_place(new, file)

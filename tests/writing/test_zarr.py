@@ -1,0 +1,238 @@
+"""Zarr stores that others read: bitwise, whole or not at all, extended in their own codecs."""
+
+import threading
+
+import dask
+import numpy as np
+import pytest
+import shapely
+import xarray as xr
+import zarr
+
+import geoemb_xr as gx
+from geoemb_xr.core.errors import ComparabilityError, EmbeddingError
+
+
+@pytest.mark.parametrize("product", ["alphaearth", "tessera"])
+@pytest.mark.parametrize("decode", [True, False])
+def test_plain_xarray_and_zarr_read_the_same_bits(product, decode, tmp_path):
+    array = gx.testing.synthetic(
+        product, shape=(130, 110), years=[2018, 2020], missing=True, decode=decode, chunks=50
+    )
+    path = array.emb.to_zarr(tmp_path / "a.zarr", chunks=25)
+    with xr.open_zarr(path) as store:  # consolidated: a warning would be an error here
+        np.testing.assert_array_equal(store[array.name].values, array.values)
+        np.testing.assert_array_equal(store["time"].values, array["time"].values)
+        np.testing.assert_array_equal(store["x"].values, array["x"].values)
+    node = zarr.open_array(path, path="embedding", mode="r")
+    assert node.shards == (1, array.sizes["band"], 50, 50)
+    assert node.metadata.dimension_names == ("time", "band", "y", "x")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_root_follows_the_conventions(tmp_path):
+    zarr_cm = pytest.importorskip("zarr_cm", reason="the validator of Zarr conventions is not installed")
+    codes = gx.testing.synthetic("alphaearth", shape=(13, 11), decode=False)
+    attrs = dict(zarr.open_group(codes.emb.to_zarr(tmp_path / "a.zarr"), mode="r").attrs)
+    zarr_cm.validate_many(attrs, ["proj", "spatial"])
+    uuids = {each["uuid"] for each in attrs["zarr_conventions"]}
+    assert "61c12cc5-0e28-4056-999a-480cf3fb7e4c" in uuids
+    required = {"geoemb:type", "geoemb:dimensions", "geoemb:model", "geoemb:source_data", "geoemb:data_type"}
+    assert required <= set(attrs)
+    assert attrs["geoemb:type"] == "pixel"
+    assert attrs["geoemb:dimensions"] == 64
+    assert attrs["geoemb:data_type"] == "int8"
+    assert set(attrs["geoemb:quantization"]) <= {
+        "method",
+        "original_dtype",
+        "quantized_dtype",
+        "scale",
+        "link",
+    }
+    assert "scale" not in attrs["geoemb:quantization"]
+    box = codes.emb.geobox
+    assert attrs["spatial:transform"] == list(box.affine)[:6]
+    assert attrs["proj:code"] == "EPSG:32632"
+    assert attrs["licence"] == "CC-BY-4.0"
+
+
+def test_per_pixel_scales_are_named(tmp_path):
+    codes = gx.testing.synthetic("tessera", shape=(13, 11), decode=False)
+    attrs = zarr.open_group(codes.emb.to_zarr(tmp_path / "a.zarr"), mode="r").attrs
+    quantization = attrs["geoemb:quantization"]
+    assert quantization["method"] == "per_pixel_scale"
+    assert quantization["scale"] == {"type": "array", "array_name": "scale", "nodata": "NaN"}
+
+
+def test_floats_of_a_product_without_a_codec_become_int8_with_scales(tmp_path):
+    mine = gx.Product("writing-floats", dims=16)
+    vectors = np.random.default_rng(0).normal(size=(16, 20, 30)).astype("f4")
+    vectors[:, :3] = np.nan
+    array = gx.wrap(vectors, mine, geobox=gx.testing.geobox((20, 30)))
+    path = array.emb.to_zarr(tmp_path / "a.zarr", encode=True)
+    assert gx.open(path, decode=False).dtype == np.int8
+    back = gx.open(path)
+    limit = np.abs(vectors[:, 3:]).max(axis=0) / 127 / 2 * 1.0001
+    assert (np.abs(back.values - vectors)[:, 3:] <= limit).all()
+    assert np.isnan(back.values[:, :3]).all()
+
+
+def test_an_interrupted_store_does_not_open_and_is_resumed(codes, tmp_path, counting, interrupted):
+    failing, _ = counting(codes, fail_at=10)
+    # one thread: of two the other may mark its block after the marks were counted here
+    with dask.config.set(scheduler="synchronous"), pytest.raises(interrupted):
+        failing.emb.to_zarr(tmp_path / "a.zarr")
+    with pytest.raises(FileNotFoundError):
+        xr.open_zarr(tmp_path / "a.zarr")
+    marks = zarr.open_array(tmp_path / "a.zarr.part/marks.zarr", path="embedding")
+    done = int(np.asarray(marks[:]).sum())
+    assert done >= 6
+    again, state = counting(codes)
+    again.emb.to_zarr(tmp_path / "a.zarr")
+    assert state["n"] == 18 - done
+    np.testing.assert_array_equal(xr.open_zarr(tmp_path / "a.zarr")["embedding"].values, codes.values)
+
+
+def test_a_store_that_is_there_is_kept_and_replaced_only_when_whole(codes, tmp_path, counting, interrupted):
+    path = codes.emb.to_zarr(tmp_path / "a.zarr")
+    with pytest.raises(FileExistsError, match="mode='w' replaces it"):
+        codes.emb.to_zarr(path)
+    failing, _ = counting(codes.isel(time=[0]), fail_at=5)
+    with pytest.raises(interrupted):
+        failing.emb.to_zarr(path, mode="w")
+    np.testing.assert_array_equal(gx.open(path, decode=False).values, codes.values)
+    # even from itself: the old one goes when the new one is whole
+    gx.open(path, decode=False).isel(time=[0]).emb.to_zarr(path, mode="w")
+    np.testing.assert_array_equal(gx.open(path, decode=False).values, codes.values[:1])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_appended_years_leave_the_others_alone(tmp_path):
+    full = gx.testing.synthetic("tessera", shape=(60, 50), years=[2018, 2020, 2022], decode=False, chunks=25)
+    path = full.isel(time=[0]).emb.to_zarr(tmp_path / "a.zarr")
+    before = {p: p.stat().st_mtime_ns for p in path.rglob("c/0/*/*") if p.is_file()}
+    full.isel(time=[1, 2]).emb.to_zarr(path, mode="a")
+    with xr.open_zarr(path) as store:
+        np.testing.assert_array_equal(store["embedding"].values, full.values)
+        np.testing.assert_array_equal(store["scale"].values, full["scale"].values)
+        np.testing.assert_array_equal(store["time"].values, full["time"].values)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert gx.open(path, decode=False).identical(full)
+    with pytest.raises(EmbeddingError, match="appended ones must be later, got 2022"):
+        full.isel(time=[2]).emb.to_zarr(path, mode="a")
+
+
+def test_an_interrupted_append_leaves_the_store_as_it_was(tmp_path, counting, interrupted):
+    full = gx.testing.synthetic("alphaearth", shape=(60, 50), years=[2018, 2020], decode=False, chunks=25)
+    path = full.isel(time=[0]).emb.to_zarr(tmp_path / "a.zarr")
+    failing, _ = counting(full.isel(time=[1]), fail_at=3)
+    with pytest.raises(interrupted):
+        failing.emb.to_zarr(path, mode="a")
+    assert gx.open(path, decode=False).identical(full.isel(time=[0]))
+    again, state = counting(full.isel(time=[1]))
+    again.emb.to_zarr(path, mode="a")
+    assert state["n"] < 6
+    assert gx.open(path, decode=False).identical(full)
+
+
+def test_an_append_killed_between_moving_and_telling_is_finished(tmp_path, monkeypatch, interrupted):
+    from geoemb_xr.writing import zarr as writer
+
+    full = gx.testing.synthetic("alphaearth", shape=(60, 50), years=[2018, 2020], decode=False, chunks=25)
+    path = full.isel(time=[0]).emb.to_zarr(tmp_path / "a.zarr")
+
+    def fail(*args):
+        raise interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_extend", fail)
+        with pytest.raises(interrupted):
+            full.isel(time=[1]).emb.to_zarr(path, mode="a")
+    assert gx.open(path, decode=False).identical(full.isel(time=[0]))
+    full.isel(time=[1]).emb.to_zarr(path, mode="a")
+    assert gx.open(path, decode=False).identical(full)
+
+
+def test_a_region_is_written_in_place_and_only_whole_shards(tmp_path):
+    full = gx.testing.synthetic("alphaearth", shape=(60, 50), years=[2018, 2020], decode=False, chunks=25)
+    path = full.emb.to_zarr(tmp_path / "a.zarr")
+    new = full.copy(data=full.data.copy())
+    values = full.values.copy()
+    values[1, :, 25:, 25:] = -128  # all missing: such a block must be written too
+    new = full.copy(data=values).isel(time=[1], y=slice(25, None), x=slice(25, None))
+    new.chunk(y=10, x=20).emb.to_zarr(path, mode="r+")
+    np.testing.assert_array_equal(gx.open(path, decode=False).values, values)
+    with pytest.raises(
+        EmbeddingError, match=r"shards of 25 along 'y', and 10:30 cuts through one; write 0:50"
+    ):
+        full.isel(y=slice(10, 30)).emb.to_zarr(path, mode="r+")
+    with pytest.raises(EmbeddingError, match="has no time = "):
+        full.isel(time=[0]).assign_coords(time=full["time"][:1] + np.timedelta64(1, "D")).emb.to_zarr(
+            path, mode="r+"
+        )
+    with pytest.raises(EmbeddingError, match="has no y = "):
+        full.isel(y=slice(0, 25)).assign_coords(y=full["y"][:25] + 3.0).emb.to_zarr(path, mode="r+")
+
+
+def test_regions_written_at_the_same_time_do_not_meet(tmp_path):
+    full = gx.testing.synthetic("alphaearth", shape=(100, 50), decode=False, chunks=25)
+    path = full.copy(data=np.full(full.shape, -128, "i1")).chunk(y=25, x=25).emb.to_zarr(tmp_path / "a.zarr")
+    parts = [full.isel(y=slice(i, i + 25)) for i in range(0, 100, 25)]
+    threads = [
+        threading.Thread(target=part.emb.to_zarr, args=(path,), kwargs={"mode": "r+"}) for part in parts
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_array_equal(gx.open(path, decode=False).values, full.values)
+
+
+def test_what_does_not_fit_a_store_is_refused(codes, tmp_path):
+    path = codes.emb.to_zarr(tmp_path / "a.zarr")
+    with pytest.raises(EmbeddingError, match=r"int8 .*got float32.*encode=True writes codes"):
+        codes.emb.decode().emb.to_zarr(path, mode="r+")
+    with pytest.raises(ComparabilityError, match="alphaearth"):
+        codes.assign_attrs(version="v1").emb.to_zarr(path, mode="r+")
+    with pytest.raises(EmbeddingError, match=r"holds .*'embedding'.*got .*'other'"):
+        codes.rename("other").emb.to_zarr(path, mode="r+")
+    elsewhere = gx.testing.synthetic(
+        "alphaearth", grid=gx.testing.geobox((130, 110), crs="EPSG:3035"), decode=False
+    )
+    with pytest.raises(EmbeddingError, match="another CRS"):
+        elsewhere.emb.to_zarr(path, mode="r+")
+    later = codes.isel(time=[0], y=slice(0, 50)).assign_coords(time=[np.datetime64("2030-01-01", "ns")])
+    with pytest.raises(EmbeddingError, match="needs the store's whole grid"):
+        later.emb.to_zarr(path, mode="a")
+    with pytest.raises(EmbeddingError, match="appends along 'time'"):
+        codes.emb.year(2018).emb.to_zarr(codes.emb.year(2018).emb.to_zarr(tmp_path / "b.zarr"), mode="a")
+    with pytest.raises(FileNotFoundError, match="mode='w-' makes it"):
+        codes.emb.to_zarr(tmp_path / "none.zarr", mode="a")
+    with pytest.raises(ValueError, match="a folder, local or mounted"):
+        codes.emb.to_zarr("s3://bucket/a.zarr")
+    shaped = codes.emb.sample([(11.37, 47.25)]).assign_coords(geometry=("location", [shapely.Point(0, 0)]))
+    with pytest.raises(EmbeddingError, match="cannot write the coordinate 'geometry'"):
+        shaped.emb.to_zarr(tmp_path / "c.zarr")
+
+
+def test_shards_and_chunks_as_asked(tmp_path):
+    array = gx.testing.synthetic("alphaearth", shape=(200, 130), decode=False, chunks=64)
+    path = array.emb.to_zarr(tmp_path / "a.zarr", shards=128, chunks=64)
+    node = zarr.open_array(path, path="embedding", mode="r")
+    assert (node.shards, node.chunks) == ((1, 64, 128, 128), (1, 64, 64, 64))
+    np.testing.assert_array_equal(node[:], array.values)
+
+
+def test_several_maps_in_one_store(tmp_path):
+    cover = gx.testing.scene().truth(gx.testing.geobox((60, 50)), [2018, 2020])
+    both = xr.Dataset({"cover": cover, "doubled": (cover * 2).astype("f4").drop_attrs(deep=False)})
+    path = gx.to_zarr(both.chunk(y=25, x=25), tmp_path / "maps.zarr")
+    back = gx.open(path)
+    assert back["cover"].identical(both["cover"])
+    assert back["doubled"].identical(both["doubled"])
+
+
+def test_times_within_a_day_survive(tmp_path):
+    array = gx.testing.synthetic("alphaearth", shape=(8, 8))
+    array = array.assign_coords(time=[np.datetime64("2020-06-15T10:30:15.123456789", "ns")])
+    assert gx.open(array.emb.to_zarr(tmp_path / "a.zarr")).identical(array)
