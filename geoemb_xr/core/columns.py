@@ -53,7 +53,7 @@ class Column:
         if self.kind == "geometry":
             import shapely
 
-            values = np.asarray(shapely.from_wkb(np.where(self._gaps(), None, values)), object)
+            values = np.asarray(shapely.from_wkb(_blanked(values, self._gaps())), object)
         elif self.kind == "date":
             values = self.values.astype("datetime64[D]").astype(object)
         elif self.kind.startswith("zoned "):
@@ -88,6 +88,8 @@ def column_of(name: Hashable, values: Any) -> Column:
     >>> column.kind, column.missing.tolist(), column.in_memory().tolist()
     ('text', [False, True, False], ['rye', None, 'oats'])
     """
+    if not isinstance(getattr(values, "dtype", np.dtype(object)), np.dtype):
+        values = values.astype(object)  # as numbers, pandas' integers with gaps would be floats
     array = np.asarray(values)
     if array.dtype.kind in "biufcmM":
         return Column(array)
@@ -110,10 +112,17 @@ def column_of(name: Hashable, values: Any) -> Column:
         case "datetime" | "datetime64":
             return _times(name, array, missing)
         case "date":
-            return Column(np.where(missing, None, array).astype("datetime64[s]"), None, "date")
+            return Column(_blanked(array, missing).astype("datetime64[s]"), None, "date")
         case "timedelta" | "timedelta64":
             return Column(pd.to_timedelta(array.ravel()).to_numpy().reshape(array.shape))
     return _shapes(name, array, missing)
+
+
+def _blanked(array: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Objects with None where nothing is."""
+    blanked = array.copy()
+    blanked[missing] = None
+    return blanked
 
 
 def _integers(name: Hashable, array: np.ndarray, missing: np.ndarray, gaps: np.ndarray | None) -> Column:
@@ -131,7 +140,7 @@ def _times(name: Hashable, array: np.ndarray, missing: np.ndarray) -> Column:
         raise EmbeddingError(
             f"the column {str(name)!r} holds times in several zones ({', '.join(sorted(zones))}); bring them to one"
         )
-    values = np.full(array.shape, np.datetime64("NaT"), "datetime64[ns]")
+    values = np.full(array.shape, np.datetime64("NaT", "ns"))
     values[~missing] = [
         each.tz_convert("UTC").tz_localize(None).to_datetime64() if each.tz else each for each in stamps
     ]
@@ -144,7 +153,7 @@ def _shapes(name: Hashable, array: np.ndarray, missing: np.ndarray) -> Column:
 
     if not shapely.is_geometry(array[~missing]).all():
         return _refused(name, array[~missing])
-    return Column(np.where(missing, b"", shapely.to_wkb(np.where(missing, None, array))), missing, "geometry")
+    return Column(np.where(missing, b"", shapely.to_wkb(_blanked(array, missing))), missing, "geometry")
 
 
 def _refused(name: Hashable, array: np.ndarray) -> Column:

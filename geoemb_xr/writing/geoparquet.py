@@ -236,7 +236,7 @@ def _beside(array: xr.DataArray) -> _Beside:
 
     riding: dict[Any, Any] = {"location": array.indexes["location"]} if "location" in array.indexes else {}
     riding |= {
-        name: coord.values
+        name: coord.data if coord.chunks is None else coord.values
         for name, coord in array.coords.items()
         if coord.dims == ("location",) and name not in ("geometry", "location")
     }

@@ -76,13 +76,21 @@ def _taken(path: Path, target: Path) -> TextIO:
     """The lock's file, held and empty."""
     while True:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - it stays open while the target is held
-        if not any(_lock(file) or time.sleep(0.01) for _ in range(_TRIES)):
+        if not _lock_patiently(file):
             with file:
                 raise _held(target, _said_by(file))
         if _still_there(path, file):
             file.truncate(0)
             return file
         file.close()  # its holder removed it between opening and locking
+
+
+def _lock_patiently(file: TextIO) -> bool:
+    for _ in range(_TRIES):
+        if _lock(file):
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def _still_there(path: Path, file: TextIO) -> bool:

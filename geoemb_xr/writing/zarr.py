@@ -111,7 +111,7 @@ def _write(dataset: xr.Dataset, target: Path, chunks: int, shards: int | None) -
         part,
         sides,
         [str(target), layout],
-        lambda store: _write_template(dataset, store, sides, chunks),
+        lambda rechunked, store: _write_template(rechunked, store, sides, chunks),
     )
     _consolidate(store)
     if target.exists():
@@ -179,7 +179,9 @@ def _in_stored_types(dataset: xr.Dataset) -> xr.Dataset:
                 f"to_zarr cannot write the index {name!r} of several columns; .reset_index({name!r}) makes "
                 "them columns"
             )
-        values, note = columns.to_zarr_values(columns.column_of(name, coord.values))
+        values, note = columns.to_zarr_values(
+            columns.column_of(name, coord.data if coord.chunks is None else coord.values)
+        )
         if note is not None:
             attrs = {**coord.attrs, columns.NOTE: note}
             dataset = dataset.assign_coords({name: xr.Variable(coord.dims, values, attrs)})
@@ -252,9 +254,9 @@ def _write_template(
             _inner(n, chunks) if d in ("y", "x") else n for d, n in zip(variable.dims, shard, strict=True)
         )
         encoding[name] |= {"shards": shard, "chunks": inner, "fill_value": _fill(dataset[name])}
-    for name, coord in dataset.coords.items():
+    for key, coord in dataset.coords.items():
         if coord.dtype.kind == "M":
-            encoding[name] |= _time_encoding(coord.values)
+            encoding[key] |= _time_encoding(coord.values)
     own = {**dataset.attrs, **_root_attrs(dataset), FORMAT_KEY: FORMAT}
     plain = dataset.assign_attrs(as_json(own))
     for variable in plain.variables.values():

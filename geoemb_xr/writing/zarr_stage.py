@@ -29,7 +29,7 @@ def stage_store(
     part: Path,
     sides: Mapping[str, Mapping[Hashable, int]],
     purpose: Sequence[Any],
-    write_template: Callable[[Path], None],
+    write_template: Callable[[xr.Dataset, Path], None],
 ) -> Path:
     """Write a dataset as a whole store into ``part``, block by block; what is there already is kept.
 
@@ -44,7 +44,7 @@ def stage_store(
     purpose : sequence
         What the store is made for, as JSON has it: a stage that was left by other work is thrown away.
     write_template : callable
-        Makes the store with metadata and all that is in memory, at a path.
+        Makes the store of the rechunked dataset, with metadata and all that is in memory, at a path.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def stage_store(
     if not progress.attrs.get("template"):
         shutil.rmtree(store, ignore_errors=True)
         try:
-            write_template(store)
+            write_template(dataset, store)
         except BaseException:
             shutil.rmtree(part)
             raise

@@ -127,7 +127,12 @@ def _opened(target: Path) -> xr.Dataset:
     """The store's values as they are stored: codes with a fill value are no floats."""
     try:
         return xr.open_dataset(
-            at(target), engine="zarr", chunks=None, cache=False, consolidated=False, mask_and_scale=False
+            at(target),  # type: ignore[arg-type]  # xarray takes stores of zarr
+            engine="zarr",
+            chunks=None,
+            cache=False,
+            consolidated=False,
+            mask_and_scale=False,
         )
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise SourceError(f"{target} is no Zarr store that can be written into: {error}") from error
@@ -161,8 +166,8 @@ def _check_fits(dataset: xr.Dataset, store: xr.Dataset, target: Path) -> None:
             raise EmbeddingError(
                 f"{target} stores {name!r} with {sorted(scaled)}, which only xarray's own to_zarr writes"
             )
-    for name in dataset.data_vars:
-        _check_same_space(dataset[name], store[name], target)
+    for variable in dataset.data_vars:
+        _check_same_space(dataset[variable], store[variable], target)
 
 
 def _check_same_space(new: xr.DataArray, old: xr.DataArray, target: Path) -> None:
@@ -284,10 +289,10 @@ def _mark(key: str, what: str | None, attrs: dict[str, Any]) -> None:
         attrs[UNFINISHED] = going_on
 
 
-def _write_template(update: _Update, store: Path) -> None:
+def _write_template(update: _Update, dataset: xr.Dataset, store: Path) -> None:
     """Arrays of the stage's shape in the target's own codecs and chunks: its metadata, with another shape."""
     zarr.create_group(at(store), zarr_format=3)  # of a stage; its arrays are of the target's format
-    for name, variable in lazy_variables(update.dataset).items():
+    for name, variable in lazy_variables(dataset).items():
         source = _metadata_file(update.target / name)
         metadata = {**json.loads(source.read_text()), "shape": list(variable.shape)}
         (store / name).mkdir()
@@ -369,7 +374,11 @@ def _as_stored(coord: xr.DataArray, node: zarr.Array[Any]) -> np.ndarray | None:
     if coord.dtype.kind != "M":
         held: np.ndarray = coord.values.astype(node.dtype)
         return held if pd.Index(held).equals(pd.Index(coord.values)) else None
-    encoding = {key: str(node.attrs[key]) for key in ("units", "calendar") if key in node.attrs}
-    variable = xr.Variable(coord.dims, coord.values, encoding={**encoding, "dtype": node.dtype})
-    encoded = CFDatetimeCoder().encode(variable, name=coord.name)
-    return np.asarray(encoded.values) if encoded.attrs["units"] == encoding["units"] else None
+    # xarray's encoder would change the units where whole numbers do not do; its decoder tells what two of them mean
+    told = {key: str(node.attrs[key]) for key in ("units", "calendar") if key in node.attrs}
+    origin, second = CFDatetimeCoder().decode(xr.Variable("time", [0, 1], told)).values
+    if not isinstance(origin, np.datetime64):
+        return None
+    whole, rest = np.divmod(coord.values - origin, second - origin)
+    held = whole.astype(node.dtype)
+    return held if not rest.astype(np.int64).any() and np.array_equal(held, whole) else None

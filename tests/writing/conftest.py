@@ -11,7 +11,7 @@ import geoemb_xr as gx
 @pytest.fixture
 def codes():
     return gx.testing.synthetic(
-        "alphaearth", shape=(130, 110), years=[2018, 2020], missing=True, decode=False, chunks=50
+        "alphaearth", shape=(60, 50), years=[2018, 2020], missing=True, decode=False, chunks=25
     )
 
 

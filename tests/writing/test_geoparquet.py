@@ -137,3 +137,67 @@ def test_an_interrupted_parquet_is_resumed(points, tmp_path, counting, interrupt
     assert state["n"] < 8
     back = gx.open(tmp_path / "a.parquet").sel(location=array["location"])
     assert back.identical(array)
+
+
+# --- columns --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_columns():
+    x = np.arange(3.0)
+    array = gx.wrap(np.eye(3, 64, dtype="f4"), "alphaearth", x=x, y=x, version="v1")
+    zoned = pd.date_range("2024-03-31", periods=3, freq="12h", tz="Europe/Vienna")
+    columns = {
+        "crop": np.array(["rye", None, "oats"], object),
+        "wet": np.array([True, None, False], object),
+        "code": np.array([2**53 + 1, None, 3], object),
+        "seen": np.array([*zoned], object),
+        "age": np.array([1, 2, "NaT"], "m8[ns]"),
+        "field": np.array([shapely.box(0, 0, 1, 1), None, shapely.Point(1, 2)], object),
+        "wet/dry.é": [1, 2, 3],
+    }
+    return array.assign_coords({name: ("location", values) for name, values in columns.items()})
+
+
+@pytest.mark.parametrize("ending", ["parquet", "zarr"])
+def test_columns_of_every_kind_come_back(ending, with_columns, tmp_path):
+    method = with_columns.emb.to_zarr if ending == "zarr" else with_columns.emb.to_geoparquet
+    back = gx.open(method(tmp_path / f"a.{ending}"))
+    back = back.sortby("location") if ending == "parquet" else back
+    for name, column in with_columns.coords.items():
+        assert back[name].values.tolist() == column.values.tolist(), name
+        assert back[name].attrs == column.attrs
+    assert set(back.coords) == set(with_columns.coords)
+    assert [p.name for p in tmp_path.iterdir()] == [f"a.{ending}"]
+
+
+def test_geopandas_reads_every_geometry_and_gaps_as_nulls(with_columns, tmp_path):
+    path = with_columns.emb.to_geoparquet(tmp_path / "a.parquet")
+    table = geopandas.read_parquet(path).set_index("location").sort_index()
+    assert table["field"].geom_type.fillna("").tolist() == ["Polygon", "", "Point"]
+    assert table["field"].crs == table.crs
+    types = {field.name: str(field.type) for field in pq.read_schema(path)}
+    assert types["crop"] == "string"
+    assert types["code"] == "int64"
+    assert types["seen"] == "timestamp[ns, tz=Europe/Vienna]"
+    assert pq.read_table(path)["wet"].null_count == 1
+
+
+@pytest.mark.parametrize("ending", ["parquet", "zarr"])
+def test_what_no_file_holds_is_refused_and_leaves_nothing(ending, with_columns, tmp_path):
+    mixed = with_columns.assign_coords(mixed=("location", np.array([1, "a", None], object)))
+    method = mixed.emb.to_zarr if ending == "zarr" else mixed.emb.to_geoparquet
+    with pytest.raises(EmbeddingError, match=r"the column 'mixed' holds .*int and str"):
+        method(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_flipped_bit_is_an_error_to_who_checks(with_columns, tmp_path):
+    path = with_columns.emb.to_geoparquet(tmp_path / "a.parquet")
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    column = group.column(group.num_columns - 1)  # the vectors
+    whole = path.read_bytes()
+    place = column.data_page_offset + column.total_compressed_size - 2
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(OSError, match="CRC"):
+        pq.ParquetFile(path, page_checksum_verification=True).read()
