@@ -302,6 +302,8 @@ def _numbers(column: pd.Series[Any]) -> np.ndarray:
     """A column of coordinates as float64, NaN where there is none."""
     numbers = pd.to_numeric(column, errors="coerce")
     wrong = np.flatnonzero((numbers.isna() & ~column.isna()).to_numpy())
+    texts = (str(column.iloc[row]).strip().lower() for row in wrong)
+    wrong = wrong[[text not in ("", "nan", "na", "none", "null") for text in texts]] if wrong.size else wrong
     if wrong.size:
         row = wrong[0]
         raise EmbeddingError(

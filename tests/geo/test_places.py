@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import shapely
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 import geoemb_xr as gx
 from geoemb_xr.core import areas
@@ -218,3 +220,106 @@ def test_positions_are_found_a_turn_away():
     grid = gx.core.geometry.make_geobox((2, 4), areas.Affine(1.0, 0, 178.0, 0, -1.0, 1.0), 4326)
     _, columns = positions_on(grid, np.array([179.5, -179.5, 180.5]), np.zeros(3))
     np.testing.assert_allclose(columns, [1.5, 2.5, 2.5])
+
+
+# --- any table, any shapes, against geopandas -------------------------------------------------------------------
+
+DEGREES = st.floats(-180, 180).map(lambda v: round(v, 5))
+PLACE = st.one_of(st.none(), st.tuples(DEGREES, st.floats(-75, 75).map(lambda v: round(v, 5))))
+COLUMNS = {
+    "Int64": lambda n: pd.array([None if i % 3 == 0 else i for i in range(n)], "Int64"),
+    "boolean": lambda n: pd.array([None if i % 4 == 1 else i % 2 == 0 for i in range(n)], "boolean"),
+    "category": lambda n: pd.Categorical([None if i % 5 == 2 else "ab"[i % 2] for i in range(n)]),
+    "float": lambda n: np.arange(n) / 4,
+    "text": lambda n: [f"é{i}" for i in range(n)],
+}
+INDEXES = {
+    "range": lambda n: pd.RangeIndex(n),
+    "text": lambda n: pd.Index([f"p{i}" for i in range(n)]),
+    "twice": lambda n: pd.Index([i // 2 for i in range(n)]),
+}
+
+
+@given(
+    pairs=st.lists(PLACE, min_size=1, max_size=8),
+    way=st.sampled_from(["numbers", "texts", "Float64", "WKT", "WKB", "GeoJSON", "frame", "frame in metres"]),
+    spelling=st.sampled_from(SPELLINGS),
+    column=st.sampled_from(sorted(COLUMNS)),
+    index=st.sampled_from(sorted(INDEXES)),
+)
+def test_tables_of_points_are_what_geopandas_makes_of_them(pairs, way, spelling, column, index):
+    n = len(pairs)
+    shapes = [None if pair is None else shapely.Point(pair) for pair in pairs]
+    rest = {"what": COLUMNS[column](n)}
+    frame = gpd.GeoDataFrame(rest, geometry=shapes, crs=4326, index=INDEXES[index](n))
+    lon, lat = ([np.nan if pair is None else pair[i] for pair in pairs] for i in (0, 1))
+    columns = {
+        "numbers": {spelling[0]: lon, spelling[1]: lat},
+        "texts": {spelling[0]: [None if v != v else str(v) for v in lon], spelling[1]: list(map(str, lat))},
+        "Float64": {spelling[0]: pd.array(lon, "Float64"), spelling[1]: pd.array(lat, "Float64")},
+        "WKT": {"wkt": [None if s is None else s.wkt for s in shapes]},
+        "WKB": {"geometry": [None if s is None else s.wkb for s in shapes]},
+        "GeoJSON": {".geo": [None if s is None else shapely.to_geojson(s) for s in shapes]},
+    }
+    if way in columns:
+        given_table = pd.DataFrame({**rest, **columns[way]}, index=frame.index)
+    else:
+        given_table = frame if way == "frame" else frame.to_crs(3857)
+    found = read_places(given_table)
+    np.testing.assert_array_equal(found.missing, frame.geometry.isna())
+    if found.missing.all():
+        with pytest.raises(EmbeddingError, match=f"none of the {n} rows"):
+            found.present("this")
+        return
+    kept, left = found.present("this"), frame[frame.geometry.notna()]
+    np.testing.assert_allclose(np.stack(kept.xy(4326)), [left.geometry.x, left.geometry.y], atol=1e-6)
+    in_metres = left.to_crs(6933)
+    np.testing.assert_allclose(
+        np.stack(kept.xy(6933)), [in_metres.geometry.x, in_metres.geometry.y], atol=0.2
+    )
+    places_index, riding = kept.riding()
+    assert places_index.tolist() == left.index.tolist()
+    expected = left["what"].astype(object).where(left["what"].notna(), None).tolist()
+    assert riding["what"].tolist() == expected
+
+
+@given(
+    west=st.floats(-179, 190),
+    south=st.floats(-60, 50),
+    width=st.floats(0.1, 20),
+    height=st.floats(0.1, 5),
+    written=st.sampled_from(["as drawn", "two parts", "jumping"]),
+    way=st.sampled_from(["shapely", "frame", "GeoJSON", "WKT"]),
+)
+def test_polygons_anywhere_cover_what_their_parts_cover(west, south, width, height, written, way):
+    """Equal area, by the parts that geopandas projects one by one, whatever the writing."""
+    whole = shapely.box(west, south, west + width, south + height)
+    east_side = shapely.intersection(whole, shapely.box(-180, -90, 180, 90))
+    past = shapely.intersection(
+        shapely.transform(whole, lambda xy: np.subtract(xy, [360, 0])), shapely.box(-180, -90, 180, 90)
+    )
+    parts = [p for p in (east_side, past) if p.geom_type == "Polygon" and p.area > 1e-9]
+    shape = whole
+    if written == "two parts" and len(parts) == 2:
+        shape = shapely.MultiPolygon(parts)
+    elif written == "jumping" and len(parts) == 2 and west < 180 < west + width:
+        shape = shapely.transform(whole, lambda xy: np.where([True, False] & (xy > 180), xy - 360, xy))
+    given_shape = {
+        "shapely": shape,
+        "frame": gpd.GeoDataFrame(geometry=[shape], crs=4326),
+        "GeoJSON": shape.__geo_interface__,
+        "WKT": {"wkt": [shape.wkt]},
+    }[way]
+    found = read_places(given_shape)
+    expected = gpd.GeoSeries(parts, crs=4326).segmentize(0.05).to_crs(6933).area.sum()
+    area = found.area()
+    held = sum((east - w) * (north - s) for w, s, east, north in area.lonlat())
+    assert held == pytest.approx(width * height, rel=1e-6, abs=1e-9)
+    moved = shapely.union_all(found.polygons(6933))
+    if len(parts) == 1:  # one piece stays one in a CRS that is cut at 180
+        assert moved.area == pytest.approx(expected, rel=1e-4)
+    for part in parts:
+        inside = part.representative_point()
+        assert shapely.covers(
+            shapely.union_all([shapely.transform(p, lambda xy, by=by: np.add(xy, [by, 0]))
+                               for p in found.polygons(4326) for by in (-360, 0, 360)]), inside)  # fmt: skip

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from functools import lru_cache
 
+import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -223,6 +225,27 @@ def test_sums_by_tiles_are_means_too():
     far = gx.reproject(da, "EPSG:3035", resolution=700, chunks=3)
     lazy = gx.reproject(da.chunk(y=333, x=200), "EPSG:3035", resolution=700, chunks=5)
     xr.testing.assert_identical(lazy.compute(), far)
+
+
+@pytest.mark.parametrize("resolution", [300.0, 900.0])
+@pytest.mark.parametrize("chunks", [None, 2, 3])
+def test_large_footprints_take_every_pixel_under_them(resolution, chunks):
+    """Turned footprints of 30 and 90 pixels a side, over several tiles, are exactextract's means of polygons."""
+    exactextract = pytest.importorskip("exactextract")
+    box = gx.testing.geobox((700, 640))
+    values = np.random.default_rng(1).random((1, 700, 640), "f4") + np.arange(640, dtype="f4") / 50
+    da = gx.wrap(values, gx.Product("large", dims=1), geobox=box)
+    got = gx.reproject(da, "EPSG:3035", resolution=resolution, resampling="average", chunks=chunks)
+    grid = geometry.geobox_of(got)
+    left, bottom, right, top = box.boundingbox
+    cells = shapely.box(*np.meshgrid(got.x - resolution / 2, got.y - resolution / 2),
+                        *np.meshgrid(got.x + resolution / 2, got.y + resolution / 2)).ravel()  # fmt: skip
+    outlines = gpd.GeoDataFrame(geometry=shapely.segmentize(cells, resolution / 9), crs=3035).to_crs(32632)
+    inside = outlines.within(shapely.box(left, bottom, right, top)).to_numpy()
+    source = exactextract.raster.NumPyRasterSource(values[0].astype("f8"), left, bottom, right, top)
+    expected = exactextract.exact_extract(source, outlines[inside], ["mean"], output="pandas")["mean"]
+    assert inside.sum() >= 20
+    np.testing.assert_allclose(got.values.reshape(grid.shape).ravel()[inside], expected, rtol=2e-4)
 
 
 # --- invariance -------------------------------------------------------------------------------------------------
