@@ -15,6 +15,8 @@ from geoemb_xr.execution import devices, threads
 
 #: Pixels of one batch on a processor, and on a GPU: few enough to stay near the caches, enough to fill the cores.
 _PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}
+#: What a series of a pixel, and a pixel of a month of a cube, take as if they were pixels of a picture.
+_SERIES, _CUBE = 1024, 16
 #: Pixels of chips that are copied out of a block at a time.
 _HELD = 1 << 23
 
@@ -22,6 +24,13 @@ _HELD = 1 << 23
 def group(side: int) -> int:
     """Chips of a side that are held at a time."""
     return max(1, _HELD // side**2)
+
+
+def cost(shape: tuple[int, ...]) -> int:
+    """Work for one of a batch ``(n, band, y, x)``, ``(n, time, band)`` or ``(n, time, band, y, x)``, in pixels."""
+    if len(shape) == 4:
+        return shape[2] * shape[3]
+    return _SERIES if len(shape) == 3 else shape[1] * shape[3] * shape[4] * _CUBE
 
 
 def normalised(chips: np.ndarray, encoder: Encoder) -> np.ndarray:
@@ -92,7 +101,7 @@ def run(
         What else the module takes, by name.
     """
     torch = require("torch", "encoders")
-    pixels = int(np.prod(chips.shape[2:])) or 1
+    pixels = cost(chips.shape)
     kind = device.partition(":")[0]
     batch = max(1, _PIXELS.get(kind, _PIXELS["cpu"]) // pixels) if batch_size == "auto" else int(batch_size)
     half = precision == "bfloat16" or (precision == "auto" and kind == "cuda" and encoder.bfloat16)
@@ -105,7 +114,8 @@ def run(
             try:
                 given = torch.from_numpy(chips[some]).to(device)
                 more = {k: torch.from_numpy(v[some]).to(device) for k, v in (extra or {}).items()}
-                made = shaped(module(given, **more), encoder, output, pooling, tuple(chips.shape[2:]))
+                sides = tuple(chips.shape[-2:]) if chips.ndim > 3 else ()
+                made = shaped(module(given, **more), encoder, output, pooling, sides)
                 found.append(made.float().cpu().numpy())
             except torch.cuda.OutOfMemoryError:
                 if batch == 1:

@@ -22,8 +22,8 @@ from geoemb_xr.core.model import Product, normalise_name
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What an encoder is given: a picture of a place, or the series of one pixel.
-EncoderKind = Literal["image", "series"]
+#: What an encoder is given: a picture of a place, the series of one pixel, or pictures of a place over time.
+EncoderKind = Literal["image", "series", "cube"]
 #: What it gives: a vector a patch, a vector a chip, a vector a pixel.
 Output = Literal["tokens", "chips", "pixels"]
 Pooling = Literal["mean", "cls"]
@@ -45,8 +45,9 @@ class Encoder:
         Length of a vector.
     title : str
         Full name.
-    kind : {"image", "series"}
-        Whether it looks at chips ``(n, band, y, x)`` or at series of pixels ``(n, time, band)``.
+    kind : {"image", "series", "cube"}
+        Whether it looks at chips ``(n, band, y, x)``, at series of pixels ``(n, time, band)``, or at chips over
+        time ``(n, time, band, y, x)``.
     bands : tuple of str
         What it takes, in this order; empty where it takes whatever it is given.
     wavelengths : tuple of float
@@ -141,7 +142,7 @@ class Encoder:
         for what in ("dims", "chip", "patch", "steps"):
             if getattr(self, what) < 1:
                 raise ValueError(f"{what} of an encoder is at least 1; got {getattr(self, what)}")
-        check_choice("kind", self.kind, ("image", "series"))
+        check_choice("kind", self.kind, ("image", "series", "cube"))
         check_choice("pooling", self.pooling, ("mean", "cls"))
         if not self.outputs:
             raise ValueError(f"encoder {self.name!r} needs outputs: some of 'tokens', 'chips', 'pixels'")
@@ -238,7 +239,8 @@ class Encoder:
         )
 
     def _repr_html_(self) -> str:
-        sees = f"{self.chip} × {self.chip} pixels" if self.kind == "image" else f"up to {self.steps} dates"
+        chip = f"{self.chip} × {self.chip} pixels" if self.kind != "series" else ""
+        sees = ", ".join(filter(None, (chip, f"up to {self.steps} dates" if self.kind != "image" else "")))
         facts = (
             ("vectors", f"{self.dims} bands, for {', '.join(self.outputs)}"),
             ("looks at", sees + (f" of {self.resolution:g} m" if self.resolution else "")),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from geoemb_xr.execution import devices
 from geoemb_xr.geo.lattice import Grid
 
 Window = tuple[int, int]
-#: Pixels of a series that are put together at a time.
+#: Series of pixels that are put together at a time.
 _SERIES = 16_384
 #: Of a block's values about so many are looked at, to tell their unit.
 _LOOKED_AT = 4096
@@ -114,7 +113,7 @@ def encode_block(job: Job, place: Place, pieces: Sequence[Piece], *blocks: np.nd
     if job.encoder.kind == "series":
         found = _series(job, place, window)
     else:
-        found = _pictures(job, place, window.reshape(window.shape[-3:]))
+        found = _pictures(job, place, window if job.months else window.reshape(window.shape[-3:]))
     out = np.moveaxis(found, -1, 0)
     return out[None] if window.ndim == 4 else out
 
@@ -167,36 +166,59 @@ def _pictures(job: Job, place: Place, window: np.ndarray) -> np.ndarray:
     for row in place.rows:
         for col in place.cols:
             chip = _cut(window, row.start - top, col.start - left, side)
-            share = _valid(chip).mean()
+            share = _valid(job, chip).mean()
             if share > 0 and 1 - share <= job.missing:
                 spots.append((row, col))
                 cut.append(chip)
             elif job.quality:
                 _lay_share(job, place, row, col, chip, out)
     # few at a time, so that what is cut twice at margins is not all in memory at once
-    for start in range(0, len(cut), batches.group(side)):
-        some = slice(start, start + batches.group(side))
+    count = batches.group(cut[0].size) if cut else 1
+    for start in range(0, len(cut), count):
+        some = slice(start, start + count)
         raw = np.stack(cut[some])
-        seen = _valid(raw)
-        made = _encoded(job, raw)
+        seen = _valid(job, raw)
+        made = _encoded(job, raw, _centres(job, spots[some]) if job.months else None)
         for (row, col), vectors, mask in zip(spots[some], made, seen, strict=True):
             _lay(job, place, row, col, vectors, mask, out)
     return out
 
 
-def _encoded(job: Job, chips: np.ndarray) -> np.ndarray:
+def _encoded(job: Job, chips: np.ndarray, lonlat: np.ndarray | None = None) -> np.ndarray:
     """What the network gives for chips in the encoder's unit; they are changed in place."""
     device = devices.place_for(job.device, True)
+    extra: dict[str, np.ndarray] = {}
+    if lonlat is None:
+        given = batches.normalised(chips, job.encoder)
+    else:
+        given, extra = _masked(job, chips, lonlat)
     return batches.run(
         batches.network(job.encoder, device),
-        batches.normalised(chips, job.encoder),
+        given,
         job.encoder,
         job.output,
         job.pooling,
         device=device,
         precision=job.precision,
         batch_size=job.batch_size,
+        extra=extra,
     )
+
+
+def _masked(job: Job, some: np.ndarray, lonlat: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What was seen over time ``(n, time, band, …)``, in all of the encoder's bands, and which of it is absent."""
+    count = len(job.encoder.bands)
+    shape = (*some.shape[:2], count, *some.shape[3:])
+    given, absent = np.zeros(shape, np.float32), np.ones(shape, np.bool_)
+    present = list(job.present)
+    given[:, :, present], absent[:, :, present] = some, ~np.isfinite(some)
+    per_band = (count, *(1 for _ in shape[3:]))
+    for values, work in ((job.encoder.mean, np.subtract), (job.encoder.std, np.divide)):
+        if values:
+            work(given, np.broadcast_to(np.asarray(values, np.float32), count).reshape(per_band), out=given)
+    given[absent] = 0
+    months = np.broadcast_to(np.asarray(job.months, np.int64), shape[:2]).copy()
+    return given, {"absent": absent, "months": months, "lonlat": lonlat}
 
 
 def encode_stack(block: np.ndarray, job: Job) -> np.ndarray:
@@ -204,11 +226,12 @@ def encode_stack(block: np.ndarray, job: Job) -> np.ndarray:
     chips = np.empty(block.shape, np.float32)
     _fill_in_units(job, block, chips)
     _check(job, chips)
-    share = _valid(chips).mean((1, 2), dtype=np.float32)
+    share = _valid(job, chips).mean((1, 2), dtype=np.float32)
     out = np.full((len(chips), job.length), np.nan, np.float32)
     wanted = np.flatnonzero((share > 0) & (1 - share <= job.missing))
-    for start in range(0, wanted.size, batches.group(chips.shape[-1])):
-        some = wanted[start : start + batches.group(chips.shape[-1])]
+    count = batches.group(chips[0].size) if wanted.size else 1
+    for start in range(0, wanted.size, count):
+        some = wanted[start : start + count]
         out[some, : job.encoder.dims] = _encoded(job, chips[some])
     if job.quality:
         out[:, -1] = share
@@ -217,20 +240,20 @@ def encode_stack(block: np.ndarray, job: Job) -> np.ndarray:
 
 def _cut(window: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
     """A chip of a window, NaN where it looks beyond."""
-    height, width = window.shape[1:]
+    height, width = window.shape[-2:]
     rows, cols = slice(max(top, 0), min(top + side, height)), slice(max(left, 0), min(left + side, width))
-    part = window[:, rows, cols]
-    if part.shape[1:] == (side, side):
+    part = window[..., rows, cols]
+    if part.shape[-2:] == (side, side):
         return part
-    out = np.full((len(window), side, side), np.nan, np.float32)
-    out[:, rows.start - top : rows.stop - top, cols.start - left : cols.stop - left] = part
+    out = np.full((*window.shape[:-2], side, side), np.nan, np.float32)
+    out[..., rows.start - top : rows.stop - top, cols.start - left : cols.stop - left] = part
     return out
 
 
-def _valid(chips: np.ndarray) -> np.ndarray:
-    """Pixels that have all bands."""
-    found: np.ndarray = np.isfinite(chips).all(axis=-3)
-    return found
+def _valid(job: Job, chips: np.ndarray) -> np.ndarray:
+    """Pixels that have all bands; over time those that have anything."""
+    seen = np.isfinite(chips)
+    return np.asarray(seen.any(axis=(-4, -3)) if job.months else seen.all(axis=-3))
 
 
 def _spot(place: Place, row: Chip, col: Chip) -> tuple[slice, slice]:
@@ -267,7 +290,7 @@ def _lay(
 
 
 def _lay_share(job: Job, place: Place, row: Chip, col: Chip, chip: np.ndarray, out: np.ndarray) -> None:
-    out[_spot(place, row, col)][..., -1] = _shares(job, row, col, _valid(chip))
+    out[_spot(place, row, col)][..., -1] = _shares(job, row, col, _valid(job, chip))
 
 
 # --- series -----------------------------------------------------------------------------------------------------
@@ -281,29 +304,10 @@ def _series(job: Job, place: Place, window: np.ndarray) -> np.ndarray:
     share = seen.mean((1, 2), dtype=np.float32)
     out = np.full((height * width, job.length), np.nan, np.float32)
     wanted = np.flatnonzero((share > 0) & (1 - share <= job.missing))
-    if wanted.size:
-        lonlat = _lonlat(job, place)
-        device = devices.place_for(job.device, True)
-        module = batches.network(job.encoder, device)
+    lonlat = _lonlat(job, place)
     for start in range(0, wanted.size, _SERIES):
         some = wanted[start : start + _SERIES]
-        given = np.zeros((some.size, steps, len(job.encoder.bands)), np.float32)
-        absent = np.ones(given.shape, np.bool_)
-        given[..., job.present] = pixels[some]
-        absent[..., job.present] = ~seen[some]
-        for values, work in ((job.encoder.mean, np.subtract), (job.encoder.std, np.divide)):
-            if values:
-                work(given, np.asarray(values, np.float32), out=given)
-        given[absent] = 0
-        extra: dict[str, Any] = {
-            "absent": absent,
-            "months": np.broadcast_to(np.asarray(job.months, np.int64), given.shape[:2]).copy(),
-            "lonlat": lonlat[some],
-        }
-        out[some, : job.encoder.dims] = batches.run(
-            module, given, job.encoder, job.output, job.pooling,
-            device=device, precision=job.precision, batch_size=job.batch_size, extra=extra,
-        )  # fmt: skip
+        out[some, : job.encoder.dims] = _encoded(job, pixels[some], lonlat[some])
     if job.quality:
         out[:, -1] = share
     return out.reshape(height, width, -1)
@@ -311,11 +315,23 @@ def _series(job: Job, place: Place, window: np.ndarray) -> np.ndarray:
 
 def _lonlat(job: Job, place: Place) -> np.ndarray:
     """Longitude and latitude of the centres of a window's pixels, float32 ``(pixel, 2)``."""
+    rows, cols = (np.arange(*window) + 0.5 for window in place.window)
+    y, x = np.meshgrid(rows, cols, indexing="ij")
+    return _lonlat_at(job, y.ravel(), x.ravel())
+
+
+def _centres(job: Job, spots: Sequence[tuple[Chip, Chip]]) -> np.ndarray:
+    """Longitude and latitude of the centres of chips, float32 ``(chip, 2)``."""
+    rows, cols = (np.array([spot[axis].start + job.side / 2 for spot in spots]) for axis in (0, 1))
+    return _lonlat_at(job, rows, cols)
+
+
+def _lonlat_at(job: Job, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """Longitude and latitude of positions in pixels, counted from the images' first edge."""
     assert job.grid is not None
-    y, x = (
-        geometry.pixel_centres(along.start * along.step, along.step, *window)
-        for along, window in zip((job.grid.y, job.grid.x), place.window, strict=True)
+    py, px = (
+        (along.start + at) * along.step
+        for along, at in zip((job.grid.y, job.grid.x), (rows, cols), strict=True)
     )
-    px, py = (each.ravel() for each in np.meshgrid(x, y))
     to_lonlat = geometry.transformer(geometry.as_crs(job.grid.crs), geometry.as_crs(geometry.LONLAT))
     return np.stack(to_lonlat.transform(px, py), axis=-1).astype(np.float32)

@@ -277,7 +277,7 @@ def pick_time(images: xr.DataArray, encoder: Encoder, time: Any) -> xr.DataArray
     EmbeddingError
         If an encoder of single dates gets several and is not told which, or a series is too long, or has no dates.
     """
-    if encoder.kind == "series":
+    if encoder.kind != "image":
         if "time" not in images.dims:
             raise EmbeddingError(f"{encoder.name} takes series, and the images have no dimension 'time'")
         if time is not None and not _is_each(time):

@@ -146,7 +146,7 @@ def embed(
         nodata=nodata,
         scale=float(scale),
         offset=float(offset),
-        months=_months(raster) if card.kind == "series" else (),
+        months=_months(raster) if card.kind != "image" else (),
         grid=None if is_stack else lattice.source_grid(raster),
         device=device,
         precision=precision,
@@ -281,7 +281,7 @@ def _dates(raster: xr.DataArray, job: Job) -> list[tuple[Window, ...]]:
     if "time" not in raster.dims:
         return [()]
     count = raster.sizes["time"]
-    return [((0, count),)] if job.encoder.kind == "series" else [((t, t + 1),) for t in range(count)]
+    return [((0, count),)] if job.encoder.kind != "image" else [((t, t + 1),) for t in range(count)]
 
 
 def _span(group: Sequence[Chip], side: int, size: int) -> Window:
@@ -322,7 +322,7 @@ def _labelled(data: Any, raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job
     dims: tuple[str, ...] = (BAND, "y", "x")
     if "time" in raster.dims:
         dims = ("time", *dims)
-        whole = job.encoder.kind == "series"
+        whole = job.encoder.kind != "image"
         if "time" in raster.coords:
             stamps = raster.coords["time"].values
             coords["time"] = stamps[:1] if whole else stamps

@@ -12,6 +12,8 @@ from geoemb_xr.core.errors import require
 from geoemb_xr.embedding.cards import Encoder
 
 _SEED, _KERNEL, _BIAS = 1, 3, -1.0
+#: Chips whose responses are in memory at once.
+_AT_ONCE = 16
 
 
 def make_rcf(encoder: Encoder) -> Any:
@@ -29,9 +31,16 @@ def make_rcf(encoder: Encoder) -> Any:
             self.register_buffer("bias", torch.full((encoder.dims // 2,), _BIAS))
 
         def forward(self, chips: Any) -> Any:
+            # responses are 64 times the images: few at a time stay in the cache, all would be gigabytes
+            return torch.cat([self._some(some) for some in chips.split(_AT_ONCE)])
+
+        def _some(self, chips: Any) -> Any:
             found = torch.nn.functional.conv2d(chips, self.filters, self.bias)
-            above, below = found.clamp_min(0), (-found).clamp_min(0)
-            return torch.cat([above.mean((2, 3)), below.mean((2, 3))], dim=1)
+            mean = found.mean((2, 3))
+            above = found.relu_().mean((2, 3))
+            return torch.cat(
+                [above, above - mean], dim=1
+            )  # a response is what it has above less what below zero
 
     return RandomFeatures()
 

@@ -31,10 +31,8 @@ def as_stack(images: xr.DataArray, encoder: Encoder) -> xr.DataArray:
             f"a stack of chips has the dims {_DIMS}; got {tuple(map(str, images.dims))}: of several dates select "
             "one"
         )
-    if "chips" not in encoder.outputs:
-        raise EmbeddingError(
-            f"{encoder.name} gives {', '.join(encoder.outputs)}, which a stack of chips has not"
-        )
+    if encoder.kind != "image" or "chips" not in encoder.outputs:
+        raise EmbeddingError(f"{encoder.name} does not look at single chips: give it a raster with its dates")
     size = images.sizes["y"], images.sizes["x"]
     if size != (encoder.chip, encoder.chip):
         raise EmbeddingError(
