@@ -49,6 +49,7 @@ _LAZY = {
     "rgb": "analysis.components",
     # encoding images
     "Encoder": "embedding.cards",
+    "composite": "embedding.composites",
     "embed": "embedding.rasters",
     "encoder": "embedding.cards",
     "encoders": "embedding.cards",

@@ -290,7 +290,7 @@ def test_codes_of_no_data_are_missing_and_chips_without_data_cost_nothing():
     assert kept[1:-1, -4:-1].all()
     full = Mixing.calls
     Mixing.calls = 0
-    _ = gx.embed(images.where(False), MIXING).compute()
+    _ = gx.embed(images.where(False), MIXING, missing=1.0).compute()
     assert Mixing.calls == 0 < full
     tokens = gx.embed(images, MIXING, scale=1e-4, missing=0.9).compute()
     blind = da.valid.values == 0
