@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from geoemb_xr.core.areas import Bounds
 from geoemb_xr.core.model import Product
 from geoemb_xr.examples.clay_v0 import example_clay
-from geoemb_xr.readers import footers, geoparquet
-from geoemb_xr.readers.footers import Layout, Span
+from geoemb_xr.readers import footers, geoparquet, layouts
+from geoemb_xr.readers.layouts import PatchLayout, Span
 from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ _NAME = re.compile(r"(\d\d[A-Z]{3})_(\d{8})_(\d{8})_v(\d{3})\.")
 
 def _place(path: str) -> Bounds | None:
     found = _NAME.search(path)
-    return footers.zone_bounds(found[1]) if found else None
+    return layouts.zone_bounds(found[1]) if found else None
 
 
 def _span(path: str) -> Span | None:
     found = _NAME.search(path)
-    return (footers.day_span(found[2])[0], footers.day_span(found[3])[1]) if found else None
+    return (layouts.day_span(found[2])[0], layouts.day_span(found[3])[1]) if found else None
 
 
 def _version(facts: footers.FileFacts) -> str:
@@ -35,7 +35,7 @@ def _version(facts: footers.FileFacts) -> str:
     return f"v{found[4]}" if found else PRODUCT.versions[0]
 
 
-LAYOUT = Layout(patch_m=5120.0, place_of_path=_place, span_of_path=_span, version_of=_version)
+LAYOUT = PatchLayout(patch_m=5120.0, place_of_path=_place, span_of_path=_span, version_of=_version)
 
 
 def open_clay(source: Any, request: Request) -> xr.DataArray:

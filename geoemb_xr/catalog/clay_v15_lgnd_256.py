@@ -8,7 +8,7 @@ from geoemb_xr.catalog.clay_v15_sentinel2 import place_of_path, span_of_path
 from geoemb_xr.core.model import Product
 from geoemb_xr.examples.clay_v15_lgnd_256 import example_lgnd
 from geoemb_xr.readers import geoparquet
-from geoemb_xr.readers.footers import Layout
+from geoemb_xr.readers.layouts import PatchLayout
 from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NAME = "clay-v1.5-lgnd-256"
 _FOLDER = "monthly-aggregated/model_version=v1.5/collection=sentinel-2-l2a/chip_size=1280m/dims=256"
 
-LAYOUT = Layout(patch_m=1280.0, place_of_path=place_of_path, span_of_path=span_of_path)
+LAYOUT = PatchLayout(patch_m=1280.0, place_of_path=place_of_path, span_of_path=span_of_path)
 
 
 def open_lgnd(source: Any, request: Request) -> xr.DataArray:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from geoemb_xr.core.areas import Bounds
 from geoemb_xr.core.model import Product
 from geoemb_xr.examples.clay_v15_naip import example_naip
-from geoemb_xr.readers import footers, geoparquet
-from geoemb_xr.readers.footers import Layout, Span
+from geoemb_xr.readers import geoparquet, layouts
+from geoemb_xr.readers.layouts import PatchLayout, Span
 from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ def _place(path: str) -> Bounds | None:
 
 def _span(path: str) -> Span | None:
     found = _NAME.search(path)
-    return footers.day_span(found[3]) if found else None
+    return layouts.day_span(found[3]) if found else None
 
 
-LAYOUT = Layout(patch_m=256.0, measured=True, place_of_path=_place, span_of_path=_span)
+LAYOUT = PatchLayout(patch_m=256.0, measured=True, place_of_path=_place, span_of_path=_span)
 
 
 def open_naip(source: Any, request: Request) -> xr.DataArray:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from geoemb_xr.core.areas import Bounds
 from geoemb_xr.core.model import Product
 from geoemb_xr.examples.clay_v15_sentinel2 import example_sentinel2
-from geoemb_xr.readers import footers, geoparquet
-from geoemb_xr.readers.footers import Layout, Span
+from geoemb_xr.readers import geoparquet, layouts
+from geoemb_xr.readers.layouts import PatchLayout, Span
 from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ _STORE = "s3://us-west-2.opendata.source.coop/clay/lgnd-clay-v1-5-sentinel-2-l2a
 
 def place_of_path(path: str) -> Bounds | None:
     """What LGND's partitions promise: a grid zone for scenes, a geohash for aggregates."""
-    keys = footers.hive(path)
+    keys = layouts.hive(path)
     if "gzd" in keys:
-        return footers.zone_bounds(keys["gzd"])
-    box = footers.geohash_bounds(keys.get("geohash_l2") or keys.get("geohash") or "")
+        return layouts.zone_bounds(keys["gzd"])
+    box = layouts.geohash_bounds(keys.get("geohash_l2") or keys.get("geohash") or "")
     if box is None:
         return None
     west, south, east, north = box
@@ -35,10 +35,10 @@ def place_of_path(path: str) -> Bounds | None:
 
 def span_of_path(path: str) -> Span | None:
     """The month of a partition."""
-    return footers.month_span(footers.hive(path))
+    return layouts.month_span(layouts.hive(path))
 
 
-LAYOUT = Layout(patch_m=2560.0, place_of_path=place_of_path, span_of_path=span_of_path)
+LAYOUT = PatchLayout(patch_m=2560.0, place_of_path=place_of_path, span_of_path=span_of_path)
 
 
 def open_sentinel2(source: Any, request: Request) -> xr.DataArray:

@@ -10,8 +10,8 @@ import numpy as np
 from geoemb_xr.core.areas import Bounds
 from geoemb_xr.core.model import Product
 from geoemb_xr.examples.earth_index import example_earth_index
-from geoemb_xr.readers import footers, geoparquet
-from geoemb_xr.readers.footers import Layout, Span
+from geoemb_xr.readers import footers, geoparquet, layouts
+from geoemb_xr.readers.layouts import PatchLayout, Span
 from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ _NAME = re.compile(r"(\d\d[A-Z]{3})(?:_(\d{4})-(\d\d)-(\d\d)_\d{4}-\d\d-\d\d)?\.
 
 def _place(path: str) -> Bounds | None:
     found = _NAME.search(path)
-    return footers.zone_bounds(found[1]) if found else None
+    return layouts.zone_bounds(found[1]) if found else None
 
 
 def _span(path: str) -> Span | None:
     """The start of a file's year: a period matches by its start."""
     found = _NAME.search(path)
-    return footers.day_span(found[2] + found[3] + found[4]) if found and found[2] else None
+    return layouts.day_span(found[2] + found[3] + found[4]) if found and found[2] else None
 
 
 def _version(facts: footers.FileFacts) -> str:
@@ -43,7 +43,9 @@ def _version(facts: footers.FileFacts) -> str:
     return "2025" if span is not None and span[0] >= np.datetime64("2025-01-01") else "v2"
 
 
-LAYOUT = Layout(patch_m=320.0, lonlat=True, place_of_path=_place, span_of_path=_span, version_of=_version)
+LAYOUT = PatchLayout(
+    patch_m=320.0, lonlat=True, place_of_path=_place, span_of_path=_span, version_of=_version
+)
 
 
 def open_earth_index(source: Any, request: Request) -> xr.DataArray:

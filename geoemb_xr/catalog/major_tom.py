@@ -9,7 +9,7 @@ from geoemb_xr.core.errors import SourceError, check_choice
 from geoemb_xr.core.model import Product
 from geoemb_xr.examples.major_tom import example_major_tom
 from geoemb_xr.readers import footers, geoparquet
-from geoemb_xr.readers.footers import Layout
+from geoemb_xr.readers.layouts import PatchLayout
 from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _version(facts: footers.FileFacts) -> str:
     return found
 
 
-LAYOUT = Layout(
+LAYOUT = PatchLayout(
     centre=("centre_lon", "centre_lat"),
     dates=("timestamp",),
     skip=("utm_footprint",),

@@ -47,13 +47,15 @@ def width(west: Any, east: Any) -> Any:
     return np.where(east < west, (east - west) % 360.0, np.minimum(east - west, 360.0))
 
 
-def touch(west: Any, east: Any, other_west: Any, other_east: Any) -> Any:
-    """Whether two arcs share a longitude; ends count.
+def touch(west: Any, east: Any, other_west: Any, other_east: Any, *, ends: bool = True) -> Any:
+    """Whether two arcs share a longitude.
 
     Parameters
     ----------
     west, east, other_west, other_east : float or ndarray
         Degrees from −360 to 540, shapes that broadcast.
+    ends : bool
+        Whether arcs that only meet at an end do.
 
     Returns
     -------
@@ -69,7 +71,10 @@ def touch(west: Any, east: Any, other_west: Any, other_east: Any) -> Any:
     )
     east = np.where(east < west, east + 360.0, east)
     other_east = np.where(other_east < other_west, other_east + 360.0, other_east)
-    hits = [(west + turn <= other_east) & (east + turn >= other_west) for turn in _TURNS]
+    if ends:
+        hits = [(west + turn <= other_east) & (east + turn >= other_west) for turn in _TURNS]
+    else:
+        hits = [(west + turn < other_east) & (east + turn > other_west) for turn in _TURNS]
     return np.logical_or.reduce(hits)
 
 

@@ -1,12 +1,11 @@
-"""What Parquet files of patches say before a row is read: paths, footers, statistics of row groups."""
+"""What Parquet files of patches say before a row is read: footers, and the statistics of their row groups."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,135 +14,15 @@ import numpy as np
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.areas import Bounds
-from geoemb_xr.core.errors import SourceError, require
+from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.notes import say
-from geoemb_xr.stores.listing import File, open_file
+from geoemb_xr.readers.geometries import GeometryColumn, about_geometry, find_geometry
+from geoemb_xr.readers.layouts import PatchLayout, Span
+from geoemb_xr.stores.listing import File, open_file, reading_parquet
+from geoemb_xr.stores.pruning import boxes_of_rows
 
 #: Footer key in which this package says what it wrote; synthetic examples carry ``{"version": "synthetic"}``.
 OWN_KEY = "geoemb_xr"
-
-
-Span = tuple[np.datetime64, np.datetime64]
-
-
-# --- what a product's files look like -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a product lays out its files.
-
-    Parameters
-    ----------
-    vectors : tuple of str
-        Names that the column of vectors has had.
-    geometry : str
-        Column of WKB footprints or centres.
-    centre : tuple of str
-        Columns with longitude and latitude of the centre, where there is no WKB (or to prune by).
-    dates : tuple of str
-        Names that the column of dates has had.
-    skip : tuple of str
-        Columns that do not ride along.
-    patch_m : float
-        Side of a patch in metres; the largest where they differ.
-    measured : bool
-        Whether patches differ in size, so that each one's side, measured, rides along as ``patch_m``.
-    lonlat : bool
-        Whether a file that does not say its CRS is taken to be in degrees, and that said.
-    place_of_path : callable, optional
-        ``path -> (west, south, east, north)`` that the path promises, or None.
-    span_of_path : callable, optional
-        ``path -> (start, stop)`` that the path promises, or None.
-    version_of : callable, optional
-        ``FileFacts -> version``; the product's first version by default.
-    """
-
-    vectors: tuple[str, ...] = ("embedding", "embeddings")
-    geometry: str = "geometry"
-    centre: tuple[str, ...] = ()
-    dates: tuple[str, ...] = ("date", "datetime", "timestamp")
-    skip: tuple[str, ...] = ()
-    patch_m: float = 0.0
-    measured: bool = False
-    lonlat: bool = False
-    place_of_path: Callable[[str], Bounds | None] | None = None
-    span_of_path: Callable[[str], Span | None] | None = None
-    version_of: Callable[[FileFacts], str] | None = None
-
-
-def hive(path: str) -> dict[str, str]:
-    """Keys and values of the folders of a path.
-
-    Examples
-    --------
-    >>> hive("scene/gzd=32T/year=2024/month=06/part-0.parquet")
-    {'gzd': '32T', 'year': '2024', 'month': '06'}
-    """
-    folders = path.replace("\\", "/").split("/")[:-1]
-    return dict(part.split("=", 1) for part in folders if part.count("=") == 1)
-
-
-def zone_bounds(text: str) -> Bounds | None:
-    """Bounds of what an MGRS name starts with (``32T``), wide enough for tiles that reach over its edges.
-
-    Examples
-    --------
-    >>> zone_bounds("32TPT")[1::2]
-    (39.0, 49.0)
-    """
-    found = re.match(r"(\d{1,2})([C-HJ-NP-X])", text)
-    if found is None or not 1 <= int(found[1]) <= 60:
-        return None
-    south = -80.0 + 8 * "CDEFGHJKLMNPQRSTUVWX".index(found[2])
-    north = 84.0 if found[2] == "X" else south + 8
-    west = -180.0 + 6 * (int(found[1]) - 1)
-    # a tile is 110 km wide and may stick out of its zone; V and X have zones of other widths
-    pad = 1.2 / math.cos(math.radians(max(abs(south), abs(north)))) + (6.0 if found[2] in "VX" else 0.0)
-    return west - pad, south - 1.0, west + 6 + pad, north + 1.0
-
-
-def geohash_bounds(text: str) -> Bounds | None:
-    """Bounds of a geohash; None if it is none.
-
-    Examples
-    --------
-    >>> geohash_bounds("u0")
-    (0.0, 45.0, 11.25, 50.625)
-    """
-    if not text:
-        return None
-    box = [-180.0, 180.0, -90.0, 90.0]
-    bit = 0
-    for letter in text.lower():
-        value = "0123456789bcdefghjkmnpqrstuvwxyz".find(letter)
-        if value < 0:
-            return None
-        for shift in (4, 3, 2, 1, 0):
-            axis = 0 if bit % 2 == 0 else 2
-            middle = (box[axis] + box[axis + 1]) / 2
-            box[axis + (0 if value >> shift & 1 else 1)] = middle
-            bit += 1
-    return box[0], box[2], box[1], box[3]
-
-
-def month_span(keys: Mapping[str, str]) -> Span | None:
-    """The month or the year that hive partitions name."""
-    if not keys.get("year", "").isdigit():
-        return None
-    month = keys.get("month", "")
-    text = f"{keys['year']}-{int(month):02d}" if month.isdigit() else keys["year"]
-    start, length = np.datetime64(text), np.timedelta64(1, "M" if month.isdigit() else "Y")
-    return start.astype("datetime64[ns]"), (start + length).astype("datetime64[ns]")
-
-
-def day_span(text: str) -> Span:
-    """The day that eight digits name."""
-    day = np.datetime64(f"{text[:4]}-{text[4:6]}-{text[6:8]}", "D")
-    return day.astype("datetime64[ns]"), (day + np.timedelta64(1, "D")).astype("datetime64[ns]")
-
-
-# --- footers ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -154,7 +33,7 @@ class Group:
     rows: int
     nulls: int
     undated: int
-    place: Bounds | None
+    places: tuple[Bounds, ...]  # boxes that hold all rows; none where nothing is known
     span: Span | None  # first and last date, both inclusive
 
 
@@ -166,6 +45,7 @@ class FileFacts:
     schema: Any
     vectors: str
     dims: int
+    geometry: GeometryColumn | None
     crs: str
     date: str | None
     bbox: tuple[str, ...]
@@ -184,7 +64,7 @@ class FileFacts:
         return replace(self, groups=(), emb={}, own={})
 
 
-def read_footer(file: File, layout: Layout) -> FileFacts:
+def read_footer(file: File, layout: PatchLayout) -> FileFacts:
     """Read one file's footer and check it against a layout.
 
     Raises
@@ -193,11 +73,8 @@ def read_footer(file: File, layout: Layout) -> FileFacts:
         Naming the file, its rows, and what is missing: a column of vectors, of places, a CRS, vectors of one
         length.
     """
-    pyarrow = require("pyarrow", "remote")
-    try:
+    with reading_parquet(file.url):
         parquet = open_file(file.url)
-    except pyarrow.ArrowInvalid as error:
-        raise SourceError(f"{file.url} is not a Parquet file ({error})") from error
     meta, schema = parquet.metadata, parquet.schema_arrow
     where = f"{file.url} ({meta.num_rows} rows)"
     vectors = next((name for name in layout.vectors if name in schema.names), None)
@@ -206,18 +83,26 @@ def read_footer(file: File, layout: Layout) -> FileFacts:
             f"{where} has no column {' or '.join(map(repr, layout.vectors))}; it has {schema.names}. "
             "Rename its column of vectors, or read it yourself and use gx.wrap."
         )
+    numbers = _is_vectors(schema.field(vectors).type)
+    if meta.num_rows and not numbers:
+        raise SourceError(
+            f"{where}: its column {vectors!r} holds {schema.field(vectors).type}, not lists of numbers; write "
+            "vectors as lists of float32, or read it yourself and use gx.wrap."
+        )
     keys = {k.decode(): v for k, v in (schema.metadata or {}).items()}
     geo, emb, own = (_json(keys.get(key), key, where) for key in ("geo", "emb", OWN_KEY))
-    if (
-        OWN_KEY in emb
-    ):  # written by to_geoparquet: the array's attributes say what it holds, its emb among them
-        own = dict(emb.pop(OWN_KEY).get("attrs", {}))
+    if isinstance(emb.get(OWN_KEY), dict):
+        # written by to_geoparquet: the array's attributes say what it holds, its emb among them
+        attrs = emb.pop(OWN_KEY).get("attrs")
+        own = dict(attrs) if isinstance(attrs, dict) else {}
         emb = _json(str(own.get("emb", "{}")).encode(), "emb", where)
     columns = {meta.schema.column(i).path: i for i in range(meta.num_columns)}
     date = next((name for name in layout.dates if name in schema.names), None)
-    bbox = _bbox_columns(geo, layout, columns)
+    place = find_geometry(schema, geo, layout.geometry)
+    crs = _crs_of(place, layout, schema, where)
+    bbox = _bbox_columns(geo, place, columns)
     groups = []
-    dims = _declared_length(schema.field(vectors).type)
+    dims = _declared_length(schema.field(vectors).type) if numbers else None
     for i in range(meta.num_row_groups):
         stats = _Statistics(meta.row_group(i), columns)
         rows, values, nulls = stats.counts(vectors)
@@ -225,14 +110,13 @@ def read_footer(file: File, layout: Layout) -> FileFacts:
             dims = (values - nulls) // (rows - nulls)
         if rows and values not in (rows * (dims or 0), (rows - nulls) * (dims or 0) + nulls):
             raise _ragged(parquet, i, vectors, dims or 0, file.url)
-        elements = values == rows * (
-            dims or 0
-        )  # then nulls are numbers inside vectors, told when they are read
-        place = stats.place(bbox, layout) or _file_bounds(geo, layout)
-        groups.append(Group(i, rows, 0 if elements else nulls, stats.nulls(date), place, stats.span(date)))
-    crs = _crs_of(geo, layout, schema, where)
+        # where every row has its numbers, nulls are numbers inside vectors, told when they are read
+        missing = 0 if values == rows * (dims or 0) else nulls
+        places = stats.places(bbox, layout, crs) or _file_bounds(geo, place, crs)
+        groups.append(Group(i, rows, missing, stats.nulls(date), places, stats.span(date)))
     bare = schema.remove_metadata()
-    return FileFacts(file, bare, vectors, dims or 0, crs, date, bbox, tuple(groups), emb, own)
+    place = replace(place, crs=None) if place is not None else None
+    return FileFacts(file, bare, vectors, dims or 0, place, crs, date, bbox, tuple(groups), emb, own)
 
 
 def _json(raw: bytes | None, key: str, where: str) -> dict[str, Any]:
@@ -250,24 +134,39 @@ def _declared_length(kind: Any) -> int | None:
     import pyarrow
 
     length = 1
-    while hasattr(kind, "value_type"):
-        if not pyarrow.types.is_fixed_size_list(kind):
+    while True:
+        if isinstance(kind, pyarrow.BaseExtensionType):
+            kind = kind.storage_type
+        elif not hasattr(kind, "value_type"):
+            return length
+        elif pyarrow.types.is_fixed_size_list(kind):
+            length, kind = length * kind.list_size, kind.value_type
+        else:
             return None
-        length, kind = length * kind.list_size, kind.value_type
-    return length
 
 
-def _crs_of(geo: Mapping[str, Any], layout: Layout, schema: Any, where: str) -> str:
+def _is_vectors(kind: Any) -> bool:
+    """Whether a column holds lists of numbers, however nested."""
+    import pyarrow
+
+    depth = 0
+    while hasattr(kind, "value_type") or isinstance(kind, pyarrow.BaseExtensionType):
+        named = isinstance(kind, pyarrow.BaseExtensionType)
+        depth, kind = depth + (not named), kind.storage_type if named else kind.value_type
+    return depth > 0 and bool(pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind))
+
+
+def _crs_of(place: GeometryColumn | None, layout: PatchLayout, schema: Any, where: str) -> str:
     """The CRS that a file states; GeoParquet without the key means degrees, a null means unknown."""
-    if layout.geometry not in schema.names:
+    if place is None:
         if layout.centre and set(layout.centre) <= set(schema.names):
             return geometry.LONLAT
+        columns = " nor ".join(map(repr, filter(None, (layout.geometry, ", ".join(layout.centre)))))
         raise SourceError(
-            f"{where} has no places: neither {layout.geometry!r} nor {list(layout.centre)}; it has {schema.names}"
+            f"{where} has no places: no column of geometries ({columns}), and no footer names another; it has "
+            f"{schema.names}. Write them with geopandas' to_parquet"
         )
-    column = geo.get("columns", {}).get(layout.geometry)
-    crs = (column or {}).get("crs", geometry.LONLAT if column is not None else None)
-    if crs is None:
+    if place.crs is None:
         if layout.lonlat:
             say(f"{os.path.basename(where)} does not say its CRS: taken to be longitude and latitude")
             return geometry.LONLAT
@@ -275,24 +174,39 @@ def _crs_of(geo: Mapping[str, Any], layout: Layout, schema: Any, where: str) -> 
             f"{where} does not say its CRS (no 'geo' footer, or a null in it); "
             "write it with GeoParquet's metadata, such as geopandas' set_crs(…).to_parquet(…)"
         )
-    parsed = geometry.as_crs(json.dumps(crs) if isinstance(crs, dict) else crs)
+    try:
+        parsed = geometry.as_crs(json.dumps(place.crs) if isinstance(place.crs, dict) else place.crs)
+    except ValueError as error:
+        raise SourceError(f"{where}: the CRS of its column {place.name!r} is none: {error}") from error
     return geometry.LONLAT if geometry.same_crs(parsed, geometry.LONLAT) else str(parsed.to_wkt())
 
 
-def _bbox_columns(geo: Mapping[str, Any], layout: Layout, columns: Mapping[str, int]) -> tuple[str, ...]:
+def _bbox_columns(
+    geo: Mapping[str, Any], place: GeometryColumn | None, columns: Mapping[str, int]
+) -> tuple[str, ...]:
     """Leaf columns with each row's west, south, east, north: the covering of GeoParquet 1.1, or ``bbox``."""
-    covering = geo.get("columns", {}).get(layout.geometry, {}).get("covering", {}).get("bbox", {})
+    covering = about_geometry(geo, place.name).get("covering") if place is not None else None
+    stated = covering.get("bbox") if isinstance(covering, Mapping) else None
     sides = ("xmin", "ymin", "xmax", "ymax")
-    leaves = tuple(".".join(covering[s]) if s in covering else f"bbox.{s}" for s in sides)
+    paths = stated if isinstance(stated, Mapping) else {}
+    leaves = tuple(".".join(map(str, paths.get(side, ("bbox", side)))) for side in sides)
     return leaves if all(leaf in columns for leaf in leaves) else ()
 
 
-def _file_bounds(geo: Mapping[str, Any], layout: Layout) -> Bounds | None:
-    box = geo.get("columns", {}).get(layout.geometry, {}).get("bbox")
-    if not box or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in box):
-        return None
+def _file_bounds(geo: Mapping[str, Any], place: GeometryColumn | None, crs: str) -> tuple[Bounds, ...]:
+    box = about_geometry(geo, place.name).get("bbox") if place is not None else None
+    if not isinstance(box, list) or len(box) not in (4, 6):
+        return ()
+    if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in box):
+        return ()
     half = len(box) // 2
-    return float(box[0]), float(box[1]), float(box[half]), float(box[half + 1])
+    return (_around_jumps((float(box[0]), float(box[1]), float(box[half]), float(box[half + 1])), crs),)
+
+
+def _around_jumps(box: Bounds, crs: str) -> Bounds:
+    """The whole circle for a box wider than half: around a footprint from 179 to -179 it lies on the wrong side."""
+    wide = crs == geometry.LONLAT and box[2] - box[0] > 180.0
+    return (-180.0, box[1], 180.0, box[3]) if wide else box
 
 
 class _Statistics:
@@ -317,16 +231,15 @@ class _Statistics:
         stats = self._group.column(index).statistics if index is not None else None
         return (stats.min, stats.max) if stats is not None and stats.has_min_max else None
 
-    def place(self, bbox: Sequence[str], layout: Layout) -> Bounds | None:
-        """Around all footprints."""
-        if bbox:
-            sides = [self._range(leaf) for leaf in bbox]
-            west, south, east, north = sides
-            if west and south and east and north and west[1] <= east[1]:
-                return float(west[0]), float(south[0]), float(east[1]), float(north[1])
-            return None
-        lon, lat = (self._range(name) for name in layout.centre) if layout.centre else (None, None)
-        return (float(lon[0]), float(lat[0]), float(lon[1]), float(lat[1])) if lon and lat else None
+    def places(self, bbox: Sequence[str], layout: PatchLayout, crs: str) -> tuple[Bounds, ...]:
+        """Boxes around all footprints; none where the statistics do not tell."""
+        lon, lat = layout.centre if layout.centre and not bbox else ("", "")
+        ranges = [self._range(leaf) for leaf in (bbox or (lon, lat, lon, lat))]
+        if any(each is None or not all(map(math.isfinite, each)) for each in ranges):
+            return ()
+        sides = [(float(least), float(most)) for least, most in filter(None, ranges)]
+        boxes = boxes_of_rows(*sides, degrees=crs == geometry.LONLAT)
+        return tuple(_around_jumps(box, crs) for box in boxes) if bbox else boxes
 
     def span(self, date: str | None) -> Span | None:
         """First and last date."""

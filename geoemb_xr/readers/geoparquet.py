@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +17,17 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr.core import areas, geometry
-from geoemb_xr.core.areas import Area, Bounds
 from geoemb_xr.core.errors import ComparabilityError, CoverageError, EmbeddingError, SourceError
 from geoemb_xr.core.model import BAND, Product
 from geoemb_xr.core.notes import say
-from geoemb_xr.core.times import pick_times, time_spans
-from geoemb_xr.readers.footers import FileFacts, Group, Layout, Span, read_footer, timestamps
+from geoemb_xr.core.times import pick_times
+from geoemb_xr.readers.footers import FileFacts, read_footer
+from geoemb_xr.readers.layouts import PatchLayout
+from geoemb_xr.readers.parts import Part, inclusive, prune, select, side_by_side
+from geoemb_xr.readers.records import read_part, read_records, record_dtype, span_of
 from geoemb_xr.readers.tiles import Request
-from geoemb_xr.stores.listing import File, list_files, open_file
+from geoemb_xr.readers.vectors import read_vectors
+from geoemb_xr.stores.listing import list_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,384 +40,9 @@ SORT_BYTES = 1 << 30
 BLOCK_BYTES = (16 << 20, 128 << 20)
 #: Two patches are one place where their centres agree to so many decimals of a degree (about a metre).
 PLACE_DECIMALS = 5
-_THREADS = 16
-#: Names that a column riding along may not take.
-_OWN_NAMES = frozenset(("x", "y", "location", BAND, geometry.SPATIAL_REF, "patch_m"))
 
 
-# --- which rows ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Rows of one row group, in their order: some of ``start`` … ``stop``, or all of them."""
-
-    facts: FileFacts = field(repr=False)
-    group: Group
-    start: int
-    stop: int
-    rows: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return self.stop - self.start if self.rows is None else len(self.rows)
-
-    @property
-    def positions(self) -> np.ndarray:
-        """Of its rows within the row group."""
-        return np.arange(self.start, self.stop) if self.rows is None else self.rows
-
-    def take(self, chosen: np.ndarray) -> Part:
-        """The rows at some of its own positions."""
-        if self.rows is None and chosen.size and np.array_equal(chosen, np.arange(chosen[0], chosen[-1] + 1)):
-            return replace(self, start=self.start + int(chosen[0]), stop=self.start + int(chosen[-1]) + 1)
-        rows = self.positions[chosen]
-        first, last = (int(rows.min()), int(rows.max()) + 1) if rows.size else (self.start, self.start)
-        return replace(self, start=first, stop=last, rows=rows)
-
-    def __dask_tokenize__(self) -> tuple[Any, ...]:
-        rows = None if self.rows is None else self.rows.tobytes()
-        return self.facts.file.url, self.facts.file.token, self.group.index, self.start, self.stop, rows
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """Boxes and spans that were asked for; None asks for everything."""
-
-    boxes: list[Bounds] | None
-    spans: list[Span] | None
-
-    def touches(self, place: Bounds | None) -> bool:
-        if self.boxes is None or place is None:
-            return True
-        return bool(_touch(np.array([place]), self.boxes)[0])
-
-    def holds(self, place: Bounds | None) -> bool:
-        """Whether all that lies there was asked for, so that rows need not be looked at."""
-        if self.boxes is None:
-            return True
-        if place is None:
-            return False
-        w, s, e, n = place
-        return any(bw <= w and e <= be and bs <= s and n <= bn for bw, bs, be, bn in self.boxes)
-
-    def meets(self, span: Span | None) -> bool:
-        """Whether dates from the first to the last may have been asked for."""
-        if self.spans is None or span is None:
-            return True
-        return any(start <= span[1] and span[0] < stop for start, stop in self.spans)
-
-    def covers(self, span: Span | None) -> bool:
-        if self.spans is None:
-            return True
-        return span is not None and any(start <= span[0] and span[1] < stop for start, stop in self.spans)
-
-
-def _touch(bounds: np.ndarray, boxes: Sequence[Bounds]) -> np.ndarray:
-    """Which of some bounds (n, 4) touch one of the boxes; west > east crosses the antimeridian."""
-    west, south, east, north = bounds.T
-    hit = np.zeros(len(bounds), bool)
-    for w, s, e, n in boxes:
-        across = np.where(west <= east, (west <= e) & (east >= w), (west <= e) | (east >= w))
-        hit |= across & (south <= n) & (north >= s)
-    return hit
-
-
-def _boxes_in(area: Area | None, crs: str) -> list[Bounds] | None:
-    if area is None:
-        return None
-    return area.lonlat() if crs == geometry.LONLAT else area.bounds_in(crs)
-
-
-def select(facts: Sequence[FileFacts], request: Request, layout: Layout) -> list[Part]:
-    """The parts of files that an area and a time leave, reading places and dates only where it must."""
-    crs = facts[0].crs
-    wanted = _Wanted(_boxes_in(request.area, crs), time_spans(request.time))
-    candidates = [
-        (one, group)
-        for one in facts
-        for group in one.groups
-        if group.rows
-        and wanted.touches(_grown(group.place, layout.patch_m / 2, crs))
-        and wanted.meets(group.span or _inclusive(_span_of(one, layout)))
-    ]
-    parts = _parallel(lambda pair: _rows_of(*pair, wanted, layout), candidates)
-    return [part for part in parts if len(part)]
-
-
-def _rows_of(facts: FileFacts, group: Group, wanted: _Wanted, layout: Layout) -> Part:
-    whole = Part(facts.alone, group, 0, group.rows)
-    by_place = not wanted.holds(group.place)
-    by_date = facts.date is not None and (group.undated > 0 or not wanted.covers(group.span))
-    if not by_place and not by_date:
-        return whole
-    hit = np.ones(group.rows, bool)
-    columns = {*(_place_columns(facts, layout) if by_place else ()), *((facts.date,) if by_date else ())}
-    table = open_file(facts.file.url, pre_buffer=False).read_row_group(group.index, columns=sorted(columns))
-    if by_place and wanted.boxes is not None:
-        hit &= _touch(_bounds(table, facts, layout), wanted.boxes)
-    if by_date and wanted.spans is not None and facts.date is not None:
-        dates = timestamps(table[facts.date].to_numpy(zero_copy_only=False))
-        hit &= np.any([(dates >= start) & (dates < stop) for start, stop in wanted.spans], axis=0)
-    return whole.take(np.flatnonzero(hit))
-
-
-def _span_of(facts: FileFacts, layout: Layout) -> Span | None:
-    return layout.span_of_path(facts.file.url) if layout.span_of_path is not None else None
-
-
-def _inclusive(span: Span | None) -> Span | None:
-    return None if span is None else (span[0], span[1] - np.timedelta64(1, "ns"))
-
-
-def _grown(place: Bounds | None, metres: float, crs: str) -> Bounds | None:
-    """Bounds of centres, widened by how far a footprint reaches from its centre."""
-    if place is None or metres == 0:
-        return place
-    west, south, east, north = place
-    dx, dy = _reach(metres, crs, max(abs(south), abs(north)))
-    return west - dx, south - dy, east + dx, north + dy
-
-
-def _reach(metres: float, crs: str, latitude: Any) -> tuple[Any, float]:
-    """A distance along x and y, in units of the CRS."""
-    if crs != geometry.LONLAT:
-        return metres, metres
-    degrees = metres / geometry.METRES_PER_DEGREE
-    return degrees / np.maximum(np.cos(np.radians(latitude)), 0.02), degrees
-
-
-# --- places and dates of rows -------------------------------------------------------------------------------
-
-
-def _place_columns(facts: FileFacts, layout: Layout) -> tuple[str, ...]:
-    if facts.bbox:
-        return tuple(dict.fromkeys(leaf.partition(".")[0] for leaf in facts.bbox))
-    return (layout.geometry,) if layout.geometry in facts.schema.names else layout.centre
-
-
-def _bounds(table: Any, facts: FileFacts, layout: Layout) -> np.ndarray:
-    """West, south, east, north of each row's footprint, shape (n, 4)."""
-    if facts.bbox:
-        flat = table.combine_chunks()
-        sides = [_leaf(flat, leaf).to_numpy(zero_copy_only=False) for leaf in facts.bbox]
-        return np.stack(sides, axis=1).astype(np.float64)
-    if layout.geometry in table.column_names:
-        import shapely
-
-        boxes = np.asarray(shapely.bounds(_shapes(table, facts, layout)), np.float64)
-    else:
-        lon, lat = (table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in layout.centre)
-        boxes = np.stack([lon, lat, lon, lat], axis=1)
-    points = boxes[:, 0] == boxes[:, 2]
-    if layout.patch_m and points.any():
-        dx, dy = _reach(layout.patch_m / 2, facts.crs, boxes[points, 1])
-        boxes[points] += np.stack(np.broadcast_arrays(-dx, -dy, dx, dy), axis=1)
-    return boxes
-
-
-def _leaf(table: Any, path: str) -> Any:
-    name, *inner = path.split(".")
-    column = table[name].combine_chunks()
-    for each in inner:
-        column = column.field(each)
-    return column
-
-
-def _shapes(table: Any, facts: FileFacts, layout: Layout) -> np.ndarray:
-    """Footprints as shapely geometries."""
-    import shapely
-
-    column = table[layout.geometry]
-    if column.null_count:
-        raise SourceError(
-            f"{facts.file.url}: {column.null_count} of {len(column)} rows have no geometry; "
-            "drop them and write the file again"
-        )
-    return np.asarray(shapely.from_wkb(column.to_numpy(zero_copy_only=False)))
-
-
-def _riding(facts: FileFacts, layout: Layout) -> dict[str, Any]:
-    """Columns that ride along, and their dtype: scalars beside the vectors, places and dates."""
-    import pyarrow.types as types
-
-    beside = {facts.vectors, layout.geometry, facts.date, *_OWN_NAMES, *layout.skip}
-    found: dict[str, Any] = {}
-    for each in facts.schema:
-        if each.name in beside or each.name.startswith("__"):
-            continue
-        if types.is_nested(each.type) or types.is_binary(each.type) or types.is_large_binary(each.type):
-            continue
-        numeric = types.is_integer(each.type) or types.is_floating(each.type)
-        stamp = types.is_timestamp(each.type) or types.is_date(each.type)
-        found[each.name] = each.type.to_pandas_dtype() if numeric else "datetime64[ns]" if stamp else object
-    return found
-
-
-def record_dtype(facts: Sequence[FileFacts], layout: Layout) -> np.dtype[Any]:
-    """Fields of what goes beside the vectors; of the columns that ride along, those that every file has."""
-    common = _riding(facts[0], layout)
-    for one in facts[1:]:
-        own = _riding(one, layout)
-        common = {name: kind for name, kind in common.items() if own.get(name) == kind}
-    fields: list[tuple[str, Any]] = [("x", "f8"), ("y", "f8")]
-    if any(one.date is not None or _span_of(one, layout) is not None for one in facts):
-        fields.append(("date", "datetime64[ns]"))
-    if layout.measured:
-        fields.append(("patch_m", "f4"))
-    return np.dtype([*fields, *common.items()])
-
-
-def read_records(parts: Sequence[Part], layout: Layout, dtype: np.dtype[Any]) -> np.ndarray:
-    """Places, dates and riding columns of some parts, as one structured array."""
-    pieces = [_records_of(part, layout, dtype) for part in parts]
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, dtype)])
-
-
-def _records_of(part: Part, layout: Layout, dtype: np.dtype[Any]) -> np.ndarray:
-    facts = part.facts
-    names = [n for n in dtype.names or () if n in facts.schema.names and n not in _OWN_NAMES | {"date"}]
-    place = layout.geometry if layout.geometry in facts.schema.names else None
-    columns = [*names, *((place,) if place else layout.centre), *((facts.date,) if facts.date else ())]
-    table = open_file(facts.file.url, pre_buffer=True).read_row_group(
-        part.group.index, columns=list(dict.fromkeys(columns))
-    )
-    table = table.slice(part.start, part.stop - part.start) if part.rows is None else table.take(part.rows)
-    out = np.empty(len(part), dtype)
-    out["x"], out["y"], side = _centres(table, facts, layout)
-    if layout.measured:
-        out["patch_m"] = side
-    if "date" in (dtype.names or ()):
-        span = _span_of(facts, layout)
-        named = span[0] if span is not None else np.datetime64("NaT", "ns")
-        out["date"] = named
-        if facts.date is not None:
-            dates = timestamps(table[facts.date].to_numpy(zero_copy_only=False))
-            out["date"] = np.where(np.isnat(dates), named, dates)
-    for name in names:
-        values = table[name].to_numpy(zero_copy_only=False)
-        if values.dtype.kind == "f" and dtype[name].kind in "iu":
-            raise SourceError(
-                f"{facts.file.url}: {table[name].null_count} of {len(table)} rows have no {name!r}"
-            )
-        out[name] = values
-    return out
-
-
-def _centres(table: Any, facts: FileFacts, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centres of footprints, and the side of a square as large in metres (NaN for points)."""
-    if layout.geometry not in table.column_names:
-        lon, lat = (table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in layout.centre)
-        return lon, lat, np.full(len(lon), np.nan)
-    import shapely
-
-    shapes = _shapes(table, facts, layout)
-    degrees = facts.crs == geometry.LONLAT
-    if degrees:
-        shapes = _unrolled(shapes)
-    centres = shapely.centroid(shapes)
-    x, y, area = shapely.get_x(centres), shapely.get_y(centres), shapely.area(shapes)
-    side = np.sqrt(area * np.cos(np.radians(y))) * geometry.METRES_PER_DEGREE if degrees else np.sqrt(area)
-    x = np.where(x > 180, x - 360, x) if degrees else x
-    return x, y, np.where(area > 0, side, np.nan)
-
-
-def _unrolled(shapes: np.ndarray) -> np.ndarray:
-    """Footprints across the antimeridian in one piece: 179 … 181 instead of 179 … -179."""
-    import shapely
-
-    boxes = shapely.bounds(shapes)
-    across = boxes[:, 2] - boxes[:, 0] > 180
-    if across.any():
-        shapes = shapes.copy()
-        shapes[across] = shapely.transform(
-            shapes[across],
-            lambda xy: np.column_stack([np.where(xy[:, 0] < 0, xy[:, 0] + 360, xy[:, 0]), xy[:, 1]]),
-        )
-    return shapes
-
-
-# --- vectors ------------------------------------------------------------------------------------------------
-
-
-def read_vectors(parts: Sequence[Part], dims: int) -> np.ndarray:
-    """Vectors of some parts, float32 (rows, dims); NaN where a vector is null."""
-    pieces = [piece for part in parts for piece in _vectors_of(part, dims)]
-    if len(pieces) == 1:
-        return pieces[0]
-    return np.concatenate(pieces) if pieces else np.empty((0, dims), np.float32)
-
-
-def _vectors_of(part: Part, dims: int) -> Iterator[np.ndarray]:
-    """A whole row group as it lies in Arrow's memory; of a part only the rows, streaming past the others."""
-    facts = part.facts
-    rows = part.group.rows
-    if part.rows is None and part.stop - part.start == rows:
-        parquet = open_file(facts.file.url, pre_buffer=False)
-        column = parquet.read_row_group(part.group.index, columns=[facts.vectors], use_threads=False)[
-            facts.vectors
-        ]
-        for chunk in column.chunks:
-            yield as_matrix(chunk, dims, facts.file.url)
-        return
-    parquet = open_file(facts.file.url, pre_buffer=False, buffer_size=1 << 20)
-    step = max(1024, min(rows, (8 << 20) // (4 * dims)))
-    offset, positions = 0, part.positions
-    for batch in parquet.iter_batches(
-        step, row_groups=[part.group.index], columns=[facts.vectors], use_threads=False
-    ):
-        inside = positions[(positions >= offset) & (positions < offset + batch.num_rows)] - offset
-        if inside.size:
-            matrix = as_matrix(batch.column(0), dims, facts.file.url)
-            run = inside[-1] - inside[0] + 1 == inside.size and (np.diff(inside) == 1).all()
-            # a copy either way: a view would keep the whole batch alive
-            yield matrix[inside[0] : inside[-1] + 1].copy() if run else matrix[inside]
-        offset += batch.num_rows
-        if offset >= part.stop:
-            return
-
-
-def as_matrix(column: Any, dims: int, name: str = "the column") -> np.ndarray:
-    """Arrow's lists as one float32 matrix (rows, dims): a view where none is null and they are float32.
-
-    Parameters
-    ----------
-    column : pyarrow.ListArray or FixedSizeListArray
-        Lists of numbers; lists of lists where there is a leading dimension of one.
-    dims : int
-        Length of a vector.
-    name : str
-        Of the file, for messages.
-
-    Raises
-    ------
-    SourceError
-        If a vector has another length.
-    """
-    null = np.asarray(column.is_null()) if column.null_count else None
-    values = column
-    while hasattr(values.type, "value_type"):
-        values = values.flatten()  # skips null lists, whatever lies under them
-    flat = values.to_numpy(zero_copy_only=False)
-    flat = flat if flat.dtype == np.float32 else flat.astype(np.float32)
-    rows = len(column) - (0 if null is None else int(null.sum()))
-    if flat.size != rows * dims:
-        raise SourceError(
-            f"{name}: {rows} vectors hold {flat.size} numbers, not {dims} each; drop or fix those rows"
-        )
-    matrix: np.ndarray = flat.reshape(rows, dims)
-    if values.null_count:
-        matrix = np.where(np.isnan(matrix).any(axis=1, keepdims=True), np.float32("nan"), matrix)
-    if null is None:
-        return matrix
-    out = np.full((len(column), dims), np.nan, np.float32)
-    out[~null] = matrix
-    return out
-
-
-# --- the array ----------------------------------------------------------------------------------------------
-
-
-def open_patches(source: Any, request: Request, product: Product, layout: Layout) -> xr.DataArray:
+def open_patches(source: Any, request: Request, product: Product, layout: PatchLayout) -> xr.DataArray:
     """Rows of a product's files as one lazy array ``(location, band)``.
 
     Parameters
@@ -427,7 +53,7 @@ def open_patches(source: Any, request: Request, product: Product, layout: Layout
         Its area picks rows whose footprint it touches, its time those whose date it holds.
     product : Product
         Whose they are.
-    layout : Layout
+    layout : PatchLayout
         How it lays them out.
 
     Returns
@@ -447,7 +73,7 @@ def open_patches(source: Any, request: Request, product: Product, layout: Layout
         If the files hold vectors of two models or versions.
     """
     files = prune(list_files(_located(source, product)), request, layout)
-    facts = _parallel(lambda file: read_footer(file, layout), files)
+    facts = side_by_side(lambda file: read_footer(file, layout), files)
     facts, version = _one_space(facts, request, product, layout)
     parts = select(facts, request, layout)
     if not parts and (request.area is not None or request.time is not None):
@@ -476,25 +102,8 @@ def _located(source: Any, product: Product) -> Any:
     return product.stores.get(source, source) if isinstance(source, str) else source
 
 
-def prune(files: Sequence[File], request: Request, layout: Layout) -> list[File]:
-    """Files whose paths do not rule them out."""
-    boxes, spans = _boxes_in(request.area, geometry.LONLAT), time_spans(request.time)
-    wanted = _Wanted(boxes, spans)
-    kept = []
-    for file in files:
-        place = layout.place_of_path(file.url) if layout.place_of_path is not None else None
-        span = layout.span_of_path(file.url) if layout.span_of_path is not None else None
-        turned = [(p[0] + d, p[1], p[2] + d, p[3]) for p in [place] if p is not None for d in (-360, 0, 360)]
-        if wanted.meets(_inclusive(span)) and (not turned or any(map(wanted.touches, turned))):
-            kept.append(file)
-    if not kept:
-        asked = request.area if request.area is not None else f"time={request.time!r}"
-        raise CoverageError(f"none of {len(files)} files is of {asked}, by their names: {files[0].url} …")
-    return kept
-
-
 def _one_space(
-    facts: Sequence[FileFacts], request: Request, product: Product, layout: Layout
+    facts: Sequence[FileFacts], request: Request, product: Product, layout: PatchLayout
 ) -> tuple[list[FileFacts], str]:
     """The files of one version, and that version: two are never mixed."""
     for one in facts:
@@ -544,15 +153,17 @@ def _one_space(
     return chosen, version
 
 
-def _version_of(facts: FileFacts, product: Product, layout: Layout) -> str:
+def _version_of(facts: FileFacts, product: Product, layout: PatchLayout) -> str:
     if layout.version_of is not None:
         return layout.version_of(facts)
     return product.versions[0] if product.versions else ""
 
 
-def _nothing(facts: Sequence[FileFacts], request: Request, product: Product, layout: Layout) -> CoverageError:
-    places = [g.place for one in facts for g in one.groups if g.place is not None]
-    spans = [g.span or _inclusive(_span_of(one, layout)) for one in facts for g in one.groups]
+def _nothing(
+    facts: Sequence[FileFacts], request: Request, product: Product, layout: PatchLayout
+) -> CoverageError:
+    places = [place for one in facts for g in one.groups for place in g.places]
+    spans = [g.span or inclusive(span_of(one, layout)) for one in facts for g in one.groups]
     days = sorted(str(day.astype("datetime64[D]")) for span in spans if span is not None for day in span)
     dates = " … ".join(dict.fromkeys((days[0], days[-1]))) if days else ""
     around = areas.union_bounds(places) if places else None
@@ -577,14 +188,14 @@ def _eager(
     parts: list[Part],
     request: Request,
     product: Product,
-    layout: Layout,
+    layout: PatchLayout,
     dims: int,
     dtype: np.dtype[Any],
     crs: str,
     attrs: dict[str, Any],
 ) -> xr.DataArray:
     """With places and dates in memory: duplicates dropped, sorted by date, the vectors lazy."""
-    each = _parallel(lambda part: _records_of(part, layout, dtype), parts)
+    each = side_by_side(lambda part: read_part(part, layout, dtype), parts)
     if not parts:
         coords = {name: ("location", np.empty(0, dtype[name])) for name in dtype.names or ()}
         return _assemble([[]], dims, product, crs, attrs, coords)
@@ -744,7 +355,7 @@ def _attrs(facts: Sequence[FileFacts], product: Product, version: str) -> dict[s
     return {**attrs, "emb": footers.pop()} if len(footers) == 1 else attrs
 
 
-def _lazy_coords(blocks: Sequence[list[Part]], layout: Layout, dtype: np.dtype[Any]) -> dict[str, Any]:
+def _lazy_coords(blocks: Sequence[list[Part]], layout: PatchLayout, dtype: np.dtype[Any]) -> dict[str, Any]:
     """Places, dates and ids, each a dask array cut as the vectors are; one read serves all of a block."""
     import dask.array as da
     from dask.base import tokenize
@@ -767,18 +378,10 @@ def _lazy_coords(blocks: Sequence[list[Part]], layout: Layout, dtype: np.dtype[A
     return {name: ("location", records[name]) for name in dtype.names or ()}
 
 
-def _parallel[In, Out](function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
-    """Results in order; reads wait for disks and networks, so they go side by side."""
-    if len(items) < 2:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(function, items))
-
-
 # --- what exists -------------------------------------------------------------------------------------------
 
 
-def coverage_patches(source: Any, request: Request, product: Product, layout: Layout) -> pd.DataFrame:
+def coverage_patches(source: Any, request: Request, product: Product, layout: PatchLayout) -> pd.DataFrame:
     """List a store's files that an area and a time leave, by their names alone.
 
     Returns

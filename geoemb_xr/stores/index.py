@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geoemb_xr.core.areas import Area
+from geoemb_xr.core.areas import Area, Bounds
 from geoemb_xr.core.errors import CoverageError, SourceError, require
 from geoemb_xr.core.times import TimeLike, pick_times, times_of_years
 from geoemb_xr.stores.objects import head_object, is_remote, open_object
 from geoemb_xr.stores.paths import cache_dir
+from geoemb_xr.stores.pruning import boxes_of_rows, touching
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Box = tuple[float, float, float, float]
 
 
 def read_index(
@@ -67,15 +66,15 @@ def read_index(
     table = _Table(url)
     wanted = list(dict.fromkeys([*columns, *bbox, year]))
     table.check(wanted)
-    boxes: list[Box] | None = None
-    if area is not None:
-        boxes = [box for each in area.lonlat() for box in _widened(each, margin)]
+    boxes = [_widened(box, margin) for box in area.lonlat()] if area is not None else None
     parts = []
     for group in range(table.groups):
         if boxes is not None and not table.may_touch(group, bbox, boxes):
             continue
         rows = table.read(group, wanted)
-        parts.append(rows if boxes is None else rows[_touches(rows, bbox, boxes)])
+        if boxes is not None:
+            rows = rows[touching(rows[list(bbox)].to_numpy(), boxes, degrees=True, edges=False)]
+        parts.append(rows)
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=wanted)
     if frame.empty:
         raise CoverageError(f"no tile touches {area}: {url} does not cover it")
@@ -84,11 +83,9 @@ def read_index(
     return frame[frame[year].isin(chosen)].sort_values([year, columns[0]]).reset_index(drop=True)
 
 
-def _widened(box: Box, margin: float) -> list[Box]:
-    """A wider request instead of wider rows; what it gains beyond ±180° it also gains on the other side."""
-    west, south, east, north = box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin
-    turns = (0, -360 if east > 180 else 360 if west < -180 else 0)
-    return [(west + turn, south, east + turn, north) for turn in dict.fromkeys(turns)]
+def _widened(box: Bounds, margin: float) -> Bounds:
+    """A wider request instead of wider rows."""
+    return box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin
 
 
 class _Table:
@@ -110,19 +107,15 @@ class _Table:
         if missing:
             raise SourceError(f"{self.url} has no columns {missing}; it has {sorted(self.columns)}")
 
-    def may_touch(self, group: int, bbox: Sequence[str], boxes: Sequence[Box]) -> bool:
+    def may_touch(self, group: int, bbox: Sequence[str], boxes: Sequence[Bounds]) -> bool:
         """Whether a row group's statistics leave room for a row that touches one of the boxes."""
         row_group = self.metadata.row_group(group)
         stats = [row_group.column(self.columns[name]).statistics for name in bbox]
         if any(s is None or not s.has_min_max for s in stats):
             return True
-        west, south, east, north = ((s.min, s.max) for s in stats)
-        for w, s, e, n in boxes:
-            # where a west may lie beyond an east, a row may cross the antimeridian, and only latitude tells
-            within = (west[0] <= e and east[1] >= w) or west[1] > east[0]
-            if within and south[0] <= n and north[1] >= s:
-                return True
-        return False
+        sides = [(float(each.min), float(each.max)) for each in stats]
+        around = np.array(boxes_of_rows(*sides, degrees=True)).reshape(-1, 4)
+        return bool(touching(around, boxes, degrees=True).any())
 
     def read(self, group: int, wanted: Sequence[str]) -> pd.DataFrame:
         """A row group's columns, from the cache where it has them."""
@@ -146,13 +139,3 @@ def _cache_folder(url: str) -> Path:
     folder = cache_dir() / "indexes" / state
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _touches(frame: pd.DataFrame, bbox: Sequence[str], boxes: Sequence[Box]) -> np.ndarray:
-    west, south, east, north = (frame[name].to_numpy() for name in bbox)
-    hit = np.zeros(len(frame), bool)
-    for w, s, e, n in boxes:
-        within = (west < e) & (east > w)
-        crossing = (west > east) & ((west < e) | (east > w))
-        hit |= (within | crossing) & (south < n) & (north > s)
-    return hit

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from geoemb_xr.core.errors import require
+from geoemb_xr.core.errors import SourceError, require
 from geoemb_xr.stores import paths
 from geoemb_xr.stores.objects import is_remote, open_object
 
@@ -87,3 +88,18 @@ def open_file(url: str, **options: Any) -> Any:
     protocol, _, path = url.partition("://")
     opened = open_object(url) if protocol in _OBSTORE else _filesystem(protocol).open(path, "rb")
     return parquet.ParquetFile(opened, **options)
+
+
+@contextmanager
+def reading_parquet(url: str) -> Iterator[None]:
+    """Whatever Arrow finds wrong with a file, as a :class:`SourceError` that names the file."""
+    pyarrow = require("pyarrow", "remote")
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # of the file system, and named
+            raise
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise SourceError(
+            f"{url} is not a Parquet file that can be read ({reason}); fetch it, or write it, again"
+        ) from error

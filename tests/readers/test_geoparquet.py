@@ -22,8 +22,8 @@ from geoemb_xr import testing
 from geoemb_xr.core import areas, errors, geometry, model
 from geoemb_xr.core.errors import ComparabilityError, CoverageError, SourceError
 from geoemb_xr.core.model import Product
-from geoemb_xr.readers import footers, geoparquet
-from geoemb_xr.readers.footers import Layout
+from geoemb_xr.readers import footers, geoparquet, layouts, vectors
+from geoemb_xr.readers.layouts import PatchLayout
 from geoemb_xr.readers.tiles import Request
 from geoemb_xr.stores import listing
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Geometry is in a geographic CRS"
 
 DIMS = 8
 PATCHES = model.register(Product("test-patches", dims=DIMS, kind="patch", resolution=2000.0))
-LAYOUT = Layout(patch_m=2000.0)
+LAYOUT = PatchLayout(patch_m=2000.0)
 SIDE = 0.02
 
 
@@ -285,7 +285,7 @@ def test_big_row_groups_are_streamed(tmp_path):
     )
     geo = {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": {"encoding": "WKB"}}}
     pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), tmp_path / "a.parquet")
-    layout = Layout()
+    layout = PatchLayout()
     array = opened(tmp_path / "a.parquet", bbox=(x[-20] - 1e-5, -1, 61, 1), layout=layout)
     np.testing.assert_array_equal(array.values, np.arange(n * DIMS, dtype="f4").reshape(n, DIMS)[-20:])
     middle = opened(tmp_path / "a.parquet", bbox=(x[30_000] - 1e-5, -1, x[30_004] + 1e-5, 1), layout=layout)
@@ -317,28 +317,26 @@ def test_float32_lists_are_views_of_arrows_memory():
         pa.ListArray.from_arrays(pa.array([0, 4, 8, 12], pa.int32()), values),
         pa.LargeListArray.from_arrays(pa.array([0, 4, 8, 12], pa.int64()), values),
     ):
-        matrix = geoparquet.as_matrix(column, 4)
+        matrix = vectors.as_matrix(column, 4)
         assert np.shares_memory(matrix, values.to_numpy())
         np.testing.assert_array_equal(matrix, np.arange(12).reshape(3, 4))
-        np.testing.assert_array_equal(geoparquet.as_matrix(column.slice(1, 1), 4), [[4, 5, 6, 7]])
+        np.testing.assert_array_equal(vectors.as_matrix(column.slice(1, 1), 4), [[4, 5, 6, 7]])
 
 
 def test_half_precision_leading_dimensions_and_nulls():
     half = pa.array(np.arange(8, dtype=np.float16))
     np.testing.assert_array_equal(
-        geoparquet.as_matrix(pa.FixedSizeListArray.from_arrays(half, 4), 4),
+        vectors.as_matrix(pa.FixedSizeListArray.from_arrays(half, 4), 4),
         np.arange(8, dtype="f4").reshape(2, 4),
     )
     nested = pa.array([[[1.0, 2.0]], [[3.0, 4.0]]], pa.list_(pa.list_(pa.float32())))
-    np.testing.assert_array_equal(geoparquet.as_matrix(nested, 2), [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(vectors.as_matrix(nested, 2), [[1, 2], [3, 4]])
     missing = pa.array([[1.0, 2.0], None, [3.0, None]], pa.list_(pa.float32()))
-    np.testing.assert_array_equal(
-        geoparquet.as_matrix(missing, 2), [[1, 2], [np.nan, np.nan], [np.nan, np.nan]]
-    )
+    np.testing.assert_array_equal(vectors.as_matrix(missing, 2), [[1, 2], [np.nan, np.nan], [np.nan, np.nan]])
     fixed = pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2))
-    np.testing.assert_array_equal(geoparquet.as_matrix(fixed, 2), [[1, 2], [np.nan, np.nan]])
+    np.testing.assert_array_equal(vectors.as_matrix(fixed, 2), [[1, 2], [np.nan, np.nan]])
     with pytest.raises(SourceError, match=r"the column: 2 vectors hold 3 numbers, not 2 each"):
-        geoparquet.as_matrix(pa.array([[1.0], [2.0, 3.0]], pa.list_(pa.float32())), 2)
+        vectors.as_matrix(pa.array([[1.0], [2.0, 3.0]], pa.list_(pa.float32())), 2)
 
 
 @pytest.mark.parametrize("fixed", [False, True])
@@ -393,7 +391,7 @@ def test_two_lengths_in_one_glob(tmp_path):
 def test_two_versions_in_one_glob(tmp_path):
     for name, count in (("v1", 20), ("v2", 30)):
         frame(count).to_parquet(tmp_path / f"{name}.parquet")
-    layout = Layout(patch_m=2000.0, version_of=lambda facts: facts.file.url[-10:-8])
+    layout = PatchLayout(patch_m=2000.0, version_of=lambda facts: facts.file.url[-10:-8])
     with pytest.raises(
         ComparabilityError, match=r"'v1' in 1 files \(20 rows\).*'v2' in 1 files \(30 rows\).*version="
     ):
@@ -422,7 +420,7 @@ def test_null_geometries(tmp_path):
     table = frame(20)
     table.loc[[1, 2, 3], "geometry"] = None
     table.to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(SourceError, match=r"a.parquet: 3 of 20 rows have no geometry; drop them"):
+    with pytest.raises(SourceError, match=r"a.parquet: 3 of 20 rows have no geometry .*; drop them"):
         opened(tmp_path)
 
 
@@ -431,7 +429,7 @@ def test_no_crs(tmp_path, caplog):
     with pytest.raises(SourceError, match=r"a.parquet \(20 rows\) does not say its CRS"):
         opened(tmp_path)
     with caplog.at_level(logging.INFO, "geoemb_xr"):
-        array = opened(tmp_path, layout=Layout(lonlat=True))
+        array = opened(tmp_path, layout=PatchLayout(lonlat=True))
     assert geometry.crs_of(array).to_epsg() == 4326
     assert "does not say its CRS" in caplog.text
 
@@ -525,7 +523,7 @@ def test_missing_dates_are_said(tmp_path, caplog):
 
 def test_dates_from_the_path(tmp_path):
     frame(20).drop(columns="date").to_parquet(tmp_path / "a_20210624.parquet")
-    layout = Layout(span_of_path=lambda path: footers.day_span(path[-16:-8]))
+    layout = PatchLayout(span_of_path=lambda path: layouts.day_span(path[-16:-8]))
     array = opened(tmp_path, layout=layout)
     assert set(array.coords["date"].values) == {np.datetime64("2021-06-24", "ns")}
     with pytest.raises(CoverageError, match="none of 1 files is of time=2022, by their names"):
@@ -559,7 +557,7 @@ def test_hive_folders_and_drifting_columns(tmp_path):
             columns={"embedding": name}
         )
         (table.assign(extra=1) if year == 2020 else table).to_parquet(path / "part.parquet")
-    layout = Layout(span_of_path=lambda path: footers.month_span(footers.hive(path)))
+    layout = PatchLayout(span_of_path=lambda path: layouts.month_span(layouts.hive(path)))
     array = opened(tmp_path, layout=layout)
     assert array.sizes["location"] == 20
     assert "extra" not in array.coords  # only what every file has rides along
@@ -576,18 +574,18 @@ def test_a_folder_may_be_called_like_a_file(tmp_path):
 
 def test_what_paths_promise():
     # the example of the geohash's own documentation: 42.6, -5.6
-    assert footers.geohash_bounds("ezs42") == pytest.approx((-5.625, 42.5830, -5.5811, 42.6270), abs=1e-4)
-    assert footers.geohash_bounds("a") is None
+    assert layouts.geohash_bounds("ezs42") == pytest.approx((-5.625, 42.5830, -5.5811, 42.6270), abs=1e-4)
+    assert layouts.geohash_bounds("a") is None
     for zone in (1, 31, 60):
         use = geometry.utm_crs(zone).area_of_use
-        west, south, east, north = footers.zone_bounds(f"{zone:02d}TPT")
+        west, south, east, north = layouts.zone_bounds(f"{zone:02d}TPT")
         assert west < use.west < use.east < east
         assert (south, north) == (39.0, 49.0)
-    assert footers.zone_bounds("61T") is None
-    assert footers.zone_bounds("32I") is None
-    assert footers.month_span({"year": "2024"})[1] == np.datetime64("2025-01-01")
-    assert footers.month_span({"year": "2024", "month": "12"})[1] == np.datetime64("2025-01-01")
-    assert footers.month_span({"month": "12"}) is None
+    assert layouts.zone_bounds("61T") is None
+    assert layouts.zone_bounds("32I") is None
+    assert layouts.month_span({"year": "2024"})[1] == np.datetime64("2025-01-01")
+    assert layouts.month_span({"year": "2024", "month": "12"})[1] == np.datetime64("2025-01-01")
+    assert layouts.month_span({"month": "12"}) is None
 
 
 # --- elsewhere ----------------------------------------------------------------------------------------------
@@ -628,7 +626,193 @@ def test_the_index_of_a_list_column_is_found_behind_structs(tmp_path):
     pq.write_table(turned, tmp_path / "a.parquet", row_group_size=10)
     facts = footers.read_footer(listing.list_files(tmp_path)[0], LAYOUT)
     boxes = pc.struct_field(turned["bbox"], "xmin").to_numpy()
-    assert [group.place[0] for group in facts.groups] == [boxes[i : i + 10].min() for i in range(0, 40, 10)]
+    assert [group.places[0][0] for group in facts.groups] == [
+        boxes[i : i + 10].min() for i in range(0, 40, 10)
+    ]
     assert [group.rows for group in facts.groups] == [10] * 4
     dates = turned["date"].to_numpy()
     assert [g.span for g in facts.groups] == [(d.min(), d.max()) for d in np.split(dates, 4)]
+
+
+# --- what other writers write -------------------------------------------------------------------------------
+
+
+def rewritten(path, encoding, column, name="geometry"):
+    """A file of geopandas' with its geometries encoded otherwise, and the footer that says so."""
+    stored = pq.read_table(path)
+    keys = dict(stored.schema.metadata)
+    geo = json.loads(keys[b"geo"])
+    geo["columns"] = {name: geo["columns"]["geometry"] | {"encoding": encoding}}
+    geo["primary_column"] = name
+    keys[b"geo"] = json.dumps(geo).encode()
+    at = stored.schema.get_field_index("geometry")
+    pq.write_table(stored.set_column(at, name, column).replace_schema_metadata(keys), path)
+
+
+def shapes_of(kind):
+    boxes = frame(20).geometry
+    if kind == "point":
+        return boxes.centroid
+    if kind == "multipolygon":
+        return gpd.GeoSeries([shapely.MultiPolygon([b]) for b in boxes], crs=4326)
+    return boxes
+
+
+@pytest.mark.parametrize("kind", ["point", "polygon", "multipolygon"])
+@pytest.mark.parametrize("encoding", ["WKB", "WKT", "large WKT", "geoarrow", "interleaved"])
+def test_geometries_as_anyone_encodes_them(tmp_path, kind, encoding):
+    table = frame(20).set_geometry(shapes_of(kind))
+    path = tmp_path / "a.parquet"
+    if encoding == "geoarrow":
+        table.to_parquet(path, geometry_encoding="geoarrow", index=False)
+    else:
+        table.to_parquet(path, index=False)
+    if encoding.endswith("WKT"):
+        kind_of_text = pa.large_string() if "large" in encoding else pa.string()
+        text = pa.array(table.geometry.to_wkt(rounding_precision=-1), kind_of_text)
+        rewritten(path, "WKT", text, name="place")
+    elif encoding == "interleaved":
+        arrow = table.geometry.to_arrow(geometry_encoding="geoarrow", interleaved=True)
+        rewritten(path, kind, pa.array(arrow))
+    assert_rows(opened(path), table)
+    bbox = (10.1, 45.1, 10.7, 45.8)
+    if kind != "point":  # a point has the footprint of its product
+        some = _within(table, bbox)
+        assert sorted(opened(path, bbox=bbox).coords["id"].values) == sorted(some["id"])
+
+
+def test_the_footers_primary_column_is_the_geometry(tmp_path):
+    table = frame(12).rename_geometry("geom")
+    table["geometry"] = "no geometry but a text"
+    table.to_parquet(tmp_path / "a.parquet", index=False)
+    assert_rows(opened(tmp_path), frame(12))
+
+
+def test_a_column_that_only_arrow_marks_as_geometry(tmp_path):
+    table = pa.table(frame(12).to_arrow(index=False, geometry_encoding="geoarrow"))
+    pq.write_table(table.rename_columns(["id", "date", "embedding", "where"]), tmp_path / "a.parquet")
+    assert_rows(opened(tmp_path), frame(12))
+
+
+@pytest.mark.parametrize("kind", ["WKB", "WKT", "polygon"])
+def test_geometries_that_are_none_name_file_and_column(tmp_path, kind):
+    frame(3).to_parquet(tmp_path / "a.parquet", index=False)
+    column = {"WKB": pa.array([b"xx"] * 3), "WKT": pa.array(["POINT (1"] * 3), "polygon": pa.array([1.5] * 3)}
+    rewritten(tmp_path / "a.parquet", kind, column[kind])
+    with pytest.raises(SourceError, match=r"a.parquet, column 'geometry': its geometries cannot be read as"):
+        opened(tmp_path)
+
+
+def test_empty_geometries_are_counted(tmp_path):
+    table = frame(12)
+    table.loc[[2, 5], "geometry"] = shapely.Polygon()
+    table.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"2 of 12 rows have no geometry \(missing or empty\)"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.float32()),
+        pa.large_list(pa.float16()),
+        pa.list_view(pa.float32()),
+        pa.large_list_view(pa.float64()),
+        pa.list_(pa.float16(), DIMS),
+        pa.fixed_shape_tensor(pa.float32(), [DIMS]),
+        pa.fixed_shape_tensor(pa.float32(), [1, DIMS]),
+    ],
+    ids=str,
+)
+def test_vectors_in_any_list_of_arrows(tmp_path, kind):
+    table = frame(12)
+    vectors = np.round(np.stack(table["embedding"]), 2).astype("f2").astype("f4")
+    table["embedding"] = list(vectors)
+    table.to_parquet(tmp_path / "a.parquet", index=False)
+    stored = pq.read_table(tmp_path / "a.parquet")
+    lists = getattr(kind, "storage_type", kind)
+    numbers = [v.astype("f2") if "halffloat" in str(lists) else v for v in vectors]
+    column = pa.array(numbers, lists)
+    column = pa.ExtensionArray.from_storage(kind, column) if lists is not kind else column
+    at = stored.schema.get_field_index("embedding")
+    pq.write_table(stored.set_column(at, "embedding", column), tmp_path / "a.parquet", row_group_size=5)
+    assert_rows(opened(tmp_path), table)
+    bbox = (10.2, 45.3, 10.9, 45.8)
+    assert_rows(opened(tmp_path, bbox=bbox), _within(table, bbox))
+
+
+@pytest.mark.parametrize(
+    "column", [pa.array(["[1, 2]"] * 3), pa.array([1.0, 2.0, 3.0]), pa.array([["a"]] * 3)]
+)
+def test_a_column_of_vectors_that_holds_none(tmp_path, column):
+    frame(3).to_parquet(tmp_path / "a.parquet", index=False)
+    stored = pq.read_table(tmp_path / "a.parquet")
+    at = stored.schema.get_field_index("embedding")
+    pq.write_table(stored.set_column(at, "embedding", column), tmp_path / "a.parquet")
+    with pytest.raises(
+        SourceError, match=r"a.parquet \(3 rows\): its column 'embedding' holds .*, not lists of"
+    ):
+        opened(tmp_path)
+
+
+def test_a_file_of_no_rows(tmp_path):
+    frame(3).iloc[:0].to_parquet(tmp_path / "a.parquet", index=False)
+    array = opened(tmp_path)
+    assert array.sizes == {"location": 0, "band": DIMS}
+    assert array.compute().dtype == np.float32
+    with pytest.raises(CoverageError, match="no patch of 'test-patches'"):
+        opened(tmp_path, bbox=(10, 45, 11, 46))
+    frame(3).to_parquet(tmp_path / "b.parquet", index=False)
+    assert_rows(opened(tmp_path), frame(3))
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    frame(300).to_parquet(tmp_path / "a.parquet", index=False)
+    raw = bytearray((tmp_path / "a.parquet").read_bytes())
+    (tmp_path / "a.parquet").write_bytes(raw[:4] + b"\xff" * 9000 + raw[9004:])
+    with pytest.raises(SourceError, match=r"a.parquet is not a Parquet file that can be read"):
+        opened(tmp_path).compute()
+    (tmp_path / "a.parquet").write_bytes(raw[:-100])
+    with pytest.raises(SourceError, match=r"a.parquet is not a Parquet file that can be read"):
+        opened(tmp_path)
+
+
+@given(
+    middles=st.lists(st.integers(-20, 20), min_size=2, max_size=12),
+    past=st.booleans(),
+    covering=st.booleans(),
+    box=st.tuples(st.integers(-20, 19), st.integers(1, 8)),
+)
+def test_rows_around_the_antimeridian_are_those_of_brute_force(
+    tmp_path_factory, middles, past, covering, box
+):
+    """Footprints in two parts, or running on past 180, in small row groups with and without boxes of their own."""
+    wests = 180 + np.array(middles) / 10 - 0.05
+    east = wests + 0.1
+    whole = [shapely.box(w, 0, e, 0.1) for w, e in zip(wests, east, strict=True)]
+    shapes = [
+        shape if past or e <= 180 else shapely.box(w - 360, 0, e - 360, 0.1) if w >= 180
+        else shapely.MultiPolygon([shapely.box(w, 0, 180, 0.1), shapely.box(-180, 0, e - 360, 0.1)])
+        for w, e, shape in zip(wests, east, whole, strict=True)
+    ]  # fmt: skip
+    table = gpd.GeoDataFrame(
+        {"id": np.arange(len(shapes)), "embedding": [np.ones(DIMS, "f4")] * len(shapes)},
+        geometry=shapes,
+        crs=4326,
+    )
+    path = tmp_path_factory.mktemp("across") / "a.parquet"
+    table.to_parquet(path, row_group_size=2, write_covering_bbox=covering, index=False)
+    west = 180 + box[0] / 10 + 0.02
+    asked = shapely.box(west, 0.02, west + box[1] / 10, 0.08)
+    wanted = areas.area_of_polygon(asked)
+    expected = {i for i, shape in enumerate(whole) if shape.intersects(asked)}
+    unique = {tuple(np.round([w], 6)): i for i, w in reversed(list(enumerate(wests)))}
+    expected = {unique[tuple(np.round([wests[i]], 6))] for i in expected}
+    if not expected:
+        with pytest.raises(CoverageError):
+            opened(path, bbox=wanted.bounds)
+        return
+    array = opened(path, bbox=wanted.bounds)
+    assert set(array.coords["id"].values) == expected
+    turned = np.where(array.coords["x"].values < 0, array.coords["x"].values + 360, array.coords["x"].values)
+    np.testing.assert_allclose(turned, (wests + 0.05)[array.coords["id"].values], atol=1e-9)
