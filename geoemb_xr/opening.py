@@ -390,7 +390,8 @@ def _one_version(found: Product, stored: Sequence[Tile], request: Request) -> st
             f"this source mixes versions {versions} of {found.name!r}, which are different spaces"
         )
     own = versions[0] if versions else ""
-    if request.version is not None and own and own != request.version:
+    # where a product lists families of versions, one of those stands for what begins with it
+    if request.version is not None and own and not f"{own}-".startswith(f"{request.version}-"):
         raise CoverageError(f"version={request.version!r} was asked for, but this source holds {own!r}")
     return own or request.version or (found.versions[0] if found.versions else "")
 

@@ -186,8 +186,23 @@ PRODUCT = Product(
     ),
     model="AlphaEarth Foundations",
     encoder="Space Time Precision encoder",
-    inputs="Sentinel-1, Sentinel-2, Landsat, and as training targets more (GEDI, PALSAR-2, climate, text)",
-    access="anonymous; COG in the Source Cooperative and Google Cloud Storage; Earth Engine with an account",
+    inputs=(
+        "Sentinel-1, Sentinel-2, Landsat; in training also what it had to tell: PALSAR-2, GEDI, the "
+        "elevation model GLO-30, ERA5-Land, GRACE, NLCD and texts"
+    ),
+    trained_on=(
+        "NLCD",
+        "GEDI",
+        "Copernicus DEM GLO-30",
+        "ERA5-Land",
+        "GRACE",
+        "PALSAR-2",
+        "texts of Wikipedia and GBIF",
+    ),
+    access=(
+        "anonymous; COG in the Source Cooperative and, paid by Google since July 2026, in Google Cloud "
+        "Storage; Earth Engine with an account"
+    ),
     containers=("cog", "zarr", "decoded"),
     stores={"cog": COG, "mosaic": MOSAIC},
     versions=("v1",),
@@ -198,9 +213,11 @@ PRODUCT = Product(
         "global mapping from sparse label data. arXiv:2507.22291"
     ),
     bibtex=(
-        "@article{brown2025alphaearth,\n  title = {AlphaEarth Foundations: An embedding field model for accurate "
-        "and efficient global mapping from sparse label data},\n  author = {Brown, Christopher F. and others},\n"
-        "  journal = {arXiv preprint arXiv:2507.22291},\n  year = {2025}\n}"
+        "@article{brown2025alphaearth,\n  title = {AlphaEarth Foundations: An embedding field model for "
+        "accurate and efficient global mapping from sparse label data},\n  author = {Brown, Christopher F. "
+        "and Kazmierski, Michal R. and Pasquarella, Valerie J. and Rucklidge, William J. and Samsikova, "
+        "Masha and Zhang, Chenhui and Shelhamer, Evan and others},\n  journal = {arXiv preprint "
+        "arXiv:2507.22291},\n  year = {2025}\n}"
     ),
     doi="10.48550/arXiv.2507.22291",
     licence="CC-BY-4.0",

@@ -69,7 +69,10 @@ PRODUCT = Product(
     citation="Clay Foundation: Clay model v0 embeddings. https://source.coop/clay/clay-model-v0-embeddings",
     licence="ODC-By-1.0",
     attribution="Clay Foundation, Clay v0 embeddings (ODC-By 1.0).",
-    licence_notes="Stated as ODC-By-1.0 by torchgeo's table and the survey, as CC-BY-4.0 by the AWS registry.",
+    licence_notes=(
+        "Clay itself says ODC-By-1.0, and so do torchgeo's table and the survey; the AWS registry alone says "
+        "CC-BY-4.0."
+    ),
     quirks=(
         "The vector of a patch is the mean of its patch tokens.",
         "The column of vectors is called 'embeddings' here, 'embedding' in the LGND editions of v1.5.",

@@ -47,7 +47,7 @@ PRODUCT = Product(
     aliases=("lgnd-embeddings", "clay-v1-5-lgnd-256"),
     citation="LGND and Clay Foundation: LGND embeddings. https://source.coop/clay/lgnd-embeddings",
     licence="LicenseRef-unstated",
-    licence_notes="None of the sources read states a licence; the other Clay v1.5 sets are CC-BY-4.0.",
+    licence_notes="No publisher's statement of a licence is known; the other Clay v1.5 sets are CC-BY-4.0.",
     attribution="LGND and Clay Foundation, LGND embeddings.",
     quirks=(
         "Months are aggregates and sparse.",

@@ -78,7 +78,17 @@ PRODUCT = Product(
     variants=VARIANTS,
     torchgeo="EarthEmbeddings",
     aliases=("earthembeddings",),
-    citation="EarthEmbeddings. arXiv:2603.29441. https://huggingface.co/datasets/ML4Sustain/EarthEmbeddings",
+    citation=(
+        "Zheng, Y. et al. (2026): EarthEmbeddingExplorer: A Web Application for Cross-Modal Retrieval of "
+        "Global Satellite Images. arXiv:2603.29441. "
+        "https://huggingface.co/datasets/ML4Sustain/EarthEmbeddings"
+    ),
+    bibtex=(
+        "@article{zheng2026earthembeddingexplorer,\n  title = {{EarthEmbeddingExplorer}: A Web Application "
+        "for Cross-Modal Retrieval of Global Satellite Images},\n  author = {Zheng, Yijie and Wu, Weijie and "
+        "Wu, Bingyue and Zhao, Long and Li, Guoqing and Czerkawski, Mikolaj and Klemmer, Konstantin},\n  "
+        "journal = {arXiv preprint arXiv:2603.29441},\n  year = {2026}\n}"
+    ),
     doi="10.48550/arXiv.2603.29441",
     licence="CC-BY-SA-4.0",
     attribution="EarthEmbeddings, ML4Sustain (CC BY-SA 4.0).",

@@ -71,6 +71,7 @@ PRODUCT = Product(
     model="SoftCon",
     encoder="DINOv2 ViT-S/14 (class token of the last layer)",
     inputs="Sentinel-2 temporal mosaics (Earth Index v2)",
+    trained_on=("Dynamic World",),
     access="anonymous; GeoParquet in the Source Cooperative",
     containers=("geoparquet",),
     stores={
@@ -79,11 +80,21 @@ PRODUCT = Product(
     versions=("v2", "2025"),
     torchgeo="EarthIndexEmbeddings",
     aliases=("earthindex", "earth-index-v2", "EarthIndexEmbeddings"),
-    citation="Earth Genome: Earth Index embeddings. https://source.coop/earthgenome/earthindexembeddings",
+    citation=(
+        "Earth Genome: Earth Index embeddings. https://source.coop/earthgenome/earthindexembeddings; model: "
+        "Wang, Y., Albrecht, C. M., Zhu, X. X. (2024): Multi-Label Guided Soft Contrastive Learning for "
+        "Efficient Earth Observation Pretraining. arXiv:2405.20462"
+    ),
+    bibtex=(
+        "@article{wang2024softcon,\n  title = {Multi-Label Guided Soft Contrastive Learning for Efficient "
+        "{Earth} Observation Pretraining},\n  author = {Wang, Yi and Albrecht, Conrad M. and Zhu, Xiao "
+        "Xiang},\n  journal = {arXiv preprint arXiv:2405.20462},\n  year = {2024}\n}"
+    ),
     licence="CC-BY-4.0",
     attribution="Earth Index embeddings, Earth Genome (CC BY 4.0).",
     quirks=(
         "Files hold centres; a footprint is 160 m to each side in the tile's UTM zone.",
+        "The encoder of v2 was guided by labels of Dynamic World: agreement with those is no fair test.",
         "MGRS tiles overlap: patches at one place come once, from the first tile.",
         "The edition of 2025 is another model (SSL4EO); it is never mixed with v2.",
         "A sample published for the survey names 2023 in its footer.",

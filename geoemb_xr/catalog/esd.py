@@ -73,10 +73,18 @@ PRODUCT = Product(
     versions=("V001",),
     torchgeo="EmbeddedSeamlessData",
     aliases=("embedded-seamless-data", "EmbeddedSeamlessData", "sdc30-ebd"),
-    citation="Embedded Seamless Data (2026). arXiv:2601.11183, doi:10.12436/iEarth.0000.20251229.000064.v1",
+    citation=(
+        "Chen, S. et al. (2026): Democratizing planetary-scale analysis: An ultra-lightweight Earth "
+        "embedding database for accurate and flexible global land monitoring. Earth System Science Data "
+        "Discussions, doi:10.5194/essd-2026-57; arXiv:2601.11183. Data: "
+        "doi:10.12436/iEarth.0000.20251229.000064.v1"
+    ),
     bibtex=(
-        "@article{esd2026,\n  title = {Embedded Seamless Data},\n  journal = {arXiv preprint arXiv:2601.11183},\n"
-        "  year = {2026}\n}"
+        "@article{chen2026esd,\n  title = {Democratizing planetary-scale analysis: An ultra-lightweight "
+        "{Earth} embedding database for accurate and flexible global land monitoring},\n  author = {Chen, "
+        "Shuang and Wang, Jie and Yuan, Shuai and Li, Jiayang and Xia, Yu and Liao, Yuanhong and others},\n  "
+        "journal = {Earth System Science Data Discussions},\n  doi = {10.5194/essd-2026-57},\n  year = "
+        "{2026}\n}"
     ),
     doi="10.48550/arXiv.2601.11183",
     licence="CC-BY-4.0",

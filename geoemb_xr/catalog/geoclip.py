@@ -67,6 +67,12 @@ PRODUCT = Product(
         "Vivanco Cepeda, V., Nayak, G. K., Shah, M. (2023): GeoCLIP: Clip-Inspired Alignment between Locations and "
         "Images for Effective Worldwide Geo-localization. NeurIPS 2023. arXiv:2309.16020"
     ),
+    bibtex=(
+        "@inproceedings{vivanco2023geoclip,\n  title = {{GeoCLIP}: Clip-Inspired Alignment between Locations "
+        "and Images for Effective Worldwide Geo-localization},\n  author = {Vivanco Cepeda, Vicente and "
+        "Nayak, Gaurav Kumar and Shah, Mubarak},\n  booktitle = {Advances in Neural Information Processing "
+        "Systems},\n  year = {2023}\n}"
+    ),
     doi="10.48550/arXiv.2309.16020",
     licence="MIT",
     licence_notes="Of code and weights.",

@@ -94,7 +94,16 @@ PRODUCT = Product(
     variants=tuple(VARIANTS),
     torchgeo="MajorTOMEmbeddings",
     aliases=("majortom", "major-tom-core", "MajorTOMEmbeddings"),
-    citation="Global and Dense Embeddings of Earth: Major TOM Floating in the Latent Space. arXiv:2412.05600",
+    citation=(
+        "Czerkawski, M., Kluczek, M., Bojanowski, J. S. (2024): Global and Dense Embeddings of Earth: Major "
+        "TOM Floating in the Latent Space. arXiv:2412.05600. Data: doi:10.57967/hf/3755 (S2L1C-SSL4EO), "
+        "hf/5244 (S1RTC-SSL4EO), hf/3753 (S2RGB-DINOv2), hf/3752 (S2RGB-SigLIP)"
+    ),
+    bibtex=(
+        "@article{czerkawski2024global,\n  title = {Global and Dense Embeddings of {Earth}: {Major TOM} "
+        "Floating in the Latent Space},\n  author = {Czerkawski, Mikolaj and Kluczek, Marcin and Bojanowski, "
+        "J{\\k{e}}drzej S.},\n  journal = {arXiv preprint arXiv:2412.05600},\n  year = {2024}\n}"
+    ),
     doi="10.48550/arXiv.2412.05600",
     licence="CC-BY-SA-4.0",
     attribution="Major TOM Core embeddings, ESA Phi-lab and CloudFerro (CC BY-SA 4.0).",

@@ -14,6 +14,8 @@ from geoemb_xr.stores import paths
 
 NAME = "olmoearth"
 DIMS = 768
+#: Families of models, each a space of its own; the width of a vector alone does not tell them apart.
+FAMILIES = ("v1", "v1.1", "v1.2")
 
 
 def open_olmoearth(source: Any, request: Request) -> list[Tile]:
@@ -22,14 +24,14 @@ def open_olmoearth(source: Any, request: Request) -> list[Tile]:
         raise paths.must_be_fetched(
             NAME, "the GeoTIFFs of an export, with their year in the path", "the OlmoEarth studio, or rslearn"
         )
-    tiles = paths.map_files(_tile, paths.expand(source, (".tif", ".tiff")))
+    tiles = paths.map_files(lambda name: _tile(name, request), paths.expand(source, (".tif", ".tiff")))
     if len({tile.dtype for tile in tiles}) > 1:
         some = {tile.dtype: tile.name for tile in tiles}
         raise SourceError(f"codes and vectors in one source: {some}; open them apart")
     return tiles
 
 
-def _tile(name: str) -> Tile:
+def _tile(name: str, request: Request) -> Tile:
     info = geotiff.read_info(name)
     if not 1 < info.count <= DIMS:
         raise SourceError(
@@ -43,8 +45,25 @@ def _tile(name: str) -> Tile:
         times=(f"{paths.year_in_path(name):04d}-01-01",),
         bands=PRODUCT.bands[: info.count],
         fill=-128 if codes else float("nan"),
-        version=info.tags.get("GEOEMB_VERSION", f"v1-{info.count}"),
+        version=info.tags.get("GEOEMB_VERSION") or _version(name, info.count, request.version),
     )
+
+
+def _version(name: str, count: int, asked: str | None) -> str:
+    """The family and the width: files do not say the first."""
+    if asked in FAMILIES:
+        return f"{asked}-{count}"
+    if asked is None:
+        raise SourceError(
+            f"{name} has {count} bands, but does not say of which family of models: give version=, one of "
+            f"{', '.join(map(repr, FAMILIES))}. Their vectors cannot be compared, and any of them has models (or "
+            "prefixes) of this width"
+        )
+    if not asked.endswith(f"-{count}"):
+        raise SourceError(
+            f"{name} has {count} bands, which version={asked!r} does not; give the family alone"
+        )
+    return asked
 
 
 PRODUCT = Product(
@@ -61,22 +80,41 @@ PRODUCT = Product(
     model="OlmoEarth",
     encoder="Vision transformer over patches, time steps and sensors",
     inputs="Sentinel-1, Sentinel-2, Landsat",
+    trained_on=(
+        "ESA WorldCover 2021",
+        "OpenStreetMap",
+        "USDA Cropland Data Layer",
+        "ESA WorldCereal 2021",
+        "SRTM",
+        "WRI and Meta canopy height",
+    ),
     access="made by the user in the OlmoEarth studio, or with rslearn: give the files",
     containers=("int8", "float32"),
-    versions=(f"v1-{DIMS}",),
+    versions=(*(f"{family}-{DIMS}" for family in FAMILIES), *FAMILIES),
     aliases=("olmo-earth",),
-    citation="OlmoEarth (2025). arXiv:2511.13655",
+    citation=(
+        "Herzog, H. et al. (2025): OlmoEarth: Stable Latent Image Modeling for Multimodal Earth Observation. "
+        "arXiv:2511.13655"
+    ),
     bibtex=(
-        "@article{olmoearth2025,\n  title = {OlmoEarth},\n  journal = {arXiv preprint arXiv:2511.13655},\n"
-        "  year = {2025}\n}"
+        "@article{herzog2025olmoearth,\n  title = {{OlmoEarth}: Stable Latent Image Modeling for Multimodal "
+        "{Earth} Observation},\n  author = {Herzog, Henry and Bastani, Favyen and Zhang, Yawen and Tseng, "
+        "Gabriel and Redmon, Joseph and others},\n  journal = {arXiv preprint arXiv:2511.13655},\n  year = "
+        "{2025}\n}"
     ),
     doi="10.48550/arXiv.2511.13655",
     licence="LicenseRef-OlmoEarth-Artifact",
-    licence_notes="The OlmoEarth Artifact License, not an open licence of the usual kind: read it before sharing.",
+    licence_notes=(
+        "The OlmoEarth Artifact License is not an open licence of the usual kind: it forbids some uses "
+        "(military and defence among them), of what is derived too, model outputs included, and asks that "
+        "this be passed on: read it before sharing."
+    ),
     attribution="OlmoEarth embeddings, Allen Institute for AI (OlmoEarth Artifact License).",
     quirks=(
         "No global product is published; exports have a pixel of 10 to 40 m.",
         "Codes follow AlphaEarth's curve, but vectors are not of unit length.",
+        "Three families of models (v1, v1.1, v1.2) are three spaces; files do not say theirs, so version= "
+        "does.",
         "A model of another size writes another number of bands, and is another version here.",
     ),
     open=open_olmoearth,

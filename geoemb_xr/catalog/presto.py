@@ -56,7 +56,7 @@ PRODUCT = Product(
     survey="Presto | Pixel | Togo | 10 m | 2019–2020 | Annual | 128 | uint16 | CC-BY-4.0",
     model="Presto",
     encoder="Transformer over a pixel's own time series",
-    inputs="Sentinel-1, Sentinel-2, ERA5, SRTM, Dynamic World, of one pixel, March 2019 to March 2020",
+    inputs="Sentinel-1, Sentinel-2, ERA5, SRTM and the place, of one pixel, March 2019 to March 2020",
     trained_on=("Dynamic World",),
     access="Hugging Face and Earth Engine: download, then give the files",
     containers=("geotiff",),
@@ -64,14 +64,16 @@ PRODUCT = Product(
     torchgeo="PrestoEmbeddings",
     aliases=("presto-togo", "togo-presto", "PrestoEmbeddings"),
     citation=(
-        "Zvonkov, I. et al. (2025), arXiv:2511.02923; model: Tseng, G. et al. (2023): Lightweight, pre-trained "
-        "transformers for remote sensing timeseries. arXiv:2304.14065"
+        "Zvonkov, I., Tseng, G., Becker-Reshef, I., Kerner, H. (2025): Cropland Mapping using Geospatial "
+        "Embeddings. arXiv:2511.02923; model: Tseng, G. et al. (2023): Lightweight, pre-trained transformers "
+        "for remote sensing timeseries. arXiv:2304.14065"
     ),
     bibtex=(
-        "@article{tseng2023presto,\n"
-        "  title = {Lightweight, Pre-trained Transformers for Remote Sensing Timeseries},\n"
-        "  author = {Tseng, Gabriel and others},\n  journal = {arXiv preprint arXiv:2304.14065},\n"
-        "  year = {2023}\n}"
+        "@article{zvonkov2025cropland,\n  title = {Cropland Mapping using Geospatial Embeddings},\n  author "
+        "= {Zvonkov, Ivan and Tseng, Gabriel and Becker-Reshef, Inbal and Kerner, Hannah},\n  journal = "
+        "{arXiv preprint arXiv:2511.02923},\n  year = {2025}\n}\n@article{tseng2023presto,\n  title = "
+        "{Lightweight, Pre-trained Transformers for Remote Sensing Timeseries},\n  author = {Tseng, Gabriel "
+        "and others},\n  journal = {arXiv preprint arXiv:2304.14065},\n  year = {2023}\n}"
     ),
     doi="10.48550/arXiv.2511.02923",
     licence="CC-BY-4.0",

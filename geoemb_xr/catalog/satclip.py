@@ -80,6 +80,12 @@ PRODUCT = Product(
         "Klemmer, K. et al. (2025): SatCLIP: Global, General-Purpose Location Embeddings with Satellite Imagery. "
         "AAAI 2025"
     ),
+    bibtex=(
+        "@inproceedings{klemmer2025satclip,\n  title = {{SatCLIP}: Global, General-Purpose Location "
+        "Embeddings with Satellite Imagery},\n  author = {Klemmer, Konstantin and Rolf, Esther and Robinson, "
+        "Caleb and Mackey, Lester and Ru{\\ss}wurm, Marc},\n  booktitle = {Proceedings of the AAAI "
+        "Conference on Artificial Intelligence},\n  doi = {10.1609/aaai.v39i4.32457},\n  year = {2025}\n}"
+    ),
     doi="10.1609/aaai.v39i4.32457",
     licence="MIT",
     licence_notes="Of code and weights.",

@@ -560,22 +560,27 @@ PRODUCT = Product(
     containers=("zarr", "npy", "geotiff", "legacy"),
     stores={"zarr": f"{BASE}/zarr/{EDITIONS[_DEFAULT].zarr}", "npy": f"{BASE}/npy"},
     versions=tuple(EDITIONS),
-    matryoshka=(4, 16, 32, 64, 128),
+    matryoshka=(16, 32, 64, 128),
     matryoshka_versions=("v2-2B-L~beta1", "v2-2B-L~beta2"),
     torchgeo="TesseraEmbeddings",
     aliases=("geotessera", "TesseraEmbeddings"),
     citation=(
-        "Feng, Z. et al. (2025): TESSERA: Temporal Embeddings of Surface Spectra for Earth Representation and "
-        "Analysis. arXiv:2506.20380"
+        "Feng, Z. et al. (2026): TESSERA: Temporal Embeddings of Surface Spectra for Earth Representation "
+        "and Analysis. CVPR 2026. arXiv:2506.20380; v2: arXiv:2607.03949"
     ),
     bibtex=(
-        "@article{feng2025tessera,\n  title = {{TESSERA}: Temporal Embeddings of Surface Spectra for Earth "
-        "Representation and Analysis},\n  author = {Feng, Zhengpeng and others},\n"
-        "  journal = {arXiv preprint arXiv:2506.20380},\n  year = {2025}\n}"
+        "@inproceedings{feng2026tessera,\n  title = {{TESSERA}: Temporal Embeddings of Surface Spectra for "
+        "Earth Representation and Analysis},\n  author = {Feng, Zhengpeng and Atzberger, Clement and Jaffer, "
+        "Sadiq and Knezevic, Jovana and Sormunen, Silja and Young, Robin and others},\n  booktitle = "
+        "{Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition},\n  note = "
+        "{arXiv:2506.20380},\n  year = {2026}\n}"
     ),
     doi="10.48550/arXiv.2506.20380",
     licence="CC0-1.0",
-    licence_notes="Embeddings and weights CC0, code MIT; an earlier survey lists CC-BY.",
+    licence_notes=(
+        "Embeddings and weights CC0, code MIT: attribution is asked for, not required; an earlier survey "
+        "lists CC-BY."
+    ),
     attribution="TESSERA embeddings, University of Cambridge (CC0).",
     quirks=(
         "Versions and variants are spaces of their own: v1.1-dclimate and v1.1-cambridge cannot be compared.",

@@ -7,6 +7,7 @@ import importlib
 import json
 import pickle
 import pkgutil
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -276,6 +277,41 @@ def test_facts_of_a_product(product):
         assert hasattr(datasets, product.torchgeo)
 
 
+def said_of(name):
+    """Rows of the page of sources about a product: fact → (who says so, when it was looked up)."""
+    page = Path(__file__).parents[2] / "docs" / "sources.md"
+    rows = [line.strip("| ").split(" | ") for line in page.read_text().splitlines() if line.startswith("| `")]
+    return {fact: (who, when) for product, fact, _, who, when in rows if product == f"`{name}`"}
+
+
+@pytest.mark.parametrize("product", CATALOG, ids=lambda p: p.name)
+def test_each_fact_has_who_says_so_and_when_it_was_looked_up(product):
+    said = said_of(product.name)
+    for fact in ("citation", "licence", *(["trained_on"] if product.trained_on else [])):
+        who, when = said[fact]
+        assert re.search(r"https?://|doi:|arXiv:|no publisher", who), fact
+        assert re.fullmatch(r"20\d\d-\d\d(-\d\d)?", when.strip()), fact
+
+
+@pytest.mark.parametrize("product", CATALOG, ids=lambda p: p.name)
+def test_bibtex_is_an_entry_with_title_author_and_year(product):
+    if "arXiv" in product.citation or product.doi:
+        assert product.bibtex
+    for entry in filter(None, re.split(r"(?=^@)", product.bibtex, flags=re.M)):
+        assert re.match(r"@\w+\{\w+,\n", entry)
+        assert entry.count("{") == entry.count("}")
+        for key in ("title", "author", "year"):
+            assert re.search(rf"^  {key} = \{{.+\}},?$", entry, re.M), key
+
+
+def test_the_atlas_names_the_labels_that_a_model_saw():
+    table = gx.products()["trained_on"]
+    assert "ESA WorldCereal 2021" in table["olmoearth"]
+    assert "Dynamic World" in table["earth-index"]
+    assert "NLCD" in table["alphaearth"]
+    assert "Dynamic World" not in gx.product("presto").inputs
+
+
 def test_a_survey_row_has_all_cells():
     with pytest.raises(ValueError, match="a cell for each of"):
         gx.Product("short", dims=2, survey="Short | Pixel")
@@ -361,8 +397,14 @@ def test_olmoearth_takes_any_size_of_model(tmp_path):
     small = geotiff.write_geotiff(
         tmp_path / "small_2024.tif", np.ones((192, 8, 8), np.int8), grid, nodata=-128
     )
-    opened = gx.open("olmoearth", small)
-    assert (opened.sizes["band"], opened.attrs["version"]) == (192, "v1-192")
+    with pytest.raises(errors.SourceError, match=r"192 bands, .*version=, one of 'v1', 'v1.1', 'v1.2'"):
+        gx.open("olmoearth", small)
+    families = [gx.open("olmoearth", small, version=family) for family in ("v1", "v1.2")]
+    assert [(f.sizes["band"], f.attrs["version"]) for f in families] == [(192, "v1-192"), (192, "v1.2-192")]
+    with pytest.raises(errors.ComparabilityError, match=r"v1-192.*v1.2-192|v1.2-192.*v1-192"):
+        gx.concat(families, "time")
+    with pytest.raises(errors.SourceError, match=r"192 bands, which version='v1-768' does not"):
+        gx.open("olmoearth", small, version="v1-768")
     large = geotiff.write_geotiff(tmp_path / "large_2024.tif", np.ones((1024, 8, 8), np.int8), grid)
     with pytest.raises(
         errors.SourceError, match=r'has 1024 bands; .*gx\.Product\("olmoearth-1024", dims=1024\)'
@@ -370,4 +412,4 @@ def test_olmoearth_takes_any_size_of_model(tmp_path):
         gx.open("olmoearth", large)
     vectors = geotiff.write_geotiff(tmp_path / "v_2024.tif", np.ones((192, 8, 8), np.float32), grid)
     with pytest.raises(errors.SourceError, match="codes and vectors in one source"):
-        gx.open("olmoearth", [small, vectors])
+        gx.open("olmoearth", [small, vectors], version="v1")
