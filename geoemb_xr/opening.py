@@ -20,6 +20,7 @@ from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError, ch
 from geoemb_xr.core.model import Product, is_encoded, registered
 from geoemb_xr.core.model import product as find_product
 from geoemb_xr.core.notes import one_call, say
+from geoemb_xr.core.protocols import kind_of_opened
 from geoemb_xr.core.times import TimeLike
 from geoemb_xr.geo import places
 from geoemb_xr.geo.places import Places
@@ -153,13 +154,13 @@ def open(  # the name that users know from xarray
         request = _encoder_request(request, target_crs, resolution)
     read = replace(request, area=_area_to_read(request, found, target_crs, resolution))
     with said_in_a_line(found.name):
-        opened = found.open(_named_source(found, source), read)
-    if not isinstance(opened, list):
+        opened: Any = found.open(_named_source(found, source), read)
+    if kind_of_opened(opened, found.name) != "tiles":
         result: Any = _placed(found, opened, request, target_crs, resolution)
     elif points is not None:
-        result = _at_points(found, opened, request)
+        result = _at_points(found, list(opened), request)
     else:
-        grids = _assemble(found, opened, read)
+        grids = _assemble(found, list(opened), read)
         if zones == "separate":
             if geobox is not None or target_crs is not None:
                 raise ValueError(
@@ -713,8 +714,8 @@ def coverage(
     if found.coverage is not None:
         return found.coverage(source, request)
     assert found.open is not None
-    stored = found.open(source, request)
-    if not isinstance(stored, list):
+    stored: Any = found.open(source, request)
+    if kind_of_opened(stored, found.name) != "tiles":
         raise SourceError(f"{found.name!r} has no tiles to list")
     return tiles.table_of(tiles.overlapping(stored, request.area), time)
 

@@ -20,6 +20,7 @@ import xarray as xr
 from geoemb_xr.core import html
 from geoemb_xr.core.errors import ComparabilityError, EmbeddingError, check_choice
 from geoemb_xr.core.notes import say
+from geoemb_xr.core.protocols import Coverage, Example, Open
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,11 +153,11 @@ class Product:
     quirks : tuple of str
         What surprises, each in one sentence.
     open : callable, optional
-        ``(source, request) -> list of tiles or array``: see :mod:`geoemb_xr.opening`.
+        ``(source, request) -> list of tiles, DataArray or Dataset``: see :class:`geoemb_xr.core.protocols.Open`.
     coverage : callable, optional
-        ``(request) -> DataFrame`` of what is published.
+        ``(source, request) -> DataFrame`` of what exists.
     example : callable, optional
-        ``(directory, container) -> source``: writes a small synthetic source in the true format.
+        ``(folder, container) -> source``: writes a small synthetic source in the true format.
 
     Examples
     --------
@@ -203,9 +204,9 @@ class Product:
     attribution: str = ""
     share_alike: bool = False
     quirks: tuple[str, ...] = ()
-    open: Callable[..., Any] | None = field(default=None, repr=False)
-    coverage: Callable[..., pd.DataFrame] | None = field(default=None, repr=False)
-    example: Callable[..., Any] | None = field(default=None, repr=False)
+    open: Open | None = field(default=None, repr=False)
+    coverage: Coverage | None = field(default=None, repr=False)
+    example: Example | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.name or self.name != normalise_name(self.name):
@@ -213,6 +214,10 @@ class Product:
         if self.dims < 1:
             raise ValueError(f"dims is the length of a vector, at least 1; got {self.dims}")
         check_choice("kind", self.kind, ("pixel", "patch", "location"))
+        for name, kind in (("open", Open), ("coverage", Coverage), ("example", Example)):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, kind):
+                raise ValueError(f"{name} of product {self.name!r} is a function; got {given!r}")
         if not self.bands:
             object.__setattr__(self, "bands", tuple(str(i) for i in range(self.dims)))
         if self.survey and len(self.survey.split(" | ")) != len(SURVEY):

@@ -252,9 +252,10 @@ def _side_of(raster: xr.DataArray, chunks: int | str) -> int:
 def _lazy(raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, side: int) -> Any:
     """The result's data: for each of its blocks a task that takes just the blocks of the images it lies in."""
     import dask.array as da
-    from dask._task_spec import DataNode, Task, TaskRef
     from dask.base import tokenize
     from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+    from geoemb_xr.execution.internals import DataNode, Task, TaskRef
 
     source = (raster if raster.chunks is not None else blocks.cut(raster, {"y": side, "x": side})).data
     rows, cols = (axis.blocks(side) for axis in axes)

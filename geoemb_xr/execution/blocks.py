@@ -28,7 +28,7 @@ from geoemb_xr.core.model import (
     is_encoded,
 )
 from geoemb_xr.execution import progress
-from geoemb_xr.execution.hashes import _mixed
+from geoemb_xr.execution.hashes import mixed
 from geoemb_xr.execution.threads import one_blas_thread
 
 #: Pixels a tile: 64 float32 bands of them are half a megabyte, half an L2 cache.
@@ -153,11 +153,11 @@ class Block:
         if not self.keys:
             raise ValueError("this block came without keys, so its pixels have no hash")
         total = np.zeros((1,) * len(self.keys), np.uint64)
-        salt = _mixed(np.array([seed], np.int64).view(np.uint64))
+        salt = mixed(np.array([seed], np.int64).view(np.uint64))
         for axis, key in enumerate(self.keys):
-            own = _mixed(key + salt)
+            own = mixed(key + salt)
             total = total + own.reshape([-1 if i == axis else 1 for i in range(len(self.keys))])
-        return _mixed(np.ascontiguousarray(total).reshape(-1))
+        return mixed(np.ascontiguousarray(total).reshape(-1))
 
 
 # --- a function of vectors, lazily --------------------------------------------------------------------------
@@ -406,7 +406,7 @@ def _keys(array: xr.DataArray, dim: str) -> np.ndarray:
     values = array.coords[dim].values if dim in array.coords else np.arange(array.sizes[dim])
     if dim == "location" and "x" in array.coords and "y" in array.coords:
         bits = [np.asarray(array.coords[d].values, np.float64).view(np.uint64) for d in ("x", "y")]
-        numbers = _mixed(_mixed(bits[0]) + bits[1])
+        numbers = mixed(mixed(bits[0]) + bits[1])
     elif dim in ("x", "y"):
         numbers = np.floor(values / _step(array, dim) + _OFF_GRID).astype(np.int64).view(np.uint64)
     elif values.dtype.kind == "M":
@@ -414,7 +414,7 @@ def _keys(array: xr.DataArray, dim: str) -> np.ndarray:
     else:
         numbers = np.arange(values.size).view(np.uint64)
     name = np.array([zlib.crc32(dim.encode())], np.uint64)  # so that y = 5 is not x = 5
-    return _mixed(numbers + _mixed(name))
+    return mixed(numbers + mixed(name))
 
 
 def _step(array: xr.DataArray, dim: str) -> float:

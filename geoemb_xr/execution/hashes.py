@@ -19,7 +19,14 @@ def _mix(values: Any) -> None:
         values[i] = z ^ (z >> np.uint64(31))
 
 
-def _mixed(values: np.ndarray) -> np.ndarray:
+def mixed(values: np.ndarray) -> np.ndarray:
+    """Random numbers, uint64, that are a function of numbers ``(n,)`` alone: the next of splitmix64 from each.
+
+    Examples
+    --------
+    >>> mixed(np.array([0], np.uint64)).item() == 0xE220A8397B1DCDAF
+    True
+    """
     out = values + np.uint64(0x9E3779B97F4A7C15)
     _mix(out)
     return out

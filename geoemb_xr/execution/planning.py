@@ -92,8 +92,7 @@ def plan(array: xr.DataArray) -> Plan:
     """
     if array.chunks is None:
         return Plan(1, array.nbytes, 0, 0, 0, 0, 0, array.nbytes)
-    from dask.blockwise import optimize_blockwise
-    from dask.core import flatten
+    from geoemb_xr.execution.internals import flatten, optimize_blockwise
 
     keys = list(flatten(array.data.__dask_keys__()))
     graph = array.data.__dask_graph__().cull(set(keys))
@@ -124,8 +123,7 @@ class _Read:
 
 def _reads(layer: Any, graph: Any) -> list[_Read]:
     """What the tasks of a layer read: dask keeps slices of a source beside the layers of ``from_array``."""
-    from dask.blockwise import Blockwise
-    from dask.layers import ArraySliceDep
+    from geoemb_xr.execution.internals import ArraySliceDep, Blockwise
 
     if not isinstance(layer, Blockwise):
         return []

@@ -202,7 +202,7 @@ class _Blocks(Layer):  # type: ignore[misc]
         return tuple(key[1 + axis] for axis in others), key[1 + y], key[1 + x]
 
     def _refs(self, part: Part, numbers: list[tuple[int, int]], at: tuple[int, ...]) -> list[Any]:
-        from dask._task_spec import TaskRef
+        from geoemb_xr.execution.internals import TaskRef
 
         vectors, scales = self.names
         refs = [TaskRef(self._key(vectors[part[0]], at, r, c)) for r, c in numbers]
@@ -215,7 +215,7 @@ class _Blocks(Layer):  # type: ignore[misc]
 
     def _task(self, key: tuple[Any, ...], known: dict[Any, Any]) -> Any:
         """A task; what tasks have in common (edges, references to source blocks) is one object of ``known``."""
-        from dask._task_spec import Task
+        from geoemb_xr.execution.internals import Task
 
         at, i, j = self._place(key)
         found = list(self.plan.parts(i, j))
@@ -235,7 +235,7 @@ class _Blocks(Layer):  # type: ignore[misc]
 
     def sums(self) -> Iterator[tuple[Any, Any]]:
         """Tasks of blocks that are summed by tiles: sums, their rows joined, and the block."""
-        from dask._task_spec import Task, TaskRef
+        from geoemb_xr.execution.internals import Task, TaskRef
 
         job = self.plan.job
         for key in self:

@@ -15,6 +15,7 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, SourceError, require
 from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.execution import progress
+from geoemb_xr.execution.hashes import mixed
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -193,12 +194,4 @@ def pixel_hashes(ys: np.ndarray, xs: np.ndarray, grid: GeoBox, seed: int) -> np.
     # No published grid has its centres at this fraction of a pixel, so rounding never tips the floor.
     steps = (ys / abs(grid.affine.e), xs / abs(grid.affine.a))
     row, col = (np.floor(each + 1 / np.pi).astype(np.int64).view(np.uint64) for each in steps)
-    return splitmix(splitmix(row + np.uint64(seed)) + col)
-
-
-def splitmix(values: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele, Lea and Flood 2014)."""
-    z = values + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    return mixed(mixed(row + np.uint64(seed)) + col)

@@ -316,7 +316,8 @@ def _assemble(
     import dask.array as da
     import pandas as pd
     from dask.base import tokenize
-    from dask.layers import ArrayValuesDep
+
+    from geoemb_xr.execution.internals import ArrayValuesDep
 
     sizes = tuple(sum(map(len, block)) for block in blocks)
     data = da.blockwise(
@@ -359,7 +360,8 @@ def _lazy_coords(blocks: Sequence[list[Part]], layout: PatchLayout, dtype: np.dt
     """Places, dates and ids, each a dask array cut as the vectors are; one read serves all of a block."""
     import dask.array as da
     from dask.base import tokenize
-    from dask.layers import ArrayValuesDep
+
+    from geoemb_xr.execution.internals import ArrayValuesDep
 
     records = da.blockwise(
         read_records,

@@ -16,12 +16,12 @@ import pandas as pd
 import xarray as xr
 import zarr
 from dask.base import tokenize
-from xarray.coding.times import CFDatetimeCoder
 
 from geoemb_xr.core import columns, geometry, times
 from geoemb_xr.core.conventions import UNFINISHED
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.model import BAND, check_comparable, comparability_key, kind_of
+from geoemb_xr.execution.internals import CFDatetimeCoder
 from geoemb_xr.writing.locking import only_writer
 from geoemb_xr.writing.staging import at, discard, part_of, settle
 from geoemb_xr.writing.zarr_stage import consolidate, edit_root, lazy_variables, stage_store

@@ -1,0 +1,34 @@
+"""What dask and xarray do not promise to keep, in one place: a version that moves it is seen here.
+
+Tasks that refer to others, values handed to blocks by number, and a time axis encoded as xarray would: there is no
+public way to any of them. Modules import these late, as they import dask.
+"""
+
+from __future__ import annotations
+
+import dask
+import xarray as xr
+
+try:
+    from dask._task_spec import DataNode, Task, TaskRef
+    from dask.blockwise import Blockwise, optimize_blockwise
+    from dask.core import flatten
+    from dask.layers import ArraySliceDep, ArrayValuesDep
+    from xarray.coding.times import CFDatetimeCoder
+except ImportError as error:  # pragma: no cover - no version that is allowed does
+    raise ImportError(
+        f"dask {dask.__version__} or xarray {xr.__version__} has moved what geoemb_xr stands on ({error}): install "
+        "the versions before, or a newer geoemb_xr"
+    ) from error
+
+__all__ = [
+    "ArraySliceDep",
+    "ArrayValuesDep",
+    "Blockwise",
+    "CFDatetimeCoder",
+    "DataNode",
+    "Task",
+    "TaskRef",
+    "flatten",
+    "optimize_blockwise",
+]
