@@ -205,7 +205,7 @@ def read_places(given: Any, *, crs: object = None) -> Places:
         return given
     table, own = tables.table_of(given)
     source = as_crs(own if own is not None else crs if crs is not None else LONLAT)
-    stated = own is not None or crs is not None
+    stated = own is not None or (crs is not None and not same_crs(crs, LONLAT))
     if tables.is_geopandas(table):
         return _of_shapes(table, table.geometry, str(table.geometry.name), source, stated)
     known = {_spelling(name): name for name in reversed(table.columns)}
@@ -290,6 +290,7 @@ def _mixed(known: dict[str, Any]) -> tuple[Any, Any] | None:
 
 def _of_numbers(table: pd.DataFrame, names: tuple[Any, Any], crs: pyproj.CRS, stated: bool) -> Places:
     points = np.column_stack([_numbers(table[name]) for name in names])
+    points[~np.isfinite(points)] = np.nan
     there = np.isfinite(points).all(axis=1)
     missing = np.zeros(len(table), bool) if table.attrs.get(tables.BARE) else ~there
     points = _in_the_world(points, crs, stated, table.index)
@@ -316,7 +317,7 @@ def _numbers(column: pd.Series[Any]) -> np.ndarray:
 def _of_shapes(table: pd.DataFrame, column: Any, name: str, crs: pyproj.CRS, stated: bool) -> Places:
     """Points or polygons of a column of geometries."""
     shapes = tables.column_of_objects(
-        [tables.geometry_of(each, row) for row, each in zip(table.index, column, strict=True)]
+        [_one_kind(tables.geometry_of(each, row)) for row, each in zip(table.index, column, strict=True)]
     )
     missing = np.array([each is None or each.is_empty for each in shapes], bool)
     shapes[missing] = None
@@ -340,6 +341,14 @@ def _of_shapes(table: pd.DataFrame, column: Any, name: str, crs: pyproj.CRS, sta
         raise EmbeddingError(f"places are points or areas are polygons; got {sorted(kinds)}")
     every = not kinds  # nothing but gaps: these are points as well as areas
     return Places(table, crs, points, shapes if points is None or every else None, missing, frozenset({name}))
+
+
+def _one_kind(shape: Any) -> Any:
+    """The polygons of a collection, which may hold lines where they were mended; else the shape as it is."""
+    if shape is None or shape.geom_type != "GeometryCollection":
+        return shape
+    found = [each for each in shapely.get_parts(shape) if each.geom_type in ("Polygon", "MultiPolygon")]
+    return shapely.union_all(found) if found else shape
 
 
 def _one_point(shape: Any, row: Any) -> Any:
@@ -379,7 +388,7 @@ def _not_degrees(x: float, y: float, crs: pyproj.CRS, stated: bool, row: Any, co
         )
     return what + (
         "Without a CRS, numbers are longitude and latitude; these look like metres: give a GeoDataFrame with its "
-        "CRS, or name it, table.attrs['crs'] = 'EPSG:…'."
+        "CRS, crs='EPSG:…' where the call takes one, or table.attrs['crs'] = 'EPSG:…'."
     )
 
 

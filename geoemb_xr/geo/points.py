@@ -273,7 +273,7 @@ def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Coordinates along ``location`` (or ``y`` and ``x``) first, then the bands. ``attrs`` has product,
-        version and attribution.
+        version, attribution and the CRS of x and y.
 
     Raises
     ------
@@ -315,7 +315,10 @@ def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
     table = pd.concat(
         [pd.DataFrame(columns, index=index), pd.DataFrame(values, index=index, columns=names)], axis=1
     )
+    crs = geometry.crs_of(array)
     table.attrs = {**array.attrs, "attribution": attribution_of(array)}
+    if crs is not None:  # x and y are found again by what reads tables
+        table.attrs["crs"] = geometry.crs_name(crs) if crs.to_epsg() else crs.to_wkt()
     return table
 
 

@@ -200,6 +200,10 @@ def _of_sequence(given: Any) -> tuple[pd.DataFrame, object]:
     pairs = pairs[None] if pairs.ndim == 1 and pairs.size == 2 else pairs
     if pairs.ndim == 1 and pairs.size == 0:
         pairs = pairs.reshape(0, 2)
+    if pairs.ndim == 0:
+        raise EmbeddingError(
+            f"points are pairs (lon, lat), a table, shapely points, GeoJSON or a path; got {_short(given)}"
+        )
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise EmbeddingError(
             f"points are pairs (lon, lat), shape (n, 2); got shape {pairs.shape}. Two columns become pairs with "

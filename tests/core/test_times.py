@@ -44,6 +44,8 @@ def test_years_with_gaps_are_years_in_any_dtype(years):
         pd.Series(years, dtype="Int64"),
         pd.Series([None if y is None else str(y) for y in years], dtype=object),
         years,
+        [y if y is None else f" {y} " for y in years],
+        ["" if y is None else str(y) for y in years],
     ):
         assert parse_dates(column).astype("datetime64[Y]").astype(str).tolist() == expected
 

@@ -79,6 +79,19 @@ def test_an_array_of_points_gives_its_places():
     np.testing.assert_array_equal(da.emb.sample(one).values, one.values)
 
 
+def test_a_table_of_ours_goes_back_in():
+    da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
+    one = da.emb.sample(FRAME)
+    table = one.emb.to_dataframe()
+    assert table.attrs["crs"] == "EPSG:32632"
+    np.testing.assert_array_equal(da.emb.sample(table).values, one.values)
+
+
+def test_what_mending_leaves_of_a_polygon_is_one():
+    mended = shapely.GeometryCollection([AREA, shapely.LineString([(11.3, 47.2), (11.4, 47.3)])])
+    assert shapely.equals(read_places(mended).polygons(4326)[0], AREA)
+
+
 def test_all_verbs_take_the_same():
     da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
     expected = da.emb.sample(FRAME).values
@@ -131,10 +144,10 @@ def test_points_without_a_place_are_left_out_and_zones_are_nan(caplog):
     assert found.crop.values.tolist() == ["a", "d"]
     assert found.location.values.tolist() == [0, 3]
     assert "leaves out 2 of 4 rows" in caplog.text
-    table = pd.DataFrame({"lon": [LON[0], np.nan], "lat": [LAT[0], 47.0]})
+    table = pd.DataFrame({"lon": [LON[0], np.nan, np.inf], "lat": [LAT[0], 47.0, 47.0]})
     assert da.emb.sample(table).location.values.tolist() == [0]
     assert (
-        da.emb.sample(table.to_numpy()).sizes["location"] == 2
+        da.emb.sample(table.to_numpy()).sizes["location"] == 3
     )  # of bare pairs the position is all there is
     zones = da.emb.zonal_stats(gpd.GeoSeries([AREA, None, shapely.Polygon()], index=list("abc"), crs=4326))
     assert np.isfinite(zones.values).all(axis=1).tolist() == [True, False, False]
@@ -160,6 +173,7 @@ def test_points_without_a_place_are_left_out_and_zones_are_nan(caplog):
         (gpd.GeoSeries([shapely.MultiPoint(POINTS)], crs=4326), "row 0 is a MultiPoint of 2 points"),
         ([shapely.LineString(POINTS)], r"points or areas are polygons; got \['LineString'\]"),
         (["Wien"], "points are pairs"),
+        (None, "points are pairs.*got NoneType None"),
         ({"geometry": ["POINT (1"]}, "row 0 has no geometry that can be read"),
     ],
 )  # fmt: skip

@@ -162,6 +162,8 @@ def test_shares_and_majority_of_classes_are_exactextracts(chunks):
         names = legend.loc[np.asarray(values, int), "name"].to_numpy()
         np.testing.assert_allclose(found.sel(category=names)[row], shares, atol=1e-6)
         assert most.emb.names().values[row] == names[np.argmax(shares)]
+    far = gpd.GeoSeries([frame.geometry.iloc[0], shapely.box(0, 0, 1, 1)], crs=32632)
+    assert array.emb.zonal_stats(far, stats="majority").values.tolist() == [most.values[0], 0]
     assert found.dims == ("location", "category")
     assert most.dtype == truth().dtype
 
@@ -205,5 +207,9 @@ def test_patches_count_by_the_ground_they_share():
     assert set(found.emb.to_geodataframe().geom_type) == {"Point"}
     chunked = patches.chunk({"location": 50}).emb.zonal_stats(zone)
     np.testing.assert_allclose(chunked, found, atol=1e-6)
+    two = gx.wrap(np.float32([[1] * 384, [4] * 384]), "earth-index", x=[11.0, 11.1], y=[47.0, 47.0])
+    two = two.assign_coords(patch_m=("location", [100.0, 200.0]))  # the second is four times as large
+    whole = two.emb.zonal_stats(shapely.box(10.9, 46.9, 11.2, 47.1))
+    assert whole.values[0, 0] == pytest.approx((1 + 4 * 4) / 5)
     with pytest.raises(CoverageError, match="no polygon overlaps one of the 440 patches"):
         patches.emb.zonal_stats(shapely.box(0, 0, 1, 1))
