@@ -308,3 +308,12 @@ def test_an_array_without_a_name_is_called_as_its_product(name, expected):
     da = gx.testing.synthetic("alphaearth", shape=(4, 4)).rename(name)
     codes = gx.encode(da)
     assert [gx.normalize(da).name, codes.name, gx.decode(codes.rename(name)).name] == [expected] * 3
+
+
+@given(testing.embeddings("alphaearth", decode=False))
+def test_codes_of_any_array_survive_decoding(codes):
+    vectors = codes.emb.decode()
+    again = gx.encode(vectors)
+    xr.testing.assert_equal(again, codes.where((codes != -128).all("band"), np.int8(-128)))
+    assert again.attrs == codes.attrs
+    xr.testing.assert_equal(vectors.isnull().all("band"), vectors.isnull().any("band"))

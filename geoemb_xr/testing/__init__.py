@@ -22,6 +22,8 @@ from geoemb_xr.core.geometry import METRES_PER_DEGREE
 from geoemb_xr.core.model import BAND, Product
 from geoemb_xr.core.model import product as find_product
 from geoemb_xr.geo import wrapping
+from geoemb_xr.testing.strategies import embeddings as embeddings
+from geoemb_xr.testing.strategies import geoboxes as geoboxes
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
