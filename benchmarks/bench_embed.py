@@ -78,7 +78,9 @@ def raster(side: int, path: Path) -> xr.DataArray:
     size = 10 * 224
     x0, y0 = round(float(images.x[0]) / size) * size, round(float(images.y[0]) / size) * size
     images = images.assign_coords(x=x0 + 5 + 10 * np.arange(side), y=y0 - 5 - 10 * np.arange(side))
-    images.drop_vars("spatial_ref").to_dataset().chunk({"y": 448, "x": 448}).to_zarr(path, zarr_format=3)
+    images.drop_vars("spatial_ref").to_dataset().chunk({"y": 448, "x": 448}).to_zarr(
+        path, zarr_format=3, consolidated=False
+    )
     back = xr.open_zarr(path, consolidated=False)["images"]
     return back.assign_coords(spatial_ref=images.spatial_ref)
 
