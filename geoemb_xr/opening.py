@@ -17,6 +17,7 @@ import xarray as xr
 from geoemb_xr.core import areas, arrays, geometry, longitudes, times
 from geoemb_xr.core.areas import Area
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError, check_choice
+from geoemb_xr.core.missing import codec_attrs
 from geoemb_xr.core.model import Product, is_encoded, registered
 from geoemb_xr.core.model import product as find_product
 from geoemb_xr.core.notes import one_call, say
@@ -27,7 +28,7 @@ from geoemb_xr.geo.places import Places
 from geoemb_xr.readers import tiles
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores.objects import said_in_a_line
-from geoemb_xr.stores.paths import cache_dir
+from geoemb_xr.stores.paths import cache_dir, local_path
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -127,7 +128,7 @@ def open(  # the name that users know from xarray
     """
     check_choice("zones", zones, ("merge", "separate"))
     _check_one_selector(geopolygon=geopolygon, bbox=bbox, points=points, like=like, geobox=geobox)
-    product, source = _without_dataset(product, source)
+    product, source = map(_local, _without_dataset(product, source))
     if source is None and _is_path(product):
         from geoemb_xr.readers import own
 
@@ -192,13 +193,20 @@ def _without_dataset(product: Any, source: Any) -> tuple[Any, Any]:
     return product, torchgeo.files_of(source)[1] if torchgeo.is_dataset(source) else source
 
 
+def _local(given: Any) -> Any:
+    """``file://`` URLs, alone or in a list, as the paths they are: every reader takes those alike."""
+    if isinstance(given, (list, tuple)):
+        return [_local(each) for each in given]
+    return str(local_path(given)) if isinstance(given, str) and given.startswith("file://") else given
+
+
 def _is_path(product: Any) -> bool:
     if isinstance(product, os.PathLike):
         return True
     text = str(product)
-    if text in {each.name for each in registered()}:  # some have a dot
+    if not isinstance(product, str) or text in {each.name for each in registered()}:  # some have a dot
         return False
-    return isinstance(product, str) and ("/" in text or "\\" in text or Path(text).suffix != "")
+    return "/" in text or "\\" in text or Path(text).suffix != "" or Path(text).exists()
 
 
 def _named_source(found: Product, source: Any) -> Any:
@@ -372,15 +380,15 @@ def _assemble(found: Product, stored: list[Tile], request: Request) -> list[xr.D
     return sorted(grids, key=lambda each: -each.sizes["y"] * each.sizes["x"])
 
 
-def _attrs(found: Product, stored: Sequence[Tile], version: str) -> dict[str, str]:
+def _attrs(found: Product, stored: Sequence[Tile], version: str) -> dict[str, Any]:
     first = stored[0]
-    attrs = {"product": found.name, "version": version, "source": _source_of(stored)}
+    attrs: dict[str, Any] = {"product": found.name, "version": version, "source": _source_of(stored)}
     if first.store:
         attrs["store"] = first.store
     if np.issubdtype(np.dtype(first.dtype), np.integer):
         if found.codec is None:
             raise SourceError(f"{first.name} holds {first.dtype}, but {found.name!r} has no codec")
-        attrs["codec"] = found.codec.name
+        attrs |= codec_attrs(found.codec)
     return attrs
 
 

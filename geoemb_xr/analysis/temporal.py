@@ -13,6 +13,7 @@ from geoemb_xr.analysis.years import TIME, names_of, over_years, tiles_of, times
 from geoemb_xr.core import arrays, kernels
 from geoemb_xr.core.errors import check_choice
 from geoemb_xr.core.fitted import decoded_bands
+from geoemb_xr.core.missing import without_codec
 from geoemb_xr.core.model import (
     BAND,
     check_embedding,
@@ -117,7 +118,7 @@ def aggregate(
         packed = one(np.arange(times.size))
     size = len(decoded_bands(array))
     embedding = packed.isel({BAND: slice(size)}) if extras else packed
-    embedding.attrs = {k: v for k, v in array.attrs.items() if k != "codec"}
+    embedding.attrs = without_codec(array.attrs)
     if how in ("min", "max", "std"):
         embedding.attrs["version"] = f"{array.attrs.get('version', '')} {how}".strip()
     embedding = embedding.rename("embedding")

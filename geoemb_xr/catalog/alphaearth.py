@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +46,11 @@ def open_alphaearth(source: Any, request: Request) -> list[Tile]:
     if isinstance(source, (str, os.PathLike)) and _is_zarr(os.fspath(source)):
         return [_mosaic_tile(os.fspath(source))]
     files = _indexed_files(source, request) or paths.expand(source, _TIFF)
-    return _one_encoding(paths.map_files(_file_tile, files))
+    return _one_encoding(paths.map_files(partial(_file_tile, request), files))
 
 
 def _is_zarr(name: str) -> bool:
-    folder = name.rstrip("/")
-    return folder == MOSAIC or folder.endswith(".zarr") or (Path(name) / "zarr.json").exists()
+    return name.rstrip("/") == MOSAIC or zarr_store.is_store(name)
 
 
 # --- COG tiles ----------------------------------------------------------------------------------------------
@@ -101,16 +101,15 @@ def _indexed_files(source: Any, request: Request) -> list[str]:
     return [str(paths.inside(source, tail)) for tail in tails]
 
 
-def _file_tile(name: str) -> Tile:
+def _file_tile(request: Request, name: str) -> Tile:
     info = geotiff.read_info(name)
-    geotiff.check_bands(info, NAME, 64, ("int8", "float32", "float64"))
+    numbers = geotiff.check_bands(info, NAME, BANDS, ("int8", "float32", "float64"))
     codes = info.dtype == "int8"
-    if codes and info.nodata not in (None, -128):
-        raise SourceError(f"{name} has nodata {info.nodata}; codes of {NAME!r} have -128")
     return geotiff.geotiff_tile(
         info,
-        times=(f"{paths.year_in_path(name):04d}-01-01",),
+        times=(f"{paths.year_of_file(name, PRODUCT.period, request.time):04d}-01-01",),
         bands=BANDS,
+        indexes=numbers,
         dtype="int8" if codes else "float32",
         fill=-128 if codes else float("nan"),
         version=info.tags.get("GEOEMB_VERSION", "v1"),
@@ -151,6 +150,7 @@ def _mosaic_tile(url: str) -> Tile:
         fill=-128,
         version="synthetic" if version == "synthetic" else "v1",
         token=token,
+        labels=zarr_store.labels_of(root, array),
     )
     return replace(tile, store="mosaic")
 

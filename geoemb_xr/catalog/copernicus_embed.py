@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,19 +49,10 @@ class ZeroIsMissing:
 
 def _geotiff_tile(name: str) -> Tile:
     info = geotiff.read_info(name)
-    geotiff.check_bands(info, NAME, DIMS, ("float32",))
-    return Tile(
-        name=name,
-        geobox=info.geobox,
-        times=(YEAR,),
-        reader=ZeroIsMissing(geotiff.GeoTiffReader(name, tuple(range(1, DIMS + 1)), token=info.token)),
-        dtype="float32",
-        bands=PRODUCT.bands,
-        block=info.block,
-        fill=float("nan"),
-        token=info.token,
-        version=info.tags.get("GEOEMB_VERSION", PRODUCT.versions[0]),
-    )
+    numbers = geotiff.check_bands(info, NAME, PRODUCT.bands, ("float32",))
+    version = info.tags.get("GEOEMB_VERSION", PRODUCT.versions[0])
+    tile = geotiff.geotiff_tile(info, times=(YEAR,), bands=PRODUCT.bands, indexes=numbers, version=version)
+    return replace(tile, reader=ZeroIsMissing(tile.reader))
 
 
 def _npz_tile(name: str) -> Tile:

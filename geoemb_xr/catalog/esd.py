@@ -6,6 +6,8 @@ torchgeo decodes the quality band as if it were a code, and code 0, which is no 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from geoemb_xr.core.codecs import FSQ
@@ -18,6 +20,7 @@ from geoemb_xr.stores import paths
 NAME = "esd"
 MONTHS = 12
 QUALITY = "clear_observations"
+_LAYERS = (*(f"month{month}" for month in range(1, MONTHS + 1)), QUALITY)
 _FILE = re.compile(r"_(?P<mgrs>\d{2}[A-Z]{3})_(?P<year>\d{4})\.tiff?$")
 
 
@@ -29,27 +32,21 @@ def open_esd(source: Any, request: Request) -> list[Tile]:
             "SDC30_EBD_V001/{year}/SDC30_EBD_V001_{MGRS}_{year}.tif",
             "the iEarth portal (login required)",
         )
-    return paths.map_files(_tile, paths.expand(source, (".tif", ".tiff")))
+    return paths.map_files(partial(_tile, request), paths.expand(source, (".tif", ".tiff")))
 
 
-def _tile(name: str) -> Tile:
+def _tile(request: Request, name: str) -> Tile:
     info = geotiff.read_info(name)
-    geotiff.check_bands(info, NAME, MONTHS + 1, ("uint16",))
+    *months, clear = geotiff.check_bands(info, NAME, _LAYERS, ("uint16",))
     found = _FILE.search(name)
-    year = int(found["year"]) if found else paths.year_in_path(name)
+    year = int(found["year"]) if found else paths.year_of_file(name, PRODUCT.period, request.time)
     times = tuple(f"{year:04d}-{month:02d}-01" for month in range(1, MONTHS + 1))
     version = info.tags.get("GEOEMB_VERSION", "V001")
-    quality = geotiff.geotiff_tile(info, times=times, bands=(), indexes=(MONTHS + 1,), version=version)
-    return geotiff.geotiff_tile(
-        info,
-        times=times,
-        bands=("code",),
-        indexes=range(1, MONTHS + 1),
-        fill=0,
-        version=version,
-        by_time=True,
-        beside={QUALITY: quality},
+    codes = geotiff.geotiff_tile(
+        info, times=times, bands=("code",), indexes=months, fill=0, version=version, by_time=True
     )
+    quality = geotiff.geotiff_tile(info, times=times, bands=(), indexes=(clear,), version=version)
+    return replace(codes, beside={QUALITY: replace(quality, decider=codes)})
 
 
 PRODUCT = Product(

@@ -38,12 +38,14 @@ def _tile(name: str, request: Request) -> Tile:
             f"{name} has {info.count} bands; {NAME!r} takes up to {DIMS}. For a larger model make a product of "
             f'your own: gx.wrap(array, gx.Product("olmoearth-{info.count}", dims={info.count}))'
         )
-    geotiff.check_bands(info, NAME, info.count, ("int8", "float32"))
+    bands = PRODUCT.bands[: info.count]
+    numbers = geotiff.check_bands(info, NAME, bands, ("int8", "float32"))
     codes = info.dtype == "int8"
     return geotiff.geotiff_tile(
         info,
-        times=(f"{paths.year_in_path(name):04d}-01-01",),
-        bands=PRODUCT.bands[: info.count],
+        times=(f"{paths.year_of_file(name, time=request.time):04d}-01-01",),
+        bands=bands,
+        indexes=numbers,
         fill=-128 if codes else float("nan"),
         version=info.tags.get("GEOEMB_VERSION") or _version(name, info.count, request.version),
     )

@@ -36,9 +36,9 @@ def open_presto(source: Any, request: Request) -> list[Tile]:
 
 def _tile(name: str) -> Tile:
     info = geotiff.read_info(name)
-    geotiff.check_bands(info, NAME, DIMS, ("uint16",))
+    numbers = geotiff.check_bands(info, NAME, BANDS, ("uint16",))
     version = info.tags.get("GEOEMB_VERSION", PRODUCT.versions[0])
-    return geotiff.geotiff_tile(info, times=(_START,), bands=BANDS, fill=0, version=version)
+    return geotiff.geotiff_tile(info, times=(_START,), bands=BANDS, indexes=numbers, fill=0, version=version)
 
 
 PRODUCT = Product(

@@ -129,7 +129,7 @@ def _stores_in(name: str) -> list[str]:
     folder = name.rstrip("/")
     if is_remote(folder):
         return [folder] if "/zarr/" in folder or folder.endswith(".zarr") else []
-    if (Path(folder) / "zarr.json").exists() or (Path(folder) / ".zgroup").exists():
+    if zarr_store.is_store(folder):
         return [folder]
     return sorted(str(p) for p in Path(folder).glob("*.zarr")) if Path(folder).is_dir() else []
 
@@ -153,7 +153,7 @@ def _zone_tiles(url: str, request: Request) -> list[Tile]:
         raise SourceError(f"{url} has no groups utm01 … utm60; it has {sorted(root.keys())[:8]}")
     version = _store_version(url, root, request)
     near = [name for name in zones if _zone_is_near(name, request)]
-    return [_zone_tile(url, name, root[name], version, token) for name in near]
+    return [_zone_tile(url, name, root[name], version, token, request) for name in near]
 
 
 def _zone_is_near(name: str, request: Request) -> bool:
@@ -181,7 +181,7 @@ def _store_version(url: str, root: Any, request: Request) -> str:
     return _version_of(url, request, number[1] if number else "")
 
 
-def _zone_tile(url: str, name: str, group: Any, version: str, token: str) -> Tile:
+def _zone_tile(url: str, name: str, group: Any, version: str, token: str, request: Request) -> Tile:
     """A zone: codes with their scales, only the years that were ever written."""
     for needed in ("embeddings", "scales"):
         if needed not in group:
@@ -197,7 +197,7 @@ def _zone_tile(url: str, name: str, group: Any, version: str, token: str) -> Til
     times = (
         zarr_store.years_of(group, codes.shape[dims.index("time")], where)
         if "time" in dims
-        else (f"{paths.year_in_path(url):04d}-01-01",)
+        else (f"{paths.year_of_file(url, PRODUCT.period, request.time):04d}-01-01",)
     )
     steps = _written(url, name, times, attrs, token) if "time" in dims else (0,)
     common: dict[str, Any] = {
@@ -208,9 +208,9 @@ def _zone_tile(url: str, name: str, group: Any, version: str, token: str) -> Til
         "token": token,
     }
     scales = zarr_store.zarr_tile(url, f"{name}/scales", bands=(), fill=float("nan"), **common)
-    return zarr_store.zarr_tile(
-        url, f"{name}/embeddings", bands=BANDS, fill=0, beside={"scale": scales}, **common
-    )
+    labels = zarr_store.labels_of(group, codes)
+    codes = zarr_store.zarr_tile(url, f"{name}/embeddings", bands=BANDS, labels=labels, fill=0, **common)
+    return zarr_store.scaled_tile(codes, scales)
 
 
 def _place(attrs: dict[str, Any], name: str, group: Any) -> dict[str, Any]:
@@ -299,17 +299,18 @@ class _Grid:
         )
 
 
-def _grid_of(path: str) -> _Grid | None:
+def _grid_of(path: str, request: Request) -> _Grid | None:
     """Place and year that a path names; None where the file is something else (scales, landmasks)."""
     stem = PurePosixPath(path.replace("\\", "/")).stem
     found = _TILE_NAME.fullmatch(stem)
     if found is None or (not path.endswith(".npy") and found[3] is None):
         return None
-    return _Grid(path, float(found[1]), float(found[2]), int(found[3] or paths.year_in_path(path)))
+    year = int(found[3] or paths.year_of_file(path, PRODUCT.period, request.time))
+    return _Grid(path, float(found[1]), float(found[2]), year)
 
 
 def _file_tiles(files: Sequence[str], request: Request) -> list[Tile]:
-    grids = [grid for grid in map(_grid_of, files) if grid is not None]
+    grids = [grid for each in files if (grid := _grid_of(each, request)) is not None]
     if not grids:
         raise SourceError(
             f"{files[0]} and {len(files) - 1} more are no tiles of {NAME!r}, which are named "
@@ -366,6 +367,7 @@ def _tile_of_npy(grid: _Grid, mask: geotiff.GeoTiffInfo, version: str) -> Tile:
         dtype="int8",
         bands=BANDS,
         token=codes.token,
+        decider=plane,
         beside={"scale": plane},
         **common,
     )
@@ -409,6 +411,7 @@ def _one_kind(tiles: list[Tile]) -> list[Tile]:
             reader=_Decoded(tile.reader, tile.beside["scale"].reader),
             dtype="float32",
             fill=float("nan"),
+            decider=None,
             beside={},
         )
         for tile in tiles
@@ -474,13 +477,13 @@ def _on_lattice(geobox: Any) -> Any:
 def _export_tile(grid: _Grid, request: Request) -> Tile:
     """A GeoTIFF of geotessera's: decoded, NaN where there is no data."""
     info = geotiff.read_info(grid.path)
-    geotiff.check_bands(info, NAME, DIMS, ("float32",))
+    numbers = geotiff.check_bands(info, NAME, BANDS, ("float32",))
     tags = info.tags
     version = tags.get("GEOEMB_VERSION") or _version_of(
         grid.path, request, tags.get("TESSERA_DATASET_VERSION", ""), tags.get("TESSERA_DATASET_VARIANT", "")
     )
     tile = geotiff.geotiff_tile(
-        info, times=(f"{grid.year:04d}-01-01",), bands=BANDS, fill=float("nan"), version=version
+        info, times=(f"{grid.year:04d}-01-01",), bands=BANDS, indexes=numbers, version=version
     )
     return replace(tile, geobox=_on_lattice(info.geobox))
 

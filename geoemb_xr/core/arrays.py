@@ -17,6 +17,7 @@ import xarray as xr
 from geoemb_xr.core import geometry
 from geoemb_xr.core.codecs import CODECS
 from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.missing import codec_attrs, without_codec
 from geoemb_xr.core.model import (
     BAND,
     Codec,
@@ -236,7 +237,7 @@ def decode(array: xr.DataArray) -> xr.DataArray:
     if not is_encoded(array):
         return array
     codec = codec_of(array)
-    attrs = {k: v for k, v in array.attrs.items() if k != "codec"}
+    attrs = without_codec(array.attrs)
     labels = codec.bands or tuple(array.coords[BAND].values.tolist())
     return map_bands(
         _as_is, array, dtype=np.float32, out=(BAND, labels), name=_name_of(array, found), attrs=attrs
@@ -292,7 +293,7 @@ def encode_with(array: xr.DataArray, codec: Codec) -> xr.DataArray:
         dtype=codec.dtype,
         out=(BAND, labels),
         name=_name_of(array, found),
-        attrs={**array.attrs, "codec": codec.name},
+        attrs={**array.attrs, **codec_attrs(codec)},
     )
     if codec.scale is None:
         return codes

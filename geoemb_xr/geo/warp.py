@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from geoemb_xr.core import arrays, geometry
 from geoemb_xr.core.areas import Area, area_of, resolution_in, snapped_geobox, union_bounds
 from geoemb_xr.core.errors import EmbeddingError, check_choice
+from geoemb_xr.core.missing import without_codec
 from geoemb_xr.core.model import (
     BAND,
     check_comparable,
@@ -251,7 +252,7 @@ def _one(
     if encoded:
         codec = arrays.codec_of(array)
         if how != "nearest":
-            attrs.pop("codec")
+            attrs = without_codec(attrs)
             if codec.bands:
                 kept[BAND] = xr.DataArray(list(codec.bands), dims=BAND)
         elif codec.scale is not None:

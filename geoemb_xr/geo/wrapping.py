@@ -12,6 +12,7 @@ import xarray as xr
 
 from geoemb_xr.core import arrays, geometry
 from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.missing import believe_nodata, codec_attrs
 from geoemb_xr.core.model import BAND, Codec, Product
 from geoemb_xr.core.model import product as find_product
 from geoemb_xr.core.times import _as_list, _period
@@ -45,7 +46,9 @@ def wrap(
     array : array, DataArray, Dataset or DataFrame
         ``(band, y, x)`` or ``(time, band, y, x)`` with a GeoBox (or with x, y and crs), ``(location, band)``
         with x, y and crs, or ``dims=`` for another order. A Dataset has a variable a band. A DataArray
-        brings its own coordinates and CRS. A table has a column a band, and places in columns of longitude and
+        brings its own coordinates and CRS, and the nodata value that its attributes declare
+        (``_FillValue``, ``missing_value`` or ``nodata``): such vectors are missing, and so are those that are not
+        finite. A table has a column a band, and places in columns of longitude and
         latitude, of x and y with ``crs=``, or of geometries (of an area the centre); all other columns ride along.
     product : str or Product
         What it holds; a :class:`Product` made on the spot for your own model's output.
@@ -117,6 +120,8 @@ def wrap(
         named = geometry.north_up_array(named)
     if named.chunks is not None and len(named.chunksizes[BAND]) > 1:
         named = named.chunk({BAND: -1})
+    codec = _codec_for(found, named.dtype) if encoded else None
+    named = believe_nodata(named, codec)
     if encoded:
         named = _with_scale(named, found, scale)
     elif named.dtype != np.float32:
@@ -126,7 +131,7 @@ def wrap(
         "product": found.name,
         "version": version if version is not None else (found.versions[0] if found.versions else ""),
         "source": source,
-        **({"codec": _codec_for(found, named.dtype).name} if encoded else {}),
+        **(codec_attrs(codec) if codec is not None else {}),
     }
     named.encoding = {}
     return named.rename("embedding")

@@ -14,6 +14,7 @@ from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.arrays import decode
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice
 from geoemb_xr.core.legend import is_class_map, legend_of
+from geoemb_xr.core.missing import without_codec
 from geoemb_xr.core.model import BAND, check_embedding, derived_attrs
 from geoemb_xr.geo import footprints, places, polygons
 from geoemb_xr.geo.places import Places
@@ -135,7 +136,7 @@ def _named(
     coords = {k: v for k, v in array.coords.items() if not places & set(v.dims)}
     dims = [*(d for d in ("time",) if d in flat.dims), "location"]
     title = stats if array.name is None else str(array.name)
-    attrs = {k: v for k, v in array.attrs.items() if k != "codec"}
+    attrs = without_codec(array.attrs)
     if stats in ("mean", "normalized", "majority"):
         if wide in array.dims:
             return xr.DataArray(

@@ -1,11 +1,14 @@
 """GeoTIFF files as tiles: what every product that ships as GeoTIFF shares.
 
-Handles stay open per thread, so that neighbouring windows of one file find its blocks in GDAL's cache.
+The header is believed: bands lie where their descriptions say, missing is what nodata and mask say, and a file
+that does not say where it lies is refused. Handles stay open per thread, so that neighbouring windows of one file
+find its blocks in GDAL's cache.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -19,7 +22,10 @@ import numpy as np
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import SourceError
-from geoemb_xr.readers.tiles import Tile
+from geoemb_xr.core.missing import mark_missing
+from geoemb_xr.core.notes import say
+from geoemb_xr.readers.tiles import Tile, check_extent
+from geoemb_xr.stores.credentials import DEFAULT_REGION, gdal_options
 from geoemb_xr.stores.objects import is_remote
 
 if TYPE_CHECKING:
@@ -35,9 +41,10 @@ REMOTE_ENV: Mapping[str, Any] = {
     "GDAL_HTTP_RETRY_DELAY": 1,
     "GDAL_HTTP_RETRY_CODES": "429,500,502,503,504",
     "GDAL_HTTP_TIMEOUT": 120,
+    "GDAL_NUM_THREADS": 2,  # blocks of a window are decoded side by side while others are on their way
     "AWS_NO_SIGN_REQUEST": "YES",
     "AWS_VIRTUAL_HOSTING": "FALSE",  # bucket names with dots
-    "AWS_REGION": "us-west-2",
+    "AWS_REGION": DEFAULT_REGION,
     "GS_NO_SIGN_REQUEST": "YES",
 }
 _MAX_OPEN = 24
@@ -47,21 +54,40 @@ _local = threading.local()
 def _environment(path: str) -> Any:
     import rasterio
 
-    # Credentials that the user has set up win: only what is missing is filled in.
-    missing = {k: v for k, v in REMOTE_ENV.items() if k not in os.environ}
-    return rasterio.Env(**missing) if is_remote(path) else nullcontext()
+    return rasterio.Env(**gdal_options(REMOTE_ENV)) if is_remote(path) else nullcontext()
+
+
+#: A raster lies where its own header says; what lies beside it (``.aux.xml``, a world file) does not move it.
+OWN_PLACE = "INTERNAL"
+_ANY_PLACE = "INTERNAL,PAM,WORLDFILE"
+
+
+def open_geotiff(path: str, *, place: str = OWN_PLACE) -> Any:
+    """A dataset of rasterio's, of a file that is a GeoTIFF whatever its name.
+
+    Any other driver is refused: a VRT called ``.tif`` would read whatever file or URL it names.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be opened as one.
+    """
+    import rasterio
+
+    try:
+        return rasterio.open(path, driver="GTiff", GEOREF_SOURCES=place)
+    except rasterio.errors.RasterioError as error:
+        raise SourceError(f"{path} could not be opened as a GeoTIFF: {error}") from error
 
 
 def _dataset(path: str, token: str) -> Any:
     """An open dataset of this thread; the least recently used is closed when there are many."""
-    import rasterio
-
     opened: OrderedDict[tuple[str, str], Any] = _local.__dict__.setdefault("opened", OrderedDict())
     key = (path, token)
     if key in opened:
         opened.move_to_end(key)
         return opened[key]
-    opened[key] = rasterio.open(path)
+    opened[key] = open_geotiff(path)
     while len(opened) > _MAX_OPEN:
         opened.popitem(last=False)[1].close()
     return opened[key]
@@ -83,6 +109,14 @@ class GeoTiffReader:
         Whether each band is a time step of one code band (ESD).
     token : str
         Of the file's state, so that a rewritten file is opened anew.
+    fill : float, optional
+        What marks missing vectors here; by default values are left as they are stored.
+    nodata : float, optional
+        What marks them in the file, where that is something else.
+    masked : bool
+        Whether the file has a mask band.
+    alpha : int
+        Number of the alpha band that masks, 0 where there is none.
     """
 
     path: str
@@ -90,6 +124,10 @@ class GeoTiffReader:
     plane: bool = False
     by_time: bool = False
     token: str = ""
+    fill: float | None = None
+    nodata: float | None = None
+    masked: bool = False
+    alpha: int = 0
 
     def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
         """A window (band, y, x), or (y, x) for a plane."""
@@ -98,11 +136,18 @@ class GeoTiffReader:
         window = Window.from_slices(rows, cols)
         with _environment(self.path):
             dataset = _dataset(self.path, self.token)
-            if self.by_time:
-                return np.asarray(dataset.read([self.indexes[time]], window=window))
             if self.plane:
                 return np.asarray(dataset.read(self.indexes[0], window=window))
-            return np.asarray(dataset.read(list(self.indexes), window=window))
+            bands = [self.indexes[time]] if self.by_time else list(self.indexes)
+            values = np.asarray(dataset.read(bands, window=window))
+            masked = None
+            if self.alpha:  # read as it is: GDAL takes it for a mask only where it is of bytes
+                masked = dataset.read(self.alpha, window=window) == 0
+            elif self.masked:
+                masked = dataset.read_masks(bands[0], window=window) == 0
+        if self.fill is None:
+            return values
+        return mark_missing(values, 0, self.fill, nodata=self.nodata, masked=masked)
 
 
 @dataclass(frozen=True)
@@ -118,6 +163,8 @@ class GeoTiffInfo:
     tags: Mapping[str, str]
     descriptions: tuple[str, ...]
     token: str
+    mask: bool = False  # has a mask band
+    alpha: int = 0  # number of the alpha band, 0 where there is none
 
 
 def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
@@ -140,26 +187,63 @@ def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
 
 @lru_cache(maxsize=8192)
 def _read_info(name: str, token: str) -> GeoTiffInfo:
-    import rasterio
+    from rasterio.enums import ColorInterp, MaskFlags
 
-    try:
-        with _environment(name), rasterio.open(name) as dataset:
-            if dataset.crs is None:
-                raise SourceError(f"{name} has no CRS: it does not say where it lies")
-            geobox = geometry.make_geobox(dataset.shape, dataset.transform, dataset.crs.to_wkt())
-            return GeoTiffInfo(
-                path=name,
-                geobox=geobox,
-                count=dataset.count,
-                dtype=str(dataset.dtypes[0]),
-                nodata=dataset.nodata,
-                block=(int(dataset.block_shapes[0][0]), int(dataset.block_shapes[0][1])),
-                tags=dict(dataset.tags()),
-                descriptions=tuple(d or "" for d in dataset.descriptions),
-                token=token,
-            )
-    except rasterio.errors.RasterioError as error:
-        raise SourceError(f"{name} could not be opened as a GeoTIFF: {error}") from error
+    with _environment(name), open_geotiff(name) as dataset:
+        geobox = geometry.make_geobox(dataset.shape, *_place_of(dataset, name))
+        check_extent(geobox, name)
+        flags = dataset.mask_flag_enums[0]
+        alpha = [i for i, each in enumerate(dataset.colorinterp, 1) if each == ColorInterp.alpha]
+        return GeoTiffInfo(
+            path=name,
+            geobox=geobox,
+            count=dataset.count,
+            dtype=str(dataset.dtypes[0]),
+            nodata=dataset.nodata,
+            block=_checked_block(dataset, name),
+            tags=dict(dataset.tags()),
+            descriptions=tuple(d or "" for d in dataset.descriptions),
+            token=token,
+            mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
+            alpha=alpha[-1] if alpha else 0,
+        )
+
+
+def _place_of(dataset: Any, name: str) -> tuple[Any, str]:
+    """Affine and CRS of a file: its own, else those of a file beside it, which is said.
+
+    Raises
+    ------
+    SourceError
+        If neither tells.
+    """
+    if dataset.crs is not None and not dataset.transform.is_identity:
+        return dataset.transform, dataset.crs.to_wkt()
+    with open_geotiff(name, place=_ANY_PLACE) as helped:
+        transform, crs = helped.transform, helped.crs
+        beside = ", ".join(os.path.basename(each) for each in helped.files[1:])
+    if crs is None:
+        raise SourceError(f"{name} has no CRS: it does not say where it lies")
+    if transform.is_identity:
+        raise SourceError(
+            f"{name} has a CRS but no geotransform: it does not say where its pixels lie. Place its array "
+            "yourself: gx.wrap(array, product, geobox=…); where it has ground control points, gdalwarp warps it"
+        )
+    say(f"{name} does not say itself where it lies; placed by {beside} beside it")
+    return transform, crs.to_wkt()
+
+
+#: A header may not claim blocks of more bytes than this: GDAL takes the memory of one before it reads it.
+_LARGEST_BLOCK = 1 << 30
+
+
+def _checked_block(dataset: Any, name: str) -> tuple[int, int]:
+    height, width = (int(n) for n in dataset.block_shapes[0])
+    together = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
+    size = height * width * together * np.dtype(dataset.dtypes[0]).itemsize
+    if size > _LARGEST_BLOCK:
+        raise SourceError(f"{name} claims blocks of {height} × {width} pixels, {size / 1e9:.1f} GB each")
+    return height, width
 
 
 def file_token(path: str) -> str:
@@ -170,20 +254,61 @@ def file_token(path: str) -> str:
     return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
-def check_bands(info: GeoTiffInfo, product: str, count: int, dtypes: Sequence[str]) -> None:
-    """Raise unless a file has the bands that its product has.
+def check_bands(
+    info: GeoTiffInfo, product: str, bands: Sequence[str], dtypes: Sequence[str]
+) -> tuple[int, ...]:
+    """Where in a file the bands of its product lie; raise unless it has them.
+
+    Parameters
+    ----------
+    info : GeoTiffInfo
+        Of :func:`read_info`.
+    product : str
+        Its name, for messages.
+    bands : sequence of str
+        Labels in the product's order.
+    dtypes : sequence of str
+        What the file may hold.
+
+    Returns
+    -------
+    tuple of int
+        GDAL's band numbers, in the order of ``bands``: by their descriptions where these name them all (in any
+        order, other bands between them), else as they lie.
 
     Raises
     ------
     SourceError
         Naming the file and what is wrong.
     """
-    if info.count != count:
-        raise SourceError(f"{info.path} has {info.count} bands; a file of {product!r} has {count}")
     if info.dtype not in dtypes:
         raise SourceError(
             f"{info.path} holds {info.dtype}; a file of {product!r} holds {' or '.join(dtypes)}"
         )
+    for read in (str, _tail):  # "A07" itself, or what "Tessera_Band_7" and "0_A07" end in
+        described = [read(each) for each in info.descriptions]
+        if set(bands) <= set(described):
+            twice = [band for band in bands if described.count(band) > 1]
+            if twice:
+                first, second = [i for i, each in enumerate(described, 1) if each == twice[0]][:2]
+                raise SourceError(f"{info.path} calls both band {first} and band {second} {twice[0]!r}")
+            return tuple(described.index(band) + 1 for band in bands)
+    count = len(bands)
+    numbers = [i for i in range(1, info.count + 1) if i != info.alpha or info.count == count]
+    if len(numbers) != count:
+        raise SourceError(f"{info.path} has {info.count} bands; a file of {product!r} has {count}")
+    for number, band in zip(numbers, bands, strict=True):
+        named = info.descriptions[number - 1]
+        if named != band and named in bands and not named.isdigit():
+            raise SourceError(
+                f"{info.path} calls band {number} {named!r}, which is band {bands.index(named) + 1} of "
+                f"{product!r}, but names no {next(b for b in bands if b not in info.descriptions)!r}"
+            )
+    return tuple(numbers)
+
+
+def _tail(description: str) -> str:
+    return re.split(r"[^A-Za-z0-9]+", description)[-1]
 
 
 def _upright(info: GeoTiffInfo) -> GeoBox:
@@ -218,7 +343,8 @@ def geotiff_tile(
     dtype : str, optional
         What the blocks are cast to; as stored by default.
     fill : float, optional
-        Nodata; the file's own by default, NaN for floats without one, else 0.
+        What marks missing vectors here, whatever marks them in the file; NaN by default for floats, else the file's
+        nodata, else 0.
     indexes : sequence of int, optional
         GDAL band numbers; all by default.
     version : str
@@ -229,15 +355,28 @@ def geotiff_tile(
         Planes that belong to it.
     """
     stored = dtype or info.dtype
+    floats = np.issubdtype(np.dtype(stored), np.floating)
     if fill is None:
-        floats = np.issubdtype(np.dtype(stored), np.floating)
         fill = float("nan") if floats else (info.nodata if info.nodata is not None else 0)
     numbers = tuple(indexes) if indexes is not None else tuple(range(1, info.count + 1))
+    alpha = 0 if info.alpha in numbers else info.alpha
+    reader = GeoTiffReader(
+        info.path,
+        numbers,
+        plane=not bands,
+        by_time=by_time,
+        token=info.token,
+        # what is marked as it should be already is left as it lies
+        fill=fill if floats or info.mask or alpha or info.nodata not in (None, fill) else None,
+        nodata=info.nodata,
+        masked=info.mask,
+        alpha=alpha,
+    )
     return Tile(
         name=info.path,
         geobox=_upright(info),
         times=tuple(times),
-        reader=GeoTiffReader(info.path, numbers, plane=not bands, by_time=by_time, token=info.token),
+        reader=reader,
         dtype=stored,
         bands=tuple(bands),
         block=info.block,

@@ -1,17 +1,15 @@
-"""Reading back what this package wrote, and any Zarr store in the embeddings convention.
+"""Reading back what this package wrote, what plain xarray wrote of our arrays, and Zarr stores in the convention.
 
-A store tells its product itself: in facts that :mod:`geoemb_xr.writing` put there, or in the ``geoemb:``
-attributes that others write. Everything is cut to the request before dask sees it.
+A store tells its product itself: in facts that :mod:`geoemb_xr.writing` put there, in the attributes of our arrays,
+or in the ``geoemb:`` attributes that others write. Everything is cut to the request before dask sees it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,30 +17,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from dask.base import tokenize
 from dask.delayed import delayed
 
 from geoemb_xr.core import areas, columns, geometry, times
-from geoemb_xr.core.areas import Area
 from geoemb_xr.core.citing import OWN_TAG, product_of_facts
-from geoemb_xr.core.codecs import CODECS
-from geoemb_xr.core.conventions import FACTS, GEOEMB_UUID, UNFINISHED
 from geoemb_xr.core.errors import CoverageError, SourceError, require
-from geoemb_xr.core.model import BAND, Codec, Product, ProductKind, normalise_name, product, registered
-from geoemb_xr.core.notes import say
+from geoemb_xr.core.missing import codec_attrs
+from geoemb_xr.core.model import BAND, Codec, Product, registered
+from geoemb_xr.readers import xarray_files
 from geoemb_xr.readers import zarr as zarr_store
-from geoemb_xr.readers.geotiff import file_token
-from geoemb_xr.readers.tiles import Request, block_sides, bounds_for
-
-#: Codecs by what others call them in ``geoemb:quantization``.
-_METHODS = {
-    "signed_square": "signed-square",
-    "powerquantizevaluetransform": "signed-square",
-    "per_pixel_scale": "per-pixel-scale",
-    "finite_scalar_quantization": "fsq",
-    "fsq": "fsq",
-    "unpublished": "unscaled",
-}
+from geoemb_xr.readers.cutting import cut, inside
+from geoemb_xr.readers.geotiff import OWN_PLACE, file_token, open_geotiff
+from geoemb_xr.readers.inferring import in_convention, infer_product
+from geoemb_xr.readers.tiles import Request, Tile, assemble
 
 
 def product_of_store(path: str | os.PathLike[str]) -> Product:
@@ -92,10 +79,13 @@ def is_own(path: str | os.PathLike[str]) -> bool:
         return _geotiff_facts(name) is not None
     if container == "parquet":
         return _footer(name) is not None
-    root = zarr_store.open_node(name, "", zarr_store.store_token(name))
-    if not hasattr(root, "arrays"):
-        return False
-    return _is_ours(root) or _vectors(root) is not None
+    if container == "netcdf":
+        return True
+    with zarr_store.naming_damage(name):
+        root = zarr_store.open_node(name, "", zarr_store.store_token(name))
+        if not hasattr(root, "arrays"):
+            return False
+        return xarray_files.is_ours(root) or _vectors(root) is not None
 
 
 def read_store(path: str | os.PathLike[str], request: Request | None = None) -> xr.DataArray | xr.Dataset:
@@ -143,54 +133,16 @@ def _container(name: str) -> str:
         return "tif"
     if name.lower().endswith((".parquet", ".geoparquet", ".gpq")):
         return "parquet"
-    if "://" in name or any((local / each).exists() for each in ("zarr.json", ".zgroup", ".zarray")):
+    if name.lower().endswith(xarray_files.NETCDF):
+        return "netcdf"
+    if "://" in name or zarr_store.is_store(name):
         return "zarr"
-    raise SourceError(f"{name} is neither a Zarr store, a GeoTIFF (.tif) nor a GeoParquet file (.parquet)")
+    raise SourceError(
+        f"{name} is neither a Zarr store, a GeoTIFF (.tif), netCDF (.nc) nor GeoParquet (.parquet)"
+    )
 
 
-# --- cutting ----------------------------------------------------------------------------------------------------
-
-
-def _cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str) -> T:
-    """A lazily indexed array cut to area and time, then put on dask."""
-    if request.time is not None and "time" in array.dims:
-        array = array.isel(time=times.pick_times(array.coords["time"].values, request.time, covers=name))
-    if request.area is not None and {"y", "x"} <= set(array.dims):
-        box = geometry.geobox_of(array, "open")
-        windows = [areas.window_of(box, part) for part in bounds_for(request.area, box.crs)]
-        rows_cols = next((each for each in windows if each is not None), None)
-        if rows_cols is None:
-            raise CoverageError(f"{name} does not cover {request.area}; it covers {areas.area_of(box)}")
-        array = array.isel(y=rows_cols[0], x=rows_cols[1])
-    if request.area is not None and "location" in array.dims:
-        x, y = (array.coords[axis].values for axis in ("x", "y"))
-        inside = _inside(x, y, request.area, geometry.crs_of(array))
-        if not inside.any():
-            raise CoverageError(f"{name} has no location in {request.area}")
-        array = array.isel(location=np.flatnonzero(inside))
-    sides: dict[Any, int] = dict.fromkeys(array.dims, -1)
-    sides |= {dim: side for dim, side in block_sides(request.chunks).items() if dim in array.dims}
-    sides |= {"time": 1} if "time" in array.dims else {}
-    sides |= {"location": 1 << 16} if "location" in array.dims else {}
-    # a rewritten store is another array, and the same window of the same store is the same one
-    token = tokenize(name, _age(name), str(request.time), request.area, sides)
-    return array.chunk(sides, name_prefix="own-", token=token)
-
-
-def _inside(x: np.ndarray, y: np.ndarray, area: Area, crs: object) -> np.ndarray:
-    """Which places lie in an area; degrees may be written a turn away."""
-    inside = np.zeros(x.shape, bool)
-    for west, south, east, north in bounds_for(area, crs):
-        for turn in (0, 360) if geometry.as_crs(crs).is_geographic else (0,):
-            inside |= (x + turn >= west) & (x + turn <= east) & (y >= south) & (y <= north)
-    return inside
-
-
-def _age(name: str) -> str:
-    return zarr_store.store_token(name) if _container(name) == "zarr" else file_token(name)
-
-
-# --- Zarr -------------------------------------------------------------------------------------------------------
+# --- Zarr stores by others, in the convention ---------------------------------------------------------------
 
 
 def _root(name: str) -> Any:
@@ -201,25 +153,16 @@ def _root(name: str) -> Any:
 
 
 def _product_of_zarr(name: str) -> Product | None:
-    root = _root(name)
-    if FACTS in root.attrs:
-        return product_of_facts(root.attrs[FACTS], name)
-    vectors = _vectors(root)
-    attrs = zarr_store.find_attrs(root, vectors)
-    if not _in_convention(attrs):
-        return None
-    return _infer(attrs, _labels(root, vectors), name)
-
-
-def _is_ours(root: Any) -> bool:
-    return FACTS in root.attrs or str(root.attrs.get("software", "")).startswith("geoemb_xr")
-
-
-def _in_convention(attrs: Mapping[str, Any]) -> bool:
-    """By UUID, since names have changed; older stores have the attributes and no list of conventions."""
-    declared = attrs.get("zarr_conventions") or []
-    uuids = {str(each.get("uuid", "")).lower() for each in declared if isinstance(each, Mapping)}
-    return GEOEMB_UUID in uuids or "geoemb:dimensions" in attrs
+    with zarr_store.naming_damage(name):
+        root = _root(name)
+        found = xarray_files.product_of_root(root, name)
+        if found is not None:
+            return found
+        vectors = _vectors(root)
+        attrs = zarr_store.find_attrs(root, vectors)
+        return (
+            infer_product(attrs, zarr_store.labels_of(root, vectors), name) if in_convention(attrs) else None
+        )
 
 
 def _vectors(root: Any) -> Any:
@@ -234,190 +177,16 @@ def _vectors(root: Any) -> Any:
     return single[0] if len(single) == 1 else None
 
 
-def _labels(root: Any, vectors: Any) -> tuple[str, ...]:
-    """Labels of the bands, where the store has them as text."""
-    for key in ("band", "embedding", "bands"):
-        if key in root and hasattr(root[key], "shape") and root[key].ndim == 1:
-            return tuple(map(str, np.asarray(root[key][:]).tolist()))
-    return ()
-
-
-def _infer(attrs: Mapping[str, Any], labels: tuple[str, ...], name: str) -> Product:
-    """The product of the catalogue that the convention's attributes fit, else one made of them.
-
-    Raises
-    ------
-    SourceError
-        If several fit, or the attributes are not complete.
-    """
-    try:
-        dims = int(attrs["geoemb:dimensions"])
-    except (KeyError, TypeError, ValueError):
-        raise SourceError(f"{name} lacks 'geoemb:dimensions', the length of a vector") from None
-    model = str(attrs.get("geoemb:model", ""))
-    quantization = attrs.get("geoemb:quantization") or {}
-    codec = _codec_of(quantization, name)
-    words = set(re.split(r"[^a-z0-9]+", model.lower()))
-    of_size = [each for each in registered() if each.dims == dims and _same_codec(each, codec)]
-    fitting = [each for each in of_size if _named(each, words, model) or each.bands == labels]
-    if len(fitting) > 1:
-        sure = [each for each in fitting if _named(each, words, model)]
-        fitting = sure if len(sure) == 1 else fitting
-    if len(fitting) > 1:
-        names = ", ".join(each.name for each in fitting)
-        raise SourceError(
-            f"{name} fits more than one product ({names}); say which: gx.open(product, {name!r})"
-        )
-    if fitting:
-        return fitting[0]
-    if not model:
-        raise SourceError(f"{name} lacks 'geoemb:model', and its {dims} dims fit no known product")
-    kind: ProductKind = "patch" if attrs.get("geoemb:type") == "chip" else "pixel"
-    slug = normalise_name(re.sub(r"[^A-Za-z0-9.]+", "-", model.split("://")[-1]).strip("-"))
-    facts: dict[str, Any] = {"dims": dims, "kind": kind, "model": model, "codec": codec}
-    facts["bands"] = _own_labels(labels, dims, codec)
-    known = {each.name: each for each in registered()}
-    for made in (Product(slug, **facts), Product(f"{slug}-{dims}", **facts)):
-        if known.get(made.name, made) == made:
-            return product(made)
-    raise SourceError(
-        f"{name} holds vectors of {model!r} that differ from those opened before under {slug!r}"
-    )
-
-
-def _own_labels(labels: tuple[str, ...], dims: int, codec: Codec | None) -> tuple[str, ...]:
-    return labels if len(set(labels)) == dims and not (codec is not None and codec.bands) else ()
-
-
-def _named(candidate: Product, words: set[str], model: str) -> bool:
-    """Whether a model's URL names a product."""
-    names = {candidate.name, *map(normalise_name, candidate.aliases)}
-    return bool(names & words) or (bool(candidate.doi) and candidate.doi.lower() in model.lower())
-
-
-def _same_codec(candidate: Product, codec: Codec | None) -> bool:
-    """Decoded floats of any product fit; codes fit the product whose codec they are in."""
-    if codec is None:
-        return True
-    return candidate.codec is not None and (
-        candidate.codec.name == codec.name or codec.name.startswith("linear")
-    )
-
-
-def _codec_of(quantization: Mapping[str, Any], name: str) -> Codec | None:
-    """The codec that ``geoemb:quantization`` describes."""
-    if not quantization:
-        return None
-    method = str(quantization.get("method", "")).lower()
-    scale = quantization.get("scale")
-    if method in _METHODS:
-        return CODECS[_METHODS[method]]
-    if isinstance(scale, Mapping) and scale.get("type") == "array":
-        return CODECS["per-pixel-scale"]
-    if isinstance(scale, Mapping) and scale.get("type") == "scalar":
-        dtype = str(quantization.get("quantized_dtype", "int8"))
-        nodata = quantization.get("nodata", -128 if dtype == "int8" else None)
-        return _linear_codec(float(scale.get("scale", 1)), float(scale.get("offset", 0)), dtype, nodata)
-    raise SourceError(f"{name} is quantised by {method!r}, which is not known; known are {sorted(_METHODS)}")
-
-
-@dataclass(frozen=True)
-class _Linear:
-    """Codes that are ``(value - offset) / step``, as the convention's scalar scale says."""
-
-    step: float
-    offset: float
-    dtype: str
-    nodata: int | None
-
-    def decode(self, codes: np.ndarray, scale: np.ndarray | None, axis: int) -> np.ndarray:
-        values = codes.astype(np.float32) * np.float32(self.step) + np.float32(self.offset)
-        if self.nodata is not None:
-            missing = (codes == self.nodata).any(axis=axis, keepdims=True)
-            values[np.broadcast_to(missing, values.shape)] = np.nan
-        return values
-
-    def encode(self, vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
-        limits = np.iinfo(self.dtype)
-        lowest = limits.min + 1 if self.nodata == limits.min else limits.min
-        missing = np.isnan(vectors).any(axis=axis, keepdims=True)
-        codes = np.clip(np.rint((np.nan_to_num(vectors) - self.offset) / self.step), lowest, limits.max)
-        return np.where(missing, 0 if self.nodata is None else self.nodata, codes).astype(self.dtype), None
-
-    def decode_torch(self, codes: Any, scale: Any, axis: int) -> Any:
-        values = codes.float() * self.step + self.offset
-        if self.nodata is None:
-            return values
-        return values.masked_fill_((codes == self.nodata).any(dim=axis, keepdim=True), float("nan"))
-
-
-@lru_cache(maxsize=64)
-def _linear_codec(step: float, offset: float, dtype: str, nodata: int | None) -> Codec:
-    """One object for one rule: bound methods of two equal objects are not equal."""
-    rule = _Linear(step, offset, dtype, nodata)
-    return Codec(f"linear-{step:g}-{offset:g}", dtype, nodata, rule.decode, rule.encode, rule.decode_torch)
-
-
 def _read_zarr(name: str, request: Request) -> xr.DataArray | xr.Dataset:
-    root = _root(name)
-    dataset = _dataset(name, root)
-    if root.attrs.get(UNFINISHED):
-        say(
-            f"{name} is being written into, or a writer of it was killed "
-            f"({', '.join(map(str, root.attrs[UNFINISHED].values()))}): the same call again finishes it"
-        )
-    if _is_ours(root):
-        return _read_own(name, root, dataset, request)
-    return _read_other(name, root, dataset, request)
+    with zarr_store.naming_damage(name):
+        root = _root(name)
+        if xarray_files.is_ours(root):
+            return xarray_files.read_zarr(name, root, request)
+        return _read_other(name, root, request)
 
 
-def _dataset(name: str, root: Any) -> xr.Dataset:
-    consolidated = root.metadata.consolidated_metadata is not None
-    return xr.open_dataset(
-        zarr_store.store_of(name),
-        engine="zarr",
-        chunks=None,
-        cache=False,
-        consolidated=consolidated,
-        mask_and_scale=False,  # codes stay codes
-    )
-
-
-def _read_own(name: str, root: Any, dataset: xr.Dataset, request: Request) -> xr.DataArray | xr.Dataset:
-    if FACTS in root.attrs:
-        product_of_facts(root.attrs[FACTS], name)  # registers one that was made on the spot
-    opened = _restored(_cut(dataset, request, name), root.attrs)
-    cleaned = {str(key): _cleaned(opened[key]) for key in opened.data_vars}
-    if len(cleaned) == 1:
-        return next(iter(cleaned.values()))
-    return xr.Dataset(cleaned)
-
-
-def _restored(opened: xr.Dataset, attrs: Mapping[str, Any]) -> xr.Dataset:
-    """Columns and names as they were before the store, which has fewer types and letters for names."""
-    for key, coord in opened.coords.items():
-        note = coord.attrs.get(columns.NOTE)
-        if isinstance(note, Mapping):
-            values = columns.from_zarr_values(coord.values, note)
-            kept = {name: value for name, value in coord.attrs.items() if name != columns.NOTE}
-            opened = opened.assign_coords({key: xr.Variable(coord.dims, values, kept)})
-    names = attrs.get(columns.NAMES, {})
-    return opened.rename({k: v for k, v in names.items() if k in opened.variables or k in opened.dims})
-
-
-def _cleaned(array: xr.DataArray) -> xr.DataArray:
-    """Without what only the file needed."""
-    array = array.drop_attrs(deep=False).assign_attrs(
-        {k: v for k, v in array.attrs.items() if k not in ("_FillValue", "coordinates", "grid_mapping")}
-    )
-    for key, coord in array.coords.items():
-        if "_FillValue" in coord.attrs:
-            array.coords[key].attrs.pop("_FillValue")
-    return array.drop_encoding()
-
-
-def _read_other(name: str, root: Any, dataset: xr.Dataset, request: Request) -> xr.DataArray:
-    """A store in the convention by others: dimensions, place and times by its attributes."""
+def _read_other(name: str, root: Any, request: Request) -> xr.DataArray:
+    """A store in the convention by others, as one tile: dimensions, place and times by its attributes."""
     found = product_of_store(name)
     vectors = _vectors(root)
     if vectors is None:
@@ -426,43 +195,51 @@ def _read_other(name: str, root: Any, dataset: xr.Dataset, request: Request) -> 
             f"{sorted(k for k, _ in root.groups())}; open one with its product: gx.open({found.name!r}, path)"
         )
     attrs = zarr_store.find_attrs(root, vectors)
-    key = str(vectors.path).rpartition("/")[2]
-    dims = zarr_store.axes_of(vectors, f"{name}/{key}")
-    array = xr.DataArray(dataset[key].variable).drop_attrs()
-    array = array.rename({old: new for old, new in zip(array.dims, dims, strict=True) if old != new})
-    box = zarr_store.geobox_from_attrs(attrs, (array.sizes["y"], array.sizes["x"]), name)
-    coords: dict[str, Any] = dict(geometry.grid_coords(box))
-    if "time" in dims:
-        times = zarr_store.years_of(root, array.sizes["time"], name)
-        coords["time"] = np.array(times, "datetime64[ns]")
-    array = array.assign_coords(coords)
-    codec = found.codec if np.issubdtype(array.dtype, np.integer) else None
-    if codec is not None and codec.scale is not None:
-        array = array.assign_coords({codec.scale: _scales(name, root, dataset, attrs, array)})
-    labels = found.bands if codec is not None or found.codec is None else found.decoded_bands
-    array = array.isel({BAND: slice(0, len(labels))}).assign_coords({BAND: list(labels)})
-    array = geometry.north_up_array(array)
-    opened = _cut(array, request, name)
+    codec = found.codec if np.issubdtype(vectors.dtype, np.integer) else None
+    tile, timed = _tile(name, root, vectors, attrs, found, codec)
+    stamps = np.array(tile.times, "datetime64[ns]")
+    chosen = times.pick_times(stamps, request.time, covers=name) if timed else [0]
     version = str(attrs.get("geoemb:build_version", "")) or (found.versions[0] if found.versions else "")
-    return opened.rename("embedding").assign_attrs(
-        {
+    array = assemble(
+        [tile],
+        [tile.times[i] for i in chosen],
+        area=request.area,
+        chunks=request.chunks,
+        attrs={
             "product": found.name,
             "version": version,
             "source": name,
-            **({"codec": codec.name} if codec else {}),
-        }
+            **(codec_attrs(codec) if codec is not None else {}),
+        },
     )
+    if array is None:
+        covered = areas.area_of(tile.geobox)
+        raise CoverageError(f"{name} does not cover {request.area}; it covers {covered}")
+    return array if timed else array.isel(time=0, drop=True)
 
 
-def _scales(
-    name: str, root: Any, dataset: xr.Dataset, attrs: Mapping[str, Any], array: xr.DataArray
-) -> xr.Variable:
-    scale = (attrs.get("geoemb:quantization") or {}).get("scale") or {}
-    key = str(scale.get("array_name", "scales"))
-    if key not in dataset:
-        raise SourceError(f"{name} has codes with a scale for each pixel, but no array {key!r}")
-    dims = zarr_store.axes_of(root[key], f"{name}/{key}")
-    return xr.Variable(dims, dataset[key].variable._data, fastpath=True)
+def _tile(
+    name: str, root: Any, vectors: Any, attrs: Mapping[str, Any], found: Product, codec: Codec | None
+) -> tuple[Tile, bool]:
+    """The array of vectors as a tile, with its scales; and whether it has a time axis."""
+    key = str(vectors.path).rpartition("/")[2]
+    dims = zarr_store.axes_of(vectors, f"{name}/{key}")
+    timed = "time" in dims
+    years = zarr_store.years_of(root, vectors.shape[dims.index("time")], name) if timed else ("1970-01-01",)
+    common: dict[str, Any] = {"attrs": attrs, "times": years, "token": zarr_store.store_token(name)}
+    bands = found.bands if codec is not None or found.codec is None else found.decoded_bands
+    fill = float("nan") if codec is None else float(codec.nodata or 0)
+    labels = zarr_store.labels_of(root, vectors)
+    tile = zarr_store.zarr_tile(name, key, bands=bands, labels=labels, fill=fill, **common)
+    if codec is None:
+        return replace(tile, dtype="float32"), timed
+    if codec.scale is None:
+        return tile, timed
+    scale = str(((attrs.get("geoemb:quantization") or {}).get("scale") or {}).get("array_name", "scales"))
+    if scale not in root:
+        raise SourceError(f"{name} has codes with a scale for each pixel, but no array {scale!r}")
+    scales = zarr_store.zarr_tile(name, scale, bands=(), fill=float("nan"), **common)
+    return zarr_store.scaled_tile(tile, scales), timed
 
 
 # --- GeoTIFF ----------------------------------------------------------------------------------------------------
@@ -470,9 +247,7 @@ def _scales(
 
 def _geotiff_facts(name: str) -> dict[str, Any] | None:
     """What to_cog wrote into the tag of its own; None for other files."""
-    import rasterio
-
-    with rasterio.open(name) as file:
+    with open_geotiff(name) as file:
         text = file.tags().get(OWN_TAG)
     if text is None:
         return None
@@ -484,12 +259,10 @@ def _geotiff_facts(name: str) -> dict[str, Any] | None:
 
 
 def _product_of_geotiff(name: str) -> Product | None:
-    import rasterio
-
     facts = _geotiff_facts(name)
     if facts is not None:
         return product_of_facts(facts["product"], name) if facts.get("product") else None
-    with rasterio.open(name) as file:
+    with open_geotiff(name) as file:
         described = tuple(str(each) for each in file.descriptions)
     fitting = [p for p in registered() if described == p.bands and not described[0].isdigit()]
     return fitting[0] if len(fitting) == 1 else None
@@ -503,7 +276,9 @@ def _read_geotiff(name: str, request: Request) -> xr.DataArray:
         raise SourceError(f"{name} was not written by to_cog; say what it holds: gx.open(product, {name!r})")
     if facts.get("product"):
         product_of_facts(facts["product"], name)
-    opened = rioxarray.open_rasterio(name, cache=False, masked=False)
+    opened = rioxarray.open_rasterio(
+        name, cache=False, masked=False, driver="GTiff", GEOREF_SOURCES=OWN_PLACE
+    )
     assert isinstance(opened, xr.DataArray)
     labels = opened.attrs.get("long_name")
     affine, crs = opened.rio.transform(), opened.rio.crs.to_wkt()
@@ -519,8 +294,9 @@ def _read_geotiff(name: str, request: Request) -> xr.DataArray:
         array = array.assign_coords({dim: list(labels) if labels is not None else range(array.sizes[dim])})
     if facts.get("time"):
         array = array.assign_coords(time=np.datetime64(facts["time"], "ns"))
-    array = _cut(array, request, name)
-    return array.rename(facts.get("name")).drop_attrs(deep=False).assign_attrs(facts.get("attrs") or {})
+    array = cut(array, request, name, file_token(name))
+    array = array.rename(facts.get("name")).drop_attrs(deep=False)
+    return xarray_files.with_nodata(array.assign_attrs(facts.get("attrs") or {}))
 
 
 # --- GeoParquet -------------------------------------------------------------------------------------------------
@@ -560,7 +336,7 @@ def _read_parquet(name: str, request: Request) -> xr.DataArray:
         beside[column] = pd.Series(columns.from_arrow(table[column], kind), beside.index, dtype=object)
     kept = np.ones(len(beside), bool)
     if request.area is not None:
-        kept = _inside(beside["x"].to_numpy(), beside["y"].to_numpy(), request.area, json.dumps(crs))
+        kept = inside(beside["x"].to_numpy(), beside["y"].to_numpy(), request.area, json.dumps(crs))
     if not kept.any():
         raise CoverageError(f"{name} has no location in {request.area}")
     array = xr.DataArray(_lazy_column(name, file, facts, kept), dims=_parquet_dims(facts), name=facts["name"])
@@ -569,7 +345,7 @@ def _read_parquet(name: str, request: Request) -> xr.DataArray:
         array = array.assign_coords(time=np.datetime64(facts["time"], "ns"))
         if request.time is not None:
             times.pick_times(np.atleast_1d(array.coords["time"].values), request.time, covers=name)
-    return array.assign_attrs(facts.get("attrs") or {})
+    return xarray_files.with_nodata(array.assign_attrs(facts.get("attrs") or {}))
 
 
 def _parquet_dims(facts: Mapping[str, Any]) -> tuple[str, ...]:
@@ -620,5 +396,15 @@ def _read_group(name: str, token: str, group: int, column: str, rows: np.ndarray
     return np.asarray(matrix if rows.size == len(matrix) else matrix[rows])
 
 
-_PRODUCTS = {"zarr": _product_of_zarr, "tif": _product_of_geotiff, "parquet": _product_of_parquet}
-_READERS = {"zarr": _read_zarr, "tif": _read_geotiff, "parquet": _read_parquet}
+_PRODUCTS = {
+    "zarr": _product_of_zarr,
+    "netcdf": xarray_files.product_of_netcdf,
+    "tif": _product_of_geotiff,
+    "parquet": _product_of_parquet,
+}
+_READERS = {
+    "zarr": _read_zarr,
+    "netcdf": xarray_files.read_netcdf,
+    "tif": _read_geotiff,
+    "parquet": _read_parquet,
+}

@@ -19,6 +19,7 @@ from affine import Affine
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.areas import Area, Bounds
 from geoemb_xr.core.errors import SourceError
+from geoemb_xr.core.missing import missing_pixels
 from geoemb_xr.core.model import BAND
 from geoemb_xr.core.times import TimeLike, pick_times
 
@@ -32,6 +33,8 @@ DEFAULT_BLOCK = 512
 _BLOCK_BYTES = 256 << 20
 #: Share of a pixel by which the edges of tiles of one lattice may differ.
 _LATTICE_TOLERANCE = 0.01
+#: Further than any two pixels are apart, squared, and small enough that quarters are kept beside it.
+_FAR = 2.0**50
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,9 @@ class Tile:
         Name of the published store where it is not first-hand: mixing it with others warns.
     beside : mapping of str to Tile
         Planes of the same grid that belong to it: scales, quality.
+    decider : Tile, optional
+        The one of the same grid that tells where this one is missing, where its own values do not: scales tell
+        it of their codes, codes of their quality.
     """
 
     name: str
@@ -115,6 +121,13 @@ class Tile:
     version: str = ""
     store: str = ""
     beside: Mapping[str, Tile] = field(default_factory=dict, hash=False)
+    decider: Tile | None = None
+
+    def missing(self, values: np.ndarray) -> np.ndarray:
+        """Which pixels of a window hold no data; of a plane its fill, what is not finite, and a scale of 0."""
+        if self.bands:
+            return missing_pixels(values, 0, self.fill)
+        return missing_pixels(values[None], 0, 0 if values.dtype.kind == "f" else self.fill)
 
     def shifted(self, degrees: float) -> Tile:
         """The same raster a turn of the globe further, for areas across the antimeridian."""
@@ -152,6 +165,38 @@ def table_of(tiles: Iterable[Tile], time: TimeLike = None) -> pd.DataFrame:
     columns = ["url", "year", "time", "crs", "west", "south", "east", "north", "version"]
     table = pd.DataFrame(rows, columns=columns).astype({"time": "datetime64[ns]"})
     return table.sort_values(["time", "url"], ignore_index=True)
+
+
+#: No raster is longer, in pixels: coordinates of an axis are made when it is opened (0.8 GB).
+_LONGEST = 100_000_000
+#: The Earth is 40,075 km around; grids may reach somewhat beyond the world.
+_WIDEST = {"degrees": 1000.0, "metres": 2e8}
+
+
+def check_lengths(shape: Sequence[int], name: str) -> None:
+    """Raise for a shape of which an axis is longer than any raster's, or empty."""
+    if any(not 0 < n <= _LONGEST for n in shape):
+        raise SourceError(f"{name} claims a shape of {tuple(map(int, shape))}: its metadata are damaged")
+
+
+def check_extent(geobox: GeoBox, name: str) -> None:
+    """Raise for a grid that claims more ground than there is: sizes are checked before memory is taken.
+
+    Raises
+    ------
+    SourceError
+        Naming what it claims.
+    """
+    height, width = geobox.shape
+    check_lengths((height, width), name)
+    affine = geobox.affine
+    unit = "degrees" if geometry.as_crs(geobox.crs).is_geographic else "metres"
+    wide = max(abs(affine.a) * width + abs(affine.b) * height, abs(affine.d) * width + abs(affine.e) * height)
+    if wide > _WIDEST[unit]:
+        raise SourceError(
+            f"{name} claims {height} × {width} pixels, {wide:.3g} {unit} across: that is no raster of the Earth, "
+            "its metadata are damaged"
+        )
 
 
 # --- lattices -----------------------------------------------------------------------------------------------
@@ -204,7 +249,23 @@ def by_lattice(tiles: Iterable[Tile]) -> list[list[Tile]]:
         )
         key = (crs.to_epsg() or crs.to_wkt(), float(f"{a.a:.9g}"), float(f"{a.e:.9g}"), phase)
         groups.setdefault(key, []).append(tile)
+    for group in groups.values():
+        _check_twins(group)
     return list(groups.values())
+
+
+def _check_twins(tiles: Iterable[Tile]) -> None:
+    """Raise where two files hold one time on one grid: which of them is meant is not for us to choose."""
+    seen: dict[Any, str] = {}
+    for tile in tiles:
+        a = tile.geobox.affine
+        for time in tile.times:
+            place = (time, tuple(tile.geobox.shape), *(round(v, 3) for v in (a.c, a.f)), a.e > 0)
+            other = seen.setdefault(place, tile.name)
+            if other != tile.name:
+                raise SourceError(
+                    f"{other} and {tile.name} both hold {time} on one grid; give those that you mean as a list"
+                )
 
 
 @dataclass(frozen=True)
@@ -235,8 +296,8 @@ def _common_grid(tiles: Sequence[Tile]) -> _Grid:
 class TileArray:
     """Tiles of one lattice behind NumPy's slicing, for :func:`dask.array.from_array`.
 
-    Where tiles overlap, a pixel comes from the tile whose centre is nearest, so that seams fall midway and do
-    not depend on the window read.
+    Where tiles overlap, a pixel comes from the tile whose centre is nearest of those that have data there, so that
+    seams fall midway and do not depend on the window read.
 
     Parameters
     ----------
@@ -292,21 +353,29 @@ class TileArray:
         lead = (self.bands,) if self.bands else ()
         size = (rows.stop - rows.start, cols.stop - cols.start)
         out = np.full((*lead, *size), self.fill, self.dtype)
-        nearest = np.full(size, np.inf) if _any_overlap(hits) else None
+        best = np.full(size, np.inf) if _any_overlap(hits) else None
         for i, step, r, c in hits:
             values = self._read_tile(i, step, r, c)
             at = (
                 slice(r.start - rows.start, r.stop - rows.start),
                 slice(c.start - cols.start, c.stop - cols.start),
             )
-            if nearest is None:
+            if best is None:
                 out[..., at[0], at[1]] = values
                 continue
-            distance = self._distance(i, r, c)
-            wins = distance < nearest[at]
-            nearest[at] = np.where(wins, distance, nearest[at])
+            # further than any tile is what no tile has: a missing pixel lets the others through
+            rank = self._distance(i, r, c) + np.where(self._missing(i, step, r, c, values), _FAR, 0.0)
+            wins = rank < best[at]
+            best[at] = np.where(wins, rank, best[at])
             out[..., at[0], at[1]] = np.where(wins, values, out[..., at[0], at[1]])
         return out
+
+    def _missing(self, i: int, step: int, rows: slice, cols: slice, values: np.ndarray) -> np.ndarray:
+        """Where a tile has no data, by its own values or by those of the tile that decides."""
+        decider = self.tiles[i].decider
+        if decider is None:
+            return self.tiles[i].missing(values)
+        return decider.missing(self._read_tile(i, step, rows, cols, decider))
 
     def _distance(self, i: int, rows: slice, cols: slice) -> np.ndarray:
         """Squared distance of pixels to a tile's centre, in pixels."""
@@ -315,9 +384,11 @@ class TileArray:
         dx = np.arange(cols.start, cols.stop) + 0.5 - (left + right) / 2
         return np.asarray(dy[:, None] ** 2 + dx**2)
 
-    def _read_tile(self, i: int, step: int, rows: slice, cols: slice) -> np.ndarray:
-        """A window of a tile, turned north-up, contiguous."""
-        tile = self.tiles[i]
+    def _read_tile(
+        self, i: int, step: int, rows: slice, cols: slice, other: Tile | None = None
+    ) -> np.ndarray:
+        """A window of a tile, or of another one in its place, turned north-up, contiguous."""
+        tile = other or self.tiles[i]
         top, left, bottom, right = (int(v) for v in self.places[i])
         own_rows, flip_rows = _stored(rows, top, bottom, tile.geobox.affine.e > 0)
         own_cols, flip_cols = _stored(cols, left, right, tile.geobox.affine.a < 0)
@@ -331,11 +402,12 @@ class TileArray:
                 f"{tile.name} could not be read (rows {own_rows.start}-{own_rows.stop}, "
                 f"columns {own_cols.start}-{own_cols.stop}): {error}"
             ) from error
-        expected = (*((self.bands,) if self.bands else ()), rows.stop - rows.start, cols.stop - cols.start)
+        lead = (len(tile.bands),) if tile.bands else ()
+        expected = (*lead, rows.stop - rows.start, cols.stop - cols.start)
         if values.shape != expected:
             raise SourceError(f"{tile.name} gave a window of shape {values.shape} instead of {expected}")
         values = values[..., :: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
-        return np.ascontiguousarray(values.astype(self.dtype, copy=False))
+        return np.ascontiguousarray(values.astype(tile.dtype, copy=False))
 
 
 def _full_key(key: Any, ndim: int) -> list[slice]:

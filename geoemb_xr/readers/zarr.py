@@ -6,8 +6,11 @@ Nothing of a store is read when it is opened but its metadata: x and y come from
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import base64
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,18 +19,30 @@ import numpy as np
 from affine import Affine
 
 from geoemb_xr.core import geometry
-from geoemb_xr.core.errors import SourceError, require
-from geoemb_xr.readers.tiles import Tile
+from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError, require
+from geoemb_xr.core.missing import NODATA_KEYS, mark_missing
+from geoemb_xr.readers.tiles import Tile, check_extent
+from geoemb_xr.readers.zarr_chunks import unwritten
 from geoemb_xr.stores.objects import is_remote, object_store
 
 
 def store_of(url: str) -> Any:
-    """What :func:`zarr.open` takes for a path or URL; object stores are read anonymously."""
+    """A Zarr store for a path or URL, read only.
+
+    Never the string itself: Zarr takes it for a URL, and what follows a ``#`` or ``?`` in a folder's name is lost.
+    """
     import zarr
 
-    if not is_remote(url):  # as a string it would be read as a URL: "#" and "?" are letters of a path
+    if not is_remote(url):
         return zarr.storage.LocalStore(url, read_only=True)
     return zarr.storage.ObjectStore(object_store(url), read_only=True)
+
+
+def is_store(name: str) -> bool:
+    """Whether a path or URL is a Zarr store, with or without its usual ending."""
+    if is_remote(name):
+        return name.rstrip("/").lower().endswith(".zarr")
+    return any((Path(name) / each).exists() for each in ("zarr.json", ".zgroup", ".zarray"))
 
 
 @lru_cache(maxsize=256)
@@ -51,11 +66,25 @@ def open_node(url: str, path: str = "", token: str = "") -> Any:
 
 
 def store_token(url: str) -> str:
-    """What changes when a local store is rewritten: its metadata's size and modification time."""
+    """What changes when a local store is rewritten, in its metadata or in a chunk: files, bytes and times.
+
+    Of a remote store its URL must do: its objects cannot all be asked for.
+    """
     if is_remote(url):
         return url
-    metadata = [Path(url) / name for name in ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")]
-    return "-".join(f"{p.stat().st_size}-{p.stat().st_mtime_ns}" for p in metadata if p.exists())
+    if not Path(url).is_dir():
+        return ""  # what it is, or is not, is said when it is opened
+    files = size = times = 0
+    folders = [url]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(entry.path)
+                    continue
+                stat = entry.stat()
+                files, size, times = files + 1, size + stat.st_size, times + stat.st_mtime_ns
+    return f"{files}-{size}-{times}"
 
 
 @dataclass(frozen=True)
@@ -70,31 +99,60 @@ class ZarrReader:
         Its axes, of ``time``, ``band``, ``y``, ``x``.
     steps : tuple of int
         Positions along its time axis, one a step of the tile.
-    bands : int, optional
-        How many of the bands, where not all.
+    bands : tuple of int, optional
+        Positions of the bands along its axis, where not all as they lie.
     token : str
         Of the store's state.
+    fill : float, optional
+        What marks missing vectors here; by default values are left as they are stored.
+    nodata : float, optional
+        What marks them in the store.
+    unwritten : float, optional
+        What a chunk that was never written reads as, where that is not ``fill``.
     """
 
     url: str
     path: str
     dims: tuple[str, ...]
     steps: tuple[int, ...] = (0,)
-    bands: int | None = None
+    bands: tuple[int, ...] | None = None
     token: str = ""
+    fill: float | None = None
+    nodata: float | None = None
+    unwritten: float | None = None
 
     def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
         """A window (band, y, x), or (y, x) where the array has no bands."""
         array = open_node(self.url, self.path, self.token)
-        wanted: dict[str, Any] = {
-            "time": self.steps[time],
-            "band": slice(0, self.bands),
-            "y": rows,
-            "x": cols,
-        }
+        wanted = self._wanted(time, rows, cols)
         values = np.asarray(array[tuple(wanted[d] for d in self.dims)])
         left = [d for d in self.dims if d != "time"]
-        return values.transpose([left.index(d) for d in ("band", "y", "x") if d in left])
+        values = values.transpose([left.index(d) for d in ("band", "y", "x") if d in left])
+        if self.bands is not None and self.bands != tuple(range(len(values))):
+            values = values[list(self.bands)]
+        if self.fill is None:
+            return values
+        stacked = values if "band" in self.dims else values[None]
+        masked = None
+        if self.unwritten is not None:
+            masked = (stacked == self.unwritten).all(axis=0)
+            masked = self.never_written(time, rows, cols)[0] & masked if masked.any() else None
+        stacked = mark_missing(stacked, 0, self.fill, nodata=self.nodata, masked=masked)
+        return stacked if "band" in self.dims else stacked[0]
+
+    def _wanted(self, time: int, rows: slice, cols: slice) -> dict[str, Any]:
+        bands = slice(0, max(self.bands) + 1 if self.bands is not None else None)
+        return {"time": self.steps[time], "band": bands, "y": rows, "x": cols}
+
+    def never_written(self, time: int, rows: slice, cols: slice) -> tuple[np.ndarray, list[str]]:
+        """Pixels of a window whose chunk was never written, and the objects that lack it."""
+        array = open_node(self.url, self.path, self.token)
+        absent = np.zeros((rows.stop - rows.start, cols.stop - cols.start), bool)
+        names = []
+        for name, place in unwritten(self.url, self.path, array, self.dims, self._wanted(time, rows, cols)):
+            absent[place["y"], place["x"]] = True
+            names.append(name)
+        return absent, list(dict.fromkeys(names))
 
 
 def written_steps(url: str, path: str, token: str = "") -> frozenset[int] | None:
@@ -144,6 +202,15 @@ def axes_of(array: Any, name: str) -> tuple[str, ...]:
     return tuple(_AXES.get(g, "band") for g in given)
 
 
+def labels_of(group: Any, array: Any) -> tuple[str, ...]:
+    """Labels of an array's bands, where its group has them."""
+    for key in ("band", "embedding", "bands"):
+        node = group.get(key)
+        if getattr(node, "ndim", 0) == 1 and array is not None and node.shape[0] in array.shape:
+            return tuple(map(str, np.asarray(node[:]).tolist()))
+    return ()
+
+
 def find_attrs(*nodes: Any) -> dict[str, Any]:
     """Attributes of several nodes, the first one's winning: stores keep them on the root, group or array."""
     merged: dict[str, Any] = {}
@@ -188,9 +255,9 @@ def years_of(group: Any, length: int, name: str) -> tuple[str, ...]:
     if "time" not in group:
         raise SourceError(f"{name} has no coordinate 'time'")
     node = group["time"]
+    if node.shape != (length,):
+        raise SourceError(f"{name} has {length} time steps but {node.shape[0] if node.ndim else 0} times")
     values = np.asarray(node[:])
-    if len(values) != length:
-        raise SourceError(f"{name} has {length} time steps but {len(values)} times")
     units = str(node.attrs.get("units", ""))
     if " since " in units:
         import xarray as xr
@@ -216,6 +283,7 @@ def zarr_tile(
     version: str = "",
     beside: Mapping[str, Tile] | None = None,
     token: str = "",
+    labels: Sequence[str] = (),
 ) -> Tile:
     """A tile of a Zarr array.
 
@@ -232,13 +300,22 @@ def zarr_tile(
     steps : sequence of int, optional
         Their positions along the array's time axis; 0, 1, … by default.
     fill : float, optional
-        Nodata; the array's fill value by default.
+        What marks missing vectors here, whatever marks them in the store; the array's fill value by default. A
+        chunk that was never written is missing.
     version : str
         Of the product.
     beside : mapping, optional
         Planes that belong to it.
     token : str
         Of the store's state.
+    labels : sequence of str
+        Of the stored bands, where the store has them: bands are placed by them where they are ``bands`` in another
+        order.
+
+    Raises
+    ------
+    SourceError
+        If it has not the axes or the bands, or claims more than there is.
     """
     array = open_node(url, path, token)
     name = f"{url}/{path}" if path else url
@@ -249,23 +326,118 @@ def zarr_tile(
         raise SourceError(f"{name} has no band axis; its axes are {dims}")
     if bands and sizes["band"] < len(bands):
         raise SourceError(f"{name} has {sizes['band']} bands instead of {len(bands)}")
+    geobox = geobox_from_attrs(attrs, (sizes["y"], sizes["x"]), name)
+    check_extent(geobox, name)
+    stored = None if array.fill_value is None else float(array.fill_value)
+    fill = (stored or 0.0) if fill is None else fill
+    nodata = _nodata_of(array)
+    differs = stored is not None and np.isfinite(stored) and stored != fill
+    floats = np.issubdtype(array.dtype, np.floating)
+    reader = ZarrReader(
+        url,
+        path,
+        dims,
+        steps=tuple(steps if steps is not None else range(len(times))),
+        bands=_positions(bands, labels, sizes.get("band", 0), name),
+        token=token,
+        # planes are left as they lie: what is not finite in them has a meaning of its own
+        fill=fill if bands and (floats or differs or nodata not in (None, fill)) else None,
+        nodata=nodata,
+        unwritten=stored if differs else None,
+    )
     return Tile(
         name=name,
-        geobox=geobox_from_attrs(attrs, (sizes["y"], sizes["x"]), name),
+        geobox=geobox,
         times=tuple(times),
-        reader=ZarrReader(
-            url,
-            path,
-            dims,
-            steps=tuple(steps if steps is not None else range(len(times))),
-            bands=len(bands) if bands and len(bands) != sizes.get("band") else None,
-            token=token,
-        ),
+        reader=reader,
         dtype=str(array.dtype),
         bands=tuple(bands),
         block=(inner["y"], inner["x"]),
-        fill=float(array.fill_value) if fill is None else fill,
+        fill=fill,
         token=token,
         version=version,
         beside=dict(beside or {}),
     )
+
+
+def _positions(bands: Sequence[str], labels: Sequence[str], stored: int, name: str) -> tuple[int, ...] | None:
+    """Where the bands lie along their axis; None where all lie as they should."""
+    if not bands:
+        return None
+    named = list(map(str, labels))
+    if len(named) == stored and set(bands) <= set(named):
+        if len(set(named)) != stored:
+            twice = next(each for each in named if named.count(each) > 1)
+            raise SourceError(f"{name} has two bands of one name, {twice!r}")
+        positions = tuple(named.index(band) for band in bands)
+    else:
+        positions = tuple(range(len(bands)))
+    return None if positions == tuple(range(stored)) else positions
+
+
+def _nodata_of(array: Any) -> float | None:
+    """The nodata value that an array's attributes declare; xarray writes a float as base64."""
+    for key in NODATA_KEYS:
+        value = array.attrs.get(key)
+        if isinstance(value, str):
+            try:
+                value = float(np.frombuffer(base64.standard_b64decode(value), "<f8")[0])
+            except ValueError:
+                continue
+        if value is not None and np.ndim(value) == 0:
+            return float(value)
+    return None
+
+
+# --- codes with a scale a pixel ---------------------------------------------------------------------------------
+
+
+def scaled_tile(codes: Tile, scales: Tile) -> Tile:
+    """Codes with their scales beside them, which tell where they are missing."""
+    assert isinstance(codes.reader, ZarrReader)
+    assert isinstance(scales.reader, ZarrReader)
+    reader = _ScaledReader(codes.reader, scales.reader)
+    return replace(codes, reader=reader, decider=scales, beside={"scale": scales})
+
+
+@dataclass(frozen=True)
+class _ScaledReader:
+    """Reads codes, and raises where their chunk is gone though their scales are there: lost is not missing."""
+
+    codes: ZarrReader
+    scales: ZarrReader
+
+    def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
+        """A window (band, y, x)."""
+        codes = self.codes.read(time, rows, cols)
+        empty = ~codes.any(axis=0)
+        if not empty.any():
+            return codes
+        absent, names = self.codes.never_written(time, rows, cols)
+        lost = absent & empty
+        if lost.any():
+            scales = self.scales.read(time, rows, cols)
+            lost &= np.isfinite(scales) & (scales != 0)
+        if lost.any():
+            raise SourceError(
+                f"{names[0]} does not exist or lacks a chunk, though {self.scales.path} says that "
+                f"{int(lost.sum())} pixels have data there: codes were lost; fetch the store again"
+            )
+        return codes
+
+
+# --- damaged metadata -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def naming_damage(name: str) -> Iterator[None]:
+    """What zarr, NumPy or xarray raise over metadata that are damaged, as an error of ours that names the store."""
+    try:
+        yield
+    except (EmbeddingError, SourceError, CoverageError, ImportError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"{name} could not be opened: its metadata are damaged, or not what it says "
+            f"({type(error).__name__}: {error})"
+        ) from error

@@ -11,6 +11,7 @@ from typing import Any
 
 from geoemb_xr.core.errors import SourceError, require
 from geoemb_xr.stores import paths
+from geoemb_xr.stores.credentials import s3_options
 from geoemb_xr.stores.objects import is_remote, open_object
 
 SUFFIXES = (".parquet", ".gpq", ".geoparquet")
@@ -57,8 +58,7 @@ def _filesystem(protocol: str) -> Any:
         return require("fsspec", "remote").filesystem(protocol)
     options: dict[str, Any] = {}
     if protocol == "s3":
-        options = {"region": "us-west-2", "virtual_hosted_style_request": False}
-        options |= {} if "AWS_ACCESS_KEY_ID" in os.environ else {"skip_signature": True}
+        options = s3_options()
     return require("obstore.fsspec", "remote").FsspecStore(protocol, **options)
 
 

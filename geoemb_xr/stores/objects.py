@@ -1,4 +1,4 @@
-"""Object stores: anonymous where the user has set up no credentials."""
+"""Object stores: anonymous where the user has set up no credentials, tried again before a read fails."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
 from geoemb_xr.core.errors import SourceError, require
+from geoemb_xr.stores.credentials import environment, s3_options
 
 
 def is_remote(path: str) -> bool:
@@ -17,7 +19,18 @@ def is_remote(path: str) -> bool:
     return "://" in path or path.startswith("/vsi")
 
 
-@lru_cache(maxsize=64)
+#: Errors of connections, 429 and 5xx are tried again with jitter, over more than a minute's outage, then raised.
+RETRIES: Any = {
+    "max_retries": 20,
+    "retry_timeout": timedelta(seconds=90),
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=10),
+        "base": 2,
+    },
+}
+
+
 def object_store(url: str) -> Any:
     """An obstore store of a folder's URL.
 
@@ -26,13 +39,17 @@ def object_store(url: str) -> Any:
     MissingExtraError
         If obstore is not installed.
     """
+    options = tuple(s3_options().items()) if url.startswith("s3://") else ()
+    return _store(url, options, environment())
+
+
+@lru_cache(maxsize=64)
+def _store(url: str, options: tuple[tuple[str, Any], ...], state: tuple[tuple[str, str], ...]) -> Any:
+    """A store with its options; ``state`` makes one with other credentials another store."""
     stores = require("obstore.store", "remote")
-    options: dict[str, Any] = {}
-    if url.startswith("s3://"):
-        options = {"skip_signature": True, "region": "us-west-2", "virtual_hosted_style_request": False}
-        if "AWS_ACCESS_KEY_ID" in os.environ:  # credentials that the user has set up win
-            options.pop("skip_signature")
-    return stores.from_url(url, **options)
+    if url.startswith("file://"):
+        return stores.from_url(url)
+    return stores.from_url(url, retry_config=RETRIES, **dict(options))
 
 
 def get_range(url: str, start: int, length: int) -> bytes:
@@ -83,6 +100,19 @@ def head_object(url: str) -> str:
     """What changes when an object is rewritten: its size and ETag."""
     meta = _head(url)
     return f"{meta['size']}-{meta.get('e_tag') or meta.get('last_modified')}"
+
+
+def object_size(url: str) -> int | None:
+    """Bytes of an object or a local file; None where there is none."""
+    if not is_remote(url):
+        try:
+            return os.stat(url).st_size
+        except FileNotFoundError:
+            return None
+    try:
+        return int(_head(url)["size"])
+    except FileNotFoundError:
+        return None
 
 
 def _head(url: str) -> Any:

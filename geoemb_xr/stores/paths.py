@@ -9,14 +9,16 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from geoemb_xr.core.errors import CoverageError, SourceError
-from geoemb_xr.stores.objects import is_remote
+import numpy as np
 
-_YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)(?!\d)")
+from geoemb_xr.core.errors import CoverageError, SourceError
+from geoemb_xr.core.times import TimeLike, time_spans
+from geoemb_xr.stores.objects import is_remote
 
 
 def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
@@ -39,6 +41,8 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
             raise TypeError(f"a source is a path, a folder, a glob, a URL or a list of those; got {source!r}")
         return list(dict.fromkeys(name for each in source for name in expand(each, suffixes)))
     name = os.fspath(source)
+    if name.startswith("file://"):
+        name = str(local_path(name))
     if is_remote(name):
         return [name]
     path = Path(name)
@@ -49,10 +53,19 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
         return found
     if path.exists():
         return [name]
-    found = sorted(glob.glob(name, recursive=True))
+    found = sorted(glob.glob(_pattern(name), recursive=True))
     if not found:
         raise FileNotFoundError(f"no such file, folder or match of a glob: {name}")
     return found
+
+
+def _pattern(name: str) -> str:
+    """A glob of which the folders that are there under their own names are no pattern: ``run[1]/*.tif``."""
+    literal = Path(name)
+    while not literal.exists() and literal != literal.parent:
+        literal = literal.parent
+    rest = os.path.relpath(name, literal)
+    return os.path.join(glob.escape(str(literal)), rest) if literal.parts else name
 
 
 def local_path(name: str | os.PathLike[str]) -> Path:
@@ -87,29 +100,76 @@ def map_files[T](function: Callable[[Any], T], files: Sequence[Any]) -> list[T]:
         return list(pool.map(function, files))
 
 
-def year_in_path(path: str) -> int:
-    """The year that a path names: its last folder that is a year, else the last year in the file's name.
+def year_of_file(path: str, period: str = "", time: TimeLike = None) -> int:
+    """The year of a file: its own name tells, else its folders, else what was asked for.
+
+    Parameters
+    ----------
+    path : str
+        The file. A year is four digits that no digit, letter or version mark touches: ``2048px`` is none.
+    period : str
+        Of the product, such as ``"2017–2025"``: no year before it is taken for one, nor one that is still to come.
+    time : year, date, list or slice, optional
+        As the user gave it. One year decides where the name has none, or several.
 
     Raises
     ------
     SourceError
-        If there is none.
+        If there is none, or the name has several; the message says how to name the year.
 
     Examples
     --------
-    >>> year_in_path("annual/2024/10N/x086q72fv2f9q1x4a-0000000000-0000000000.tiff")
+    >>> year_of_file("annual/2024/10N/x086q72fv2f9q1x4a-0000000000-0000000000.tiff")
     2024
-    >>> year_in_path("chip_2023_v2.tif")
+    >>> year_of_file("downloaded/2025/aef_2023_2048px.tif", "2017–2025")
     2023
+    >>> year_of_file("area.tif", time=2024)
+    2024
     """
     *folders, name = PurePosixPath(path.replace("\\", "/")).parts
-    years = [part for part in folders if re.fullmatch(r"(19|20)\d\d", part)]
-    years = years or _YEAR.findall(name)
-    if not years:
+    plausible = _plausible(period)
+    own = _years_in(name, plausible)
+    around = [int(found[1]) for part in folders if (found := _YEAR_FOLDER.fullmatch(part))]
+    around = [year for year in around if year in plausible][-1:]
+    asked = _single_year(time)
+    if len(own) > 1:
+        own = own & {*around, *asked} or own
+    found_years = own or set(around) or asked
+    if len(found_years) == 1:
+        return found_years.pop()
+    if found_years:
         raise SourceError(
-            f"{path} does not say its year; put it in a folder named by the year (2024/…) or name it …_2024.tif"
+            f"{path} names several years, {' and '.join(map(str, sorted(found_years)))}; say which is its own: "
+            f"time={min(found_years)}"
         )
-    return int(years[-1])
+    offer = "" if time is None else ", one year only"
+    raise SourceError(
+        f"{path} does not say its year (of {plausible.start} to {plausible.stop - 1}); say it: time=2024{offer}, "
+        "or put it in a folder named by the year (2024/…), or name it …_2024.tif"
+    )
+
+
+#: Four digits by themselves: not a part of a number, a size (2048px) or a version (v2025_06_19).
+_YEAR = re.compile(r"(?<!\d)(?<!\d\.)(?<![vV])((?:19|20)\d\d)(?![0-9A-Za-z])")
+_YEAR_FOLDER = re.compile(r"(?:year=)?((?:19|20)\d\d)")
+#: Satellites that embeddings are made from do not look back further (Landsat 1).
+_FIRST_YEAR = 1972
+
+
+def _plausible(period: str) -> range:
+    start = re.search(r"\d{4}", period)
+    return range(int(start[0]) if start else _FIRST_YEAR, datetime.now(UTC).year + 1)
+
+
+def _years_in(name: str, plausible: range) -> set[int]:
+    return {int(year) for year in _YEAR.findall(name) if int(year) in plausible}
+
+
+def _single_year(time: TimeLike) -> set[int]:
+    """The one year that ``time=`` asks for; nothing where it asks for several, or for all."""
+    spans = time_spans(time) or []
+    years = {int(str(edge)[:4]) for start, stop in spans for edge in (start, stop - np.timedelta64(1, "ns"))}
+    return years if len(years) == 1 else set()
 
 
 def inside(root: str | os.PathLike[str], relative: str) -> Path:

@@ -69,9 +69,9 @@ def test_geotiffs_that_are_refused(tmp_path, grid):
         geotiff.read_info(bare)
     info = geotiff.read_info(geotiff.write_geotiff(tmp_path / "x.tif", np.zeros((2, 20, 30), "u2"), grid))
     with pytest.raises(SourceError, match=r"x\.tif has 2 bands; a file of 'p' has 3"):
-        geotiff.check_bands(info, "p", 3, ("uint16",))
+        geotiff.check_bands(info, "p", ("0", "1", "2"), ("uint16",))
     with pytest.raises(SourceError, match="holds uint16; a file of 'p' holds int8 or float32"):
-        geotiff.check_bands(info, "p", 2, ("int8", "float32"))
+        geotiff.check_bands(info, "p", ("0", "1"), ("int8", "float32"))
 
 
 # --- npy ----------------------------------------------------------------------------------------------------
@@ -346,23 +346,6 @@ def test_sources_become_files(tmp_path):
         paths.expand(str(tmp_path / "*.nothing"), (".tif",))
     with pytest.raises(TypeError, match="a source is a path"):
         paths.expand(7, (".tif",))
-
-
-@pytest.mark.parametrize(
-    ("path", "year"),
-    [
-        ("annual/2024/10N/x-0000000000-0000000000.tiff", 2024),
-        ("grid_0.15_52.05_2021.tiff", 2021),
-        ("2019/x_2020.tif", 2019),
-    ],
-)
-def test_years_of_paths(path, year):
-    assert paths.year_in_path(path) == year
-
-
-def test_a_path_without_a_year_says_so():
-    with pytest.raises(SourceError, match="does not say its year"):
-        paths.year_in_path("somewhere/x_20200101.tif")
 
 
 @pytest.mark.parametrize("name", ["../x.tif", "/etc/passwd", "a/../../x", "a\0b"])

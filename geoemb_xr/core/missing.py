@@ -1,0 +1,163 @@
+"""Missing pixels of what others wrote: what marks them there, and the one way they are marked here.
+
+A header is believed: missing is what a declared nodata value, a mask or a value that is not finite says. A vector
+of which a part is missing is missing as a whole, since neither a distance nor a mean can be taken of the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.model import BAND, Codec
+
+#: Where xarray, rioxarray and GDAL keep the value that marks missing pixels, the first to be looked at first.
+NODATA_KEYS = ("_FillValue", "missing_value", "nodata")
+
+
+def missing_pixels(values: np.ndarray, axis: int, nodata: float | None = None) -> np.ndarray:
+    """Which vectors are missing: a band holds ``nodata``, or is not finite.
+
+    Parameters
+    ----------
+    values : ndarray (…, band, …)
+        Codes or vectors.
+    axis : int
+        Where the bands are.
+    nodata : float, optional
+        The declared value. Vectors hold zeros, so that a nodata of 0 marks only those that are 0 in every band.
+
+    Returns
+    -------
+    ndarray of bool
+        Without the axis of bands.
+
+    Examples
+    --------
+    >>> missing_pixels(np.array([[1.0, -9999.0], [np.inf, 2.0], [0.0, 3.0]]), 1, nodata=-9999.0)
+    array([ True,  True, False])
+    >>> missing_pixels(np.array([[0, 0], [0, 5]], np.int8), 1, nodata=0)
+    array([ True, False])
+    """
+    missing = np.zeros(tuple(np.delete(values.shape, axis)), bool)
+    if values.dtype.kind == "f":
+        missing |= ~np.isfinite(values).all(axis=axis)
+    if nodata is not None and _holds(values.dtype, nodata):
+        marked = values == values.dtype.type(nodata)
+        missing |= marked.all(axis=axis) if nodata == 0 else marked.any(axis=axis)
+    return missing
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether values of a dtype can be equal to a number at all."""
+    if dtype.kind == "f":
+        return bool(np.isfinite(value))
+    limits = np.iinfo(dtype)
+    return float(value).is_integer() and limits.min <= value <= limits.max
+
+
+def mark_missing(
+    values: np.ndarray,
+    axis: int,
+    fill: float,
+    *,
+    nodata: float | None = None,
+    masked: np.ndarray | None = None,
+) -> np.ndarray:
+    """Values with ``fill`` in every band of a missing vector; the same array where none is missing.
+
+    Parameters
+    ----------
+    values : ndarray (…, band, …)
+        Codes or vectors.
+    axis : int
+        Where the bands are.
+    fill : float
+        What marks missing vectors here: NaN, or the codec's nodata.
+    nodata : float, optional
+        What marks them there.
+    masked : ndarray of bool, optional
+        Others that a mask says are missing.
+    """
+    missing = missing_pixels(values, axis, nodata)
+    if masked is not None:
+        missing |= masked
+    if not missing.any():
+        return values
+    return np.where(np.expand_dims(missing, axis), values.dtype.type(fill), values)
+
+
+def declared_nodata(array: xr.DataArray) -> float | None:
+    """What an array's attributes say marks its missing pixels; None where they say nothing."""
+    for key in NODATA_KEYS:
+        value = array.attrs.get(key)
+        if value is not None and np.ndim(value) == 0 and not isinstance(value, str):
+            return float(value)
+    return None
+
+
+def believe_nodata(array: xr.DataArray, codec: Codec | None) -> xr.DataArray:
+    """An array of vectors or codes whose missing pixels are marked as ours are. Lazy where the array is.
+
+    Parameters
+    ----------
+    array : DataArray (…, band, …)
+        Floats, or codes of ``codec``.
+    codec : Codec, optional
+        None for floats.
+    """
+    nodata = declared_nodata(array)
+    if codec is None:
+        fill = float("nan")
+    elif codec.nodata is None or nodata is None or nodata == codec.nodata:
+        return array  # the codec itself knows what is missing
+    else:
+        fill = float(codec.nodata)
+    options: dict[str, Any] = {"axis": array.get_axis_num(BAND), "fill": fill, "nodata": nodata}
+    if array.chunks is None:
+        return array.copy(data=mark_missing(array.values, **options))
+    whole = array.chunk({BAND: -1})
+    return whole.copy(
+        data=whole.data.map_blocks(mark_missing, dtype=whole.dtype, meta=whole.data._meta, **options)
+    )
+
+
+# --- codes that carry their nodata --------------------------------------------------------------------------------
+
+
+def codec_attrs(codec: Codec) -> dict[str, Any]:
+    """Attributes of codes: their codec, and their nodata where rioxarray finds it.
+
+    ``nodata`` and not ``_FillValue``: rioxarray fills with either, but plain xarray turns codes that have the
+    latter into floats when it reads them back from a file.
+    """
+    return {"codec": codec.name, **({"nodata": codec.nodata} if codec.nodata is not None else {})}
+
+
+def without_codec(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Attributes without what only codes have."""
+    return {key: value for key, value in attrs.items() if key not in ("codec", *NODATA_KEYS)}
+
+
+def codes_again(array: xr.DataArray, codec: Codec) -> xr.DataArray:
+    """Codes that plain xarray masked when it read them (floats, NaN where there is no data), as codes. Lazy.
+
+    Raises
+    ------
+    EmbeddingError
+        If the codec has no nodata that a NaN could have been.
+    """
+    if array.dtype.kind != "f":
+        return array
+    if codec.nodata is None:
+        raise EmbeddingError(
+            f"codes of {codec.name!r} were turned into {array.dtype}, and they have no nodata to turn NaN back "
+            "into; read the file again with xarray.open_dataset(…, mask_and_scale=False)"
+        )
+    attrs = {key: value for key, value in array.attrs.items() if key not in NODATA_KEYS}
+    codes = array.fillna(codec.nodata).astype(codec.dtype)
+    return codes.assign_attrs({**attrs, **codec_attrs(codec)})

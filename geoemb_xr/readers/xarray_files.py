@@ -1,0 +1,161 @@
+"""Zarr stores and netCDF files that xarray reads: ours, and those that plain xarray wrote of our arrays.
+
+They are opened with ``mask_and_scale=False``, so that codes stay codes; those that plain xarray had turned into
+floats before they were written are turned back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+
+from geoemb_xr.core import arrays, columns
+from geoemb_xr.core.citing import product_of_facts
+from geoemb_xr.core.conventions import FACTS, UNFINISHED
+from geoemb_xr.core.errors import EmbeddingError, SourceError
+from geoemb_xr.core.missing import codec_attrs, codes_again
+from geoemb_xr.core.model import Product, product
+from geoemb_xr.core.notes import say
+from geoemb_xr.readers import zarr as zarr_store
+from geoemb_xr.readers.cutting import cut
+from geoemb_xr.readers.geotiff import file_token
+from geoemb_xr.readers.tiles import Request, check_lengths
+
+NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
+#: What only a file needs of an array's attributes.
+_OF_FILES = ("_FillValue", "missing_value", "coordinates", "grid_mapping", "_ARRAY_DIMENSIONS")
+
+
+# --- Zarr -------------------------------------------------------------------------------------------------------
+
+
+def is_ours(root: Any) -> bool:
+    """Whether we wrote a store, or plain xarray wrote our arrays into it."""
+    if FACTS in root.attrs or str(root.attrs.get("software", "")).startswith("geoemb_xr"):
+        return True
+    return any(_is_our_array(array.attrs) for _, array in root.arrays())
+
+
+def _is_our_array(attrs: Any) -> bool:
+    return "derived_from" in attrs or ("product" in attrs and "version" in attrs)
+
+
+def product_of_root(root: Any, name: str) -> Product | None:
+    """The product that a store of ours says it holds; None for the stores of others, and for maps."""
+    if FACTS in root.attrs:
+        return product_of_facts(root.attrs[FACTS], name)
+    return _product_of([array.attrs for _, array in root.arrays()], name)
+
+
+def _product_of(attrs: list[Any], name: str) -> Product | None:
+    """The product that attributes of arrays name."""
+    for each in attrs:
+        if "product" in each and _is_our_array(each):
+            try:
+                return product(str(each["product"]))
+            except ValueError as error:
+                raise SourceError(
+                    f"{name} holds {each['product']!r}, and plain xarray keeps the name of a product only: "
+                    f"register it first, gx.register(gx.Product({each['product']!r}, …)) ({error})"
+                ) from error
+    return None
+
+
+def read_zarr(name: str, root: Any, request: Request) -> xr.DataArray | xr.Dataset:
+    """A store of ours, lazily, as it was written; a Dataset where it has several variables."""
+    if root.attrs.get(UNFINISHED):
+        say(
+            f"{name} is being written into, or a writer of it was killed "
+            f"({', '.join(map(str, root.attrs[UNFINISHED].values()))}): the same call again finishes it"
+        )
+    product_of_root(root, name)  # registers one that was made on the spot
+    for key, array in root.arrays():
+        check_lengths(array.shape, f"{name}/{key}")
+    dataset = xr.open_dataset(
+        zarr_store.store_of(name),
+        engine="zarr",
+        chunks=None,
+        cache=False,
+        consolidated=root.metadata.consolidated_metadata is not None,
+        mask_and_scale=False,
+    )
+    return _read(dataset, request, name, zarr_store.store_token(name))
+
+
+# --- netCDF -----------------------------------------------------------------------------------------------------
+
+
+def product_of_netcdf(name: str) -> Product | None:
+    """The product that a netCDF file names in the attributes of its variables."""
+    with _netcdf(name) as dataset:
+        return _product_of([variable.attrs for variable in dataset.data_vars.values()], name)
+
+
+def read_netcdf(name: str, request: Request) -> xr.DataArray | xr.Dataset:
+    """A netCDF file that plain xarray wrote of our arrays, lazily."""
+    dataset = _netcdf(name)
+    if not any(_is_our_array(variable.attrs) for variable in dataset.data_vars.values()):
+        raise SourceError(
+            f"{name} holds {sorted(map(str, dataset.data_vars))}, none of which says its product: "
+            "gx.wrap(xarray.open_dataarray(path), product) says it"
+        )
+    product_of_netcdf(name)
+    return _read(dataset, request, name, file_token(name))
+
+
+def _netcdf(name: str) -> xr.Dataset:
+    try:
+        return xr.open_dataset(name, chunks=None, cache=False, mask_and_scale=False)
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise SourceError(
+            f"{name} could not be opened as netCDF: {reason}. netCDF 4 needs the package h5netcdf or netCDF4"
+        ) from error
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------
+
+
+def _read(dataset: xr.Dataset, request: Request, name: str, age: str) -> xr.DataArray | xr.Dataset:
+    places = {str(each.attrs.get("grid_mapping", "")) for each in dataset.data_vars.values()}
+    dataset = dataset.set_coords(sorted(places & set(map(str, dataset.data_vars))))
+    opened = _restored(cut(dataset, request, name, age), dataset.attrs)
+    try:
+        cleaned = {str(key): _cleaned(opened[key]) for key in opened.data_vars}
+    except EmbeddingError as error:
+        raise SourceError(f"{name}: {error}") from error
+    if len(cleaned) == 1:
+        return next(iter(cleaned.values()))
+    return xr.Dataset(cleaned)
+
+
+def _restored(opened: xr.Dataset, attrs: Mapping[str, Any]) -> xr.Dataset:
+    """Columns and names as they were before the store, which has fewer types and letters for names."""
+    for key, coord in opened.coords.items():
+        note = coord.attrs.get(columns.NOTE)
+        if isinstance(note, Mapping):
+            values = columns.from_zarr_values(coord.values, note)
+            kept = {name: value for name, value in coord.attrs.items() if name != columns.NOTE}
+            opened = opened.assign_coords({key: xr.Variable(coord.dims, values, kept)})
+    names = attrs.get(columns.NAMES, {})
+    return opened.rename({k: v for k, v in names.items() if k in opened.variables or k in opened.dims})
+
+
+def _cleaned(array: xr.DataArray) -> xr.DataArray:
+    """Without what only the file needed, codes as codes."""
+    kept = {key: value for key, value in array.attrs.items() if key not in _OF_FILES}
+    array = array.drop_attrs(deep=False).assign_attrs(kept)
+    for key, coord in array.coords.items():
+        if "_FillValue" in coord.attrs:
+            array.coords[key].attrs.pop("_FillValue")
+    return with_nodata(array).drop_encoding()
+
+
+def with_nodata(array: xr.DataArray) -> xr.DataArray:
+    """Codes with the nodata of their codec, which files written before it had a place lack; maps as they are."""
+    if "codec" not in array.attrs or "product" not in array.attrs:
+        return array
+    codec = arrays.codec_of(array)
+    return codes_again(array, codec).assign_attrs(codec_attrs(codec))

@@ -1,0 +1,105 @@
+"""Which chunks of a Zarr array were never written: absent is not zero, whatever the store's fill value.
+
+Looked at only where a window holds nothing but the fill value, so that a read of data costs no request more.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geoemb_xr.stores.objects import get_range, is_remote, object_size
+
+#: What a shard's index says of an inner chunk that it does not hold.
+_EMPTY = np.uint64(2**64 - 1)
+
+
+def unwritten(
+    url: str, path: str, array: Any, dims: tuple[str, ...], window: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, slice]]]:
+    """Chunks of a window that were never written.
+
+    Parameters
+    ----------
+    url, path : str
+        The store, and the array in it.
+    array : zarr.Array
+        Opened.
+    dims : tuple of str
+        Its axes.
+    window : mapping of str to int or slice
+        What of each axis is looked at.
+
+    Yields
+    ------
+    (str, dict)
+        Path of the object that holds no such chunk, and the chunk's place along each axis, cut to the window and
+        counted from its start.
+    """
+    asked = [window[d] if isinstance(window[d], slice) else slice(window[d], window[d] + 1) for d in dims]
+    spans = [slice(*span.indices(n)[:2]) for span, n in zip(asked, array.shape, strict=True)]
+    outer, inner = array.shards or array.chunks, array.chunks
+    for position in _touched(spans, outer):
+        name = f"{url.rstrip('/')}/{path}/{array.metadata.encode_chunk_key(position)}".replace("//c/", "/c/")
+        size = object_size(name)
+        starts = [i * side for i, side in zip(position, outer, strict=True)]
+        if size is None:
+            yield name, _place(starts, outer, spans, dims)
+        elif array.shards is not None:
+            held = _held(name, size, _counts(outer, inner))
+            for part in np.argwhere(~held):
+                first = [s + int(i) * n for s, i, n in zip(starts, part, inner, strict=True)]
+                if _meets(first, inner, spans):
+                    yield name, _place(first, inner, spans, dims)
+
+
+def _touched(spans: list[slice], sides: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    ranges = (
+        range(span.start // side, -(-span.stop // side)) for span, side in zip(spans, sides, strict=True)
+    )
+    return itertools.product(*ranges)
+
+
+def _counts(outer: tuple[int, ...], inner: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(o // i for o, i in zip(outer, inner, strict=True))
+
+
+def _meets(first: list[int], sides: tuple[int, ...], spans: list[slice]) -> bool:
+    return all(a < span.stop and a + n > span.start for a, n, span in zip(first, sides, spans, strict=True))
+
+
+def _place(
+    first: list[int], sides: tuple[int, ...], spans: list[slice], dims: tuple[str, ...]
+) -> dict[str, slice]:
+    return {
+        dim: slice(max(a - span.start, 0), min(a + n, span.stop) - span.start)
+        for dim, a, n, span in zip(dims, first, sides, spans, strict=True)
+    }
+
+
+@lru_cache(maxsize=256)
+def _held(name: str, size: int, counts: tuple[int, ...]) -> np.ndarray:
+    """Which inner chunks a shard holds, by its index: offsets and lengths at its end, and a checksum of 4 bytes.
+
+    The index lies where every writer puts it unless told otherwise; one that is not there says nothing, and then
+    every chunk counts as written.
+    """
+    length = int(np.prod(counts)) * 16
+    if size < length + 4:
+        return np.ones(counts, bool)
+    start = size - length - 4
+    if is_remote(name):
+        raw = get_range(name, start, length)
+    else:
+        with Path(name).open("rb") as file:
+            file.seek(start)
+            raw = file.read(length)
+    index = np.frombuffer(raw, "<u8").reshape(*counts, 2)
+    empty = (index == _EMPTY).all(axis=-1)
+    inside = (index.astype(np.float64).sum(axis=-1) <= size) | empty
+    return ~empty if inside.all() else np.ones(counts, bool)
