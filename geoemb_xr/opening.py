@@ -25,6 +25,7 @@ from geoemb_xr.core.protocols import kind_of_opened
 from geoemb_xr.core.times import TimeLike
 from geoemb_xr.geo import places
 from geoemb_xr.geo.places import Places
+from geoemb_xr.readers import tables as from_tables
 from geoemb_xr.readers import tiles
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores.objects import said_in_a_line
@@ -68,7 +69,9 @@ def open(  # the name that users know from xarray
     product : str, Product or path
         A product's name, or the path of a store that this package wrote, whose metadata name it.
     source : path, glob, URL, store, list or dataset, optional
-        Where it lies; the published store by default, or the name of one of ``product.stores``.
+        Where it lies; the published store by default, or the name of one of ``product.stores``. A table (CSV,
+        Parquet, GeoJSON, DataFrame) with a column a band, as Earth Engine's ``sampleRegions`` writes them, gives
+        its rows as points.
     geopolygon : polygons, GeoDataFrame, GeoJSON or path, optional
         Cut to its bounds; pixels outside are missing. A geometry without a CRS is in degrees.
     bbox : (west, south, east, north), optional
@@ -142,9 +145,14 @@ def open(  # the name that users know from xarray
             stored = own.read_store(source, request)
             return _finish_own(stored, request, geopolygon, geobox or crs, resolution, resampling, decode)
         product = own.product_of_store(source)
-    found = find_product(product if isinstance(product, Product) else str(product))
-    if found.open is None:
-        raise SourceError(f"{found.name!r} is known, but this version has no reader for it; use gx.wrap")
+    # one of your own is made known once it has opened: with a mistake in its facts, it can be tried again
+    found = product if isinstance(product, Product) else find_product(str(product))
+    is_table = from_tables.holds_vectors(source, found)
+    if found.open is None and not is_table:
+        raise SourceError(
+            f"{found.name!r} is known, but there is no reader for its files; a table with a column a band (CSV, "
+            "Parquet or a DataFrame) can be opened, anything else read by yourself and given to gx.wrap"
+        )
     if like is not None:
         geobox = geometry.geobox_of(like, "like=")
     request = _request(found, geopolygon, bbox, bbox_crs, points, geobox, time, version, variant, chunks)
@@ -155,7 +163,12 @@ def open(  # the name that users know from xarray
         request = _encoder_request(request, target_crs, resolution)
     read = replace(request, area=_area_to_read(request, found, target_crs, resolution))
     with said_in_a_line(found.name):
-        opened: Any = found.open(_named_source(found, source), read)
+        if is_table:
+            opened: Any = from_tables.open_table(source, read, found)
+        else:
+            assert found.open is not None
+            opened = found.open(_named_source(found, source), read)
+    find_product(found)
     if kind_of_opened(opened, found.name) != "tiles":
         result: Any = _placed(found, opened, request, target_crs, resolution)
     elif points is not None:

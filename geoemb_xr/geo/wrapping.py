@@ -18,6 +18,7 @@ from geoemb_xr.core.model import product as find_product
 from geoemb_xr.core.times import _as_list, _period
 from geoemb_xr.geo import tables
 from geoemb_xr.geo.places import read_places
+from geoemb_xr.geo.vector_tables import vectors_of
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -149,24 +150,17 @@ def _of_table(
 ) -> xr.DataArray:
     """A table with a column a band as vectors along ``location``."""
     given = read_places(table, crs=crs).present("wrap")
-    columns = {str(name): name for name in given.table.columns}
-    bands = next((b for b in (found.decoded_bands, found.bands) if set(b) <= set(columns)), None)
-    if bands is None:
-        missing = [band for band in found.decoded_bands if band not in columns]
-        raise EmbeddingError(
-            f"a table for {found.name!r} has a column a band; {len(missing)} of {len(found.decoded_bands)} are "
-            f"missing: {missing[:3]}…, it has {list(columns)[:8]}"
-        )
+    vectors, used = vectors_of(given.table, found)
     index, riding = given.riding()
-    vectors = _numbers(given.table[[columns[band] for band in bands]])
     stored = found.codec.scale if found.codec is not None and vectors.dtype.kind in "iu" else None
-    if stored is not None and scale is None and stored in riding:
-        scale = np.asarray(riding.pop(stored), np.float32)
+    column = next((name for name in (stored, f"{stored}s") if name in riding), None)
+    if stored is not None and scale is None and column is not None:
+        scale = np.asarray(riding.pop(column), np.float32)
     points = (
         given.points if given.points is not None else shapely.get_coordinates(shapely.centroid(given.shapes))
     )
     out = wrap(
-        xr.DataArray(vectors, dims=("location", BAND), coords={"location": index, BAND: list(bands)}),
+        xr.DataArray(vectors, dims=("location", BAND), coords={"location": index}),
         found,
         x=points[:, 0],
         y=points[:, 1],
@@ -175,25 +169,8 @@ def _of_table(
         scale=scale,
         version=version,
     )
-    taken = {*map(str, out.coords), *map(str, out.dims), *bands}
+    taken = {*map(str, out.coords), *map(str, out.dims), *map(str, used)}
     return out.assign_coords({name: ("location", each) for name, each in riding.items() if name not in taken})
-
-
-def _numbers(table: pd.DataFrame) -> np.ndarray:
-    """Columns as one array: of integers where all are, gaps as NaN else.
-
-    Raises
-    ------
-    EmbeddingError
-        Naming a column that holds something else.
-    """
-    kinds = {name: getattr(column.dtype, "kind", "O") for name, column in table.items()}
-    wrong = [name for name, kind in kinds.items() if kind not in "iuf"]
-    if wrong:
-        raise EmbeddingError(f"column {wrong[0]!r} of the table holds {table[wrong[0]].dtype}, not numbers")
-    if "f" in kinds.values() or table.isna().any(axis=None):
-        return table.to_numpy(np.float32, na_value=np.nan)
-    return table.to_numpy(np.result_type(*(column.to_numpy().dtype for _, column in table.items())))
 
 
 # --- what is missing ----------------------------------------------------------------------------------------

@@ -39,6 +39,11 @@ def test_arcs_touch_where_they_share_a_place(arcs, other):
     assert longitudes.touch(*other, west, east).tolist() == expected
 
 
+def test_arcs_written_two_turns_apart_touch():
+    assert longitudes.touch(-350.0, -340.0, 345.0, 375.0)
+    assert longitudes.within(-350.0, -346.0, 345.0, 375.0)
+
+
 @given(st.lists(ARC, min_size=1, max_size=4), ARC)
 def test_an_arc_is_within_another_where_all_its_places_are(arcs, other):
     west, east = np.array(arcs).T

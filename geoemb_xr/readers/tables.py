@@ -1,0 +1,92 @@
+"""Tables of vectors as sources: CSV, Parquet, GeoJSON and DataFrames with a product's bands as columns."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geoemb_xr.core import geometry
+from geoemb_xr.core.errors import CoverageError, SourceError, require
+from geoemb_xr.core.model import Product
+from geoemb_xr.core.times import describe_times, time_spans
+from geoemb_xr.geo import tables
+from geoemb_xr.geo.places import read_places
+from geoemb_xr.geo.vector_tables import dates_of, vector_columns
+from geoemb_xr.geo.wrapping import wrap
+from geoemb_xr.readers.tiles import Request
+from geoemb_xr.stores.listing import SUFFIXES, reading_parquet
+from geoemb_xr.stores.pruning import touching
+
+#: Endings of files that are tables and nothing else.
+_ENDINGS = (".csv", ".tsv", ".geojson", ".gpkg")
+#: Vectors of so many rows are one block.
+_ROWS = 65_536
+
+
+def holds_vectors(source: Any, product: Product) -> bool:
+    """Whether a source is a table of vectors, read by their names, and no container of the product's own.
+
+    Parameters
+    ----------
+    source : object
+        As ``gx.open`` takes it.
+    product : Product
+        Whose vectors: files of patches are Parquet too, and told apart by their columns.
+    """
+    source = os.fspath(source) if isinstance(source, os.PathLike) else source
+    if tables.is_table(source) or tables.is_geopandas(source):
+        return True
+    if isinstance(source, str) and source.lower().endswith(_ENDINGS):
+        return True
+    if not isinstance(source, str) or not source.endswith((*SUFFIXES, ".pq")) or not os.path.isfile(source):
+        return False
+    if product.kind != "patch" or product.open is None:
+        return True
+    with reading_parquet(source):
+        names = require("pyarrow.parquet", "remote").read_schema(source).names
+    return vector_columns(names, product) is not None
+
+
+def open_table(source: Any, request: Request, product: Product) -> xr.DataArray:
+    """Rows of a table that an area and a time leave, as points.
+
+    Raises
+    ------
+    CoverageError
+        If none lies there.
+    SourceError
+        If the table has no vectors of the product.
+    ValueError
+        If a grid or points are asked for: a table of points is no raster.
+    """
+    if request.geobox is not None or request.points is not None:
+        raise ValueError(
+            "a table of vectors has its own points, and no pixels to put on a grid or to look others up in; leave "
+            "out points=, like= and geobox=, or select rows with bbox= and time="
+        )
+    held = read_places(source).present("the table of vectors")
+    array = wrap(held.table, product, crs=held.crs, version=request.version)
+    dates = dates_of(held.table)
+    if dates is not None:
+        array = array.assign_coords(date=("location", dates))
+    array.attrs["source"] = os.fspath(source) if isinstance(source, str | os.PathLike) else "table"
+    keep = np.ones(array.sizes["location"], bool)
+    if request.area is not None:
+        crs = geometry.as_crs(geometry.crs_of(array))
+        boxes = request.area.lonlat() if crs.is_geographic else request.area.bounds_in(crs)
+        x, y = array["x"].values, array["y"].values
+        keep &= touching(np.stack([x, y, x, y], axis=1), boxes, degrees=crs.is_geographic)
+    spans = time_spans(request.time)
+    if spans is not None:
+        if "date" not in array.coords:
+            raise SourceError("the table says no date of its vectors: leave out time=")
+        dates = np.asarray(array["date"].values)
+        keep &= np.any([(dates >= start) & (dates < stop) for start, stop in spans], axis=0)
+    if not keep.any() and keep.size:
+        when = f" at time={request.time!r}; it has {describe_times(array['date'].values)}" if spans else ""
+        where = f" in {request.area}" if request.area is not None else ""
+        raise CoverageError(f"no row of the table of vectors lies{where}{when}")
+    return array.isel(location=np.flatnonzero(keep)).chunk({"location": _ROWS, "band": -1})
