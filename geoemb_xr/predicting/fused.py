@@ -25,16 +25,19 @@ def can_fuse(codec: Codec | None, model: Any, names: tuple[str, ...]) -> bool:
     )
 
 
-def fill_labels(codes: np.ndarray, probe: Any, out: np.ndarray) -> None:
-    """Labels ``(outer, inner)`` of codes ``(outer, band, inner)``, 0 where a band is missing."""
+def fill_labels(codes: np.ndarray, probe: Any, unit: bool, out: np.ndarray) -> None:
+    """Labels ``(outer, inner)`` of codes ``(outer, band, inner)``, 0 where a band is missing.
+
+    With ``unit``, vectors have unit length, and one of zeros is missing, too.
+    """
     weights = probe.parameters["weights"] * SQUARE_FACTOR  # on q·|q|, exact in float32
     values = np.asarray(probe.legend.values, out.dtype)
     for rows, labels in zip(codes, out, strict=True):
-        linear_labels(rows, weights, probe.parameters["bias"], values, labels)
+        linear_labels(rows, weights, probe.parameters["bias"], values, unit, labels)
 
 
 @kernels.jit
-def linear_labels(codes: Any, weights: Any, bias: Any, values: Any, out: Any) -> None:
+def linear_labels(codes: Any, weights: Any, bias: Any, values: Any, unit: Any, out: Any) -> None:
     """The value of the largest score of each pixel: ``codes`` (band, n) to ``out`` (n,)."""
     bands, n = codes.shape
     classes = len(weights)
@@ -66,6 +69,12 @@ def linear_labels(codes: Any, weights: Any, bias: Any, values: Any, out: Any) ->
                 total = scores[k]
                 for j in range(m):
                     total[j] += (w0 * x0[j] + w1 * x1[j]) + (w2 * x2[j] + w3 * x3[j])
+        if unit:
+            for j in range(m):
+                b = 0
+                while b < bands and codes[b, start + j] == 0:
+                    b += 1
+                missing[j] |= b == bands
         for j in range(m):
             best, at = scores[0, j], 0
             for k in range(1, classes):

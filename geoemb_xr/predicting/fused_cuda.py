@@ -56,8 +56,8 @@ class Labels:
         found(torch.zeros(bands, 1, dtype=torch.int8, device=device))
         return found
 
-    def __call__(self, codes: Any) -> Any:
-        """Labels ``(n,)`` of codes ``(band, n)``, 0 where a band is missing."""
+    def __call__(self, codes: Any, unit: bool = True) -> Any:
+        """Labels ``(n,)`` of codes ``(band, n)``, 0 where a band is missing, or with ``unit`` all are zero."""
         codes = codes.contiguous()
         bands, n = codes.shape
         out = torch.empty(n, dtype=self.values.dtype, device=codes.device)
@@ -73,6 +73,7 @@ class Labels:
                 bands,
                 len(self.bias),
                 _PIXELS,
+                unit,
                 num_warps=4,
             )
         return out
@@ -89,6 +90,7 @@ def _labels(  # type: ignore[no-untyped-def]  # and takes no other names in anno
     BANDS: tl.constexpr,
     CLASSES: tl.constexpr,
     PIXELS: tl.constexpr,
+    UNIT: tl.constexpr,
 ):
     pixel = tl.program_id(0).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
     inside = pixel < n
@@ -96,10 +98,16 @@ def _labels(  # type: ignore[no-untyped-def]  # and takes no other names in anno
     stride = tl.zeros((), tl.int64) + n
     scores = tl.load(bias + each)[:, None] + tl.zeros((CLASSES, PIXELS), tl.float32)
     least = tl.zeros((PIXELS,), tl.int32)
+    bits = tl.zeros((PIXELS,), tl.int32)
     for band in range(BANDS):
         code = tl.load(codes + pixel + band * stride, mask=inside, other=0).to(tl.int32)
         least = tl.minimum(least, code)
+        if UNIT:
+            bits = bits | code
         square = (code * tl.abs(code)).to(tl.float32)
         scores += tl.load(weights + band * CLASSES + each)[:, None] * square[None, :]
     label = tl.load(values + tl.argmax(scores, axis=0))
-    tl.store(out + pixel, tl.where(least == -128, 0, label), mask=inside)
+    missing = least == -128
+    if UNIT:
+        missing = missing | (bits == 0)
+    tl.store(out + pixel, tl.where(missing, 0, label), mask=inside)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from geoemb_xr.core.arrays import codec_of, map_bands
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.fitted import Fitted, Output, check_model, decoded_bands
 from geoemb_xr.core.legend import Legend, encode_classes
-from geoemb_xr.core.model import Codec, check_embedding, derived_attrs, is_encoded
+from geoemb_xr.core.model import Codec, check_embedding, derived_attrs, is_encoded, product
 from geoemb_xr.execution import devices, lanes, workers
 from geoemb_xr.execution.blocks import Block
 from geoemb_xr.execution.threads import one_thread
@@ -129,6 +129,7 @@ def _packed(
     from dask.base import tokenize
 
     codec = codec_of(array) if is_encoded(array) else None
+    unit = product(array.attrs["product"]).unit_norm
     dtype = np.dtype(
         [(name, s.dtype, (len(s.labels),)) if s.dim else (name, s.dtype) for name, s in specs.items()]
     )
@@ -137,6 +138,7 @@ def _packed(
         _predict_block,
         array,
         codec,
+        unit,
         dask.delayed(model, pure=True) if lazy else model,
         dtype,
         device,
@@ -152,6 +154,7 @@ def _predict_block(
     axis: int,
     scale: np.ndarray | None,
     codec: Codec | None,
+    unit: bool,
     model: Model,
     dtype: np.dtype[Any],
     device: str,
@@ -164,22 +167,25 @@ def _predict_block(
     is_last = axis == data.ndim - 1
     if place == "cpu" and not is_last and fused.can_fuse(codec, model, dtype.names or ()):
         bands = kernels.as_bands(data, axis)
-        fused.fill_labels(bands, model, out["label"].reshape(len(bands), -1))
+        fused.fill_labels(bands, model, unit, out["label"].reshape(len(bands), -1))
     elif place == "cpu":
-        _fill(block, model, out)
+        _fill(block, model, unit, out)
     else:
-        work = networks.work_of(model, codec, dtype.names or (), token, place)
+        work = networks.work_of(model, codec, unit, dtype.names or (), token, place)
         lanes.fill(block, work, out, place, batch_size)
     return out.reshape(np.delete(data.shape, axis))
 
 
-def _fill(block: Block, model: Model, out: np.ndarray) -> None:
-    """Fill a structured array with a model's outputs, tile by tile."""
+def _fill(block: Block, model: Model, unit: bool, out: np.ndarray) -> None:
+    """Fill a structured array with a model's outputs, tile by tile; zeros are no vector of unit length."""
     outputs = model.outputs()
     with one_thread():
         for where, vectors in block.tiles(TILE):
             # decoded codes are NaN in every band where they are in one; what comes as floats may be anything
             valid = np.isfinite(vectors[0] if block.codec is not None else vectors.sum(axis=0))
+            if unit:
+                zero = np.flatnonzero(vectors[0] == 0)  # few, so that few are looked at whole
+                valid[zero] &= vectors[:, zero].any(axis=0)
             whole = bool(valid.all())
             some = vectors if whole else vectors[:, valid]
             for name in out.dtype.names or ():
@@ -235,6 +241,7 @@ def as_model(model: Any, array: xr.DataArray) -> Model:
     """
     if isinstance(model, Fitted):
         check_model(model, array, "predict")
+        _check_finite(model)
         return model
     bands = decoded_bands(array)
     if hasattr(model, "predict") and hasattr(model, "get_params"):
@@ -244,6 +251,19 @@ def as_model(model: Any, array: xr.DataArray) -> Model:
     raise TypeError(
         f"predict takes a Probe, KMeans, a scikit-learn estimator or a torch.nn.Module; got {type(model).__name__}"
     )
+
+
+def _check_finite(model: Fitted) -> None:
+    """Raise where a model holds NaN: every comparison with it is false, so that its map would be of one class."""
+    held = {field.name: getattr(model, field.name) for field in fields(model)}
+    for name, value in held.items():
+        for key, each in value.items() if isinstance(value, Mapping) else [("", value)]:
+            if isinstance(each, np.ndarray) and each.dtype.kind == "f" and np.isnan(each).any():
+                where = f"{name}[{key!r}]" if key else name
+                raise EmbeddingError(
+                    f"predict: {where} of the {type(model).__name__} has {int(np.isnan(each).sum())} NaN among its "
+                    f"{each.size} numbers; it was not fitted well, or its file is damaged: fit it anew"
+                )
 
 
 @dataclass(frozen=True)

@@ -130,11 +130,13 @@ def on_device(model: Any, token: str, device: str) -> Any:
     )
 
 
-def work_of(model: Any, codec: Codec | None, names: Sequence[str], token: str, device: str) -> lanes.Work:
+def work_of(
+    model: Any, codec: Codec | None, unit: bool, names: Sequence[str], token: str, device: str
+) -> lanes.Work:
     """What :func:`geoemb_xr.execution.lanes.fill` runs: codes to a model's outputs."""
     there = on_device(model, token, device)
     missing = {name: spec.missing for name, spec in model.outputs().items()}
-    return partial(outputs, codec=codec, model=there, names=names, missing=missing)
+    return partial(outputs, codec=codec, unit=unit, model=there, names=names, missing=missing)
 
 
 def outputs(
@@ -142,6 +144,7 @@ def outputs(
     scale: Any,
     *,
     codec: Codec | None,
+    unit: bool,
     model: Any,
     names: Sequence[str],
     missing: Mapping[str, float],
@@ -154,6 +157,8 @@ def outputs(
         As stored.
     codec : Codec or None
         None for vectors.
+    unit : bool
+        Whether vectors have unit length, so that one of zeros is missing.
     model : Prober or Network
         On the device.
     names : sequence of str
@@ -168,10 +173,12 @@ def outputs(
     """
     kernel = getattr(model, "kernel", None)
     if kernel is not None and fused.can_fuse(codec, model.probe, tuple(names)):
-        return {"label": kernel(codes)}
+        return {"label": kernel(codes, unit)}
     vectors = (codes if codec is None else codec.decode_torch(codes, scale, 0)).float()
     # decoded codes are NaN in every band where they are in one; what comes as floats may be anything
     empty = vectors[0].isnan() if codec is not None else ~vectors.sum(dim=0).isfinite()
+    if unit:
+        empty |= (codes == 0).all(dim=0)
     found = model.derive(vectors, names)
     return {
         name: each.masked_fill(empty.reshape(-1, *(1,) * (each.ndim - 1)), missing[name])

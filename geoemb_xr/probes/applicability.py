@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from geoemb_xr.execution.neighbours import nearest
-from geoemb_xr.probes.heads import Data, moments
+from geoemb_xr.probes.heads import Data
 
 #: So many training vectors are kept, drawn at random from more: 64 bands of them are 1.3 MB.
 KEPT = 5_000
@@ -30,7 +30,8 @@ def fit_applicability(data: Data, folds: np.ndarray) -> dict[str, np.ndarray]:
     """
     rng = np.random.default_rng(data.seed)
     kept = np.sort(rng.permutation(len(data.x))[:KEPT])
-    mean, scale = moments(data.x, np.ones(len(data.x)))
+    mean, scale = data.x.mean(axis=0, dtype=np.float64), data.x.std(axis=0, dtype=np.float64)
+    scale[scale == 0] = 1.0  # of a constant band
     own = ((data.x[kept] - mean) / scale).astype(np.float32)
     distance = mean_distance(own)
     own, scale = own / distance, scale * distance

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 _NOTES = {
     "blocked": "left-out regions: what to expect where there are no labels",
     "random": "groups drawn at random: optimistic beyond the labelled places",
+    "old regions before": "labels known before the update, without it",
+    "old regions after": "the same labels, with the new ones learnt too",
 }
 
 

@@ -12,10 +12,11 @@ import pandas as pd
 import xarray as xr
 
 from geoemb_xr.core import geometry
-from geoemb_xr.core.errors import EmbeddingError, SourceError, require
+from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.execution import progress
 from geoemb_xr.execution.hashes import mixed
+from geoemb_xr.geo import tables
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -25,40 +26,31 @@ if TYPE_CHECKING:
 
 
 def read_labels(labels: Any) -> Any:
-    """Labels as a table or a raster: paths are read, dicts become tables.
+    """Labels as a raster, or as something that :func:`geoemb_xr.geo.places.read_places` reads.
 
     Parameters
     ----------
     labels : path, DataFrame, GeoDataFrame, mapping or DataArray
-        A path to CSV, Parquet, GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoTIFF.
+        A path to GeoTIFF, or to a table (CSV, Parquet, GeoJSON, GeoPackage, Shapefile, FlatGeobuf).
+
+    Raises
+    ------
+    SourceError
+        If a file is missing or of another kind.
     """
-    if isinstance(labels, Mapping) and not hasattr(labels, "coords"):
+    if isinstance(labels, Mapping) and not hasattr(labels, "coords") and "type" not in labels:
         return pd.DataFrame(labels)
     if not isinstance(labels, str | os.PathLike):
         return labels
-    path = Path(labels)
-    if not path.exists():
-        raise SourceError(f"no such file of labels: {path}")
-    ending = path.suffix.lower()
-    if ending == ".csv":
-        return pd.read_csv(path)
-    if ending in (".tif", ".tiff"):
-        import rioxarray
+    if Path(labels).suffix.lower() not in (".tif", ".tiff"):
+        return tables.read_table(labels)
+    if not Path(labels).exists():
+        raise SourceError(f"no such file of labels: {labels}")
+    import rioxarray
 
-        raster = rioxarray.open_rasterio(path, chunks="auto", cache=False)
-        assert isinstance(raster, xr.DataArray)
-        return raster.squeeze("band", drop=True)
-    if ending in (".parquet", ".pq", ".geoparquet"):
-        pyarrow = require("pyarrow.parquet", "vector")
-        if b"geo" in (pyarrow.read_schema(path).metadata or {}):
-            return require("geopandas", "vector").read_parquet(path)
-        return pd.read_parquet(path)
-    if ending in (".geojson", ".json", ".gpkg", ".shp", ".fgb"):
-        return require("geopandas", "vector").read_file(path)
-    raise SourceError(
-        f"labels in {ending or 'a file without an ending'} are not read; use CSV, Parquet, GeoJSON, "
-        f"GeoPackage or GeoTIFF: {path}"
-    )
+    raster = rioxarray.open_rasterio(labels, chunks="auto", cache=False)
+    assert isinstance(raster, xr.DataArray)
+    return raster.squeeze("band", drop=True)
 
 
 # --- label rasters --------------------------------------------------------------------------------------------
@@ -74,7 +66,7 @@ def labels(raster: xr.DataArray, *, per_class: int | None = 500, seed: int = 0) 
     per_class : int, optional
         How many of each class, or in all where labels are floats; None takes all.
     seed : int
-        Another seed draws others. The draw is by a hash of the pixel's place: chunks never change it.
+        Any whole number; another draws others. The draw is by a hash of the pixel's place: chunks never change it.
 
     Returns
     -------
@@ -194,4 +186,4 @@ def pixel_hashes(ys: np.ndarray, xs: np.ndarray, grid: GeoBox, seed: int) -> np.
     # No published grid has its centres at this fraction of a pixel, so rounding never tips the floor.
     steps = (ys / abs(grid.affine.e), xs / abs(grid.affine.a))
     row, col = (np.floor(each + 1 / np.pi).astype(np.int64).view(np.uint64) for each in steps)
-    return mixed(mixed(row + np.uint64(seed)) + col)
+    return mixed(mixed(row + np.uint64(seed % 2**64)) + col)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,14 +15,15 @@ import xarray as xr
 
 from geoemb_xr.core import kernels
 from geoemb_xr.core.errors import EmbeddingError, check_choice
-from geoemb_xr.core.fitted import Fitted, Output, decoded_bands
+from geoemb_xr.core.fitted import Fitted, Output, check_model, decoded_bands
 from geoemb_xr.core.legend import Legend, encode_classes
 from geoemb_xr.core.model import attribution_of, check_embedding, comparability_key
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution.threads import one_thread
-from geoemb_xr.probes import heads, labelling, streaming, validation
+from geoemb_xr.probes import estimators, heads, labelling, streaming, validation
 from geoemb_xr.probes.applicability import dissimilarity, fit_applicability
 from geoemb_xr.probes.heads import HEADS, Data
+from geoemb_xr.probes.memory import Memory
 from geoemb_xr.probes.samples import Samples, plain_samples, samples_of
 
 Method = Literal["ridge", "logistic", "knn", "centroid", "mlp"]
@@ -65,6 +68,8 @@ class Probe(Fitted):
     conformal : ndarray
         Sorted nonconformity of held-out labels: 1 less the true class's probability (Sadinle et al. 2019), or
         the absolute error. Sets and intervals from it hold only for what is exchangeable with the labels.
+    memory : mapping of str to ndarray
+        Of ridge: what :meth:`update` adds new labels to, see :mod:`geoemb_xr.probes.memory`.
     coverage : float
         Of the sets; ``dataclasses.replace(probe, coverage=0.8)`` makes another.
     """
@@ -83,6 +88,13 @@ class Probe(Fitted):
     applicability: Mapping[str, np.ndarray]
     conformal: np.ndarray
     coverage: float = 0.9
+    memory: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def head(self) -> heads.Head:
+        """The method."""
+        estimator: Any = self.parameters.get("estimator")
+        return HEADS[self.method] if estimator is None else estimators.head_of(estimator)
 
     @classmethod
     def shapes(cls, names: Iterable[str]) -> Mapping[str, tuple[str | int, ...]]:
@@ -137,7 +149,7 @@ class Probe(Fitted):
         if output in ("distance", "aoa"):
             index = dissimilarity(self.applicability, vectors.T)
             return index if output == "distance" else np.where(index <= self.applicability["threshold"], 1, 2)
-        return self.derive(HEADS[self.method].scores(self.parameters, vectors.T), output)
+        return self.derive(self.head.scores(self.parameters, vectors.T), output)
 
     def derive(self, scores: np.ndarray, output: str) -> np.ndarray:
         """An output from scores ``(classes, n)`` or values ``(1, n)``."""
@@ -157,6 +169,94 @@ class Probe(Fitted):
             best = np.partition(proba, -2, axis=0)
             return np.asarray(best[-1] - best[-2])
         return np.asarray(-np.sum(proba * np.log(np.maximum(proba, np.finfo(np.float32).tiny)), axis=0))
+
+    def save(self, path: str | os.PathLike[str], *, private: bool = False) -> Path:
+        """Write the probe to one npz file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+            ``.npz`` is added where it has no ending.
+        private : bool
+            Leave out the training vectors, each of which tells its place to whoever searches for it: there is no
+            area of applicability then, and no :meth:`update`. What is learnt, its scores and its counts stay.
+
+        Returns
+        -------
+        Path
+            Where it is.
+
+        Raises
+        ------
+        EmbeddingError
+            If the probe is an estimator of scikit-learn, or ``private`` and made of nothing but training vectors.
+        """
+        if "estimator" in self.parameters:
+            raise EmbeddingError(
+                f"{self.method} is Python code, which no file without pickles holds: keep the estimator "
+                "(probe.parameters['estimator']) with joblib or skops, or fit one of our methods"
+            )
+        return Fitted.save(self._without_vectors() if private else self, path)
+
+    def _without_vectors(self) -> Probe:
+        if self.method == "knn" or (self.method == "centroid" and min(self.counts.values()) < 2):
+            raise EmbeddingError(
+                f"a {self.method} probe of these labels holds training vectors, which tell their places; "
+                "private=True is for logistic, ridge and mlp, and for centroid with two labels a class or more"
+            )
+        return replace(self, applicability={}, memory={})
+
+    def update(
+        self,
+        array: Any,
+        labels: Any = None,
+        *,
+        target: str | None = None,
+        time: Any = None,
+        group: Any = None,
+        weights: Any = None,
+    ) -> Probe:
+        """Go on learning from new labels: a ridge probe as if it had been fitted on old and new at once. Computes.
+
+        The old regions' held-out scores before and after are said, and stand in ``scores``.
+
+        Parameters
+        ----------
+        array, labels, target, time, group, weights
+            The new labels, as :func:`fit_probe` takes them.
+
+        Returns
+        -------
+        Probe
+            A new one; this one stays as it is.
+
+        Raises
+        ------
+        EmbeddingError
+            If the probe is no ridge or has no memory, or the labels are of classes that it does not know.
+        ComparabilityError
+            If the array is of another product or version.
+
+        Examples
+        --------
+        >>> import geoemb_xr as gx
+        >>> da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
+        >>> points = gx.testing.scene().points(120, radius=300)
+        >>> first = da.emb.fit_probe(points[:80], target="land_cover", method="ridge")
+        >>> sum(first.update(da, points[80:], target="land_cover").counts.values())
+        120
+        """
+        if not self.memory:
+            raise EmbeddingError(
+                f"this {self.method} probe cannot go on learning: only one of method='ridge' can, saved by 0.2 or "
+                "later and not private; fit anew on all labels"
+            )
+        if isinstance(array, xr.DataArray):
+            check_model(self, array, "update")
+            samples, _ = samples_of(array, labels, target or self.target, time, group, weights)
+        else:
+            samples = plain_samples(array, labels, group, weights)
+        return _updated(self, samples)
 
     def __repr__(self) -> str:
         what = f"{len(self.legend.names)} classes" if self.legend else "regression"
@@ -209,7 +309,7 @@ def fit_probe(
     labels: Any = None,
     *,
     target: str | None = None,
-    method: Method = "logistic",
+    method: Method | Any = "logistic",
     time: Any = None,
     group: Any = None,
     weights: Any = None,
@@ -229,9 +329,10 @@ def fit_probe(
         Labels without data are dropped and counted. None takes the coordinate ``target`` of points.
     target : str, optional
         The column of labels; the only one left, by default.
-    method : {"ridge", "logistic", "knn", "centroid", "mlp"}
+    method : {"ridge", "logistic", "knn", "centroid", "mlp"} or estimator
         All but ``logistic`` and ``centroid`` do regression too; ``centroid`` is for a few labels a class,
-        ``mlp`` needs the extra ``torch`` to be fitted (not to be applied).
+        ``mlp`` needs the extra ``torch`` to be fitted (not to be applied). A classifier or regressor of
+        scikit-learn, or a pipeline, gets the same folds, scores, calibration and area of applicability.
     time : str, int, optional
         The column of dates of labels, or the one year they all hold for. Needed where the array has several.
     group : str or array, optional
@@ -249,8 +350,12 @@ def fit_probe(
         Of whatever is drawn.
     **options
         Of the method, with scikit-learn's names: ``C`` and ``class_weight`` (logistic), ``alpha`` (ridge),
-        ``n_neighbors``, ``metric`` and ``temperature`` (knn). One given as a list is tuned, inside the
-        training part of each fold, on left-out regions.
+        ``n_neighbors``, ``metric`` and ``temperature`` (knn). Penalties act on vectors that are divided by one
+        number: their total variance is 1 for ``C``, the mean variance of a band for ``alpha``, which is by default
+        the number of labels for classes and 0.03 of it for values. They hold abroad, so nothing is tuned unless
+        asked: an option given as a list is, inside the training part of each fold, and so are ``C="auto"`` and
+        ``alpha="auto"`` (the strongest within one standard error of the best). Tuning leaves out the groups that
+        ``group`` names where there are three or more, else regions.
 
     Returns
     -------
@@ -274,7 +379,11 @@ def fit_probe(
     >>> probe.legend.names[:2]
     ('built-up', 'forest')
     """
-    check_choice("method", method, HEADS)
+    if isinstance(method, str):
+        check_choice("method", method, HEADS)
+        head = HEADS[method]
+    else:
+        head, method = estimators.head_of(method), estimators.name_of(method)
     if isinstance(cv, bool) or cv < 0 or cv == 1:
         raise EmbeddingError(f"cv is a number of folds, 2 or more, or 0 for none; got {cv!r}")
     streamed: streaming.Streamed | None = None
@@ -295,7 +404,6 @@ def fit_probe(
         product = version = attribution = ""
         bands, target = (), target or "label"
     task, data, legend = _data_of(samples, seed)
-    head = HEADS[method]
     if task not in head.tasks:
         able = [name for name, each in HEADS.items() if task in each.tasks]
         raise EmbeddingError(
@@ -324,8 +432,20 @@ def fit_probe(
         else:
             folds = dict(streamed.folds)
             held = streamed.held_out(data, lambda train: validation.tuned(head, train, settings, cv)["alpha"])
-            parameters = streamed.total().solve(chosen["alpha"])
+            total = streamed.total()
+            parameters = total.solve(heads.penalty(chosen["alpha"], total.count, data.classes))
+        count = len(data.y) if streamed is None else int(streamed.counts.sum())
+        chosen = {k: v * count if isinstance(v, heads.PerLabel) else v for k, v in chosen.items()}
         checked = _checked(data, head, folds, held)
+    memory = {}
+    if method == "ridge":
+        own = folds.get("blocked", folds.get("random"))
+        kept = (
+            Memory.of(data, own)
+            if streamed is None
+            else Memory(streamed.by_fold(), data, _all_zero(data, own))
+        )
+        memory = kept.arrays()
     return Probe(
         product=product,
         version=version,
@@ -339,8 +459,77 @@ def fit_probe(
         options=json.loads(json.dumps(chosen, default=str)),  # as a file would give them back
         counts=_counts(data, legend) if streamed is None else _named(streamed.counts, legend),
         dropped=dict(samples.dropped),
+        memory=memory,
         **checked,
     )
+
+
+def _updated(probe: Probe, samples: Samples) -> Probe:
+    """A ridge with the sums of more labels."""
+    old = Memory.from_arrays(probe.memory, len(probe.legend.names) if probe.legend is not None else 0)
+    new = _known_data(probe, samples)
+    regions = validation.blocked_folds(new, len(old.sums)) if old.scored else None
+    added = Memory.of(new, regions)
+    both = old.beside(added)
+    alpha = probe.options["alpha"]
+    total = both.total()
+    with one_thread():
+        checked: dict[str, Any] = {"scores": {}}
+        if old.scored:
+            kind = "blocked" if "blocked" in probe.scores else "random"
+            checked = _checked(both.known, HEADS["ridge"], {kind: both.folds}, {kind: both.held_out(alpha)})
+            checked["scores"] |= {
+                "old regions before": validation.measures(old.known, old.held_out(alpha)),
+                "old regions after": validation.measures(old.known, old.held_out(alpha, added.total())),
+            }
+            name = "balanced_accuracy" if old.known.classes else "r2"
+            before, after = (checked["scores"][f"old regions {when}"][name] for when in ("before", "after"))
+            say(
+                f"update with {len(new.y)} labels: {name} of the old regions {before:.3f} before, {after:.3f} after"
+            )
+        parameters = total.solve(heads.penalty(alpha, total.count, new.classes))
+    more = _counts(new, probe.legend)
+    return replace(
+        probe,
+        parameters=parameters,
+        counts={name: n + more[name] for name, n in probe.counts.items()},
+        dropped={
+            k: probe.dropped.get(k, 0) + samples.dropped.get(k, 0)
+            for k in {**probe.dropped, **samples.dropped}
+        },
+        memory=both.thinned().arrays(),
+        **checked,
+    )
+
+
+def _known_data(probe: Probe, samples: Samples) -> Data:
+    """New labels with the positions of a probe's classes."""
+    bands = probe.memory["x"].shape[1]
+    if samples.vectors.shape[1] != bands:
+        raise EmbeddingError(
+            f"the probe takes {bands} bands; the new vectors have {samples.vectors.shape[1]}"
+        )
+    groups = _regrouped(samples.groups)
+    rest = (samples.weights, groups, 0, 0, samples.places, samples.named)
+    if (probe.legend is None) != (samples.labels.dtype.kind == "f"):
+        raise EmbeddingError(f"the probe does {probe.task}; the new labels are {samples.labels.dtype}")
+    if probe.legend is None:
+        return Data(samples.vectors, samples.labels.astype(np.float64), *rest)
+    coded = samples.labels.dtype.kind in "iu" and not set(map(str, samples.labels)) <= set(probe.legend.names)
+    known = probe.legend.values if coded else probe.legend.names
+    place = {each: i for i, each in enumerate(known)}
+    written = samples.labels.tolist() if coded else list(map(str, samples.labels))
+    unknown = sorted(set(written) - set(place), key=str)
+    if unknown:
+        raise EmbeddingError(
+            f"the new labels have classes {unknown} that the probe does not know: {list(known)}; fit anew on all"
+        )
+    positions = np.array([place[each] for each in written])
+    return Data(samples.vectors, positions, *rest)._replace(classes=len(known))
+
+
+def _all_zero(data: Data, folds: np.ndarray | None) -> np.ndarray:
+    return np.zeros(len(data.y), np.int64) if folds is None else folds
 
 
 def _checked(
@@ -386,7 +575,12 @@ def _coverage(unlikely: np.ndarray, folds: np.ndarray, level: float = 0.9) -> di
 
 def _data_of(samples: Samples, seed: int) -> tuple[heads.Task, Data, Legend | None]:
     y = samples.labels
-    rest: Any = {"weights": samples.weights, "groups": _regrouped(samples.groups), "places": samples.places}
+    rest: Any = {
+        "weights": samples.weights,
+        "groups": _regrouped(samples.groups),
+        "places": samples.places,
+        "named": samples.named,
+    }
     if y.dtype.kind == "f":
         return "regression", Data(samples.vectors, y.astype(np.float64), classes=0, seed=seed, **rest), None
     codes, legend = encode_classes(y)

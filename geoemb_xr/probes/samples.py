@@ -17,9 +17,9 @@ from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.arrays import decode
 from geoemb_xr.core.errors import CoverageError, EmbeddingError
 from geoemb_xr.core.legend import Legend, legend_of
-from geoemb_xr.core.model import BAND
+from geoemb_xr.core.model import BAND, product
 from geoemb_xr.core.notes import say
-from geoemb_xr.core.times import describe_times, pick_times
+from geoemb_xr.core.times import describe_times, parse_dates, pick_times
 from geoemb_xr.geo import places, polygons
 from geoemb_xr.probes import labelling
 
@@ -53,6 +53,8 @@ class Samples:
         How many labels were left out, by reason.
     legend : Legend, optional
         Names and colours that the labels brought.
+    named : bool
+        Whether the user said what the groups are.
     """
 
     vectors: np.ndarray
@@ -62,20 +64,22 @@ class Samples:
     places: np.ndarray | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     legend: Legend | None = None
+    named: bool = False
 
 
 def plain_samples(vectors: Any, labels: Any, group: Any, weights: Any) -> Samples:
     """Samples from arrays ``(n, band)`` and ``(n,)``; rows with a missing band or label are dropped."""
-    x, y = np.asarray(vectors, np.float32), np.asarray(labels)
+    x, y = np.asarray(vectors, np.float32), as_labels(labels)
     if x.ndim != 2 or y.shape != (len(x),):
         raise EmbeddingError(f"fit_probe(X, y) takes shapes (n, band) and (n,); got {x.shape} and {y.shape}")
-    return _clean(x, y, _weights(weights, len(x)), _groups(group, np.arange(len(x))), None, {}, None)
+    groups = _groups(group, np.arange(len(x)))
+    return _clean(x, y, _weights(weights, len(x)), groups, None, {}, None, group is not None)
 
 
 def _weights(weights: Any, n: int) -> np.ndarray:
     if weights is None:
         return np.ones(n)
-    found = np.asarray(weights, np.float64)
+    found = pd.to_numeric(pd.Series(np.ravel(weights)), errors="coerce").to_numpy(np.float64, na_value=np.nan)
     if found.shape != (n,) or not np.isfinite(found).all() or (found < 0).any():
         raise EmbeddingError(f"weights are {n} finite numbers, none negative; got shape {found.shape}")
     return found
@@ -98,6 +102,7 @@ def _clean(
     places: np.ndarray | None,
     dropped: Mapping[str, int],
     legend: Legend | None,
+    named: bool,
 ) -> Samples:
     unlabelled = pd.isna(y)
     empty = np.isnan(x).any(axis=1) & ~unlabelled
@@ -106,9 +111,7 @@ def _clean(
     counts = {reason: n for reason, n in counts.items() if n}
     if not keep.any():
         raise EmbeddingError(f"no label is left to learn from; dropped: {counts or 'none, there were none'}")
-    y = y[keep]
-    if y.dtype == object and all(isinstance(v, bool | np.bool_) for v in y):
-        y = y.astype(bool)
+    y = _without_gaps(y[keep], gaps=bool(unlabelled.any()))
     return Samples(
         x[keep],
         y,
@@ -117,7 +120,41 @@ def _clean(
         None if places is None else places[keep],
         counts,
         legend,
+        named,
     )
+
+
+def as_labels(values: Any) -> np.ndarray:
+    """A column of labels as an array, gaps as they are: categories by their values, nullable numbers as objects."""
+    if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
+        found = np.empty(len(values), object)
+        found[:] = [_plain(each) for each in np.asarray(values)]
+        return found
+    return np.asarray(values)
+
+
+def _plain(value: Any) -> Any:
+    """A category; one that is a float as a whole number, or as a text, since categories are classes."""
+    if not isinstance(value, float) or np.isnan(value):
+        return value
+    return int(value) if value.is_integer() else str(value)
+
+
+def _without_gaps(y: np.ndarray, gaps: bool) -> np.ndarray:
+    """Labels whose gaps were taken out, of the kind that they would have had without.
+
+    Tables keep booleans and whole numbers with a gap as objects, or whole numbers as floats: they stay classes.
+    """
+    if y.dtype == object:
+        kinds = (bool | np.bool_, int | np.integer, float | int | np.floating | np.integer)
+        for kind, dtype in zip(kinds, (bool, np.int64, np.float64), strict=True):
+            if all(isinstance(v, kind) and (dtype is bool or not isinstance(v, bool)) for v in y):
+                return y.astype(dtype)
+        return y
+    if gaps and y.dtype.kind == "f" and np.array_equal(y, np.round(y)):
+        say("labels are whole numbers with gaps: classes (for values fill the gaps, or drop them)")
+        return y.astype(np.int64)
+    return y
 
 
 # --- tables ---------------------------------------------------------------------------------------------------
@@ -126,12 +163,12 @@ def _clean(
 def column_of(table: Any, name: Any, what: str) -> np.ndarray:
     """A column by its name, or an array of the table's length as it is."""
     if not isinstance(name, str):
-        return np.asarray(name)
+        return as_labels(name)
     if name not in table.columns:
         raise EmbeddingError(
             f"{what}={name!r} is no column of the labels; they have {list(map(str, table.columns))}"
         )
-    return np.asarray(table[name])
+    return as_labels(table[name])
 
 
 def guess_target(table: Any, target: str | None, used: set[str]) -> str:
@@ -215,35 +252,49 @@ def samples_of(
             table["time"], time = date, "time"
     elif n_samples is not None:
         raise EmbeddingError("n_samples draws from a label raster; a table's labels are all used")
-    if not hasattr(table, "columns"):
+    if table is None or np.isscalar(table):
         raise EmbeddingError(
             f"labels are a table with lon and lat, a GeoDataFrame, a path or a raster; got {type(table).__name__}"
         )
-    used = {str(v) for v in (time, group, weights) if isinstance(v, str)}
+    given = places.read_places(table)
+    table = given.table
+    if not len(table):
+        raise EmbeddingError("no label is left to learn from: the table of labels has no rows")
+    used = given.place_columns | {str(v) for v in (time, group, weights) if isinstance(v, str)}
     target = guess_target(table, target, used)
     values = column_of(table, target, "target")
     weight = _weights(None if weights is None else column_of(table, weights, "weights"), len(table))
     own = None if group is None else column_of(table, group, "group")
-    steps, other_time = _steps(array, table, time)
-    rows, cols, of, default = _pixels(grid, table)
+    steps, other_time = _steps(array, table, time, target)
+    given.say_missing("fit_probe leaves out")
+    rows, cols, of, default = _pixels(grid, given)
     dropped = {
-        "outside the array": int(len(table) - len(np.unique(of))),
+        "no geometry": int(given.missing.sum()),
+        "outside the array": int((~given.missing).sum() - len(np.unique(of))),
         "other time": int(np.isin(np.flatnonzero(other_time), of).sum()),
     }
+    dropped = {reason: n for reason, n in dropped.items() if n}
     keep = ~other_time[of]
     rows, cols, of, default = rows[keep], cols[keep], of[keep], default[keep]
     if not of.size:
-        raise CoverageError(f"no label lies in the array, which {areas.covers(grid)}; dropped: {dropped}")
+        raise CoverageError(
+            f"no label lies in the array, which {areas.covers(grid)}{_of_times(array)}; dropped: {dropped}"
+        )
     x = _vectors_at(array, rows, cols, None if steps is None else steps[of])
     groups = _groups(None if own is None else own[of], default)
-    return _clean(
-        x, values[of], weight[of], groups, metres(grid, rows, cols), dropped, _legend(table)
-    ), target
+    at = metres(grid, rows, cols)
+    named = own is not None
+    return _clean(x, values[of], weight[of], groups, at, dropped, _legend(table), named), target
 
 
-def _pixels(grid: GeoBox, table: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _of_times(array: xr.DataArray) -> str:
+    return (
+        f" in {describe_times(np.atleast_1d(array.coords['time'].values))}" if "time" in array.coords else ""
+    )
+
+
+def _pixels(grid: GeoBox, given: places.Places) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Rows, columns, the label each belongs to, and its group: the polygon, or the place."""
-    given = places.read_places(table)
     if given.points is None:
         return _pixels_in(grid, given.polygons_on(grid))
     rows, cols, inside = places.pixels_at(grid, *given.xy(grid.crs))
@@ -298,7 +349,15 @@ def _vectors_at(
     """Decoded vectors of pixels, read block by block."""
     where = {"y": rows, "x": cols, **({"time": steps} if steps is not None else {})}
     found = array.isel({dim: xr.DataArray(index, dims="location") for dim, index in where.items()})
-    return np.asarray(decode(found).transpose("location", BAND).values, np.float32)
+    return _rows(found)
+
+
+def _rows(points: xr.DataArray) -> np.ndarray:
+    """Decoded vectors ``(location, band)``; an all-zero one of a product of unit vectors is missing."""
+    x = np.array(decode(points).transpose("location", BAND).values, np.float32)
+    if product(points.attrs["product"]).unit_norm:
+        x[~x.any(axis=1)] = np.nan
+    return x
 
 
 def metres(grid: GeoBox, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
@@ -314,22 +373,26 @@ def metres(grid: GeoBox, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
 # --- time -----------------------------------------------------------------------------------------------------
 
 
-def _steps(array: xr.DataArray, table: Any, time: Any) -> tuple[np.ndarray | None, np.ndarray]:
-    """Time step of each label (None where the array has no ``time``), and which have none."""
+def _steps(array: xr.DataArray, table: Any, time: Any, target: str) -> tuple[np.ndarray | None, np.ndarray]:
+    """Time step of each label (None where the array has no ``time``), and which have none.
+
+    A column of dates is looked at even where the array has one time: labels of 1999 say nothing of 2018.
+    """
     n = len(table)
     times = np.atleast_1d(array.coords["time"].values) if "time" in array.coords else None
     if times is None or times.ndim != 1:
         return None, np.zeros(n, bool)
     named = time if isinstance(time, str) and time in table.columns else None
-    if named is None and time is None and times.size > 1:
-        named = next((c for c in table.columns if str(c).lower() in _TIME_COLUMNS), None)
-        if named is None:
+    if named is None and time is None:
+        own = (c for c in table.columns if str(c).lower() in _TIME_COLUMNS and c != target)
+        named = next(own, None)
+        if named is None and times.size > 1:
             raise EmbeddingError(
                 f"the array has {times.size} times ({describe_times(times)}), but the labels have no date: "
                 "take one year (.emb.year(2024)), say which with time=2024, or name a column with time='…'"
             )
     if named is not None:
-        steps = period_of(times, table[named])
+        steps = period_of(times, table[named], f"labels' column {str(named)!r}")
     elif time is None:
         steps = np.zeros(n, np.int64)
     else:
@@ -342,7 +405,7 @@ def _steps(array: xr.DataArray, table: Any, time: Any) -> tuple[np.ndarray | Non
     return (steps if "time" in array.dims else None), steps < 0
 
 
-def period_of(times: np.ndarray, dates: Any) -> np.ndarray:
+def period_of(times: np.ndarray, dates: Any, what: str = "the labels' dates") -> np.ndarray:
     """Which period holds each date, −1 where none does: a period ends where the next starts, or after a year.
 
     Parameters
@@ -350,15 +413,11 @@ def period_of(times: np.ndarray, dates: Any) -> np.ndarray:
     times : ndarray of datetime64 (time,)
         Starts of periods, ascending.
     dates : array of years, texts or dates (n,)
-        Of labels.
+        Of labels, as :func:`geoemb_xr.core.times.parse_dates` takes them.
+    what : str
+        What they are, for a message.
     """
-    column = pd.Series(np.asarray(dates))
-    if column.dtype.kind in "iuf":
-        years = column.astype("Int64").astype("string") + "-01-01"
-        stamps = pd.to_datetime(years)
-    else:
-        stamps = pd.to_datetime(column.astype("string"), utc=True, format="ISO8601").dt.tz_localize(None)
-    when = stamps.to_numpy("datetime64[s]")
+    when = parse_dates(dates, what).astype("datetime64[s]")
     starts = times.astype("datetime64[s]")
     order = np.argsort(starts)
     starts = starts[order]
@@ -394,12 +453,19 @@ def _at_locations(
     elif hasattr(labels, "columns"):
         target = guess_target(labels, target, set())
         labels = labels[target].reindex(array.indexes["location"])
-    values = np.asarray(labels)
+    values = as_labels(labels)
+    other = _of_another_time(array, time, target)
     if values.shape != (array.sizes["location"],):
         raise EmbeddingError(f"labels need shape ({array.sizes['location']},); got {values.shape}")
-    x = np.asarray(decode(array).transpose("location", BAND).values, np.float32)
+    x = _rows(array)
     own = _coordinate(array, group, "group") if isinstance(group, str) else group
     weight = _coordinate(array, weights, "weights") if isinstance(weights, str) else weights
+    if other.all():
+        raise CoverageError(
+            f"no label is of the array's time{_of_times(array)}; dropped: {len(other)} of other times"
+        )
+    weight = np.where(other, 0.0, _weights(weight, len(x)))
+    dropped = {"other time": int(other.sum())} if other.any() else {}
     places = np.column_stack([array.coords["x"].values, array.coords["y"].values])
     crs = geometry.crs_of(array)
     if crs is not None and crs.is_geographic:
@@ -410,7 +476,18 @@ def _at_locations(
         )
     default = np.unique(places, axis=0, return_inverse=True)[1].reshape(-1)
     groups = _groups(own, default)
-    return _clean(x, values, _weights(weight, len(x)), groups, places, {}, None), target or "label"
+    named = own is not None
+    return _clean(x, values, weight, groups, places, dropped, None, named), target or "label"
+
+
+def _of_another_time(array: xr.DataArray, time: Any, target: str | None) -> np.ndarray:
+    """Which points carry a date or year of their own that is not of the array's time."""
+    along = {str(k).lower(): v for k, v in array.coords.items() if v.dims == ("location",)}
+    name = next((c for c in _TIME_COLUMNS if c in along and along[c].name != target), None)
+    if name is None or time is not None or "time" not in array.coords or array.coords["time"].ndim:
+        return np.zeros(array.sizes["location"], bool)
+    times = np.atleast_1d(array.coords["time"].values)
+    return period_of(times, along[name].values, f"the points' coordinate {name!r}") < 0
 
 
 def _coordinate(array: xr.DataArray, name: str, what: str) -> np.ndarray:

@@ -21,7 +21,7 @@ from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.times import describe_times
 from geoemb_xr.execution import blocks
 from geoemb_xr.probes import labelling, validation
-from geoemb_xr.probes.heads import Data, RidgeSums, linear_scores
+from geoemb_xr.probes.heads import Data, RidgeSums, linear_scores, penalty
 from geoemb_xr.probes.samples import Samples, aligned, date_of, metres, period_of
 
 #: Pixels of each class (or in all, of values) that scores are taken on.
@@ -60,7 +60,16 @@ class Streamed:
             raise EmbeddingError("all labelled pixels lie in one region; score without folds (cv=0)")
         return sum(kept[1:], kept[0])
 
-    def held_out(self, data: Data, tune: Callable[[Data], float]) -> dict[str, np.ndarray]:
+    def by_fold(self) -> dict[int, RidgeSums]:
+        """Sums by fold of left-out regions, or by random fold where there are none; by one fold without folds."""
+        axis = 0 if "blocked" in self.folds else 1
+        found: dict[int, RidgeSums] = {}
+        for key, each in self.sums.items():
+            fold = key[axis] if self.folds else 0
+            found[fold] = found[fold] + each if fold in found else each
+        return found
+
+    def held_out(self, data: Data, tune: Callable[[Data], float | None]) -> dict[str, np.ndarray]:
         """Scores of the samples ``(classes, n)`` of each kind of folds, each from all pixels of the other folds."""
         held = {}
         for kind, folds in self.folds.items():
@@ -68,7 +77,8 @@ class Streamed:
             for fold in np.unique(folds):
                 test = folds == fold
                 others = self.total((kind, int(fold)))
-                parameters = others.solve(tune(data.at(np.flatnonzero(~test))))
+                alpha = tune(data.at(np.flatnonzero(~test)))
+                parameters = others.solve(penalty(alpha, others.count, data.classes))
                 scores[:, test] = linear_scores(parameters, data.x[test].T)
                 if data.classes:
                     scores[np.ix_(others.y == 0, test)] = validation.NEVER

@@ -1,5 +1,6 @@
 """Maps from models: one pass, lazy, the same however chunked; against scikit-learn and torch."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -297,7 +298,8 @@ def fill_by_torch(da, model, names, device="cpu", batch=700):
     scale = None if codec is None else arrays.scale_of(da, codec)
     block = Block(da.values, da.dims.index("band"), None if scale is None else scale.values, codec)
     specs = model.outputs()
-    work = networks.work_of(model, codec, names, dask.base.tokenize(model), device)
+    unit = gx.product(da.attrs["product"]).unit_norm
+    work = networks.work_of(model, codec, unit, names, dask.base.tokenize(model), device)
     dtype = [
         (n, specs[n].dtype, (len(specs[n].labels),)) if specs[n].dim else (n, specs[n].dtype) for n in names
     ]
@@ -339,9 +341,27 @@ def assert_torch_is_numpy(da, probe, device="cpu"):
 def test_tensors_give_what_numpy_gives(probes, method, order):
     da = array(decode=False, missing=True)
     probe = probes.get(method) or array().emb.year(2018).emb.fit_probe(
-        points(), target="land_cover", method="mlp", cv=2
+        points(), target="land_cover", method="mlp", cv=2, max_iter=20, hidden_layer_sizes=(16,)
     )
+    da = da.copy()
+    zeros = {"y": 5, "x": slice(20, 40)}
+    da[zeros] = 0  # no vector of unit length
+    da[{**zeros, "band": 3, "x": slice(30, 40)}] = 1
     assert_torch_is_numpy(da.transpose(*order), probe)
+    for each in (da, da.emb.decode()):
+        labels = each.emb.predict(probe).isel(zeros).values
+        assert (labels[..., :10] == 0).all()
+        assert (labels[..., 10:] != 0).all()
+
+
+def test_a_probe_that_holds_nan_is_refused(probes):
+    broken = {k: v.copy() for k, v in probes["logistic"].parameters.items()}
+    broken["weights"][1, 2] = np.nan
+    probe = dataclasses.replace(probes["logistic"], parameters=broken)
+    with pytest.raises(
+        EmbeddingError, match=r"predict: parameters\['weights'\] of the Probe has 1 NaN among its"
+    ):
+        array().emb.predict(probe)
 
 
 def test_tensors_decode_scales():
@@ -395,8 +415,10 @@ def test_mlp_is_seeded_and_leaves_the_generator_alone():
 
 def test_mlp_regresses():
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((1500, 3)).astype("f4")
-    probe = gx.fit_probe(x, np.abs(x[:, 0]).astype(float), method="mlp", cv=2)
+    x = rng.standard_normal((400, 3)).astype("f4")
+    values = 5000 + 300 * np.abs(x[:, 0]).astype(float)  # in whatever unit
+    options = {"hidden_layer_sizes": (16,), "learning_rate_init": 1e-2, "batch_size": 64, "max_iter": 40}
+    probe = gx.fit_probe(x, values, method="mlp", cv=2, **options)
     assert probe.scores["random"]["r2"] > 0.9
 
 
@@ -449,7 +471,9 @@ for bands, classes, n in [(64, 10, 1300), (7, 2, 5), (16, 17, 512)]:
     codes = rng.integers(-128, 128, (bands, n)).astype("i1")
     codes[:, ::3] = np.maximum(codes[:, ::3], -127)
     expected = np.empty((1, n), probe.legend.dtype)
-    fused.fill_labels(codes[None], probe, expected)
+    codes[:, 1::50] = 0
+    fused.fill_labels(codes[None], probe, True, expected)
+    assert (expected[0, 1::50] == 0).all()
     found = fused_cuda.Labels.of(probe, "cpu")(torch.from_numpy(codes)).numpy()
     scores = probe.parameters["weights"] @ (codes * abs(codes.astype("i4")) / 127.5**2)
     best = np.sort(scores + probe.parameters["bias"][:, None], axis=0)

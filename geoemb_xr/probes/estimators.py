@@ -1,0 +1,86 @@
+"""Estimators and pipelines of scikit-learn as methods of a probe: folds, scores and calibration as ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.probes.heads import Data, Head, Parameters, Task
+
+
+def head_of(estimator: Any) -> Head:
+    """An estimator as a head; it is copied for every fit, and itself left as it is.
+
+    Parameters
+    ----------
+    estimator : object
+        A classifier or regressor of scikit-learn's interface, or a pipeline that ends in one.
+
+    Raises
+    ------
+    EmbeddingError
+        If it is none.
+    """
+    from sklearn.base import is_classifier, is_regressor
+
+    if isinstance(estimator, type) or not (hasattr(estimator, "fit") and hasattr(estimator, "get_params")):
+        name = estimator.__name__ if isinstance(estimator, type) else type(estimator).__name__
+        raise EmbeddingError(
+            "method= is the name of a method, or an estimator or pipeline of scikit-learn such as "
+            f"RandomForestClassifier(); got {name}" + ("; call it" if isinstance(estimator, type) else "")
+        )
+    tasks: tuple[Task, ...] = ("classification",) if is_classifier(estimator) else ()
+    if is_regressor(estimator):
+        tasks = (*tasks, "regression")
+    if not tasks:
+        raise EmbeddingError(
+            f"{name_of(estimator)} is neither a classifier nor a regressor; a probe needs one"
+        )
+
+    def fit(data: Data) -> dict[str, Any]:
+        from sklearn.base import clone
+
+        own = clone(estimator)
+        own.fit(data.x, data.y, **_weights(own, data.weights))
+        return {"estimator": own}
+
+    return Head(fit, scores, tasks, {})
+
+
+def name_of(estimator: Any) -> str:
+    """The class of an estimator, of a pipeline that of its last step."""
+    return type(estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator).__name__
+
+
+def _weights(estimator: Any, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Weights as keywords of ``fit``; none where they are equal."""
+    from sklearn.utils.validation import has_fit_parameter
+
+    if np.ptp(weights) == 0:
+        return {}
+    name, last = estimator.steps[-1] if hasattr(estimator, "steps") else ("", estimator)
+    if not has_fit_parameter(last, "sample_weight"):
+        raise EmbeddingError(
+            f"{name_of(estimator)} takes no weights; leave weights= out, or use another method"
+        )
+    return {f"{name}__sample_weight" if name else "sample_weight": weights / weights.mean()}
+
+
+def scores(parameters: Parameters, x: np.ndarray) -> np.ndarray:
+    """Log of probabilities, or what the decision rests on, or the value."""
+    from sklearn.base import is_classifier
+
+    estimator: Any = parameters["estimator"]
+    rows = np.ascontiguousarray(x.T)
+    if not is_classifier(estimator):
+        return np.asarray(estimator.predict(rows), np.float32).reshape(1, len(rows))
+    if hasattr(estimator, "predict_proba"):
+        found = np.log(np.maximum(estimator.predict_proba(rows), 1e-6))
+    elif hasattr(estimator, "decision_function"):
+        found = np.asarray(estimator.decision_function(rows))
+        found = np.column_stack([-found / 2, found / 2]) if found.ndim == 1 else found
+    else:
+        found = np.log(np.maximum(estimator.predict(rows)[:, None] == estimator.classes_, 1e-6))
+    return np.ascontiguousarray(found.T, np.float32)
