@@ -20,7 +20,7 @@ import xarray as xr
 
 import geoemb_xr as gx
 
-METHODS = ("ridge", "logistic", "knn", "centroid")
+METHODS = ("ridge", "logistic", "knn", "centroid", "mlp")
 SOUND = ("water", "trees", "crops", "built", "bare")
 
 

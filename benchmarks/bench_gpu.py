@@ -83,7 +83,13 @@ def resident(codes: np.ndarray, probe: gx.Probe, device: str, batch: int) -> Cal
                 part = slice(start, start + batch)
                 some = there[:, part]
                 out[part] = networks.outputs(
-                    some, None, codec=codecs.SIGNED_SQUARE, model=model, names=["label"], missing={"label": 0}
+                    some,
+                    None,
+                    codec=codecs.SIGNED_SQUARE,
+                    unit=True,
+                    model=model,
+                    names=["label"],
+                    missing={"label": 0},
                 )["label"]
 
     return run
@@ -98,7 +104,7 @@ def from_host(
 
     def one(_: int) -> None:
         out = np.empty(block.pixels, LABEL)
-        work = networks.work_of(probe, block.codec, ["label"], str(id(probe)), device)
+        work = networks.work_of(probe, block.codec, True, ["label"], str(id(probe)), device)
         lanes.fill(block, work, out, device)
 
     pool = ThreadPoolExecutor(threads)
