@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +16,13 @@ import xarray as xr
 from geoemb_xr.core import kernels
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.fitted import Fitted, Output, check_model, decoded_bands
-from geoemb_xr.core.legend import Legend, encode_classes
+from geoemb_xr.core.legend import Legend
 from geoemb_xr.core.model import attribution_of, check_embedding, comparability_key
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution.threads import one_thread
 from geoemb_xr.probes import estimators, heads, labelling, streaming, validation
 from geoemb_xr.probes.applicability import dissimilarity, fit_applicability
+from geoemb_xr.probes.classes import by_name, counts_of, data_of, describe, known_data, left_out
 from geoemb_xr.probes.heads import HEADS, Data
 from geoemb_xr.probes.memory import Memory
 from geoemb_xr.probes.samples import Samples, plain_samples, samples_of
@@ -403,7 +404,7 @@ def fit_probe(
         samples = plain_samples(array, labels, group, weights)
         product = version = attribution = ""
         bands, target = (), target or "label"
-    task, data, legend = _data_of(samples, seed)
+    task, data, legend = data_of(samples, seed)
     if task not in head.tasks:
         able = [name for name, each in HEADS.items() if task in each.tasks]
         raise EmbeddingError(
@@ -414,7 +415,7 @@ def fit_probe(
     if unknown:
         raise EmbeddingError(f"method={method!r} has no option {unknown}; it has {list(head.options)}")
     settings = {**head.options, **options}
-    say(_what(task, data, legend, target) + _left_out(samples.dropped))
+    say(describe(data, legend, target) + left_out(samples.dropped))
 
     def fit(train: Data) -> tuple[heads.Head, Mapping[str, np.ndarray]]:
         return head, head.fit(train, **validation.tuned(head, train, settings, cv))
@@ -457,7 +458,7 @@ def fit_probe(
         legend=legend,
         parameters=parameters,
         options=json.loads(json.dumps(chosen, default=str)),  # as a file would give them back
-        counts=_counts(data, legend) if streamed is None else _named(streamed.counts, legend),
+        counts=counts_of(data, legend) if streamed is None else by_name(streamed.counts, legend),
         dropped=dict(samples.dropped),
         memory=memory,
         **checked,
@@ -467,7 +468,7 @@ def fit_probe(
 def _updated(probe: Probe, samples: Samples) -> Probe:
     """A ridge with the sums of more labels."""
     old = Memory.from_arrays(probe.memory, len(probe.legend.names) if probe.legend is not None else 0)
-    new = _known_data(probe, samples)
+    new = known_data(probe, samples)
     regions = validation.blocked_folds(new, len(old.sums)) if old.scored else None
     added = Memory.of(new, regions)
     both = old.beside(added)
@@ -488,7 +489,7 @@ def _updated(probe: Probe, samples: Samples) -> Probe:
                 f"update with {len(new.y)} labels: {name} of the old regions {before:.3f} before, {after:.3f} after"
             )
         parameters = total.solve(heads.penalty(alpha, total.count, new.classes))
-    more = _counts(new, probe.legend)
+    more = counts_of(new, probe.legend)
     return replace(
         probe,
         parameters=parameters,
@@ -500,32 +501,6 @@ def _updated(probe: Probe, samples: Samples) -> Probe:
         memory=both.thinned().arrays(),
         **checked,
     )
-
-
-def _known_data(probe: Probe, samples: Samples) -> Data:
-    """New labels with the positions of a probe's classes."""
-    bands = probe.memory["x"].shape[1]
-    if samples.vectors.shape[1] != bands:
-        raise EmbeddingError(
-            f"the probe takes {bands} bands; the new vectors have {samples.vectors.shape[1]}"
-        )
-    groups = _regrouped(samples.groups)
-    rest = (samples.weights, groups, 0, 0, samples.places, samples.named)
-    if (probe.legend is None) != (samples.labels.dtype.kind == "f"):
-        raise EmbeddingError(f"the probe does {probe.task}; the new labels are {samples.labels.dtype}")
-    if probe.legend is None:
-        return Data(samples.vectors, samples.labels.astype(np.float64), *rest)
-    coded = samples.labels.dtype.kind in "iu" and not set(map(str, samples.labels)) <= set(probe.legend.names)
-    known = probe.legend.values if coded else probe.legend.names
-    place = {each: i for i, each in enumerate(known)}
-    written = samples.labels.tolist() if coded else list(map(str, samples.labels))
-    unknown = sorted(set(written) - set(place), key=str)
-    if unknown:
-        raise EmbeddingError(
-            f"the new labels have classes {unknown} that the probe does not know: {list(known)}; fit anew on all"
-        )
-    positions = np.array([place[each] for each in written])
-    return Data(samples.vectors, positions, *rest)._replace(classes=len(known))
 
 
 def _all_zero(data: Data, folds: np.ndarray | None) -> np.ndarray:
@@ -571,67 +546,6 @@ def _coverage(unlikely: np.ndarray, folds: np.ndarray, level: float = 0.9) -> di
         limit = quantile(np.sort(unlikely[folds != fold]), level)
         found[f"fold {fold + 1}"] = round(float((unlikely[folds == fold] <= limit).mean()), 6)
     return found
-
-
-def _data_of(samples: Samples, seed: int) -> tuple[heads.Task, Data, Legend | None]:
-    y = samples.labels
-    rest: Any = {
-        "weights": samples.weights,
-        "groups": _regrouped(samples.groups),
-        "places": samples.places,
-        "named": samples.named,
-    }
-    if y.dtype.kind == "f":
-        return "regression", Data(samples.vectors, y.astype(np.float64), classes=0, seed=seed, **rest), None
-    codes, legend = encode_classes(y)
-    if samples.legend is not None:
-        legend = _subset(samples.legend, legend.values)
-    if len(legend.values) < 2:
-        raise EmbeddingError(f"all {len(y)} labels are of one class, {legend.names[0]!r}; a probe needs two")
-    if len(y) > 20 and len(legend.values) > len(y) / 2:
-        raise EmbeddingError(
-            f"{len(y)} labels are of {len(legend.values)} classes ({', '.join(legend.names[:3])}, …), so most "
-            "classes have one label: is this the column of labels? For values give floats (regression)"
-        )
-    positions = np.searchsorted(legend.values, codes)
-    data = Data(samples.vectors, positions, classes=len(legend.values), seed=seed, **rest)
-    return "classification", data, legend
-
-
-def _subset(legend: Legend, values: Sequence[int]) -> Legend:
-    """The entries of a legend for some of its codes."""
-    entries = {v: (v, n, c) for v, n, c in zip(legend.values, legend.names, legend.colours, strict=True)}
-    unnamed = [v for v in values if v not in entries]
-    if unnamed:
-        raise EmbeddingError(
-            f"the labels have classes {unnamed} that their legend does not name: {legend.values}"
-        )
-    return Legend(*(tuple(column) for column in zip(*(entries[v] for v in values), strict=True)))
-
-
-def _regrouped(groups: np.ndarray) -> np.ndarray:
-    """Groups numbered without gaps, after labels were dropped."""
-    return np.unique(groups, return_inverse=True)[1]
-
-
-def _what(task: heads.Task, data: Data, legend: Legend | None, target: str) -> str:
-    if legend is None:
-        return f"{target!r} is floats: regression on {len(data.y)} labels (whole numbers would be classes)"
-    return f"{target!r}: classification of {len(data.y)} labels in {data.classes} classes"
-
-
-def _left_out(dropped: Mapping[str, int]) -> str:
-    reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n)
-    return f"; left out: {reasons}" if reasons else ""
-
-
-def _counts(data: Data, legend: Legend | None) -> dict[str, int]:
-    return _named(np.bincount(data.y, minlength=data.classes) if legend else np.array([len(data.y)]), legend)
-
-
-def _named(numbers: np.ndarray, legend: Legend | None) -> dict[str, int]:
-    names = legend.names if legend is not None else ("all",)
-    return {name: int(n) for name, n in zip(names, numbers, strict=True)}
 
 
 def _raster_for_sums(labels: Any, method: str, **others: Any) -> xr.DataArray:

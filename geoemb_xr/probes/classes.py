@@ -1,0 +1,108 @@
+"""From samples to what a head is fitted on: classes get positions, and a legend says what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.legend import Legend, encode_classes
+from geoemb_xr.probes.heads import Data, Task
+from geoemb_xr.probes.samples import Samples
+
+if TYPE_CHECKING:
+    from geoemb_xr.probes.probe import Probe
+
+
+def data_of(samples: Samples, seed: int) -> tuple[Task, Data, Legend | None]:
+    """What labels ask for, what a head is fitted on, and the legend of its classes (None for values)."""
+    y = samples.labels
+    rest: Any = {
+        "weights": samples.weights,
+        "groups": _regrouped(samples.groups),
+        "places": samples.places,
+        "named": samples.named,
+    }
+    if y.dtype.kind == "f":
+        return "regression", Data(samples.vectors, y.astype(np.float64), classes=0, seed=seed, **rest), None
+    codes, legend = encode_classes(y)
+    if samples.legend is not None:
+        legend = _subset(samples.legend, legend.values)
+    if len(legend.values) < 2:
+        raise EmbeddingError(f"all {len(y)} labels are of one class, {legend.names[0]!r}; a probe needs two")
+    if len(y) > 20 and len(legend.values) > len(y) / 2:
+        raise EmbeddingError(
+            f"{len(y)} labels are of {len(legend.values)} classes ({', '.join(legend.names[:3])}, …), so most "
+            "classes have one label: is this the column of labels? For values give floats (regression)"
+        )
+    positions = np.searchsorted(legend.values, codes)
+    data = Data(samples.vectors, positions, classes=len(legend.values), seed=seed, **rest)
+    return "classification", data, legend
+
+
+def known_data(probe: Probe, samples: Samples) -> Data:
+    """New labels with the positions of a probe's classes."""
+    bands = probe.memory["x"].shape[1]
+    if samples.vectors.shape[1] != bands:
+        raise EmbeddingError(
+            f"the probe takes {bands} bands; the new vectors have {samples.vectors.shape[1]}"
+        )
+    groups = _regrouped(samples.groups)
+    rest = (samples.weights, groups, 0, 0, samples.places, samples.named)
+    if (probe.legend is None) != (samples.labels.dtype.kind == "f"):
+        raise EmbeddingError(f"the probe does {probe.task}; the new labels are {samples.labels.dtype}")
+    if probe.legend is None:
+        return Data(samples.vectors, samples.labels.astype(np.float64), *rest)
+    coded = samples.labels.dtype.kind in "iu" and not set(map(str, samples.labels)) <= set(probe.legend.names)
+    known = probe.legend.values if coded else probe.legend.names
+    place = {each: i for i, each in enumerate(known)}
+    written = samples.labels.tolist() if coded else list(map(str, samples.labels))
+    unknown = sorted(set(written) - set(place), key=str)
+    if unknown:
+        raise EmbeddingError(
+            f"the new labels have classes {unknown} that the probe does not know: {list(known)}; fit anew on all"
+        )
+    positions = np.array([place[each] for each in written])
+    return Data(samples.vectors, positions, *rest)._replace(classes=len(known))
+
+
+def _subset(legend: Legend, values: Sequence[int]) -> Legend:
+    """The entries of a legend for some of its codes."""
+    entries = {v: (v, n, c) for v, n, c in zip(legend.values, legend.names, legend.colours, strict=True)}
+    unnamed = [v for v in values if v not in entries]
+    if unnamed:
+        raise EmbeddingError(
+            f"the labels have classes {unnamed} that their legend does not name: {legend.values}"
+        )
+    return Legend(*(tuple(column) for column in zip(*(entries[v] for v in values), strict=True)))
+
+
+def _regrouped(groups: np.ndarray) -> np.ndarray:
+    """Groups numbered without gaps, after labels were dropped."""
+    return np.unique(groups, return_inverse=True)[1]
+
+
+def counts_of(data: Data, legend: Legend | None) -> dict[str, int]:
+    """Labels a class, or in all."""
+    return by_name(np.bincount(data.y, minlength=data.classes) if legend else np.array([len(data.y)]), legend)
+
+
+def by_name(numbers: np.ndarray, legend: Legend | None) -> dict[str, int]:
+    """A number a class by its name, or the one of all."""
+    names = legend.names if legend is not None else ("all",)
+    return {name: int(n) for name, n in zip(names, numbers, strict=True)}
+
+
+def describe(data: Data, legend: Legend | None, target: str) -> str:
+    """What labels were taken for, in words."""
+    if legend is None:
+        return f"{target!r} is floats: regression on {len(data.y)} labels (whole numbers would be classes)"
+    return f"{target!r}: classification of {len(data.y)} labels in {data.classes} classes"
+
+
+def left_out(dropped: Mapping[str, int]) -> str:
+    """How many labels were left out and why, in words."""
+    reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n)
+    return f"; left out: {reasons}" if reasons else ""
