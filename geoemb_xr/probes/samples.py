@@ -260,7 +260,7 @@ def samples_of(
     table = given.table
     if not len(table):
         raise EmbeddingError("no label is left to learn from: the table of labels has no rows")
-    used = given.place_columns | {str(v) for v in (time, group, weights) if isinstance(v, str)}
+    used = {*given.place_columns, *(v for v in (time, group, weights) if isinstance(v, str))}
     target = guess_target(table, target, used)
     values = column_of(table, target, "target")
     weight = _weights(None if weights is None else column_of(table, weights, "weights"), len(table))
