@@ -3,6 +3,7 @@
 All of it lies in ``docs/generated/``, which git ignores.
 """
 
+import inspect
 import re
 import shutil
 from pathlib import Path
@@ -145,7 +146,7 @@ def names_by_heading() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in gx.__all__:
         value = getattr(gx, name)
-        module = value.__name__ if isinstance(value, type(gx)) else value.__module__
+        module = value.__name__ if isinstance(value, type(gx)) else inspect.unwrap(value).__module__
         path = module.split(".", 1)[1]
         room = path.split(".")[0]
         found.setdefault(HEADINGS.get(path) or HEADINGS.get(room, room), []).append(name)

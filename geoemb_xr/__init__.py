@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 from geoemb_xr import testing
@@ -10,6 +11,7 @@ from geoemb_xr._version import __version__ as __version__
 from geoemb_xr.accessor import EmbAccessor
 from geoemb_xr.core.arrays import check, concat, decode, encode, normalize, truncate
 from geoemb_xr.core.model import Product, product, products, register
+from geoemb_xr.core.synonyms import answering, no_such
 from geoemb_xr.core.times import year
 
 #: Name → module, imported when first asked for, so that ``import geoemb_xr`` stays light.
@@ -93,12 +95,25 @@ __all__ = [
 ]
 
 
+def _public(value: Any) -> Any:
+    """A function that answers wrong keywords, under the name that it has here: it pickles by that name."""
+    if not inspect.isfunction(value):
+        return value
+    answered = answering(value)
+    answered.__module__ = __name__
+    return answered
+
+
+for _name in set(__all__) & set(globals()):
+    globals()[_name] = _public(globals()[_name])
+
+
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        raise AttributeError(f"module 'geoemb_xr' has no attribute {name!r}")
+        raise AttributeError(no_such(name, __all__, "geoemb_xr"))
     value = getattr(importlib.import_module(f"geoemb_xr.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+    globals()[name] = _public(value)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

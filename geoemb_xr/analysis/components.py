@@ -446,6 +446,8 @@ def pca(array: xr.DataArray, model: PCA) -> xr.DataArray:
     3
     """
     check_embedding(array, "pca")
+    if not isinstance(model, PCA):
+        raise TypeError(f"pca takes a fitted PCA, got {model!r}; fit one first: pca = array.emb.fit_pca(3)")
     check_model(model, array, "pca")
     return blocks.map_tiles(
         _scores,
@@ -496,7 +498,12 @@ def rgb(
     4
     """
     attrs = derived_attrs(array, long_name="red, green, blue, opacity")
-    options: dict[str, Any] = {"dtype": np.uint8, "out": (RGB, list("rgba")), "name": RGB, "attrs": attrs}
+    options: dict[str, Any] = {
+        "dtype": np.uint8,
+        "out": (RGB, list("rgba")),
+        "name": "picture",
+        "attrs": attrs,
+    }
     if COMPONENT in array.dims:
         if model is not None and not isinstance(model, PCA):
             raise EmbeddingError("rgb of components takes a PCA or limits=, not band labels")

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import numpy as np
 import xarray as xr
@@ -24,6 +24,7 @@ import xarray as xr
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import Legend
 from geoemb_xr.core.model import BAND, check_comparable, comparability_key, is_encoded, product
+from geoemb_xr.core.synonyms import no_such
 
 _FORMAT = "geoemb_xr-model-1"
 #: Keys of the header that are no fields; a field of such a name is written with a prefix.
@@ -105,6 +106,12 @@ class Fitted:
     def apply(self, vectors: np.ndarray, output: str) -> np.ndarray:
         """Compute an output for vectors ``(n, band)``, float32 without NaN: shape (n,) or (n, k)."""
         raise NotImplementedError  # the base class alone is no model
+
+    if not TYPE_CHECKING:  # for a checker of types, what is not there must stay an error
+
+        def __getattr__(self, name: str) -> NoReturn:
+            known = [*dir(type(self)), *(each.name for each in fields(self))]
+            raise AttributeError(no_such(name, known, type(self).__name__))
 
     def predict(self, array: xr.DataArray, **options: Any) -> Any:
         """The same as ``array.emb.predict(model, …)``."""

@@ -90,27 +90,37 @@ def plan(array: xr.DataArray) -> Plan:
     >>> da.emb.change(2018, 2024).emb.plan().blocks
     4
     """
-    if array.chunks is None:
-        return Plan(1, array.nbytes, 0, 0, 0, 0, 0, array.nbytes)
+    return plan_of([array])
+
+
+def plan_of(arrays: Sequence[xr.DataArray]) -> Plan:
+    """The plan of several arrays that are computed together: what they share is read once."""
+    size = sum(each.nbytes for each in arrays)
+    lazy = [each for each in arrays if each.chunks is not None]
+    if not lazy:
+        return Plan(len(arrays), size, 0, 0, 0, 0, 0, size)
+    from dask.highlevelgraph import HighLevelGraph
+
     from geoemb_xr.execution.internals import flatten, optimize_blockwise
 
-    keys = list(flatten(array.data.__dask_keys__()))
-    graph = array.data.__dask_graph__().cull(set(keys))
+    keys = [key for each in lazy for key in flatten(each.data.__dask_keys__())]
+    graph = HighLevelGraph.merge(*(each.data.__dask_graph__() for each in lazy)).cull(set(keys))
     fused = optimize_blockwise(graph, keys=keys)
     reads = [read for layer in graph.layers.values() for read in _reads(layer, graph)]
     # codes of a byte become float32 of four while a task runs
     held = max((read.nbytes * (1 + 4 // read.itemsize) for read in reads), default=0)
-    block = math.prod(max(c) for c in array.chunks) * array.dtype.itemsize
-    workers = min(os.cpu_count() or 1, array.data.npartitions)
+    block = max(math.prod(max(c) for c in each.chunks or ()) * each.dtype.itemsize for each in lazy)
+    blocks = sum(each.data.npartitions for each in lazy)
+    workers = min(os.cpu_count() or 1, blocks)
     return Plan(
-        blocks=array.data.npartitions,
-        result_bytes=array.nbytes,
+        blocks=blocks + len(arrays) - len(lazy),
+        result_bytes=size,
         tasks=sum(len(layer) for layer in fused.layers.values()),
         reads=len(reads),
         read_bytes=sum(read.nbytes for read in reads),
         requests=sum(read.requests for read in reads),
         workers=workers,
-        peak_memory=workers * (held + block) + array.nbytes,
+        peak_memory=workers * (held + block) + size,
     )
 
 

@@ -15,7 +15,7 @@ from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.arrays import codec_of
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice, require
 from geoemb_xr.core.legend import is_class_map, legend_of
-from geoemb_xr.core.model import BAND, attribution_of, is_encoded
+from geoemb_xr.core.model import BAND, attribution_of, check_embedding, is_encoded, kind_of
 from geoemb_xr.geo import footprints, places, polygons
 from geoemb_xr.geo.footprints import nearest_patch
 from geoemb_xr.geo.places import Places
@@ -277,6 +277,8 @@ def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
 
     Raises
     ------
+    EmbeddingError
+        If plain xarray has turned codes into floats.
     MemoryError
         If the table would take more than half of the free memory.
 
@@ -287,6 +289,8 @@ def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
     >>> da.emb.sample([(11.37, 47.25)]).emb.to_dataframe().shape  # x, y, time, 64 bands
     (1, 67)
     """
+    if kind_of(array) != "map":
+        check_embedding(array, "to_dataframe")
     wide = next((d for d in array.dims if d in (BAND, "component", "category", "rgb")), None)
     if "location" not in array.dims and not {"y", "x"} <= set(array.dims):
         raise EmbeddingError(f"a table needs 'location', or 'y' and 'x'; got dims {tuple(array.dims)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +99,29 @@ def to_cog(
     targets = [(check_target(name, mode), each) for name, each in per_file(array, os.fspath(path))]
     written = [_write(each, target, overviews) for target, each in targets]
     return written if "{" in os.fspath(path) else written[0]
+
+
+def to_cog_each(
+    arrays: Mapping[str, xr.DataArray], path: str | os.PathLike[str], **options: Any
+) -> list[Path]:
+    """Write a GeoTIFF an array, each under its name in the template ``path``; nothing is computed before all fit.
+
+    Raises
+    ------
+    ValueError
+        If there is more than one array, and no ``{name}`` in the path.
+    """
+    if len(arrays) > 1 and "{name" not in os.fspath(path):
+        stem, suffix = os.path.splitext(os.fspath(path))
+        raise ValueError(
+            f"a file holds one variable, got {list(arrays)}: give a template such as '{stem}_{{name}}{suffix}'"
+        )
+    named = [array.rename(name) for name, array in arrays.items()]
+    for array in named:
+        for target, _ in per_file(_as_written(array, options["encode"]), os.fspath(path)):
+            check_target(target, options["mode"])
+    written = [to_cog(array, path, **options) for array in named]
+    return [each for made in written for each in (made if isinstance(made, list) else [made])]
 
 
 def _as_written(array: xr.DataArray, encode: bool) -> xr.DataArray:

@@ -445,3 +445,24 @@ def test_names_that_a_store_cannot_hold_come_back(tmp_path):
 def test_a_coordinate_of_the_arrays_own_name_is_refused_in_words(years, tmp_path):
     with pytest.raises(EmbeddingError, match="called 'band', as one of its coordinates is"):
         years[0].rename("band").emb.to_zarr(tmp_path / "a.zarr")
+
+
+def test_a_picture_is_written_as_any_map(years, tmp_path):
+    picture = years[2].emb.rgb(["A01", "A16", "A09"])
+    assert gx.open(picture.emb.to_zarr(tmp_path / "a.zarr")).identical(picture)
+
+
+def test_a_store_that_was_in_its_place_when_its_writer_was_killed_is_written_again(
+    years, tmp_path, monkeypatch, interrupted
+):
+    from geoemb_xr.writing import zarr as writer
+
+    def fail(*args):
+        raise interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "discard", fail)
+        with pytest.raises(interrupted):
+            years[2].emb.to_zarr(tmp_path / "a.zarr", mode="w")
+    assert gx.open(years[2].emb.to_zarr(tmp_path / "a.zarr", mode="w"), decode=False).identical(years[2])
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]

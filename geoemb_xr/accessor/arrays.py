@@ -6,14 +6,16 @@ Feature modules are imported inside the methods, so that importing the package s
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import xarray as xr
 
 from geoemb_xr.core import arrays, geometry, model, times
+from geoemb_xr.core.synonyms import answering, no_such
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -33,7 +35,16 @@ if TYPE_CHECKING:
     from geoemb_xr.probes.probe import Method, Probe
 
 
+def _answering[T](accessor: type[T]) -> type[T]:
+    """Methods that answer a wrong keyword with the one that is meant."""
+    for name, method in vars(accessor).items():
+        if inspect.isfunction(method) and not name.startswith("_"):
+            setattr(accessor, name, answering(method))
+    return accessor
+
+
 @xr.register_dataarray_accessor("emb")  # type: ignore[no-untyped-call]  # xarray's own decorator
+@_answering
 class EmbAccessor:
     """Methods for embedding arrays and the maps made from them, as ``array.emb.…``.
 
@@ -45,6 +56,11 @@ class EmbAccessor:
 
     def __init__(self, array: xr.DataArray) -> None:
         self._obj = array
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(no_such(name, dir(type(self)), ".emb"))
 
     def __repr__(self) -> str:
         from geoemb_xr.display.cards import array_summary

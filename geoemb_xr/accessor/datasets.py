@@ -1,0 +1,171 @@
+"""The ``.emb`` accessor of Datasets, such as ``predict(output=[…])`` gives: each variable by its own rule."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+import xarray as xr
+
+from geoemb_xr.core import geometry
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.synonyms import no_such
+
+if TYPE_CHECKING:
+    from geoemb_xr.execution.planning import Plan
+    from geoemb_xr.geo.pools import Stats
+
+
+@xr.register_dataset_accessor("emb")  # type: ignore[no-untyped-call]  # xarray's own decorator
+class EmbDatasetAccessor:
+    """Methods for Datasets of embeddings and maps, as ``dataset.emb.…``.
+
+    Variables without a place (neither y and x nor ``location``) are kept as they are.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Any; each method says what it needs.
+    """
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._obj = dataset
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            from geoemb_xr.accessor.arrays import EmbAccessor
+
+            if hasattr(EmbAccessor, name) and not name.startswith("_"):
+                first = next(iter(map(str, self._obj.data_vars)), "name")
+                raise AttributeError(
+                    f"{name!r} is of one array: ds[{first!r}].emb.{name}; this Dataset holds "
+                    f"{list(self._obj.data_vars)}"
+                )
+            raise AttributeError(no_such(name, dir(type(self)), "Dataset.emb"))
+
+    def __repr__(self) -> str:
+        lines = [
+            f"  {name}: {', '.join(f'{d} {n}' for d, n in v.sizes.items())}" for name, v in self._obj.items()
+        ]
+        return "\n".join([f"<emb of {len(lines)} variables>", *lines])
+
+    # --- a place ---------------------------------------------------------------------------------------------
+
+    def crop(
+        self, area: Any, *, crs: object = geometry.LONLAT, mask: bool = True, all_touched: bool = False
+    ) -> xr.Dataset:
+        """The part of every variable inside an area; see :func:`geoemb_xr.crop`."""
+        from geoemb_xr.geo.points import crop
+
+        return self._each(lambda array: crop(array, area, crs=crs, mask=mask, all_touched=all_touched))
+
+    def reproject(
+        self,
+        target: Any,
+        *,
+        resolution: float | tuple[float, float] | None = None,
+        resampling: Literal["nearest", "bilinear", "average", "mode"] | None = None,
+        chunks: int | tuple[int, int] | Mapping[Hashable, int] | None = None,
+    ) -> xr.Dataset:
+        """Every variable on another grid; see :func:`geoemb_xr.reproject`."""
+        from geoemb_xr.geo.warp import reproject
+
+        options: dict[str, Any] = {"resolution": resolution, "resampling": resampling, "chunks": chunks}
+        return self._each(lambda array: reproject(array, target, **options))
+
+    def coarsen(self, factor: int) -> xr.Dataset:
+        """Every variable in pixels factor × factor as large; see :func:`geoemb_xr.coarsen`."""
+        from geoemb_xr.geo.warp import coarsen
+
+        return self._each(lambda array: coarsen(array, factor))
+
+    def sample(
+        self, points: Any, *, crs: object = None, method: Literal["nearest"] = "nearest"
+    ) -> xr.Dataset:
+        """Values of every variable at points; see :func:`geoemb_xr.sample`."""
+        from geoemb_xr.geo.points import sample
+
+        return self._each(lambda array: sample(array, points, crs=crs, method=method))
+
+    def zonal_stats(
+        self, areas: Any, *, crs: object = None, stats: Stats | None = None, all_touched: bool = False
+    ) -> xr.Dataset:
+        """Every variable pooled in polygons; see :func:`geoemb_xr.zonal_stats`."""
+        from geoemb_xr.geo.zonal import zonal_stats
+
+        options: dict[str, Any] = {"crs": crs, "stats": stats, "all_touched": all_touched}
+        return self._each(lambda array: zonal_stats(array, areas, **options))
+
+    # --- looking ---------------------------------------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        """What computing all variables would read and hold; see :func:`geoemb_xr.plan`."""
+        from geoemb_xr.execution.planning import plan_of
+
+        return plan_of(list(self._obj.data_vars.values()))
+
+    def plot(self, *, cols: int = 2, pixels: int = 1000, title: str | None = None) -> Any:
+        """Draw a panel a variable; see :func:`geoemb_xr.plot`."""
+        from geoemb_xr.display.panels import plot_each
+
+        return plot_each(self._placed(), cols=cols, pixels=pixels, title=title)
+
+    # --- writing ---------------------------------------------------------------------------------------------
+
+    def to_cog(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: Literal["w-", "w"] = "w-",
+        encode: bool = False,
+        overviews: Literal["auto", "mean", "mode", "nearest", "none"] = "auto",
+    ) -> list[Path]:
+        """Write a GeoTIFF a variable, named by ``{name}`` in the path; see :func:`geoemb_xr.to_cog`."""
+        from geoemb_xr.writing.cog import to_cog_each
+
+        return to_cog_each(self._placed(), path, mode=mode, encode=encode, overviews=overviews)
+
+    def to_zarr(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: Literal["w-", "w", "a", "r+"] = "w-",
+        encode: bool = False,
+        chunks: int = 256,
+        shards: int | None = None,
+    ) -> Path:
+        """Write all variables to one Zarr store; see :func:`geoemb_xr.to_zarr`."""
+        from geoemb_xr.writing import to_zarr
+
+        return to_zarr(self._obj, path, mode=mode, encode=encode, chunks=chunks, shards=shards)
+
+    # --- each ------------------------------------------------------------------------------------------------
+
+    def _placed(self) -> dict[str, xr.DataArray]:
+        placed = {str(name): array for name, array in self._obj.data_vars.items() if _has_place(array)}
+        if not placed:
+            raise EmbeddingError(f"none of {list(self._obj.data_vars)} has y and x, or 'location'")
+        return placed
+
+    def _each(self, function: Callable[[xr.DataArray], xr.DataArray]) -> xr.Dataset:
+        """A function of every variable that has a place; the others as they are."""
+        made = {name: function(array) for name, array in self._placed().items()}
+        kept = {str(name): array for name, array in self._obj.data_vars.items() if str(name) not in made}
+        parts = [array.rename(name).to_dataset() for name, array in {**made, **kept}.items()]
+        try:
+            # coordinates of one place are the same ones: to compare them would compute those of a value a pixel
+            merged = xr.merge(parts, join="exact", compat="override")
+        except ValueError as error:
+            raise EmbeddingError(
+                f"the variables {list(made)} give different labels, which one Dataset cannot hold ({error}); "
+                "take them one by one: ds[name].emb"
+            ) from error
+        order = [name for name in self._obj.data_vars if name in merged]
+        return merged[order].assign_attrs(self._obj.attrs)
+
+
+def _has_place(array: xr.DataArray) -> bool:
+    return {"y", "x"} <= set(array.dims) or "location" in array.dims

@@ -1,0 +1,102 @@
+"""Names that others use, and near misses, are answered with ours."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import geoemb_xr as gx
+from geoemb_xr.accessor import EmbAccessor, EmbDatasetAccessor
+from geoemb_xr.core import synonyms
+from geoemb_xr.core.errors import EmbeddingError
+
+
+@pytest.fixture(scope="module")
+def codes():
+    return gx.testing.synthetic("alphaearth", shape=(8, 8), years=[2018, 2020])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "ours"),
+    [
+        ("clip", "crop"),
+        ("mask", "crop"),
+        ("kmeans", "fit_clusters"),
+        ("to_geotiff", "to_cog"),
+        ("plto", "plot"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_ours(codes, wrong, ours):
+    for thing in (codes.emb, gx):
+        with pytest.raises(AttributeError, match=f"has no attribute '{wrong}'.*'{ours}'"):
+            getattr(thing, wrong)
+        assert not hasattr(thing, wrong)
+
+
+def test_what_sounds_like_nothing_of_ours_is_plainly_not_there(codes):
+    with pytest.raises(AttributeError, match=r"^\.emb has no attribute 'zzz'$"):
+        codes.emb.zzz  # noqa: B018 - the access is the test
+
+
+def test_every_synonym_leads_somewhere_and_hides_nothing():
+    model_parts = {"centres", "loadings", "explained_variance", "explained_variance_ratio", "inertia", "mean"}
+    ours = {*gx.__all__, *dir(EmbAccessor), *model_parts, "scores"}
+    assert set(synonyms.NAMES.values()) <= ours
+    assert not set(synonyms.NAMES) & {*gx.__all__, *dir(EmbAccessor)}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda da: gx.open("alphaearth", year=2024),
+            r"open\(\) has no keyword 'year'; here it is called 'time'",
+        ),
+        (lambda da: gx.open("alphaearth", geometry=1), "here it is called 'geopolygon'"),
+        (lambda da: da.emb.crop(geometry=1), "here it is called 'area'"),
+        (lambda da: da.emb.reproject("EPSG:3035", res=10), "here it is called 'resolution'"),
+        (lambda da: da.emb.reproject("EPSG:3035", resolutoin=10), "Did you mean 'resolution'"),
+        (lambda da: da.emb.fit_probe(None, random_state=1), "here it is called 'seed'"),
+        (lambda da: gx.normalize(da, zzz=1), "it has array"),
+        (
+            lambda da: da.emb.pca(3),
+            r"pca takes a fitted PCA, got 3; fit one first: pca = array.emb.fit_pca\(3\)",
+        ),
+    ],
+)
+def test_a_wrong_keyword_is_answered_with_ours(codes, call, message):
+    with pytest.raises(TypeError, match=message):
+        call(codes)
+
+
+def test_attributes_of_scikit_learn_are_answered_with_ours(codes):
+    pca, clusters = codes.emb.fit_pca(3), codes.emb.fit_clusters(2)
+    with pytest.raises(
+        AttributeError, match="PCA has no attribute 'components_'; here it is called 'loadings'"
+    ):
+        pca.components_  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'cluster_centers_'; here it is called 'centres'"):
+        clusters.cluster_centers_  # noqa: B018
+    assert pickle.loads(pickle.dumps(pca)) == copy.deepcopy(pca) == pca
+
+
+@pytest.mark.parametrize("name", sorted(set(gx.__all__)))
+def test_public_functions_pickle_by_their_public_name(name):
+    value = getattr(gx, name)
+    if callable(value):
+        assert pickle.loads(pickle.dumps(value)) is value
+
+
+def test_functions_of_one_array_say_so_of_a_dataset(codes):
+    dataset = xr.Dataset({"embedding": codes})
+    with pytest.raises(EmbeddingError, match=r"crop takes one array.*ds\.emb\.crop\(…\) takes every"):
+        gx.crop(dataset, (11, 47, 12, 48))
+    with pytest.raises(EmbeddingError, match=r"one array.*ds\['embedding'\]\.emb\.fit_pca\(…\) takes one"):
+        gx.fit_pca(dataset)
+    with pytest.raises(AttributeError, match=r"'fit_pca' is of one array: ds\['embedding'\]\.emb\.fit_pca"):
+        dataset.emb.fit_pca  # noqa: B018
+    public = {name for name in vars(EmbDatasetAccessor) if not name.startswith("_")}
+    assert public == set(synonyms.OF_DATASETS)
+    assert np.isfinite(codes.values).any()
