@@ -18,6 +18,7 @@ HEADINGS = {
     "opening": "Open",
     "embedding": "Images to embeddings",
     "core": "Vectors",
+    "geo.wrapping": "Vectors",
     "geo.warp": "Grids",
     "geo.aligning": "Several products",
     "geo.points": "Points and areas",
