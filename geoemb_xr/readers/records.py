@@ -43,9 +43,8 @@ def row_bounds(facts: FileFacts, group: int, layout: PatchLayout) -> np.ndarray:
         boxes = np.stack(sides, axis=1).astype(np.float64)
         with np.errstate(invalid="ignore"):
             jumps = facts.crs == geometry.LONLAT and bool((boxes[:, 2] - boxes[:, 0] > 180.0).any())
-        if (
-            facts.geometry is None or not jumps
-        ):  # a footprint from 179 to -179 may have the box of all the rest
+        # a footprint from 179 to -179 may have the box of all the rest
+        if facts.geometry is None or not jumps:
             return boxes
     if facts.geometry is not None:
         import shapely
