@@ -211,6 +211,17 @@ def test_antimeridian(tmp_path):
     assert "west" not in east.coords["id"].values
 
 
+@pytest.mark.parametrize("covering", [False, True])
+def test_a_ring_that_jumps_lies_where_it_is_short_whatever_its_box_says(tmp_path, covering):
+    ring = shapely.Polygon([(179.9, 0), (-179.9, 0), (-179.9, 0.1), (179.9, 0.1)])
+    table = gpd.GeoDataFrame({"embedding": [np.ones(DIMS, "f4")]}, geometry=[ring], crs=4326)
+    table.to_parquet(tmp_path / "a.parquet", write_covering_bbox=covering)
+    for west, east in ((179.95, 179.97), (-179.97, -179.95), (179.99, -179.99)):
+        assert opened(tmp_path, bbox=(west, 0, east, 0.1)).sizes["location"] == 1
+    with pytest.raises(CoverageError, match="no patch of"):
+        opened(tmp_path, bbox=(0, 0, 1, 0.1))
+
+
 def test_points_have_the_footprint_of_their_product(tmp_path):
     table = (
         frame(40)
