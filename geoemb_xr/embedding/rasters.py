@@ -130,6 +130,8 @@ def embed(
     how = _Choices.of(card, output, pooling, stride, margin, missing)
     devices.check_device(device)
     check_choice("precision", precision, ("auto", "float32", "bfloat16"))
+    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+        raise EmbeddingError(f"batch_size is a number of chips, or 'auto'; got {batch_size!r}")
     is_stack = isinstance(images, xr.DataArray) and "location" in images.dims
     raster = stacks.as_stack(images, card) if is_stack else inputs.as_raster(images, card)
     nodata = inputs.missing_value(raster)

@@ -203,6 +203,19 @@ def seen_whole(axis, start):
     }
 
 
+def test_batches_change_nothing_and_half_precision_little():
+    images = scene()
+    expected = gx.embed(images, MIXING).values
+    assert_close(gx.embed(images, MIXING, batch_size=1).values, expected)
+    half = gx.embed(images, MIXING, precision="bfloat16").values
+    assert half.dtype == np.float32
+    lengths = np.linalg.norm(half, axis=0) * np.linalg.norm(expected, axis=0)
+    assert ((half * expected).sum(0) / lengths).min() > 0.999
+    assert not np.array_equal(half, expected)
+    with pytest.raises(ValueError, match="precision='float16' is not known"):
+        gx.embed(images, MIXING, precision="float16")
+
+
 def test_the_vector_of_a_chip_is_the_mean_of_its_patches_or_its_class_token():
     images = scene((128, 128))
     edge_y, edge_x = edges_of(images)
@@ -317,6 +330,7 @@ def test_codes_of_no_data_are_missing_and_chips_without_data_cost_nothing():
         (lambda im: im, {"margin": 4}, "got margin=4"),
         (lambda im: im, {"missing": 3}, "share from 0 to 1"),
         (lambda im: im, {"chunks": 0}, "chunks is a number"),
+        (lambda im: im, {"batch_size": 0}, "batch_size is a number"),
         (lambda im: im.assign_coords(wavelength=("band", [492, 560, 665, 1610.0])), {}, "B08 lies at 1610 nm"),
     ],
 )  # fmt: skip
