@@ -20,12 +20,13 @@ from geoemb_xr.core.legend import Legend
 from geoemb_xr.core.model import attribution_of, check_embedding, comparability_key
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution.threads import one_thread
+from geoemb_xr.geo import tables
 from geoemb_xr.probes import estimators, heads, labelling, streaming, validation
 from geoemb_xr.probes.applicability import dissimilarity, fit_applicability
 from geoemb_xr.probes.classes import by_name, counts_of, data_of, describe, known_data, left_out
 from geoemb_xr.probes.heads import HEADS, Data
 from geoemb_xr.probes.memory import Memory
-from geoemb_xr.probes.samples import Samples, plain_samples, samples_of
+from geoemb_xr.probes.samples import Samples, plain_samples, samples_of, vectors_of
 
 Method = Literal["ridge", "logistic", "knn", "centroid", "mlp"]
 #: How far a map may be trusted, as a class map.
@@ -252,6 +253,8 @@ class Probe(Fitted):
                 f"this {self.method} probe cannot go on learning: only one of method='ridge' can, saved by 0.2 or "
                 "later and not private; fit anew on all labels"
             )
+        if labels is None and tables.is_table(array):
+            array = vectors_of(array)
         if isinstance(array, xr.DataArray):
             check_model(self, array, "update")
             samples, _ = samples_of(array, labels, target or self.target, time, group, weights)
@@ -323,8 +326,8 @@ def fit_probe(
 
     Parameters
     ----------
-    array : DataArray (…, band, …) or ndarray (n, band)
-        An embedding, encoded or decoded; or plain vectors.
+    array : DataArray (…, band, …), DataFrame or ndarray (n, band)
+        An embedding, encoded or decoded; a table with a column a band, places and labels; or plain vectors.
     labels : table with lon and lat, GeoDataFrame, path, raster, or array (n,)
         What is known. Texts, booleans and whole numbers are classes, floats are values (regression).
         Labels without data are dropped and counted. None takes the coordinate ``target`` of points.
@@ -388,6 +391,8 @@ def fit_probe(
     if isinstance(cv, bool) or cv < 0 or cv == 1:
         raise EmbeddingError(f"cv is a number of folds, 2 or more, or 0 for none; got {cv!r}")
     streamed: streaming.Streamed | None = None
+    if labels is None and tables.is_table(array):
+        array = vectors_of(array)
     if isinstance(array, xr.DataArray):
         check_embedding(array, "fit_probe")
         if n_samples == "all":

@@ -17,10 +17,11 @@ from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.arrays import decode
 from geoemb_xr.core.errors import CoverageError, EmbeddingError
 from geoemb_xr.core.legend import Legend, legend_of
-from geoemb_xr.core.model import BAND, product
+from geoemb_xr.core.model import BAND, product, registered
 from geoemb_xr.core.notes import say
 from geoemb_xr.core.times import describe_times, parse_dates, pick_times
 from geoemb_xr.geo import places, polygons
+from geoemb_xr.geo.wrapping import wrap
 from geoemb_xr.probes import labelling
 
 if TYPE_CHECKING:
@@ -74,6 +75,27 @@ def plain_samples(vectors: Any, labels: Any, group: Any, weights: Any) -> Sample
         raise EmbeddingError(f"fit_probe(X, y) takes shapes (n, band) and (n,); got {x.shape} and {y.shape}")
     groups = _groups(group, np.arange(len(x)))
     return _clean(x, y, _weights(weights, len(x)), groups, None, {}, None, group is not None)
+
+
+def vectors_of(table: Any) -> xr.DataArray:
+    """A table with a column a band as an array of points, its product told by the names of its columns.
+
+    Raises
+    ------
+    EmbeddingError
+        If its columns are the bands of no product, or of several.
+    """
+    columns = set(map(str, table.columns))
+    fitting = [each for each in registered() if each.decoded_bands and set(each.decoded_bands) <= columns]
+    most = max((len(each.decoded_bands) for each in fitting), default=0)
+    fitting = [each for each in fitting if len(each.decoded_bands) == most]
+    if len(fitting) != 1:
+        names = sorted(each.name for each in fitting)
+        raise EmbeddingError(
+            f"the table has the bands of {'several products: ' + ', '.join(names) if names else 'no product'}; "
+            "say which with gx.wrap(table, 'alphaearth'), and give what comes of it"
+        )
+    return wrap(table, fitting[0])
 
 
 def _weights(weights: Any, n: int) -> np.ndarray:

@@ -67,7 +67,7 @@ def _dealt(units: np.ndarray, data: Data, k: int) -> np.ndarray | None:
     strata = data.y if data.classes else np.zeros(len(units), np.int64)
     table = np.zeros((count, int(strata.max()) + 1))
     np.add.at(table, (units, strata), 1.0)
-    share = table / table.sum(axis=0)
+    share = table / np.maximum(table.sum(axis=0), 1)  # new labels may lack a class of the old ones
     order = np.random.default_rng(data.seed).permutation(count)
     order = order[np.argsort(-share.max(axis=1)[order], kind="stable")]  # the hardest to place first
     fold, filled = np.empty(count, np.int64), np.zeros((k, share.shape[1]))

@@ -1,6 +1,7 @@
 """Probes that go on learning, that are saved without their training places, and that are made of scikit-learn's."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.ensemble import RandomForestClassifier
@@ -69,6 +70,8 @@ def test_the_old_regions_are_scored_before_and_after():
     expected = balanced_accuracy_score(codes[:150], found)
     assert again.scores["old regions after"]["balanced_accuracy"] == pytest.approx(expected, abs=1e-6)
     assert "labels known before the update" in again._repr_html_()
+    few = first.update(x[150:][y[150:] != "rye"], y[150:][y[150:] != "rye"])  # a class that is not met again
+    assert len(np.unique(few.memory["folds"])) == len(few.memory["sums_fold"]) > 3
 
 
 def test_every_pixel_and_then_some_points():
@@ -94,6 +97,24 @@ def test_what_cannot_go_on_learning_says_so():
         ridge.update(x[:, :4], y)
     with pytest.raises(EmbeddingError, match="the probe does classification; the new labels are float32"):
         ridge.update(x, x[:, 0])
+
+
+def test_a_table_of_vectors_is_an_array_of_points():
+    da = array()
+    table = points().drop(columns="year").assign(code=pd.array([1, 2, None] * 20, "Int64"))
+    sampled = da.emb.sample(table).emb.to_dataframe()
+    expected = da.emb.fit_probe(table, target="land_cover", method="ridge", cv=0)
+    probe = gx.fit_probe(sampled, target="land_cover", method="ridge", cv=0)
+    assert (probe.product, probe.bands, probe.counts) == (expected.product, expected.bands, expected.counts)
+    np.testing.assert_allclose(
+        probe.parameters["weights"], expected.parameters["weights"], rtol=1e-5, atol=1e-6
+    )
+    assert gx.fit_probe(sampled, target="code", method="knn", cv=0).dropped == {"no label": 20}
+    assert sum(probe.update(sampled, target="land_cover").counts.values()) == 120
+    with pytest.raises(
+        EmbeddingError, match=r"the table has the bands of no product; say which with gx\.wrap"
+    ):
+        gx.fit_probe(sampled.drop(columns="A07"), target="land_cover")
 
 
 # --- without places -------------------------------------------------------------------------------------------
