@@ -8,7 +8,17 @@ import pytest
 collect_ignore = [] if importlib.util.find_spec("triton") else ["geoemb_xr/predicting/fused_cuda.py"]
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Run files that are named in this process: they take less time than the start of workers."""
-    return 0 if config.args_source is pytest.Config.ArgsSource.ARGS else None
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Use all cores, unless files are named: they take less time than the start of workers does.
+
+    This is no option in pyproject.toml, so that ``-p no:xdist`` still works.
+    """
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    a_worker = hasattr(config, "workerinput")
+    if (
+        config.pluginmanager.hasplugin("xdist")
+        and config.option.numprocesses is None
+        and not (named or a_worker)
+    ):
+        config.option.numprocesses, config.option.dist = "auto", "worksteal"

@@ -66,6 +66,29 @@ def test_figures_of_the_correctness_page_are_as_it_says(site):
     assert page.count("50 pixels: True") == 4
 
 
+@pytest.mark.slow
+def test_no_page_scrolls_sideways(site):
+    """At the width of a screen and of a telephone; what is too wide scrolls in a box of its own."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    pages = [
+        *site.glob("*.html"),
+        *(site / "generated").glob("*.html"),
+        *site.glob("generated/notebooks/*.html"),
+    ]
+    assert {"how-to.html", "atlas.html", "01_quickstart.html"} <= {page.name for page in pages}
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        for width in (1440, 390):
+            tab = browser.new_page(viewport={"width": width, "height": 900})
+            for page in pages:
+                tab.goto(page.as_uri(), wait_until="domcontentloaded")
+                wide = tab.evaluate("document.documentElement.scrollWidth")
+                assert wide <= width, f"{page.name} is {wide} pixels wide on a screen of {width}"
+        browser.close()
+
+
 @pytest.mark.parametrize("name", sorted(set(gx.__all__) - MODULES))
 def test_public_names_are_documented_in_full(name):
     """A summary, an example that runs, and each parameter by its name."""

@@ -166,7 +166,7 @@ def fuse(*arrays: xr.DataArray) -> xr.DataArray:
     DataArray
         float32, of unit length. The bands are named ``alphaearth:A00``; a pixel that is missing in one array is
         missing. The product is one of its own and is registered: the names joined by ``-and-``, the versions by
-        `` + ``; its attribution, licence and citation are those of all.
+        ``" + "``; its attribution, licence and citation are those of all.
 
     Raises
     ------
