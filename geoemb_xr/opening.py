@@ -17,17 +17,17 @@ import xarray as xr
 from geoemb_xr.core import areas, arrays, geometry, longitudes, times
 from geoemb_xr.core.areas import Area
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError, check_choice
-from geoemb_xr.core.missing import codec_attrs
 from geoemb_xr.core.model import Product, is_encoded, registered
 from geoemb_xr.core.model import product as find_product
 from geoemb_xr.core.notes import one_call, say
 from geoemb_xr.core.protocols import kind_of_opened
 from geoemb_xr.core.times import TimeLike
 from geoemb_xr.geo import places
-from geoemb_xr.geo.places import Places
 from geoemb_xr.readers import tables as from_tables
 from geoemb_xr.readers import tiles
-from geoemb_xr.readers.tiles import Request, Tile
+from geoemb_xr.readers.points import area_of_points, vectors_at
+from geoemb_xr.readers.sources import grids_of, lattice_key
+from geoemb_xr.readers.tiles import Request
 from geoemb_xr.stores.objects import said_in_a_line
 from geoemb_xr.stores.paths import cache_dir, local_path
 
@@ -172,9 +172,9 @@ def open(  # the name that users know from xarray
     if kind_of_opened(opened, found.name) != "tiles":
         result: Any = _placed(found, opened, request, target_crs, resolution)
     elif points is not None:
-        result = _at_points(found, list(opened), request)
+        result = vectors_at(found, list(opened), request)
     else:
-        grids = _assemble(found, list(opened), read)
+        grids = grids_of(found, list(opened), read)
         if zones == "separate":
             if geobox is not None or target_crs is not None:
                 raise ValueError(
@@ -264,7 +264,7 @@ def _request(
         area = _with_margin(areas.area_of(geobox), (geobox.affine.a, geobox.affine.e), found)
     elif points is not None:
         points = places.read_places(points).present("points=")
-        area = _area_of_points(points, found)
+        area = area_of_points(points, found)
     return Request(area, time, version, variant, chunks, geobox, points)
 
 
@@ -313,19 +313,6 @@ def _area_of_polygons(given: Any) -> Area:
     return found.area()
 
 
-def _area_of_points(points: Places, found: Product | None) -> Area:
-    """The box around points, some pixels wide at least: one pixel has no resolution to be told from."""
-    lon, lat = points.xy(geometry.LONLAT)
-    ok = np.isfinite(lon) & np.isfinite(lat)
-    if not ok.any():
-        raise EmbeddingError("points= has no point with finite coordinates")
-    pixel = found.resolution if found is not None else None
-    pad = max(2 * (pixel or 10.0) / geometry.METRES_PER_DEGREE, 1e-4)
-    south, north = max(float(lat[ok].min()) - pad, -90.0), min(float(lat[ok].max()) + pad, 90.0)
-    west, east = longitudes.around(lon[ok] - pad, lon[ok] + pad)
-    return Area(west, south, east, north, geometry.as_crs(geometry.LONLAT))
-
-
 # --- patches and location encoders --------------------------------------------------------------------------
 
 #: Pixel of a location encoder in a CRS that says no resolution, in metres.
@@ -369,78 +356,6 @@ def _placed(found: Product, opened: Any, request: Request, crs: Any, resolution:
 # --- tiles to arrays ----------------------------------------------------------------------------------------
 
 
-def _assemble(found: Product, stored: list[Tile], request: Request) -> list[xr.DataArray]:
-    """One array a lattice, that which covers most first."""
-    near = tiles.overlapping(stored, request.area)
-    if not near:
-        raise CoverageError(
-            f"{found.name} does not cover {request.area} in this source, which {_covers(stored)}"
-        )
-    version = _one_version(found, near, request)
-    times = _times(near, request, found)
-    near = [tile for tile in near if set(tile.times) & set(times)]
-    groups = tiles.by_lattice(near)
-    attrs = _attrs(found, near, version)
-    found_arrays = [
-        tiles.assemble(group, times, area=request.area, chunks=request.chunks, attrs=attrs)
-        for group in groups
-    ]
-    grids = [each for each in found_arrays if each is not None]
-    if not grids:
-        raise CoverageError(
-            f"{found.name} does not cover {request.area} in this source, which {_covers(stored)}"
-        )
-    return sorted(grids, key=lambda each: -each.sizes["y"] * each.sizes["x"])
-
-
-def _attrs(found: Product, stored: Sequence[Tile], version: str) -> dict[str, Any]:
-    first = stored[0]
-    attrs: dict[str, Any] = {"product": found.name, "version": version, "source": _source_of(stored)}
-    if first.store:
-        attrs["store"] = first.store
-    if np.issubdtype(np.dtype(first.dtype), np.integer):
-        if found.codec is None:
-            raise SourceError(f"{first.name} holds {first.dtype}, but {found.name!r} has no codec")
-        attrs |= codec_attrs(found.codec)
-    return attrs
-
-
-def _one_version(found: Product, stored: Sequence[Tile], request: Request) -> str:
-    versions = sorted({tile.version for tile in stored if tile.version})
-    if len(versions) > 1:
-        raise SourceError(
-            f"this source mixes versions {versions} of {found.name!r}, which are different spaces"
-        )
-    own = versions[0] if versions else ""
-    # where a product lists families of versions, one of those stands for what begins with it
-    if request.version is not None and own and not f"{own}-".startswith(f"{request.version}-"):
-        raise CoverageError(f"version={request.version!r} was asked for, but this source holds {own!r}")
-    return own or request.version or (found.versions[0] if found.versions else "")
-
-
-def _times(stored: Sequence[Tile], request: Request, found: Product) -> list[str]:
-    available = sorted({time for tile in stored for time in tile.times})
-    stamps = np.array(available, "datetime64[ns]")
-    where = f"{found.name} there" if request.area is not None else f"this source of {found.name}"
-    return [available[i] for i in times.pick_times(stamps, request.time, covers=where)]
-
-
-def _source_of(stored: Sequence[Tile]) -> str:
-    names = sorted({tile.name for tile in stored})
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _covers(stored: Sequence[Tile]) -> str:
-    if not stored:
-        return "is empty"
-    boxes = [b for tile in stored for b in areas.area_of(tile.geobox).lonlat()]
-    west, south, east, north = areas.union_bounds(boxes)
-    years = times.describe_times(
-        np.array(sorted({t for tile in stored for t in tile.times}), "datetime64[ns]")
-    )
-    return f"covers ({west:.4f}, {south:.4f}, {east:.4f}, {north:.4f}) degrees in {years}"
-
-
 def _merge(
     found: Product,
     grids: list[xr.DataArray],
@@ -471,7 +386,7 @@ def _merge(
         )
         resampling = resampling or "nearest"
     else:
-        grids = sorted(grids, key=_lattice_key)  # which covers most depends on the window
+        grids = sorted(grids, key=lattice_key)  # which covers most depends on the window
     blocks = None if chunks == "auto" else chunks
     merged: xr.DataArray = warp.mosaic(grids, geobox, rule="first", resampling=resampling, chunks=blocks)
     for name in _planes_of(found, grids[0]):  # counts and flags: nearest, whatever the vectors get
@@ -479,14 +394,6 @@ def _merge(
         plane = warp.mosaic(planes, geobox, rule="first", resampling="nearest", chunks=blocks)
         merged = merged.assign_coords({name: plane.reset_coords(drop=True)})
     return merged
-
-
-def _lattice_key(array: xr.DataArray) -> tuple[Any, ...]:
-    """What orders lattices the same for every cut of them: CRS, pixel size, and where their edges lie."""
-    box = geometry.geobox_of(array)
-    affine = box.affine
-    edges = (round(at / step % 1.0, 3) for at, step in ((affine.c, affine.a), (affine.f, affine.e)))
-    return (geometry.crs_name(geometry.as_crs(box.crs)), affine.a, *edges)
 
 
 def _planes_of(found: Product, array: xr.DataArray) -> list[Any]:
@@ -562,125 +469,6 @@ def _finish_own(
 
         opened = crop(opened, geopolygon, mask=True)
     return arrays.decode(opened) if decode and is_encoded(opened) else opened
-
-
-# --- points -------------------------------------------------------------------------------------------------
-
-
-def _at_points(found: Product, stored: list[Tile], request: Request) -> xr.DataArray:
-    """Vectors at points, each from the tile of its own zone whose centre is nearest."""
-    from geoemb_xr.geo.points import sample
-
-    points: Places = request.points
-    lon, lat = points.xy(geometry.LONLAT)
-    own_year = _own_years(points) if request.time is None else None
-    stored = tiles.overlapping(stored, request.area)
-    if not stored:
-        raise CoverageError(f"{found.name} has no tile at these points")
-    table = pd.DataFrame({"lon": lon, "lat": lat})
-    owner = _nearest_group(stored, lon, lat)
-    version = _one_version(found, stored, request)
-    years: Sequence[Any] = [None] if own_year is None else sorted(set(own_year[own_year >= 0].tolist()))
-    parts: list[xr.DataArray] = []
-    order: list[np.ndarray] = []
-    all_times = _times(stored, request, found) if own_year is None else []
-    for group_index, group in enumerate(tiles.by_lattice(stored)):
-        for when in years:
-            mine = owner == group_index
-            if own_year is not None:
-                mine &= own_year == when
-            if not mine.any():
-                continue
-            times = all_times if own_year is None else _times(stored, _at(request, int(when)), found)
-            attrs = _attrs(found, group, version)
-            area = _area_of_points(points.take(mine), found)
-            grid = tiles.assemble(group, times, area=area, chunks=request.chunks, attrs=attrs)
-            if grid is None:
-                continue
-            taken = sample(grid, np.column_stack([lon[mine], lat[mine]]))
-            parts.append(_place_points(taken, table[mine], times, own_year is not None))
-            order.append(np.flatnonzero(mine))
-    if not parts:
-        raise CoverageError(f"{found.name} has no data at these points; this source {_covers(stored)}")
-    return _reorder(parts, np.concatenate(order), points, own_year)
-
-
-def _at(request: Request, year: int) -> Request:
-    return Request(request.area, year, request.version, request.variant, request.chunks)
-
-
-def _own_years(points: Places) -> np.ndarray | None:
-    """The year of each point, from a column ``year``, ``time`` or ``date``; −1 in gaps, None without a column.
-
-    Raises
-    ------
-    EmbeddingError
-        If none of the points has one.
-    """
-    columns = {str(name).lower(): name for name in reversed(points.table.columns)}
-    name = next((columns[each] for each in ("year", "time", "date") if each in columns), None)
-    if name is None:
-        return None
-    dates = times.parse_dates(points.table[name], f"the points' column {str(name)!r}")
-    gaps = int(np.isnat(dates).sum())
-    if gaps == dates.size and gaps:
-        raise EmbeddingError(f"none of the {gaps} points has a date in its column {str(name)!r}; give time=")
-    if gaps:
-        say(f"{gaps} of {dates.size} points have no date in their column {str(name)!r} and are left out")
-    return np.where(np.isnat(dates), -1, dates.astype("datetime64[Y]").astype(np.int64) + 1970)
-
-
-def _nearest_group(stored: Sequence[Tile], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """For each point the lattice whose tile has its centre nearest; −1 where no tile holds it."""
-    best = np.full(lon.size, np.inf)
-    owner = np.full(lon.size, -1)
-    for g, group in enumerate(tiles.by_lattice(stored)):
-        crs = geometry.as_crs(group[0].geobox.crs)
-        to_tiles = geometry.transformer(geometry.as_crs(geometry.LONLAT), crs)
-        x, y = (np.asarray(each) for each in to_tiles.transform(lon, lat, errcheck=False))
-        for tile in group:
-            r, c = places.positions_on(tile.geobox, x, y)
-            height, width = tile.geobox.shape
-            inside = (c >= 0) & (c < width) & (r >= 0) & (r < height)
-            distance = np.hypot(c / width - 0.5, r / height - 0.5)
-            wins = inside & (distance < best)
-            best[wins], owner[wins] = distance[wins], g
-    return owner
-
-
-def _place_points(
-    taken: xr.DataArray, table: pd.DataFrame, times: Sequence[str], own_year: bool
-) -> xr.DataArray:
-    """Points of several zones share degrees as their coordinates."""
-    taken = taken.drop_vars([n for n in taken.coords if n not in ("band", "time", "scale")])
-    if own_year:
-        if taken.sizes["time"] != 1:
-            raise EmbeddingError(f"{taken.sizes['time']} periods of one year at points; give time=")
-        date = np.repeat(taken["time"].values, len(table))
-        taken = taken.isel(time=0, drop=True).assign_coords(date=("location", date))
-    return taken.assign_coords(
-        x=("location", table["lon"].to_numpy()), y=("location", table["lat"].to_numpy())
-    )
-
-
-def _reorder(
-    parts: list[xr.DataArray], order: np.ndarray, points: Places, own_year: np.ndarray | None
-) -> xr.DataArray:
-    joined = xr.concat(
-        parts, "location", coords="minimal", compat="equals", combine_attrs="override", join="exact"
-    )
-    sources = {str(p.attrs.get("source", "")) for p in parts}
-    joined.attrs["source"] = sources.pop() if len(sources) == 1 else f"{len(sources)} zones"
-    joined = joined.isel(location=np.argsort(order, kind="stable"))
-    kept = np.sort(order)
-    dated = len(points) if own_year is None else int((own_year >= 0).sum())
-    if kept.size < dated:
-        say(f"{dated - kept.size} of {len(points)} points lie in no tile of this source and are left out")
-    index, columns = points.take(kept).riding()
-    joined = joined.assign_coords({geometry.SPATIAL_REF: geometry.crs_coord(geometry.LONLAT)})
-    taken = {"lon", "lat", "location", *map(str, joined.coords), *map(str, joined.dims)}
-    riding = {name: ("location", values) for name, values in columns.items() if name not in taken}
-    return joined.assign_coords({"location": index, **riding})
 
 
 # --- what exists, and examples ------------------------------------------------------------------------------

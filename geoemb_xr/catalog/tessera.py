@@ -20,14 +20,14 @@ import numpy as np
 from affine import Affine
 
 from geoemb_xr.core import geometry, times
-from geoemb_xr.core.codecs import PER_PIXEL_SCALE, decode_per_pixel_scale
+from geoemb_xr.core.codecs import PER_PIXEL_SCALE
 from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.core.model import Product
 from geoemb_xr.core.notes import say
 from geoemb_xr.examples.tessera import example_tessera
 from geoemb_xr.readers import geotiff, npy
 from geoemb_xr.readers import zarr as zarr_store
-from geoemb_xr.readers.tiles import Reader, Request, Tile, overlapping, table_of
+from geoemb_xr.readers.tiles import Request, Tile, overlapping, table_of
 from geoemb_xr.stores import index, paths
 from geoemb_xr.stores.objects import is_remote
 
@@ -353,7 +353,7 @@ def _tile_of_npy(grid: _Grid, mask: geotiff.GeoTiffInfo, version: str) -> Tile:
         # A scale for each band leaves no codes with one scale a pixel: decoded as it is read.
         return Tile(
             grid.path,
-            reader=_Decoded(codes, scales),
+            reader=npy.DecodedReader(codes, scales),
             dtype="float32",
             bands=BANDS,
             fill=float("nan"),
@@ -386,19 +386,6 @@ def _scales_reader(path: str, size: tuple[int, ...]) -> npy.NpyReader:
     return _reader(path, (*size, DIMS) if each_band else size, "float32")
 
 
-@dataclass(frozen=True)
-class _Decoded:
-    """Reads codes and their scales as vectors."""
-
-    codes: Reader
-    scales: Reader
-
-    def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
-        """A window (band, y, x)."""
-        scales = self.scales.read(time, rows, cols)
-        return decode_per_pixel_scale(self.codes.read(time, rows, cols), scales, 0)
-
-
 def _one_kind(tiles: list[Tile]) -> list[Tile]:
     """Where some tiles have a scale a band, all are opened as vectors."""
     if len({tile.dtype for tile in tiles}) == 1:
@@ -408,7 +395,7 @@ def _one_kind(tiles: list[Tile]) -> list[Tile]:
         if tile.dtype == "float32"
         else replace(
             tile,
-            reader=_Decoded(tile.reader, tile.beside["scale"].reader),
+            reader=npy.DecodedReader(tile.reader, tile.beside["scale"].reader),
             dtype="float32",
             fill=float("nan"),
             decider=None,

@@ -24,7 +24,8 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.missing import mark_missing
 from geoemb_xr.core.notes import say
-from geoemb_xr.readers.tiles import Tile, check_extent
+from geoemb_xr.readers.claims import check_extent
+from geoemb_xr.readers.tiles import Tile
 from geoemb_xr.stores.credentials import DEFAULT_REGION, gdal_options
 from geoemb_xr.stores.objects import is_remote
 

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from geoemb_xr.core import kernels
+from geoemb_xr.core.codecs import decode_per_pixel_scale
 from geoemb_xr.core.errors import SourceError
+from geoemb_xr.readers.tiles import Reader
 from geoemb_xr.stores.objects import get_range, is_remote
 
 #: NumPy writes headers of 128 bytes; a remote one is read in one request of this size.
@@ -127,6 +129,19 @@ class NpyReader:
         )
         window = np.ascontiguousarray(values[:, cols])
         return kernels.band_first(window, 0) if window.ndim == 3 else window
+
+
+@dataclass(frozen=True)
+class DecodedReader:
+    """Reads codes and their scales as vectors."""
+
+    codes: Reader
+    scales: Reader
+
+    def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
+        """A window (band, y, x)."""
+        scales = self.scales.read(time, rows, cols)
+        return decode_per_pixel_scale(self.codes.read(time, rows, cols), scales, 0)
 
 
 def check_array(info: NpyInfo, name: str, shape: tuple[int, ...], dtype: str) -> None:

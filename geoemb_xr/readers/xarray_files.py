@@ -19,9 +19,10 @@ from geoemb_xr.core.missing import codec_attrs, codes_again
 from geoemb_xr.core.model import Product, product
 from geoemb_xr.core.notes import say
 from geoemb_xr.readers import zarr as zarr_store
+from geoemb_xr.readers.claims import check_lengths
 from geoemb_xr.readers.cutting import cut
 from geoemb_xr.readers.geotiff import file_token
-from geoemb_xr.readers.tiles import Request, check_lengths
+from geoemb_xr.readers.tiles import Request
 
 NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
 #: What only a file needs of an array's attributes.

@@ -21,7 +21,8 @@ from affine import Affine
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError, require
 from geoemb_xr.core.missing import NODATA_KEYS, mark_missing
-from geoemb_xr.readers.tiles import Tile, check_extent
+from geoemb_xr.readers.claims import check_extent
+from geoemb_xr.readers.tiles import Tile
 from geoemb_xr.readers.zarr_chunks import unwritten
 from geoemb_xr.stores.objects import is_remote, object_store
 

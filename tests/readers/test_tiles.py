@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geoemb_xr as gx
-from geoemb_xr import opening
 from geoemb_xr.core import areas, arrays, geometry
 from geoemb_xr.core.errors import CoverageError, SourceError
-from geoemb_xr.readers import tiles
+from geoemb_xr.readers import sources, tiles
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.testing import raise_if_dask_computes
 
@@ -286,7 +285,7 @@ def test_500_tiles_in_3_zones_and_3_years():
     many = published(8192, 56, (2022, 2023, 2024), (31, 32, 33))
     start = clock.process_time()
     with raise_if_dask_computes():
-        grids = opening._assemble(gx.product("alphaearth"), many, Request())
+        grids = sources.grids_of(gx.product("alphaearth"), many, Request())
         decoded = [arrays.decode(each) for each in grids]
     assert clock.process_time() - start < 10  # 0.5 s on a quiet machine
     assert [each.shape for each in decoded] == [(3, 64, 7 * 8192, 8 * 8192)] * 3
@@ -297,7 +296,7 @@ def test_500_tiles_in_3_zones_and_3_years():
 def test_a_hundred_thousand_blocks():
     many = published(8192, 392, (2024,), (32,))
     start = clock.process_time()
-    (grid,) = opening._assemble(gx.product("alphaearth"), many, Request())
+    (grid,) = sources.grids_of(gx.product("alphaearth"), many, Request())
     decoded = arrays.decode(grid)
     assert decoded.data.npartitions == 100_352
     (optimised,) = dask.optimize(decoded.data)
@@ -310,6 +309,6 @@ def test_a_window_of_many_tiles_reads_few(tmp_path):
     area = areas.parse_bbox((400_000, 4_500_000, 410_000, 4_510_000), UTM)
     near = tiles.overlapping(many, area)
     assert len(near) == 1
-    (grid,) = opening._assemble(gx.product("alphaearth"), many, Request(area=area))
+    (grid,) = sources.grids_of(gx.product("alphaearth"), many, Request(area=area))
     assert grid.shape == (1, 64, 1000, 1000)
     assert len(grid.__dask_graph__()) < 20

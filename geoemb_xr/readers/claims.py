@@ -1,0 +1,43 @@
+"""What headers claim, checked before memory is taken: no file is larger than the Earth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from geoemb_xr.core import geometry
+from geoemb_xr.core.errors import SourceError
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+#: No raster is longer, in pixels: coordinates of an axis are made when it is opened (0.8 GB).
+_LONGEST = 100_000_000
+#: The Earth is 40,075 km around; grids may reach somewhat beyond the world.
+_WIDEST = {"degrees": 1000.0, "metres": 2e8}
+
+
+def check_lengths(shape: Sequence[int], name: str) -> None:
+    """Raise for a shape of which an axis is longer than any raster's, or empty."""
+    if any(not 0 < n <= _LONGEST for n in shape):
+        raise SourceError(f"{name} claims a shape of {tuple(map(int, shape))}: its metadata are damaged")
+
+
+def check_extent(geobox: GeoBox, name: str) -> None:
+    """Raise for a grid that claims more ground than there is: sizes are checked before memory is taken.
+
+    Raises
+    ------
+    SourceError
+        Naming what it claims.
+    """
+    height, width = geobox.shape
+    check_lengths((height, width), name)
+    affine = geobox.affine
+    unit = "degrees" if geometry.as_crs(geobox.crs).is_geographic else "metres"
+    wide = max(abs(affine.a) * width + abs(affine.b) * height, abs(affine.d) * width + abs(affine.e) * height)
+    if wide > _WIDEST[unit]:
+        raise SourceError(
+            f"{name} claims {height} × {width} pixels, {wide:.3g} {unit} across: that is no raster of the Earth, "
+            "its metadata are damaged"
+        )
