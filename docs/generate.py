@@ -16,6 +16,7 @@ from geoemb_xr.core.model import registered
 HEADINGS = {
     "core.model": "Products",
     "opening": "Open",
+    "examples": "Open",
     "embedding": "Images to embeddings",
     "core": "Vectors",
     "geo.wrapping": "Vectors",

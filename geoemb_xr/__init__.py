@@ -19,7 +19,7 @@ _LAZY = {
     "load_model": "loading",
     # opening
     "coverage": "opening",
-    "example": "opening",
+    "example": "examples.cached",
     "open": "opening",
     # geometry
     "align": "geo.aligning",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +27,7 @@ from geoemb_xr.readers.points import area_of_points, vectors_at
 from geoemb_xr.readers.sources import grids_of, lattice_key
 from geoemb_xr.readers.tiles import Request
 from geoemb_xr.stores.objects import said_in_a_line
-from geoemb_xr.stores.paths import cache_dir, local_path
+from geoemb_xr.stores.paths import local_path
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -527,86 +525,3 @@ def coverage(
     if kind_of_opened(stored, found.name) != "tiles":
         raise SourceError(f"{found.name!r} has no tiles to list")
     return tiles.table_of(tiles.overlapping(stored, request.area), time)
-
-
-def example(
-    product: str | Product, *, container: str | None = None, directory: str | os.PathLike[str] | None = None
-) -> Any:
-    """Write a small synthetic source in a product's true format, and return it.
-
-    Parameters
-    ----------
-    product : str or Product
-        Which.
-    container : str, optional
-        One of ``product.containers``; the first by default.
-    directory : path, optional
-        Where to; by default a cache, where it is written once.
-
-    Returns
-    -------
-    path or list of paths
-        To give to :func:`open`.
-
-    Raises
-    ------
-    ValueError
-        If the product has no such container.
-
-    Examples
-    --------
-    >>> import geoemb_xr as gx
-    >>> gx.open("alphaearth", gx.example("alphaearth")).attrs["version"]
-    'synthetic'
-    """
-    found = find_product(product)
-    if found.example is None:
-        raise SourceError(f"{found.name!r} has no example source")
-    container = check_choice("container", container or found.containers[0], found.containers)
-    if directory is not None:
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        return found.example(folder, container)
-    return _cached_example(found, container)
-
-
-def _cached_example(found: Product, container: str) -> Any:
-    """The example in the user's cache: written beside it, then moved there whole."""
-    from geoemb_xr._version import __version__
-
-    state = hashlib.sha1(f"{__version__}{_code_of(found)}".encode()).hexdigest()[:10]
-    home = cache_dir() / "examples" / f"{found.name}-{container}-{state}"
-    assert found.example is not None
-    if not home.exists():
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
-            made = Path(scratch) / "made"
-            made.mkdir()
-            source = found.example(made, container)
-            relative = _relative(source, made)
-            (made / ".source").write_text("\n".join(relative))
-            try:
-                os.replace(made, home)
-            except OSError:  # another process was first
-                if not home.exists():
-                    raise
-    lines = (home / ".source").read_text().splitlines()
-    sources = [home / line for line in lines]
-    return sources[0] if len(sources) == 1 else sources
-
-
-def _relative(source: Any, root: Path) -> list[str]:
-    many = list(source) if isinstance(source, (list, tuple)) else [source]
-    return [str(Path(each).relative_to(root)) for each in many]
-
-
-def _code_of(found: Product) -> str:
-    """The source code that writes an example, so that a changed one is written anew."""
-    import inspect
-
-    from geoemb_xr import testing
-    from geoemb_xr.examples import patches
-
-    assert found.example is not None
-    modules = (inspect.getmodule(found.example), patches, testing)
-    return "".join(inspect.getsource(module) for module in modules if module is not None)

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 import geoemb_xr as gx
-from geoemb_xr import opening
 from geoemb_xr.catalog import alphaearth
 from geoemb_xr.core.model import registered
 from geoemb_xr.examples import alphaearth as writer
-from geoemb_xr.examples import patches
+from geoemb_xr.examples import cached, patches
 
 WITH_EXAMPLE = [product for product in registered() if product.example is not None]
 
@@ -26,11 +25,11 @@ def test_an_example_is_written_by_the_room_of_examples(product):
 
 
 def test_an_example_is_written_anew_when_what_writes_it_changes(monkeypatch, tmp_path):
-    monkeypatch.setattr(opening, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(cached, "cache_dir", lambda: tmp_path)
     first = gx.example("clay-v0")
     assert gx.example("clay-v0") == first
     for module in (writer, patches):
         found = gx.product("alphaearth")
-        assert inspect.getsource(module) in opening._code_of(found)
-    monkeypatch.setattr(opening, "_code_of", lambda found: "another")
+        assert inspect.getsource(module) in cached._code_of(found)
+    monkeypatch.setattr(cached, "_code_of", lambda found: "another")
     assert gx.example("clay-v0") != first
