@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from geoemb_xr.analysis.class_maps import Unit
     from geoemb_xr.analysis.clusters import KMeans
     from geoemb_xr.analysis.components import PCA
+    from geoemb_xr.comparing.areas import AreaEstimate
     from geoemb_xr.core import citing
     from geoemb_xr.display.app import App
     from geoemb_xr.execution.planning import Plan
@@ -328,6 +329,26 @@ class EmbAccessor:
         from geoemb_xr.analysis.class_maps import area
 
         return area(self._obj, unit, areas=areas, crs=crs)
+
+    def sample_design(self, n: int, *, least: int | None = None, seed: int = 0) -> pd.DataFrame:
+        """Places to be labelled; see :func:`geoemb_xr.sample_design`."""
+        from geoemb_xr.comparing.areas import sample_design
+
+        return sample_design(self._obj, n, least=least, seed=seed)
+
+    def area_estimate(
+        self,
+        reference: Any,
+        *,
+        target: str = "label",
+        design: Literal["stratified", "random"] | None = None,
+        level: float = 0.95,
+        unit: Unit = "ha",
+    ) -> AreaEstimate:
+        """Areas with intervals; see :func:`geoemb_xr.area_estimate`."""
+        from geoemb_xr.comparing.areas import area_estimate
+
+        return area_estimate(self._obj, reference, target=target, design=design, level=level, unit=unit)
 
     # --- time ----------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from geoemb_xr.analysis.temporal import median_of
-from geoemb_xr.analysis.years import TIME, over_years, tiles_of, times_of
+from geoemb_xr.analysis.years import TIME, over_years, pieces_of, times_of
 from geoemb_xr.core import kernels
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.model import (
@@ -69,7 +69,7 @@ def change(
     Parameters
     ----------
     array : DataArray (time, …, band, …)
-        Codes or vectors; codes are decoded tile by tile.
+        Codes or vectors; codes are decoded piece by piece.
     a, b : int or str
         Years or dates. Without ``b`` every other year is compared with ``a``.
     metric : {"angle", "cosine", "euclidean"}
@@ -152,7 +152,7 @@ def _change_attrs(array: xr.DataArray, metric: str, a: int, b: int | None) -> di
 
 def _distances(years: list[Block], metric: str) -> np.ndarray:
     out = np.empty(years[0].pixels, np.float32)
-    for where, (one, other) in tiles_of(years):
+    for where, (one, other) in pieces_of(years):
         _KERNELS[metric](one, other, out[where])
     return out
 
@@ -221,7 +221,7 @@ def _change_and_steps(
     years: list[Block], pair: tuple[int, int], kept: tuple[int, ...], metric: str
 ) -> np.ndarray:
     out = np.empty((years[0].pixels, 1 + len(kept)), np.float32)
-    for where, vectors in tiles_of(years):
+    for where, vectors in pieces_of(years):
         own = np.empty(len(vectors[0]), np.float32)
         _KERNELS[metric](vectors[pair[0]], vectors[pair[1]], own)
         out[where, 0] = own
@@ -386,7 +386,7 @@ def change_point(array: xr.DataArray, *, metric: Literal["angle", "euclidean"] =
 def _largest_step(blocks: list[Block], years: tuple[int, ...], metric: str) -> np.ndarray:
     out = np.empty((blocks[0].pixels, 3), np.float32)
     numbers = np.array((0, *years[1:]), np.float32)
-    for where, vectors in tiles_of(blocks):
+    for where, vectors in pieces_of(blocks):
         steps = np.stack(_steps(vectors, metric))
         there = np.isfinite(steps)
         count = there.sum(axis=0)

@@ -203,7 +203,7 @@ def _offsets(centres: np.ndarray, spherical: bool) -> np.ndarray:
     return np.asarray(np.zeros_like(square) if spherical else square / 2)
 
 
-def _tiles(n: int, centres: np.ndarray) -> Iterator[slice]:
+def _pieces(n: int, centres: np.ndarray) -> Iterator[slice]:
     """Slices so small that OpenBLAS keeps a product to one thread (a million multiplications)."""
     size = max(2**20 // centres.size, 64)
     return (slice(start, start + size) for start in range(0, n, size))
@@ -213,8 +213,8 @@ def _nearest(vectors: np.ndarray, centres: np.ndarray, spherical: bool) -> np.nd
     """Positions of the nearest centres."""
     offsets = _offsets(centres, spherical)
     out = np.empty(len(vectors), np.intp)
-    for tile in _tiles(len(vectors), centres):
-        out[tile] = (vectors[tile] @ centres.T - offsets).argmax(axis=1)
+    for piece in _pieces(len(vectors), centres):
+        out[piece] = (vectors[piece] @ centres.T - offsets).argmax(axis=1)
     return out
 
 
@@ -285,8 +285,8 @@ def _step(vectors: np.ndarray, centres: np.ndarray, spherical: bool, pool: Threa
         labels = np.empty(len(some), np.int32)
         sums, counts = np.zeros(centres.shape), np.zeros(len(centres), np.int64)
         score = 0.0
-        for tile in _tiles(len(some), centres):
-            score += _gather(some[tile] @ centres.T, offsets, some[tile], labels[tile], sums, counts)
+        for piece in _pieces(len(some), centres):
+            score += _gather(some[piece] @ centres.T, offsets, some[piece], labels[piece], sums, counts)
         return _Step(labels, sums, counts, score)
 
     # parts of one size, whatever the number of threads, so that sums come out the same

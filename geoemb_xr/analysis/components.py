@@ -1,6 +1,6 @@
 """Principal components, fitted once and carried: one palette for all tiles and years.
 
-The fit is one pass of mergeable sums: count, mean and centred second moments of tiles of pixels, products in
+The fit is one pass of mergeable sums: count, mean and centred second moments of pieces of blocks, products in
 float32, merged in float64 (Chan, Golub and LeVeque 1983). The covariance is small; its eigenvectors are exact.
 """
 
@@ -253,7 +253,7 @@ def moments(block: blocks.Block, weights: np.ndarray | None) -> Moments:
             n += float(own.sum(dtype=np.float64))
             root = np.sqrt(own, dtype=np.float32)
             centred *= root
-        # a product is five times faster than a sum in float64; of a centred tile it is as good
+        # a product is five times faster than a sum in float64; of a centred piece it is as good
         total += centred @ root
         gram += centred @ centred.T
     offset = total / n if n else total
@@ -449,7 +449,7 @@ def pca(array: xr.DataArray, model: PCA) -> xr.DataArray:
     if not isinstance(model, PCA):
         raise TypeError(f"pca takes a fitted PCA, got {model!r}; fit one first: pca = array.emb.fit_pca(3)")
     check_model(model, array, "pca")
-    return blocks.map_tiles(
+    return blocks.map_pieces(
         _scores,
         array,
         _delayed(model),
@@ -515,7 +515,7 @@ def rgb(
         check_model(model, array, "rgb")
         _need_three(model.n_components)
         stretch = _limits(model.limits if limits is None else limits)
-        return blocks.map_tiles(_colours, array, _delayed(model), stretch, **options)
+        return blocks.map_pieces(_colours, array, _delayed(model), stretch, **options)
     if model is None:
         raise EmbeddingError("rgb needs a fitted PCA (pca = array.emb.fit_pca(3)) or three band labels")
     labels = list(model)
@@ -528,7 +528,7 @@ def rgb(
         )
     stretch = _limits(_UNIT_LIMITS if limits is None else limits)
     rows = [own.index(label) for label in labels]
-    return blocks.map_tiles(_pick_colours, array, rows, stretch, **options)
+    return blocks.map_pieces(_pick_colours, array, rows, stretch, **options)
 
 
 def _need_three(n: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.analysis.years import TIME, names_of, over_years, tiles_of, times_of
+from geoemb_xr.analysis.years import TIME, names_of, over_years, pieces_of, times_of
 from geoemb_xr.core import arrays, kernels
 from geoemb_xr.core.errors import check_choice
 from geoemb_xr.core.fitted import decoded_bands
@@ -176,9 +176,9 @@ def _aggregate_all(
 
 def _mean_years(years: list[Block], params: tuple[Any, ...]) -> np.ndarray:
     _, weights, skipna, unit, extras = params
-    bands = len(next(years[0].tiles(1))[1]) if years[0].pixels else 0
+    bands = len(next(years[0].pieces(1))[1]) if years[0].pixels else 0
     out = np.empty((years[0].pixels, bands + len(extras)), np.float32)
-    for where, vectors in tiles_of(years):
+    for where, vectors in pieces_of(years):
         n = len(vectors[0])
         total, length = np.zeros((n, bands)), np.zeros((n, 2))
         counts = np.zeros(n, np.int64)
@@ -233,9 +233,9 @@ def _resultant(total: np.ndarray, length: np.ndarray, there: np.ndarray) -> np.n
 
 def _component_years(years: list[Block], params: tuple[Any, ...]) -> np.ndarray:
     how, weights, skipna, unit, extras = params
-    bands = len(next(years[0].tiles(1))[1]) if years[0].pixels else 0
+    bands = len(next(years[0].pieces(1))[1]) if years[0].pixels else 0
     out = np.empty((years[0].pixels, bands + len(extras)), np.float32)
-    for where, vectors in tiles_of(years):
+    for where, vectors in pieces_of(years):
         stack = np.stack(vectors)
         missing = ~np.isfinite(stack).all(axis=2)
         stack[missing] = np.nan

@@ -20,7 +20,7 @@ from geoemb_xr.core.model import (
 from geoemb_xr.execution.blocks import Block
 
 TIME = "time"
-_TILE = 1024
+_PIECE = 1024
 
 
 def over_years(
@@ -106,9 +106,9 @@ def _on_years(
     return np.moveaxis(result.reshape(*pixels, -1), -1, own)  # band-last in memory
 
 
-def tiles_of(years: list[Block]) -> Any:
-    """``(pixels, [vectors (n, band) of every year])``, tile by tile."""
-    for parts in zip(*(year.tiles(_TILE) for year in years), strict=True):
+def pieces_of(years: list[Block]) -> Any:
+    """``(pixels, [vectors (n, band) of every year])``, piece by piece."""
+    for parts in zip(*(year.pieces(_PIECE) for year in years), strict=True):
         yield parts[0][0], [vectors.T for _, vectors in parts]
 
 

@@ -1,7 +1,7 @@
-"""One block of an array as vectors: in tiles that fit the cache, or a sample of its pixels.
+"""One block of an array as vectors: in pieces that fit the cache, or a sample of its pixels.
 
 What fits or applies a model runs in tasks of one block. A block of 512² pixels is 67 MB once it is decoded, far
-beyond a cache; decoded in tiles of some thousand pixels, vectors are used while they are still there.
+beyond a cache; decoded in pieces of some thousand pixels, vectors are used while they are still there.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from geoemb_xr.execution import progress
 from geoemb_xr.execution.hashes import mixed
 from geoemb_xr.execution.threads import one_blas_thread
 
-#: Pixels a tile: 64 float32 bands of them are half a megabyte, half an L2 cache.
-TILE = 2048
+#: Pixels a piece: 64 float32 bands of them are half a megabyte, half an L2 cache.
+PIECE = 2048
 
 
 #: Sides of the blocks that an array in memory is worked in.
@@ -78,13 +78,13 @@ class Block:
         """How many."""
         return int(self.data.size // max(self.data.shape[self.axis], 1))
 
-    def _decode(self, tile: np.ndarray, axis: int, where: Any) -> np.ndarray:
+    def _decode(self, piece: np.ndarray, axis: int, where: Any) -> np.ndarray:
         if self.codec is None:
-            return tile if tile.dtype == np.float32 else tile.astype(np.float32)
+            return piece if piece.dtype == np.float32 else piece.astype(np.float32)
         scale = None if self.scale is None else self.scale.reshape(-1)[where]
-        return self.codec.decode(tile, scale, axis)
+        return self.codec.decode(piece, scale, axis)
 
-    def tiles(self, size: int = TILE) -> Iterator[tuple[slice, np.ndarray]]:
+    def pieces(self, size: int = PIECE) -> Iterator[tuple[slice, np.ndarray]]:
         """Decoded vectors ``(band, n)`` of some thousand pixels at a time, and which pixels they are.
 
         The slice counts pixels in C order. Memory is in the order of the block: ``(band, n)`` may be the
@@ -103,10 +103,10 @@ class Block:
                 where = slice(i * inner + start, i * inner + stop)
                 yield where, self._decode(bands[i, :, start:stop], 0, where)
 
-    def centred(self, shift: np.ndarray, size: int = TILE) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        """As :meth:`tiles`, less ``shift``, and which vectors have data: those that have none are zeros.
+    def centred(self, shift: np.ndarray, size: int = PIECE) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """As :meth:`pieces`, less ``shift``, and which vectors have data: those that have none are zeros.
 
-        All tiles lie in one buffer, the next one over the last: memory that is new to the process costs more
+        All pieces lie in one buffer, the next one over the last: memory that is new to the process costs more
         than the arithmetic does.
         """
         bands = kernels.as_bands(self.data, self.axis)
@@ -122,7 +122,7 @@ class Block:
                     yield slice(i * inner + start, i * inner + start + n), buffer[:, :n], valid[:n]
             return
         memory = np.empty(len(shift) * size, np.float32)
-        for where, vectors in self.tiles(size):
+        for where, vectors in self.pieces(size):
             out = memory[: vectors.size]
             last = vectors.strides[0] < vectors.strides[1]
             out = out.reshape(-1, len(shift)).T if last else out.reshape(len(shift), -1)
@@ -134,9 +134,9 @@ class Block:
             yield where, out, valid
 
     def some_mean(self) -> np.ndarray:
-        """The mean of the first tile that has data, float32 ``(band,)``; zeros if none has."""
+        """The mean of the first piece that has data, float32 ``(band,)``; zeros if none has."""
         vectors = np.empty((0, 0), np.float32)
-        for _, vectors in self.tiles():
+        for _, vectors in self.pieces():
             usable = np.isfinite(vectors).all(axis=0)
             if usable.any():
                 return np.asarray(vectors[:, usable].mean(axis=1, dtype=np.float64), np.float32)
@@ -163,7 +163,7 @@ class Block:
 # --- a function of vectors, lazily --------------------------------------------------------------------------
 
 
-def map_tiles(
+def map_pieces(
     function: Callable[..., np.ndarray],
     array: xr.DataArray,
     *params: Any,
@@ -172,7 +172,7 @@ def map_tiles(
     name: str,
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.DataArray:
-    """Apply ``function(vectors, *params)`` to decoded vectors ``(band, n)``, tile by tile, lazily.
+    """Apply ``function(vectors, *params)`` to decoded vectors ``(band, n)``, piece by piece, lazily.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def map_tiles(
     codec = arrays.codec_of(array) if is_encoded(array) else None
     length = None if out is None else len(out[1])
     return arrays.map_bands(
-        tilewise,
+        piecewise,
         array,
         function,
         codec,
@@ -203,7 +203,7 @@ def map_tiles(
     )
 
 
-def tilewise(
+def piecewise(
     data: np.ndarray,
     axis: int,
     scale: np.ndarray | None,
@@ -213,19 +213,19 @@ def tilewise(
     dtype: np.dtype[Any],
     *params: Any,
 ) -> np.ndarray:
-    """What :func:`map_tiles` does with one block; ``length`` is None where the result has no bands."""
+    """What :func:`map_pieces` does with one block; ``length`` is None where the result has no bands."""
     block = Block(data, axis, scale, codec)
     rest = tuple(np.delete(data.shape, axis))
     if length is None:
         flat = np.empty(block.pixels, dtype)
-        for where, vectors in block.tiles():
+        for where, vectors in block.pieces():
             flat[where] = function(vectors, *params)
         return flat.reshape(rest)
     shape = (*data.shape[:axis], length, *data.shape[axis + 1 :])
     out = np.empty(shape, dtype)
     bands = out.reshape(int(np.prod(shape[:axis], dtype=np.int64)), length, -1)
     inner = bands.shape[2]
-    for where, vectors in block.tiles():
+    for where, vectors in block.pieces():
         result = function(vectors, *params)
         if inner == 1:
             bands[where, :, 0] = result.T

@@ -1,4 +1,4 @@
-"""The nearest of some reference vectors: tiles of scores by matrix product, the best kept as they go by.
+"""The nearest of some reference vectors: pieces of scores by matrix product, the best kept as they go by.
 
 Choosing among 10,000 scores a pixel costs more than computing them where it is done by sorting. Here a score
 is looked at once, sixty-four at a time, and touched only if it beats the worst of those kept.
@@ -12,7 +12,7 @@ import numpy as np
 
 from geoemb_xr.core import kernels
 
-#: Pixels and references a tile: their scores are 2 MB of float32.
+#: Pixels and references a piece: their scores are 2 MB of float32.
 _PIXELS, _REFERENCES = 512, 1024
 _STRIDE = 64
 
@@ -50,12 +50,12 @@ def nearest(vectors: np.ndarray, references: np.ndarray, k: int) -> tuple[np.nda
     index = np.zeros((n, k), np.int32)
     distance = np.empty((n, k), np.float32)
     for start in range(0, n, _PIXELS):
-        tile = vectors[:, start : start + _PIXELS].T
-        tile = np.column_stack([tile, np.ones(len(tile), np.float32)])
+        piece = vectors[:, start : start + _PIXELS].T
+        piece = np.column_stack([piece, np.ones(len(piece), np.float32)])
         for first in range(0, len(table), _REFERENCES):
-            products = tile @ table[first : first + _REFERENCES].T
+            products = piece @ table[first : first + _REFERENCES].T
             keep_best(products, first, score[start : start + _PIXELS], index[start : start + _PIXELS])
-        exact_distance(tile, table, index[start : start + _PIXELS], distance[start : start + _PIXELS])
+        exact_distance(piece, table, index[start : start + _PIXELS], distance[start : start + _PIXELS])
     return distance.T, index.T
 
 
@@ -88,7 +88,7 @@ def exact_distance(vectors: Any, references: Any, index: Any, out: Any) -> None:
 
 @kernels.jit
 def keep_best(products: Any, first: Any, score: Any, index: Any) -> None:
-    """Merge a tile of products, its width a multiple of 64, into the best so far, sorted from the best."""
+    """Merge a piece of products, its width a multiple of 64, into the best so far, sorted from the best."""
     n, m = products.shape
     k = score.shape[1]
     for i in range(n):

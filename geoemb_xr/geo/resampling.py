@@ -240,12 +240,12 @@ class Warp:
                 resampling_kernels.average(*mixable, at, self.stats, self.content.unit, out[i], stats[i])
         return self.content.stored(out), None, stats
 
-    # --- footprints of many pixels: sums of tiles of the source, joined -------------------------------------
+    # --- footprints of many pixels: sums of squares of the source, joined -------------------------------------
 
     def add(
         self, rows: Window, cols: Window, stored: int, part: Part, *blocks: Any
     ) -> tuple[int, int, np.ndarray]:
-        """Sums of one tile of the source for the target pixels it touches: (others, y, x, bands + 2)."""
+        """Sums of one square of the source for the target pixels it touches: (others, y, x, bands + 2)."""
         number, window, *_ = part
         pixels, scale = self._source(part, iter(blocks))
         source = self.sources[number]
@@ -261,7 +261,7 @@ class Warp:
 
     @staticmethod
     def join(*parts: tuple[int, int, np.ndarray]) -> tuple[int, int, np.ndarray]:
-        """Sums of several tiles as one, added in their order."""
+        """Sums of several squares as one, added in their order."""
         top, left = min(p[0] for p in parts), min(p[1] for p in parts)
         bottom, right = max(r + p.shape[1] for r, _, p in parts), max(c + p.shape[2] for _, c, p in parts)
         others, bands = parts[0][2].shape[0], parts[0][2].shape[-1]

@@ -2,7 +2,7 @@
 
 Every output block is one task that takes just the source blocks it lies in. Where its pixels lie there is found by
 :mod:`geoemb_xr.geo.lattice`; what is done with them stands in :mod:`geoemb_xr.geo.resampling`. A mean over very
-many source pixels is summed one tile of the source at a time.
+many source pixels is summed one square of the source at a time.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from geoemb_xr.geo.resampling import Part, Warp
 
 Chunks = int | tuple[int, int] | Mapping[Hashable, int] | None
 
-#: Beyond this many source pixels a side, a mean is summed by tiles of the source.
+#: Beyond this many source pixels a side, a mean is summed by squares of the source.
 SUM_BEYOND = 64
-#: Side of those tiles, which lie at multiples of it, counted from the source's global origin.
-SUM_TILE = 512
+#: Side of those squares, which lie at multiples of it, counted from the source's global origin.
+SUM_SIDE = 512
 #: Side of a block where the array has none of its own.
 BLOCK = 512
 
@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def by_sums(self) -> bool:
-        """Whether footprints are so large that they are summed by tiles of the source."""
+        """Whether footprints are so large that they are summed by squares of the source."""
         return self.job.how == "average" and len(self.job.sources) == 1 and self.job.shrink() > SUM_BEYOND
 
     def block(self, i: int, j: int) -> tuple[lattice.Window, lattice.Window]:
@@ -75,8 +75,8 @@ class Plan:
             if top < bottom:
                 yield self._part(k, (top, bottom), (left, right))
 
-    def tiles(self, i: int, j: int) -> list[list[tuple[Part, list[tuple[int, int]]]]]:
-        """The same for sums: rows of tiles of the one source."""
+    def squares(self, i: int, j: int) -> list[list[tuple[Part, list[tuple[int, int]]]]]:
+        """The same for sums: rows of squares of the one source."""
         (top, bottom), (left, right) = self.windows[0][i, j].tolist()
         if top == bottom:
             return []
@@ -127,8 +127,8 @@ def _regular(size: int, side: int) -> tuple[int, ...]:
 
 
 def _aligned(start: int, stop: int, first: int) -> list[lattice.Window]:
-    """A window cut where global pixel numbers are multiples of the tile."""
-    cuts = range((first + start) // SUM_TILE * SUM_TILE + SUM_TILE, first + stop, SUM_TILE)
+    """A window cut where global pixel numbers are multiples of the square."""
+    cuts = range((first + start) // SUM_SIDE * SUM_SIDE + SUM_SIDE, first + stop, SUM_SIDE)
     return list(pairwise([start, *(cut - first for cut in cuts), stop]))
 
 

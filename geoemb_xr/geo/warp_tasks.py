@@ -113,7 +113,7 @@ class _Work:
         if self.plan.by_sums:
             joined = [
                 self.job.join(*(self.job.add(rows, cols, self.stored, p, *blocks(p, n)) for p, n in row))
-                for row in self.plan.tiles(i, j)
+                for row in self.plan.squares(i, j)
             ]
             return self.job.finish(rows, cols, others, self.stored, *joined)
         found = list(self.plan.parts(i, j))
@@ -234,7 +234,7 @@ class _Blocks(Layer):  # type: ignore[misc]
         return Task(key, self.plan.job, rows, cols, others, self.stored, parts, *refs)
 
     def sums(self) -> Iterator[tuple[Any, Any]]:
-        """Tasks of blocks that are summed by tiles: sums, their rows joined, and the block."""
+        """Tasks of blocks that are summed by squares: sums, their rows joined, and the block."""
         from geoemb_xr.execution.internals import Task, TaskRef
 
         job = self.plan.job
@@ -243,9 +243,9 @@ class _Blocks(Layer):  # type: ignore[misc]
             rows, cols = self.plan.block(i, j)
             others = tuple(sizes[n] for sizes, n in zip(self.kept, at, strict=True))
             joined = []
-            for y, tiles in enumerate(self.plan.tiles(i, j)):
+            for y, squares in enumerate(self.plan.squares(i, j)):
                 added = []
-                for x, (part, numbers) in enumerate(tiles):
+                for x, (part, numbers) in enumerate(squares):
                     one = (f"{self.name}-add", *key[1:], y, x)
                     refs = self._refs(part, numbers, at)
                     yield one, Task(one, job.add, rows, cols, self.stored, part, *refs)

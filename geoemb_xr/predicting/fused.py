@@ -1,6 +1,6 @@
 """The one map that everybody makes, in one kernel: AlphaEarth's codes straight to the labels of a linear probe.
 
-Tile by tile through BLAS a block is decoded, multiplied and compared in passes of their own, each through the
+Piece by piece through BLAS a block is decoded, multiplied and compared in passes of their own, each through the
 cache. Here 256 pixels stay in the first-level cache from codes to labels: 1.7 times the pixels a second.
 """
 

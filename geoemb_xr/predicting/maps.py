@@ -22,7 +22,7 @@ from geoemb_xr.execution.workers import Resources
 from geoemb_xr.predicting import fused, networks
 
 #: Pixels that are decoded and multiplied at a time: what of them is float32 stays in the cache.
-TILE = 4096
+PIECE = 4096
 
 
 class Model(Protocol):
@@ -177,10 +177,10 @@ def _predict_block(
 
 
 def _fill(block: Block, model: Model, unit: bool, out: np.ndarray) -> None:
-    """Fill a structured array with a model's outputs, tile by tile; zeros are no vector of unit length."""
+    """Fill a structured array with a model's outputs, piece by piece; zeros are no vector of unit length."""
     outputs = model.outputs()
     with one_thread():
-        for where, vectors in block.tiles(TILE):
+        for where, vectors in block.pieces(PIECE):
             # decoded codes are NaN in every band where they are in one; what comes as floats may be anything
             valid = np.isfinite(vectors[0] if block.codec is not None else vectors.sum(axis=0))
             if unit:
@@ -189,11 +189,11 @@ def _fill(block: Block, model: Model, unit: bool, out: np.ndarray) -> None:
             whole = bool(valid.all())
             some = vectors if whole else vectors[:, valid]
             for name in out.dtype.names or ():
-                tile = out[name][where]
+                piece = out[name][where]
                 if not whole:
-                    tile[...] = outputs[name].missing
+                    piece[...] = outputs[name].missing
                 if some.shape[1]:
-                    tile[slice(None) if whole else valid] = model.apply(some.T, name)
+                    piece[slice(None) if whole else valid] = model.apply(some.T, name)
 
 
 def _unpacked(

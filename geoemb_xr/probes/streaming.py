@@ -228,7 +228,7 @@ def _on_block(
     width = 1 if classes is None else len(classes)
     sums: _Sums = {}
     pixels = np.zeros(width)
-    for where, vectors in block.tiles():
+    for where, vectors in block.pieces():
         keep = known[where] & np.isfinite(vectors).all(axis=0)
         known[where] = keep
         if not keep.any():

@@ -115,11 +115,11 @@ def _similar(
     queries: np.ndarray,
     how: str,
 ) -> np.ndarray:
-    """One block: codes of squares are compared as they are, others tile by tile once decoded."""
+    """One block: codes of squares are compared as they are, others piece by piece once decoded."""
     if codec is not None and codec.name == SIGNED_SQUARE.name and metric == "cosine" and len(queries) == 1:
         return _cosine_squares(data, axis, queries[0])
-    tile = _cosine_tile if metric == "cosine" else _distance_tile
-    return blocks.tilewise(data, axis, scale, tile, codec, None, np.dtype(np.float32), queries, how)
+    piece = _cosine_piece if metric == "cosine" else _distance_piece
+    return blocks.piecewise(data, axis, scale, piece, codec, None, np.dtype(np.float32), queries, how)
 
 
 def _prepare(vectors: Any, how: str, metric: str) -> Any:
@@ -144,7 +144,7 @@ def _prepared(vectors: np.ndarray, how: str, metric: str) -> np.ndarray:
     return rows.astype(np.float32)
 
 
-def _cosine_tile(vectors: np.ndarray, queries: np.ndarray, how: str) -> np.ndarray:
+def _cosine_piece(vectors: np.ndarray, queries: np.ndarray, how: str) -> np.ndarray:
     dots, squares = np.zeros((2, vectors.shape[1]), np.float32)
     if vectors.flags.c_contiguous or vectors.strides[1] == vectors.itemsize:
         _products_band_first(vectors, queries[0], dots, squares)
@@ -178,27 +178,27 @@ def _squares_band_first(codes: Any, query: Any, out: Any) -> None:
     bands, n = codes.shape
     squares, least = np.empty(4096, np.float32), np.empty(4096, np.int8)
     for start in range(0, n, 4096):
-        tile = codes[:, start : start + 4096]
-        some = tile.shape[1]
+        piece = codes[:, start : start + 4096]
+        some = piece.shape[1]
         dot, square = out[start : start + some], squares[:some]
         dot[:], square[:], least[:] = 0, 0, 0
         for k in range(0, bands - 3, 4):
             w0, w1, w2, w3 = query[k], query[k + 1], query[k + 2], query[k + 3]
             for i in range(some):
-                v0, v1 = np.float32(tile[k, i]), np.float32(tile[k + 1, i])
-                v2, v3 = np.float32(tile[k + 2, i]), np.float32(tile[k + 3, i])
+                v0, v1 = np.float32(piece[k, i]), np.float32(piece[k + 1, i])
+                v2, v3 = np.float32(piece[k + 2, i]), np.float32(piece[k + 3, i])
                 v0, v1, v2, v3 = v0 * abs(v0), v1 * abs(v1), v2 * abs(v2), v3 * abs(v3)
                 dot[i] += w0 * v0 + w1 * v1 + w2 * v2 + w3 * v3
                 square[i] += v0 * v0 + v1 * v1 + v2 * v2 + v3 * v3
         for k in range(bands - bands % 4, bands):
             for i in range(some):
-                v0 = np.float32(tile[k, i])
+                v0 = np.float32(piece[k, i])
                 v0 = v0 * abs(v0)
                 dot[i] += query[k] * v0
                 square[i] += v0 * v0
         for k in range(bands):
             for i in range(some):
-                least[i] = min(least[i], tile[k, i])
+                least[i] = min(least[i], piece[k, i])
         for i in range(some):
             there = least[i] > -128 and square[i] > 0
             dot[i] = dot[i] / np.sqrt(square[i]) if there else np.float32(np.nan)
@@ -239,7 +239,7 @@ def _products_band_last(vectors: Any, query: Any, dots: Any, squares: Any) -> No
         dots[i], squares[i] = dot, square
 
 
-def _distance_tile(vectors: np.ndarray, queries: np.ndarray, how: str) -> np.ndarray:
+def _distance_piece(vectors: np.ndarray, queries: np.ndarray, how: str) -> np.ndarray:
     """Distances as differences, a query at a time: ‖v‖² − 2 v·q + ‖q‖² would lose the small ones."""
     distances = np.empty((len(queries), vectors.shape[1]), np.float32)
     for query, out in zip(queries, distances, strict=True):

@@ -365,7 +365,7 @@ def test_vectors_less_a_shift_are_those_of_tiles(axis, decode):
     shift = np.linspace(-0.5, 0.5, 8, dtype=np.float32)
     seen = 0
     for (where, vectors), (same, centred, valid) in zip(
-        block.tiles(50), block.centred(shift, 50), strict=True
+        block.pieces(50), block.centred(shift, 50), strict=True
     ):
         assert where == same
         np.testing.assert_array_equal(valid, np.isfinite(vectors).all(axis=0))
