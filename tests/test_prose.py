@@ -67,6 +67,8 @@ def things():
         "a": da.isel(x=slice(48)),
         "b": da.isel(x=slice(48, None)),
         "one": one,
+        "other": gx.testing.synthetic("tessera", grid=one.emb.geobox, years=[2024]).emb.year(2024),
+        "visited": labels,
         "table": labels[["lon", "lat"]].assign(year=2024),
         "points": labels,
         "labels": labels,
