@@ -92,8 +92,8 @@ def notebook_imports(path: Path) -> set[str]:
 def test_what_a_notebook_imports_is_in_the_environment(path):
     for name in notebook_imports(path) - set(sys.stdlib_module_names) - {"geoemb_xr"}:
         distribution = DISTRIBUTIONS.get(name, name)
-        # geopandas brings shapely; the gateway's client is imported behind a flag
-        known = {*environment(), "shapely", "dask_gateway"}
+        # geopandas brings shapely; clients of gateways and catalogues are imported behind a flag
+        known = {*environment(), "shapely", "dask_gateway", "pystac_client"}
         assert CONDA_NAMES.get(distribution, distribution) in known, f"{path.name} imports {name}"
 
 

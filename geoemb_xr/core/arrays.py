@@ -368,7 +368,7 @@ def truncate(array: xr.DataArray, dims: int) -> xr.DataArray:
 
     Examples
     --------
-    >>> import geoemb_xr as gx
+    >>> import numpy as np, geoemb_xr as gx
     >>> mine = gx.Product("nested", dims=8, matryoshka=(2, 4))
     >>> gx.wrap(np.ones((8, 3, 3), "f4"), mine, geobox=gx.testing.geobox((3, 3))).emb.truncate(4).sizes[
     ...     "band"

@@ -80,7 +80,7 @@ def wrap(
 
     Examples
     --------
-    >>> import geoemb_xr as gx
+    >>> import numpy as np, geoemb_xr as gx
     >>> vectors = np.ones((768, 3, 4), "float32")
     >>> da = gx.wrap(vectors, gx.Product("mine", dims=768), geobox=gx.testing.geobox((3, 4)))
     >>> da.emb.product.dims, da.dims

@@ -16,7 +16,7 @@ from geoemb_xr.catalog import clay_v15_naip as naip
 from geoemb_xr.catalog import earth_embeddings, major_tom
 from geoemb_xr.core import areas, geometry, model
 from geoemb_xr.core.errors import ComparabilityError, CoverageError, SourceError
-from geoemb_xr.readers import footers
+from geoemb_xr.readers import footers, layouts
 from geoemb_xr.readers.tiles import Request
 
 #: product, container: rows, dims, columns that ride along
@@ -311,7 +311,7 @@ def test_the_real_clay_v0_file(real_data):
         (boxes.minx <= bbox[2]) & (boxes.maxx >= bbox[0]) & (boxes.miny <= bbox[3]) & (boxes.maxy >= bbox[1])
     )
     assert part.coords["index"].values.tolist() == table["index"][inside].tolist()
-    west, south, east, north = footers.zone_bounds(path.name)
+    west, south, east, north = layouts.zone_bounds(path.name)
     assert west < boxes.minx.min() < boxes.maxx.max() < east
     assert south < boxes.miny.min() < boxes.maxy.max() < north
 

@@ -317,7 +317,7 @@ def test_what_is_no_raster_embedding_is_refused(codes):
 
 def test_without_panel_the_extra_is_named(codes, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "panel", None)
-    with pytest.raises(errors.MissingExtraError, match=r"geoemb-xr\[viz\]"):
+    with pytest.raises(errors.MissingExtraError, match=r"pip install '\.\[viz\]'"):
         gx.explore(codes)
 
 

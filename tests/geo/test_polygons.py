@@ -11,7 +11,8 @@ from rasterio.transform import from_origin
 
 from geoemb_xr import EmbAccessor as _  # noqa: F401  (the package is imported as users do)
 from geoemb_xr.core.errors import CoverageError, EmbeddingError
-from geoemb_xr.geo.polygons import coverage, polygons_of
+from geoemb_xr.geo.places import polygons_of
+from geoemb_xr.geo.polygons import coverage
 
 HEIGHT, WIDTH = 61, 83
 YS, XS = HEIGHT - np.arange(HEIGHT) - 0.5, np.arange(WIDTH) + 0.5
@@ -107,7 +108,7 @@ def test_bow_ties_are_mended():
 
 def test_what_is_no_polygon_is_refused():
     lonlat = pyproj.CRS("EPSG:4326")
-    with pytest.raises(EmbeddingError, match=r"an area is a polygon; got \['Point'\]"):
+    with pytest.raises(EmbeddingError, match="an area is a polygon; got points"):
         polygons_of([shapely.Point(0, 0)], lonlat, lonlat)
     with pytest.raises(EmbeddingError, match="got none"):
         polygons_of([], lonlat, lonlat)

@@ -491,7 +491,7 @@ def test_the_kernel_for_gpus_compiles_where_there_is_none():
     from geoemb_xr.predicting import fused_cuda
 
     kinds = {"codes": "*i8", "weights": "*fp32", "bias": "*fp32", "values": "*u8", "out": "*u8", "n": "i32"}
-    sizes = {"BANDS": 64, "CLASSES": 16, "PIXELS": 512}
+    sizes = {"BANDS": 64, "CLASSES": 16, "PIXELS": 512, "UNIT": True}
     source = compiler.ASTSource(fused_cuda._labels, kinds | dict.fromkeys(sizes, "constexpr"), sizes)
     assert "ptx" in compiler.compile(source, target=GPUTarget("cuda", 90, 32)).asm
 
