@@ -68,7 +68,7 @@ def open(  # the name that users know from xarray
         A product's name, or the path of a store that this package wrote, whose metadata name it.
     source : path, glob, URL, store, list or dataset, optional
         Where it lies; the published store by default, or the name of one of ``product.stores``. A table (CSV,
-        Parquet, GeoJSON, DataFrame) with a column a band, as Earth Engine's ``sampleRegions`` writes them, gives
+        Parquet, GeoJSON, DataFrame) with a column per band, as Earth Engine's ``sampleRegions`` writes them, gives
         its rows as points.
     geopolygon : polygons, GeoDataFrame, GeoJSON or path, optional
         Cut to its bounds; pixels outside are missing. A geometry without a CRS is in degrees.
@@ -148,7 +148,7 @@ def open(  # the name that users know from xarray
     is_table = from_tables.holds_vectors(source, found)
     if found.open is None and not is_table:
         raise SourceError(
-            f"{found.name!r} is known, but there is no reader for its files; a table with a column a band (CSV, "
+            f"{found.name!r} is known, but there is no reader for its files; a table with a column per band (CSV, "
             "Parquet or a DataFrame) can be opened, anything else read by yourself and given to gx.wrap"
         )
     if like is not None:

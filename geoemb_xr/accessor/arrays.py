@@ -1,4 +1,4 @@
-"""The ``.emb`` accessor: one line a method, each calling the function of the same name.
+"""The ``.emb`` accessor: one line per method, each calling the function of the same name.
 
 It holds the array and nothing else: what it knows is computed when asked, so it cannot go stale.
 Feature modules are imported inside the methods, so that importing the package stays light.

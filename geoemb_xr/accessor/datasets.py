@@ -156,7 +156,7 @@ class EmbDatasetAccessor:
         kept = {str(name): array for name, array in self._obj.data_vars.items() if str(name) not in made}
         parts = [array.rename(name).to_dataset() for name, array in {**made, **kept}.items()]
         try:
-            # coordinates of one place are the same ones: to compare them would compute those of a value a pixel
+            # coordinates of one place are the same ones: to compare them would compute those of a value per pixel
             merged = xr.merge(parts, join="exact", compat="override")
         except ValueError as error:
             raise EmbeddingError(

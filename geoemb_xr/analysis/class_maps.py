@@ -111,8 +111,8 @@ def area(
     Returns
     -------
     pandas.Series or DataFrame
-        Indexed by the classes' names; a DataFrame with a row a time where there is ``time``. With ``areas`` a
-        DataFrame with a row a polygon (and a time), NaN where a polygon is missing.
+        Indexed by the classes' names; a DataFrame with a row per time where there is ``time``. With ``areas`` a
+        DataFrame with a row per polygon (and a time), NaN where a polygon is missing.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def area(
 
 
 def _in_areas(array: xr.DataArray, given: places.Places, classes: Legend, unit: Unit) -> pd.DataFrame:
-    """Area of each class in each polygon: a row a polygon, or a time and polygon."""
+    """Area of each class in each polygon: a row per polygon, or a time and polygon."""
     measure = ground.GroundArea.of(geometry.geobox_of(array, "area"))
     lazy = zonal.class_areas(array, given, measure)
     with progress.shown("area"):

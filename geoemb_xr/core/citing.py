@@ -31,7 +31,7 @@ class Citation:
     products : tuple of str
         Their names, with the version where it is known.
     attribution : str
-        The text that must be shown, a line a product.
+        The text that must be shown, a line per product.
     licence : str
         SPDX identifiers, and what is unclear about them.
     citation : str

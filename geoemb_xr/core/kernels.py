@@ -302,7 +302,7 @@ def _decode_square_first(codes: Any, nodata: Any, factor: Any, out: Any) -> None
 
 @jit
 def decode_square_less(codes: Any, nodata: Any, factor: Any, shift: Any, out: Any, valid: Any) -> None:
-    """Decode ``(band, n)`` less a value a band, and say which vectors are valid; the others become zeros."""
+    """Decode ``(band, n)`` less a value per band, and say which vectors are valid; the others become zeros."""
     bands, n = codes.shape
     valid[:] = True
     for b in range(bands):

@@ -389,7 +389,7 @@ def registered() -> list[Product]:
 
 
 def products() -> pd.DataFrame:
-    """List every known product: the survey's columns, verbatim, and ours; a row a product.
+    """List every known product: the survey's columns, verbatim, and ours; a row per product.
 
     Returns
     -------

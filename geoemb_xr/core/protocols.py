@@ -50,7 +50,7 @@ class Open(Protocol):
 
 @runtime_checkable
 class Coverage(Protocol):
-    """Lists what exists, a row a tile and year."""
+    """Lists what exists, a row per tile and year."""
 
     def __call__(self, source: Any, request: Any, /) -> pd.DataFrame:
         """List what a request asks of a source, None for the published."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: What an encoder is given: a picture of a place, the series of one pixel, or pictures of a place over time.
 EncoderKind = Literal["image", "series", "cube"]
-#: What it gives: a vector a patch, a vector a chip, a vector a pixel.
+#: What it gives: a vector per patch, a vector per chip, a vector per pixel.
 Output = Literal["tokens", "chips", "pixels"]
 Pooling = Literal["mean", "cls"]
 #: What the numbers of a band are; each is told from the others by its range (:mod:`geoemb_xr.embedding.inputs`).

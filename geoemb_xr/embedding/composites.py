@@ -32,7 +32,7 @@ def composite(
 
     Parameters
     ----------
-    images : DataArray (time, band, y, x), or Dataset with a variable a band
+    images : DataArray (time, band, y, x), or Dataset with a variable per band
         In any order of dates.
     freq : str
         Of pandas, for the starts of periods: ``"MS"`` months, ``"QS"`` quarters, ``"YS"`` years.

@@ -46,7 +46,7 @@ _MISSING_KEYS = ("_FillValue", "missing_value", "nodata")
 
 
 def as_raster(images: Any, encoder: Encoder) -> xr.DataArray:
-    """A raster ``(time?, band, y, x)`` of what was given; a Dataset has a variable a band.
+    """A raster ``(time?, band, y, x)`` of what was given; a Dataset has a variable per band.
 
     Raises
     ------
@@ -298,7 +298,7 @@ def pick_time(images: xr.DataArray, encoder: Encoder, time: Any) -> xr.DataArray
         return images
     raise EmbeddingError(
         f"{encoder.name} looks at one date, and the images have {_dates(images)}: say which, as in "
-        "time='2024-06-15', or time='each' for a vector a date"
+        "time='2024-06-15', or time='each' for a vector per date"
     )
 
 

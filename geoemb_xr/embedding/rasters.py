@@ -1,4 +1,4 @@
-"""Embeddings of your own images: a lazy array whose blocks are encoded when they are computed, one task a block."""
+"""Embeddings of your own images: a lazy array that is encoded when it is computed, one task per block."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def embed(
 
     Parameters
     ----------
-    images : DataArray (time?, band, y, x), Dataset with a variable a band, or dict of them
+    images : DataArray (time?, band, y, x), Dataset with a variable per band, or dict of them
         With a CRS, in memory or lazy, as odc-stac, stackstac, rioxarray and Xee give them. Several sensors come by
         name, ``{"s2": …, "s1": …}``: the first gives grid and dates, others are read at its pixels, month by month.
         Or chips as they are, ``(location, band, y, x)``, of the encoder's size.
@@ -67,7 +67,7 @@ def embed(
         The images' bands in the encoder's order, or from the encoder's names to the images'. Found by their names
         where it is not given.
     output : {"tokens", "chips", "pixels"}, optional
-        A vector a patch, a vector a chip, or a vector a pixel; the encoder's first.
+        A vector per patch, a vector per chip, or a vector per pixel; the encoder's first.
     pooling : {"mean", "cls"}, optional
         How the vector of a chip is made of its tokens; the encoder's own.
     stride : int, optional

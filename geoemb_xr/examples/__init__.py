@@ -1,1 +1,1 @@
-"""Writers of examples: one file a product, its small synthetic source in its publisher's format."""
+"""Writers of examples: one file per product, its small synthetic source in its publisher's format."""

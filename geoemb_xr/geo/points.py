@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def sample(
     array: xr.DataArray, points: Any, *, crs: object = None, method: Literal["nearest"] = "nearest"
 ) -> xr.DataArray:
-    """Take the pixel under each point. Lazy: one read a block that holds points.
+    """Take the pixel under each point. Lazy: one read per block that holds points.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ def _inside_block(
 
 
 def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
-    """Load an array into a wide table: a row a location (and a time), a column a band. Computes.
+    """Load an array into a wide table: a row per location (and a time), a column per band. Computes.
 
     Parameters
     ----------
@@ -381,7 +381,7 @@ def to_geodataframe(array: xr.DataArray, *, min_pixels: int = 1) -> gpd.GeoDataF
     if footprints.has_footprints(array):
         squares = footprints.squares_of(footprints.patches_of(array, "to_geodataframe"), crs)
         shapes = polygons.cut_at_180(squares) if crs.is_geographic else squares
-        shapes = np.repeat(shapes, len(table) // len(shapes)) if len(shapes) else shapes  # a row a time
+        shapes = np.repeat(shapes, len(table) // len(shapes)) if len(shapes) else shapes  # a row per time
     else:
         shapes = geopandas.points_from_xy(x, y)
     frame = geopandas.GeoDataFrame(table, geometry=shapes, crs=crs)

@@ -1,4 +1,4 @@
-"""Tables of vectors: a row a place, its numbers in columns that are named after a product's bands."""
+"""Tables of vectors: a row per place, its numbers in columns that are named after a product's bands."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def vector_columns(columns: Iterable[Any], product: str | Product) -> list[Any] 
     if some:
         lost = [band for band in found.decoded_bands if band not in names]
         raise EmbeddingError(
-            f"a table for {found.name!r} has a column a band; {len(lost)} of {found.dims} are missing: "
+            f"a table for {found.name!r} has a column per band; {len(lost)} of {found.dims} are missing: "
             f"{lost[:5]}{' …' if len(lost) > 5 else ''}. Export all of them"
         )
     return None
@@ -104,7 +104,7 @@ def vectors_of(table: pd.DataFrame, product: Product) -> tuple[np.ndarray, list[
     if chosen is None:
         columns = list(map(str, table.columns))
         raise EmbeddingError(
-            f"a table for {product.name!r} has a column a band ({product.decoded_bands[0]} … "
+            f"a table for {product.name!r} has a column per band ({product.decoded_bands[0]} … "
             f"{product.decoded_bands[-1]}, or one beginning and numbers), or whole vectors in one called "
             f"{' or '.join(map(repr, _WHOLE))}; it has {columns[:12]}{' …' if len(columns) > 12 else ''}"
         )

@@ -1,4 +1,4 @@
-"""The work of a warp: done now, or as a graph with one task a block of the result."""
+"""The work of a warp: done now, or as a graph with one task per block of the result."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class _Work:
         return self.job(rows, cols, others, self.stored, tuple(part for part, _ in found), *inputs)
 
     def lazy(self, what: str) -> tuple[Any, Any]:
-        """Lazy arrays: one layer, a task a block."""
+        """Lazy arrays: one layer, a task per block."""
         import dask.array as da
         from dask.base import tokenize
 

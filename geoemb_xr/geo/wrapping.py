@@ -46,10 +46,10 @@ def wrap(
     ----------
     array : array, DataArray, Dataset or DataFrame
         ``(band, y, x)`` or ``(time, band, y, x)`` with a GeoBox (or with x, y and crs), ``(location, band)``
-        with x, y and crs, or ``dims=`` for another order. A Dataset has a variable a band. A DataArray
+        with x, y and crs, or ``dims=`` for another order. A Dataset has a variable per band. A DataArray
         brings its own coordinates and CRS, and the nodata value that its attributes declare
         (``_FillValue``, ``missing_value`` or ``nodata``): such vectors are missing, and so are those that are not
-        finite. A table has a column a band, and places in columns of longitude and
+        finite. A table has a column per band, and places in columns of longitude and
         latitude, of x and y with ``crs=``, or of geometries (of an area the centre); all other columns ride along.
     product : str or Product
         What it holds; a :class:`Product` made on the spot for your own model's output.
@@ -148,7 +148,7 @@ def _source_of(array: Any) -> str:
 def _of_table(
     table: Any, found: Product, crs: object, time: Any, scale: Any, version: str | None
 ) -> xr.DataArray:
-    """A table with a column a band as vectors along ``location``."""
+    """A table with a column per band as vectors along ``location``."""
     given = read_places(table, crs=crs).present("wrap")
     vectors, used = vectors_of(given.table, found)
     index, riding = given.riding()
@@ -235,11 +235,11 @@ def fill_gaps(
 
 
 def _stack_variables(dataset: xr.Dataset, found: Product) -> xr.DataArray:
-    """A Dataset with a variable a band (Xee's way) as one array."""
+    """A Dataset with a variable per band (Xee's way) as one array."""
     missing = [band for band in found.bands if band not in dataset.data_vars]
     if missing:
         raise ValueError(
-            f"a Dataset for {found.name!r} has a variable a band; {len(missing)} are missing: {missing[:3]}…, "
+            f"a Dataset for {found.name!r} has a variable per band; {len(missing)} are missing: {missing[:3]}…, "
             f"it has {list(map(str, dataset.data_vars))[:5]}"
         )
     stacked: xr.DataArray = dataset[list(found.bands)].to_dataarray(BAND)
@@ -352,7 +352,7 @@ def _with_scale(array: xr.DataArray, found: Product, scale: Any) -> xr.DataArray
     if scale is None and name in array.coords:
         scale = array.coords[name]
     if scale is None:
-        raise ValueError(f"codes of {found.name!r} need scale=: one number a pixel")
+        raise ValueError(f"codes of {found.name!r} need scale=: one number per pixel")
     dims = tuple(d for d in array.dims if d != BAND)
     values = scale.data if isinstance(scale, xr.DataArray) else scale
     values = values if hasattr(values, "ndim") else np.asarray(values)

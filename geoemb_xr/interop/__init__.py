@@ -30,7 +30,7 @@ def to_torchgeo(
     Parameters
     ----------
     array : DataArray
-        A raster or a map gives a ``GeoDataset``, an item a time; locations a ``NonGeoDataset``, an item each.
+        A raster or a map gives a ``GeoDataset``, an item per time; locations a ``NonGeoDataset``, an item each.
     transforms : callable, optional
         Takes a sample and returns one.
     time_series : bool, optional

@@ -51,7 +51,7 @@ def predict(
     array : DataArray (…, band, …)
         An embedding, encoded or decoded; codes are decoded where they are used, so they are the faster input.
     model : Probe, KMeans, scikit-learn estimator or torch.nn.Module
-        Fitted on the same product, version and bands. A module takes ``(n, band)`` and gives a score a class
+        Fitted on the same product, version and bands. A module takes ``(n, band)`` and gives a score per class
         ``(n, classes)``, or one value ``(n, 1)``.
     output : str or list of str
         ``label``, ``proba``, ``margin``, ``entropy``, ``set`` (conformal), ``value`` (regression), ``distance``
@@ -124,7 +124,7 @@ def _attrs(array: xr.DataArray, model: Any, spec: Output) -> dict[str, Any]:
 def _packed(
     array: xr.DataArray, model: Model, specs: Mapping[str, Output], device: str, batch_size: int | str
 ) -> xr.DataArray:
-    """All outputs of each pixel as one structured value: one task a block, however many there are."""
+    """All outputs of each pixel as one structured value: one task per block, however many there are."""
     import dask
     from dask.base import tokenize
 

@@ -1,7 +1,7 @@
 """The methods of a probe: how each is fitted on vectors, and what it gives for others.
 
 A head is two functions. ``fit`` turns vectors and targets into a few arrays; ``scores`` turns vectors
-``(band, n)`` into one number a class, ``(classes, n)``, whose softmax are the probabilities (or into the value,
+``(band, n)`` into one number per class, ``(classes, n)``, whose softmax are the probabilities (or into the value,
 ``(1, n)``, for regression). Nothing here knows of rasters, labels' names or files.
 """
 

@@ -327,7 +327,7 @@ def fit_probe(
     Parameters
     ----------
     array : DataArray (…, band, …), DataFrame or ndarray (n, band)
-        An embedding, encoded or decoded; a table with a column a band, places and labels; or plain vectors.
+        An embedding, encoded or decoded; a table with a column per band, places and labels; or plain vectors.
     labels : table with lon and lat, GeoDataFrame, path, raster, or array (n,)
         What is known. Texts, booleans and whole numbers are classes, floats are values (regression).
         Labels without data are dropped and counted. None takes the coordinate ``target`` of points.

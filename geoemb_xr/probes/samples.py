@@ -78,7 +78,7 @@ def plain_samples(vectors: Any, labels: Any, group: Any, weights: Any) -> Sample
 
 
 def vectors_of(table: Any) -> xr.DataArray:
-    """A table with a column a band as an array of points, its product told by the names of its columns.
+    """A table with a column per band as an array of points, its product told by the names of its columns.
 
     Raises
     ------
@@ -459,7 +459,7 @@ def period_of(times: np.ndarray, dates: Any, what: str = "the labels' dates") ->
 def _at_locations(
     array: xr.DataArray, labels: Any, target: str | None, time: Any, group: Any, weights: Any
 ) -> tuple[Samples, str]:
-    """Labels of an array of points: a coordinate of it, or one value a location."""
+    """Labels of an array of points: a coordinate of it, or one value per location."""
     if "time" in array.dims:
         steps = pick_times(array.coords["time"].values, time)
         if steps.size != 1:

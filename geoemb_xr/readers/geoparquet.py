@@ -1,7 +1,7 @@
 """Vectors of patches in (Geo)Parquet, lazily: rows by place and time, vectors left on disk.
 
 Files are pruned by what their paths say, row groups by their statistics, rows by their footprints. What is left
-is a list of :class:`Part`, each some rows of one row group, and an array made of one dask task a block of them.
+is a list of :class:`Part`, each some rows of one row group, and an array made of one dask task per block of them.
 Places, dates and ids are read when opening where they are few (:data:`EAGER_ROWS`), else they are lazy too.
 """
 
@@ -389,7 +389,7 @@ def coverage_patches(source: Any, request: Request, product: Product, layout: Pa
     Returns
     -------
     DataFrame
-        ``url``, ``bytes``, and ``start`` where the names tell it; a row a file.
+        ``url``, ``bytes``, and ``start`` where the names tell it; a row per file.
     """
     import pandas as pd
 

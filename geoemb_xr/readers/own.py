@@ -371,7 +371,7 @@ def _beside_coords(beside: pd.DataFrame, facts: Mapping[str, Any], crs: Any) -> 
 
 
 def _lazy_column(name: str, file: Any, facts: Mapping[str, Any], kept: np.ndarray) -> Any:
-    """The column of values, a dask block a row group that holds rows that were asked for."""
+    """The column of values, a dask block per row group that holds rows that were asked for."""
     import dask.array as da
 
     column, width = facts["column"], len(facts.get("labels") or [])

@@ -1,6 +1,6 @@
 """Places that look like a place: a map of similarity, and the k best.
 
-Both read vectors piece by piece from codes, and nothing but a number a pixel leaves a task.
+Both read vectors piece by piece from codes, and nothing but a number per pixel leaves a task.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def check_target(
     return target
 
 
-# --- one file a time --------------------------------------------------------------------------------------------
+# --- one file per time --------------------------------------------------------------------------------------------
 
 
 def per_file(array: xr.DataArray, path: str) -> list[tuple[str, xr.DataArray]]:

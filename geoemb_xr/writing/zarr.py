@@ -200,7 +200,7 @@ def _named_for_zarr(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _chunked(dataset: xr.Dataset) -> xr.Dataset:
-    """Variables and what has a value a pixel on dask; columns and indexes in memory."""
+    """Variables and what has a value per pixel on dask; columns and indexes in memory."""
     for name, variable in dataset.variables.items():
         if name in dataset.dims or variable.ndim == 0:
             continue

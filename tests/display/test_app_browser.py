@@ -97,16 +97,12 @@ def test_the_page_shows_both_maps_and_asks_no_other_host(app, page, maps):
     assert colours(page, maps[1])[0] > 100
 
 
-def test_a_click_answers_at_once(app, page, maps):
+def test_a_click_answers(app, page, maps):
     before, pixel = colours(page, maps[1])[1], app.state.pixel
-    start = time.monotonic()
     page.mouse.click(*at(maps[0], 0.5, 0.8))
     until(lambda: app.state.pixel is not pixel)
-    took = time.monotonic() - start
-    page.wait_for_timeout(1000)
-    assert (colours(page, maps[1])[1] != before).any()
+    until(lambda: (colours(page, maps[1])[1] != before).any())
     assert app.state.pixel.row > 120
-    assert took < 10  # the benchmark measures it; here a loaded machine must not fail
 
 
 def test_the_wheel_zooms_and_re_reads(app, page, maps):

@@ -149,7 +149,7 @@ def test_codes_with_a_scale_have_it_in_a_column():
 @pytest.mark.parametrize(
     ("change", "options", "says"),
     [
-        (lambda t: t.drop(columns="A05"), {}, r"a column a band; 1 of 64 are missing: \['A05'\]"),
+        (lambda t: t.drop(columns="A05"), {}, r"a column per band; 1 of 64 are missing: \['A05'\]"),
         (lambda t: t.assign(A05="text"), {}, "column 'A05' of the table holds .*, not numbers"),
         (lambda t: t.drop(columns=["lon"]), {}, "needs columns 'lon' and 'lat'"),
         (lambda t: t, {"x": [1], "dims": ("location", "band")}, "leave out dims, x"),

@@ -133,9 +133,9 @@ def test_whole_numbers_are_codes():
     [
         (
             lambda t: t.drop(columns="A63"),
-            r"a column a band; 1 of 64 are missing: \['A63'\]",
+            r"a column per band; 1 of 64 are missing: \['A63'\]",
         ),
-        (lambda t: t.drop(columns=BANDS), r"a table for 'alphaearth' has a column a band \(A00 … A63"),
+        (lambda t: t.drop(columns=BANDS), r"a table for 'alphaearth' has a column per band \(A00 … A63"),
         (lambda t: t.assign(A07="a"), r"column 'A07' of the table holds .*, not numbers"),
         (lambda t: t.drop(columns=BANDS).assign(embedding="[1, 2]"), r"row 0 has no vector of 64 numbers"),
         (lambda t: t.drop(columns=["lon", "lat"]), r"a table of places needs columns 'lon' and 'lat'"),
