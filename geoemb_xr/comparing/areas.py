@@ -220,7 +220,7 @@ def area_estimate(
     stratum, sizes = _strata(table, mapped_ha, design)
     _check_counts(stratum, sizes)
     found = stratified(
-        stratum, table["mapped"].to_numpy(), table["reference"].to_numpy(), sizes, _pixel_ha(array)
+        stratum, table["mapped"].to_numpy(), table["reference"].to_numpy(), sizes, _pixel_ha(array, mapped_ha)
     )
     total = float(mapped_ha.sum()) * _PER_HA[unit]
     from scipy.stats import norm
@@ -300,10 +300,10 @@ def _check_counts(stratum: np.ndarray, sizes: Mapping[str, float]) -> None:
         raise EmbeddingError(f"each stratum needs two or more references; too few in: {', '.join(few)}")
 
 
-def _pixel_ha(array: xr.DataArray) -> float:
+def _pixel_ha(array: xr.DataArray, mapped_ha: pd.Series[float]) -> float:
     """Mean ground area of a pixel that has a class, in hectares."""
     counted = int((array != 0).sum())
-    return float(_sizes_of(array, "area_estimate").sum()) / max(counted, 1)
+    return float(mapped_ha.sum()) / max(counted, 1)
 
 
 # --- the estimators -------------------------------------------------------------------------------------------

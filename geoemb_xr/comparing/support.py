@@ -188,7 +188,7 @@ def _previous(table: Any, name: str | None, keep: np.ndarray, legend: Legend | N
 
 
 def _lonlat(table: Any) -> np.ndarray:
-    """Places of labels in degrees; of a polygon a point inside."""
+    """Places of labels in degrees; a polygon has a point inside it."""
     if hasattr(table, "geom_type") and set(table.geom_type.dropna()) - {"Point"}:
         table = table.set_geometry(table.geometry.representative_point())
     return np.column_stack(places.points_xy(table, geometry.LONLAT))

@@ -28,9 +28,6 @@ from geoemb_xr.core.geometry import (
 Bounds = tuple[float, float, float, float]
 
 
-# --- boxes --------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Area:
     """A box on the ground, in a CRS; in degrees it may cross the antimeridian (west > east).

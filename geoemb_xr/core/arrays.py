@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -29,10 +29,6 @@ from geoemb_xr.core.model import (
     is_encoded,
     product,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 Chunks = int | str | Mapping[Hashable, Any] | tuple[int, ...]
 

@@ -7,8 +7,6 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
-# --- errors: what was wrong, what was got, what to do -------------------------------------------------------
-
 
 class EmbeddingError(ValueError):
     """An array is not what the called function works on."""

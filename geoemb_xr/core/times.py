@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,14 +11,7 @@ import xarray as xr
 
 from geoemb_xr.core.errors import CoverageError, EmbeddingError
 
-if TYPE_CHECKING:
-    pass
-
-
 TimeLike = int | str | slice | Sequence[Any] | np.datetime64 | None
-
-
-# --- time ---------------------------------------------------------------------------------------------------
 
 
 def parse_dates(values: Any, what: str = "the dates") -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 
 from geoemb_xr.core.errors import SourceError, require
 from geoemb_xr.embedding.cards import Encoder, Unit
-from geoemb_xr.embedding.weights import read_weights
+from geoemb_xr.embedding.weights import fill, read_weights
 
 STEPS, BASE_PATCH, HEADS = 24, 8, 8
 #: Bands of tokens in a patch and a month, in a patch, and in a month, in the order of the weights' own embeddings.
@@ -81,12 +81,7 @@ def make_galileo(encoder: Encoder) -> Any:
         )
     state = {k.replace(".backbone", ""): v for k, v in read_weights(path).items()}
     depth = 1 + max((int(k.split(".")[1]) for k in state if k.startswith("blocks.")), default=-1)
-    network = _network(encoder, max(depth, 1))
-    try:
-        network.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise SourceError(f"{path} does not hold the weights of {encoder.name}: {error}") from error
-    return network
+    return fill(_network(encoder, max(depth, 1)), state, path, encoder.name)
 
 
 def _network(encoder: Encoder, depth: int) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from geoemb_xr.core.errors import SourceError, require
 from geoemb_xr.embedding.cards import Encoder, Unit
-from geoemb_xr.embedding.weights import read_weights
+from geoemb_xr.embedding.weights import fill, read_weights
 
 DIMS, HEADS, DEPTH, STEPS = 128, 8, 2, 24
 #: Bands that make one token, in the order of the network's own embeddings; NDVI is made of B08 and B04.
@@ -52,14 +52,9 @@ def make_presto(encoder: Encoder) -> Any:
             "presto needs its weights: fetch data/default_model.pt (3.3 MB, MIT) of github.com/nasaharvest/presto, "
             "then gx.encoder('presto', weights='default_model.pt')"
         )
-    network = _network()
     state = read_weights(path)
     own = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
-    try:
-        network.load_state_dict(own, strict=True)
-    except RuntimeError as error:
-        raise SourceError(f"{path} does not hold the weights of Presto: {error}") from error
-    return network
+    return fill(_network(), own, path, "Presto")
 
 
 def _network() -> Any:

@@ -31,3 +31,18 @@ def read_weights(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
         raise SourceError(f"{path} does not hold weights by name, but {type(found).__name__}")
     return found
+
+
+def fill(network: Any, weights: dict[str, Any], path: Path, whose: str) -> Any:
+    """A network with its weights in it: all of them, and no others.
+
+    Raises
+    ------
+    SourceError
+        If a weight is missing, of another shape, or left over.
+    """
+    try:
+        network.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise SourceError(f"{path} does not hold the weights of {whose}: {error}") from error
+    return network

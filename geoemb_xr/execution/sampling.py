@@ -11,8 +11,6 @@ import xarray as xr
 from geoemb_xr.execution.blocks import Block, count_pixels, merged, per_block
 from geoemb_xr.execution.hashes import threshold
 
-# --- samples ------------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class Sample:

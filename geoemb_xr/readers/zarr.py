@@ -390,7 +390,7 @@ def _nodata_of(array: Any) -> float | None:
     return None
 
 
-# --- codes with a scale a pixel ---------------------------------------------------------------------------------
+# --- codes with a scale per pixel ---------------------------------------------------------------------------------
 
 
 def scaled_tile(codes: Tile, scales: Tile) -> Tile:

@@ -18,8 +18,6 @@ from geoemb_xr.core.notes import one_call
 from geoemb_xr.execution import blocks
 from geoemb_xr.retrieval.scores import How, Metric, similarity
 
-# --- the k best -------------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class _Best:

@@ -17,9 +17,6 @@ from geoemb_xr.stores.objects import is_remote, open_object
 SUFFIXES = (".parquet", ".gpq", ".geoparquet")
 
 
-# --- files --------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class File:
     """A file of a source: its path or URL, and what changes when it is rewritten."""
