@@ -20,7 +20,7 @@ import xarray as xr
 
 import geoemb_xr as gx
 from geoemb_xr.core import areas, geometry
-from geoemb_xr.core.errors import CoverageError, EmbeddingError, MissingExtraError, SourceError, require
+from geoemb_xr.core.errors import EmbeddingError, MissingExtraError, SourceError, require
 from geoemb_xr.core.legend import legend_of
 from geoemb_xr.geo import places
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         require("matplotlib", "viz")
         _run(options)
-    except (EmbeddingError, CoverageError, SourceError, MissingExtraError, FileNotFoundError) as error:
+    except (EmbeddingError, MissingExtraError, FileNotFoundError) as error:
         print(f"geoemb_xr: {error}", file=sys.stderr)
         return 2
     return 0

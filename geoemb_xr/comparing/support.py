@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from geoemb_xr.core import geometry
-from geoemb_xr.core.errors import CoverageError, EmbeddingError
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.legend import Legend, encode_classes
 from geoemb_xr.core.model import Product, check_embedding
 from geoemb_xr.geo import places
@@ -152,7 +152,7 @@ def _vectors(name: str, array: xr.DataArray, product: Product, table: Any, time:
     numbered = table.assign(**{_ROW: np.arange(len(table))})
     try:
         samples, _ = samples_of(array, numbered, _ROW, time, None, None)
-    except (EmbeddingError, CoverageError) as error:
+    except EmbeddingError as error:
         raise type(error)(f"evaluate: {name!r}: {error}") from error
     rows = samples.labels.astype(np.int64)
     count = np.bincount(rows, minlength=len(table))

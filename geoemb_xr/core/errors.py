@@ -9,18 +9,21 @@ from types import ModuleType
 
 
 class EmbeddingError(ValueError):
-    """An array is not what the called function works on."""
+    """What this package raises about arrays, sources and what was asked for.
+
+    The errors below say more; raised by itself, an array is not what the called function works on.
+    """
 
 
 class ComparabilityError(EmbeddingError):
     """Two arrays, or an array and a model, come from spaces that cannot be compared."""
 
 
-class CoverageError(ValueError):
+class CoverageError(EmbeddingError):
     """What was asked for is not in the source; the message says what the source covers."""
 
 
-class SourceError(ValueError):
+class SourceError(EmbeddingError):
     """A file or store is not what its product says; the message names it and what is wrong."""
 
 

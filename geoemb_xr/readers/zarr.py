@@ -19,7 +19,7 @@ import numpy as np
 from affine import Affine
 
 from geoemb_xr.core import geometry
-from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError, require
+from geoemb_xr.core.errors import EmbeddingError, SourceError, require
 from geoemb_xr.core.missing import NODATA_KEYS, mark_missing
 from geoemb_xr.readers.claims import check_extent
 from geoemb_xr.readers.tiles import Tile
@@ -435,7 +435,7 @@ def naming_damage(name: str) -> Iterator[None]:
     """What zarr, NumPy or xarray raise over metadata that are damaged, as an error of ours that names the store."""
     try:
         yield
-    except (EmbeddingError, SourceError, CoverageError, ImportError, OSError, MemoryError):
+    except (EmbeddingError, ImportError, OSError, MemoryError):
         raise
     except Exception as error:
         raise SourceError(

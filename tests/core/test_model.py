@@ -12,6 +12,12 @@ from geoemb_xr.core.errors import ComparabilityError, EmbeddingError, MissingExt
 from geoemb_xr.core.model import Product
 
 
+def test_one_class_catches_every_error_of_ours():
+    """Wherever it was raised: a script need not know whether a file or what was asked for is at fault."""
+    own = [errors.ComparabilityError, errors.CoverageError, errors.SourceError]
+    assert all(issubclass(each, EmbeddingError) and issubclass(each, ValueError) for each in own)
+
+
 def test_a_name_and_a_length_are_a_whole_product():
     mine = Product("two-words", dims=3)
     assert mine.bands == mine.decoded_bands == ("0", "1", "2")
