@@ -6,29 +6,43 @@ crop, which would move tokens.
 
 from __future__ import annotations
 
+import difflib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from geoemb_xr.core.errors import SourceError, require
+from geoemb_xr.core.model import normalise_name
 from geoemb_xr.embedding.cards import Encoder
 from geoemb_xr.embedding.inputs import WAVELENGTHS
 from geoemb_xr.embedding.weights import read_weights
 
+PREFIX = "timm/"
 _ALL_BANDS = tuple(WAVELENGTHS)
 
 
-def make_backbone(encoder: Encoder) -> Any:
+def make_backbone(encoder: Encoder, *, architecture: str, published: str) -> Any:
     """A network of timm that gives its features, with its weights.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Its card; ``weights`` may be a file.
+    architecture : str
+        timm's name of the network.
+    published : str
+        Where its weights are had: a name of torchgeo's ``get_weight``, or of timm after ``timm/``.
 
     Raises
     ------
     SourceError
         If the weights cannot be had, or are another network's.
     """
-    torch, timm = require("torch", "encoders"), require("timm", "encoders")
-    architecture, published = _SOURCES[encoder.name]
-    network = timm.create_model(architecture, in_chans=len(encoder.bands), num_classes=0)
+    timm = require("timm", "encoders")
     state = _state(encoder, published)
+    network = timm.create_model(
+        architecture, in_chans=len(encoder.bands), num_classes=0, **_sized(encoder, architecture)
+    )
     missing, unexpected = network.load_state_dict(state, strict=False)
     # published checkpoints carry heads that are not used here
     if missing or [key for key in unexpected if not key.startswith(("fc.", "head."))]:
@@ -36,18 +50,34 @@ def make_backbone(encoder: Encoder) -> Any:
             f"{encoder.weights} does not hold the weights of {encoder.name} ({architecture}): missing are "
             f"{list(missing)[:3]}, unknown are {unexpected[:3]}"
         )
+    return features(network)
+
+
+def features(network: Any) -> Any:
+    """What a network of timm gives before its head: tokens of a transformer, or the last map of another."""
+    torch = require("torch", "encoders")
 
     class Features(torch.nn.Module):  # type: ignore[name-defined,misc]
-        """Tokens of a transformer, or the last map of a convolutional network."""
+        """Tokens ``(n, prefix + patch, dims)`` or maps ``(n, dims, y, x)``."""
 
         def __init__(self) -> None:
             super().__init__()
             self.network = network
+            self.channels_last = getattr(network, "output_fmt", "") == "NHWC"
 
         def forward(self, chips: Any) -> Any:
-            return self.network.forward_features(chips)
+            found = self.network.forward_features(chips)
+            return found.movedim(-1, 1) if self.channels_last else found
 
     return Features()
+
+
+def _sized(encoder: Encoder, architecture: str) -> dict[str, Any]:
+    """What lets a transformer take chips of another size than it was trained on: its places are interpolated."""
+    timm = require("timm", "encoders")
+    config = timm.get_pretrained_cfg(architecture)
+    is_own = config is None or not config.fixed_input_size or config.input_size[-1] == encoder.chip
+    return {} if is_own else {"dynamic_img_size": True}
 
 
 def _state(encoder: Encoder, published: str) -> Any:
@@ -58,9 +88,9 @@ def _state(encoder: Encoder, published: str) -> Any:
     try:
         if published.startswith("timm/"):
             timm = require("timm", "encoders")
-            return timm.create_model(
-                published.removeprefix("timm/"), pretrained=True, num_classes=0
-            ).state_dict()
+            name = published.removeprefix("timm/")
+            own = {"in_chans": len(encoder.bands), "num_classes": 0}
+            return timm.create_model(name, pretrained=True, **own).state_dict()
         weights = require("torchgeo.models", "encoders").get_weight(published)
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:  # as hubs and urllib say that there is no way to them
@@ -70,6 +100,52 @@ def _state(encoder: Encoder, published: str) -> Any:
         ) from error
 
 
+def timm_encoder(name: str) -> Encoder:
+    """The card of any network that timm has weights for, as ``timm/vit_base_patch16_224.mae``.
+
+    Its facts are timm's own: length, patch, class tokens, size of chips, mean and deviation. It takes red, green
+    and blue from 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If timm has no weights by that name.
+    """
+    timm, torch = require("timm", "encoders"), require("torch", "encoders")
+    own = name.removeprefix(PREFIX)
+    if not timm.is_model_pretrained(own):
+        close = ", ".join(difflib.get_close_matches(own, timm.list_pretrained(), n=3))
+        raise ValueError(f"timm has no weights called {own!r}" + (f"; near are {close}" if close else ""))
+    config = timm.get_pretrained_cfg(own)
+    with torch.device("meta"):
+        network = timm.create_model(own, num_classes=0)
+    patch = network.feature_info[-1]["reduction"] if getattr(network, "feature_info", None) else 32
+    prefix = getattr(network, "num_prefix_tokens", 0)
+    tag = f"{config.architecture}.{config.tag}" if config.tag else config.architecture
+    return Encoder(
+        normalise_name(f"timm-{tag}"),
+        dims=network.num_features,
+        title=f"{tag} of timm",
+        bands=("B04", "B03", "B02"),
+        wavelengths=tuple(WAVELENGTHS[b] for b in ("B04", "B03", "B02")),
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        chip=config.input_size[-1] // patch * patch,
+        patch=patch,
+        margin=config.input_size[-1] // patch // 5 * patch,
+        pooling="cls" if prefix else "mean",
+        prefix=prefix,
+        inputs="red, green and blue, stretched for the eye, from 0 to 1",
+        weights=f"{PREFIX}{tag}",
+        licence=config.license or "",
+        citation=f"Weights {tag} of timm (Wightman 2019, doi:10.5281/zenodo.4414861); its model card says whose",
+        quirks=("Trained on photographs: reflectance is to be stretched, scale=3 for Sentinel-2.",),
+        make=partial(make_backbone, architecture=tag, published=f"{PREFIX}{tag}"),
+    )
+
+
+#: Names that begin so are found by what builds their card.
+FINDERS = {PREFIX: timm_encoder}
 #: From a card's name to timm's architecture and to where its weights are published.
 _SOURCES = {
     "ssl4eo-resnet18-moco": ("resnet18", "ResNet18_Weights.SENTINEL2_ALL_MOCO"),
@@ -79,6 +155,11 @@ _SOURCES = {
     "ssl4eo-vits16-dino": ("vit_small_patch16_224", "ViTSmall16_Weights.SENTINEL2_ALL_DINO"),
     "dinov3-vitl16-sat": ("vit_large_patch16_dinov3", "timm/vit_large_patch16_dinov3.sat493m"),
 }
+
+
+def _made(name: str) -> Any:
+    architecture, published = _SOURCES[name]
+    return partial(make_backbone, architecture=architecture, published=published)
 
 
 def _ssl4eo(name: str, dims: int, method: str, sha256: str) -> Encoder:
@@ -111,7 +192,7 @@ def _ssl4eo(name: str, dims: int, method: str, sha256: str) -> Encoder:
         quirks=(
             "Trained on top-of-atmosphere reflectance (L1C): surface reflectance is darker in the blue.",
         ),
-        make=make_backbone,
+        make=_made(name),
     )
 
 
@@ -145,6 +226,6 @@ ENCODERS = (
         quirks=(
             "Made for pictures, 8 bits divided by 255: reflectance is to be stretched, scale=3 for Sentinel-2.",
         ),
-        make=make_backbone,
+        make=_made("dinov3-vitl16-sat"),
     ),
 )

@@ -1,85 +1,144 @@
-"""A network at work on the chips of a block: cut, filled, normalised, run in batches, laid where they belong."""
+"""A network at work: loaded once, run in batches of what fits, its result in the shape that was asked for."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import numpy as np
-
 from geoemb_xr.core.errors import EmbeddingError, require
 from geoemb_xr.embedding.cards import Encoder, Output, Pooling
-from geoemb_xr.execution import devices, threads
+from geoemb_xr.execution import devices, lanes, threads
 
 #: Pixels of one batch on a processor, and on a GPU: few enough to stay near the caches, enough to fill the cores.
 _PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}
 #: What a series of a pixel, and a pixel of a month of a cube, take as if they were pixels of a picture.
 _SERIES, _CUBE = 1024, 16
-#: Pixels of chips that are copied out of a block at a time.
-_HELD = 1 << 23
+#: Bytes of a GPU's memory that a pixel of a batch takes while large networks work on it, generously.
+_BYTES = 512
+
+#: A batch: from places in the order of what is encoded to what the network takes, and what else it takes by name.
+Take = Callable[[slice], tuple[Any, dict[str, Any]]]
 
 
-def group(side: int) -> int:
-    """Chips of a side that are held at a time."""
-    return max(1, _HELD // side**2)
-
-
-def cost(shape: tuple[int, ...]) -> int:
-    """Work for one of a batch ``(n, band, y, x)``, ``(n, time, band)`` or ``(n, time, band, y, x)``, in pixels."""
-    if len(shape) == 4:
-        return shape[2] * shape[3]
-    return _SERIES if len(shape) == 3 else shape[1] * shape[3] * shape[4] * _CUBE
-
-
-def normalised(chips: np.ndarray, encoder: Encoder) -> np.ndarray:
+def normalised(chips: Any, encoder: Encoder) -> Any:
     """Chips ``(n, band, y, x)`` less the card's mean, by its deviation; missing pixels become the mean.
 
     Without a mean on the card it is that of the chip's own valid pixels. Changed in place.
     """
-    count = chips.shape[1]
-    mean = _per_band(encoder.mean, count)
-    if mean is None:
-        holes = np.isnan(chips)
-        if holes.any():
-            sums = np.where(holes, 0, chips).sum((2, 3), dtype=np.float64)
-            own = sums / np.maximum((~holes).sum((2, 3)), 1)
-            np.copyto(chips, own[:, :, None, None].astype(np.float32), where=holes)
+    if encoder.mean:
+        chips -= _per_band(encoder.mean, chips)
     else:
-        chips -= mean
-    std = _per_band(encoder.std, count)
-    if std is not None:
-        chips /= std
-    return np.nan_to_num(chips, copy=False, nan=0.0) if mean is not None else chips
+        own = chips.double().nanmean((2, 3), keepdim=True).nan_to_num_(0.0).to(chips.dtype)
+        chips = chips.where(~chips.isnan(), own)
+    if encoder.std:
+        chips /= _per_band(encoder.std, chips)
+    return chips.nan_to_num_(0.0) if encoder.mean else chips
 
 
-def _per_band(values: tuple[float, ...], count: int) -> np.ndarray | None:
-    if not values:
-        return None
-    return np.broadcast_to(np.asarray(values, np.float32), (count,))[:, None, None]
+def masked(some: Any, encoder: Encoder, present: tuple[int, ...]) -> tuple[Any, Any]:
+    """What was seen over time ``(n, time, band, …)``, normalised, in all the encoder's bands, and what is absent.
+
+    Parameters
+    ----------
+    some : Tensor of float32 (n, time, band, …)
+        In the encoder's unit, NaN where missing.
+    encoder : Encoder
+        Its card.
+    present : tuple of int
+        Which of the encoder's bands they are.
+    """
+    torch = require("torch", "encoders")
+    shape = (*some.shape[:2], len(encoder.bands), *some.shape[3:])
+    given = torch.zeros(shape, dtype=torch.float32, device=some.device)
+    absent = torch.ones(shape, dtype=torch.bool, device=some.device)
+    given[:, :, present], absent[:, :, present] = some, ~some.isfinite()
+    if encoder.mean:
+        given -= _per_band(encoder.mean, given)
+    if encoder.std:
+        given /= _per_band(encoder.std, given)
+    return given.masked_fill_(absent, 0.0), absent
 
 
-def network(encoder: Encoder, device: str) -> Any:
-    """The encoder's network, loaded once in a process and device."""
+def _per_band(values: tuple[float, ...], chips: Any) -> Any:
+    """Numbers of the card beside chips ``(n, band, y, x)``, series ``(n, time, band)`` or cubes of both."""
+    torch = require("torch", "encoders")
+    is_series = chips.ndim == 3
+    count = chips.shape[2 if chips.ndim in (3, 5) else 1]
+    own = torch.tensor(values, dtype=torch.float32, device=chips.device).expand(count)
+    return own if is_series else own[:, None, None]
+
+
+def network(encoder: Encoder, device: str, precision: str = "float32") -> Any:
+    """The encoder's network, loaded once in a process, device and precision.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Its card.
+    device : str
+        Of torch.
+    precision : {"auto", "float32", "bfloat16"}
+        As the user gave it. Its weights are bfloat16 only where its card says that this is safe.
+    """
     own = getattr(encoder.make, "__qualname__", "")
-    token = f"encoder {encoder.name} {encoder.version} {','.join(encoder.bands)} {own}"
-    return devices.kept(token, device, lambda: encoder.load(device))
+    half = is_half(encoder, device, precision) and encoder.bfloat16
+    token = f"encoder {encoder.name} {encoder.version} {','.join(encoder.bands)} {own} {half}"
+
+    def load() -> Any:
+        torch, made = require("torch", "encoders"), encoder.load(device)
+        if half:
+            made = made.to(torch.bfloat16)
+        # convolutions on a GPU are faster where the channels of a pixel lie side by side
+        return made.to(memory_format=torch.channels_last) if is_flat(encoder, device) else made
+
+    return devices.kept(token, device, load)
+
+
+def is_half(encoder: Encoder, device: str, precision: str) -> bool:
+    """Whether a network works in half the precision: where asked for, or on a GPU where its card allows it."""
+    return precision == "bfloat16" or (precision == "auto" and device.startswith("cuda") and encoder.bfloat16)
+
+
+def is_flat(encoder: Encoder, device: str) -> bool:
+    """Whether a network is given pictures on a GPU."""
+    return encoder.kind == "image" and device.startswith("cuda")
+
+
+def size(encoder: Encoder, shape: tuple[int, ...], device: str) -> int:
+    """How many chips ``(band, y, x)``, series ``(time, band)`` or cubes ``(time, band, y, x)`` go in one batch."""
+    if len(shape) == 3:
+        cost = shape[1] * shape[2]
+    else:
+        cost = _SERIES if len(shape) == 2 else shape[0] * shape[2] * shape[3] * _CUBE
+    kind = device.partition(":")[0]
+    pixels = _PIXELS.get(kind, _PIXELS["cpu"])
+    if kind == "cuda":
+        pixels = min(pixels, _free(device) // (lanes.SHARED * _BYTES))
+    return max(1, pixels // cost)
+
+
+def _free(device: str) -> int:
+    """Bytes of a GPU's memory that can be had: what nobody holds, and what torch holds unused."""
+    cuda = require("torch", "encoders").cuda
+    free, _ = cuda.mem_get_info(device)
+    return int(free) + int(cuda.memory_reserved(device)) - int(cuda.memory_allocated(device))
 
 
 def run(
     module: Any,
-    chips: np.ndarray,
+    count: int,
+    take: Take,
     encoder: Encoder,
     output: Output,
     pooling: Pooling,
     *,
     device: str,
     precision: str,
-    batch_size: int | str,
-    extra: dict[str, np.ndarray] | None = None,
-) -> np.ndarray:
-    """Vectors of chips, in batches: ``(n, dims)``, or ``(n, dims, rows, columns)`` of tokens.
+    batch: int,
+) -> Any:
+    """Vectors of what is taken, in batches: ``(count, dims)``, or ``(count, dims, rows, columns)`` of tokens.
 
     Out of memory on a GPU halves the batch and goes on.
 
@@ -87,44 +146,53 @@ def run(
     ----------
     module : torch.nn.Module
         Takes a batch and gives vectors ``(n, dims)``, tokens ``(n, token, dims)`` or maps ``(n, dims, y, x)``.
-    chips : ndarray of float32 (n, …)
-        Normalised.
+    count : int
+        How many there are, at least one.
+    take : callable
+        Gives a batch on the device; see :data:`Take`.
     encoder : Encoder
         Whose network it is.
     output, pooling : str
         What is made of what it gives.
     device, precision : str
-        A device of torch; ``"float32"`` or ``"bfloat16"``.
-    batch_size : int or "auto"
-        Chips at a time.
-    extra : mapping of str to ndarray (n, …), optional
-        What else the module takes, by name.
+        A device of torch; as the user gave it.
+    batch : int
+        Of how many.
+
+    Returns
+    -------
+    Tensor of float32
+        On the device.
     """
     torch = require("torch", "encoders")
-    pixels = cost(chips.shape)
     kind = device.partition(":")[0]
-    batch = max(1, _PIXELS.get(kind, _PIXELS["cpu"]) // pixels) if batch_size == "auto" else int(batch_size)
-    half = precision == "bfloat16" or (precision == "auto" and kind == "cuda" and encoder.bfloat16)
-    found, done = [], 0
+    half = is_half(encoder, device, precision)
+    found: list[Any] = []
+    done = 0
     # the threads are dask's
     exact = threads.one_thread() if kind == "cpu" else _full_precision() if kind == "cuda" else nullcontext()
-    with exact, torch.inference_mode(), torch.autocast(kind, torch.bfloat16) if half else nullcontext():
-        while done < len(chips):
-            some = slice(done, done + batch)
+    mixed = torch.autocast(kind, torch.bfloat16) if half and not encoder.bfloat16 else nullcontext()
+    with exact, torch.inference_mode():
+        while done < count:
+            some = slice(done, min(done + batch, count))
             try:
-                given = torch.from_numpy(chips[some]).to(device)
-                more = {k: torch.from_numpy(v[some]).to(device) for k, v in (extra or {}).items()}
-                sides = tuple(chips.shape[-2:]) if chips.ndim > 3 else ()
-                made = shaped(module(given, **more), encoder, output, pooling, sides)
-                found.append(made.float().cpu().numpy())
+                given, extra = take(some)
+                sides = tuple(given.shape[-2:]) if given.ndim > 3 else ()
+                if is_flat(encoder, device):
+                    given = given.contiguous(memory_format=torch.channels_last)
+                if half and encoder.bfloat16:
+                    given = given.to(torch.bfloat16)
+                with mixed:
+                    made = module(given, **extra)
+                found.append(shaped(made.float(), encoder, output, pooling, sides))
             except torch.cuda.OutOfMemoryError:
                 if batch == 1:
                     raise
                 torch.cuda.empty_cache()
                 batch = max(1, batch // 2)
             else:
-                done += batch
-    return np.concatenate(found)
+                done = some.stop
+        return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def shaped(made: Any, encoder: Encoder, output: Output, pooling: Pooling, sides: tuple[int, ...]) -> Any:
@@ -156,21 +224,23 @@ def shaped(made: Any, encoder: Encoder, output: Output, pooling: Pooling, sides:
 
 _lock = threading.Lock()
 _inside = 0
-_found = True
+_found: list[bool] = []
 
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Convolutions on a GPU in whole float32: torch rounds their input to 10 bits (TF32) unless it is told not to.
+    """Convolutions and products on a GPU in whole float32: torch may round their input to 10 bits (TF32).
 
-    The switch belongs to the process: the first to come turns it, and the last to go turns it back.
+    The switches belong to the process: the first to come turns them, and the last to go turns them back.
     """
     global _inside, _found
-    switches = require("torch", "encoders").backends.cudnn
+    backends = require("torch", "encoders").backends
+    switches = (backends.cudnn, backends.cuda.matmul)
     with _lock:
         if _inside == 0:
-            _found = switches.allow_tf32
-            switches.allow_tf32 = False
+            _found = [each.allow_tf32 for each in switches]
+            for each in switches:
+                each.allow_tf32 = False
         _inside += 1
     try:
         yield
@@ -178,4 +248,5 @@ def _full_precision() -> Iterator[None]:
         with _lock:
             _inside -= 1
             if _inside == 0:
-                switches.allow_tf32 = _found
+                for each, was in zip(switches, _found, strict=True):
+                    each.allow_tf32 = was

@@ -78,7 +78,8 @@ class Encoder:
     context_m : float, optional
         How far around a pixel it looks, in metres.
     bfloat16 : bool
-        Whether half the precision changes its vectors by less than a cosine of 0.001.
+        Whether its whole network may work in half the precision: its vectors then change by less than a cosine of
+        0.001.
     inputs : str
         Sensors and processing level, in words.
     weights : str
@@ -277,12 +278,21 @@ def _hash_file(path: str, size: int, modified: int) -> str:
 
 
 @lru_cache(maxsize=1)
-def _known() -> dict[str, Encoder]:
-    """Encoders of the modules of this room that have some: a family is one file."""
-    found: dict[str, Encoder] = {}
+def _families() -> list[Any]:
+    """The modules of this room: a family is one file, with a tuple ``ENCODERS`` of cards.
+
+    It may have ``FINDERS``, too: from how a name begins to what makes a card of the name.
+    """
     package = importlib.import_module("geoemb_xr.embedding")
-    for info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"geoemb_xr.embedding.{info.name}")
+    names = [info.name for info in pkgutil.iter_modules(package.__path__)]
+    return [importlib.import_module(f"geoemb_xr.embedding.{name}") for name in names]
+
+
+@lru_cache(maxsize=1)
+def _known() -> dict[str, Encoder]:
+    """Encoders of all families, by their names and aliases."""
+    found: dict[str, Encoder] = {}
+    for module in _families():
         for each in getattr(module, "ENCODERS", ()):
             for key in (each.name, *map(normalise_name, each.aliases)):
                 if key in found:
@@ -299,7 +309,7 @@ def encoder(name: str | Encoder, *, weights: str | os.PathLike[str] | None = Non
     Parameters
     ----------
     name : str or Encoder
-        Case, dashes and underscores do not matter.
+        Case, dashes and underscores do not matter. ``timm/…`` finds any network that timm has weights for.
     weights : path, optional
         A file of weights in place of the published ones. Other weights are another version.
 
@@ -316,8 +326,11 @@ def encoder(name: str | Encoder, *, weights: str | os.PathLike[str] | None = Non
     >>> gx.encoder("RCF").name
     'rcf'
     """
+    finders = {k: v for module in _families() for k, v in getattr(module, "FINDERS", {}).items()}
     if isinstance(name, Encoder):
         found = name
+    elif find := next((make for prefix, make in finders.items() if str(name).startswith(prefix)), None):
+        found = find(name)
     else:
         known = _known()
         key = normalise_name(name)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from geoemb_xr.core import geometry
+from geoemb_xr.core.errors import require
 from geoemb_xr.embedding import batches, inputs
 from geoemb_xr.embedding.cards import Encoder, Output, Pooling
 from geoemb_xr.embedding.chips import Chip
-from geoemb_xr.execution import devices
+from geoemb_xr.execution import devices, lanes
+from geoemb_xr.execution.lanes import Lane
 from geoemb_xr.geo.lattice import Grid
 
 Window = tuple[int, int]
-#: Series of pixels that are put together at a time.
-_SERIES = 16_384
 #: Of a block's values about so many are looked at, to tell their unit.
 _LOOKED_AT = 4096
 
@@ -108,152 +110,259 @@ class Job:
 
 def encode_block(job: Job, place: Place, pieces: Sequence[Piece], *blocks: np.ndarray) -> np.ndarray:
     """Vectors of a block ``(time?, band, y, x)``, float32; band last in memory, as kernels take it."""
-    window = _window(job, place, pieces, blocks)
-    _check(job, window)
-    if job.encoder.kind == "series":
-        found = _series(job, place, window)
-    else:
-        found = _pictures(job, place, window if job.months else window.reshape(window.shape[-3:]))
+    device = devices.place_for(job.device, True)
+    with lanes.borrowed(device) as lane:
+        raw = _window(lane, pieces, blocks)
+        _check(job, raw)
+        window = _in_units(job, lane, raw)
+        if job.encoder.kind == "series":
+            found = _series(job, lane, place, window)
+        else:
+            found = _pictures(job, lane, place, window if job.months else window.reshape(window.shape[-3:]))
     out = np.moveaxis(found, -1, 0)
-    return out[None] if window.ndim == 4 else out
+    return out[None] if raw.ndim == 4 else out
 
 
-def _window(job: Job, place: Place, pieces: Sequence[Piece], blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """The images' part of a window in the encoder's unit, float32 ``(time?, band, y, x)``, NaN where missing."""
-    shape = tuple(max(p.into[k].stop for p in pieces) for k in range(blocks[0].ndim))
-    out = np.empty(shape, np.float32)
-    for piece, block in zip(pieces, blocks, strict=True):
-        part = block[piece.of]
-        into = out[piece.into]
-        _fill_in_units(job, part, into)
+def encode_stack(
+    block: np.ndarray, job: Job, months: np.ndarray | None = None, lonlat: np.ndarray | None = None
+) -> np.ndarray:
+    """Vectors ``(location, band)`` of a block of chips ``(location, time?, band, y, x)`` or series of pixels.
+
+    Parameters
+    ----------
+    block : ndarray
+        Of the images.
+    job : Job
+        What all blocks have in common.
+    months, lonlat : ndarray (location, time) and (location, 2), optional
+        For encoders of time: January is 0.
+    """
+    device = devices.place_for(job.device, True)
+    with lanes.borrowed(device) as lane:
+        _check(job, block)
+        chips = _in_units(job, lane, block)
+        seen = _seen(job, chips)
+        share = lane.back("share", seen.flatten(1).float().mean(1))
+        lane.wait()
+        share = share.numpy().copy()
+        out = np.full((len(block), job.length), np.nan, np.float32)
+        wanted = np.flatnonzero((share > 0) & (1 - share <= job.missing))
+        if wanted.size:
+            at = lane.over("wanted", wanted)
+            extra = (
+                {}
+                if months is None or lonlat is None
+                else {"months": months[wanted], "lonlat": lonlat[wanted]}
+            )
+            made = _encoded(job, lane, wanted.size, lambda some: chips[at[some]], extra)
+            out[wanted, : job.encoder.dims] = _here(lane, made)
+    if job.quality:
+        out[:, -1] = share
     return out
 
 
-def _fill_in_units(job: Job, part: np.ndarray, into: np.ndarray) -> None:
-    """Fill with images in the encoder's unit, NaN where missing."""
-    np.multiply(part, np.float32(job.scale), out=into, casting="unsafe")
+# --- what goes over to the device ---------------------------------------------------------------------------------
+
+
+def _window(lane: Lane, pieces: Sequence[Piece], blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """The images' part of a window as they have it, ``(time?, band, y, x)``, where it can be sent from."""
+    shape = tuple(max(p.into[k].stop for p in pieces) for k in range(blocks[0].ndim))
+    if len(pieces) == 1 and not lane.is_cuda:
+        return np.asarray(blocks[0][pieces[0].of])
+    out = lane.room("window", shape, _sent(blocks[0].dtype))
+    for piece, block in zip(pieces, blocks, strict=True):
+        out[piece.into] = block[piece.of]
+    return out
+
+
+def _sent(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type of numbers that are sent: their own, which are few bytes, unless torch does not have it."""
+    known = "biuf" if dtype.itemsize <= 2 else "if"
+    return dtype.newbyteorder("=") if dtype.kind in known else np.dtype(np.float64)
+
+
+def _in_units(job: Job, lane: Lane, raw: np.ndarray) -> Any:
+    """Images in the encoder's unit, float32, NaN where missing: a tensor on the device that nothing else has."""
+    torch = require("torch", "encoders")
+    there = lane.over("window", raw.astype(_sent(raw.dtype), copy=False))
+    is_wide = raw.dtype.itemsize > 2 and raw.dtype != np.float32  # float32 would round the numbers themselves
+    given = there.to(torch.float64 if is_wide else torch.float32)
+    out = (given * float(np.float32(job.scale))).float()
     if job.offset:
-        into += np.float32(job.offset)
+        out += float(np.float32(job.offset))
     if job.nodata is not None:
-        into[part == job.nodata] = np.nan
-    np.copyto(into, np.nan, where=np.isinf(into))
+        out[given == job.nodata] = torch.nan
+    if raw.dtype.kind == "f":
+        out[torch.isinf(out)] = torch.nan
+    return out
 
 
-def _check(job: Job, window: np.ndarray) -> None:
+def _check(job: Job, raw: np.ndarray) -> None:
     """Look at some values of each band: wrong units raise."""
     units = job.encoder.units
     for k, index in enumerate(job.present):
         unit = units if isinstance(units, str) else units[index]
         if unit in ("any", "index", "m", "degrees"):
             continue
-        values = window[..., k, :, :].ravel()
-        values = values[:: max(1, values.size // _LOOKED_AT)]
+        band = raw[..., k, :, :] if job.grid is not None or raw.ndim > 3 else raw[..., k]
+        step = max(1, math.isqrt(band.size // _LOOKED_AT))
+        values = band[..., ::step, ::step].astype(np.float64).ravel()
+        if job.nodata is not None:
+            values = values[values != job.nodata]
+        values = values[np.isfinite(values)] * job.scale + job.offset
         name = job.encoder.bands[index] if job.encoder.bands else str(index)
-        inputs.check_range(values[np.isfinite(values)], name, unit)
+        inputs.check_range(values, name, unit)
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------
-
-
-def _pictures(job: Job, place: Place, window: np.ndarray) -> np.ndarray:
-    """Vectors of chips, ``(y, x, band)``."""
-    (top, left), side = (w[0] for w in place.window), job.side
-    shape = tuple(group[-1].stop - group[0].first for group in (place.rows, place.cols))
-    out = np.full((*shape, job.length), np.nan, np.float32)
-    if job.quality:
-        out[..., -1] = 0
-    spots, cut = [], []
-    for row in place.rows:
-        for col in place.cols:
-            chip = _cut(window, row.start - top, col.start - left, side)
-            share = _valid(job, chip).mean()
-            if share > 0 and 1 - share <= job.missing:
-                spots.append((row, col))
-                cut.append(chip)
-            elif job.quality:
-                _lay_share(job, place, row, col, chip, out)
-    # few at a time, so that what is cut twice at margins is not all in memory at once
-    count = batches.group(cut[0].size) if cut else 1
-    for start in range(0, len(cut), count):
-        some = slice(start, start + count)
-        raw = np.stack(cut[some])
-        seen = _valid(job, raw)
-        made = _encoded(job, raw, _centres(job, spots[some]) if job.months else None)
-        for (row, col), vectors, mask in zip(spots[some], made, seen, strict=True):
-            _lay(job, place, row, col, vectors, mask, out)
+def _here(lane: Lane, found: Any) -> np.ndarray:
+    """A result of the device in the host's memory."""
+    held = lane.back("vectors", found)
+    lane.wait()
+    out: np.ndarray = held.numpy()
     return out
 
 
-def _encoded(job: Job, chips: np.ndarray, lonlat: np.ndarray | None = None) -> np.ndarray:
-    """What the network gives for chips in the encoder's unit; they are changed in place."""
-    device = devices.place_for(job.device, True)
-    extra: dict[str, np.ndarray] = {}
-    if lonlat is None:
-        given = batches.normalised(chips, job.encoder)
-    else:
-        given, extra = _masked(job, chips, lonlat)
+# --- pictures -----------------------------------------------------------------------------------------------------
+
+
+def _pictures(job: Job, lane: Lane, place: Place, window: Any) -> np.ndarray:
+    """Vectors of chips, ``(y, x, band)``."""
+    sides = tuple(group[-1].stop - group[0].first for group in (place.rows, place.cols))
+    out = np.full((*sides, job.length), np.nan, np.float32)
+    spots = [(row, col) for row in place.rows for col in place.cols]
+    own, shares = _shares(job, lane, place, _seen(job, window))
+    if job.quality:
+        out[..., -1] = shares
+    spots = [spot for spot, share in zip(spots, own, strict=True) if share > 0 and 1 - share <= job.missing]
+    if not spots:
+        return out
+    (top, _), (left, _) = place.window
+    starts = np.array([(row.start - top, col.start - left) for row, col in spots])
+    padded, starts = _padded(window, starts, job.side)
+    extra = {}
+    if job.months:
+        months = np.broadcast_to(np.asarray(job.months, np.int64), (len(spots), len(job.months)))
+        extra = {"months": months, "lonlat": _centres(job, spots)}
+    made = _encoded(job, lane, len(spots), lambda some: _cut(padded, starts[some], job.side), extra)
+    for (row, col), vectors in zip(spots, _here(lane, made), strict=True):
+        spot = out[_spot(place, row, col)]
+        spot[..., : job.encoder.dims] = (
+            vectors if job.output == "chips" else np.moveaxis(vectors[:, _own(row), _own(col)], 0, -1)
+        )
+    if job.output == "tokens":  # a token that saw no pixel of its own is missing
+        out[shares == 0, : job.encoder.dims] = np.nan
+    return out
+
+
+def _padded(window: Any, starts: np.ndarray, side: int) -> tuple[Any, np.ndarray]:
+    """The window and, where chips look beyond it, what is missing there; and where they begin in that."""
+    torch = require("torch", "encoders")
+    before = np.maximum(-starts.min(axis=0), 0)
+    after = np.maximum(starts.max(axis=0) + side - np.array(window.shape[-2:]), 0)
+    if before.any() or after.any():
+        edges = (before[1], after[1], before[0], after[0])
+        window = torch.nn.functional.pad(window, [int(e) for e in edges], value=torch.nan)
+    return window, starts + before
+
+
+def _cut(window: Any, starts: np.ndarray, side: int) -> Any:
+    """Chips ``(n, …, y, x)`` of a window, a tensor that nothing else has."""
+    torch = require("torch", "encoders")
+    if not window.is_cuda:
+        return torch.stack([window[..., y : y + side, x : x + side] for y, x in starts.tolist()])
+    return _gathered(window, starts, side)
+
+
+def _gathered(window: Any, starts: np.ndarray, side: int) -> Any:
+    """The same by one gather: to start a kernel for each chip takes a GPU longer than to copy it."""
+    torch = require("torch", "encoders")
+    along = torch.arange(side, device=window.device)
+    rows, cols = (torch.from_numpy(starts[:, k, None]).to(window.device) + along for k in (0, 1))
+    return window[..., rows[:, :, None], cols[:, None, :]].movedim(-3, 0)
+
+
+def _seen(job: Job, window: Any) -> Any:
+    """Pixels that have all bands; over time those that have anything."""
+    seen = window.isfinite()
+    axis = window.ndim - 3
+    return seen.any(axis).any(axis - 1) if job.months else seen.all(axis)
+
+
+def _shares(job: Job, lane: Lane, place: Place, seen: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The valid share of each chip, one after the other, and of what each pixel of the result shows ``(y, x)``."""
+    torch = require("torch", "encoders")
+    counts = (
+        torch.nn.functional.pad(seen.int(), (1, 0, 1, 0))
+        .cumsum(0, dtype=torch.int32)
+        .cumsum(1, dtype=torch.int32)
+    )
+    (top, _), (left, _) = place.window
+    spans = [
+        np.array([(chip.start, chip.start + job.side) for chip in group]) - first
+        for group, first in ((place.rows, top), (place.cols, left))
+    ]
+    own = _counted(lane, "of chips", counts, spans) / job.side**2
+    if job.output == "chips":
+        return own.ravel(), own.astype(np.float32)
+    patch = job.encoder.patch
+    spans = []
+    for group, first in ((place.rows, top), (place.cols, left)):
+        begin = group[0].start - first + group[0].skip * patch
+        edges = begin + patch * np.arange(group[-1].stop - group[0].first + 1)
+        spans.append(np.stack([edges[:-1], edges[1:]], axis=1))
+    return own.ravel(), (_counted(lane, "of tokens", counts, spans) / patch**2).astype(np.float32)
+
+
+def _counted(lane: Lane, name: str, counts: Any, spans: Sequence[np.ndarray]) -> np.ndarray:
+    """How many of a mask lie in each of the boxes that spans of rows and of columns make, from its running sums."""
+    (low, high), (left, right) = (
+        span.clip(0, size - 1).T for span, size in zip(spans, counts.shape, strict=True)
+    )
+    at = [lane.over(f"{name} {k}", each) for k, each in enumerate((low, high, left, right))]
+    some = counts[at[1]] - counts[at[0]]
+    return _here(lane, some[:, at[3]] - some[:, at[2]]).copy()
+
+
+def _encoded(
+    job: Job, lane: Lane, count: int, take: Callable[[Any], Any], extra: dict[str, np.ndarray] | None = None
+) -> Any:
+    """What the network gives for chips or series in the encoder's unit, on the device.
+
+    Parameters
+    ----------
+    job : Job
+        Of the call.
+    lane : Lane
+        To the device.
+    count : int
+        Of the chips.
+    take : callable
+        From a slice of them to a tensor ``(n, …)`` that may be changed.
+    extra : mapping of str to ndarray (n, …), optional
+        For encoders of time, their months and places.
+    """
+    told = {name: lane.over(name, np.ascontiguousarray(values)) for name, values in (extra or {}).items()}
+
+    def batch(some: slice) -> tuple[Any, dict[str, Any]]:
+        chips = take(some)
+        if not told:
+            return batches.normalised(chips, job.encoder), {}
+        given, absent = batches.masked(chips, job.encoder, job.present)
+        return given, {"absent": absent, **{name: each[some] for name, each in told.items()}}
+
+    card, device = job.encoder, lane.device
+    each = take(slice(0, 1)).shape[1:]
     return batches.run(
-        batches.network(job.encoder, device),
-        given,
-        job.encoder,
+        batches.network(card, device, job.precision),
+        count,
+        batch,
+        card,
         job.output,
         job.pooling,
         device=device,
         precision=job.precision,
-        batch_size=job.batch_size,
-        extra=extra,
+        batch=batches.size(card, each, device) if job.batch_size == "auto" else int(job.batch_size),
     )
-
-
-def _masked(job: Job, some: np.ndarray, lonlat: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """What was seen over time ``(n, time, band, …)``, in all of the encoder's bands, and which of it is absent."""
-    count = len(job.encoder.bands)
-    shape = (*some.shape[:2], count, *some.shape[3:])
-    given, absent = np.zeros(shape, np.float32), np.ones(shape, np.bool_)
-    present = list(job.present)
-    given[:, :, present], absent[:, :, present] = some, ~np.isfinite(some)
-    per_band = (count, *(1 for _ in shape[3:]))
-    for values, work in ((job.encoder.mean, np.subtract), (job.encoder.std, np.divide)):
-        if values:
-            work(given, np.broadcast_to(np.asarray(values, np.float32), count).reshape(per_band), out=given)
-    given[absent] = 0
-    months = np.broadcast_to(np.asarray(job.months, np.int64), shape[:2]).copy()
-    return given, {"absent": absent, "months": months, "lonlat": lonlat}
-
-
-def encode_stack(block: np.ndarray, job: Job) -> np.ndarray:
-    """Vectors ``(location, band)`` of a block of chips ``(location, band, y, x)``."""
-    chips = np.empty(block.shape, np.float32)
-    _fill_in_units(job, block, chips)
-    _check(job, chips)
-    share = _valid(job, chips).mean((1, 2), dtype=np.float32)
-    out = np.full((len(chips), job.length), np.nan, np.float32)
-    wanted = np.flatnonzero((share > 0) & (1 - share <= job.missing))
-    count = batches.group(chips[0].size) if wanted.size else 1
-    for start in range(0, wanted.size, count):
-        some = wanted[start : start + count]
-        out[some, : job.encoder.dims] = _encoded(job, chips[some])
-    if job.quality:
-        out[:, -1] = share
-    return out
-
-
-def _cut(window: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
-    """A chip of a window, NaN where it looks beyond."""
-    height, width = window.shape[-2:]
-    rows, cols = slice(max(top, 0), min(top + side, height)), slice(max(left, 0), min(left + side, width))
-    part = window[..., rows, cols]
-    if part.shape[-2:] == (side, side):
-        return part
-    out = np.full((*window.shape[:-2], side, side), np.nan, np.float32)
-    out[..., rows.start - top : rows.stop - top, cols.start - left : cols.stop - left] = part
-    return out
-
-
-def _valid(job: Job, chips: np.ndarray) -> np.ndarray:
-    """Pixels that have all bands; over time those that have anything."""
-    seen = np.isfinite(chips)
-    return np.asarray(seen.any(axis=(-4, -3)) if job.months else seen.all(axis=-3))
 
 
 def _spot(place: Place, row: Chip, col: Chip) -> tuple[slice, slice]:
@@ -265,49 +374,24 @@ def _own(chip: Chip) -> slice:
     return slice(chip.skip, chip.skip + chip.stop - chip.first)
 
 
-def _shares(job: Job, row: Chip, col: Chip, mask: np.ndarray) -> np.ndarray:
-    """The valid share of what each output pixel of a chip shows."""
-    if job.output == "chips":
-        return np.full((1, 1), mask.mean(), np.float32)
-    patch = job.encoder.patch
-    shares = mask.reshape(len(mask) // patch, patch, -1, patch).mean((1, 3), dtype=np.float32)
-    return np.asarray(shares[_own(row), _own(col)])
+# --- series -------------------------------------------------------------------------------------------------------
 
 
-def _lay(
-    job: Job, place: Place, row: Chip, col: Chip, vectors: np.ndarray, mask: np.ndarray, out: np.ndarray
-) -> None:
-    """Put what a chip owns where it belongs; a token that saw no pixel of its own is missing."""
-    spot = out[_spot(place, row, col)]
-    shares = _shares(job, row, col, mask)
-    if job.output == "chips":
-        spot[..., : job.encoder.dims] = vectors
-    else:
-        spot[..., : job.encoder.dims] = np.moveaxis(vectors[:, _own(row), _own(col)], 0, -1)
-        spot[shares == 0, : job.encoder.dims] = np.nan
-    if job.quality:
-        spot[..., -1] = shares
-
-
-def _lay_share(job: Job, place: Place, row: Chip, col: Chip, chip: np.ndarray, out: np.ndarray) -> None:
-    out[_spot(place, row, col)][..., -1] = _shares(job, row, col, _valid(job, chip))
-
-
-# --- series -----------------------------------------------------------------------------------------------------
-
-
-def _series(job: Job, place: Place, window: np.ndarray) -> np.ndarray:
+def _series(job: Job, lane: Lane, place: Place, window: Any) -> np.ndarray:
     """Vectors of the series of pixels, ``(y, x, band)``; missing values and absent bands are masked."""
-    steps, _, height, width = window.shape
-    pixels = np.moveaxis(window.reshape(steps, window.shape[1], -1), -1, 0)
-    seen = np.isfinite(pixels)
-    share = seen.mean((1, 2), dtype=np.float32)
+    steps, bands, height, width = window.shape
+    pixels = window.reshape(steps, bands, -1).permute(2, 0, 1)
+    held = lane.back("share", pixels.isfinite().float().mean((1, 2)))
+    lane.wait()
+    share = held.numpy().copy()
     out = np.full((height * width, job.length), np.nan, np.float32)
     wanted = np.flatnonzero((share > 0) & (1 - share <= job.missing))
-    lonlat = _lonlat(job, place)
-    for start in range(0, wanted.size, _SERIES):
-        some = wanted[start : start + _SERIES]
-        out[some, : job.encoder.dims] = _encoded(job, pixels[some], lonlat[some])
+    if wanted.size:
+        at = lane.over("wanted", wanted)
+        months = np.broadcast_to(np.asarray(job.months, np.int64), (wanted.size, steps))
+        extra = {"months": months, "lonlat": _lonlat(job, place)[wanted]}
+        made = _encoded(job, lane, wanted.size, lambda some: pixels[at[some]], extra)
+        out[wanted, : job.encoder.dims] = _here(lane, made)
     if job.quality:
         out[:, -1] = share
     return out.reshape(height, width, -1)

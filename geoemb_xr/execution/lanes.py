@@ -9,9 +9,10 @@ probabilities as float32, since NumPy takes five times as long to widen float16 
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,8 @@ def _piece(bands: np.ndarray, start: int, batch: int) -> tuple[np.ndarray, int]:
 # --- lanes ----------------------------------------------------------------------------------------------------
 
 
-class _Lane:
-    """One way to a device and back, with at most one batch on it.
+class Lane:
+    """A way to a device and back: a stream, and page-locked memory that what travels on it passes through.
 
     Parameters
     ----------
@@ -114,28 +115,31 @@ class _Lane:
         self.is_cuda = device.startswith("cuda")
         self.stream = self.torch.cuda.Stream(device) if self.is_cuda else None
         self.buffers: dict[str, Any] = {}
-        self.coming: tuple[np.ndarray, dict[str, Any]] | None = None
 
-    def send(
-        self, codes: np.ndarray, scale: np.ndarray | None, last: bool, work: Work, out: np.ndarray
-    ) -> None:
-        """Start a batch: ``out`` is filled when it is taken."""
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """What is done inside is done on the lane's stream, without gradients; all of it is done at the end."""
         on = self.torch.cuda.stream(self.stream) if self.is_cuda else nullcontext()
-        with self.torch.inference_mode(), on:
-            there = self._over("codes", codes)
-            found = work(there.T if last else there, None if scale is None else self._over("scale", scale))
-            self.coming = out, {name: self._back(name, each, out.dtype[name]) for name, each in found.items()}
+        try:
+            with self.torch.inference_mode(), on:
+                yield
+        finally:
+            self.wait()
 
-    def take(self) -> None:
-        """Wait for the batch on its way, if there is one, and lay it where it belongs."""
+    def wait(self) -> None:
+        """Until all that was started on the lane is done."""
         if self.stream is not None:
             self.stream.synchronize()
-        if self.coming is not None:
-            (out, found), self.coming = self.coming, None
-            for name, each in found.items():
-                out[name] = each.numpy()
 
-    def _over(self, name: str, values: np.ndarray) -> Any:
+    def room(self, name: str, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        """Memory of the host to fill and send over: page-locked on the way to a GPU, kept from task to task."""
+        if not self.is_cuda:
+            return np.empty(shape, dtype)
+        kind = self.torch.from_numpy(np.empty(0, dtype)).dtype
+        held: np.ndarray = self._buffer(name, shape, kind).numpy()
+        return held
+
+    def over(self, name: str, values: np.ndarray) -> Any:
         """A copy on the device, not waited for: through a buffer, unless the values' own pages are locked."""
         if not self.is_cuda:
             return self.torch.from_numpy(np.require(values, requirements=["C", "W"])).to(self.device)
@@ -146,15 +150,12 @@ class _Lane:
             for row, into in [(given, there)] if whole else zip(given, there, strict=True):
                 into.copy_(row, non_blocking=True)
             return there
-        kind = self.torch.from_numpy(np.empty(0, values.dtype)).dtype
-        staged = self._buffer(name, values.shape, kind)
-        staged.numpy()[...] = values
-        return staged.to(self.device, non_blocking=True)
+        staged = self.room(name, values.shape, values.dtype)
+        staged[...] = values
+        return self.torch.from_numpy(staged).to(self.device, non_blocking=True)
 
-    def _back(self, name: str, found: Any, dtype: np.dtype[Any]) -> Any:
-        """What becomes of a result in host memory, not waited for; labels as the bytes they are."""
-        if dtype.base == np.uint8:
-            found = found.to(self.torch.uint8)
+    def back(self, name: str, found: Any) -> Any:
+        """A result in the host's memory, there after :meth:`wait`."""
         if not self.is_cuda:
             return found.cpu()
         return self._buffer(f"{name} back", found.shape, found.dtype).copy_(found, non_blocking=True)
@@ -168,12 +169,77 @@ class _Lane:
         return held[:size].view(tuple(shape))
 
 
+class _Batches(Lane):
+    """A lane with at most one batch on it, which is taken when the next is to go."""
+
+    coming: tuple[np.ndarray, dict[str, Any]] | None = None
+
+    def send(
+        self, codes: np.ndarray, scale: np.ndarray | None, last: bool, work: Work, out: np.ndarray
+    ) -> None:
+        """Start a batch: ``out`` is filled when it is taken."""
+        on = self.torch.cuda.stream(self.stream) if self.is_cuda else nullcontext()
+        with self.torch.inference_mode(), on:
+            there = self.over("codes", codes)
+            found = work(there.T if last else there, None if scale is None else self.over("scale", scale))
+            self.coming = (
+                out,
+                {name: self._result(name, each, out.dtype[name]) for name, each in found.items()},
+            )
+
+    def take(self) -> None:
+        """Wait for the batch on its way, if there is one, and lay it where it belongs."""
+        self.wait()
+        if self.coming is not None:
+            (out, found), self.coming = self.coming, None
+            for name, each in found.items():
+                out[name] = each.numpy()
+
+    def _result(self, name: str, found: Any, dtype: np.dtype[Any]) -> Any:
+        """What becomes of a result in host memory; labels as the bytes they are."""
+        return self.back(name, found.to(self.torch.uint8) if dtype.base == np.uint8 else found)
+
+
+#: Lanes that tasks of all threads share: enough that one is filled and one emptied while others work, few enough
+#: that the device's memory holds what is on them.
+SHARED = 4
+_shared: dict[str, queue.LifoQueue[Lane]] = {}
+_shared_lock = threading.Lock()
+
+
+@contextmanager
+def borrowed(device: str) -> Iterator[Lane]:
+    """One of the few lanes to a device that tasks of all threads share, at work; waits until one is free.
+
+    Parameters
+    ----------
+    device : str
+        Of torch. To a processor each task has a lane of its own: nothing travels.
+    """
+    if not device.startswith("cuda"):
+        lane = Lane(device)
+        with lane.working():
+            yield lane
+        return
+    with _shared_lock:
+        if device not in _shared:
+            _shared[device] = queue.LifoQueue()
+            for _ in range(SHARED):
+                _shared[device].put(Lane(device))
+    lane = _shared[device].get()
+    try:
+        with lane.working():
+            yield lane
+    finally:
+        _shared[device].put(lane)
+
+
 _own = threading.local()
 
 
-def _lanes(device: str) -> list[_Lane]:
+def _lanes(device: str) -> list[_Batches]:
     """Lanes to a device, those of the calling thread."""
-    held: dict[str, list[_Lane]] = _own.__dict__.setdefault("lanes", {})
+    held: dict[str, list[_Batches]] = _own.__dict__.setdefault("lanes", {})
     if device not in held:
-        held[device] = [_Lane(device) for _ in range(_LANES)]
+        held[device] = [_Batches(device) for _ in range(_LANES)]
     return held[device]

@@ -265,23 +265,17 @@ def test_the_published_score_of_algae_blooms_with_its_controls(real_data):
     folder = real_data / "presto" / "algae_blooms"
     card = gx.encoder("presto", weights=real_data / "presto" / "default_model.pt")
     values, months, latlon = samples(folder)
-    given = (values - np.float32(card.mean)) / np.float32(card.std)
     extra = {
-        "absent": np.zeros(values.shape, bool),
-        "months": months.astype("i8"),
-        "lonlat": latlon[:, ::-1].astype("f4"),
+        "months": torch.from_numpy(months.astype("i8")),
+        "lonlat": torch.from_numpy(latlon[:, ::-1].astype("f4")),
     }
-    vectors = batches.run(
-        card.load(),
-        given,
-        card,
-        "pixels",
-        "mean",
-        device="cpu",
-        precision="float32",
-        batch_size=256,
-        extra=extra,
-    )
+
+    def take(some):
+        given, absent = batches.masked(torch.from_numpy(values[some]), card, tuple(range(len(BANDS))))
+        return given, {"absent": absent, **{name: each[some] for name, each in extra.items()}}
+
+    how = {"device": "cpu", "precision": "float32", "batch": 256}
+    vectors = batches.run(card.load(), len(values), take, card, "pixels", "mean", **how).numpy()
     target, test = np.load(folder / "target.npy"), np.load(folder / "is_test.npy") == 1
 
     def rmse(features, seed, trees=100):
