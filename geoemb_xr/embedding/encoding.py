@@ -142,9 +142,7 @@ def encode_stack(
         _check(job, block)
         chips = _in_units(job, lane, block)
         seen = _seen(job, chips)
-        share = lane.back("share", seen.flatten(1).float().mean(1))
-        lane.wait()
-        share = share.numpy().copy()
+        share = _here(lane, "share", seen.flatten(1).float().mean(1)).copy()
         out = np.full((len(block), job.length), np.nan, np.float32)
         wanted = np.flatnonzero((share > 0) & (1 - share <= job.missing))
         if wanted.size:
@@ -155,7 +153,7 @@ def encode_stack(
                 else {"months": months[wanted], "lonlat": lonlat[wanted]}
             )
             made = _encoded(job, lane, wanted.size, lambda some: chips[at[some]], extra)
-            out[wanted, : job.encoder.dims] = _here(lane, made)
+            out[wanted, : job.encoder.dims] = _here(lane, "vectors", made)
     if job.quality:
         out[:, -1] = share
     return out
@@ -214,9 +212,9 @@ def _check(job: Job, raw: np.ndarray) -> None:
         inputs.check_range(values, name, unit)
 
 
-def _here(lane: Lane, found: Any) -> np.ndarray:
-    """A result of the device in the host's memory."""
-    held = lane.back("vectors", found)
+def _here(lane: Lane, name: str, found: Any) -> np.ndarray:
+    """A result of the device in the host's memory, until the next of its name."""
+    held = lane.back(name, found)
     lane.wait()
     out: np.ndarray = held.numpy()
     return out
@@ -244,7 +242,7 @@ def _pictures(job: Job, lane: Lane, place: Place, window: Any) -> np.ndarray:
         months = np.broadcast_to(np.asarray(job.months, np.int64), (len(spots), len(job.months)))
         extra = {"months": months, "lonlat": _centres(job, spots)}
     made = _encoded(job, lane, len(spots), lambda some: _cut(padded, starts[some], job.side), extra)
-    for (row, col), vectors in zip(spots, _here(lane, made), strict=True):
+    for (row, col), vectors in zip(spots, _here(lane, "vectors", made), strict=True):
         spot = out[_spot(place, row, col)]
         spot[..., : job.encoder.dims] = (
             vectors if job.output == "chips" else np.moveaxis(vectors[:, _own(row), _own(col)], 0, -1)
@@ -320,7 +318,7 @@ def _counted(lane: Lane, name: str, counts: Any, spans: Sequence[np.ndarray]) ->
     )
     at = [lane.over(f"{name} {k}", each) for k, each in enumerate((low, high, left, right))]
     some = counts[at[1]] - counts[at[0]]
-    return _here(lane, some[:, at[3]] - some[:, at[2]]).copy()
+    return _here(lane, name, some[:, at[3]] - some[:, at[2]])
 
 
 def _encoded(
@@ -381,9 +379,7 @@ def _series(job: Job, lane: Lane, place: Place, window: Any) -> np.ndarray:
     """Vectors of the series of pixels, ``(y, x, band)``; missing values and absent bands are masked."""
     steps, bands, height, width = window.shape
     pixels = window.reshape(steps, bands, -1).permute(2, 0, 1)
-    held = lane.back("share", pixels.isfinite().float().mean((1, 2)))
-    lane.wait()
-    share = held.numpy().copy()
+    share = _here(lane, "share", pixels.isfinite().float().mean((1, 2))).copy()
     out = np.full((height * width, job.length), np.nan, np.float32)
     wanted = np.flatnonzero((share > 0) & (1 - share <= job.missing))
     if wanted.size:
@@ -391,7 +387,7 @@ def _series(job: Job, lane: Lane, place: Place, window: Any) -> np.ndarray:
         months = np.broadcast_to(np.asarray(job.months, np.int64), (wanted.size, steps))
         extra = {"months": months, "lonlat": _lonlat(job, place)[wanted]}
         made = _encoded(job, lane, wanted.size, lambda some: pixels[at[some]], extra)
-        out[wanted, : job.encoder.dims] = _here(lane, made)
+        out[wanted, : job.encoder.dims] = _here(lane, "vectors", made)
     if job.quality:
         out[:, -1] = share
     return out.reshape(height, width, -1)
