@@ -1,4 +1,8 @@
-"""Controls, below which a score is worth nothing: coordinates, a constant, the earlier label, permuted labels."""
+"""Controls, below which a score is worth nothing.
+
+Coordinates alone, a constant, the earlier label, permuted labels, and features that are given, such as raw bands or
+what a location encoder makes of the coordinates.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from geoemb_xr.probes.heads import Data
 
 #: Neighbours that a smooth surface is averaged over.
 _SMOOTH = 20
+#: A share of a class is at least this, so that it has a logarithm.
+_LEAST = 1e-6
 
 
 def controls_of(support: Support, data: Data, method: str) -> dict[tuple[str, str], tuple[Data, Predictor]]:
@@ -22,7 +28,7 @@ def controls_of(support: Support, data: Data, method: str) -> dict[tuple[str, st
     data : Data
         Of the first product, whose vectors the permuted labels are learnt from.
     method : str
-        Method of the probe on permuted labels.
+        Method of the probe on permuted labels and on given features.
     """
     found = {
         ("coordinates", "nearest"): (data, _neighbours(data, 1)),
@@ -32,7 +38,25 @@ def controls_of(support: Support, data: Data, method: str) -> dict[tuple[str, st
     }
     if support.previous.size:
         found["persistence", "earlier label"] = (data, _earlier(data, support.previous))
+    for name, values in support.features.items():
+        one = data._replace(x=_filled(values))
+        found[name, method] = one, probe_predictor(one, method)
     return found
+
+
+def _filled(values: np.ndarray) -> np.ndarray:
+    """Features without gaps, each with mean 0 and deviation 1: what is missing gets the mean."""
+    present = np.isfinite(values)
+    count = np.maximum(present.sum(axis=0), 1)
+    centred = np.where(present, values, 0) - np.where(present, values, 0).sum(axis=0) / count
+    centred = np.where(present, centred, 0)
+    deviation = np.sqrt((centred**2).sum(axis=0) / count)
+    return np.asarray(centred / np.where(deviation > 0, deviation, 1), np.float32)
+
+
+def _log(shares: np.ndarray, data: Data) -> np.ndarray:
+    """Scores whose softmax are these shares of classes; values as they are."""
+    return np.asarray(np.log(np.maximum(shares, _LEAST)) if data.classes else shares, np.float32)
 
 
 def _neighbours(data: Data, k: int) -> Predictor:
@@ -48,14 +72,14 @@ def _neighbours(data: Data, k: int) -> Predictor:
         distance, index = distance.reshape(-1, count), index.reshape(-1, count)
         weight = 1 / np.maximum(distance, 1.0)
         weight /= weight.sum(axis=1, keepdims=True)
-        return np.asarray(np.einsum("nk,cnk->cn", weight, _targets(data, train)[:, index]), np.float32)
+        return _log(np.einsum("nk,cnk->cn", weight, _targets(data, train)[:, index]), data)
 
     return predict
 
 
 def _constant(data: Data) -> Predictor:
     def predict(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        return np.repeat(_targets(data, train).mean(axis=1)[:, None], len(test), axis=1).astype(np.float32)
+        return _log(np.repeat(_targets(data, train).mean(axis=1)[:, None], len(test), axis=1), data)
 
     return predict
 
@@ -64,7 +88,7 @@ def _earlier(data: Data, previous: np.ndarray) -> Predictor:
     def predict(train: np.ndarray, test: np.ndarray) -> np.ndarray:
         if not data.classes:
             return np.asarray(previous[test][None], np.float32)
-        return np.asarray(np.arange(data.classes)[:, None] == previous[test], np.float32)
+        return _log(np.arange(data.classes)[:, None] == previous[test], data)
 
     return predict
 

@@ -3,164 +3,31 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from geoemb_xr.comparing import scoring
+from geoemb_xr.comparing.contrasts import correctness, difference, holm
 from geoemb_xr.comparing.controls import controls_of
-from geoemb_xr.comparing.scoring import Split
+from geoemb_xr.comparing.findings import Evaluation
+from geoemb_xr.comparing.folds import ANSWERS, SPLITS, WEIGHTED, Layout, Split, SplitName, domain_places
+from geoemb_xr.comparing.grouping import by_groups, where_labels_are
+from geoemb_xr.comparing.residuals import Range, autocorrelation_range
 from geoemb_xr.comparing.support import Support, names_of, support_of
-from geoemb_xr.core.errors import EmbeddingError, check_choice, require
+from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.notes import one_call, say
 from geoemb_xr.execution import progress
 from geoemb_xr.execution.threads import one_thread
 from geoemb_xr.probes import validation
 from geoemb_xr.probes.heads import HEADS, Data
+from geoemb_xr.probes.probe import softmax
 
-SplitName = Literal["blocks", "random", "groups"]
-_ANSWERS = {
-    "blocks": "transfer: whole regions are left out",
-    "groups": "transfer: one group is left out at a time",
-    "random": "optimistic: groups are drawn at random, so test places have neighbours among the training places",
-}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What :func:`evaluate` found.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        One row per product or control, method, split, number of labels and score: ``value``, its standard deviation
-        over draws (``sd``, NaN for a single one) and ``n``, the number of labels that were predicted.
-    differences : DataFrame
-        One row per pair of products and method: the paired difference of balanced accuracy (or R²) over blocks,
-        with interval, p-value after Holm's correction, and the number of blocks.
-    groups : DataFrame
-        With ``by=``: the score of each group.
-    facts : DataFrame
-        One row per product: dimensions, footprint in metres, whether the labels are among those it was trained on,
-        and attribution.
-    target : str
-        What was predicted.
-    n : int
-        Number of labels that all products cover.
-    dropped : mapping of str to int
-        How many labels were left out, by reason.
-    """
-
-    scores: pd.DataFrame
-    differences: pd.DataFrame
-    groups: pd.DataFrame
-    facts: pd.DataFrame
-    target: str
-    n: int
-    dropped: Mapping[str, int]
-
-    @property
-    def main_score(self) -> str:
-        """The score that pictures show: balanced accuracy, or R²."""
-        return "balanced_accuracy" if (self.scores.score == "balanced_accuracy").any() else "r2"
-
-    def table(self) -> pd.DataFrame:
-        """The main score with all labels: a row per product and method, a column per split."""
-        shown = self.scores[(self.scores.score == self.main_score) & self.scores.n_labels.isna()]
-        table = shown.pivot_table(index=["product", "method"], columns="split", values="value", sort=False)
-        return table.rename_axis(columns=None)
-
-    def beaten(self) -> dict[str, list[str]]:
-        """For each product the controls that its best probe does not beat where regions or groups are left out."""
-        table = self.table()
-        split = next((name for name in ("blocks", "groups", "random") if name in table.columns), None)
-        if split is None:
-            return {}
-        best = table[split].groupby(level="product").max()
-        controls = [name for name in best.index if name not in self.facts.index and name != "permuted labels"]
-        return {
-            str(name): [control for control in controls if best[name] <= best[control]]
-            for name in self.facts.index
-        }
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.target}: {self.main_score.replace('_', ' ')} on {self.n} labels",
-            str(self.table().round(3)),
-        ]
-        lines += [
-            f"{name} does not beat {', '.join(those)}" for name, those in self.beaten().items() if those
-        ]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        notes = [f"<b>{escape(self.target)}</b>: {self.main_score.replace('_', ' ')} on {self.n} labels"]
-        notes += [f"{k}: {_ANSWERS[k]}" for k in self.scores["split"].unique()]
-        notes += [
-            f"{escape(name)} does not beat {escape(', '.join(those))}"
-            for name, those in self.beaten().items()
-            if those
-        ]
-        return "<br>".join(notes) + str(self.table().round(3).to_html())
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the main score of every product and control, one colour per split.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-
-        Returns
-        -------
-        matplotlib Axes
-
-        Raises
-        ------
-        MissingExtraError
-            If matplotlib is not installed.
-        """
-        plt = require("matplotlib.pyplot", "viz")
-        table = self.table()
-        if ax is None:
-            _, ax = plt.subplots(figsize=(7, 0.8 + 0.32 * len(table)), layout="constrained")
-        rows = np.arange(len(table))[::-1]
-        for number, split in enumerate(table.columns):
-            colour = ("#1b6ca8", "#b0b0b0", "#d1793a")[number]
-            ax.scatter(table[split], rows - 0.16 * number, s=36, color=colour, label=split, zorder=3)
-        ax.set_yticks(rows, [f"{name}, {method}" for name, method in table.index])
-        ax.grid(axis="y", color="#e4e4e4", linewidth=0.8)
-        ax.set_axisbelow(True)
-        controls = [name not in self.facts.index for name, _ in table.index]
-        for label, is_control in zip(ax.get_yticklabels(), controls, strict=True):
-            label.set_color("#777777" if is_control else "black")
-        ax.set_xlabel(f"{self.main_score.replace('_', ' ')}: {self.target}, {self.n} labels")
-        ax.legend(frameon=False, loc="best")
-        return ax
-
-    def to_html(self, path: str | os.PathLike[str]) -> Path:
-        """Write a page: one file that opens without a network.
-
-        Parameters
-        ----------
-        path : path
-            File to write.
-
-        Returns
-        -------
-        Path
-            Where it is.
-        """
-        target = Path(path)
-        target.write_text(_page(self), encoding="utf-8")
-        return target
+#: Labels in a cell are of one class for this share of them in a pure cell.
+_PURE = 0.9
 
 
 @one_call()
@@ -172,10 +39,14 @@ def evaluate(
     time: Any = None,
     group: Any = None,
     by: str | None = None,
-    previous: str | None = None,
+    design: Any = None,
+    domain: Any = None,
     splits: Sequence[SplitName] = ("blocks", "random"),
     methods: Sequence[str] = ("logistic", "knn"),
     n_labels: Sequence[int | None] = (1, 10, 100, None),
+    previous: str | None = None,
+    features: Mapping[str, Any] | None = None,
+    contrasts: Sequence[tuple[str, str]] | None = None,
     cv: int = 5,
     level: float = 0.95,
     seed: int = 0,
@@ -184,7 +55,8 @@ def evaluate(
 
     A label counts if all products have data there. Pixels of a polygon are averaged first, so that a product of
     fine pixels has no more votes than a coarse one. Whole regions are left out in ``"blocks"``, with a buffer as
-    wide as the largest footprint among the products; ``"random"`` is shown beside it and is optimistic.
+    wide as the largest footprint among the products and the largest label together; ``"random"`` is shown beside
+    it and is optimistic for transfer.
 
     Parameters
     ----------
@@ -201,27 +73,42 @@ def evaluate(
         What no split may part; by default labels at one place.
     by : str, optional
         Column, such as a country, by which scores are told apart as well.
-    previous : str, optional
-        Column of earlier labels of the same places: the control "persistence".
-    splits : sequence of {"blocks", "random", "groups"}
-        How labels are held out; ``"groups"`` leaves out one value of ``group`` at a time.
+    design : str or array, optional
+        If the labels are a probability sample: the area that each stands for, as a column or an array, or
+        ``"stratified"`` for the columns that :func:`geoemb_xr.sample_design` writes. The split ``"random"`` is then
+        weighted and estimates the accuracy of a map of that area.
+    domain : bbox, polygons, GeoBox or array, optional
+        The area to be mapped. Adds the split ``"knndm"``.
+    splits : sequence of str
+        How labels are held out. ``"blocks"``: square blocks as wide as the errors of a probe are alike (or twenty
+        regions where that cannot be told). ``"regions"``: one value of ``by`` at a time. ``"groups"``: one value of
+        ``group`` at a time. ``"years"``: one year at a time. ``"places_years"``: a block in one year, trained on
+        other blocks in other years. ``"knndm"``: folds as far from training labels as the pixels of ``domain`` are
+        from labels (Linnenbrink et al. 2024). ``"random"``: groups at random.
     methods : sequence of str
         Probes, as in :func:`geoemb_xr.fit_probe`, with their default options. Methods that cannot do the task are
         left out.
     n_labels : sequence of int or None
         Number of training labels per class (in all for values); None is all of them. Few labels are drawn anew up
         to 30 times; smaller draws are parts of larger ones, and the test labels stay as they are.
+    previous : str, optional
+        Column of earlier labels of the same places: the control "persistence".
+    features : mapping, optional
+        More controls by name: columns of the labels (such as raw bands), or a raster (such as a seasonal composite,
+        or what a location encoder gives).
+    contrasts : sequence of (str, str), optional
+        Pairs of products to be compared; all pairs by default. P-values are corrected for their number.
     cv : int
         Number of folds.
     level : float
-        Coverage of intervals of differences.
+        Coverage of intervals and of conformal sets.
     seed : int
         Seed of folds and draws.
 
     Returns
     -------
     Evaluation
-        Tables, a picture (``plot``) and a page (``to_html``).
+        Tables, pictures (``plot``) and a page (``to_html``).
 
     Raises
     ------
@@ -232,9 +119,14 @@ def evaluate(
     -----
     Held-out predictions of all folds are pooled and then scored. Differences are paired over spatial blocks:
     Student's interval below 30 blocks, none below six, a bootstrap over blocks above; p-values are corrected by
-    Holm (1979).
+    Holm (1979). Probabilities are calibrated inside each training part.
+
+    Products of unlike footprint get a second row, ``support="common"``, in which the finer ones are averaged over
+    the pixel or patch of the coarsest; products of unlike length get one of ``"equal dims"``. All vectors of one
+    such pixel are one group, so that no split parts them.
+
     Controls are scored like products: coordinates alone (the nearest label; a smooth surface), a constant, labels
-    permuted among groups, which must score chance, and the earlier label where ``previous`` is given.
+    permuted among groups, which must score chance, and the earlier label and given features where there are any.
 
     Examples
     --------
@@ -247,37 +139,82 @@ def evaluate(
     ['blocks', 'random']
     """
     names_of(arrays)
-    for split in splits:
-        check_choice("splits", split, ("blocks", "random", "groups"))
+    wanted = _wanted(splits, group, by, domain, design)
     for method in methods:
         check_choice("methods", method, HEADS)
-    if "groups" in splits and group is None:
-        raise EmbeddingError(
-            "splits='groups' leaves out one value of group= at a time: say group='region', or so"
-        )
-    support = support_of(arrays, labels, target=target, time=time, group=group, by=by, previous=previous)
+    pairs = _declared(contrasts, arrays)
+    support = support_of(
+        arrays, labels, target=target, time=time, group=group, by=by, previous=previous, design=design,
+        features=features,
+    )  # fmt: skip
     able = _able(methods, support.classes)
     data = {name: support.data(x, seed) for name, x in support.vectors.items()}
     first = next(iter(data.values()))
     with one_thread(), progress.shown("evaluate"):
-        held = _Held(support, data, _splits(splits, first, cv, support), seed)
+        layout = Layout(
+            first, support.lonlat, cv, max(support.footprints.values()) + support.extent, support.by,
+            support.years, _reach(data, able[0], wanted, cv), None if domain is None else domain_places(domain),
+        )  # fmt: skip
+        held = _Held(
+            support, [layout.split(name) for name in wanted], level, seed, weighted=design is not None
+        )
         for (name, one), method in itertools.product(data.items(), able):
             held.score(name, method, one, scoring.probe_predictor(one, method), n_labels)
+        for name, kind, one, dims in _variants(support, data):
+            for method in able:
+                held.score(
+                    name, method, one, scoring.probe_predictor(one, method, dims), [None], support=kind
+                )
         for (name, method), (one, predict) in controls_of(support, first, able[0]).items():
             held.score(name, method, one, predict, [None])
-        differences = _differences(held, data, able, level, seed)
-    facts = _facts(support)
     if support.dropped:
         say(f"evaluate left out labels: {', '.join(f'{n} {why}' for why, n in support.dropped.items())}")
     return Evaluation(
         scores=pd.DataFrame(held.rows),
-        differences=differences,
-        groups=pd.DataFrame(held.group_rows),
-        facts=facts,
+        differences=_differences(held, data, able, pairs, level, seed),
+        groups=pd.DataFrame(held.tables["groups"]),
+        facts=_facts(support),
         target=support.target,
         n=len(support.y),
         dropped=support.dropped,
+        splits=_split_table(held.splits, weighted=design is not None),
+        labels=_label_table(support, data, cv),
+        level=level,
+        **{name: pd.DataFrame(rows) for name, rows in held.tables.items() if name != "groups"},
     )
+
+
+def _wanted(splits: Sequence[str], group: Any, by: Any, domain: Any, design: Any) -> list[str]:
+    """Names of splits, with those that ``domain`` and ``design`` bring."""
+    if isinstance(splits, str):
+        splits = (splits,)
+    for split in splits:
+        check_choice("splits", split, SPLITS)
+    needs = {"groups": (group, "group='region'"), "regions": (by, "by='country'"),
+             "knndm": (domain, "domain=(west, south, east, north)")}  # fmt: skip
+    for split, (given, example) in needs.items():
+        if split in splits and given is None:
+            raise EmbeddingError(f"splits={split!r} needs to know what is left out: say {example}, or so")
+    wanted = list(dict.fromkeys(splits))
+    if domain is not None and "knndm" not in wanted:
+        wanted = ["knndm", *wanted]
+    if design is not None and "random" not in wanted:
+        wanted.append("random")
+    if not wanted:
+        raise EmbeddingError(f"splits= names at least one of {', '.join(SPLITS)}")
+    return wanted
+
+
+def _declared(
+    contrasts: Sequence[tuple[str, str]] | None, arrays: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    if contrasts is None:
+        return list(itertools.combinations(arrays, 2))
+    pairs = [tuple(each) for each in contrasts]
+    wrong = [pair for pair in pairs if len(pair) != 2 or not set(pair) <= set(arrays)]
+    if wrong:
+        raise EmbeddingError(f"contrasts are pairs of the arrays' names {list(arrays)}; got {wrong[0]}")
+    return [(a, b) for a, b in pairs]
 
 
 def _able(methods: Sequence[str], classes: int) -> list[str]:
@@ -291,81 +228,214 @@ def _able(methods: Sequence[str], classes: int) -> list[str]:
     return able
 
 
-def _splits(names: Sequence[str], data: Data, cv: int, support: Support) -> list[Split]:
-    buffer = max(support.footprints.values())
-    found = [scoring.split_of(name, data, cv, buffer) for name in names]
-    if None in found:
-        raise EmbeddingError(
-            f"the {len(data.y)} labels lie at too few places for splits={names[found.index(None)]!r} with cv={cv}"
+def _reach(data: Mapping[str, Data], method: str, wanted: Sequence[str], cv: int) -> Range | None:
+    """The longest range of autocorrelation of the products' residuals, where a split needs it."""
+    found: Range | None = None
+    if not {"blocks", "places_years"} & set(wanted):
+        return found
+    for one in data.values():
+        folds = validation.random_folds(one, cv)
+        if folds is None:
+            return None
+        scores = scoring.held_out(
+            scoring.probe_predictor(one, method), one, Split("random", folds, 0.0), None, 0
         )
-    return [each for each in found if each is not None]
+        done = np.flatnonzero(~np.isnan(scores).any(axis=0))
+        if one.classes:
+            errors = (np.arange(one.classes)[:, None] == one.y[done]) - softmax(scores[:, done])
+        else:
+            errors = one.y[done][None] - scores[:, done]
+        assert one.places is not None
+        here = autocorrelation_range(one.places[done], errors.T, one.seed)
+        if found is None or (here.metres or 0.0) > (found.metres or 0.0):
+            found = here
+    return found
+
+
+def _variants(support: Support, data: Mapping[str, Data]) -> list[tuple[str, str, Data, int | None]]:
+    """Products on the coarsest footprint, and with as many dimensions as the shortest has."""
+    found: list[tuple[str, str, Data, int | None]] = []
+    if support.common:
+        for name, one in data.items():
+            x = support.common.get(name, one.x)
+            found.append((name, "common", one._replace(x=np.where(np.isfinite(x), x, one.x)), None))
+    dims = {name: one.x.shape[1] for name, one in data.items()}
+    least = min(dims.values())
+    if least < max(dims.values()):
+        found += [
+            (name, "equal dims", one, least if dims[name] > least else None) for name, one in data.items()
+        ]
+    return found
 
 
 class _Held:
     """Held-out predictions as they come, and the rows of the tables."""
 
     def __init__(
-        self, support: Support, data: Mapping[str, Data], splits: Sequence[Split], seed: int
+        self, support: Support, splits: Sequence[Split], level: float, seed: int, *, weighted: bool
     ) -> None:
-        self.support, self.splits, self.seed = support, splits, seed
+        self.support, self.splits, self.level, self.seed, self.weighted = (
+            support,
+            splits,
+            level,
+            seed,
+            weighted,
+        )
         self.rows: list[dict[str, Any]] = []
-        self.group_rows: list[dict[str, Any]] = []
+        names = ("groups", "classes", "distances", "calibration", "coverage", "strata")
+        self.tables: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         self.scores: dict[tuple[str, str, str], np.ndarray] = {}
 
     def score(
-        self, name: str, method: str, data: Data, predict: scoring.Predictor, n_labels: Sequence[int | None]
+        self,
+        name: str,
+        method: str,
+        data: Data,
+        predict: scoring.Predictor,
+        n_labels: Sequence[int | None],
+        support: str = "native",
     ) -> None:
         """Predict what is held out, for each split and number of labels, and score it."""
         for split, n in itertools.product(self.splits, n_labels):
+            one = data._replace(weights=self.support.weights) if self._weighs(split) else data
+            where = {"product": name, "support": support, "method": method, "split": split.name}
+            if n is None:
+                is_probe = name in self.support.vectors or name in self.support.features
+                found = scoring.held(predict, data, split, calibrate=is_probe)
+                self._add(where, None, [scoring.measures(one, found.scores, self._means_of(split), found.proba)],
+                          int(found.done.sum()))  # fmt: skip
+                self._detail(where, one, found, split)
+                continue
             draws = [
                 scoring.held_out(predict, data, split, n, self.seed + draw)
                 for draw in range(scoring.draws_for(n))
             ]
-            found = pd.DataFrame([scoring.measures(data, each, self.support.by) for each in draws])
-            where = {"product": name, "method": method, "split": split.name}
-            for score in found.columns:
-                values = found[score]
-                self.rows.append(
-                    {
-                        **where,
-                        "n_labels": np.nan if n is None else n,
-                        "score": score,
-                        "value": float(values.mean()),
-                        "sd": float(values.std(ddof=1)) if len(values) > 1 else np.nan,
-                        "n": int(np.isfinite(draws[0]).any(axis=0).sum()),
-                    }
-                )
-            if n is None:
-                self.scores[name, method, split.name] = draws[0]
-                if self.support.by.size:
-                    groups = scoring.by_groups(data, draws[0], self.support.by)
-                    self.group_rows += [
-                        {**where, "group": group, "value": value, "n": count}
-                        for group, (value, count) in groups.items()
-                    ]
+            self._add(where, n, [scoring.measures(one, each, self._means_of(split)) for each in draws],
+                      int((~np.isnan(draws[0]).any(axis=0)).sum()))  # fmt: skip
+
+    def _weighs(self, split: Split) -> bool:
+        return self.weighted and split.name == "random"
+
+    def _means_of(self, split: Split) -> np.ndarray:
+        """Regions about whose means R² is told as well."""
+        if self.support.by.size:
+            return self.support.by
+        return np.array([]) if split.units is None else split.units
+
+    def _add(
+        self, where: dict[str, Any], n: int | None, draws: list[dict[str, float]], predicted: int
+    ) -> None:
+        found = pd.DataFrame(draws)
+        for score in found.columns:
+            values = found[score]
+            self.rows.append(
+                {
+                    **where,
+                    "n_labels": np.nan if n is None else n,
+                    "score": score,
+                    "value": float(values.mean()),
+                    "sd": float(values.std(ddof=1)) if len(values) > 1 else np.nan,
+                    "n": predicted,
+                }
+            )
+
+    def _detail(self, where: dict[str, Any], data: Data, found: scoring.Held, split: Split) -> None:
+        """What is told apart by class, distance, block, group and purity."""
+        if not found.done.any():
+            return
+        support = self.support
+        if where["support"] == "native":
+            self.scores[where["product"], where["method"], split.name] = found.scores
+            self._extend("distances", where, scoring.by_distance(data, found))
+            units = found.done * 0 if split.units is None else split.units
+            if support.by.size:
+                rows = by_groups(data, found, support.by, units, self.level, self.seed)
+                self._extend("groups", where, rows)
+            if where["product"] in support.vectors:
+                if support.legend is not None:
+                    names = support.legend.names
+                    self._extend("classes", where, scoring.by_class(data, found, names))
+                    done = np.flatnonzero(found.done)
+                    curve = scoring.calibration_curve(data.at(done), found.proba[:, done])
+                    self._extend("calibration", where, curve)
+                self._extend("coverage", where, scoring.coverage_by_unit(data, found, split, self.level))
+        if where["product"] in support.vectors:
+            self._extend("strata", where, _strata(data, found, support.purity))
+
+    def _extend(self, table: str, where: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+        self.tables[table] += [{**where, **row} for row in rows]
+
+
+def _strata(data: Data, found: scoring.Held, purity: np.ndarray) -> list[dict[str, Any]]:
+    """Scores of labels in pure and in mixed cells."""
+    rows = []
+    for stratum, inside in (("pure", purity >= _PURE), ("mixed", purity < _PURE)):
+        own = np.flatnonzero(inside & found.done)
+        if len(own) > 1:
+            value = validation.measures(data.at(own), found.scores[:, own])["balanced_accuracy"]
+            rows.append({"cell": stratum, "value": value, "n": len(own)})
+    return rows
+
+
+# --- tables -----------------------------------------------------------------------------------------------------
 
 
 def _differences(
-    held: _Held, data: Mapping[str, Data], methods: Sequence[str], level: float, seed: int
+    held: _Held,
+    data: Mapping[str, Data],
+    methods: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    level: float,
+    seed: int,
 ) -> pd.DataFrame:
-    """Each pair of products, method by method, where regions (or groups) are left out."""
-    split = held.splits[0].name
+    """Each declared contrast, method by method, in the hardest split."""
+    split = min(held.splits, key=lambda each: SPLITS.index(each.name))
     first = next(iter(data.values()))
-    blocks = validation.regions_of(first, scoring.REGIONS)
+    if held.weighted and split.name == "random":
+        first = first._replace(weights=held.support.weights)
+    blocks = split.units
     rows = []
-    for (a, b), method in itertools.product(itertools.combinations(data, 2), methods):
-        keys = [(name, method, split) for name in (a, b)]
+    for (a, b), method in itertools.product(pairs, methods):
+        keys = [(name, method, split.name) for name in (a, b)]
         if blocks is None or not all(key in held.scores for key in keys):
             continue
-        mine, other = (scoring.correctness(first, held.scores[key]) for key in keys)
-        found = scoring.difference(mine, other, blocks, level, seed)
-        rows.append({"a": a, "b": b, "method": method, "split": split, "difference": found.value,
+        mine, other = (correctness(first, held.scores[key]) for key in keys)
+        found = difference(mine, other, blocks, level, seed)
+        rows.append({"a": a, "b": b, "method": method, "split": split.name, "difference": found.value,
                      "low": found.low, "high": found.high, "p": found.p, "blocks": found.blocks})  # fmt: skip
     table = pd.DataFrame(rows)
     if len(table):
         known = table["p"].notna()
-        table.loc[known, "p"] = scoring.holm(table.loc[known, "p"].to_numpy())
+        table.loc[known, "p"] = holm(table.loc[known, "p"].to_numpy())
     return table
+
+
+def _split_table(splits: Sequence[Split], *, weighted: bool) -> pd.DataFrame:
+    rows = {
+        split.name: {
+            "answers": WEIGHTED if weighted and split.name == "random" else ANSWERS[split.name],
+            "folds": len(np.unique(split.tests())),
+            "blocks": np.nan if split.units is None else len(np.unique(split.units)),
+            "buffer_m": split.buffer,
+            **{name: split.facts.get(name, np.nan) for name in ("side_m", "range_m", "w_m")},
+            "note": split.facts.get("note", ""),
+        }
+        for split in splits
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _label_table(support: Support, data: Mapping[str, Data], cv: int) -> pd.DataFrame:
+    """With ``by``: labels by class and group, and what of them other groups' labels cover."""
+    if not support.by.size:
+        return pd.DataFrame()
+    names = support.legend.names if support.legend is not None else ()
+    rows = []
+    for product, one in data.items():
+        folds = validation.random_folds(one, cv)
+        folds = one.groups if folds is None else folds
+        rows += [{"product": product, **row} for row in where_labels_are(one, support.by, names, folds)]
+    return pd.DataFrame(rows)
 
 
 def _facts(support: Support) -> pd.DataFrame:
@@ -388,61 +458,3 @@ def _is_seen(target: str, trained_on: Sequence[str]) -> bool:
     """Whether labels are named like a source that a product was trained on (``nlcd_2019`` and ``NLCD``)."""
     words = target.lower().replace("_", " ")
     return any(source.lower() in words or words in source.lower() for source in trained_on)
-
-
-# --- the page -------------------------------------------------------------------------------------------------
-
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:.6em 0 1.6em;display:block;overflow-x:auto}"
-    "th,td{padding:3px 12px 3px 0;text-align:left;border-bottom:1px solid #e4e4e4;font-size:13px}"
-    "img{max-width:100%}"
-)
-
-
-def _page(found: Evaluation) -> str:
-    parts = [f"<h1>{escape(found.target)}</h1>", f"<p>{escape(str(found).splitlines()[0])}.</p>"]
-    parts += [f"<p>{escape(name)} does not beat {escape(', '.join(those))}.</p>"
-              for name, those in found.beaten().items() if those]  # fmt: skip
-    parts.append(_picture(found))
-    parts.append(
-        "<ul>" + "".join(f"<li>{k}: {_ANSWERS[k]}</li>" for k in found.scores["split"].unique()) + "</ul>"
-    )
-    for title, table in (
-        ("Scores with all labels", found.table()),
-        ("Differences between products", found.differences),
-        ("By group", found.groups),
-        ("Few labels", _few_labels(found)),
-        ("Products", found.facts),
-    ):
-        if len(table):
-            parts += [f"<h2>{title}</h2>", str(table.round(3).to_html(na_rep="–", border=0))]
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    head += f"<title>{escape(found.target)}</title>"
-    return (
-        f"<!doctype html><html><head>{head}<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
-    )
-
-
-def _few_labels(found: Evaluation) -> pd.DataFrame:
-    shown = found.scores[(found.scores.score == found.main_score) & found.scores.n_labels.notna()]
-    if shown.empty:
-        return shown
-    columns = ["split", "n_labels"]
-    return shown.pivot_table(index=["product", "method"], columns=columns, values="value", sort=False)
-
-
-def _picture(found: Evaluation) -> str:
-    """The plot inside the page; nothing where matplotlib is not installed."""
-    import base64
-    import io
-
-    try:
-        figure_class = require("matplotlib.figure", "viz").Figure
-    except ImportError:
-        return ""
-    figure = figure_class(figsize=(8, 0.8 + 0.32 * len(found.table())), layout="constrained")
-    found.plot(figure.subplots())
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return f'<img alt="scores" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

@@ -7,7 +7,8 @@ from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier
 
 import geoemb_xr as gx
-from geoemb_xr.comparing import scoring
+from geoemb_xr.comparing import contrasts, folds, scoring
+from geoemb_xr.comparing.controls import controls_of
 from geoemb_xr.comparing.support import support_of
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.probes.heads import Data
@@ -36,6 +37,11 @@ def product(name, y, noise, seed=0, **facts):
     return gx.wrap(x.astype("f4"), made, x=lon, y=lat, crs="EPSG:4326")
 
 
+def layout(support, data, reach=None, **kwargs):
+    given = {"k": 5, "buffer": 0.0, "by": support.by, "years": support.years, "domain": None, **kwargs}
+    return folds.Layout(data, support.lonlat, reach=reach, **given)
+
+
 @pytest.fixture(scope="module")
 def task():
     y = labels_of(np.random.default_rng(5))
@@ -55,7 +61,7 @@ def test_the_better_product_wins_and_it_is_no_chance(found):
     table = found.table()["blocks"]
     assert table["good", "ridge"] > 0.9 > table["bad", "ridge"]
     (row,) = found.differences.itertuples()
-    assert (row.a, row.b, row.blocks) == ("good", "bad", scoring.REGIONS)
+    assert (row.a, row.b, row.blocks) == ("good", "bad", folds.REGIONS)
     assert row.difference == pytest.approx(table["good", "ridge"] - table["bad", "ridge"], abs=1e-6)
     assert 0 < row.low < row.difference < row.high
     assert row.p < 0.001
@@ -71,11 +77,9 @@ def test_controls_score_chance(found):
 
 def test_coordinates_are_the_nearest_label(task):
     arrays, table = task
-    support = support_of(arrays, table, target="crop", time=None, group=None, by=None, previous=None)
+    support = support_of(arrays, table, target="crop")
     data = support.data(support.vectors["good"], 0)
-    split = scoring.split_of("random", data, 5, 0.0)
-    from geoemb_xr.comparing.controls import controls_of
-
+    split = layout(support, data).split("random")
     one, predict = controls_of(support, data, "ridge")["coordinates", "nearest"]
     got = scoring.held_out(predict, one, split, None, 0).argmax(axis=0)
     expected = np.empty(N, int)
@@ -158,7 +162,7 @@ def test_few_labels_are_balanced_nested_and_spread():
 def test_a_buffer_keeps_training_places_away():
     rng = np.random.default_rng(0)
     metres = rng.random((N, 2)) * 1000
-    split = scoring.Split("blocks", (metres[:, 0] > 500).astype(int), 100.0)
+    split = folds.Split("blocks", (metres[:, 0] > 500).astype(int), 100.0)
     for train, test in split.parts(metres):
         distance = np.linalg.norm(metres[train][:, None] - metres[test], axis=2).min()
         assert 100 < distance < 130
@@ -168,15 +172,15 @@ def test_a_buffer_keeps_training_places_away():
 def test_differences_are_students_over_blocks():
     rng = np.random.default_rng(3)
     a, b, blocks = rng.random(300) / 300, rng.random(300) / 300, rng.integers(0, 12, 300)
-    found = scoring.difference(a, b, blocks, 0.95, 0)
+    found = contrasts.difference(a, b, blocks, 0.95, 0)
     expected = stats.ttest_1samp(np.bincount(blocks, a - b), 0)
     interval = expected.confidence_interval(0.95)
     assert found.value == pytest.approx((a - b).sum())
     assert found.p == pytest.approx(expected.pvalue)
     assert (found.low, found.high) == pytest.approx((interval.low * 12, interval.high * 12))
-    few_blocks = scoring.difference(a, b, blocks % 5, 0.95, 0)
+    few_blocks = contrasts.difference(a, b, blocks % 5, 0.95, 0)
     assert np.isnan([few_blocks.low, few_blocks.high, few_blocks.p]).all()
-    many = scoring.difference(a, b, np.arange(300) % 60, 0.95, 0)
+    many = contrasts.difference(a, b, np.arange(300) % 60, 0.95, 0)
     wide = stats.ttest_1samp(np.bincount(np.arange(300) % 60, a - b), 0).confidence_interval(0.95)
     assert (many.low, many.high) == pytest.approx(
         (wide.low * 60, wide.high * 60), abs=0.3 * (many.high - many.low)
@@ -184,7 +188,7 @@ def test_differences_are_students_over_blocks():
 
 
 def test_holm():
-    np.testing.assert_allclose(scoring.holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(contrasts.holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
 
 
 def test_persistence_and_labels_that_were_seen(task):
@@ -212,9 +216,7 @@ def test_polygons_are_one_label_each():
     ).to_crs(32632)
     fields = there.set_geometry(shapely.buffer(there.geometry.to_numpy(), 25, cap_style="square"))
     inside = fields.within(shapely.box(x, y, x + 600, y + 600))
-    support = support_of(
-        {"a": da}, fields[inside], target="land_cover", time=None, group=None, by=None, previous=None
-    )
+    support = support_of({"a": da}, fields[inside], target="land_cover")
     assert len(support.y) <= inside.sum()
     norm = np.linalg.norm(support.vectors["a"], axis=1)
     np.testing.assert_allclose(norm, 1, atol=1e-5)
