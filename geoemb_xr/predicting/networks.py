@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -247,22 +247,33 @@ def prober(probe: Any, device: str) -> Prober:
         parameters["table"] = _Table.of(parameters["vectors"])
     if applicability:
         applicability["table"] = _Table.of(applicability["references"])
-    return Prober(probe, parameters, applicability, _kernel(probe, device))
+    kernel = None
+    if probe.method in ("ridge", "logistic") and probe.legend is not None:
+        kernel = _compiled(device, lambda: _labels_of(probe, device))
+    return Prober(probe, parameters, applicability, kernel)
 
 
-def _kernel(probe: Any, device: str) -> Any:
-    """The fused kernel of a linear probe on a GPU; None where Triton, or the C compiler it needs, is not there."""
-    if not device.startswith("cuda") or probe.method not in ("ridge", "logistic") or probe.legend is None:
+def _compiled(device: str, make: Callable[[], Any]) -> Any:
+    """A kernel of Triton; None off a GPU, and where Triton, or the C compiler that it needs, is not there."""
+    if not device.startswith("cuda") or importlib.util.find_spec("triton") is None:
         return None
-    if importlib.util.find_spec("triton") is None:
+    try:
+        return make()
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        say(f"maps on {device} go the slower way, through torch: Triton cannot compile here ({error})")
         return None
+
+
+def _labels_of(probe: Any, device: str) -> Any:
     from geoemb_xr.predicting import fused_cuda
 
-    try:
-        return fused_cuda.Labels.of(probe, device)
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-        say(f"labels on {device} go the slower way, through torch: Triton cannot compile here ({error})")
-        return None
+    return fused_cuda.Labels.of(probe, device)
+
+
+def _nearest_of(vectors: Any, offset: Any) -> Any:
+    from geoemb_xr.predicting import nearest_cuda
+
+    return nearest_cuda.Nearest.of(vectors, offset)
 
 
 def can_run(model: Any) -> bool:
@@ -297,6 +308,8 @@ def _unit(x: Any) -> Any:
 _HELD = 1 << 26
 #: References whose best is found first.
 _GROUP = 128
+#: What the kernel of :mod:`geoemb_xr.predicting.nearest_cuda` can do, and vectors that it is given at a time.
+MOST_BANDS, MOST_NEIGHBOURS, _VECTORS = 128, 16, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -311,11 +324,14 @@ class _Table:
         The same, padded to whole groups.
     offset : Tensor (padded m,)
         −|r|² / 2, minus infinity where padded: the largest of v·r − |r|²/2 is the nearest.
+    kernel : Nearest or None
+        The same by :mod:`geoemb_xr.predicting.nearest_cuda`, where it can.
     """
 
     vectors: Any
     columns: Any
     offset: Any
+    kernel: Any = None
 
     @classmethod
     def of(cls, vectors: Any) -> _Table:
@@ -325,7 +341,10 @@ class _Table:
         columns[:, : len(vectors)] = vectors.T
         offset = vectors.new_full((len(vectors) + pad,), float("-inf"))
         offset[: len(vectors)] = -(vectors.double() ** 2).sum(1) / 2
-        return cls(vectors, columns, offset)
+        own = offset[: len(vectors)]
+        fits = vectors.shape[1] <= MOST_BANDS
+        kernel = _compiled(str(vectors.device), lambda: _nearest_of(vectors, own)) if fits else None
+        return cls(vectors, columns, offset, kernel)
 
     def nearest(self, x: Any, k: int) -> Any:
         """Scores v·r − |r|²/2 and numbers of the k nearest of each vector ``(band, n)``, in parts of n.
@@ -334,6 +353,11 @@ class _Table:
         an H100 as one look at all.
         """
         groups = len(self.offset) // _GROUP
+        if self.kernel is not None and k <= MOST_NEIGHBOURS and groups > 2 * k:
+            for part in x.split(_VECTORS, dim=1):
+                found, index = self.kernel(part, k)
+                yield part, found, index.clamp_max_(len(self.vectors) - 1)
+            return
         for part in x.split(max(1, _HELD // len(self.offset)), dim=1):
             scores = self.offset.addmm(part.T, self.columns)
             if groups <= 2 * k:

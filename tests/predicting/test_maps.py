@@ -461,9 +461,9 @@ def test_the_best_of_the_best_groups_are_the_best(m, k):
 TRITON = """
 import numpy as np, torch, geoemb_xr as gx
 from geoemb_xr.core import kernels
-from geoemb_xr.predicting import fused, fused_cuda
+from geoemb_xr.predicting import fused, fused_cuda, nearest_cuda
 rng = np.random.default_rng(0)
-for bands, classes, n in [(64, 10, 1300), (7, 2, 5), (16, 17, 512)]:
+for bands, classes, n in [(64, 10, 602), (7, 2, 5), (16, 17, 512)]:
     x = rng.standard_normal((60 * classes, bands)).astype("f4")
     y = np.arange(len(x)) % classes * (1 if bands == 64 else 30) + 1
     x[np.arange(len(x)), np.arange(len(x)) % classes % bands] += 3
@@ -480,24 +480,46 @@ for bands, classes, n in [(64, 10, 1300), (7, 2, 5), (16, 17, 512)]:
     clear = (best[-1] - best[-2] > 1e-5) | (expected[0] == 0)
     assert clear.mean() > 0.99 and (found[clear] == expected[0][clear]).all()
     assert 0 < (found == 0).mean() < 1 or bands < 64
+    if bands == 7:  # not on a word's edge
+        assert (fused_cuda.Labels.of(probe, "cpu")(torch.from_numpy(codes)[:, 1:]).numpy() == found[1:]).all()
+for bands, m, k in [(64, 300, 5), (4, 1000, 1), (7, 700, 8)]:
+    references = torch.from_numpy(rng.standard_normal((m, bands)).astype("f4"))
+    x = torch.from_numpy(rng.standard_normal((bands, 9)).astype("f4"))
+    offset = -(references**2).sum(1) / 2
+    scores, numbers = nearest_cuda.Nearest.of(references, offset)(x, k)
+    expected = (x.T @ references.T + offset).topk(k, dim=1)
+    torch.testing.assert_close(scores, expected.values, atol=1e-4, rtol=1e-5)
+    assert (numbers == expected.indices).all()
 print("same")
 """
 
 
-def test_the_kernel_for_gpus_compiles_where_there_is_none():
+def test_the_kernels_for_gpus_compile_where_there_is_none():
     compiler = pytest.importorskip("triton.compiler")
     from triton.backends.compiler import GPUTarget
 
-    from geoemb_xr.predicting import fused_cuda
+    from geoemb_xr.predicting import fused_cuda, nearest_cuda
 
-    kinds = {"codes": "*i8", "weights": "*fp32", "bias": "*fp32", "values": "*u8", "out": "*u8", "n": "i32"}
-    sizes = {"BANDS": 64, "CLASSES": 16, "PIXELS": 512, "UNIT": True}
-    source = compiler.ASTSource(fused_cuda._labels, kinds | dict.fromkeys(sizes, "constexpr"), sizes)
-    assert "ptx" in compiler.compile(source, target=GPUTarget("cuda", 90, 32)).asm
+    numbers = {"n": "i32", "bands": "i32", "count": "i32", "words": "i32", "stride": "i32"}
+    pointers = dict.fromkeys(
+        ("vectors", "high", "low", "offset", "references", "scores", "weights", "bias"), "*fp32"
+    )
+    others = {"codes": "*i8", "values": "*i32", "out": "*u8", "groups": "*i32", "numbers": "*i64"}
+    labels = {"BANDS": 64, "CLASSES": 10, "GROUPS": 2, "UNIT": True, "SMALL": True, "UNROLL": 4, "WORDS": 128}
+    nearest = {"WIDTH": 64, "GROUP": 32, "K": 5}
+    for kernel, sizes in [
+        (fused_cuda._labels, labels),
+        (nearest_cuda._best_groups, nearest | {"VECTORS": 64}),
+        (nearest_cuda._best_of_groups, nearest | {"ROWS": 8}),
+    ]:
+        kinds = numbers | pointers | others | dict.fromkeys(sizes, "constexpr")
+        own = {name: kinds[name] for name in kernel.arg_names}
+        source = compiler.ASTSource(kernel, own, sizes)
+        assert "ptx" in compiler.compile(source, target=GPUTarget("cuda", 90, 32)).asm
 
 
 @pytest.mark.slow
-def test_the_kernel_for_gpus_gives_what_the_one_for_cpus_gives():
+def test_the_kernels_for_gpus_give_what_those_for_cpus_give():
     """In Triton's interpreter, which runs a kernel with NumPy."""
     pytest.importorskip("triton")
     done = subprocess.run(
@@ -540,6 +562,24 @@ class TestOnAGpu:
     def test_linear_labels_go_through_the_kernel(self, probes):
         pytest.importorskip("triton")
         assert networks.on_device(probes["logistic"], "kernel", "cuda:0").kernel is not None
+
+    @pytest.mark.parametrize(
+        ("m", "bands", "k"), [(10_000, 64, 5), (900, 7, 1), (5000, 128, 16), (600, 100, 3)]
+    )
+    def test_neighbours_are_found_by_the_kernel(self, m, bands, k):
+        """As exact as float32: scores to its rounding, and the same neighbours but for ties."""
+        pytest.importorskip("triton")
+        rng = np.random.default_rng(0)
+        references = torch.from_numpy(rng.standard_normal((m, bands)).astype("f4")).cuda()
+        x = torch.from_numpy(rng.standard_normal((bands, 3001)).astype("f4")).cuda()
+        table = networks._Table.of(references)
+        assert table.kernel is not None
+        ((_, found, index),) = table.nearest(x, k)
+        exact = x.T.double() @ references.T.double() - (references.double() ** 2).sum(1) / 2
+        best = exact.topk(k, dim=1).values
+        torch.testing.assert_close(found.double(), best, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(exact.gather(1, index), best, atol=2e-5, rtol=1e-5)
+        assert all(len(set(row)) == k for row in index.tolist())
 
     def test_locked_pages_go_over_as_they_are(self, probes):
         da = array(decode=False, missing=True)
