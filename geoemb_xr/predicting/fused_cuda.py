@@ -2,8 +2,8 @@
 
 Torch alone decodes, multiplies and compares in passes of their own through the device's memory; this reads a code
 once and writes a label. A thread takes four pixels in one word of 32 bits, so that a weight, once loaded, serves
-four of them, and keeps one sum per class and pixel in a register: classes need no padding. Imported only where a
-block is on a GPU: Triton comes with torch there.
+four of them, and keeps one sum per class and pixel in a register; two weights come with one load. Imported only
+where a block is on a GPU: Triton comes with torch there.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import triton.language as tl
 
 from geoemb_xr.core.codecs import SQUARE_FACTOR
 
-#: Words of four pixels per program, one per thread. Tried on an H200: 32 to 512 words, one and two per thread, bands
-#: unrolled by 1 to 16 (14.6 to 20.5 thousand million pixels a second).
-_WORDS, _WARPS = 64, 2
+#: Words of four pixels per program, one per thread, and bands whose codes are loaded together. Tried on an H200: 32 to
+#: 512 words, one to four per thread, 1 to 16 bands (14.6 to 22.7 thousand million pixels per second).
+_WORDS, _WARPS, _UNROLL = 64, 2, 8
 #: Classes whose sums fit the registers of a thread; more are scored in groups, which read the codes again.
 _MOST = 16
 
@@ -33,7 +33,7 @@ class Labels:
     Parameters
     ----------
     weights : Tensor (group, band, class)
-        On q·|q|, exact in float32. Groups have the same number of classes, the last one padded.
+        On q·|q|, exact in float32. Groups have the same even number of classes, the last one padded.
     bias : Tensor (group, class)
         Minus infinity where padded: never the largest.
     values : Tensor of int32 (group, class)
@@ -53,7 +53,7 @@ class Labels:
         own = torch.as_tensor(probe.parameters["weights"] * SQUARE_FACTOR)
         count, bands = own.shape
         groups = -(-count // _MOST)
-        size = -(-count // groups)
+        size = -(-count // groups // 2) * 2
         weights = torch.zeros(groups * size, bands)
         weights[:count] = own
         bias = torch.full((groups, size), float("-inf"))
@@ -87,7 +87,7 @@ class Labels:
                 GROUPS=groups,
                 UNIT=unit,
                 SMALL=self.small,
-                UNROLL=4 if bands % 4 == 0 else 1,
+                UNROLL=_UNROLL if bands % _UNROLL == 0 else 1,
                 WORDS=_WORDS,
                 num_warps=_WARPS,
             )
@@ -150,10 +150,13 @@ def _labels(  # type: ignore[no-untyped-def]  # and takes no other names in anno
                     squares += (code * tl.abs(code),)
                 row = weights + (group * BANDS + start + b) * CLASSES
                 after = ()
-                for k in tl.static_range(CLASSES):
-                    weight = tl.load(row + k)
-                    for j in tl.static_range(4):
-                        after += (tl.fma(squares[j], weight, sums[4 * k + j]),)
+                for k in tl.static_range(0, CLASSES, 2):
+                    two = tl.load((row + k).to(tl.pointer_type(tl.int64)))
+                    pair = (two.to(tl.int32), (two >> 32).to(tl.int32))
+                    for c in tl.static_range(2):
+                        weight = pair[c].to(tl.float32, bitcast=True)
+                        for j in tl.static_range(4):
+                            after += (tl.fma(squares[j], weight, sums[4 * (k + c) + j]),)
                 sums = after
         for k in tl.static_range(CLASSES):
             value = tl.load(values + group * CLASSES + k)

@@ -505,7 +505,7 @@ def test_the_kernels_for_gpus_compile_where_there_is_none():
         ("vectors", "high", "low", "offset", "references", "scores", "weights", "bias"), "*fp32"
     )
     others = {"codes": "*i8", "values": "*i32", "out": "*u8", "groups": "*i32", "numbers": "*i64"}
-    labels = {"BANDS": 64, "CLASSES": 10, "GROUPS": 2, "UNIT": True, "SMALL": True, "UNROLL": 4, "WORDS": 128}
+    labels = {"BANDS": 64, "CLASSES": 10, "GROUPS": 2, "UNIT": True, "SMALL": True, "UNROLL": 8, "WORDS": 64}
     nearest = {"WIDTH": 64, "GROUP": 32, "K": 5}
     for kernel, sizes in [
         (fused_cuda._labels, labels),
