@@ -6,6 +6,9 @@ four of them, and keeps one sum per class and pixel in a register; two weights c
 where a block is on a GPU: Triton comes with torch there.
 """
 
+# mypy: disable-error-code="assignment, var-annotated"
+# In a kernel a tuple grows class by class, or neighbour by neighbour, while it compiles.
+
 from __future__ import annotations
 
 from contextlib import nullcontext
@@ -19,8 +22,8 @@ import triton.language as tl
 
 from geoemb_xr.core.codecs import SQUARE_FACTOR
 
-#: Words of four pixels per program, one per thread, and bands whose codes are loaded together. Tried on an H200: 32 to
-#: 512 words, one to four per thread, 1 to 16 bands (14.6 to 22.7 thousand million pixels per second).
+#: Words of four pixels per program, one per thread, and bands whose codes are loaded together. Tried on an H200:
+#: 32 to 512 words, one to four per thread, 1 to 16 bands (14.6 to 22.7 thousand million pixels per second).
 _WORDS, _WARPS, _UNROLL = 64, 2, 8
 #: Classes whose sums fit the registers of a thread; more are scored in groups, which read the codes again.
 _MOST = 16

@@ -7,6 +7,9 @@ second kernel scores the references of these groups again, in plain float32, and
 where vectors are on a GPU.
 """
 
+# mypy: disable-error-code="assignment, var-annotated"
+# In a kernel a tuple grows class by class, or neighbour by neighbour, while it compiles.
+
 from __future__ import annotations
 
 from contextlib import nullcontext
@@ -17,8 +20,8 @@ import torch
 import triton
 import triton.language as tl
 
-#: References per group, and vectors per program of the first kernel. Large groups make the first kernel faster and the
-#: second slower: of 16 to 128, these were the fastest together on an H200.
+#: References per group, and vectors per program of the first kernel. Large groups make the first kernel faster and
+#: the second slower: of 16 to 128, these were the fastest together on an H200.
 _GROUP, _VECTORS = 32, 128
 
 
