@@ -203,6 +203,23 @@ class Encoder:
             quirks=self.quirks,
         )
 
+    def with_chip(self, side: int) -> Encoder:
+        """The same encoder for chips of another size, if its network takes any.
+
+        Parameters
+        ----------
+        side : int
+            In pixels; whole patches. Its margin shrinks where a chip would be all margin.
+
+        Examples
+        --------
+        >>> import geoemb_xr as gx
+        >>> gx.encoder("ssl4eo-vits16-dino").with_chip(64).margin
+        16
+        """
+        largest = max((side - self.patch) // 2 // self.patch * self.patch, 0)
+        return replace(self, chip=side, margin=min(self.margin, largest))
+
     def load(self, device: str = "cpu") -> Any:
         """Make its network, with its weights, ready to run on a device.
 

@@ -282,8 +282,10 @@ def _gathered(window: Any, starts: np.ndarray, side: int) -> Any:
 def _seen(job: Job, window: Any) -> Any:
     """Pixels that have all bands; over time those that have anything."""
     seen = window.isfinite()
+    if job.encoder.kind == "series":
+        return seen
     axis = window.ndim - 3
-    return seen.any(axis).any(axis - 1) if job.months else seen.all(axis)
+    return seen.all(axis) if job.encoder.kind == "image" else seen.any(axis).any(axis - 1)
 
 
 def _shares(job: Job, lane: Lane, place: Place, seen: Any) -> tuple[np.ndarray, np.ndarray]:

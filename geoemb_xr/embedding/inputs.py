@@ -121,7 +121,8 @@ def pick_bands(
     encoder : Encoder
         Whose bands are wanted.
     bands : sequence or mapping of str, optional
-        The images' own bands in the encoder's order, or from the encoder's names to the images'.
+        The images' own bands in the encoder's order, or from the encoder's names to the images'. Where the images'
+        bands have no names, they are named so as they lie.
 
     Raises
     ------
@@ -129,6 +130,13 @@ def pick_bands(
         If bands are missing, are not named, or lie at another wavelength than the encoder's.
     """
     own = _own_names(images)
+    if (
+        own is None
+        and bands is not None
+        and not isinstance(bands, Mapping)
+        and images.sizes[BAND] == len(bands)
+    ):
+        return pick_bands(images.assign_coords({BAND: list(map(str, bands))}), encoder, None)
     wanted = encoder.bands
     if not wanted:
         taken = list(own if own is not None else map(str, range(images.sizes[BAND])))
@@ -146,8 +154,8 @@ def pick_bands(
         )
     if own is None:
         raise EmbeddingError(
-            f"{encoder.name} takes the bands {', '.join(wanted)}, and the images' bands have no names: give them "
-            "with .assign_coords(band=[…])"
+            f"{encoder.name} takes the bands {', '.join(wanted)}, and the images' bands have no names: name "
+            "them as they lie, with bands=[…]"
         )
     exact = {name: i for i, name in reversed(list(enumerate(own)))}
     alike = {band_name(name): i for i, name in reversed(list(enumerate(own)))}
@@ -287,7 +295,8 @@ def pick_time(images: xr.DataArray, encoder: Encoder, time: Any) -> xr.DataArray
                 f"{encoder.name} takes up to {encoder.steps} dates, and the images have {images.sizes['time']}: "
                 "select some, or make one a month of them with .resample(time='MS').median()"
             )
-        if "time" not in images.coords or images.coords["time"].dtype.kind != "M":
+        dated = "date" if "location" in images.dims and "date" in images.coords else "time"
+        if dated not in images.coords or images.coords[dated].dtype.kind != "M":
             raise EmbeddingError(f"{encoder.name} takes the months of a series: 'time' must be dates")
         return images
     if "time" not in images.dims or _is_each(time):

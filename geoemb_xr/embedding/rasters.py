@@ -23,6 +23,7 @@ from geoemb_xr.embedding.sensors import Factor
 from geoemb_xr.execution import blocks, devices, workers
 from geoemb_xr.execution.workers import Resources
 from geoemb_xr.geo import lattice
+from geoemb_xr.readers import samples
 
 #: Side of a block of images that have no blocks of their own, in pixels.
 BLOCK = 1024
@@ -60,12 +61,13 @@ def embed(
     images : DataArray (time?, band, y, x), Dataset with a variable per band, or dict of them
         With a CRS, in memory or lazy, as odc-stac, stackstac, rioxarray and Xee give them. Several sensors come by
         name, ``{"s2": …, "s1": …}``: the first gives grid and dates, others are read at its pixels, month by month.
-        Or chips as they are, ``(location, band, y, x)``, of the encoder's size.
+        Or chips as they are, ``(location, time?, band, y, x)``, of the encoder's size; series of pixels
+        ``(location, time, band)``; or a dataset of torchgeo or torch, whose labels come along as coordinates.
     encoder : str or Encoder
         Which; :func:`encoders` lists them.
     bands : sequence or mapping of str, optional
         The images' bands in the encoder's order, or from the encoder's names to the images'. Found by their names
-        where it is not given.
+        where it is not given. Where the images' bands have no names, it names them as they lie.
     output : {"tokens", "chips", "pixels"}, optional
         A vector per patch, a vector per chip, or a vector per pixel; the encoder's first.
     pooling : {"mean", "cls"}, optional
@@ -99,7 +101,7 @@ def embed(
 
     Returns
     -------
-    DataArray (time?, band, y, x) or (location, band), or Dataset
+    DataArray (time?, band, y, x) or (time?, location, band), or Dataset
         float32, NaN in every band where there is no vector. A pixel is a patch, a chip's stride or a pixel of the
         images. Product and version say the encoder, its weights and how images were prepared for it.
 
@@ -120,6 +122,8 @@ def embed(
     (('band', 'y', 'x'), 'rcf-encoder')
     """
     card = find_encoder(encoder)
+    if samples.is_samples(images):
+        images = samples.read_samples(images)
     if isinstance(images, Mapping) and not isinstance(images, xr.Dataset):
         images, bands = sensors.joined(images, card, scale, offset, bands), None
         scale, offset = 1.0, 0.0
@@ -132,7 +136,7 @@ def embed(
     check_choice("precision", precision, ("auto", "float32", "bfloat16"))
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
         raise EmbeddingError(f"batch_size is a number of chips, or 'auto'; got {batch_size!r}")
-    is_stack = isinstance(images, xr.DataArray) and "location" in images.dims
+    is_stack = stacks.is_stack(images)
     raster = stacks.as_stack(images, card) if is_stack else inputs.as_raster(images, card)
     nodata = inputs.missing_value(raster)
     raster = inputs.pick_bands(inputs.pick_time(raster, card, time), card, bands)
@@ -140,7 +144,7 @@ def embed(
         card = replace(card, bands=_labels(raster))
     job = Job(
         encoder=card,
-        output="chips" if is_stack else how.output,
+        output="chips" if is_stack and card.kind != "series" else how.output,
         pooling=how.pooling,
         side=how.side,
         missing=how.missing,
@@ -148,7 +152,7 @@ def embed(
         nodata=nodata,
         scale=float(scale),
         offset=float(offset),
-        months=_months(raster) if card.kind != "image" else (),
+        months=_months(raster) if card.kind != "image" and not is_stack else (),
         grid=None if is_stack else lattice.source_grid(raster),
         device=device,
         precision=precision,

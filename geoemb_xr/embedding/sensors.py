@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import xarray as xr
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.model import BAND
-from geoemb_xr.embedding import inputs
+from geoemb_xr.embedding import inputs, stacks
 from geoemb_xr.embedding.cards import Encoder
 from geoemb_xr.geo import warp
 
@@ -25,7 +26,8 @@ def joined(
     """One raster ``(time?, band, y, x)`` of several, float32 in the encoder's units, NaN where missing. Lazy.
 
     The first sensor gives the grid and the dates. Others are read at its pixels (bilinear; nearest where they are
-    coarser by far), each of its dates with their image of the same month; what has no dates holds for all.
+    coarser by far), each of its dates with their image of the same month; what has no dates holds for all. Chips go
+    together one by one.
 
     Parameters
     ----------
@@ -50,19 +52,27 @@ def joined(
         if strange:
             raise EmbeddingError(f"{what} names {sorted(strange)}; the sensors are {sorted(images)}")
     found: list[xr.DataArray] = []
+    each_some = replace(encoder, optional=encoder.bands)  # what all of them lack is told of together, later
+    are_chips = stacks.is_stack(images)
+    if are_chips:
+        stacks.check_alike(images)
     for name, given in images.items():
-        own = _in_units(inputs.as_raster(given, encoder), _of(scale, name, 1.0), _of(offset, name, 0.0))
-        own = inputs.pick_bands(own, encoder, _own_bands(bands, own))
-        found.append(own if not found else _at_dates(_at_pixels(own, found[0]), found[0], name))
+        raster = given if are_chips else inputs.as_raster(given, encoder)
+        own = _in_units(raster, _of(scale, name, 1.0), _of(offset, name, 0.0))
+        own = inputs.pick_bands(own, each_some, _own_bands(bands, own))
+        if found and not are_chips:
+            own = _at_dates(_at_pixels(own, found[0]), found[0], name)
+        found.append(own)
     labels = [str(b) for each in found for b in each.coords[BAND].values]
     twice = sorted({b for b in labels if labels.count(b) > 1})
     if twice:
         raise EmbeddingError(f"two sensors have the band {twice[0]}: give each band once")
     keep = ("time", BAND, "y", "x", geometry.SPATIAL_REF)
-    bare = [each.drop_vars([c for c in each.coords if c not in keep]) for each in found]
+    bare = [found[0]] if are_chips else []
+    bare += [each.drop_vars([c for c in each.coords if c not in keep]) for each in found[len(bare) :]]
     whole = xr.concat(bare, dim=BAND, join="override", coords="minimal", compat="override")
     whole.attrs = {k: v for k, v in found[0].attrs.items() if k in ("source",)}
-    return whole.transpose(*(d for d in ("time", BAND, "y", "x") if d in whole.dims))
+    return whole.transpose(*(d for d in ("location", "time", BAND, "y", "x") if d in whole.dims))
 
 
 def _of(factor: Factor, name: str, usual: float) -> float:

@@ -268,8 +268,17 @@ def test_a_stack_of_chips_has_a_vector_each_and_keeps_what_is_known_of_them():
     assert turned.attrs["version"] == gx.embed(scene(), MIXING).attrs["version"]
     with pytest.raises(EmbeddingError, match=r"chips of 32 × 32 pixels, and these have 32 × 20"):
         gx.embed(chips.isel(x=slice(20)), MIXING)
-    with pytest.raises(EmbeddingError, match="of several dates select one"):
-        gx.embed(chips.expand_dims(time=2), MIXING)
+    dated = xr.concat([chips, chips * 0.5], "time").assign_coords(
+        time=np.array(["2020-04", "2021-04"], "M8[ns]")
+    )
+    with pytest.raises(EmbeddingError, match=r"2 dates .*time='each'"):
+        gx.embed(dated, MIXING)
+    each = gx.embed(dated, MIXING, time="each", missing=1.0)
+    assert each.dims == ("time", "location", "band")
+    assert_close(each.values[0], turned.values)
+    assert_close(each.values[1], gx.embed(chips * 0.5, MIXING, output="chips", missing=1.0).values)
+    assert_close(gx.embed(dated, MIXING, time="2021-04", missing=1.0).values, each.values[1:])
+    np.testing.assert_array_equal(each.label, np.arange(7))
 
 
 # --- missing pixels -----------------------------------------------------------------------------------------
