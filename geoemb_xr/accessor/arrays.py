@@ -454,18 +454,23 @@ class EmbAccessor:
         *,
         model: PCA | None = None,
         limits: tuple[float, float] | Sequence[tuple[float, float]] | None = None,
-        cmap: str | None = None,
+        vmin: float | None = None,
+        vmax: float | None = None,
+        cmap: Any = None,
         cols: int = 4,
         pixels: int = 1000,
         title: str | None = None,
+        figsize: tuple[float, float] | None = None,
         ax: Any = None,
+        interactive: bool = False,
     ) -> Any:
         """Draw an array as a map; see :func:`geoemb_xr.plot`."""
         from geoemb_xr.display.plotting import plot
 
         return plot(
-            self._obj, model=model, limits=limits, cmap=cmap, cols=cols, pixels=pixels, title=title, ax=ax
-        )
+            self._obj, model=model, limits=limits, vmin=vmin, vmax=vmax, cmap=cmap, cols=cols, pixels=pixels,
+            title=title, figsize=figsize, ax=ax, interactive=interactive,
+        )  # fmt: skip
 
     # --- comparing -----------------------------------------------------------------------------------------
 

@@ -107,11 +107,21 @@ class EmbDatasetAccessor:
 
         return plan_of(list(self._obj.data_vars.values()))
 
-    def plot(self, *, cols: int = 2, pixels: int = 1000, title: str | None = None) -> Any:
-        """Draw a panel a variable; see :func:`geoemb_xr.plot`."""
+    def plot(
+        self,
+        *,
+        cols: int = 2,
+        pixels: int = 1000,
+        title: str | None = None,
+        figsize: tuple[float, float] | None = None,
+        interactive: bool = False,
+    ) -> Any:
+        """Draw a panel per variable; see :func:`geoemb_xr.plot`."""
         from geoemb_xr.display.panels import plot_each
 
-        return plot_each(self._placed(), cols=cols, pixels=pixels, title=title)
+        return plot_each(
+            self._placed(), cols=cols, pixels=pixels, title=title, figsize=figsize, interactive=interactive
+        )
 
     # --- writing ---------------------------------------------------------------------------------------------
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
     from geoemb_xr.analysis.components import PCA
-    from geoemb_xr.display.explorer import Answer, Explorer, Pixel, Window
+    from geoemb_xr.display.explorer import Answer, Explorer, Pixel
+    from geoemb_xr.display.windows import Window
     from geoemb_xr.probes.probe import Probe
 
 #: Width of the column of widgets, and what axes and gaps take beside the two maps, in pixels.

@@ -72,7 +72,7 @@ def head_html(state: Explorer) -> str:
 
 def credit_html(state: Explorer) -> str:
     """HTML of the line of attribution."""
-    from geoemb_xr.display.plotting import credit
+    from geoemb_xr.display.furniture import credit
 
     return text(html.escape(credit(state.array)), size=11, colour=FAINT)
 

@@ -22,6 +22,7 @@ from geoemb_xr.core.errors import EmbeddingError, check_choice, require
 from geoemb_xr.core.legend import Legend, default_colour
 from geoemb_xr.core.model import BAND, attribution_of, check_embedding
 from geoemb_xr.core.notes import logger
+from geoemb_xr.display.windows import READ_LIMIT, Window, window_of
 from geoemb_xr.execution import blocks
 from geoemb_xr.geo import places, wrapping
 
@@ -36,55 +37,9 @@ Answer = Literal["similarity", "change", "classes"]
 MEMORY = 512_000_000
 #: Pixels that a thread draws at a time.
 STRIP = 1 << 19
-#: Bytes of blocks that one picture may read of a lazy array; of a larger view the middle is shown.
-READ_LIMIT = 4_000_000_000
 
 
-# --- which pixels are shown -----------------------------------------------------------------------------------
-
-
-class Span(NamedTuple):
-    """Cells of ``step`` pixels along an axis; of each the pixel ``offset`` from its edge is shown."""
-
-    first: int
-    step: int
-    cells: int
-    offset: int
-
-    @staticmethod
-    def of(start: float, stop: float, size: int, step: int) -> Span:
-        """The cells that touch ``start`` to ``stop`` of an axis of ``size`` pixels.
-
-        Cells are counted from the array's edge, so that panning shows the same pixels again.
-        """
-        start, stop = max(min(start, size - 1.0), 0.0), max(min(stop, float(size)), 1.0)
-        first = int(start // step) * step
-        offset = min(step // 2, size - 1 - first)
-        count = max(-(-(int(np.ceil(stop)) - first) // step), 1)
-        return Span(first, step, min(count, (size - 1 - first - offset) // step + 1), offset)
-
-    @property
-    def pixels(self) -> slice:
-        """The shown pixels."""
-        start = self.first + self.offset
-        return slice(start, start + (self.cells - 1) * self.step + 1, self.step)
-
-    @property
-    def edges(self) -> tuple[int, int]:
-        """Outer edges of the cells, in pixels."""
-        return self.first, self.first + self.cells * self.step
-
-    def cell(self, pixel: float) -> int | None:
-        """The cell that holds a pixel, None outside."""
-        at = int((pixel - self.first) // self.step)
-        return at if 0 <= at < self.cells else None
-
-
-class Window(NamedTuple):
-    """Rows and columns that are shown."""
-
-    rows: Span
-    cols: Span
+# --- what is clicked and known ---------------------------------------------------------------------------------
 
 
 class Pixel(NamedTuple):
@@ -195,10 +150,7 @@ class Explorer:
     @property
     def shown(self) -> areas.Bounds:
         """Left, bottom, right and top of the cells that are shown."""
-        (top, bottom), (left, right) = self.window.rows.edges, self.window.cols.edges
-        affine = self.grid.affine
-        (x0, y0), (x1, y1) = affine * (left, bottom), affine * (right, top)
-        return x0, y0, x1, y1
+        return self.window.bounds(self.grid)
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -218,35 +170,13 @@ class Explorer:
         width: int,
         height: int,
     ) -> Window:
-        left, bottom, right, top = self.bounds
-        (x0, x1), (y0, y1) = sorted(x_range or (left, right)), sorted(y_range or (bottom, top))
-        inverse = ~self.grid.affine
-        (c0, r0), (c1, r1) = inverse * (x0, y1), inverse * (x1, y0)
-        rows, cols = self.grid.shape
-        self.note = ""
-        while True:
-            visible = min(r1, rows) - max(r0, 0.0), min(c1, cols) - max(c0, 0.0)
-            # a hair less than a whole step more is rounding, not a pixel
-            step = max(int(np.ceil(visible[0] / height - 1e-6)), int(np.ceil(visible[1] / width - 1e-6)), 1)
-            window = Window(Span.of(r0, r1, rows, step), Span.of(c0, c1, cols, step))
-            if self._reads(window) <= READ_LIMIT or window.rows.cells * window.cols.cells <= 4:
-                return window
-            self.note = (
-                f"The middle of the view is shown: all of it would read over {READ_LIMIT / 1e9:.0f} GB."
-            )
-            r0, r1 = r0 + (r1 - r0) / 4, r1 - (r1 - r0) / 4
-            c0, c1 = c0 + (c1 - c0) / 4, c1 - (c1 - c0) / 4
-
-    def _reads(self, window: Window) -> int:
-        """Bytes of the blocks that hold the shown pixels of a period; 0 in memory."""
-        if self.array.chunks is None:
-            return 0
-        total = self.array.sizes[BAND] * self.array.dtype.itemsize
-        for dim, span in zip(("y", "x"), window, strict=True):
-            sizes = np.array(self.array.chunksizes[dim])
-            shown = np.arange(span.pixels.start, span.pixels.stop, span.step)
-            total *= int(sizes[np.unique(np.searchsorted(np.cumsum(sizes), shown, side="right"))].sum())
-        return total
+        window, cut = window_of(self.array, self.grid, x_range, y_range, (width, height))
+        self.note = (
+            f"The middle of the view is shown: all of it would read over {READ_LIMIT / 1e9:.0f} GB."
+            if cut
+            else ""
+        )
+        return window
 
     # --- what is shown -----------------------------------------------------------------------------------------
 

@@ -9,9 +9,10 @@ import geoemb_xr as gx
 from geoemb_xr.core import errors, geometry
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.display import app as app_module
-from geoemb_xr.display import explorer
+from geoemb_xr.display import explorer, windows
 from geoemb_xr.display.app import App
-from geoemb_xr.display.explorer import Explorer, Span
+from geoemb_xr.display.explorer import Explorer
+from geoemb_xr.display.windows import Span
 
 YEARS = [2018, 2020, 2024]
 
@@ -102,7 +103,7 @@ def test_lazy_and_loaded_show_the_same(codes, state):
 
 def test_a_view_that_would_read_too_much_shows_its_middle(codes, monkeypatch):
     lazy = codes.chunk(time=1, y=24, x=20)
-    monkeypatch.setattr(explorer, "READ_LIMIT", 2 * 64 * 24 * 2 * 20)
+    monkeypatch.setattr(windows, "READ_LIMIT", 2 * 64 * 24 * 2 * 20)
     state = Explorer(lazy, size=(80, 96))
     assert "would read over" in state.note
     rows, cols = state.window

@@ -12,7 +12,7 @@ matplotlib.use("agg")
 
 from matplotlib import pyplot as plt  # noqa: E402
 
-from geoemb_xr.display import plotting  # noqa: E402
+from geoemb_xr.display import furniture  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +130,7 @@ def test_degrees_are_stretched_and_the_bar_is_true_on_the_ground():
     ax = gx.testing.synthetic("alphaearth", grid=grid).emb.plot()
     assert ax.get_aspect() == pytest.approx(1 / np.cos(np.radians(47.25)), rel=1e-3)
     assert {"longitude [°]", "latitude [°]"} <= set(texts(ax.figure))
-    metres = plotting._metres_a_unit(geometry.as_crs("EPSG:3857"), 1.2657e6, 5.98e6, 1000.0)
+    metres = furniture.metres_per_unit(geometry.as_crs("EPSG:3857"), 1.2657e6, 5.98e6, 1000.0)
     assert metres == pytest.approx(np.cos(np.radians(47.2)), rel=5e-3)  # Mercator stretches by 1 / cos
 
 
@@ -163,8 +163,8 @@ def test_empty_maps_are_drawn():
 def test_credit_is_the_attribution_of_real_data():
     da = scene(years=[2018])
     da.attrs["version"] = "v1"
-    assert plotting.credit(da) == gx.product("alphaearth").attribution
-    assert plotting.credit(da.emb.rgb(["A01", "A02", "A03"])) == gx.product("alphaearth").attribution
+    assert furniture.credit(da) == gx.product("alphaearth").attribution
+    assert furniture.credit(da.emb.rgb(["A01", "A02", "A03"])) == gx.product("alphaearth").attribution
 
 
 def overlaps(figure):
@@ -240,3 +240,59 @@ def test_titles_stay_inside_and_apart(shape):
             assert not texts[0].overlaps(texts[1])
         assert not panel.xaxis.label.get_window_extent().overlaps(figure._supxlabel.get_window_extent())
         plt.close("all")
+
+
+def test_what_others_drew_is_kept():
+    figure, (left, right) = plt.subplots(1, 2, sharey=True)
+    left.plot([678_700, 679_000], [5_236_000, 5_236_200], label="mine")
+    legend = left.legend()
+    left.set_title("my title")
+    figure.canvas.draw()
+    before = [t.get_text() for t in left.get_yticklabels()], left.yaxis.get_major_formatter()
+    da = scene(years=[2018])
+    gx.testing.scene().truth(da.emb.geobox, 2018).emb.plot(ax=right)
+    da.emb.plot(ax=left)
+    figure.canvas.draw()
+    assert len(left.lines) == 1
+    assert left.get_legend() is legend
+    assert left.get_title() == "my title"
+    assert left.yaxis.get_major_formatter() is before[1]
+    _, (one, two) = plt.subplots(1, 2)
+    da.emb.plot(ax=two)
+    two.figure.canvas.draw()
+    assert any(t.get_text() for t in two.get_yticklabels() if t.get_visible())
+    gx.testing.scene().truth(da.emb.geobox, 2018).emb.plot(ax=one)
+    first = one.get_legend()
+    gx.testing.scene().truth(da.emb.geobox, 2018).emb.plot(ax=one)
+    assert first in one.get_children()
+
+
+def test_size_limits_and_the_name_of_a_band_are_as_in_matplotlib():
+    da = scene(years=[2018]).isel(time=0)
+    ax = da.sel(band="A05").emb.plot(figsize=(4, 3), vmin=-0.2, cmap=plt.get_cmap("cividis"))
+    assert tuple(ax.figure.get_size_inches()) == (4, 3)
+    low, high = ax.images[0].get_clim()
+    assert (low, ax.images[0].get_cmap().name) == (-0.2, "cividis")
+    assert high == pytest.approx(np.nanpercentile(da.sel(band="A05"), 98), rel=1e-5)
+    assert ax.get_title(loc="left") == "embedding A05, 2018"
+    with pytest.raises(ValueError, match="pass one of them"):
+        da.sel(band="A05").emb.plot(limits=(0, 1), vmin=0)
+
+
+def test_the_scale_bar_hides_nothing_of_the_map():
+    from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+
+    ax = scene(years=[2018]).emb.plot()
+    ax.figure.canvas.draw()
+    (bar,) = [each for each in ax.get_children() if isinstance(each, AnchoredSizeBar)]
+    assert bar.get_window_extent().y1 < ax.get_window_extent().y0
+    assert bar.get_window_extent().y0 > 0
+
+
+def test_a_world_map_has_a_graticule():
+    places = {"y": np.linspace(85, -85, 18), "x": np.linspace(-175, 175, 36)}
+    world = xr.DataArray(np.zeros((18, 36)), dims=("y", "x"), coords=places).assign_coords(spatial_ref=0)
+    world.spatial_ref.attrs["crs_wkt"] = geometry.as_crs("EPSG:4326").to_wkt()
+    assert any(line.get_visible() for line in world.emb.plot().get_xgridlines())
+    near = world.assign_coords(y=world.y / 100, x=world.x / 100).emb.plot()
+    assert not any(line.get_visible() for line in near.get_xgridlines())

@@ -1,0 +1,133 @@
+"""Interactive pictures: what they hold, that they compose, and that nothing is read beyond what is looked at."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import geoemb_xr as gx
+
+hv = pytest.importorskip("holoviews")
+pytest.importorskip("hvplot.xarray")
+
+
+@pytest.fixture(scope="module")
+def da():
+    return gx.testing.synthetic("alphaearth", shape=(40, 50), years=[2018, 2020, 2024], missing=True)
+
+
+@pytest.fixture(scope="module")
+def classes(da):
+    return gx.testing.scene().truth(da.emb.geobox, 2018)
+
+
+def rendered(element):
+    """The Bokeh figure."""
+    return hv.render(element, backend="bokeh")
+
+
+def test_years_of_an_embedding_are_a_slider_of_colours(da):
+    pca = da.emb.fit_pca(3)
+    shown = da.emb.plot(model=pca, interactive=True)
+    assert list(shown.keys()) == [2018, 2020, 2024]
+    assert shown.kdims[0].label == "year"
+    expected = da.emb.rgb(pca).isel(time=1).transpose("y", "x", "rgb").values
+    found = np.stack([shown[2020].dimension_values(i, flat=False) for i in range(2, 6)], -1)[::-1]
+    np.testing.assert_array_equal(found, expected)
+    box = da.emb.geobox.boundingbox
+    assert shown[2020].bounds.lbrt() == pytest.approx((box.left, box.bottom, box.right, box.top))
+    assert "synthetic data in the form of alphaearth" in [
+        getattr(m, "text", "") for m in rendered(shown[2018]).below
+    ]
+
+
+def test_classes_have_names_in_the_legend_and_on_hover(classes):
+    from bokeh.models import ColorBar, HoverTool
+
+    odd = classes.where(classes != 6, 60).assign_attrs(classes.attrs, flag_values=[1, 2, 3, 4, 5, 60])
+    figure = rendered(odd.emb.plot(interactive=True))
+    names = classes.attrs["flag_meanings"].split()
+    (bar,) = figure.select({"type": ColorBar})
+    assert bar.major_label_overrides == dict(enumerate(names))
+    (hover,) = figure.select({"type": HoverTool})
+    assert hover.formatters["@image"].args["names"] == names
+    image = figure.renderers[0].data_source.data["image"][0][::-1]
+    np.testing.assert_array_equal(image, classes.values - 1.0)
+
+
+def test_numbers_have_their_limits_and_unit(da):
+    shown = da.emb.change(2018, 2024).emb.plot(interactive=True, vmax=50)
+    low, high = hv.Store.lookup_options("bokeh", shown, "plot").kwargs["clim"]
+    assert (low, high) == (0, 50)
+    assert shown.vdims[0].label == "angle [°]"
+
+
+def test_points_tell_what_rides_along_and_patches_are_squares(da):
+    places = da.emb.year(2024).emb.sample(gx.testing.scene().points(20, radius=150))
+    shown = places.emb.plot(interactive=True)
+    assert isinstance(shown, hv.Points)
+    assert "land_cover" in [d.name for d in shown.vdims]
+    np.testing.assert_allclose(shown["x"], places.x)
+    patches = gx.open("earth-index", gx.example("earth-index")).isel(location=slice(30))
+    squares = patches.emb.similarity(patches.isel(location=0)).emb.plot(interactive=True)
+    assert isinstance(squares, hv.Polygons)
+    assert len(squares) == 30
+    corners = squares.split()[3].array(["x", "y"]).astype(float)
+    frame = patches.emb.to_geodataframe()
+    np.testing.assert_allclose(corners.min(axis=0), frame.geometry.iloc[3].bounds[:2])
+
+
+def test_a_large_lazy_array_is_read_where_it_is_looked_at(da):
+    read = []
+
+    def noted(block):
+        read.append(block.shape)
+        return block
+
+    lazy = da.chunk(time=1, y=20, x=25)
+    lazy.data = lazy.data.map_blocks(noted, dtype=lazy.dtype, meta=np.empty((0,) * 4, lazy.dtype))
+    shown = lazy.emb.plot(model=da.emb.fit_pca(3), interactive=True, pixels=16)
+    whole = shown[2024]
+    read.clear()
+    box = lazy.emb.geobox.boundingbox
+    (stream,) = shown.streams
+    stream.update(x_range=(box.left, box.left + 120), y_range=(box.top - 120, box.top))
+    near = shown[2024]
+    assert read == [(1, 64, 20, 25)]  # one block of one year
+    assert near.dimension_values("x", expanded=False).size == 12
+    assert whole.dimension_values("x", expanded=False).size <= 16
+    expected = lazy.isel(time=-1, y=slice(12), x=slice(12)).compute().emb.rgb(da.emb.fit_pca(3))
+    np.testing.assert_array_equal(near.dimension_values(2, flat=False)[::-1], expected.sel(rgb="r").values)
+
+
+def test_pictures_compose_and_only_those_of_one_crs_are_linked(da, classes):
+    places = da.emb.year(2024).emb.sample(gx.testing.scene().points(9, radius=150)).emb.plot(interactive=True)
+    assert isinstance(classes.emb.plot(interactive=True) * places, hv.Overlay)
+    degrees = da.emb.year(2024).emb.reproject("EPSG:4326").emb.plot(interactive=True)
+    pictures = da.emb.year(2024).emb.plot(interactive=True), classes.emb.plot(interactive=True), degrees
+    drawn = hv.renderer("bokeh").get_plot(hv.Layout(list(pictures)))
+    first, second, third = [each.subplots["main"].state for each in drawn.subplots.values()]
+    assert first.x_range is second.x_range
+    assert first.x_range is not third.x_range
+    maps = xr.Dataset({"cover": classes, "change": da.emb.change(2018, 2024)})
+    side = maps.emb.plot(interactive=True)
+    assert isinstance(side, hv.Layout)
+    assert [type(each) for each in side] == [hv.Image, hv.Image]
+
+
+def test_pictures_and_class_maps_work_in_plain_hvplot(da, classes):
+    picture = da.emb.year(2024).emb.rgb(["A01", "A16", "A09"])
+    assert isinstance(picture.hvplot.rgb(x="x", y="y", bands="rgb"), hv.RGB)
+    assert isinstance(classes.hvplot.image(x="x", y="y"), hv.Image)
+
+
+def test_options_that_do_not_go_together_are_refused(da):
+    from matplotlib import pyplot as plt
+
+    _, ax = plt.subplots()
+    with pytest.raises(ValueError, match="leave out ax="):
+        da.emb.plot(interactive=True, ax=ax)
+    plt.close("all")
+    with pytest.raises(ValueError, match="pass one of them"):
+        da.emb.change(2018, 2024).emb.plot(interactive=True, limits=(0, 1), vmax=3)
+    with pytest.raises(ValueError, match="both vmin= and vmax="):
+        da.emb.plot(interactive=True, vmax=3)
