@@ -124,7 +124,7 @@ def test_what_cannot_be_parted_is_said():
         EmbeddingError, match="'years' cannot part the 300 labels: the labels are of one year"
     ):
         layout(scattered()).split("years")
-    with pytest.raises(EmbeddingError, match="'regions' cannot part.*one group"):
+    with pytest.raises(EmbeddingError, match=r"'regions' cannot part.*one group"):
         layout(scattered(), by=np.zeros(300, int)).split("regions")
 
 

@@ -63,7 +63,7 @@ def test_each_class_has_scikit_learns_precision_recall_and_auprc():
     plain = DATA._replace(weights=np.ones(N))
     rows = pd.DataFrame(scoring.by_class(plain, HELD, ("a", "b", "c")))
     np.testing.assert_allclose(rows[["precision", "recall"]], np.column_stack([precision, recall]))
-    expected = [metrics.average_precision_score(Y == c, HELD.proba[c]) for c in range(3)]
+    expected = [metrics.average_precision_score(c == Y, HELD.proba[c]) for c in range(3)]
     np.testing.assert_allclose(rows["auprc"], expected)
     assert rows["n"].tolist() == counts.tolist()
     assert rows["rare"].tolist() == (counts / N < 0.5 / 3).tolist()
@@ -143,7 +143,7 @@ def test_groups_are_compared_over_classes_that_all_have():
     assert rows[0]["common"] == pytest.approx(expected, abs=1e-6)
 
 
-# --- products of unlike footprint and length, designs, features ------------------------------------------------------
+# --- products of unlike footprint and length, designs, features ---------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_rows_for_common_support_equal_dims_and_purity(unlike):
 
 
 def test_patches_have_the_labels_inside_of_them(unlike):
-    arrays, labels = unlike
+    arrays, _ = unlike
     fine = arrays["fine"]
     patches = gx.open("earth-index", gx.example("earth-index"))
     here = pd.DataFrame({"lon": patches.x.values[:40].repeat(3), "lat": patches.y.values[:40].repeat(3)})
@@ -203,7 +203,7 @@ def test_patches_have_the_labels_inside_of_them(unlike):
 
 
 def test_a_probability_sample_weighs_and_says_which_question_it_answers(unlike):
-    arrays, labels = unlike
+    arrays, _ = unlike
     truth = gx.testing.scene().truth(gx.testing.geobox((64, 64)), 2018)
     design = gx.sample_design(truth, 150, least=10)
     design = design.assign(label=design.stratum)
