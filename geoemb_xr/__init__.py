@@ -66,6 +66,8 @@ _LAZY = {
     "area_estimate": "comparing.areas",
     "evaluate": "comparing.evaluation",
     "sample_design": "comparing.areas",
+    "Sketch": "retrieval.sketches",
+    "build_sketch": "retrieval.sketches",
     "search": "retrieval.ranking",
     "similarity": "retrieval.scores",
     # writing

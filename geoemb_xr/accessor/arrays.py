@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from geoemb_xr.execution.workers import Resources
     from geoemb_xr.geo.pools import Stats
     from geoemb_xr.probes.probe import Method, Probe
+    from geoemb_xr.retrieval.sketches import Sketch
 
 
 def _answering[T](accessor: type[T]) -> type[T]:
@@ -492,14 +493,37 @@ class EmbAccessor:
         query: Any,
         k: int = 10,
         *,
-        how: Literal["mean", "max"] = "mean",
+        negatives: Any = None,
+        exclude_query: bool = True,
+        min_distance: float | None = None,
+        how: Literal["mean", "max", "each"] = "mean",
         metric: Literal["cosine", "euclidean"] = "cosine",
         time: times.TimeLike = None,
+        background: Any = None,
+        sketch: Sketch | str | os.PathLike[str] | None = None,
     ) -> pd.DataFrame:
         """The k places most alike; see :func:`geoemb_xr.search`."""
         from geoemb_xr.retrieval.ranking import search
 
-        return search(self._obj, query, k, how=how, metric=metric, time=time)
+        return search(
+            self._obj,
+            query,
+            k,
+            negatives=negatives,
+            exclude_query=exclude_query,
+            min_distance=min_distance,
+            how=how,
+            metric=metric,
+            time=time,
+            background=background,
+            sketch=sketch,
+        )
+
+    def build_sketch(self, path: str | os.PathLike[str] | None = None, *, seed: int = 0) -> Sketch:
+        """64 sign bits a vector for :meth:`search`; see :func:`geoemb_xr.build_sketch`."""
+        from geoemb_xr.retrieval.sketches import build_sketch
+
+        return build_sketch(self._obj, path, seed=seed)
 
     def plan(self) -> Plan:
         """What computing this would read and hold; see :func:`geoemb_xr.plan`."""

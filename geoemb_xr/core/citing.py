@@ -17,7 +17,7 @@ from geoemb_xr.core.model import Product, normalise_name, product, registered
 #: The GeoTIFF tag, and the key of a Parquet footer's JSON, that hold what only a reader of ours needs.
 OWN_TAG = "geoemb_xr"
 #: Facts of a Product that do not survive in a file: functions, and what only its own module needs.
-_NOT_WRITTEN = {"open", "coverage", "example", "stores", "codec"}
+_NOT_WRITTEN = {"open", "coverage", "example", "text", "stores", "codec"}
 #: What is written of a product of the catalogue, whose other facts every installation knows.
 _KEY_FACTS = {"name", "dims", "kind", "bands", "dtype", "unit_norm"}
 

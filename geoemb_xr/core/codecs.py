@@ -277,3 +277,32 @@ UNSCALED = Codec("unscaled", "uint16", 0, decode_unscaled, encode_unscaled, _dec
 OFFSET_16 = Codec("offset-16", "uint16", 0, decode_offset_16, encode_offset_16, _decode_offset_16_torch)
 
 CODECS = {codec.name: codec for codec in (SIGNED_SQUARE, PER_PIXEL_SCALE, FSQ, UNSCALED, OFFSET_16)}
+
+
+# --- one bit a band -----------------------------------------------------------------------------------------------
+
+
+def pack_signs(vectors: np.ndarray) -> np.ndarray:
+    """Signs of numbers as bits of 64-bit words: 1 where one is above zero.
+
+    Parameters
+    ----------
+    vectors : ndarray (n, band)
+        The last word is filled with zeros.
+
+    Returns
+    -------
+    ndarray of uint64 (n, words)
+        The same on every machine: the first band is the lowest bit of the first word.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pack_signs(np.array([[1.0, -1.0, 2.0]])).tolist()
+    [[5]]
+    """
+    packed = np.packbits(vectors > 0, axis=1, bitorder="little")
+    words = -(-vectors.shape[1] // 64)
+    whole = np.zeros((len(packed), words * 8), np.uint8)
+    whole[:, : packed.shape[1]] = packed
+    return whole.view("<u8").astype(np.uint64, copy=False)

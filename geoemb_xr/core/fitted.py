@@ -9,9 +9,7 @@ for every kind of model alike.
 from __future__ import annotations
 
 import json
-import math
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 import numpy as np
 import xarray as xr
 
+from geoemb_xr.core import npz
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import Legend
 from geoemb_xr.core.model import BAND, check_comparable, comparability_key, is_encoded, product
@@ -30,8 +29,6 @@ _FORMAT = "geoemb_xr-model-1"
 #: Keys of the header that are no fields; a field of such a name is written with a prefix.
 _RESERVED = frozenset({"format", "kind", "module", "geoemb_xr", "header", "file", "allow_pickle"})
 _ESCAPE = "field:"
-#: A file unpacks to so many times its own size, and so many bytes more, or it is refused.
-_MOST_UNPACKED, _LEAST = 16, 1 << 24
 _classes: dict[tuple[str, str], type[Fitted]] = {}
 
 
@@ -167,15 +164,7 @@ class Fitted:
             _check_arrays(type(self), self.__dict__, arrays)
         except (TypeError, ValueError) as error:
             raise EmbeddingError(f"this {type(self).__name__} cannot be saved: {error}") from error
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, allow_pickle=False, header=np.array(text), **arrays)
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        return target
+        return npz.write(target, text, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -217,13 +206,11 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
         If it is no model of ours, of a class that is not imported, or if its parts do not fit each other.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {name.removesuffix(".npy"): _member(archive, name) for name in archive.namelist()}
-            _check_size(members, os.path.getsize(path))
-            header = json.loads(str(_read(archive, members.pop("header"))))
+        with npz.opened(path) as (text, shapes, read):
+            header = json.loads(text)
             kind, values = _class_of(header), _values_of(header)
-            _check_shapes(kind, values, {name: each.shape for name, each in members.items()})
-            arrays = {name: _read(archive, each) for name, each in members.items()}
+            _check_shapes(kind, values, shapes)
+            arrays = {name: read(name) for name in shapes}
         _check_arrays(kind, values, arrays)
         for name, array in arrays.items():
             field, _, key = name.removeprefix(_ESCAPE).partition("/")
@@ -231,41 +218,6 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
         return kind(**values)
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise SourceError(f"{path} is not a model that this version of geoemb_xr reads: {error}") from error
-
-
-@dataclass(frozen=True)
-class _Member:
-    """An array in an npz file, as its headers claim it."""
-
-    name: str
-    shape: tuple[int, ...]
-    nbytes: int
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> _Member:
-    """What the header of an array says, if the file has as many bytes of it as that takes."""
-    with archive.open(name) as file:
-        version = np.lib.format.read_magic(file)
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read(file)
-        held = archive.getinfo(name).file_size - file.tell()
-    nbytes = math.prod(shape) * dtype.itemsize
-    if dtype.hasobject or nbytes != held:
-        raise ValueError(f"its {name} claims {shape} of {dtype}, {nbytes} bytes, and has {held}")
-    return _Member(name, shape, nbytes)
-
-
-def _check_size(members: Mapping[str, _Member], size: int) -> None:
-    total = sum(each.nbytes for each in members.values())
-    if total > _LEAST + _MOST_UNPACKED * size:
-        raise ValueError(f"its {size} bytes would unpack to {total}")
-
-
-def _read(archive: zipfile.ZipFile, member: _Member) -> np.ndarray:
-    with archive.open(member.name) as file:
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
 def _class_of(header: dict[str, Any]) -> type[Fitted]:

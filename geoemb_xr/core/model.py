@@ -20,7 +20,7 @@ import xarray as xr
 from geoemb_xr.core import html
 from geoemb_xr.core.errors import ComparabilityError, EmbeddingError, check_choice
 from geoemb_xr.core.notes import say
-from geoemb_xr.core.protocols import Coverage, Example, Open
+from geoemb_xr.core.protocols import Coverage, Example, Open, TextEncoder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,6 +158,8 @@ class Product:
         ``(source, request) -> DataFrame`` of what exists.
     example : callable, optional
         ``(folder, container) -> source``: writes a small synthetic source in the true format.
+    text : callable, optional
+        ``(texts, version) -> vectors (text, band)``, for a space that was learnt from images and words.
 
     Examples
     --------
@@ -207,6 +209,7 @@ class Product:
     open: Open | None = field(default=None, repr=False)
     coverage: Coverage | None = field(default=None, repr=False)
     example: Example | None = field(default=None, repr=False)
+    text: TextEncoder | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.name or self.name != normalise_name(self.name):
@@ -214,7 +217,12 @@ class Product:
         if self.dims < 1:
             raise ValueError(f"dims is the length of a vector, at least 1; got {self.dims}")
         check_choice("kind", self.kind, ("pixel", "patch", "location"))
-        for name, kind in (("open", Open), ("coverage", Coverage), ("example", Example)):
+        for name, kind in (
+            ("open", Open),
+            ("coverage", Coverage),
+            ("example", Example),
+            ("text", TextEncoder),
+        ):
             given = getattr(self, name)
             if given is not None and not isinstance(given, kind):
                 raise ValueError(f"{name} of product {self.name!r} is a function; got {given!r}")
@@ -417,6 +425,7 @@ def products() -> pd.DataFrame:
         "open",
         "coverage",
         "example",
+        "text",
     }
     columns = [f.name for f in fields(Product) if f.name not in other]
     found = registered()

@@ -64,6 +64,14 @@ class Example(Protocol):
         """Write it into a folder, and return what ``gx.open`` takes as its source."""
 
 
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Puts words into the space of a product."""
+
+    def __call__(self, texts: Sequence[str], version: str, /) -> Any:
+        """Vectors ``(text, band)`` in the space of a version; raises where that has no text encoder."""
+
+
 def kind_of_opened(opened: object, name: str) -> Literal["tiles", "array", "dataset"]:
     """Which of the things that :class:`Open` may return it is.
 

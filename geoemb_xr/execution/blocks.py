@@ -64,6 +64,8 @@ class Block:
         A value a pixel each, such as a mask; dimensions as those of ``data`` without ``band``.
     keys : tuple of ndarray of uint64
         Numbers that tell the pixels' places along each of those dimensions, whatever the block.
+    start : tuple of int
+        Where the block begins along each of those dimensions.
     """
 
     data: np.ndarray
@@ -72,6 +74,7 @@ class Block:
     codec: Codec | None = None
     fields: tuple[np.ndarray, ...] = ()
     keys: tuple[np.ndarray, ...] = ()
+    start: tuple[int, ...] = ()
 
     @property
     def pixels(self) -> int:
@@ -285,7 +288,8 @@ def per_block(
         own = tuple(keys[d][edges[d][i] : edges[d][i + 1]] for d, i in zip(dims, index, strict=True))
         data = lazy[0][(*index[:axis], 0, *index[axis:])]
         extra = [each[index] for each in lazy[1:]]
-        tasks.append(task(function, data, axis, codec, scale is not None, own, extra, params))
+        start = tuple(int(edges[d][i]) for d, i in zip(dims, index, strict=True))
+        tasks.append(task(function, data, axis, codec, scale is not None, own, start, extra, params))
     return tasks
 
 
@@ -296,11 +300,12 @@ def _on_block(
     codec: Codec | None,
     scaled: bool,
     keys: tuple[np.ndarray, ...],
+    start: tuple[int, ...],
     extra: list[np.ndarray],
     params: tuple[Any, ...],
 ) -> Any:
     scale = extra.pop() if scaled else None
-    return function(Block(np.asarray(data), axis, scale, codec, tuple(extra), keys), *params)
+    return function(Block(np.asarray(data), axis, scale, codec, tuple(extra), keys, start), *params)
 
 
 @dataclass(frozen=True)

@@ -63,17 +63,16 @@ def nodes_of(grid: GeoBox) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions of nodes along rows and columns, and a pixel's ground area (m²) at each."""
     rows, cols = (np.linspace(0, n - 1, min(_NODES, n)) for n in grid.shape)
     corners = [
-        _geocentric(grid, *(grid.affine * np.meshgrid(cols + right, rows + down)))
+        geocentric(grid.crs, *(grid.affine * np.meshgrid(cols + right, rows + down)))
         for down, right in ((0, 0), (0, 1), (1, 1), (1, 0))
     ]
     across, along = corners[2] - corners[0], corners[3] - corners[1]
     return rows, cols, 0.5 * np.linalg.norm(np.cross(across, along, axis=0), axis=0)
 
 
-def _geocentric(grid: GeoBox, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def geocentric(crs: object, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Points on the ellipsoid, (3, …), in metres from the centre of the Earth: no pole, no antimeridian."""
-    crs = geometry.as_crs(grid.crs)
-    lon, lat = geometry.transformer(crs, geometry.as_crs(geometry.LONLAT)).transform(x, y)
+    lon, lat = geometry.transformer(geometry.as_crs(crs), geometry.as_crs(geometry.LONLAT)).transform(x, y)
     geod = pyproj.Geod(ellps="WGS84")
     lon, lat = np.radians(lon), np.radians(lat)
     normal = geod.a / np.sqrt(1 - geod.es * np.sin(lat) ** 2)

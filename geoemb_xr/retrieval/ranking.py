@@ -1,151 +1,249 @@
-"""Places that look like a place: a map of similarity, and the k best.
+"""The search for the places most alike: scores piece by piece, the best kept, and what is known of those looked up.
 
-Both read vectors piece by piece from codes, and nothing but a number per pixel leaves a task.
+Nothing but the best of a block leaves a task, so that memory does not grow with the arrays, and many queries are
+answered while the vectors are in the cache.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.core import geometry, times
-from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core import times
+from geoemb_xr.core.errors import EmbeddingError, check_choice
+from geoemb_xr.core.fitted import decoded_bands
 from geoemb_xr.core.notes import one_call
 from geoemb_xr.execution import blocks
-from geoemb_xr.retrieval.scores import How, Metric, similarity
+from geoemb_xr.retrieval import hits, queries, scores, sketches
+from geoemb_xr.retrieval.best import Best
+from geoemb_xr.retrieval.scanning import Candidates, Scan, Scorer, mean_vector
+from geoemb_xr.retrieval.scores import Metric
 
-
-@dataclass(frozen=True)
-class _Best:
-    """Scores in descending order, and positions in the whole array."""
-
-    scores: np.ndarray
-    positions: np.ndarray
-
-    @staticmethod
-    def of(scores: np.ndarray, positions: np.ndarray, k: int) -> _Best:
-        """The k best; of equal ones the first in the array."""
-        if scores.size > k:
-            worst = np.partition(scores, scores.size - k)[scores.size - k]
-            kept = np.flatnonzero(scores >= worst)
-            scores, positions = scores[kept], positions[kept]
-        order = np.lexsort((positions, -scores))[:k]
-        return _Best(scores[order], positions[order])
+How = Literal["mean", "max", "each"]
+#: Candidates of all queries together that one pass keeps.
+_ROOM = 1 << 20
+#: Centres closer than this, in metres, are one place.
+_SAME_PLACE = 0.1
 
 
 @one_call()
 def search(
-    array: xr.DataArray,
+    array: xr.DataArray | Sequence[xr.DataArray] | Mapping[str, xr.DataArray],
     query: Any,
     k: int = 10,
     *,
+    negatives: Any = None,
+    exclude_query: bool = True,
+    min_distance: float | None = None,
     how: How = "mean",
     metric: Metric = "cosine",
     time: times.TimeLike = None,
+    background: Any = None,
+    sketch: sketches.Sketch | str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
-    """Find the k places that look most like a place or a vector. Computes; exact.
+    """Find the k places that look most like a place, a vector or words. Computes; exact.
 
     Scores are looked at block by block and the best kept, so that memory does not grow with the array.
 
     Parameters
     ----------
-    array : DataArray (…, band, …)
-        Codes or vectors, raster or points.
-    query, how, metric, time
-        As in :func:`similarity`. A place finds itself first.
+    array : DataArray (…, band, …), sequence or mapping of them
+        Codes or vectors, rasters or points: several tiles, zones or years of one product and version.
+    query : (lon, lat), points, polygon, vector or words
+        As in :func:`similarity`. A place is looked up in every array that holds it.
     k : int
-        How many.
+        How many, for each query.
+    negatives : as query, optional
+        What is not looked for: the score is the similarity to the query less that to these.
+    exclude_query : bool
+        Whether the places that the query was read at are left out, in every year and array. Vectors have no place.
+    min_distance : float, optional
+        Hits lie at least so many metres apart on the ground, and from the query where that is left out; of two
+        that are closer, in whichever year or array, the better stays.
+    how : {"mean", "max", "each"}
+        Of several places or vectors: their mean similarity, the best, or a search for each, all in one pass.
+    metric : {"cosine", "euclidean"}
+        As in :func:`similarity`. Negatives and a background have a meaning for ``cosine`` only.
+    time : year or date, optional
+        Which of the arrays' periods places are looked up in; all of them by default.
+    background : "mean" or vector, optional
+        What all vectors of a region have in common, taken from vectors and queries before they are compared:
+        "mean" is the mean of the arrays, which takes one more pass.
+    sketch : Sketch or path, optional
+        Of :func:`build_sketch`: only the candidates that it names are scored, exactly. One array then.
 
     Returns
     -------
-    DataFrame
-        The best first: ``similarity`` (or ``distance``), ``lon``, ``lat``, ``x``, ``y`` in the array's CRS, and
-        ``time`` or ``location`` where the array has them. Of equal scores the first in the array.
+    GeoDataFrame, or DataFrame without geopandas
+        The best first: ``similarity`` (or ``distance``), ``lon``, ``lat``, ``x``, ``y`` in the array's CRS,
+        ``time`` or ``location`` where the array has them, what else it knows of a location, and as ``geometry``
+        the footprint of the pixel or patch. ``query`` says which of several, for ``how="each"``; ``array`` says
+        which of several. Of equal scores the first in the array.
 
     Raises
     ------
     EmbeddingError
-        If the array is empty of data.
+        If the array is empty of data, or words are searched in a space without a text encoder.
+    CoverageError
+        If a place lies outside all arrays.
+    ComparabilityError
+        If arrays, or a vector, are of different products or versions.
 
     Examples
     --------
     >>> import geoemb_xr as gx
     >>> da = gx.testing.synthetic("alphaearth", shape=(32, 32)).emb.year(2018)
-    >>> da.emb.search((11.37, 47.25), 3).columns.tolist()
-    ['similarity', 'lon', 'lat', 'x', 'y']
+    >>> found = da.emb.search((11.37, 47.25), 3, min_distance=50)
+    >>> found.columns.tolist()
+    ['similarity', 'lon', 'lat', 'x', 'y', 'geometry']
     """
+    _check_numbers(k, min_distance)
+    check_choice("how", how, ("mean", "max", "each"))
+    check_choice("metric", metric, ("cosine", "euclidean"))
+    names, given = _named(array)
+    many, _ = blocks.one_space(given, "search")
+    many = [hits.in_order(each) for each in many]
+    asked = queries.read(many, query, time, each=how == "each")
+    against = None if negatives is None else queries.read(many, negatives, time, each=False)
+    if metric != "cosine" and (against is not None or background is not None):
+        raise ValueError(
+            "negatives and background are about directions: use metric='cosine', or leave them out"
+        )
+    scorer = _scorer(many, asked, against, how, metric, _shift(many, background))
+    if sketch is not None and len(many) > 1:
+        raise ValueError(f"a sketch is of one array; got {len(many)}: search them one by one")
+    source: Candidates = Scan(many, scorer)
+    if sketch is not None:
+        source = sketches.Shortlist(many[0], sketches.opened(sketch), scorer)
+    chosen = _chosen(many, source, scorer, asked, k, exclude_query, min_distance)
+    if not chosen.scores.size:
+        raise EmbeddingError(
+            "search found no pixel with data" + (" beside the query" if exclude_query else "")
+        )
+    labels = asked.labels if how == "each" else None
+    return hits.table(many, chosen, metric, labels, names)
+
+
+def _check_numbers(k: int, min_distance: float | None) -> None:
     if k < 1:
         raise ValueError(f"k is how many to find, at least 1; got {k}")
-    scores = similarity(array, query, how=how, metric=metric, time=time)
-    # the order of positions must not hang on the order of dimensions
-    scores = scores.transpose(*(d for d in ("time", "location", "y", "x") if d in scores.dims), ...)
-    best = _k_best(scores if metric == "cosine" else -scores, k)
-    if not best.scores.size:
-        raise EmbeddingError("search found no pixel with data")
-    return _table(scores, best, metric)
+    if min_distance is not None and not 0 <= min_distance < np.inf:
+        raise ValueError(f"min_distance is a distance in metres, 0 or more; got {min_distance!r}")
 
 
-def _k_best(scores: xr.DataArray, k: int) -> _Best:
-    if scores.chunks is None:
-        return _block_best(scores.values, (0,) * scores.ndim, scores.shape, k)
-    import dask
+def _named(array: Any) -> tuple[list[Any] | None, xr.DataArray | list[xr.DataArray]]:
+    """What several arrays are called: their keys, or their numbers."""
+    if isinstance(array, xr.DataArray):
+        return None, array
+    if isinstance(array, Mapping):
+        return list(array), list(array.values())
+    return list(range(len(array))), list(array)
 
-    task = dask.delayed(_block_best, pure=False)
-    starts = [np.concatenate(([0], np.cumsum(c)[:-1])) for c in scores.data.chunks]
-    lazy = scores.data.to_delayed()
-    parts = [
-        task(lazy[index], tuple(int(s[i]) for s, i in zip(starts, index, strict=True)), scores.shape, k)
-        for index in np.ndindex(lazy.shape)
+
+# --- scores -----------------------------------------------------------------------------------------------------
+
+
+def _scorer(
+    many: Sequence[xr.DataArray],
+    asked: queries.Asked,
+    against: queries.Asked | None,
+    how: str,
+    metric: str,
+    shift: np.ndarray | None,
+) -> Scorer:
+    none = np.empty((0, asked.vectors.shape[1]), np.float32)
+    less = np.float32(0) if shift is None else shift
+    scores.say_normalised(many[0], metric)
+    negatives = none if against is None else scores.prepared(against.vectors - less, how, metric)
+    if how == "each":
+        positives = np.concatenate(
+            [
+                _one(asked.vectors[asked.group == i] - less, metric, label)
+                for i, label in enumerate(asked.labels)
+            ]
+        )
+    else:
+        positives = scores.prepared(asked.vectors - less, how, metric)
+    if len(negatives) and how != "max":  # cosines are linear in the direction: one product for both
+        positives, negatives = positives - negatives.mean(axis=0), none
+    positives = np.ascontiguousarray(positives, np.float32)
+    return Scorer(positives, negatives, how, metric, shift, contrast=against is not None)
+
+
+def _one(vectors: np.ndarray, metric: str, label: object) -> np.ndarray:
+    """One query as one vector: of several pixels their mean direction, or their mean."""
+    try:
+        rows = scores.prepared(vectors, "mean", metric)
+    except EmbeddingError as error:
+        raise EmbeddingError(f"query {label}: {error}") from error
+    return rows.mean(axis=0, keepdims=True)
+
+
+def _shift(many: Sequence[xr.DataArray], background: Any) -> np.ndarray | None:
+    """The vector that is taken from all."""
+    if background is None:
+        return None
+    bands = len(decoded_bands(many[0]))
+    if isinstance(background, str):
+        check_choice("background", background, ("mean",))
+        return mean_vector(many, "search")
+    shift = np.asarray(background.values if isinstance(background, xr.DataArray) else background, np.float32)
+    if shift.shape != (bands,):
+        raise ValueError(f"background is 'mean' or a vector of {bands} bands; got shape {shift.shape}")
+    return shift
+
+
+# --- the choice -------------------------------------------------------------------------------------------------
+
+
+def _chosen(
+    many: Sequence[xr.DataArray],
+    source: Candidates,
+    scorer: Scorer,
+    asked: queries.Asked,
+    k: int,
+    exclude_query: bool,
+    min_distance: float | None,
+) -> Best:
+    """The k best of each query that lie far enough apart, and from the query.
+
+    Candidates come in the order of their scores, so that what is taken of them stays taken however many follow.
+    """
+    centres = [
+        asked.centres[asked.centre_group == i] if exclude_query else np.empty((0, 3))
+        for i in range(scorer.count)
     ]
-    best: _Best = blocks.merged(parts, _MergeBest(k), label="search")
-    return best
+    reach = max(_SAME_PLACE if any(map(len, centres)) else 0.0, min_distance or 0.0)
+    most = max(map(len, centres))
+    room = k if not reach else _room(many, k + most, min_distance or 0.0)
+    room = max(k, min(room, _ROOM // scorer.count))
+    taken: list[Best] = [Best.nothing()] * scorer.count
+    held = [np.empty((0, 3))] * scorer.count
+    before: Best | None = None
+    for turn in count():
+        found, more = source.best(room, before, turn)
+        if not reach:
+            return found.cut(k)
+        for i in range(scorer.count):
+            own = found.take(found.query == i)
+            xyz = hits.centres_of(many, own.positions)
+            keep = hits.apart(xyz, [(centres[i], reach), (held[i], min_distance or 0.0)], k - len(held[i]))
+            taken[i] = Best.joined([taken[i], own.take(keep)])
+            held[i] = np.concatenate([held[i], xyz[keep]])
+        if not more or all(len(each) >= k for each in held):
+            break
+        before = found
+    return Best.joined(taken)
 
 
-@dataclass(frozen=True)
-class _MergeBest:
-    k: int
-    __name__ = "merge"
-
-    def __call__(self, parts: list[_Best]) -> _Best:
-        scores, positions = (np.concatenate([getattr(p, n) for p in parts]) for n in ("scores", "positions"))
-        return _Best.of(scores, positions, self.k)
-
-
-def _block_best(scores: np.ndarray, start: tuple[int, ...], shape: tuple[int, ...], k: int) -> _Best:
-    flat = np.ascontiguousarray(scores).reshape(-1)
-    there = np.flatnonzero(flat >= _reached_by(flat, k))  # NaN reaches nothing
-    places = np.unravel_index(there, scores.shape)
-    whole = [place + first for place, first in zip(places, start, strict=True)]
-    return _Best.of(flat[there], np.ravel_multi_index(whole, shape), k)
-
-
-def _reached_by(scores: np.ndarray, k: int, part: int = 256) -> np.floating[Any]:
-    """A score that at least k reach, if there are as many: the k-th of the best of parts, as each is one."""
-    best = np.fmax.reduce(scores[: scores.size // part * part].reshape(-1, part), axis=1)
-    best = best[~np.isnan(best)]
-    return np.partition(best, best.size - k)[best.size - k] if best.size >= k else np.float32(-np.inf)
-
-
-def _table(scores: xr.DataArray, best: _Best, metric: str) -> pd.DataFrame:
-    places = dict(zip(scores.dims, np.unravel_index(best.positions, scores.shape), strict=True))
-    name = "similarity" if metric == "cosine" else "distance"
-    columns: dict[str, Any] = {name: best.scores if metric == "cosine" else -best.scores}
-    by = {c: places["location"] if "location" in places else places.get(c) for c in ("x", "y")}
-    xy = {
-        c: scores.coords[c].values[where]
-        for c, where in by.items()
-        if c in scores.coords and where is not None
-    }
-    crs = geometry.crs_of(scores)
-    if crs is not None and len(xy) == 2:
-        to_lonlat = geometry.transformer(crs, geometry.as_crs(geometry.LONLAT))
-        columns["lon"], columns["lat"] = to_lonlat.transform(xy["x"], xy["y"])
-    columns |= xy
-    for dim in ("time", "location"):
-        if dim in places and dim in scores.coords:
-            columns[dim] = scores.coords[dim].values[places[dim]]
-    return pd.DataFrame(columns)
+def _room(many: Sequence[xr.DataArray], places: int, metres: float) -> int:
+    """How many candidates so many places may take up: each with all pixels around it, in all years and arrays."""
+    layers = sum(array.sizes.get("time", 1) for array in many)
+    pixel = min((hits.pixel_metres(array) for array in many), default=np.inf)
+    return int(min(places * layers * (1 + np.pi * (metres / pixel) ** 2), _ROOM)) + 1

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import areas, arrays, geometry, kernels, times
-from geoemb_xr.core.arrays import decode
+from geoemb_xr.core import arrays, kernels, times
 from geoemb_xr.core.codecs import SIGNED_SQUARE
-from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice
-from geoemb_xr.core.fitted import decoded_bands
+from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.model import (
-    BAND,
     Codec,
-    check_comparable,
     check_embedding,
-    comparability_key,
     derived_attrs,
     is_encoded,
     product,
 )
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution import blocks
-from geoemb_xr.geo import footprints, places, polygons
+from geoemb_xr.retrieval import queries as asking
 
 How = Literal["mean", "max"]
 
@@ -53,7 +47,8 @@ def similarity(
     query : (lon, lat), points, polygon or vector
         Points as :func:`geoemb_xr.geo.places.read_places` takes them: the pixels, or patches, they lie in.
         Polygons: all pixels, or patches, whose centre they hold. A vector ``(band,)`` or several ``(n, band)``:
-        as they are; a DataArray of them is checked to be of the same product.
+        as they are; a DataArray of them is checked to be of the same product. Words, or a list of them, where the
+        space has a text encoder.
     how : {"mean", "max"}
         Of several queries' similarities: their mean, or the best.
     metric : {"cosine", "euclidean"}
@@ -85,15 +80,11 @@ def similarity(
     check_embedding(array, "similarity")
     check_choice("how", how, ("mean", "max"))
     check_choice("metric", metric, _LONG_NAMES)
-    if metric == "cosine" and not product(array.attrs["product"]).unit_norm:
-        say(
-            f"similarity normalises the vectors of {array.attrs['product']!r}, which have no unit length; "
-            "metric='euclidean' compares them as they are"
-        )
-    vectors = _query(array, query, time)
+    say_normalised(array, metric)
+    vectors = asking.vectors_of(array, query, time)
     prepared = _prepare(vectors, how, metric)
     return arrays.map_bands(
-        _similar,
+        of_block,
         array,
         arrays.codec_of(array) if is_encoded(array) else None,
         metric,
@@ -106,7 +97,16 @@ def similarity(
     )
 
 
-def _similar(
+def say_normalised(array: xr.DataArray, metric: str) -> None:
+    """Say that cosines leave out the length of vectors, where that carries information."""
+    if metric == "cosine" and not product(array.attrs["product"]).unit_norm:
+        say(
+            f"similarity normalises the vectors of {array.attrs['product']!r}, which have no unit length; "
+            "metric='euclidean' compares them as they are"
+        )
+
+
+def of_block(
     data: np.ndarray,
     axis: int,
     scale: np.ndarray | None,
@@ -118,7 +118,7 @@ def _similar(
     """One block: codes of squares are compared as they are, others piece by piece once decoded."""
     if codec is not None and codec.name == SIGNED_SQUARE.name and metric == "cosine" and len(queries) == 1:
         return _cosine_squares(data, axis, queries[0])
-    piece = _cosine_piece if metric == "cosine" else _distance_piece
+    piece = _cosine_piece if metric == "cosine" else distances
     return blocks.piecewise(data, axis, scale, piece, codec, None, np.dtype(np.float32), queries, how)
 
 
@@ -127,11 +127,12 @@ def _prepare(vectors: Any, how: str, metric: str) -> Any:
     if hasattr(vectors, "__dask_graph__"):
         import dask
 
-        return dask.delayed(_prepared, pure=True)(vectors, how, metric)
-    return _prepared(vectors, how, metric)
+        return dask.delayed(prepared, pure=True)(vectors, how, metric)
+    return prepared(vectors, how, metric)
 
 
-def _prepared(vectors: np.ndarray, how: str, metric: str) -> np.ndarray:
+def prepared(vectors: np.ndarray, how: str, metric: str) -> np.ndarray:
+    """Vectors that have data, of unit length for cosines, and their mean where that is all that is asked for."""
     rows = np.asarray(vectors, np.float64).reshape(-1, np.shape(vectors)[-1])
     rows = rows[np.isfinite(rows).all(axis=1)]
     if metric == "cosine":
@@ -239,105 +240,10 @@ def _products_band_last(vectors: Any, query: Any, dots: Any, squares: Any) -> No
         dots[i], squares[i] = dot, square
 
 
-def _distance_piece(vectors: np.ndarray, queries: np.ndarray, how: str) -> np.ndarray:
+def distances(vectors: np.ndarray, queries: np.ndarray, how: str) -> np.ndarray:
     """Distances as differences, a query at a time: ‖v‖² − 2 v·q + ‖q‖² would lose the small ones."""
-    distances = np.empty((len(queries), vectors.shape[1]), np.float32)
-    for query, out in zip(queries, distances, strict=True):
+    found = np.empty((len(queries), vectors.shape[1]), np.float32)
+    for query, out in zip(queries, found, strict=True):
         gap = vectors - query[:, None]
         out[:] = np.sqrt(np.add.reduce(gap * gap, axis=0, dtype=np.float64))
-    return np.asarray(distances.mean(axis=0, dtype=np.float64) if how == "mean" else distances.min(axis=0))
-
-
-# --- what is asked for ------------------------------------------------------------------------------------------
-
-
-def _query(array: xr.DataArray, query: Any, time: times.TimeLike) -> Any:
-    """Vectors ``(n, band)`` of a query: in memory, or lazy where the array is."""
-    bands = decoded_bands(array)
-    if isinstance(query, xr.DataArray):
-        check_embedding(query, "similarity")
-        check_comparable("similarity", comparability_key(query), comparability_key(array))
-        if decoded_bands(query) != bands:
-            raise EmbeddingError("the query's bands are not those of the array")
-        return _rows(decode(query))
-    if _is_vector(query, len(bands)):
-        return np.asarray(query, np.float32).reshape(-1, len(bands))
-    where = _pixels(array, query)
-    pixels = array.isel({dim: xr.DataArray(index, dims="pixel") for dim, index in where.items()})
-    if "time" in array.dims:
-        pixels = pixels.isel(time=times.pick_times(array.coords["time"].values, time))
-    elif time is not None:
-        times.year(array, time)  # raises where that is not its year
-    return _rows(decode(pixels))
-
-
-def _rows(vectors: xr.DataArray) -> Any:
-    rest = [d for d in vectors.dims if d != BAND]
-    data = vectors.transpose(*rest, BAND).data
-    return data.reshape(-1, data.shape[-1])
-
-
-def _is_vector(query: Any, bands: int) -> bool:
-    """Whether it is vectors, not places: numbers of the array's bands, which no pair of degrees can be."""
-    if isinstance(query, str | Mapping) or hasattr(query, "columns") or hasattr(query, "geom_type"):
-        return False
-    try:
-        shape = np.shape(query)
-    except ValueError:  # geometries and the like of several lengths
-        return False
-    if len(shape) in (1, 2) and shape[-1] == bands:
-        return np.asarray(query).dtype.kind in "fiu"
-    if len(shape) in (1, 2) and shape[-1] != 2 and np.asarray(query).dtype.kind in "fiu":
-        raise EmbeddingError(
-            f"a query is a point (lon, lat), points, a polygon, or a vector of {bands} bands; "
-            f"got {type(query).__name__} of shape {shape}"
-        )
-    return False
-
-
-def _pixels(array: xr.DataArray, query: Any) -> dict[str, np.ndarray]:
-    """Positions of the pixels, or patches, that a query covers, by dimension."""
-    given = places.read_places(query).present("the query")
-    if "location" in array.dims:
-        if not footprints.has_footprints(array):
-            raise EmbeddingError(
-                "points have no grid to look up a place in: give the query as a vector, "
-                "for example one of the array's own, array.sel(location=…)"
-            )
-        return {"location": _patches(array, given)}
-    grid = geometry.geobox_of(array, "similarity")
-    if given.shapes is not None:
-        shape = polygons.union(given.polygons_on(grid))
-        ys, xs = array.coords["y"].values, array.coords["x"].values
-        size = abs(grid.affine.e), abs(grid.affine.a)
-        window = areas.window_of(grid, tuple(shape.bounds))
-        if window is not None:
-            rows, columns = np.nonzero(
-                polygons.coverage(shape, ys[window[0]], xs[window[1]], size, "centre") > 0
-            )
-            if rows.size:
-                return {"y": rows + window[0].start, "x": columns + window[1].start}
-        raise CoverageError(f"the polygon holds no pixel's centre of the array, which {areas.covers(grid)}")
-    rows, columns, inside = places.pixels_at(grid, *given.xy(grid.crs))
-    if not inside.all():
-        raise CoverageError(
-            f"{int((~inside).sum())} of {inside.size} query points lie outside the array, which "
-            f"{areas.covers(grid)}"
-        )
-    return {"y": rows, "x": columns}
-
-
-def _patches(array: xr.DataArray, given: places.Places) -> np.ndarray:
-    """Positions of patches whose footprint holds a query's points, or whose centre a query's polygons hold."""
-    if given.shapes is not None:
-        rows = footprints.patches_in(array, given, "centre")
-        if not rows.size:
-            raise CoverageError("the polygon holds no patch's centre of the array")
-        return rows
-    rows = footprints.nearest_patch(array, given)
-    if (rows < 0).any():
-        raise CoverageError(
-            f"{int((rows < 0).sum())} of {rows.size} query points lie in none of the "
-            f"{array.sizes['location']} patches"
-        )
-    return rows
+    return np.asarray(found.mean(axis=0, dtype=np.float64) if how == "mean" else found.min(axis=0))

@@ -292,7 +292,7 @@ def test_real_chip_both_ways_up(real_data):
 def test_patches_are_asked_by_place(product):
     patches = gx.open(product, gx.example(product))
     here = (float(patches.x[7]), float(patches.y[7]))
-    best = patches.emb.search(here, 1)
+    best = patches.emb.search(here, 1, exclude_query=False)
     assert (best.lon[0], best.lat[0]) == pytest.approx(here)
     spot = shapely.Point(here)
     around = spot.buffer(0.02)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import geoemb_xr as gx
 from geoemb_xr.core import errors
-from geoemb_xr.retrieval import ranking, scores
+from geoemb_xr.retrieval import best, scores
 from geoemb_xr.testing import assert_lazy_identical
 
 HERE = (11.37, 47.25)
@@ -56,14 +56,20 @@ def test_cosines_of_codes_in_any_number_of_bands_and_pixels(seed, bands, pixels,
 
 
 @pytest.mark.parametrize("k", [1, 10, 300])
-def test_the_best_of_many_blocks_with_gaps(k):
-    scores = np.random.default_rng(k).integers(0, 2000, (70, 81)).astype(np.float32)
-    scores[3:40, 5:60] = np.nan
-    found = ranking._block_best(scores, (0, 0), scores.shape, k)
-    flat = np.nan_to_num(scores.ravel(), nan=-1)
-    np.testing.assert_array_equal(found.positions, np.argsort(-flat, kind="stable")[:k])
-    nothing = ranking._block_best(np.full((20, 30), np.nan, np.float32), (0, 0), (20, 30), k)
-    assert nothing.scores.size == 0
+@pytest.mark.parametrize("step", [64, 5670])
+def test_the_best_of_many_pieces_with_gaps(k, step):
+    scores = np.random.default_rng(k).integers(0, 2000, (3, 5670)).astype(np.float32)
+    scores[:, 300:3100] = np.nan
+    scores[2] = np.nan
+    collector = best.Collector(3, k)
+    for start in range(0, 5670, step):
+        collector.offer(start, scores[:, start : start + step])
+    found = collector.best()
+    assert found.count(3).tolist() == [k, k, 0]
+    for i in (0, 1):
+        expected = np.argsort(-np.nan_to_num(scores[i], nan=-1), kind="stable")[:k]
+        np.testing.assert_array_equal(found.positions[found.query == i], expected)
+        np.testing.assert_array_equal(found.scores[found.query == i], scores[i, expected])
 
 
 @pytest.mark.parametrize("how", ["mean", "max"])
@@ -115,8 +121,8 @@ def test_points_are_asked_with_vectors():
     found = places.emb.similarity(places.isel(location=3))
     assert found.dims == ("location",)
     assert float(found[3]) == pytest.approx(1, abs=1e-6)
-    best = places.emb.search(places.isel(location=3), 2)
-    assert best.location[0] == places.location.values[3]
+    first = places.emb.search(places.isel(location=3), 2)
+    assert first.location[0] == places.location.values[3]
     with pytest.raises(errors.EmbeddingError, match="points have no grid"):
         places.emb.similarity(HERE)
 
@@ -129,12 +135,12 @@ def test_search_is_sorting_everything(k, metric):
     there = np.flatnonzero(~np.isnan(scores))
     order = there[np.argsort(scores[there] if metric == "euclidean" else -scores[there], kind="stable")][:k]
     for array in (da, da.chunk(time=1, y=8, x=5)):
-        found = array.emb.search(HERE, k, metric=metric)
+        found = array.emb.search(HERE, k, metric=metric, exclude_query=False)
         name = "similarity" if metric == "cosine" else "distance"
         np.testing.assert_allclose(found[name], scores[order], atol=1e-6)
         assert len(found) == min(k, len(there))
     time, row, column = np.unravel_index(order, (2, 21, 19))
-    found = da.emb.search(HERE, k, metric=metric)
+    found = da.emb.search(HERE, k, metric=metric, exclude_query=False)
     np.testing.assert_array_equal(found.x, da.x.values[column])
     np.testing.assert_array_equal(found.y, da.y.values[row])
     np.testing.assert_array_equal(found.time, da.time.values[time])
@@ -142,7 +148,7 @@ def test_search_is_sorting_everything(k, metric):
 
 def test_found_places_are_where_the_table_says():
     da = scene().emb.year(2018)
-    found = da.emb.search(HERE, 5)
+    found = da.emb.search(HERE, 5, exclude_query=False)
     sampled = da.emb.sample(found[["lon", "lat"]])
     again = sampled.emb.similarity(da.emb.sample([HERE]))
     np.testing.assert_allclose(again, found.similarity, atol=1e-6)

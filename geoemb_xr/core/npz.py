@@ -1,0 +1,96 @@
+"""One npz file without pickles: a header of text and arrays, written whole or not at all, read with care."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+#: A file unpacks to so many times its own size, and so many bytes more, or it is refused.
+_MOST_UNPACKED, _LEAST = 16, 1 << 24
+
+
+def write(target: Path, header: str, arrays: Mapping[str, np.ndarray]) -> Path:
+    """Write a header and arrays; what stood there before is replaced once all is written.
+
+    Parameters
+    ----------
+    target : Path
+        The file.
+    header : str
+        Text, read back first.
+    arrays : mapping
+        By name; none may be called "header".
+    """
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, allow_pickle=False, header=np.array(header), **arrays)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return target
+
+
+@contextmanager
+def opened(
+    path: str | os.PathLike[str],
+) -> Iterator[tuple[str, dict[str, tuple[int, ...]], Callable[[str], np.ndarray]]]:
+    """The header of a file, the shapes of its arrays, and what reads one.
+
+    What the headers in the file claim is checked against its size before any array is read.
+
+    Raises
+    ------
+    ValueError, KeyError, zipfile.BadZipFile
+        If it is no such file.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = {name.removesuffix(".npy"): _member(archive, name) for name in archive.namelist()}
+        _check_size(members, os.path.getsize(path))
+        header = str(_read(archive, members.pop("header")))
+        shapes = {name: each.shape for name, each in members.items()}
+        yield header, shapes, lambda name: _read(archive, members[name])
+
+
+@dataclass(frozen=True)
+class _Member:
+    """An array in an npz file, as its headers claim it."""
+
+    name: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> _Member:
+    """What the header of an array says, if the file has as many bytes of it as that takes."""
+    with archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(file)
+        held = archive.getinfo(name).file_size - file.tell()
+    nbytes = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or nbytes != held:
+        raise ValueError(f"its {name} claims {shape} of {dtype}, {nbytes} bytes, and has {held}")
+    return _Member(name, shape, nbytes)
+
+
+def _check_size(members: Mapping[str, _Member], size: int) -> None:
+    total = sum(each.nbytes for each in members.values())
+    if total > _LEAST + _MOST_UNPACKED * size:
+        raise ValueError(f"its {size} bytes would unpack to {total}")
+
+
+def _read(archive: zipfile.ZipFile, member: _Member) -> np.ndarray:
+    with archive.open(member.name) as file:
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
