@@ -9,7 +9,8 @@ from typing import Any
 from geoemb_xr import testing
 from geoemb_xr._version import __version__ as __version__
 from geoemb_xr.accessor import EmbAccessor
-from geoemb_xr.core.arrays import check, concat, decode, encode, normalize, truncate
+from geoemb_xr.core.arrays import concat, decode, encode, normalize, truncate
+from geoemb_xr.core.health import check
 from geoemb_xr.core.model import Product, product, products, register
 from geoemb_xr.core.synonyms import answering, no_such
 from geoemb_xr.core.times import year
@@ -64,7 +65,9 @@ _LAZY = {
     "predict": "predicting.maps",
     # comparing
     "area_estimate": "comparing.areas",
+    "diagnose": "comparing.diagnostics",
     "evaluate": "comparing.evaluation",
+    "explain": "comparing.explaining",
     "sample_design": "comparing.areas",
     "Sketch": "retrieval.sketches",
     "build_sketch": "retrieval.sketches",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import xarray as xr
 
-from geoemb_xr.core import arrays, geometry, model, times
+from geoemb_xr.core import arrays, geometry, health, model, times
 from geoemb_xr.core.synonyms import answering, no_such
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from geoemb_xr.analysis.clusters import KMeans
     from geoemb_xr.analysis.components import PCA
     from geoemb_xr.comparing.areas import AreaEstimate
+    from geoemb_xr.comparing.diagnostics import Diagnosis
+    from geoemb_xr.comparing.explaining import Explanation
     from geoemb_xr.core import citing
     from geoemb_xr.display.app import App
     from geoemb_xr.execution.planning import Plan
@@ -121,7 +123,7 @@ class EmbAccessor:
 
     def check(self) -> dict[str, Any]:
         """Norms, missing share, code range; see :func:`geoemb_xr.check`."""
-        return arrays.check(self._obj)
+        return health.check(self._obj)
 
     # --- points --------------------------------------------------------------------------------------------
 
@@ -474,6 +476,35 @@ class EmbAccessor:
         )  # fmt: skip
 
     # --- comparing -----------------------------------------------------------------------------------------
+
+    def diagnose(
+        self, *, n_samples: int = 10_000, neighbours: Sequence[int] = (10, 20, 100), seed: int = 0
+    ) -> Diagnosis:
+        """Intrinsic dimension, spread, norms and codes; see :func:`geoemb_xr.diagnose`."""
+        from geoemb_xr.comparing.diagnostics import diagnose
+
+        return diagnose(self._obj, n_samples=n_samples, neighbours=neighbours, seed=seed)
+
+    def explain(
+        self,
+        probe: Probe,
+        *,
+        labels: Any = None,
+        target: str | None = None,
+        time: Any = None,
+        group: Any = None,
+        layers: Mapping[str, xr.DataArray] | None = None,
+        cv: int = 5,
+        repeats: int = 5,
+        seed: int = 0,
+    ) -> Explanation:
+        """What carries a class; see :func:`geoemb_xr.explain`."""
+        from geoemb_xr.comparing.explaining import explain
+
+        return explain(
+            self._obj, probe, labels=labels, target=target, time=time, group=group, layers=layers, cv=cv,
+            repeats=repeats, seed=seed,
+        )  # fmt: skip
 
     def similarity(
         self,
