@@ -7,6 +7,7 @@ crop, which would move tokens.
 from __future__ import annotations
 
 import difflib
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,18 @@ from geoemb_xr.core.errors import SourceError, require
 from geoemb_xr.core.model import normalise_name
 from geoemb_xr.embedding.cards import Encoder
 from geoemb_xr.embedding.inputs import WAVELENGTHS
-from geoemb_xr.embedding.weights import read_weights
+from geoemb_xr.embedding.weights import fetching, read_weights
 
 PREFIX = "timm/"
 _ALL_BANDS = tuple(WAVELENGTHS)
+#: Mean and deviation of SSL4EO-S12's Sentinel-2 (digital numbers) and Sentinel-1 (dB), as torchgeo has them.
+SSL4EO_S2 = {
+    "B01": (1612.9, 791.0), "B02": (1397.6, 854.3), "B03": (1322.3, 878.7), "B04": (1373.1, 1144.9),
+    "B05": (1561.0, 1127.5), "B06": (2108.4, 1164.2), "B07": (2390.7, 1276.0), "B08": (2318.7, 1249.5),
+    "B8A": (2581.0, 1345.9), "B09": (837.7, 577.5), "B10": (22.0, 47.5), "B11": (2195.2, 1340.0),
+    "B12": (1537.4, 1142.9),
+}  # fmt: skip
+SSL4EO_S1 = {"VV": (-12.59, 5.26), "VH": (-20.26, 5.91)}
 
 
 def make_backbone(encoder: Encoder, *, architecture: str, published: str) -> Any:
@@ -41,7 +50,7 @@ def make_backbone(encoder: Encoder, *, architecture: str, published: str) -> Any
     timm = require("timm", "encoders")
     state = _state(encoder, published)
     network = timm.create_model(
-        architecture, in_chans=len(encoder.bands), num_classes=0, **_sized(encoder, architecture)
+        architecture, in_chans=len(encoder.bands), num_classes=0, **_sized(encoder, state)
     )
     missing, unexpected = network.load_state_dict(state, strict=False)
     # published checkpoints carry heads that are not used here
@@ -72,12 +81,12 @@ def features(network: Any) -> Any:
     return Features()
 
 
-def _sized(encoder: Encoder, architecture: str) -> dict[str, Any]:
+def _sized(encoder: Encoder, state: Any) -> dict[str, Any]:
     """What lets a transformer take chips of another size than it was trained on: its places are interpolated."""
-    timm = require("timm", "encoders")
-    config = timm.get_pretrained_cfg(architecture)
-    is_own = config is None or not config.fixed_input_size or config.input_size[-1] == encoder.chip
-    return {} if is_own else {"dynamic_img_size": True}
+    if "pos_embed" not in state:
+        return {}
+    side = math.isqrt(state["pos_embed"].shape[1]) * encoder.patch
+    return {"img_size": side, **({"dynamic_img_size": True} if side != encoder.chip else {})}
 
 
 def _state(encoder: Encoder, published: str) -> Any:
@@ -85,19 +94,14 @@ def _state(encoder: Encoder, published: str) -> Any:
     path = Path(encoder.weights)
     if path.is_file():
         return read_weights(path)
-    try:
-        if published.startswith("timm/"):
+    with fetching(encoder):
+        if published.startswith(PREFIX):
             timm = require("timm", "encoders")
-            name = published.removeprefix("timm/")
+            name = published.removeprefix(PREFIX)
             own = {"in_chans": len(encoder.bands), "num_classes": 0}
             return timm.create_model(name, pretrained=True, **own).state_dict()
         weights = require("torchgeo.models", "encoders").get_weight(published)
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:  # as hubs and urllib say that there is no way to them
-        raise SourceError(
-            f"the weights of {encoder.name} ({encoder.weights}) could not be fetched: {error}. Fetch them where "
-            f"there is a connection, then gx.encoder({encoder.name!r}, weights=path)"
-        ) from error
 
 
 def timm_encoder(name: str) -> Encoder:
@@ -151,8 +155,15 @@ _SOURCES = {
     "ssl4eo-resnet18-moco": ("resnet18", "ResNet18_Weights.SENTINEL2_ALL_MOCO"),
     "ssl4eo-resnet50-moco": ("resnet50", "ResNet50_Weights.SENTINEL2_ALL_MOCO"),
     "ssl4eo-resnet50-dino": ("resnet50", "ResNet50_Weights.SENTINEL2_ALL_DINO"),
+    "ssl4eo-resnet50-softcon": ("resnet50", "ResNet50_Weights.SENTINEL2_ALL_SOFTCON"),
+    "ssl4eo-resnet50-moco-s1": ("resnet50", "ResNet50_Weights.SENTINEL1_ALL_MOCO"),
     "ssl4eo-vits16-moco": ("vit_small_patch16_224", "ViTSmall16_Weights.SENTINEL2_ALL_MOCO"),
     "ssl4eo-vits16-dino": ("vit_small_patch16_224", "ViTSmall16_Weights.SENTINEL2_ALL_DINO"),
+    "ssl4eo-vits16-mae": ("vit_small_patch16_224", "ViTSmall16_Weights.SENTINEL2_ALL_MAE"),
+    "ssl4eo-vitb16-mae": ("vit_base_patch16_224", "ViTBase16_Weights.SENTINEL2_ALL_MAE"),
+    "ssl4eo-vits16-mae-s1": ("vit_small_patch16_224", "ViTSmall16_Weights.SENTINEL1_GRD_MAE"),
+    "ssl4eo-vits14-softcon": ("vit_small_patch14_dinov2", "ViTSmall14_DINOv2_Weights.SENTINEL2_ALL_SOFTCON"),
+    "ssl4eo-vitb14-softcon": ("vit_base_patch14_dinov2", "ViTBase14_DINOv2_Weights.SENTINEL2_ALL_SOFTCON"),
     "dinov3-vitl16-sat": ("vit_large_patch16_dinov3", "timm/vit_large_patch16_dinov3.sat493m"),
 }
 
@@ -162,36 +173,47 @@ def _made(name: str) -> Any:
     return partial(make_backbone, architecture=architecture, published=published)
 
 
-def _ssl4eo(name: str, dims: int, method: str, sha256: str) -> Encoder:
+def _ssl4eo(name: str, dims: int, method: str, sha256: str = "") -> Encoder:
     """A backbone trained on SSL4EO-S12; its file's name carries the first digits of its hash."""
-    vit = "vit" in name
+    body = name.split("-")[1]
+    vit, is_radar = "vit" in body, name.endswith("-s1")
+    patch = int(body[-2:]) if vit else 32
+    statistics = SSL4EO_S1 if is_radar else SSL4EO_S2 if method == "SoftCon" else {}
+    shown = f"ViT-{body[3].upper()}/{patch}" if vit else body.replace("resnet", "ResNet-")
     return Encoder(
         name,
         dims=dims,
-        title=f"SSL4EO-S12 {'ViT-S/16' if vit else name.split('-')[1].replace('resnet', 'ResNet-')} ({method})",
-        bands=_ALL_BANDS,
-        wavelengths=tuple(WAVELENGTHS.values()),
-        units="reflectance",
+        title=f"SSL4EO-S12 {shown} ({method}{', Sentinel-1' if is_radar else ''})",
+        bands=tuple(SSL4EO_S1) if is_radar else _ALL_BANDS,
+        wavelengths=() if is_radar else tuple(WAVELENGTHS.values()),
+        units="dB" if is_radar else "dn" if statistics else "reflectance",
+        mean=tuple(mean for mean, _ in statistics.values()),
+        std=tuple(std for _, std in statistics.values()),
         chip=224,
-        patch=16 if vit else 32,
-        margin=48 if vit else 64,
+        patch=patch,
+        margin=3 * patch if vit else 64,
         pooling="cls" if vit else "mean",
         prefix=int(vit),
         resolution=10.0,
         context_m=1120.0,
-        inputs="Sentinel-2 L1C, 13 bands brought to 10 m, reflectance",
+        inputs="Sentinel-1 GRD, σ⁰ in dB" if is_radar else "Sentinel-2 L1C, 13 bands brought to 10 m",
         weights=f"torchgeo {_SOURCES[name][1]}",
         sha256=sha256,
         licence="CC-BY-4.0",
         citation=(
             "Wang, Y., Braham, N. A. A., Xiong, Z., Liu, C., Albrecht, C. M., Zhu, X. X. (2023): SSL4EO-S12. IEEE "
             "Geoscience and Remote Sensing Magazine 11 (3), 98–106"
+            + (
+                "; Wang, Y., Albrecht, C. M., Zhu, X. X. (2024): SoftCon. arXiv:2405.20462"
+                if statistics and vit
+                else ""
+            )
         ),
         doi="10.1109/MGRS.2023.3281651",
         attribution="SSL4EO-S12, Wang et al. 2023 (CC BY 4.0).",
-        quirks=(
-            "Trained on top-of-atmosphere reflectance (L1C): surface reflectance is darker in the blue.",
-        ),
+        quirks=()
+        if is_radar
+        else ("Trained on top-of-atmosphere reflectance (L1C): surface reflectance is darker in the blue.",),
         make=_made(name),
     )
 
@@ -200,8 +222,15 @@ ENCODERS = (
     _ssl4eo("ssl4eo-resnet18-moco", 512, "MoCo", "59bfdff9"),
     _ssl4eo("ssl4eo-resnet50-moco", 2048, "MoCo", "df8b932e"),
     _ssl4eo("ssl4eo-resnet50-dino", 2048, "DINO", "d6c330e9"),
+    _ssl4eo("ssl4eo-resnet50-softcon", 2048, "SoftCon"),
+    _ssl4eo("ssl4eo-resnet50-moco-s1", 2048, "MoCo", "906e4356"),
     _ssl4eo("ssl4eo-vits16-moco", 384, "MoCo", "67c9032d"),
     _ssl4eo("ssl4eo-vits16-dino", 384, "DINO", "36bcc127"),
+    _ssl4eo("ssl4eo-vits16-mae", 384, "MAE"),
+    _ssl4eo("ssl4eo-vitb16-mae", 768, "MAE"),
+    _ssl4eo("ssl4eo-vits16-mae-s1", 384, "MAE"),
+    _ssl4eo("ssl4eo-vits14-softcon", 384, "SoftCon"),
+    _ssl4eo("ssl4eo-vitb14-softcon", 768, "SoftCon"),
     Encoder(
         "dinov3-vitl16-sat",
         dims=1024,

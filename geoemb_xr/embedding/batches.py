@@ -22,19 +22,20 @@ _BYTES = 512
 Take = Callable[[slice], tuple[Any, dict[str, Any]]]
 
 
-def normalised(chips: Any, encoder: Encoder) -> Any:
+def normalised(chips: Any, encoder: Encoder, *, whole: bool = False) -> Any:
     """Chips ``(n, band, y, x)`` less the card's mean, by its deviation; missing pixels become the mean.
 
-    Without a mean on the card it is that of the chip's own valid pixels. Changed in place.
+    Without a mean on the card it is that of the chip's own valid pixels. Changed in place. Nothing is missing of
+    what is ``whole``.
     """
     if encoder.mean:
         chips -= _per_band(encoder.mean, chips)
-    else:
+    elif not whole:
         own = chips.double().nanmean((2, 3), keepdim=True).nan_to_num_(0.0).to(chips.dtype)
         chips = chips.where(~chips.isnan(), own)
     if encoder.std:
         chips /= _per_band(encoder.std, chips)
-    return chips.nan_to_num_(0.0) if encoder.mean else chips
+    return chips.nan_to_num_(0.0) if encoder.mean and not whole else chips
 
 
 def masked(some: Any, encoder: Encoder, present: tuple[int, ...]) -> tuple[Any, Any]:
@@ -171,6 +172,9 @@ def run(
     done = 0
     # the threads are dask's
     exact = threads.one_thread() if kind == "cpu" else _full_precision() if kind == "cuda" else nullcontext()
+    # a module may have its own way to one vector a chip
+    is_own = hasattr(module, "chips") and output == "chips" and pooling == encoder.pooling
+    call = module.chips if is_own else module
     mixed = torch.autocast(kind, torch.bfloat16) if half and not encoder.bfloat16 else nullcontext()
     with exact, torch.inference_mode():
         while done < count:
@@ -178,12 +182,13 @@ def run(
             try:
                 given, extra = take(some)
                 sides = tuple(given.shape[-2:]) if given.ndim > 3 else ()
-                if is_flat(encoder, device):
-                    given = given.contiguous(memory_format=torch.channels_last)
-                if half and encoder.bfloat16:
+                if is_flat(encoder, device):  # both at once: what is made ready takes the network's own time
+                    dtype = torch.bfloat16 if half and encoder.bfloat16 else given.dtype
+                    given = given.to(dtype, memory_format=torch.channels_last)
+                elif half and encoder.bfloat16:
                     given = given.to(torch.bfloat16)
                 with mixed:
-                    made = module(given, **extra)
+                    made = call(given, **extra)
                 found.append(shaped(made.float(), encoder, output, pooling, sides))
             except torch.cuda.OutOfMemoryError:
                 if batch == 1:

@@ -8,7 +8,7 @@ import hashlib
 import importlib
 import os
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from html import escape
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from geoemb_xr.core import html
 from geoemb_xr.core.errors import SourceError, check_choice, require
 from geoemb_xr.core.model import Product, normalise_name
+from geoemb_xr.embedding import programs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +73,10 @@ class Encoder:
     steps : int
         Most dates of a series.
     optional : tuple of str
-        Bands that may be absent: the encoder takes a mask for them.
+        Bands that may be absent: the encoder takes a mask for them, or makes its first layer for those there are.
+    takes : tuple of {"lonlat", "days"}
+        What an encoder of pictures is told besides, by name: longitudes and latitudes of chips ``(n, 2)``, days
+        since 1970 ``(n,)``, NaN where not known. Encoders of series and cubes are always told months and places.
     resolution : float, optional
         Of the images it was made for, in metres.
     context_m : float, optional
@@ -92,9 +96,10 @@ class Encoder:
         Of the weights.
     aliases, quirks : tuple of str
         Other names that find it; what surprises, each in one sentence.
-    make : callable or torch.nn.Module
+    make : callable or torch.nn.Module, optional
         ``encoder -> torch module`` with its weights, at module level so that workers can import it; or the module
-        itself, which then travels with the tasks and whose parameters say the version.
+        itself, which then travels with the tasks and whose parameters say the version. Without it ``weights`` is a
+        file of ``torch.export`` (``.pt2``) or ONNX.
 
     Examples
     --------
@@ -122,6 +127,7 @@ class Encoder:
     prefix: int = 0
     steps: int = 1
     optional: tuple[str, ...] = ()
+    takes: tuple[Literal["lonlat", "days"], ...] = ()
     resolution: float | None = None
     context_m: float | None = None
     bfloat16: bool = False
@@ -149,6 +155,8 @@ class Encoder:
             raise ValueError(f"encoder {self.name!r} needs outputs: some of 'tokens', 'chips', 'pixels'")
         for each in self.outputs:
             check_choice("output", each, ("tokens", "chips", "pixels"))
+        for told in self.takes:
+            check_choice("takes", told, ("lonlat", "days"))
         if self.margin < 0 or self.margin % self.patch or 2 * self.margin >= self.chip:
             raise ValueError(
                 f"margin is a multiple of the patch ({self.patch}), below half the chip ({self.chip}); got "
@@ -220,6 +228,25 @@ class Encoder:
         largest = max((side - self.patch) // 2 // self.patch * self.patch, 0)
         return replace(self, chip=side, margin=min(self.margin, largest))
 
+    def with_bands(self, bands: Sequence[str]) -> Encoder:
+        """The same encoder for some of its bands, if its first layer is made for those there are.
+
+        Parameters
+        ----------
+        bands : sequence of str
+            Of its own.
+        """
+        at = [self.bands.index(b) for b in bands]
+        count = len(self.bands)
+        given: dict[str, Any] = {}
+        for what in ("wavelengths", "mean", "std", "units"):
+            own = getattr(self, what)
+            given[what] = own if isinstance(own, str) or len(own) != count else tuple(own[k] for k in at)
+        kept = set(bands)
+        return replace(
+            self, bands=tuple(bands), optional=tuple(b for b in self.optional if b in kept), **given
+        )
+
     def load(self, device: str = "cpu") -> Any:
         """Make its network, with its weights, ready to run on a device.
 
@@ -240,12 +267,19 @@ class Encoder:
         """
         require("torch", "encoders")
         if self.make is None:
-            raise SourceError(
-                f"encoder {self.name!r} has no network: give it make=, a function that makes one"
-            )
+            return programs.load_program(self._program()).eval().requires_grad_(False).to(device)
         # one that was given is not to be changed
         made: Any = copy.deepcopy(self.make) if hasattr(self.make, "state_dict") else self.make(self)
         return made.eval().requires_grad_(False).to(device)
+
+    def _program(self) -> Path:
+        path = Path(self.weights)
+        if path.suffix not in programs.SUFFIXES or not path.is_file():
+            raise SourceError(
+                f"encoder {self.name!r} has no network: give it make=, a function that makes one, or weights=, a "
+                f"file of {' or '.join(programs.SUFFIXES)}; got {self.weights!r}"
+            )
+        return path
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         facts = tuple(getattr(self, each.name) for each in fields(self) if each.name != "make")

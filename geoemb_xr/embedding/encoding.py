@@ -47,11 +47,14 @@ class Place:
         Its chips along y and x.
     window : ((int, int), (int, int))
         Rows and columns of the images that are read for it.
+    days : float
+        Of the images since 1970, NaN where no date is known.
     """
 
     rows: tuple[Chip, ...]
     cols: tuple[Chip, ...]
     window: tuple[Window, Window]
+    days: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -118,14 +121,13 @@ def encode_block(job: Job, place: Place, pieces: Sequence[Piece], *blocks: np.nd
         if job.encoder.kind == "series":
             found = _series(job, lane, place, window)
         else:
-            found = _pictures(job, lane, place, window if job.months else window.reshape(window.shape[-3:]))
+            flat = window if job.months else window.reshape(window.shape[-3:])
+            found = _pictures(job, lane, place, flat, _seen(job, flat, raw))
     out = np.moveaxis(found, -1, 0)
     return out[None] if raw.ndim == 4 else out
 
 
-def encode_stack(
-    block: np.ndarray, job: Job, months: np.ndarray | None = None, lonlat: np.ndarray | None = None
-) -> np.ndarray:
+def encode_stack(block: np.ndarray, job: Job, *told: np.ndarray, names: tuple[str, ...] = ()) -> np.ndarray:
     """Vectors ``(location, band)`` of a block of chips ``(location, time?, band, y, x)`` or series of pixels.
 
     Parameters
@@ -134,24 +136,24 @@ def encode_stack(
         Of the images.
     job : Job
         What all blocks have in common.
-    months, lonlat : ndarray (location, time) and (location, 2), optional
-        For encoders of time: January is 0.
+    *told : ndarray (location, …)
+        What the encoder is told besides.
+    names : tuple of str
+        By which it is told.
     """
     device = devices.place_for(job.device, True)
     with lanes.borrowed(device) as lane:
         _check(job, block)
         chips = _in_units(job, lane, block)
-        seen = _seen(job, chips)
-        share = _here(lane, "share", seen.flatten(1).float().mean(1)).copy()
+        seen = _seen(job, chips, raw=block)
+        share = np.ones(len(block), np.float32)
+        if seen is not None:
+            share = _here(lane, "share", seen.flatten(1).float().mean(1)).copy()
         out = np.full((len(block), job.length), np.nan, np.float32)
         wanted = np.flatnonzero((share > 0) & (1 - share <= job.missing))
         if wanted.size:
             at = lane.over("wanted", wanted)
-            extra = (
-                {}
-                if months is None or lonlat is None
-                else {"months": months[wanted], "lonlat": lonlat[wanted]}
-            )
+            extra = {name: each[wanted] for name, each in zip(names, told, strict=True)}
             made = _encoded(job, lane, wanted.size, lambda some: chips[at[some]], extra)
             out[wanted, : job.encoder.dims] = _here(lane, "vectors", made)
     if job.quality:
@@ -223,12 +225,13 @@ def _here(lane: Lane, name: str, found: Any) -> np.ndarray:
 # --- pictures -----------------------------------------------------------------------------------------------------
 
 
-def _pictures(job: Job, lane: Lane, place: Place, window: Any) -> np.ndarray:
+def _pictures(job: Job, lane: Lane, place: Place, window: Any, seen: Any) -> np.ndarray:
     """Vectors of chips, ``(y, x, band)``."""
     sides = tuple(group[-1].stop - group[0].first for group in (place.rows, place.cols))
     out = np.full((*sides, job.length), np.nan, np.float32)
     spots = [(row, col) for row in place.rows for col in place.cols]
-    own, shares = _shares(job, lane, place, _seen(job, window))
+    own, shares = _shares(job, lane, place, seen)
+    whole = bool((own == 1).all())
     if job.quality:
         out[..., -1] = shares
     spots = [spot for spot, share in zip(spots, own, strict=True) if share > 0 and 1 - share <= job.missing]
@@ -237,18 +240,26 @@ def _pictures(job: Job, lane: Lane, place: Place, window: Any) -> np.ndarray:
     (top, _), (left, _) = place.window
     starts = np.array([(row.start - top, col.start - left) for row, col in spots])
     padded, starts = _padded(window, starts, job.side)
-    extra = {}
+    extra: dict[str, np.ndarray] = {}
     if job.months:
         months = np.broadcast_to(np.asarray(job.months, np.int64), (len(spots), len(job.months)))
         extra = {"months": months, "lonlat": _centres(job, spots)}
-    made = _encoded(job, lane, len(spots), lambda some: _cut(padded, starts[some], job.side), extra)
-    for (row, col), vectors in zip(spots, _here(lane, "vectors", made), strict=True):
-        spot = out[_spot(place, row, col)]
-        spot[..., : job.encoder.dims] = (
-            vectors if job.output == "chips" else np.moveaxis(vectors[:, _own(row), _own(col)], 0, -1)
+    elif job.encoder.takes:
+        extra = {"lonlat": _centres(job, spots), "days": np.full(len(spots), place.days)}
+    made = _encoded(
+        job, lane, len(spots), lambda some: _cut(padded, starts[some], job.side), extra, whole=whole
+    )
+    vectors = _here(lane, "vectors", made)
+    if job.output == "chips":
+        first, left = place.rows[0].first, place.cols[0].first
+        at = np.array([(row.first - first, col.first - left) for row, col in spots])
+        out[at[:, 0], at[:, 1], : job.encoder.dims] = vectors
+        return out
+    for (row, col), each in zip(spots, vectors, strict=True):
+        out[_spot(place, row, col)][..., : job.encoder.dims] = np.moveaxis(
+            each[:, _own(row), _own(col)], 0, -1
         )
-    if job.output == "tokens":  # a token that saw no pixel of its own is missing
-        out[shares == 0, : job.encoder.dims] = np.nan
+    out[shares == 0, : job.encoder.dims] = np.nan  # a token that saw no pixel of its own is missing
     return out
 
 
@@ -279,8 +290,10 @@ def _gathered(window: Any, starts: np.ndarray, side: int) -> Any:
     return window[..., rows[:, :, None], cols[:, None, :]].movedim(-3, 0)
 
 
-def _seen(job: Job, window: Any) -> Any:
-    """Pixels that have all bands; over time those that have anything."""
+def _seen(job: Job, window: Any, raw: np.ndarray) -> Any:
+    """Pixels that have all bands, over time those that have anything; None where nothing can be missing."""
+    if raw.dtype.kind != "f" and job.nodata is None:
+        return None
     seen = window.isfinite()
     if job.encoder.kind == "series":
         return seen
@@ -290,18 +303,14 @@ def _seen(job: Job, window: Any) -> Any:
 
 def _shares(job: Job, lane: Lane, place: Place, seen: Any) -> tuple[np.ndarray, np.ndarray]:
     """The valid share of each chip, one after the other, and of what each pixel of the result shows ``(y, x)``."""
-    torch = require("torch", "encoders")
-    counts = (
-        torch.nn.functional.pad(seen.int(), (1, 0, 1, 0))
-        .cumsum(0, dtype=torch.int32)
-        .cumsum(1, dtype=torch.int32)
-    )
+    sizes = [stop - start for start, stop in place.window]
+    counts = None if seen is None or bool(seen.all()) else _running(seen)
     (top, _), (left, _) = place.window
     spans = [
         np.array([(chip.start, chip.start + job.side) for chip in group]) - first
         for group, first in ((place.rows, top), (place.cols, left))
     ]
-    own = _counted(lane, "of chips", counts, spans) / job.side**2
+    own = _counted(lane, "of chips", counts, spans, sizes) / job.side**2
     if job.output == "chips":
         return own.ravel(), own.astype(np.float32)
     patch = job.encoder.patch
@@ -310,21 +319,42 @@ def _shares(job: Job, lane: Lane, place: Place, seen: Any) -> tuple[np.ndarray, 
         begin = group[0].start - first + group[0].skip * patch
         edges = begin + patch * np.arange(group[-1].stop - group[0].first + 1)
         spans.append(np.stack([edges[:-1], edges[1:]], axis=1))
-    return own.ravel(), (_counted(lane, "of tokens", counts, spans) / patch**2).astype(np.float32)
+    return own.ravel(), (_counted(lane, "of tokens", counts, spans, sizes) / patch**2).astype(np.float32)
 
 
-def _counted(lane: Lane, name: str, counts: Any, spans: Sequence[np.ndarray]) -> np.ndarray:
-    """How many of a mask lie in each of the boxes that spans of rows and of columns make, from its running sums."""
-    (low, high), (left, right) = (
-        span.clip(0, size - 1).T for span, size in zip(spans, counts.shape, strict=True)
+def _running(seen: Any) -> Any:
+    """Running sums of a mask along both sides, from 0: what lies in any box is a sum of four of them."""
+    torch = require("torch", "encoders")
+    return (
+        torch.nn.functional.pad(seen.int(), (1, 0, 1, 0))
+        .cumsum(0, dtype=torch.int32)
+        .cumsum(1, dtype=torch.int32)
     )
+
+
+def _counted(
+    lane: Lane, name: str, counts: Any, spans: Sequence[np.ndarray], sizes: Sequence[int]
+) -> np.ndarray:
+    """How many pixels of a mask lie in each of the boxes that spans of rows and of columns make.
+
+    The mask comes as its running sums; without them all are there, and only the window's ``sizes`` count.
+    """
+    (low, high), (left, right) = (span.clip(0, size).T for span, size in zip(spans, sizes, strict=True))
+    if counts is None:
+        return np.asarray(np.multiply.outer(high - low, right - left))
     at = [lane.over(f"{name} {k}", each) for k, each in enumerate((low, high, left, right))]
     some = counts[at[1]] - counts[at[0]]
     return _here(lane, name, some[:, at[3]] - some[:, at[2]])
 
 
 def _encoded(
-    job: Job, lane: Lane, count: int, take: Callable[[Any], Any], extra: dict[str, np.ndarray] | None = None
+    job: Job,
+    lane: Lane,
+    count: int,
+    take: Callable[[Any], Any],
+    extra: dict[str, np.ndarray] | None = None,
+    *,
+    whole: bool = False,
 ) -> Any:
     """What the network gives for chips or series in the encoder's unit, on the device.
 
@@ -340,13 +370,17 @@ def _encoded(
         From a slice of them to a tensor ``(n, …)`` that may be changed.
     extra : mapping of str to ndarray (n, …), optional
         For encoders of time, their months and places.
+    whole : bool
+        Whether nothing of any chip is missing.
     """
     told = {name: lane.over(name, np.ascontiguousarray(values)) for name, values in (extra or {}).items()}
 
     def batch(some: slice) -> tuple[Any, dict[str, Any]]:
         chips = take(some)
-        if not told:
-            return batches.normalised(chips, job.encoder), {}
+        if job.encoder.kind == "image":
+            return batches.normalised(chips, job.encoder, whole=whole), {
+                k: told[k][some] for k in job.encoder.takes
+            }
         given, absent = batches.masked(chips, job.encoder, job.present)
         return given, {"absent": absent, **{name: each[some] for name, each in told.items()}}
 

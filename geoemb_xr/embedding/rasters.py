@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -142,6 +143,8 @@ def embed(
     raster = inputs.pick_bands(inputs.pick_time(raster, card, time), card, bands)
     if not card.bands:
         card = replace(card, bands=_labels(raster))
+    elif card.kind == "image" and _labels(raster) != card.bands:
+        card = card.with_bands(_labels(raster))  # its first layer is made for those there are
     job = Job(
         encoder=card,
         output="chips" if is_stack and card.kind != "series" else how.output,
@@ -265,7 +268,8 @@ def _lazy(raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, side: int) ->
 
     source = (raster if raster.chunks is not None else blocks.cut(raster, {"y": side, "x": side})).data
     rows, cols = (axis.blocks(side) for axis in axes)
-    name = f"embed-{tokenize(source.name, job, rows, cols)}"
+    days = _days(raster) if job.encoder.takes else [math.nan] * raster.sizes.get("time", 1)
+    name = f"embed-{tokenize(source.name, job, rows, cols, days)}"
     tasks: dict[Any, Any] = {f"{name}-job": DataNode(f"{name}-job", job)}
     for (t, dates), (i, row), (j, col) in itertools.product(
         enumerate(_dates(raster, job)), enumerate(rows), enumerate(cols)
@@ -274,13 +278,21 @@ def _lazy(raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, side: int) ->
         found = list(_pieces(source.chunks, (*dates, (0, raster.sizes[BAND]), *window)))
         key = (name, *([t] if dates else []), 0, i, j)
         refs = [TaskRef((source.name, *index)) for index, _ in found]
-        place = Place(row, col, window)
+        place = Place(row, col, window, days[t])
         tasks[key] = Task(key, encode_block, TaskRef(f"{name}-job"), place, tuple(p for _, p in found), *refs)
     graph = HighLevelGraph.from_collections(name, MaterializedLayer(tasks), dependencies=[source])
     sizes = tuple(tuple(group[-1].stop - group[0].first for group in groups) for groups in (rows, cols))
     times = [(1,) * len(_dates(raster, job))] if "time" in raster.dims else []
     shape = (*times, (job.length,), *sizes)
     return da.Array(graph, name, shape, meta=np.empty((0,) * len(shape), np.float32))
+
+
+def _days(raster: xr.DataArray) -> list[float]:
+    """Days since 1970 of each date, NaN where there is none."""
+    if "time" not in raster.coords or raster.coords["time"].dtype.kind != "M":
+        return [math.nan] * raster.sizes.get("time", 1)
+    since = np.atleast_1d(raster.coords["time"].values) - np.datetime64("1970-01-01", "ns")
+    return [float(d) for d in since / np.timedelta64(1, "D")]
 
 
 def _dates(raster: xr.DataArray, job: Job) -> list[tuple[Window, ...]]:

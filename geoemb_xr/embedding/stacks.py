@@ -80,9 +80,10 @@ def embed_stack(images: xr.DataArray, job: Job, version: str) -> Any:
         )
     chunks = {str(d): -1 for d in images.dims if d != "location"}
     source = images.chunk(chunks | ({"location": _CHIPS} if images.chunks is None else {})).data
-    more = []
-    if job.encoder.kind != "image":
-        more = [told.rechunk((source.chunks[0], -1)) for told in (_months(images), _lonlat(images, job))]
+    told = {
+        name: each.rechunk((source.chunks[0], *((-1,) * (each.ndim - 1))))
+        for name, each in _told(images, job).items()
+    }
     data = da.blockwise(
         encoding.encode_stack,
         "lv",
@@ -90,7 +91,12 @@ def embed_stack(images: xr.DataArray, job: Job, version: str) -> Any:
         "ltbyx" if source.ndim == 5 else "lbyx" if source.ndim == 4 else "ltb",
         dask.delayed(job, pure=True),
         None,
-        *(part for told, letter in zip(more, "mp", strict=False) for part in (told, f"l{letter}")),
+        *(
+            part
+            for each, own in zip(told.values(), "mp", strict=False)
+            for part in (each, f"l{own}"[: each.ndim])
+        ),
+        names=tuple(told),
         new_axes={"v": job.length},
         concatenate=True,
         dtype=np.float32,
@@ -116,6 +122,23 @@ def embed_stack(images: xr.DataArray, job: Job, version: str) -> Any:
     return xr.Dataset({"embedding": out, "valid": valid})
 
 
+def _told(images: xr.DataArray, job: Job) -> dict[str, Any]:
+    """What an encoder is told besides, each ``(location, …)``: encoders of pictures only what is known."""
+    import dask.array as da
+
+    if job.encoder.kind != "image":
+        return {"months": _months(images), "lonlat": _lonlat(images, job)}
+    count = images.sizes["location"]
+    known = {"lonlat": da.full((count, 2), np.nan, dtype=np.float32), "days": da.full(count, np.nan)}
+    if _place_names(images) is not None:
+        known["lonlat"] = _lonlat(images, job)
+    date = images.coords.get("date", images.coords.get("time"))
+    if date is not None and date.dtype.kind == "M" and set(date.dims) <= {"location"}:
+        days = (date - np.datetime64("1970-01-01", "ns")) / np.timedelta64(1, "D")
+        known["days"] = da.broadcast_to(da.asarray(days.data), (count,))
+    return {name: known[name] for name in job.encoder.takes}
+
+
 def _months(images: xr.DataArray) -> Any:
     """Months ``(location, time)`` from 0: of the dates of all, or of each location's own in ``date``."""
     import dask.array as da
@@ -135,10 +158,7 @@ def _lonlat(images: xr.DataArray, job: Job) -> Any:
     """Longitude and latitude of each location, float32 ``(location, 2)``; coordinates that are lazy stay so."""
     import dask.array as da
 
-    names = next(
-        (n for n in _PLACES if all(k in images.coords and images.coords[k].dims == ("location",) for k in n)),
-        None,
-    )
+    names = _place_names(images)
     crs = geometry.crs_of(images) if names == _PLACES[-1] else geometry.LONLAT
     if names is None or crs is None:
         raise EmbeddingError(
@@ -149,6 +169,16 @@ def _lonlat(images: xr.DataArray, job: Job) -> Any:
     return da.map_blocks(
         _to_lonlat, along, geometry.as_crs(crs).to_wkt(), dtype=np.float32, meta=np.empty((0, 0), "f4")
     )
+
+
+def _place_names(images: xr.DataArray) -> tuple[str, str] | None:
+    """Names of the coordinates that say where each location lies."""
+
+    def is_along(name: str) -> bool:
+        return name in images.coords and images.coords[name].dims == ("location",)
+
+    found = next((names for names in _PLACES if all(map(is_along, names))), None)
+    return None if found == _PLACES[-1] and geometry.crs_of(images) is None else found
 
 
 def _to_lonlat(xy: np.ndarray, crs: str) -> np.ndarray:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geoemb_xr.core.errors import SourceError, require
+
+if TYPE_CHECKING:
+    from geoemb_xr.embedding.cards import Encoder
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -27,10 +32,37 @@ def read_weights(path: Path) -> dict[str, Any]:
         raise SourceError(
             f"{path} cannot be read as weights alone, and nothing else in it is run: {first}"
         ) from error
-    found = found.get("state_dict", found) if isinstance(found, dict) else found
+    for inner in ("state_dict", "model", "teacher"):  # where those who train keep the weights of the network
+        found = found[inner] if isinstance(found, dict) and isinstance(found.get(inner), dict) else found
+    found = flat(found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
         raise SourceError(f"{path} does not hold weights by name, but {type(found).__name__}")
     return found
+
+
+def flat(weights: dict[str, Any]) -> dict[str, Any]:
+    """Weights by name, where parts of a network are dicts of their own."""
+    parts = {k: v for k, v in weights.items() if isinstance(v, dict)}
+    own = {k: v for k, v in weights.items() if k not in parts}
+    return own | {f"{k}.{name}": v for k, part in parts.items() for name, v in part.items()}
+
+
+@contextmanager
+def fetching(encoder: Encoder) -> Iterator[None]:
+    """Say what to do where weights are to be had from a hub, and there is no way to it.
+
+    Raises
+    ------
+    SourceError
+        In place of what hubs and urllib raise.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise SourceError(
+            f"the weights of {encoder.name} ({encoder.weights}) could not be fetched: {error}. Fetch them where "
+            f"there is a connection, then gx.encoder({encoder.name!r}, weights=path)"
+        ) from error
 
 
 def fill(network: Any, weights: dict[str, Any], path: Path, whose: str) -> Any:

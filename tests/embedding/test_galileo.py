@@ -114,5 +114,5 @@ def test_a_stack_of_single_chips_is_told_that_dates_are_wanted(card):
     chips = xr.DataArray(
         np.zeros((2, 2, 16, 16)), dims=("location", "band", "y", "x"), coords={"band": ["VV", "VH"]}
     )
-    with pytest.raises(EmbeddingError, match="does not look at single chips"):
+    with pytest.raises(EmbeddingError, match="takes a stack of chips with the dims"):
         gx.embed(chips, card)

@@ -1,0 +1,73 @@
+"""Networks that come as whole programs: files of ``torch.export`` (``.pt2``) and of ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geoemb_xr.core.errors import SourceError, require
+
+#: How the names of such files end.
+SUFFIXES = (".pt2", ".onnx")
+
+
+def load_program(path: Path) -> Any:
+    """A module that runs a file.
+
+    Parameters
+    ----------
+    path : Path
+        Of ``torch.export.save``, or of ONNX with one output (its first is taken).
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read.
+    """
+    return _of_onnx(path) if path.suffix == ".onnx" else _of_export(path)
+
+
+def _of_export(path: Path) -> Any:
+    torch = require("torch", "encoders")
+    try:
+        program = torch.export.load(path).module()
+    except Exception as error:  # torch's own are of many kinds
+        raise SourceError(
+            f"{path} is not a file of torch.export: {str(error).partition(chr(10))[0]}"
+        ) from error
+
+    class Program(torch.nn.Module):  # type: ignore[name-defined,misc]
+        """An exported program: it is as it was exported, and has no modes."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.program = program
+
+        def forward(self, given: Any, **told: Any) -> Any:
+            return self.program(given, **told)
+
+        def train(self, mode: bool = True) -> Any:
+            return self
+
+    return Program()
+
+
+def _of_onnx(path: Path) -> Any:
+    torch, onnx = require("torch", "encoders"), require("onnxruntime", "onnx")
+    try:
+        session = onnx.InferenceSession(str(path), providers=onnx.get_available_providers())
+    except Exception as error:
+        raise SourceError(f"{path} is not a network of ONNX: {str(error).partition(chr(10))[0]}") from error
+    names = [each.name for each in session.get_inputs()]
+
+    class Network(torch.nn.Module):  # type: ignore[name-defined,misc]
+        """A network that onnxruntime runs; what it gives goes back to where what it was given came from."""
+
+        def forward(self, given: Any, **told: Any) -> Any:
+            values = {names[0]: given, **told}
+            fed = {name: np.ascontiguousarray(value.cpu().float().numpy()) for name, value in values.items()}
+            return torch.from_numpy(session.run(None, fed)[0]).to(given.device)
+
+    return Network()

@@ -1,0 +1,101 @@
+"""Networks that come as files: exported by torch, or ONNX; any network of timm by its name."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import geoemb_xr as gx
+from geoemb_xr import testing
+from geoemb_xr.core.errors import SourceError
+from geoemb_xr.embedding import backbones
+
+torch = pytest.importorskip("torch")
+
+BANDS = ("B02", "B03", "B04", "B08")
+
+
+@pytest.fixture(scope="module")
+def module():
+    torch.manual_seed(2)
+    return torch.nn.Sequential(torch.nn.Conv2d(4, 6, 8, 8), torch.nn.ReLU()).eval()
+
+
+def card(path):
+    return gx.Encoder("mine", dims=6, bands=BANDS, chip=32, patch=8, outputs=("tokens",), weights=str(path))
+
+
+def test_a_file_of_torch_export_is_an_encoder(module, tmp_path):
+    path = tmp_path / "net.pt2"
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    torch.export.save(
+        torch.export.export(module, (torch.zeros(2, 4, 32, 32),), dynamic_shapes=({0: batch},)), path
+    )
+    images = testing.images((96, 80), chunks=40)
+    da = gx.embed(images, card(path))
+    expected = gx.embed(images, replace(card(path), weights="", make=module)).values
+    np.testing.assert_allclose(da.values, expected, atol=1e-6)
+    assert da.attrs["version"] == f"{card(path).digest[:8]}-p1"
+
+
+def test_a_file_of_onnx_is_an_encoder(module, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    path = tmp_path / "net.onnx"
+    torch.onnx.export(
+        module, (torch.zeros(2, 4, 32, 32),), path, input_names=["images"], dynamic_axes={"images": {0: "n"}},
+        dynamo=False,
+    )  # fmt: skip
+    images = testing.images((96, 80))
+    expected = gx.embed(images, replace(card(path), weights="", make=module)).values
+    np.testing.assert_allclose(gx.embed(images, card(path)).values, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("net.pt2", "not a file of torch.export"), ("net.pt", "has no network")]
+)
+def test_files_that_are_no_networks_say_so(name, message, tmp_path):
+    (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(SourceError, match=message):
+        card(tmp_path / name).load()
+    with pytest.raises(SourceError, match="has no network: give it make="):
+        card(tmp_path / "missing.pt2").load()
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18.a1_in1k", "vit_tiny_patch16_224.augreg_in21k", "convnextv2_atto.fcmae"]
+)
+def test_any_network_of_timm_is_found_by_its_name(name, tmp_path):
+    timm = pytest.importorskip("timm")
+    found = gx.encoder(f"timm/{name}")
+    config = timm.get_pretrained_cfg(name)
+    assert (found.mean, found.std) == (config.mean, config.std)
+    assert found.licence == config.license
+    torch.manual_seed(1)
+    own = timm.create_model(name, num_classes=0).eval()
+    torch.save(own.state_dict(), tmp_path / "own.pth")
+    side = 4 * found.patch
+    small = gx.encoder(found, weights=tmp_path / "own.pth").with_chip(side)
+    made = small.load()
+    chips = torch.rand(1, 3, side, side)
+    with torch.inference_mode():
+        tokens = made(chips)
+        if small.prefix:
+            own = timm.create_model(name, num_classes=0, dynamic_img_size=True).eval()
+            own.load_state_dict(torch.load(tmp_path / "own.pth", weights_only=True))
+        np.testing.assert_allclose(tokens, own.forward_features(chips), atol=1e-5)
+    assert tokens.shape[1] == (small.prefix + 16 if small.prefix else small.dims)
+
+
+def test_a_name_that_timm_does_not_have_says_what_is_near():
+    pytest.importorskip("timm")
+    with pytest.raises(ValueError, match=r"no weights called 'resnet81.*near are resnet18"):
+        gx.encoder("timm/resnet81.a1_in1k")
+
+
+def test_maps_with_their_channels_last_are_turned():
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        network = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0)
+        found = backbones.features(network)(torch.zeros(1, 3, 224, 224))
+    assert tuple(found.shape) == (1, 768, 7, 7)
