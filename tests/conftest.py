@@ -12,10 +12,15 @@ from geoemb_xr import catalog
 from geoemb_xr.core import model, notes
 
 settings.register_profile(
-    "default", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    "default", deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=300)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Few examples by default, many in the complete profile (``-m ""``), or what HYPOTHESIS_PROFILE says."""
+    profile = "default" if config.option.markexpr else "thorough"
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", profile))
 
 
 @pytest.fixture(autouse=True)

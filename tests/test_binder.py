@@ -118,7 +118,7 @@ def test_start_hands_over_and_points_the_dashboard_through_the_proxy():
     assert shown.stdout.strip() == "/user/me/proxy/{port}/status"
 
 
-@pytest.mark.slow
+@pytest.mark.complete
 @pytest.mark.timeout(300)
 def test_post_build_installs_the_package_and_compiles_its_kernels(tmp_path):
     """In a fresh prefix that has the dependencies, a pip of its own, and not this package.

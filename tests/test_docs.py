@@ -16,11 +16,9 @@ ROOT = Path(__file__).parent.parent
 MODULES = {"testing"}  # public names that are modules
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def built(root, *options):
     """The site, notebooks not executed (test_notebooks.py does), built apart from docs/generated."""
     pytest.importorskip("sphinx")
-    root = tmp_path_factory.mktemp("site")
     for name in ("docs", "notebooks"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("_build", "generated"))
     for page in ROOT.glob("*.md"):
@@ -28,21 +26,16 @@ def site(tmp_path_factory):
     (root / "benchmarks").mkdir()
     if (ROOT / "benchmarks" / "RESULTS.md").exists():
         shutil.copy(ROOT / "benchmarks" / "RESULTS.md", root / "benchmarks")
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-W",
-        "--keep-going",
-        "-q",
-        "-t",
-        "fast",
-        root / "docs",
-        root / "html",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-t", "fast", *options]
+    done = subprocess.run([*sphinx, root / "docs", root / "html"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-5000:]
     return root / "html"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """With a plain theme: the site's own draws its list of pages anew for each of them."""
+    return built(tmp_path_factory.mktemp("site"), "-D", "html_theme=basic")
 
 
 @pytest.mark.slow
@@ -66,12 +59,14 @@ def test_figures_of_the_correctness_page_are_as_it_says(site):
     assert page.count("50 pixels: True") == 4
 
 
-@pytest.mark.slow
-def test_no_page_scrolls_sideways(site):
+@pytest.mark.complete
+@pytest.mark.timeout(300)
+def test_no_page_scrolls_sideways(tmp_path):
     """At the width of a screen and of a telephone; what is too wide scrolls in a box of its own."""
     sync_api = pytest.importorskip("playwright.sync_api")
     if (chromium := shutil.which("chromium")) is None:
         pytest.skip("no Chromium: apt-get install chromium")
+    site = built(tmp_path)
     pages = [
         *site.glob("*.html"),
         *(site / "generated").glob("*.html"),

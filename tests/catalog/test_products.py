@@ -47,15 +47,10 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def make_case(tmp_path_factory):
-    made = {}
-
+def make_case():
     @lru_cache(maxsize=1)  # arrays of one case in memory at a time
     def make(product, container):
-        if (product.name, container) not in made:
-            folder = tmp_path_factory.mktemp(f"{product.name}-{container}")
-            made[product.name, container] = gx.example(product, container=container, directory=folder)
-        source = made[product.name, container]
+        source = gx.example(product, container=container)  # in the cache, which all processes share
         with testing.raise_if_dask_computes():
             lazy = open_example(product, source)
         return Case(product, container, source, lazy, lazy.compute())
@@ -228,7 +223,7 @@ def _flip(path: Path, target: Path) -> None:
 
 def test_both_orientations(raster, tmp_path):
     source = Path(raster.source)
-    files = sorted(source.rglob("*") if source.is_dir() else [source])
+    files = sorted(source.rglob("[!.]*") if source.is_dir() else [source])
     if not all(f.suffix in (".tif", ".tiff") for f in files if f.is_file()):
         pytest.skip("not a container of GeoTIFFs")
     root = source if source.is_dir() else source.parent

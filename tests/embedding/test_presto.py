@@ -255,7 +255,7 @@ def test_official_weights_give_the_official_code_s_numbers(real_data, absent):
     np.testing.assert_allclose(da.values[0, :4, 0, 0], OFFICIAL[absent], atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.complete
 def test_the_published_score_of_algae_blooms_with_its_controls(real_data):
     """RMSE 0.861 ± 0.009 by a random forest on the vectors; the paper has 0.884 ± 0.01, the mean alone 0.869."""
     from sklearn.ensemble import RandomForestRegressor

@@ -48,7 +48,9 @@ def test_what_takes_long_shows_a_bar_with_its_label(capsys, clock):
 def test_a_bar_is_drawn_a_few_times_a_second_at_most(capsys, clock):
     with progress.shown("sum"):
         work(100, clock, 0.125)
-    assert 40 < capsys.readouterr().err.count("\r") < 46  # every second one of 84 tasks after the first two seconds
+    assert (
+        40 < capsys.readouterr().err.count("\r") < 46
+    )  # every second one of 84 tasks after the first two seconds
 
 
 def test_an_error_ends_the_bar(capsys, clock):

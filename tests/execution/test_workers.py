@@ -81,7 +81,7 @@ def _slow(block):
     return block
 
 
-@pytest.mark.slow
+@pytest.mark.complete
 def test_a_lost_worker_loses_nothing_but_time(probe, tmp_path):
     codes = scene().copy(data=scene().data.map_blocks(_slow, dtype="i1", meta=np.empty((0, 0, 0), "i1")))
     with LocalCluster(n_workers=2, threads_per_worker=1, **QUIET) as cluster, Client(cluster) as client:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geoemb_xr.core import geometry
@@ -83,7 +83,6 @@ def test_positions_are_those_of_proj(name):
 
 
 @given(data=st.data())
-@settings(max_examples=60)
 def test_any_window_has_the_same_bits(data):
     source, target = CASES[data.draw(st.sampled_from(sorted(CASES)))]
     src = lattice.target_grid(source)

