@@ -20,7 +20,7 @@ from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.notes import say
 from geoemb_xr.geo.points import sample
-from geoemb_xr.probes.labelling import labels as draw_labels
+from geoemb_xr.probes.labelling import drawn_points
 
 #: Columns that a sample brings along, so that it can be filled in anywhere and read again.
 STRATUM, SIZE = "stratum", "stratum_ha"
@@ -73,7 +73,7 @@ def sample_design(array: xr.DataArray, n: int, *, least: int | None = None, seed
     if n != int(n) or n < len(sizes):
         raise EmbeddingError(f"n is a whole number of at least one place per class ({len(sizes)}); got {n!r}")
     counts = _allocated(sizes, int(n), least)
-    drawn = draw_labels(array, per_class=int(counts.max()), seed=seed)
+    drawn = drawn_points(array, per_class=int(counts.max()), seed=seed)
     classes = legend_of(array)
     names = dict(zip(classes.values, classes.names, strict=True))
     stratum = drawn.iloc[:, -1].map(names)

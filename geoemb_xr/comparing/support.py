@@ -180,7 +180,7 @@ def support_of(
 def _table(labels: Any, first: xr.DataArray) -> Any:
     given = labelling.read_labels(labels)
     if isinstance(given, xr.DataArray):
-        return labelling.labels(aligned(given, first))
+        return labelling.drawn_points(aligned(given, first))
     if not hasattr(given, "columns"):
         raise EmbeddingError(
             f"evaluate takes labels as a table with lon and lat, a GeoDataFrame, a path or a raster; got "

@@ -56,27 +56,36 @@ def read_labels(labels: Any) -> Any:
 # --- label rasters --------------------------------------------------------------------------------------------
 
 
-def labels(raster: xr.DataArray, *, per_class: int | None = 500, seed: int = 0) -> pd.DataFrame:
-    """Draw labelled points from a label raster, as many of each class. Computes: reads the raster once.
+def labels(raster: Any, path: Any = None, *, per_class: int | None = 500, seed: int = 0) -> Any:
+    """Labels of the field by name, or labelled points drawn from a label raster. Drawing computes.
 
     Parameters
     ----------
-    raster : DataArray (y, x)
-        Integers are classes (0 is no data in a class map, else what ``_FillValue`` says), floats are values.
+    raster : DataArray (y, x), str or dataset of torchgeo
+        A label raster to draw from: integers are classes (0 is no data in a class map, else what ``_FillValue``
+        says), floats are values. Or what is to be read: ``"nlcd"``, ``"lcmap"``, ``"worldcover"``, ``"eurocrops"``,
+        ``"eurosat"``, or one of torchgeo's datasets of labels.
+    path : path or list of paths, optional
+        Files of the named labels, or a folder that holds them.
     per_class : int, optional
-        How many of each class, or in all where labels are floats; None takes all.
+        How many points of each class, or in all where labels are floats; None takes all. Of a raster to draw from.
     seed : int
         Any whole number; another draws others. The draw is by a hash of the pixel's place: chunks never change it.
 
     Returns
     -------
-    pandas.DataFrame
-        ``lon``, ``lat`` and the label, named as the raster.
+    pandas.DataFrame, GeoDataFrame or DataArray
+        Of a raster ``lon``, ``lat`` and the label, named as the raster. Of NLCD, LCMAP and WorldCover a lazy class
+        map with their names and colours, and the year of the file as ``time``. Of EuroCrops its parcels and of
+        EuroSAT the footprints of its chips, with the column ``label``. All are labels for
+        :func:`geoemb_xr.fit_probe` and :func:`geoemb_xr.evaluate`, which bring them to the grid of any product.
 
     Raises
     ------
     EmbeddingError
         If the raster has more dimensions than y and x.
+    SourceError
+        If a file is missing or of another kind.
 
     Examples
     --------
@@ -85,6 +94,24 @@ def labels(raster: xr.DataArray, *, per_class: int | None = 500, seed: int = 0) 
     >>> gx.labels(truth, per_class=10)["land_cover"].value_counts().max()
     np.int64(10)
     """
+    if isinstance(raster, str):
+        from geoemb_xr.probes.label_sources import read_source
+
+        return read_source(raster, path)
+    if not isinstance(raster, xr.DataArray):
+        from geoemb_xr.probes.label_sources import is_torchgeo, of_torchgeo
+
+        if is_torchgeo(raster):
+            return of_torchgeo(raster)
+        raise EmbeddingError(
+            "labels takes a label raster (y, x), a name such as 'nlcd' with a path, or a dataset of torchgeo; got "
+            f"{type(raster).__name__}"
+        )
+    return drawn_points(raster, per_class=per_class, seed=seed)
+
+
+def drawn_points(raster: xr.DataArray, *, per_class: int | None = 500, seed: int = 0) -> pd.DataFrame:
+    """Labelled points of a label raster, as :func:`labels` draws them."""
     if set(raster.dims) != {"y", "x"}:
         raise EmbeddingError(
             f"a label raster has dims y and x; got {tuple(raster.dims)}: take one year or one band"

@@ -236,7 +236,7 @@ def _count(n_samples: Any) -> int:
 
 def _drawn_labels(raster: xr.DataArray, array: xr.DataArray, per_class: int) -> pd.DataFrame:
     """A stratified sample of a label raster, brought to the array's grid first."""
-    table = labelling.labels(aligned(raster, array), per_class=per_class)
+    table = labelling.drawn_points(aligned(raster, array), per_class=per_class)
     say(
         f"labels from a raster: {len(table)} pixels, at most {per_class} a class; n_samples=… draws more or "
         "fewer, and with method='ridge' n_samples='all' takes every pixel"
