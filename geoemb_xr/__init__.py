@@ -46,6 +46,7 @@ _LAZY = {
     "fit_clusters": "analysis.clusters",
     "explore": "display.app",
     "fit_pca": "analysis.components",
+    "load": "execution.memory",
     "pca": "analysis.components",
     "plan": "execution.planning",
     "plot": "display.plotting",

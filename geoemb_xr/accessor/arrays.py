@@ -556,6 +556,12 @@ class EmbAccessor:
 
         return build_sketch(self._obj, path, seed=seed)
 
+    def load(self) -> xr.DataArray:
+        """Compute into memory with every thread; see :func:`geoemb_xr.load`."""
+        from geoemb_xr.execution.memory import load
+
+        return load(self._obj)
+
     def plan(self) -> Plan:
         """What computing this would read and hold; see :func:`geoemb_xr.plan`."""
         from geoemb_xr.execution.planning import plan

@@ -101,6 +101,12 @@ class EmbDatasetAccessor:
 
     # --- looking ---------------------------------------------------------------------------------------------
 
+    def load(self) -> xr.Dataset:
+        """Compute every variable into memory with every thread; see :func:`geoemb_xr.load`."""
+        from geoemb_xr.execution.memory import load
+
+        return load(self._obj)
+
     def plan(self) -> Plan:
         """What computing all variables would read and hold; see :func:`geoemb_xr.plan`."""
         from geoemb_xr.execution.planning import plan_of

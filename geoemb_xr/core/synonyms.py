@@ -100,7 +100,18 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "years": ("time", "groups"),
 }
 #: Methods of ``Dataset.emb``: every variable by its own rule.
-OF_DATASETS = ("coarsen", "crop", "plan", "plot", "reproject", "sample", "to_cog", "to_zarr", "zonal_stats")
+OF_DATASETS = (
+    "coarsen",
+    "crop",
+    "load",
+    "plan",
+    "plot",
+    "reproject",
+    "sample",
+    "to_cog",
+    "to_zarr",
+    "zonal_stats",
+)
 
 
 def no_such(name: str, known: Iterable[str], where: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from geoemb_xr.core.arrays import codec_of
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice, require
 from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.model import BAND, attribution_of, check_embedding, is_encoded, kind_of
+from geoemb_xr.execution.memory import check_room
 from geoemb_xr.geo import footprints, places, polygons
 from geoemb_xr.geo.footprints import nearest_patch
 from geoemb_xr.geo.places import Places
@@ -294,7 +294,9 @@ def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
     wide = next((d for d in array.dims if d in (BAND, "component", "category", "rgb")), None)
     if "location" not in array.dims and not {"y", "x"} <= set(array.dims):
         raise EmbeddingError(f"a table needs 'location', or 'y' and 'x'; got dims {tuple(array.dims)}")
-    _check_room(array)
+    # the values, and as much beside them
+    advice = "sample or crop first, or write with .emb.to_geoparquet or .emb.to_zarr"
+    check_room(2 * array.nbytes, "a table", advice)
     rows = [d for d in array.dims if d != wide]
     if "location" in rows:
         rows = ["location", *(d for d in rows if d != "location")]
@@ -324,26 +326,6 @@ def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
     if crs is not None:  # x and y are found again by what reads tables
         table.attrs["crs"] = geometry.crs_name(crs) if crs.to_epsg() else crs.to_wkt()
     return table
-
-
-def _check_room(array: xr.DataArray) -> None:
-    """Refuse a table that would take more than half of the free memory: its values, and as much beside them."""
-    free = free_memory()
-    if free is not None and 2 * array.nbytes > free / 2:
-        raise MemoryError(
-            f"a table of {array.nbytes / 1e9:.1f} GB would take more than half of the {free / 1e9:.1f} GB that "
-            "are free: sample or crop first, or write with .emb.to_geoparquet or .emb.to_zarr"
-        )
-
-
-def free_memory() -> int | None:
-    """Bytes of memory that are free or can be freed; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-    return found[0] if found else None
 
 
 def to_geodataframe(array: xr.DataArray, *, min_pixels: int = 1) -> gpd.GeoDataFrame:
@@ -399,7 +381,9 @@ def _outlines(array: xr.DataArray, min_pixels: int) -> pd.DataFrame:
         )
     if min_pixels < 1:
         raise EmbeddingError(f"min_pixels is a whole number of 1 or more; got {min_pixels!r}")
-    _check_room(array)
+    # the values, and as much beside them
+    advice = "sample or crop first, or write with .emb.to_geoparquet or .emb.to_zarr"
+    check_room(2 * array.nbytes, "a table", advice)
     flat = geometry.north_up_array(array.transpose("y", "x"))
     grid, legend = geometry.geobox_of(flat, "to_geodataframe"), legend_of(flat)
     codes = flat.values.astype(np.uint16)

@@ -252,9 +252,9 @@ def test_rasters_and_maps_become_tables():
 
 
 def test_a_table_beyond_memory_is_refused(monkeypatch):
-    from geoemb_xr.geo import points
+    from geoemb_xr.execution import memory
 
-    monkeypatch.setattr(points, "free_memory", lambda: 10_000)
+    monkeypatch.setattr(memory, "free_memory", lambda: 10_000)
     with raise_if_dask_computes(), pytest.raises(MemoryError, match="sample or crop first"):
         scene(chunks=20).emb.to_dataframe()
 
