@@ -21,6 +21,7 @@ from geoemb_xr.core.notes import one_call, say
 from geoemb_xr.core.protocols import kind_of_opened
 from geoemb_xr.core.times import TimeLike
 from geoemb_xr.geo import places
+from geoemb_xr.geo.places import Places
 from geoemb_xr.readers import tables as from_tables
 from geoemb_xr.readers import tiles
 from geoemb_xr.readers.points import area_of_points, vectors_at
@@ -75,7 +76,7 @@ def open(  # the name that users know from xarray
     bbox : (west, south, east, north), optional
         Densified and rounded outwards to whole pixels; west > east crosses the antimeridian.
     bbox_crs : CRS
-        Of ``bbox``; degrees by default.
+        Of ``bbox``, and of a geopolygon or points that bring none; degrees by default.
     points : pairs, shapely points, GeoDataFrame, table, dict, GeoJSON or path, optional
         Each point's vector from its own tile and zone, unwarped: ``(location, band)`` in the point's own year
         where the table has a column ``year``, ``time`` or ``date`` and ``time`` is not given, else
@@ -129,20 +130,27 @@ def open(  # the name that users know from xarray
     """
     check_choice("zones", zones, ("merge", "separate"))
     _check_one_selector(geopolygon=geopolygon, bbox=bbox, points=points, like=like, geobox=geobox)
+    if geopolygon is not None:
+        geopolygon = _polygons(geopolygon, bbox_crs)
+    if points is not None:
+        points = places.read_places(points, crs=bbox_crs).present("points=")
     product, source = map(_local, _without_dataset(product, source))
-    if source is None and _is_path(product):
+    if like is not None:
+        geobox = geometry.geobox_of(like, "like=")
+    named = source is not None or not _is_path(product)
+    source = source if named else os.fspath(product)  # type: ignore[arg-type]  # _is_path tells a Product apart
+    if isinstance(source, str | os.PathLike):
         from geoemb_xr.readers import own
 
-        source = os.fspath(product)  # type: ignore[arg-type]  # _is_path has told a Product apart
-        if own.is_own(source):
-            if like is not None:
-                geobox = geometry.geobox_of(like, "like=")
+        if own.is_ours(source) if named else own.is_own(source):
+            if named:
+                own.check_product(source, find_product(product))
             request = _request(
                 None, geopolygon, bbox, bbox_crs, points, geobox, time, version, variant, chunks
             )
             stored = own.read_store(source, request)
             return _finish_own(stored, request, geopolygon, geobox or crs, resolution, resampling, decode)
-        product = own.product_of_store(source)
+        product = product if named else own.product_of_store(source)
     # one of your own is made known once it has opened: with a mistake in its facts, it can be tried again
     found = product if isinstance(product, Product) else find_product(str(product))
     is_table = from_tables.holds_vectors(source, found)
@@ -151,8 +159,6 @@ def open(  # the name that users know from xarray
             f"{found.name!r} is known, but there is no reader for its files; a table with a column per band (CSV, "
             "Parquet or a DataFrame) can be opened, anything else read by yourself and given to gx.wrap"
         )
-    if like is not None:
-        geobox = geometry.geobox_of(like, "like=")
     request = _request(found, geopolygon, bbox, bbox_crs, points, geobox, time, version, variant, chunks)
     target_crs = geometry.as_crs(crs) if crs is not None else None
     if target_crs is not None and resolution is not None:
@@ -237,10 +243,10 @@ def _looks_like_source(source: str) -> bool:
 
 def _request(
     found: Product | None,
-    geopolygon: Any,
+    geopolygon: Places | None,
     bbox: Sequence[float] | None,
     bbox_crs: object,
-    points: Any,
+    points: Places | None,
     geobox: GeoBox | None,
     time: TimeLike,
     version: str | None,
@@ -257,11 +263,10 @@ def _request(
     if bbox is not None:
         area = areas.parse_bbox(bbox, bbox_crs)
     elif geopolygon is not None:
-        area = _area_of_polygons(geopolygon)
+        area = geopolygon.area()
     elif geobox is not None:
         area = _with_margin(areas.area_of(geobox), (geobox.affine.a, geobox.affine.e), found)
     elif points is not None:
-        points = places.read_places(points).present("points=")
         area = area_of_points(points, found)
     return Request(area, time, version, variant, chunks, geobox, points)
 
@@ -304,11 +309,11 @@ def _steps_in(area: Area, resolution: Any) -> tuple[float, float]:
     return step, step
 
 
-def _area_of_polygons(given: Any) -> Area:
-    found = places.read_places(given).present("geopolygon=")
+def _polygons(given: Any, crs: object) -> Places:
+    found = places.read_places(given, crs=crs).present("geopolygon=")
     if found.shapes is None:
         raise EmbeddingError("geopolygon= takes polygons; got points, which go into points=")
-    return found.area()
+    return found
 
 
 # --- patches and location encoders --------------------------------------------------------------------------
@@ -517,7 +522,8 @@ def coverage(
     if found.coverage is None and (source is None or found.open is None):
         raise SourceError(f"{found.name!r} publishes no list of what exists")
     _check_one_selector(bbox=bbox, geopolygon=geopolygon)
-    request = _request(found, geopolygon, bbox, geometry.LONLAT, None, None, time, None, None, "auto")
+    area = None if geopolygon is None else _polygons(geopolygon, geometry.LONLAT)
+    request = _request(found, area, bbox, geometry.LONLAT, None, None, time, None, None, "auto")
     if found.coverage is not None:
         return found.coverage(source, request)
     assert found.open is not None

@@ -6,9 +6,11 @@ import sys
 import textwrap
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 import xarray as xr
 import zarr
 from affine import Affine
@@ -766,3 +768,16 @@ def test_points_on_both_sides_of_a_raster_that_runs_on_past_180(tmp_path):
     taken = gx.open("alphaearth", str(tmp_path / "t_2024.tif"), points=points, time=2024)
     expected = array.values[0][:, 0, [20, 20, 0]].T
     np.testing.assert_array_equal(taken.squeeze("time").transpose("location", "band").values, expected)
+
+
+def test_points_and_polygons_without_a_crs_are_in_that_of_the_call(cog):
+    x, y = geometry.transformer(geometry.as_crs(4326), geometry.as_crs(32632)).transform(11.37, 47.25)
+    inside = shapely.box(x - 30, y - 30, x + 30, y + 30)
+    metres = gx.open("alphaearth", cog, points=[(x, y)], bbox_crs=32632)
+    xr.testing.assert_identical(
+        metres, gx.open("alphaearth", cog, points=[(11.37, 47.25)]).assign_coords(metres.coords)
+    )
+    cut = gx.open("alphaearth", cog, geopolygon=inside, bbox_crs=32632)
+    assert cut.identical(gx.open("alphaearth", cog, geopolygon=gpd.GeoSeries([inside], crs=32632)))
+    with pytest.raises(EmbeddingError, match="look like metres"):
+        gx.open("alphaearth", cog, geopolygon=inside)

@@ -31,7 +31,7 @@ LONLAT = "EPSG:4326"
 METRES_PER_DEGREE = 111_320.0
 
 
-#: Attribute of a coordinate of one pixel: its size, in units of the CRS.
+#: Attribute of y and x, as odc-geo writes it: the signed size of a pixel, in units of the CRS.
 RESOLUTION = "resolution"
 
 
@@ -239,7 +239,8 @@ def grid_coords(
 ) -> dict[str, xr.DataArray]:
     """Coordinates ``y``, ``x`` and ``spatial_ref`` of a GeoBox; ``y`` and ``x`` may be given.
 
-    An axis of one pixel says its resolution in an attribute, since its one coordinate cannot tell it.
+    Each axis says its resolution in an attribute: plain indexing may leave one pixel, whose coordinate alone cannot
+    tell it.
     """
     affine = geobox.affine
     if affine.b or affine.d:
@@ -259,7 +260,7 @@ def grid_coords(
 
 
 def _sized(axis: xr.DataArray, step: float) -> xr.DataArray:
-    return axis.assign_attrs({RESOLUTION: abs(step)}) if axis.size == 1 else axis
+    return axis.assign_attrs({RESOLUTION: step})
 
 
 def keep_resolution(window: xr.DataArray, grid: GeoBox) -> xr.DataArray:
@@ -338,8 +339,8 @@ def geobox_of(array: xr.DataArray | xr.Dataset, what: str = "this") -> GeoBox:
     x0, dx = _axis(xs, "x", what)
     if dy is None and dx is None:
         raise EmbeddingError(
-            f"{what} got one single pixel, from which no resolution can be told: plain indexing forgets it, and "
-            ".emb.crop keeps it; keep at least two pixels, or use .emb.sample(points)."
+            f"{what} got one single pixel, from which no resolution can be told: x and y have no attribute "
+            "'resolution'; keep at least two pixels, or use .emb.sample(points)."
         )
     # An axis of one pixel takes the other axis's size; rows of one pixel run north to south.
     dx = abs(dy) if dx is None and dy is not None else dx
@@ -357,7 +358,8 @@ def _axis(coordinate: xr.DataArray, name: str, what: str) -> tuple[float, float 
     first = float(values[0])
     if values.size == 1:
         stated = coordinate.attrs.get(RESOLUTION)
-        return first, None if stated is None else float(stated) * (-1 if name == "y" else 1)
+        # a row of one pixel lies north-up, whatever it was cut from
+        return first, None if stated is None else abs(float(stated)) * (-1 if name == "y" else 1)
     step = (float(values[-1]) - first) / (values.size - 1)
     regular = pixel_centres(first - step / 2, step, 0, values.size)
     # float32 keeps 47.25° to 4e-6°: a twentieth of a pixel of ten metres

@@ -58,7 +58,8 @@ def explore(
     ----------
     array : DataArray (time?, band, y, x)
         A raster embedding, encoded or decoded, lazy or in memory. Codes (:func:`open` with
-        ``decode=False``) take a quarter of the memory.
+        ``decode=False``) take a quarter of the memory. Patches (location, band) are shown on their own grid, where
+        a click chooses the patch at a place.
     model : PCA, optional
         Of the colours; by default fitted on what is shown first, of the first and the last year, and kept.
     tiles : bool
@@ -89,10 +90,11 @@ def explore(
     (32632, True)
     """
     from geoemb_xr.display.explorer import Explorer
+    from geoemb_xr.geo.gridding import as_raster
 
     require("panel", "viz")
     check_embedding(array, "explore")
-    geometry.geobox_of(array, "explore")
+    array = as_raster(array, "explore")
     if tiles:
         from geoemb_xr.geo.warp import reproject
 

@@ -25,6 +25,7 @@ from geoemb_xr.core.notes import logger
 from geoemb_xr.display.windows import READ_LIMIT, Window, window_of
 from geoemb_xr.execution import blocks
 from geoemb_xr.geo import places, wrapping
+from geoemb_xr.geo.gridding import as_raster
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -79,7 +80,7 @@ class Explorer:
     Parameters
     ----------
     array : DataArray (time?, band, y, x)
-        A raster embedding, encoded or decoded; lazy or in memory.
+        A raster embedding, encoded or decoded; lazy or in memory. Patches are shown on their own grid.
     model : PCA, optional
         Of the picture's colours; by default fitted on what is shown first, of the first and the last period.
     size : (int, int)
@@ -107,7 +108,7 @@ class Explorer:
         memory: int = MEMORY,
     ) -> None:
         self.product = check_embedding(array, "explore")
-        geometry.geobox_of(array, "explore")
+        array = as_raster(array, "explore")
         extra = set(array.dims) - {"time", BAND, "y", "x"}
         if extra:
             raise EmbeddingError(f"explore shows dims time, band, y and x; got {tuple(array.dims)} too")

@@ -14,7 +14,7 @@ from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.geometry import METRES_PER_DEGREE
 from geoemb_xr.core.model import BAND, check_band_chunk
 from geoemb_xr.core.notes import say
-from geoemb_xr.geo.footprints import Patches, holding, one_a_place, patches_of
+from geoemb_xr.geo.footprints import Patches, has_footprints, holding, one_a_place, patches_of
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -79,6 +79,20 @@ def to_grid(
     out = xr.DataArray(data, dims=(BAND, "y", "x"), coords=coords, name=array.name, attrs=array.attrs)
     dates = np.unique(patches.date)
     return out.expand_dims(time=dates) if dates.size == 1 and not np.isnat(dates[0]) else out
+
+
+def as_raster(array: xr.DataArray, what: str) -> xr.DataArray:
+    """Patches on their own grid, as :func:`to_grid` places them; a raster as it is.
+
+    Raises
+    ------
+    EmbeddingError
+        If it is neither.
+    """
+    if "location" in array.dims and has_footprints(array):
+        return to_grid(array)
+    geometry.geobox_of(array, what)
+    return array
 
 
 # --- the grid -----------------------------------------------------------------------------------------------

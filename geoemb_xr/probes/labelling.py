@@ -46,11 +46,44 @@ def read_labels(labels: Any) -> Any:
         return tables.read_table(labels)
     if not Path(labels).exists():
         raise SourceError(f"no such file of labels: {labels}")
+    return _open_raster(os.fspath(labels))
+
+
+def _open_raster(path: str) -> xr.DataArray:
+    """The one band of a GeoTIFF of labels, lazily; what its mask leaves out is what ``_FillValue`` says.
+
+    Raises
+    ------
+    SourceError
+        If it is no GeoTIFF, does not say where it lies, or has several bands.
+    """
+    import rasterio
     import rioxarray
 
-    raster = rioxarray.open_rasterio(labels, chunks="auto", cache=False)
+    # never another driver, which might fetch what a file called .tif names; its own place before a sidecar's
+    options = {"driver": "GTiff", "GEOREF_SOURCES": "INTERNAL,PAM,WORLDFILE"}
+    try:
+        with rasterio.open(path, **options) as file:
+            alpha = file.count > 1 and file.colorinterp[-1] == rasterio.enums.ColorInterp.alpha
+            bands, placed = file.count - alpha, file.crs is not None and not file.transform.is_identity
+            masked = alpha or rasterio.enums.MaskFlags.per_dataset in file.mask_flag_enums[0]
+        if not placed:
+            raise SourceError(f"the labels {path} do not say where they lie: no CRS, or no geotransform")
+        if bands != 1:
+            raise SourceError(
+                f"the labels {path} have {bands} bands; a label raster has one: open it with rioxarray, take one "
+                "with .sel(band=…), and give that"
+            )
+        raster = rioxarray.open_rasterio(path, chunks="auto", cache=False, masked=masked, **options)
+    except rasterio.errors.RasterioError as error:
+        raise SourceError(f"the labels {path} could not be opened as a GeoTIFF: {error}") from error
     assert isinstance(raster, xr.DataArray)
-    return raster.squeeze("band", drop=True)
+    raster = raster.isel(band=0, drop=True)
+    stored = np.dtype(raster.encoding.get("rasterio_dtype", raster.dtype))
+    if not masked or stored.kind == "f":
+        return raster
+    unused = np.iinfo(np.int64).min
+    return raster.fillna(unused).astype(np.int64).assign_attrs(_FillValue=unused)
 
 
 # --- label rasters --------------------------------------------------------------------------------------------
@@ -200,7 +233,7 @@ def _draw(
     per_class: int | None,
     seed: int,
 ) -> _Drawn:
-    labelled = ~np.isnan(block) if block.dtype.kind == "f" else np.ones(block.shape, bool)
+    labelled = np.isfinite(block) if block.dtype.kind == "f" else np.ones(block.shape, bool)
     if nodata is not None:
         labelled &= block != nodata
     row, col = np.nonzero(labelled)

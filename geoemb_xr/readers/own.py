@@ -27,9 +27,10 @@ from geoemb_xr.core.model import BAND, Codec, Product, registered
 from geoemb_xr.readers import xarray_files
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.cutting import cut, inside
-from geoemb_xr.readers.geotiff import OWN_PLACE, file_token, open_geotiff
+from geoemb_xr.readers.geotiff import OWN_PLACE, file_token, read_info
 from geoemb_xr.readers.inferring import in_convention, infer_product
 from geoemb_xr.readers.tiles import Request, Tile, assemble
+from geoemb_xr.stores.listing import open_file, reading_parquet
 
 
 def product_of_store(path: str | os.PathLike[str]) -> Product:
@@ -58,8 +59,7 @@ def product_of_store(path: str | os.PathLike[str]) -> Product:
     ...     product_of_store(gx.to_zarr(da, f"{folder}/aoi.zarr")).name
     'alphaearth'
     """
-    name = os.fspath(path)
-    found = _PRODUCTS[_container(name)](name)
+    found = _product_in(name := os.fspath(path))
     if found is None:
         raise SourceError(
             f"{name} does not say which product it holds; say it: gx.open(product, {name!r}). "
@@ -68,12 +68,48 @@ def product_of_store(path: str | os.PathLike[str]) -> Product:
     return found
 
 
+def _product_in(name: str) -> Product | None:
+    return _PRODUCTS[_container(name)](name)
+
+
+def check_product(path: str | os.PathLike[str], asked: Product) -> None:
+    """Raise unless a store that tells its product holds the one that is named.
+
+    Raises
+    ------
+    SourceError
+        Naming both.
+    """
+    name = os.fspath(path)
+    held = _product_in(name)
+    if held is None or held.name != asked.name:
+        what = f"{held.name!r}" if held is not None else "a map, and no vectors"
+        raise SourceError(
+            f"{name} holds {what}, not {asked.name!r}; gx.open({name!r}) opens it as what it is"
+        )
+
+
 def is_own(path: str | os.PathLike[str]) -> bool:
-    """Whether this module reads a store: what this package wrote, or a plain array in the convention."""
+    """Whether this module reads a store: one of ours, or a plain array in the convention."""
+    name = os.fspath(path)
+    if is_ours(name):
+        return True
+    try:
+        if _container(name) != "zarr":
+            return False
+    except SourceError:
+        return False
+    with zarr_store.naming_damage(name):
+        root = zarr_store.open_node(name, "", zarr_store.store_token(name))
+        return hasattr(root, "arrays") and _vectors(root) is not None
+
+
+def is_ours(path: str | os.PathLike[str]) -> bool:
+    """Whether this package wrote a store or file, or plain xarray wrote our arrays into it."""
     name = os.fspath(path)
     try:
         container = _container(name)
-    except SourceError:
+    except (SourceError, FileNotFoundError):  # a glob, a folder, the name of a published store
         return False
     if container == "tif":
         return _geotiff_facts(name) is not None
@@ -81,11 +117,11 @@ def is_own(path: str | os.PathLike[str]) -> bool:
         return _footer(name) is not None
     if container == "netcdf":
         return True
+    if not zarr_store.is_store(name):  # a remote folder of anything
+        return False
     with zarr_store.naming_damage(name):
         root = zarr_store.open_node(name, "", zarr_store.store_token(name))
-        if not hasattr(root, "arrays"):
-            return False
-        return xarray_files.is_ours(root) or _vectors(root) is not None
+        return hasattr(root, "arrays") and xarray_files.is_ours(root)
 
 
 def read_store(path: str | os.PathLike[str], request: Request | None = None) -> xr.DataArray | xr.Dataset:
@@ -247,8 +283,7 @@ def _tile(
 
 def _geotiff_facts(name: str) -> dict[str, Any] | None:
     """What to_cog wrote into the tag of its own; None for other files."""
-    with open_geotiff(name) as file:
-        text = file.tags().get(OWN_TAG)
+    text = read_info(name).tags.get(OWN_TAG)
     if text is None:
         return None
     try:
@@ -262,8 +297,7 @@ def _product_of_geotiff(name: str) -> Product | None:
     facts = _geotiff_facts(name)
     if facts is not None:
         return product_of_facts(facts["product"], name) if facts.get("product") else None
-    with open_geotiff(name) as file:
-        described = tuple(str(each) for each in file.descriptions)
+    described = read_info(name).descriptions
     fitting = [p for p in registered() if described == p.bands and not described[0].isdigit()]
     return fitting[0] if len(fitting) == 1 else None
 
@@ -304,12 +338,14 @@ def _read_geotiff(name: str, request: Request) -> xr.DataArray:
 
 def _footer(name: str) -> dict[str, Any] | None:
     """Our part of the ``emb`` key of a Parquet footer; None for other files."""
-    parquet = require("pyarrow.parquet", "vector")
-    raw = (parquet.read_schema(name).metadata or {}).get(b"emb")
-    if raw is None:
-        return None
-    facts = json.loads(raw).get(OWN_TAG)
-    return facts if isinstance(facts, dict) else None
+    with reading_parquet(name):
+        raw = (open_file(name).schema_arrow.metadata or {}).get(b"emb")
+    try:
+        facts = json.loads(raw or b"{}")
+    except ValueError as error:
+        raise SourceError(f"{name}: the footer key 'emb' is not JSON ({error})") from error
+    own = facts.get(OWN_TAG) if isinstance(facts, dict) else None
+    return own if isinstance(own, dict) else None
 
 
 def _product_of_parquet(name: str) -> Product | None:

@@ -301,6 +301,18 @@ def test_classes_need_names_of_their_own(state):
         state.label(*state.centre, "c")
 
 
+# --- patches --------------------------------------------------------------------------------------------------
+
+
+def test_patches_are_explored_on_their_own_grid_and_asked_by_place():
+    patches = gx.open("earth-index", gx.example("earth-index"))
+    state = Explorer(patches, size=(64, 64))
+    to_grid = geometry.transformer(geometry.as_crs(4326), geometry.as_crs(state.grid.crs))
+    pixel = state.click(*to_grid.transform(float(patches.x[7]), float(patches.y[7])))
+    np.testing.assert_array_equal(pixel.vector, patches[7].values)
+    assert gx.explore(patches).state.array.sizes["band"] == 384
+
+
 # --- what cannot be explored ----------------------------------------------------------------------------------
 
 

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import shapely
 import xarray as xr
+from affine import Affine
 from sklearn.linear_model import Ridge
 
 import geoemb_xr as gx
 from geoemb_xr.core.errors import ComparabilityError, CoverageError, EmbeddingError, SourceError
-from geoemb_xr.probes import applicability, streaming, validation
+from geoemb_xr.probes import applicability, labelling, streaming, validation
 from geoemb_xr.probes import samples as drawing
 from geoemb_xr.probes.heads import HEADS, Data
 from geoemb_xr.probes.probe import _coverage, quantile, softmax
@@ -751,6 +752,53 @@ def test_errors_say_the_way_out(tmp_path):
 
 def test_softmax_of_what_was_never_seen():
     np.testing.assert_allclose(softmax(np.array([[0.0], [-np.inf]], "f4")), [[1], [0]])
+
+
+def label_file(path, labels, *, mask=None, crs="EPSG:32632", affine=None, **options):
+    """A GeoTIFF of labels (band, y, x)."""
+    import rasterio
+
+    count, height, width = labels.shape
+    affine = gx.testing.geobox((height, width)).affine if affine is None else affine
+    profile = {"count": count, "height": height, "width": width, "dtype": str(labels.dtype), "crs": crs}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", driver="GTiff", transform=affine, **profile, **options) as file,
+    ):
+        file.write(labels)
+        if mask is not None:
+            file.write_mask(mask)
+    return path
+
+
+def test_a_label_file_is_believed(tmp_path):
+    labels = np.tile(np.array([1, 2, 3, 4], "u1"), (1, 8, 2))
+    mask = np.arange(64).reshape(8, 8) < 32
+    masked = label_file(tmp_path / "mask.tif", labels, mask=mask)
+    assert len(gx.labels(labelling.read_labels(masked))) == 32
+    faded = np.concatenate([labels, np.where(mask, 255, 0).astype("u1")[None]])
+    assert len(gx.labels(labelling.read_labels(label_file(tmp_path / "alpha.tif", faded, alpha="yes")))) == 32
+    marked = label_file(tmp_path / "nodata.tif", labels, nodata=4)
+    assert sorted(set(gx.labels(labelling.read_labels(marked)).iloc[:, 2])) == [1, 2, 3]
+    endless = np.where(mask, labels, np.inf).astype("f4")
+    assert len(gx.labels(labelling.read_labels(label_file(tmp_path / "inf.tif", endless)))) == 32
+
+
+def test_a_label_file_that_is_none_is_refused_by_name(tmp_path):
+    labels = np.ones((1, 4, 4), "u1")
+    (tmp_path / "vrt.tif").write_text("<VRTDataset rasterXSize='1' rasterYSize='1'/>")
+    label_file(tmp_path / "two.tif", np.concatenate([labels, labels]))
+    label_file(tmp_path / "nowhere.tif", labels, crs=None)
+    label_file(tmp_path / "unplaced.tif", labels, affine=Affine.identity())
+    for name, what in {
+        "vrt": "could not be opened as a GeoTIFF",
+        "two": "have 2 bands",
+        "nowhere": "do not say where they lie",
+        "unplaced": "do not say where they lie",
+        "gone": "no such file",
+    }.items():
+        with pytest.raises(SourceError, match=rf"{name}\.tif.*{what}|{what}.*{name}\.tif"):
+            array().emb.fit_probe(tmp_path / f"{name}.tif", target="x")
 
 
 def test_a_label_file_on_another_grid_is_aligned_by_the_most_frequent_class(tmp_path):

@@ -63,6 +63,30 @@ def test_a_zarr_round_trip_is_identical_and_lazy(product, decode, tmp_path):
     assert gx.open(str(path)).identical(array.emb.decode())
 
 
+def own_files(codes, folder):
+    """Our array in each container that tells its product, and as plain xarray writes it."""
+    at = [(float(codes.x[3]), float(codes.y[5]))]
+    codes.emb.to_zarr(folder / "own.zarr")
+    codes.to_zarr(folder / "plain.zarr")
+    codes.to_netcdf(folder / "plain.nc")
+    codes.emb.year(2020).emb.to_cog(folder / "own.tif")
+    codes.emb.sample(at, crs=codes.emb.crs).emb.year(2020).emb.to_geoparquet(folder / "own.parquet")
+    return sorted(folder.iterdir())
+
+
+def test_a_store_that_tells_its_product_may_be_given_with_it_and_with_no_other(codes, tmp_path):
+    files = own_files(codes, tmp_path)
+    assert len(files) == 5
+    for file in files:
+        named = gx.open("aef", file, decode=False)
+        xr.testing.assert_identical(named, gx.open(file, decode=False))
+        with pytest.raises(SourceError, match=rf"{file.name} holds 'alphaearth', not 'tessera'"):
+            gx.open("tessera", str(file))
+    gx.to_zarr(codes.emb.change(2018, 2020), tmp_path / "map.zarr")
+    with pytest.raises(SourceError, match=r"map\.zarr holds a map, and no vectors, not 'alphaearth'"):
+        gx.open("alphaearth", tmp_path / "map.zarr")
+
+
 def test_a_geotiff_round_trip_is_identical(codes, tmp_path):
     path = codes.emb.year(2020).emb.to_cog(tmp_path / "a.tif")
     assert gx.open(path, decode=False).identical(codes.emb.year(2020))

@@ -1,5 +1,6 @@
 """Similarity against float64 products, search against sorting everything."""
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -199,3 +200,18 @@ def test_points_of_a_geodataframe_are_points():
     for query in (series, gpd.GeoDataFrame(geometry=series), series.to_crs(32632)):
         xr.testing.assert_identical(da.emb.similarity(query), expected)
     xr.testing.assert_identical(da.emb.similarity(series[0]), da.emb.similarity((lon[0], lat[0])))
+
+
+def test_a_place_in_another_crs_is_the_same_place():
+    da = scene().emb.year(2018)
+    place = (float(da.x[4]), float(da.y[7]))
+    square = shapely.Point(place).buffer(12)
+    for query in (place, square):
+        found = da.emb.similarity(query, crs=da.emb.crs)
+        lonlat = gpd.GeoSeries([shapely.Point(place) if query is place else square], crs=da.emb.crs).to_crs(
+            4326
+        )
+        np.testing.assert_allclose(found, da.emb.similarity(lonlat), atol=1e-6)
+    assert da.emb.search(place, 1, crs=32632)[["x", "y"]].to_numpy().tolist() == [list(place)]
+    with pytest.raises(errors.EmbeddingError, match="look like metres"):
+        da.emb.search(place, 1)
