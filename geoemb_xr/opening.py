@@ -144,7 +144,9 @@ def open(  # the name that users know from xarray
 
         if own.is_ours(source) if named else own.is_own(source):
             if named:
-                own.check_product(source, find_product(product))
+                own.check_product(
+                    source, find_product(product if isinstance(product, Product) else str(product))
+                )
             request = _request(
                 None, geopolygon, bbox, bbox_crs, points, geobox, time, version, variant, chunks
             )

@@ -33,6 +33,7 @@ class Group:
     rows: int
     nulls: int
     undated: int
+    unplaced: int  # rows without a geometry, as far as the statistics tell
     places: tuple[Bounds, ...]  # boxes that hold all rows; none where nothing is known
     span: Span | None  # first and last date, both inclusive
 
@@ -52,6 +53,7 @@ class FileFacts:
     groups: tuple[Group, ...]
     emb: Mapping[str, Any]
     own: Mapping[str, Any]
+    gappy: frozenset[str]  # columns of whole numbers that may have gaps
 
     @property
     def rows(self) -> int:
@@ -73,6 +75,8 @@ def read_footer(file: File, layout: PatchLayout) -> FileFacts:
         Naming the file, its rows, and what is missing: a column of vectors, of places, a CRS, vectors of one
         length.
     """
+    import pyarrow
+
     with reading_parquet(file.url):
         parquet = open_file(file.url)
     meta, schema = parquet.metadata, parquet.schema_arrow
@@ -101,6 +105,8 @@ def read_footer(file: File, layout: PatchLayout) -> FileFacts:
     place = find_geometry(schema, geo, layout.geometry)
     crs = _crs_of(place, layout, schema, where)
     bbox = _bbox_columns(geo, place, columns)
+    whole = [each.name for each in schema if pyarrow.types.is_integer(each.type)]
+    gappy: set[str] = set()
     groups = []
     dims = _declared_length(schema.field(vectors).type) if numbers else None
     for i in range(meta.num_row_groups):
@@ -113,10 +119,13 @@ def read_footer(file: File, layout: PatchLayout) -> FileFacts:
         # where every row has its numbers, nulls are numbers inside vectors, told when they are read
         missing = 0 if values == rows * (dims or 0) else nulls
         places = stats.places(bbox, layout, crs) or _file_bounds(geo, place, crs)
-        groups.append(Group(i, rows, missing, stats.nulls(date), places, stats.span(date)))
+        unplaced = stats.nulls(place.name if place is not None else None)
+        gappy |= {name for name in whole if stats.nulls(name, unknown=1)}
+        groups.append(Group(i, rows, missing, stats.nulls(date), unplaced, places, stats.span(date)))
     bare = schema.remove_metadata()
     place = replace(place, crs=None) if place is not None else None
-    return FileFacts(file, bare, vectors, dims or 0, place, crs, date, bbox, tuple(groups), emb, own)
+    found = (file, bare, vectors, dims or 0, place, crs, date, bbox, tuple(groups), emb, own)
+    return FileFacts(*found, frozenset(gappy))
 
 
 def _json(raw: bytes | None, key: str, where: str) -> dict[str, Any]:
@@ -220,11 +229,11 @@ class _Statistics:
         leaf = next(path for path in self._columns if path.partition(".")[0] == vectors)
         return self._group.num_rows, self._group.column(self._columns[leaf]).num_values, self.nulls(leaf)
 
-    def nulls(self, leaf: str | None) -> int:
-        """How many are null, as far as the statistics tell."""
+    def nulls(self, leaf: str | None, unknown: int = 0) -> int:
+        """How many are null; ``unknown`` where the statistics do not tell."""
         index = self._columns.get(leaf or "")
         stats = self._group.column(index).statistics if index is not None else None
-        return (stats.null_count or 0) if stats is not None else 0
+        return int(stats.null_count) if stats is not None and stats.has_null_count else unknown
 
     def _range(self, leaf: str) -> tuple[Any, Any] | None:
         index = self._columns.get(leaf)

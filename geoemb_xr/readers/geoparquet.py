@@ -84,6 +84,8 @@ def open_patches(source: Any, request: Request, product: Product, layout: PatchL
     dtype = record_dtype([part.facts for part in parts] or facts, layout)
     if sum(map(len, parts)) <= EAGER_ROWS:
         return _eager(parts, request, product, layout, dims, dtype, facts[0].crs, attrs)
+    if unplaced := sum({(p.facts.file.url, p.group.index): p.group.unplaced for p in parts}.values()):
+        say(f"{unplaced} rows have no geometry; their places are missing (NaN)")
     say(
         f"{sum(map(len, parts))} rows: their places and dates stay lazy, in the files' order, and duplicates of "
         "overlapping tiles stay in; ask for a smaller area to get them in memory, sorted by date"
@@ -199,12 +201,49 @@ def _eager(
     if not parts:
         coords = {name: ("location", np.empty(0, dtype[name])) for name in dtype.names or ()}
         return _assemble([[]], dims, product, crs, attrs, coords)
+    parts, each = _placed(parts, each)
     parts, each = _without_duplicates(parts, each)
     parts, records, rank = _by_first_date(parts, each)
     _check_dates(records, request, product)
-    coords = {name: ("location", records[name].copy()) for name in dtype.names or ()}
+    coords = {name: ("location", _in_memory(records[name])) for name in dtype.names or ()}
     array = _assemble(_blocks(parts, dims, request.chunks), dims, product, crs, attrs, coords)
     return _by_date(array, rank)
+
+
+def _in_memory(column: np.ndarray) -> np.ndarray:
+    """A column of its own memory; whole numbers that might have had gaps, and have none, as such."""
+    if column.dtype == object and column.size and all(type(value) is int for value in column):
+        return column.astype(np.int64)
+    return column.copy()
+
+
+def _placed(parts: list[Part], each: list[np.ndarray]) -> tuple[list[Part], list[np.ndarray]]:
+    """Leave out rows without a place: a geometry that is missing or empty.
+
+    Raises
+    ------
+    SourceError
+        If there are rows, and none has a place.
+    """
+    there = [np.isfinite(records["x"]) & np.isfinite(records["y"]) for records in each]
+    lost, rows = sum(int((~held).sum()) for held in there), sum(map(len, parts))
+    if not lost:
+        return parts, each
+    if lost == rows:
+        raise SourceError(
+            f"{parts[0].facts.file.url}: none of the {rows} rows has a geometry, or all are empty"
+        )
+    say(f"{lost} of {rows} patches are left out: without a geometry, or with an empty one")
+    return _taken(parts, each, there)
+
+
+def _taken(
+    parts: list[Part], each: list[np.ndarray], keep: list[np.ndarray]
+) -> tuple[list[Part], list[np.ndarray]]:
+    """Some rows of each part, by masks; parts of which none is left are gone."""
+    rows = [np.flatnonzero(held) for held in keep]
+    left = [(p.take(k), r[k]) for p, r, k in zip(parts, each, rows, strict=True) if k.size]
+    return [p for p, _ in left], [r for _, r in left]
 
 
 def _by_first_date(parts: list[Part], each: list[np.ndarray]) -> tuple[list[Part], np.ndarray, np.ndarray]:
@@ -245,9 +284,7 @@ def _without_duplicates(parts: list[Part], each: list[np.ndarray]) -> tuple[list
         "the first of each is kept"
     )
     ends = np.cumsum([len(part) for part in parts])
-    keep = [np.flatnonzero(~mask) for mask in np.split(again, ends[:-1])]
-    left = [(p.take(k), r[k]) for p, r, k in zip(parts, each, keep, strict=True) if k.size]
-    return [p for p, _ in left], [r for _, r in left]
+    return _taken(parts, each, np.split(~again, ends[:-1]))
 
 
 def _by_date(array: xr.DataArray, rank: np.ndarray) -> xr.DataArray:

@@ -75,19 +75,13 @@ def _leaf(table: Any, path: str) -> Any:
 
 
 def _shapes(table: Any, facts: FileFacts) -> np.ndarray:
-    """Footprints as shapely geometries."""
+    """Footprints as shapely geometries; None where a row has none, or an empty one."""
     import shapely
 
     assert facts.geometry is not None
     name, where = facts.geometry.name, facts.file.url
     shapes = read_geometries(table[name], facts.geometry.encoding, f"{where}, column {name!r}")
-    with np.errstate(invalid="ignore"):
-        nowhere = ~np.isfinite(shapely.bounds(shapes)).all(axis=1)
-    if nowhere.any():
-        raise SourceError(
-            f"{where}: {int(nowhere.sum())} of {nowhere.size} rows have no geometry (missing or empty); "
-            "drop them and write the file again"
-        )
+    shapes[shapely.is_empty(shapes)] = None
     return shapes
 
 
@@ -118,13 +112,26 @@ def record_dtype(facts: Sequence[FileFacts], layout: PatchLayout) -> np.dtype[An
     common = _riding(facts[0], layout)
     for one in facts[1:]:
         own = _riding(one, layout)
-        common = {name: kind for name, kind in common.items() if own.get(name) == kind}
+        both = {name: _common_kind(kind, own[name]) for name, kind in common.items() if name in own}
+        common = {name: kind for name, kind in both.items() if kind is not None}
+    gappy = {name for one in facts for name in one.gappy}
+    for name in common.keys() & gappy:
+        if np.dtype(common[name]).kind in "iu":
+            common[name] = object  # None in gaps: whole numbers stay so
     fields: list[tuple[str, Any]] = [("x", "f8"), ("y", "f8")]
     if any(one.date is not None or span_of(one, layout) is not None for one in facts):
         fields.append(("date", "datetime64[ns]"))
     if layout.measured:
         fields.append(("patch_m", "f4"))
     return np.dtype([*fields, *common.items()])
+
+
+def _common_kind(one: Any, other: Any) -> Any:
+    """What holds the values of two files' columns; None where one holds numbers and the other none."""
+    if one == other:
+        return one
+    kinds = np.dtype(one), np.dtype(other)
+    return np.result_type(*kinds) if all(kind.kind in "iuf" for kind in kinds) else None
 
 
 def read_records(parts: Sequence[Part], layout: PatchLayout, dtype: np.dtype[Any]) -> np.ndarray:
@@ -153,13 +160,21 @@ def read_part(part: Part, layout: PatchLayout, dtype: np.dtype[Any]) -> np.ndarr
             dates = timestamps(table[facts.date].to_numpy(zero_copy_only=False))
             out["date"] = np.where(np.isnat(dates), named, dates)
     for name in names:
-        values = table[name].to_numpy(zero_copy_only=False)
-        if values.dtype.kind == "f" and dtype[name].kind in "iu":
-            raise SourceError(
-                f"{facts.file.url}: {table[name].null_count} of {len(table)} rows have no {name!r}"
-            )
-        out[name] = values
+        out[name] = _values(table[name], dtype[name], f"{facts.file.url}, column {name!r}")
     return out
+
+
+def _values(column: Any, kind: np.dtype[Any], where: str) -> np.ndarray:
+    """Values of a column that rides along; of whole numbers with gaps None stands for those."""
+    import pyarrow
+
+    if kind.kind in "iu" and column.null_count:
+        raise SourceError(f"{where}: {column.null_count} gaps, of which its statistics say there are none")
+    if kind.kind != "O" or not pyarrow.types.is_integer(column.type):
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+    values = column.fill_null(0).to_numpy(zero_copy_only=False).astype(object)
+    values[~np.asarray(column.is_valid())] = None
+    return np.asarray(values)
 
 
 def _centres(table: Any, facts: FileFacts, layout: PatchLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -447,12 +447,29 @@ def test_no_geometry(tmp_path):
         opened(tmp_path)
 
 
-def test_null_geometries(tmp_path):
+@pytest.mark.parametrize("nothing", [None, shapely.Polygon()])
+@pytest.mark.parametrize("covering", [True, False])
+def test_rows_without_a_geometry_are_counted_and_left_out(tmp_path, nothing, covering, caplog):
+    table = frame(20)
+    rest = table.drop([1, 2, 3])
+    table.loc[[1, 2, 3], "geometry"] = nothing
+    table.to_parquet(tmp_path / "a.parquet", write_covering_bbox=covering)
+    assert_rows(opened(tmp_path), rest)
+    assert "3 of 20 patches are left out: without a geometry" in caplog.text
+    assert_rows(opened(tmp_path, bbox=(9, 44, 12, 47)), rest)
+    table["geometry"] = gpd.GeoSeries([nothing] * 20, crs=4326)
+    table.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"a.parquet: none of the 20 rows has a geometry"):
+        opened(tmp_path)
+
+
+def test_lazy_places_of_rows_without_a_geometry_are_missing(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(geoparquet, "EAGER_ROWS", 10)
     table = frame(20)
     table.loc[[1, 2, 3], "geometry"] = None
     table.to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(SourceError, match=r"a.parquet: 3 of 20 rows have no geometry .*; drop them"):
-        opened(tmp_path)
+    assert np.flatnonzero(np.isnan(opened(tmp_path)["x"].values)).tolist() == [1, 2, 3]
+    assert "3 rows have no geometry; their places are missing" in caplog.text
 
 
 def test_no_crs(tmp_path, caplog):
@@ -513,11 +530,22 @@ def test_of_another_product(tmp_path):
         opened(tmp_path)
 
 
-def test_numbers_that_ride_along_are_whole(tmp_path):
-    table = frame(20).assign(cell=pd.array([*range(19), None], dtype="Int64"))
-    table.to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(SourceError, match=r"a.parquet: 1 of 20 rows have no 'cell'"):
-        opened(tmp_path)
+@pytest.mark.parametrize("statistics", [True, False])
+def test_whole_numbers_that_ride_along_stay_whole_where_they_have_gaps(tmp_path, statistics):
+    big = 2**53 + 1  # no float64 holds it
+    days = np.sort(frame(20)["date"])
+    table = frame(20).assign(date=days, cell=pd.array([*range(big, big + 19), None], dtype="Int64"), plot=7)
+    table.to_parquet(tmp_path / "a.parquet", write_statistics=statistics)
+    array = opened(tmp_path)
+    assert (
+        array["cell"].values.tolist()
+        == table["cell"].astype(object).where(table["cell"].notna(), None).tolist()
+    )
+    assert array["plot"].dtype == np.int64
+    frame(20, seed=1, west=20).assign(cell=5, plot=2.5).to_parquet(tmp_path / "b.parquet")
+    both = opened(tmp_path)
+    assert sorted(both["cell"].values.tolist(), key=str).count(5) == 20
+    assert both["plot"].dtype == np.float64
 
 
 # --- dates, duplicates, paths -------------------------------------------------------------------------------
@@ -731,14 +759,6 @@ def test_geometries_that_are_none_name_file_and_column(tmp_path, kind):
     column = {"WKB": pa.array([b"xx"] * 3), "WKT": pa.array(["POINT (1"] * 3), "polygon": pa.array([1.5] * 3)}
     rewritten(tmp_path / "a.parquet", kind, column[kind])
     with pytest.raises(SourceError, match=r"a.parquet, column 'geometry': its geometries cannot be read as"):
-        opened(tmp_path)
-
-
-def test_empty_geometries_are_counted(tmp_path):
-    table = frame(12)
-    table.loc[[2, 5], "geometry"] = shapely.Polygon()
-    table.to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(SourceError, match=r"2 of 12 rows have no geometry \(missing or empty\)"):
         opened(tmp_path)
 
 
