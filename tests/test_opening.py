@@ -636,6 +636,30 @@ def test_each_point_in_its_own_year(cog):
         np.testing.assert_array_equal(at.values[i], both.values[0 if year == 2018 else 1, i])
 
 
+@pytest.mark.parametrize("decode", [True, False])
+def test_a_point_that_its_own_zone_lacks_takes_the_other_zone(tmp_path, decode):
+    """Two zones over one place; the nearer has a hole in which only the further one has data."""
+    places_at = [(12.0, 47.0), (12.0002, 47.0)]
+    for crs, east in ((32632, 0), (32633, 20)):
+        to_utm = geometry.transformer(geometry.as_crs(4326), geometry.as_crs(crs))
+        x, y = (round(v, -1) for v in to_utm.transform(12.0, 47.0))
+        grid = geometry.make_geobox((64, 64), Affine(10, 0, x + 10 * east - 325, 0, -10, y + 325), crs)
+        values = testing.synthetic("aef", grid=grid, years=[2024], decode=False).values[0]
+        if crs == 32632:
+            values[:, 28:36, 28:36] = -128
+        geotiff.write_geotiff(tmp_path / f"{crs}_2024.tif", values, grid, nodata=-128)
+    taken = gx.open("alphaearth", tmp_path, points=[*places_at, (11.9985, 47.0)], decode=decode)
+    assert taken.chunks is not None
+    expected = gx.open("alphaearth", tmp_path / "32633_2024.tif", points=places_at, decode=decode)
+    np.testing.assert_array_equal(taken[:, :2], expected)
+    alone = gx.open(
+        "alphaearth", tmp_path / "32632_2024.tif", points=[*places_at, (11.9985, 47.0)], decode=decode
+    )
+    np.testing.assert_array_equal(taken[:, 2], alone[:, 2])
+    assert taken.dtype == alone.dtype
+    assert not taken.emb.decode().isnull().any()
+
+
 # --- coverage and examples ------------------------------------------------------------------------------------
 
 

@@ -201,6 +201,19 @@ def scale_of(array: xr.DataArray, codec: Codec) -> xr.DataArray | None:
     return scale.transpose(*(d for d in array.dims if d != BAND))
 
 
+def without_data(array: xr.DataArray) -> xr.DataArray:
+    """Where an embedding has no data, as its codec or a NaN says: bool, without ``band``. Lazy."""
+    if not is_encoded(array):
+        return array.isnull().any(BAND)
+    codec = codec_of(array)
+    scale = scale_of(array, codec)
+    if scale is not None:
+        return ~(np.isfinite(scale) & (scale != 0))
+    nodata = codec.nodata if codec.nodata is not None else 0
+    marked = array.reset_coords(drop=True) == nodata
+    return marked.all(BAND) if nodata == 0 else marked.any(BAND)
+
+
 # --- decode, encode, normalise ------------------------------------------------------------------------------
 
 

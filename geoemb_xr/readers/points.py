@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.core import geometry, longitudes, times
+from geoemb_xr.core import arrays, geometry, longitudes, times
 from geoemb_xr.core.areas import Area
 from geoemb_xr.core.errors import CoverageError, EmbeddingError
-from geoemb_xr.core.model import Product
+from geoemb_xr.core.model import Product, is_encoded
 from geoemb_xr.core.notes import say
 from geoemb_xr.geo import places
 from geoemb_xr.geo.places import Places
@@ -35,9 +36,7 @@ def area_of_points(points: Places, found: Product | None) -> Area:
 
 
 def vectors_at(found: Product, stored: list[Tile], request: Request) -> xr.DataArray:
-    """Vectors at points, each from the tile of its own zone whose centre is nearest."""
-    from geoemb_xr.geo.points import sample
-
+    """Vectors at points, each from the tile of its own zone whose centre is nearest and that has data there."""
     points: Places = request.points
     lon, lat = points.xy(geometry.LONLAT)
     own_year = _own_years(points) if request.time is None else None
@@ -45,31 +44,89 @@ def vectors_at(found: Product, stored: list[Tile], request: Request) -> xr.DataA
     if not stored:
         raise CoverageError(f"{found.name} has no tile at these points")
     table = pd.DataFrame({"lon": lon, "lat": lat})
-    owner = _nearest_group(stored, lon, lat)
-    version = one_version(found, stored, request)
-    years: Sequence[Any] = [None] if own_year is None else sorted(set(own_year[own_year >= 0].tolist()))
-    parts: list[xr.DataArray] = []
-    order: list[np.ndarray] = []
-    all_times = times_of(stored, request, found) if own_year is None else []
-    for group_index, group in enumerate(tiles.by_lattice(stored)):
-        for when in years:
-            mine = owner == group_index
-            if own_year is not None:
-                mine &= own_year == when
-            if not mine.any():
-                continue
-            times = all_times if own_year is None else times_of(stored, _at(request, int(when)), found)
-            attrs = attrs_of(found, group, version)
-            area = area_of_points(points.take(mine), found)
-            grid = tiles.assemble(group, times, area=area, chunks=request.chunks, attrs=attrs)
-            if grid is None:
-                continue
-            taken = sample(grid, np.column_stack([lon[mine], lat[mine]]))
-            parts.append(_place_points(taken, table[mine], times, own_year is not None))
-            order.append(np.flatnonzero(mine))
-    if not parts:
+    groups = tiles.by_lattice(stored)
+    reader = _AtPoints(found, groups, stored, request, points, table, own_year)
+    distances = _distances(groups, lon, lat)
+    order = np.argsort(distances, axis=0, kind="stable")
+    joined: xr.DataArray | None = None
+    for owner in order:  # the nearest lattice of each point, then the next, down to those that do not hold it
+        held = np.isfinite(np.take_along_axis(distances, owner[None], axis=0)[0])
+        taken = reader.read(np.where(held, owner, -1))
+        if taken is None:
+            break
+        joined = taken if joined is None else _fallen_through(joined, taken)
+    if joined is None:
         raise CoverageError(f"{found.name} has no data at these points; this source {covers(stored)}")
-    return _reorder(parts, np.concatenate(order), points, own_year)
+    return _with_columns(joined, points, own_year)
+
+
+@dataclass(frozen=True)
+class _AtPoints:
+    """Reads each point from one of several lattices."""
+
+    found: Product
+    groups: list[list[Tile]]
+    stored: list[Tile]
+    request: Request
+    points: Places
+    table: pd.DataFrame
+    own_year: np.ndarray | None
+
+    def read(self, owner: np.ndarray) -> xr.DataArray | None:
+        """Vectors of the points that a lattice owns (−1: none), ``location`` their position; None of none."""
+        years: list[Any] = [None]
+        if self.own_year is not None:
+            years = sorted(set(self.own_year[self.own_year >= 0].tolist()))
+        parts = [
+            part
+            for number, group in enumerate(self.groups)
+            for when in years
+            if (part := self._of_group(group, when, owner == number)) is not None
+        ]
+        if not parts:
+            return None
+        joined = xr.concat(
+            parts, "location", coords="minimal", compat="equals", combine_attrs="override", join="exact"
+        )
+        sources = {str(p.attrs.get("source", "")) for p in parts}
+        joined.attrs["source"] = sources.pop() if len(sources) == 1 else f"{len(sources)} zones"
+        return joined.sortby("location")
+
+    def _of_group(self, group: list[Tile], when: Any, mine: np.ndarray) -> xr.DataArray | None:
+        from geoemb_xr.geo.points import sample
+
+        request, own_year = self.request, self.own_year
+        if own_year is not None:
+            mine = mine & (own_year == when)
+            request = _at(request, int(when)) if mine.any() else request
+        if not mine.any():
+            return None
+        times = times_of(self.stored, request, self.found)
+        attrs = attrs_of(self.found, group, one_version(self.found, self.stored, self.request))
+        area = area_of_points(self.points.take(mine), self.found)
+        grid = tiles.assemble(group, times, area=area, chunks=request.chunks, attrs=attrs)
+        if grid is None:
+            return None
+        taken = sample(grid, self.table[mine].to_numpy())
+        placed = _place_points(taken, self.table[mine], own_year is not None)
+        return placed.assign_coords(location=np.flatnonzero(mine))
+
+
+def _fallen_through(near: xr.DataArray, far: xr.DataArray) -> xr.DataArray:
+    """What the nearer lattice has; where that is missing, what the further one has. Lazy."""
+    at = near.indexes["location"]
+    rows = far.indexes["location"].get_indexer(at)
+    if (rows < 0).all():
+        return near
+    # a row that the further one lacks takes any of its rows, and then keeps the nearer's
+    beside = far.isel(location=np.maximum(rows, 0)).assign_coords(location=at)
+    own = arrays.without_data(near) & xr.DataArray(rows >= 0, dims="location")
+    filled = near.where(~own, beside.reset_coords(drop=True))
+    codec = arrays.codec_of(near) if is_encoded(near) else None
+    if codec is None or codec.scale is None:
+        return filled
+    scales = [each.coords[codec.scale].reset_coords(drop=True) for each in (near, beside)]
+    return filled.assign_coords({codec.scale: scales[0].where(~own, scales[1])})
 
 
 def _at(request: Request, year: int) -> Request:
@@ -97,11 +154,10 @@ def _own_years(points: Places) -> np.ndarray | None:
     return np.where(np.isnat(dates), -1, dates.astype("datetime64[Y]").astype(np.int64) + 1970)
 
 
-def _nearest_group(stored: Sequence[Tile], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """For each point the lattice whose tile has its centre nearest; −1 where no tile holds it."""
-    best = np.full(lon.size, np.inf)
-    owner = np.full(lon.size, -1)
-    for g, group in enumerate(tiles.by_lattice(stored)):
+def _distances(groups: Sequence[Sequence[Tile]], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    """How far each point is from the middle of a tile, for each lattice (n_groups, n); inf where none holds it."""
+    best = np.full((len(groups), lon.size), np.inf)
+    for nearest, group in zip(best, groups, strict=True):
         crs = geometry.as_crs(group[0].geobox.crs)
         to_tiles = geometry.transformer(geometry.as_crs(geometry.LONLAT), crs)
         x, y = (np.asarray(each) for each in to_tiles.transform(lon, lat, errcheck=False))
@@ -110,14 +166,11 @@ def _nearest_group(stored: Sequence[Tile], lon: np.ndarray, lat: np.ndarray) -> 
             height, width = tile.geobox.shape
             inside = (c >= 0) & (c < width) & (r >= 0) & (r < height)
             distance = np.hypot(c / width - 0.5, r / height - 0.5)
-            wins = inside & (distance < best)
-            best[wins], owner[wins] = distance[wins], g
-    return owner
+            nearest[inside] = np.minimum(nearest[inside], distance[inside])
+    return best
 
 
-def _place_points(
-    taken: xr.DataArray, table: pd.DataFrame, times: Sequence[str], own_year: bool
-) -> xr.DataArray:
+def _place_points(taken: xr.DataArray, table: pd.DataFrame, own_year: bool) -> xr.DataArray:
     """Points of several zones share degrees as their coordinates."""
     taken = taken.drop_vars([n for n in taken.coords if n not in ("band", "time", "scale")])
     if own_year:
@@ -130,16 +183,9 @@ def _place_points(
     )
 
 
-def _reorder(
-    parts: list[xr.DataArray], order: np.ndarray, points: Places, own_year: np.ndarray | None
-) -> xr.DataArray:
-    joined = xr.concat(
-        parts, "location", coords="minimal", compat="equals", combine_attrs="override", join="exact"
-    )
-    sources = {str(p.attrs.get("source", "")) for p in parts}
-    joined.attrs["source"] = sources.pop() if len(sources) == 1 else f"{len(sources)} zones"
-    joined = joined.isel(location=np.argsort(order, kind="stable"))
-    kept = np.sort(order)
+def _with_columns(joined: xr.DataArray, points: Places, own_year: np.ndarray | None) -> xr.DataArray:
+    """Vectors whose ``location`` is a position, with the points' own index and columns."""
+    kept = joined.indexes["location"].to_numpy()
     dated = len(points) if own_year is None else int((own_year >= 0).sum())
     if kept.size < dated:
         say(f"{dated - kept.size} of {len(points)} points lie in no tile of this source and are left out")
