@@ -15,6 +15,7 @@ import xarray as xr
 from geoemb_xr.core import areas, arrays, geometry, longitudes, times
 from geoemb_xr.core.areas import Area
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError, check_choice
+from geoemb_xr.core.local_paths import local_path
 from geoemb_xr.core.model import Product, is_encoded, registered
 from geoemb_xr.core.model import product as find_product
 from geoemb_xr.core.notes import one_call, say
@@ -28,7 +29,6 @@ from geoemb_xr.readers.points import area_of_points, vectors_at
 from geoemb_xr.readers.sources import grids_of, lattice_key
 from geoemb_xr.readers.tiles import Request
 from geoemb_xr.stores.objects import said_in_a_line
-from geoemb_xr.stores.paths import local_path
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox

@@ -208,7 +208,7 @@ def without_data(array: xr.DataArray) -> xr.DataArray:
     codec = codec_of(array)
     scale = scale_of(array, codec)
     if scale is not None:
-        return ~(np.isfinite(scale) & (scale != 0))
+        return scale.isnull() | (abs(scale) == np.inf) | (scale == 0)
     nodata = codec.nodata if codec.nodata is not None else 0
     marked = array.reset_coords(drop=True) == nodata
     return marked.all(BAND) if nodata == 0 else marked.any(BAND)

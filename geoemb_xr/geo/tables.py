@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import xarray as xr
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, SourceError, require
+from geoemb_xr.core.local_paths import local_path
 
 GEOMETRY = "geometry"
 #: Endings of files that geopandas reads through GDAL.
@@ -23,6 +23,12 @@ _GEOJSON_TYPES = (
 )  # fmt: skip
 
 
+#: How WKT begins: these names with what may follow them.
+_WKT = tuple(
+    f"{kind.upper()}{after}" for kind in _GEOJSON_TYPES for after in ("(", " (", " Z", " M", " EMPTY")
+)
+
+
 def table_of(given: Any) -> tuple[pd.DataFrame, object]:
     """Anything that holds places as a table, and the CRS that it brings, or None.
 
@@ -30,7 +36,8 @@ def table_of(given: Any) -> tuple[pd.DataFrame, object]:
     ----------
     given : object
         A table (pandas, geopandas, or what has ``to_pandas``), a GeoSeries, a mapping of columns, GeoJSON as a dict
-        (geometry, Feature, FeatureCollection), a path, shapely geometries, an array of points, or pairs.
+        (geometry, Feature, FeatureCollection), a path, shapely geometries, an array of points, pairs, or a box
+        (west, south, east, north). A text may be a path, GeoJSON or WKT.
 
     Returns
     -------
@@ -44,7 +51,11 @@ def table_of(given: Any) -> tuple[pd.DataFrame, object]:
     SourceError
         If a file is not there, or of a kind that is not read.
     """
-    if isinstance(given, str | os.PathLike):
+    if isinstance(given, str) and given.lstrip().startswith("{"):
+        given = _json_of(given)
+    elif _is_written_geometry(given):
+        given = [given]
+    elif isinstance(given, str | os.PathLike):
         given = read_table(given)
     if isinstance(given, xr.DataArray | xr.Dataset):
         table, crs = _of_xarray(given)
@@ -65,6 +76,13 @@ def table_of(given: Any) -> tuple[pd.DataFrame, object]:
     if twice:
         raise EmbeddingError(f"the table has two columns of one name, {twice}: rename or drop one of each")
     return table, crs
+
+
+def is_path(given: Any) -> bool:
+    """Whether it is a path, and no text that is GeoJSON or WKT itself."""
+    if isinstance(given, os.PathLike):
+        return True
+    return isinstance(given, str) and not given.lstrip().startswith("{") and not _is_written_geometry(given)
 
 
 def is_table(given: Any) -> bool:
@@ -98,7 +116,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     SourceError
         If the file is not there, cannot be read, or is of another kind.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.exists():
         raise SourceError(f"no such file of points, areas or labels: {path}")
     ending = path.suffix.lower()
@@ -112,9 +130,15 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
                 return found
             return pd.read_parquet(path)
         if ending in _VECTOR_FILES:
+            if path.is_file() and b"<OGRVRT" in path.open("rb").read(1024):
+                raise SourceError(
+                    f"{path} is a VRT, which names other files or URLs; give the file that it means"
+                )
             frame: pd.DataFrame = require("geopandas", "vector").read_file(path)
             return frame
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, LookupError, NotImplementedError) as error:
+        if isinstance(error, EmbeddingError):
+            raise
         raise SourceError(f"{path} cannot be read as {ending[1:]}: {error}") from error
     raise SourceError(
         f"tables in {ending or 'a file without an ending'} are not read; use CSV, Parquet, GeoJSON or "
@@ -184,7 +208,9 @@ def _of_geometries(given: Iterable[Any]) -> pd.DataFrame:
 def _of_sequence(given: Any) -> tuple[pd.DataFrame, object]:
     """A list of geometries, GeoJSON or records, or pairs of numbers."""
     items = list(given) if isinstance(given, Iterable) else None
-    if items is not None and any(_is_geometry(each) for each in items):
+    if items is not None and len(items) == 4 and all(map(_is_number, items)):
+        return _of_geometries([_box_of(items)]), None
+    if items is not None and any(_is_geometry(each) or _is_written_geometry(each) for each in items):
         crs = next((each.crs for each in items if getattr(each, "crs", None) is not None), None)
         return _of_geometries(items), crs
     if items and all(isinstance(each, Mapping) for each in items):
@@ -212,6 +238,34 @@ def _of_sequence(given: Any) -> tuple[pd.DataFrame, object]:
     table = pd.DataFrame({"x": pairs[:, 0], "y": pairs[:, 1]})
     table.attrs[BARE] = True
     return table, None
+
+
+def _json_of(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise EmbeddingError(f"a text that begins with {{ is GeoJSON, which this is not: {error}") from error
+
+
+def _is_written_geometry(given: Any) -> bool:
+    """Whether it is WKT or WKB: a text that begins with the name of a geometry, or bytes."""
+    if isinstance(given, str):
+        return given.lstrip().upper().startswith(_WKT)
+    return isinstance(given, bytes)
+
+
+def _is_number(given: Any) -> bool:
+    return isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool)
+
+
+def _box_of(sides: list[Any]) -> Any:
+    """A box west, south, east, north; in two parts where west > east crosses the antimeridian."""
+    import shapely
+
+    west, south, east, north = map(float, sides)
+    if west <= east:
+        return shapely.box(west, south, east, north)
+    return shapely.MultiPolygon([shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)])
 
 
 #: Marks a table made of bare pairs: a row without a place has nothing but its position, and keeps it.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ import xarray as xr
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import is_class_map, legend_of
+from geoemb_xr.core.local_paths import local_path
 from geoemb_xr.execution import progress
 from geoemb_xr.execution.hashes import mixed
 from geoemb_xr.geo import tables
@@ -39,14 +39,17 @@ def read_labels(labels: Any) -> Any:
         If a file is missing or of another kind.
     """
     if isinstance(labels, Mapping) and not hasattr(labels, "coords") and "type" not in labels:
-        return pd.DataFrame(labels)
+        return tables.table_of(labels)[0]
     if not isinstance(labels, str | os.PathLike):
         return labels
-    if Path(labels).suffix.lower() not in (".tif", ".tiff"):
-        return tables.read_table(labels)
-    if not Path(labels).exists():
-        raise SourceError(f"no such file of labels: {labels}")
-    return _open_raster(os.fspath(labels))
+    if not tables.is_path(labels):
+        return tables.table_of(labels)[0]
+    path = local_path(labels)
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return tables.read_table(path)
+    if not path.exists():
+        raise SourceError(f"no such file of labels: {path}")
+    return _open_raster(str(path))
 
 
 def _open_raster(path: str) -> xr.DataArray:

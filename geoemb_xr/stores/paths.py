@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 
 from geoemb_xr.core.errors import CoverageError, SourceError
+from geoemb_xr.core.local_paths import local_path
 from geoemb_xr.core.times import TimeLike, time_spans
 from geoemb_xr.stores.objects import is_remote
 
@@ -66,30 +66,6 @@ def _pattern(name: str) -> str:
         literal = literal.parent
     rest = os.path.relpath(name, literal)
     return os.path.join(glob.escape(str(literal)), rest) if literal.parts else name
-
-
-def local_path(name: str | os.PathLike[str]) -> Path:
-    """The path that a string or a ``file://`` URL means. A string is no URL: ``#``, ``?`` and ``%`` are letters.
-
-    Raises
-    ------
-    SourceError
-        If it is a URL of something that is not on this machine.
-
-    Examples
-    --------
-    >>> local_path("run#2/what?.zarr").parts, local_path("file:///data/my%20run/a.zarr").parts
-    (('run#2', 'what?.zarr'), ('/', 'data', 'my run', 'a.zarr'))
-    """
-    text = os.fspath(name)
-    if not text.startswith("file://"):
-        if "://" in text:
-            raise SourceError(f"{text} is not a path on this machine")
-        return Path(text)
-    host, slash, rest = text.removeprefix("file://").partition("/")
-    if host not in ("", "localhost"):
-        raise SourceError(f"{text} names the host {host!r}; a file on this machine is file:///…")
-    return Path(unquote(slash + rest))
 
 
 def map_files[T](function: Callable[[Any], T], files: Sequence[Any]) -> list[T]:

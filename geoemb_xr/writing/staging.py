@@ -22,9 +22,9 @@ import xarray as xr
 from geoemb_xr._version import __version__
 from geoemb_xr.core import times
 from geoemb_xr.core.errors import SourceError, check_choice
+from geoemb_xr.core.local_paths import local_path
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution import progress, workers
-from geoemb_xr.stores.paths import local_path
 
 if TYPE_CHECKING:
     import zarr

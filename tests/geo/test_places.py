@@ -41,6 +41,10 @@ WAYS = {
     "WKT": pd.DataFrame({"wkt": [p.wkt for p in POINTS]}),
     "WKB": pd.DataFrame({"geometry": [p.wkb for p in POINTS]}),
     "Earth Engine": pd.DataFrame({".geo": [shapely.to_geojson(p) for p in POINTS]}),
+    "a list of WKT": [p.wkt for p in POINTS],
+    "a list of WKB": [p.wkb for p in POINTS],
+    "a text of WKT": shapely.MultiPoint(POINTS).wkt,
+    "a text of GeoJSON": FRAME.to_json(),
     "metres": METRES,
     "nullable": pd.DataFrame({"lon": pd.array(LON, "Float64"), "lat": pd.array(LAT, "Float64")}),
     "texts": pd.DataFrame({"lon": list(map(str, LON)), "lat": list(map(str, LAT))}),
@@ -67,7 +71,7 @@ def test_files_are_read(tmp_path, name):
             FRAME.to_parquet(path)
         case _:
             FRAME.to_file(path)
-    for given_path in (path, str(path)):
+    for given_path in (path, str(path), path.as_uri()):
         found = read_places(given_path)
         np.testing.assert_allclose(np.sort(found.xy(4326)), [LON, LAT])  # FlatGeobuf sorts
         assert sorted(found.riding()[1]["crop"]) == ["oats", "rye"]
@@ -104,6 +108,7 @@ def test_all_verbs_take_the_same():
 
 AREA = shapely.box(11.3690, 47.2490, 11.3700, 47.2500)
 AREA_WAYS = {
+    "a text of WKT": AREA.wkt,
     "shapely": AREA,
     "list": [AREA],
     "GeoSeries": gpd.GeoSeries([AREA], crs=4326),
@@ -337,3 +342,36 @@ def test_polygons_anywhere_cover_what_their_parts_cover(west, south, width, heig
         assert shapely.covers(
             shapely.union_all([shapely.transform(p, lambda xy, by=by: np.add(xy, [by, 0]))
                                for p in found.polygons(4326) for by in (-360, 0, 360)]), inside)  # fmt: skip
+
+
+def test_a_query_may_be_a_box_and_must_not_be_empty():
+    da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
+    xr.testing.assert_identical(da.emb.similarity(AREA.bounds), da.emb.similarity(AREA))
+    for nothing in ([], FRAME.iloc[:0], pd.DataFrame({"lon": [], "lat": []})):
+        with pytest.raises(EmbeddingError, match="the query has no place"):
+            da.emb.similarity(nothing)
+
+
+def test_a_file_of_shapes_that_names_others_is_refused(tmp_path):
+    (tmp_path / "a.geojson").write_text("<OGRVRTDataSource></OGRVRTDataSource>")
+    with pytest.raises(SourceError, match=r"a\.geojson is a VRT"):
+        read_places(tmp_path / "a.geojson")
+
+
+@pytest.mark.parametrize(
+    "name", ["a.csv", "a.tsv", "a.parquet", "a.geojson", "a.gpkg", "a.shp", "a.fgb", "a.zip", "a.txt"]
+)
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00\xff" * 40, b'{"type": "FeatureCollection", "features": [{}]}', b"PAR1"]
+)
+def test_a_file_that_is_no_table_is_an_error_that_names_it(tmp_path, ending, content):
+    name = f"a.{ending}"
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(EmbeddingError) as refused:
+        read_places(tmp_path / name)
+    assert name in str(refused.value) or "a table of places needs columns" in str(refused.value)
+
+
+def test_a_text_that_begins_as_geojson_and_is_none_is_refused():
+    with pytest.raises(EmbeddingError, match="is GeoJSON, which this is not"):
+        read_places('{"type": "Point"')
