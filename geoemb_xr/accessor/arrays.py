@@ -513,11 +513,12 @@ class EmbAccessor:
         how: Literal["mean", "max"] = "mean",
         metric: Literal["cosine", "euclidean"] = "cosine",
         time: times.TimeLike = None,
+        crs: object = None,
     ) -> xr.DataArray:
         """How much every pixel looks like a place; see :func:`geoemb_xr.similarity`."""
         from geoemb_xr.retrieval.scores import similarity
 
-        return similarity(self._obj, query, how=how, metric=metric, time=time)
+        return similarity(self._obj, query, how=how, metric=metric, time=time, crs=crs)
 
     def search(
         self,
@@ -532,6 +533,7 @@ class EmbAccessor:
         time: times.TimeLike = None,
         background: Any = None,
         sketch: Sketch | str | os.PathLike[str] | None = None,
+        crs: object = None,
     ) -> pd.DataFrame:
         """The k places most alike; see :func:`geoemb_xr.search`."""
         from geoemb_xr.retrieval.ranking import search
@@ -548,6 +550,7 @@ class EmbAccessor:
             time=time,
             background=background,
             sketch=sketch,
+            crs=crs,
         )
 
     def build_sketch(self, path: str | os.PathLike[str] | None = None, *, seed: int = 0) -> Sketch:

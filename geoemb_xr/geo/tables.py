@@ -78,11 +78,9 @@ def table_of(given: Any) -> tuple[pd.DataFrame, object]:
     return table, crs
 
 
-def is_path(given: Any) -> bool:
-    """Whether it is a path, and no text that is GeoJSON or WKT itself."""
-    if isinstance(given, os.PathLike):
-        return True
-    return isinstance(given, str) and not given.lstrip().startswith("{") and not _is_written_geometry(given)
+def is_written(given: Any) -> bool:
+    """Whether a text is itself what says where, GeoJSON or WKT, and no path; bytes are WKB."""
+    return _is_written_geometry(given) or (isinstance(given, str) and given.lstrip().startswith("{"))
 
 
 def is_table(given: Any) -> bool:

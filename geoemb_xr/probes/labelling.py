@@ -42,7 +42,7 @@ def read_labels(labels: Any) -> Any:
         return tables.table_of(labels)[0]
     if not isinstance(labels, str | os.PathLike):
         return labels
-    if not tables.is_path(labels):
+    if tables.is_written(labels):
         return tables.table_of(labels)[0]
     path = local_path(labels)
     if path.suffix.lower() not in (".tif", ".tiff"):

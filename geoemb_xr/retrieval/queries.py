@@ -21,7 +21,7 @@ from geoemb_xr.core.model import (
     comparability_key,
     product,
 )
-from geoemb_xr.geo import footprints, ground, places, polygons
+from geoemb_xr.geo import footprints, ground, places, polygons, tables
 
 #: How names of files with places begin or end, where there is no such file: a mistyped path is no text.
 _FILES = (
@@ -161,10 +161,16 @@ def _flat(vectors: xr.DataArray) -> Any:
 
 
 def _is_text(query: Any) -> bool:
-    """Whether it is words, and not the path of a file with places."""
+    """Whether it is words, and neither places as GeoJSON or WKT, nor the path of a file with places."""
     if isinstance(query, str):
-        return not query.lower().endswith(_FILES) and not Path(query).exists()
-    return isinstance(query, list | tuple) and bool(query) and all(isinstance(each, str) for each in query)
+        return (
+            not tables.is_written(query) and not query.lower().endswith(_FILES) and not Path(query).exists()
+        )
+    return isinstance(query, list | tuple) and bool(query) and all(map(_is_words, query))
+
+
+def _is_words(each: Any) -> bool:
+    return isinstance(each, str) and not tables.is_written(each)
 
 
 def _of_text(array: xr.DataArray, texts: list[str]) -> np.ndarray:
@@ -195,7 +201,8 @@ def _is_vector(query: Any, bands: int) -> bool:
         return False
     if len(shape) in (1, 2) and shape[-1] == bands:
         return np.asarray(query).dtype.kind in "fiu"
-    if len(shape) in (1, 2) and shape[-1] != 2 and np.asarray(query).dtype.kind in "fiu":
+    is_place = shape in ((0,), (4,)) or shape[-1:] == (2,)  # no rows, a box, or pairs
+    if len(shape) in (1, 2) and not is_place and np.asarray(query).dtype.kind in "fiu":
         raise EmbeddingError(
             f"a query is a point (lon, lat), points, a polygon, or a vector of {bands} bands; "
             f"got {type(query).__name__} of shape {shape}"
@@ -229,6 +236,8 @@ def pixels_of(
     each : bool
         Whether polygons are taken one by one: pixels in two count twice. Else they are one area, place 0.
     """
+    if not len(given):
+        raise EmbeddingError("the query has no place: a table without rows")
     if "location" in array.dims:
         if not footprints.has_footprints(array):
             raise EmbeddingError(

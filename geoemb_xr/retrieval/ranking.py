@@ -20,6 +20,7 @@ from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.fitted import decoded_bands
 from geoemb_xr.core.notes import one_call
 from geoemb_xr.execution import blocks
+from geoemb_xr.geo import places
 from geoemb_xr.retrieval import hits, queries, scores, sketches
 from geoemb_xr.retrieval.best import Best
 from geoemb_xr.retrieval.scanning import Candidates, Scan, Scorer, mean_vector
@@ -46,6 +47,7 @@ def search(
     time: times.TimeLike = None,
     background: Any = None,
     sketch: sketches.Sketch | str | os.PathLike[str] | None = None,
+    crs: object = None,
 ) -> pd.DataFrame:
     """Find the k places that look most like a place, a vector or words. Computes; exact.
 
@@ -77,6 +79,8 @@ def search(
         "mean" is the mean of the arrays, which takes one more pass.
     sketch : Sketch or path, optional
         Of :func:`build_sketch`: only the candidates that it names are scored, exactly. One array then.
+    crs : CRS, optional
+        Of a query and negatives that are places and bring none; longitude and latitude by default.
 
     Returns
     -------
@@ -109,6 +113,9 @@ def search(
     names, given = _named(array)
     many, _ = blocks.one_space(given, "search")
     many = [hits.in_order(each) for each in many]
+    if crs is not None:
+        query = places.read_places(query, crs=crs)
+        negatives = None if negatives is None else places.read_places(negatives, crs=crs)
     asked = queries.read(many, query, time, each=how == "each")
     against = None if negatives is None else queries.read(many, negatives, time, each=False)
     if metric != "cosine" and (against is not None or background is not None):

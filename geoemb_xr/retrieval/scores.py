@@ -19,6 +19,7 @@ from geoemb_xr.core.model import (
 )
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution import blocks
+from geoemb_xr.geo import places
 from geoemb_xr.retrieval import queries as asking
 
 How = Literal["mean", "max"]
@@ -37,6 +38,7 @@ def similarity(
     how: How = "mean",
     metric: Metric = "cosine",
     time: times.TimeLike = None,
+    crs: object = None,
 ) -> xr.DataArray:
     """How much every pixel looks like a place, or like a vector. Lazy: the query's pixels too are read later.
 
@@ -56,6 +58,8 @@ def similarity(
         distance, 0 for the same vector.
     time : year or date, optional
         Which of the array's periods places are looked up in; all of them by default.
+    crs : CRS, optional
+        Of points and polygons that bring none; longitude and latitude by default.
 
     Returns
     -------
@@ -81,6 +85,7 @@ def similarity(
     check_choice("how", how, ("mean", "max"))
     check_choice("metric", metric, _LONG_NAMES)
     say_normalised(array, metric)
+    query = query if crs is None else places.read_places(query, crs=crs)
     vectors = asking.vectors_of(array, query, time)
     prepared = _prepare(vectors, how, metric)
     return arrays.map_bands(

@@ -358,18 +358,13 @@ def test_a_file_of_shapes_that_names_others_is_refused(tmp_path):
         read_places(tmp_path / "a.geojson")
 
 
-@pytest.mark.parametrize(
-    "name", ["a.csv", "a.tsv", "a.parquet", "a.geojson", "a.gpkg", "a.shp", "a.fgb", "a.zip", "a.txt"]
-)
-@pytest.mark.parametrize(
-    "content", [b"", b"\x00\xff" * 40, b'{"type": "FeatureCollection", "features": [{}]}', b"PAR1"]
-)
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "geojson", "gpkg", "shp", "fgb", "zip", "txt"])
+@pytest.mark.parametrize("content", [b"", b"\x00\xff" * 40, b'{"type": "FeatureCollection", "fea', b"PAR1"])
 def test_a_file_that_is_no_table_is_an_error_that_names_it(tmp_path, ending, content):
-    name = f"a.{ending}"
-    (tmp_path / name).write_bytes(content)
+    (tmp_path / f"a.{ending}").write_bytes(content)
     with pytest.raises(EmbeddingError) as refused:
-        read_places(tmp_path / name)
-    assert name in str(refused.value) or "a table of places needs columns" in str(refused.value)
+        read_places(tmp_path / f"a.{ending}")
+    assert f"a.{ending}" in str(refused.value) or "a table of places needs columns" in str(refused.value)
 
 
 def test_a_text_that_begins_as_geojson_and_is_none_is_refused():

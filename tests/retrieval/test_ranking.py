@@ -212,6 +212,8 @@ def test_a_place_in_another_crs_is_the_same_place():
             4326
         )
         np.testing.assert_allclose(found, da.emb.similarity(lonlat), atol=1e-6)
-    assert da.emb.search(place, 1, crs=32632)[["x", "y"]].to_numpy().tolist() == [list(place)]
+    assert da.emb.search(place, 1, crs=32632, exclude_query=False)[["x", "y"]].to_numpy().tolist() == [
+        list(place)
+    ]
     with pytest.raises(errors.EmbeddingError, match="look like metres"):
         da.emb.search(place, 1)
