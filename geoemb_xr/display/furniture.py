@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -210,5 +211,7 @@ def draw_credit(figure: Any, ax: Any, text: str, *, own: bool) -> None:
     if own:
         figure.supxlabel(text, fontsize=6, color="0.45", x=0.99, ha="right")
         return
+    points = ax.get_window_extent().width / figure.dpi * 72
+    lines = textwrap.fill(text, max(int(points / 3.2), 20))  # a letter is some 3 points wide
     at = (1, 0), (0, -_CREDIT_ROW), "axes fraction", "offset points"
-    ax.annotate(text, *at, fontsize=6, color="0.45", ha="right", va="top")
+    ax.annotate(lines, *at, fontsize=6, color="0.45", ha="right", va="top")
