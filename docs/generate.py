@@ -85,6 +85,8 @@ def everything(docs: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     shutil.copytree(docs.parent / "notebooks", target / "notebooks")
+    for notebook in (target / "notebooks").glob("*.ipynb"):
+        notebook.write_text(notebook.read_text().replace("](../docs/images/", "](../../images/"))
     (target / "atlas.md").write_text(atlas())
     (target / "api.md").write_text(api())
     results = docs.parent / "benchmarks" / "RESULTS.md"

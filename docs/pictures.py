@@ -1,9 +1,9 @@
 """Draw the pictures of README and documentation that are kept in the repository, so that both need no build.
 
-``python docs/pictures.py`` draws ``images/seamless.png`` of the synthetic scene, and where ``GEOEMB_REAL_DATA`` names
-a folder with real samples (an AlphaEarth chip in Wisconsin, points with labels in Iowa) everything that opens README
+``python docs/pictures.py`` draws ``images/seamless.png`` of the synthetic scene, and where ``GEOEMB_REAL_DATA``
+names a folder with real samples (an AlphaEarth chip in Wisconsin, points with labels in Iowa) all that opens README
 and documentation. The pixels themselves stay out of the repository. ``python docs/pictures.py notebooks`` runs the
-notebooks and keeps the picture of each one's cell that is tagged ``picture``.
+notebooks and keeps the picture of the cell that each has tagged ``picture``.
 """
 
 import base64

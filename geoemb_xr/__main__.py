@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time as clock
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ import geoemb_xr as gx
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.errors import EmbeddingError, MissingExtraError, SourceError, require
 from geoemb_xr.core.legend import legend_of
+from geoemb_xr.execution import progress
 from geoemb_xr.geo import places
 
 if TYPE_CHECKING:
@@ -103,12 +105,12 @@ def _open(options: argparse.Namespace) -> Any:
 
 
 def _shown[T](what: str, action: Callable[[], T]) -> T:
-    """Run something that computes, with a progress bar."""
-    from dask.diagnostics import ProgressBar
-
-    print(what)
-    with ProgressBar(minimum=1.0):
-        return action()
+    """Run something that computes: a bar while it runs, a line when it is done."""
+    begun = clock.perf_counter()
+    with progress.shown(what, patience=1.0 if sys.stderr.isatty() else math.inf):
+        found = action()
+    print(f"{what}: {clock.perf_counter() - begun:.1f} s")
+    return found
 
 
 def _target_crs(array: xr.DataArray, given: Any) -> Any:

@@ -19,7 +19,6 @@ OPTIONAL = {"triton"}
 #: Installed for the libraries that look for them, or to be run, and not imported here.
 NOT_IMPORTED = {
     "huggingface-hub",  # fsspec's hf:// paths
-    "hvplot",  # da.hvplot of user code
     "distributed",  # found by dask
     "jupyterlab",
     "ipywidgets",

@@ -13,7 +13,7 @@ from affine import Affine
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
-from geoemb_xr.core import longitudes
+from geoemb_xr.core import html, longitudes
 from geoemb_xr.core.geometry import (
     GRID_TOLERANCE,
     LONLAT,
@@ -72,7 +72,7 @@ class Area:
         return boxes
 
     def __str__(self) -> str:
-        numbers = ", ".join(f"{value:g}" for value in self.bounds)
+        numbers = ", ".join(map(html.human_number, self.bounds))
         return f"({numbers}) in {crs_name(self.crs)}"
 
 

@@ -1,12 +1,16 @@
 """Notes: what a user should know, said in a line each time it is true, and without a warning.
 
-Notes go to the logger ``geoemb_xr`` at level INFO, and to the standard error stream where the application has not
-set up logging itself. ``logging.getLogger("geoemb_xr").setLevel("WARNING")`` silences them all.
+Notes go to the logger ``geoemb_xr`` at level INFO. Where the application has not set up logging itself they are
+shown too: as a line on the standard error stream, or in a notebook as a small line under the cell.
+``logging.getLogger("geoemb_xr").setLevel("WARNING")`` silences them all.
 """
 
 from __future__ import annotations
 
+import html
+import importlib
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +24,39 @@ class _NoteHandler(logging.StreamHandler[Any]):
     """Shows our notes where the application has not set up logging itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not logging.getLogger().handlers:
+        if logging.getLogger().handlers:
+            return
+        if in_notebook():
+            small_line(html.escape(self.format(record)))
+        else:
             self.stream = sys.stderr  # looked up at each call: notebooks and tests exchange it
             super().emit(record)
+
+
+def in_notebook() -> bool:
+    """Whether a notebook runs this: its outputs may be HTML, and its error stream is a red box."""
+    running = sys.modules.get("IPython")  # whoever runs a notebook has imported it
+    shell = running.get_ipython() if running is not None and hasattr(running, "get_ipython") else None
+    return hasattr(shell, "kernel")
+
+
+def small_line(content: str) -> Any:
+    """Show a small line of HTML under the cell of a notebook; its handle, to show another in its place."""
+    shell = importlib.import_module("IPython.display")
+    return shell.display(Small(content), display_id=True)
+
+
+class Small:
+    """HTML in the look of a note; nothing where it is empty."""
+
+    def __init__(self, content: str) -> None:
+        self.content = content
+
+    def _repr_html_(self) -> str:
+        return f"<small style='opacity:.7'>{self.content}</small>" if self.content else ""
+
+    def __repr__(self) -> str:
+        return re.sub("<[^>]+>", "", self.content)
 
 
 logger.addHandler(_NoteHandler())

@@ -36,6 +36,11 @@ def array_summary(array: xr.DataArray) -> str:
 def array_card(array: xr.DataArray) -> str:
     """The HTML that a notebook shows for ``array.emb``."""
     rows = [(name, escape(value)) for name, value in _array_rows(array)]
+    source = str(array.attrs.get("source", ""))
+    rows = [
+        (name, f'<span title="{escape(source)}">{value}</span>' if name == "source" else value)
+        for name, value in rows
+    ]
     if is_class_map(array):
         legend = legend_of(array)
         swatches = (
@@ -87,7 +92,7 @@ def _vector_rows(array: xr.DataArray) -> html.Rows:
     length = "unit length" if found.unit_norm else "free length"
     rows = [("product", found.title or found.name), ("vectors", f"{state}, {found.dims} bands, {length}")]
     if array.attrs.get("source"):
-        rows.append(("source", str(array.attrs["source"])))
+        rows.append(("source", html.short_path(str(array.attrs["source"]))))
     return rows + ([("licence", found.licence_line)] if found.licence else [])
 
 

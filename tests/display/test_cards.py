@@ -1,5 +1,7 @@
 """Cards and plans: what is told is true, and nothing is computed to tell it."""
 
+import shutil
+
 import dask.array as dask_array
 import numpy as np
 import pytest
@@ -119,3 +121,44 @@ def test_human_bytes():
     assert [html.human_bytes(n) for n in (0, 999, 1000, 1_234_567, 5e12, 3e16)] == [
         "0 B", "999 B", "1 kB", "1.23 MB", "5 TB", "30 PB",
     ]  # fmt: skip
+
+
+def test_numbers_are_written_as_people_write_them_and_paths_are_short(opened):
+    text = repr(opened.emb)
+    assert "e+0" not in text
+    top = f"{opened.emb.geobox.boundingbox.top:,.0f}".replace(",", " ")
+    assert top in text
+    far = opened.assign_attrs(source="/data/" + 12 * "folder/" + "aef_2024.tif")
+    assert "/data/…/folder" in repr(far.emb)
+    assert "aef_2024.tif" in repr(far.emb)
+    card = far.emb._repr_html_()
+    assert f'title="{far.attrs["source"]}"' in card  # the whole of it, under the mouse
+
+
+@pytest.mark.slow
+def test_a_card_is_left_aligned_and_readable_in_jupyterlab_light_and_dark(opened):
+    """JupyterLab's own rules for tables in outputs: centred, striped, aligned to the right."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    lab = (
+        ".jp-RenderedHTMLCommon table {margin-left:auto;margin-right:auto;border:none;table-layout:fixed}"
+        ".jp-RenderedHTMLCommon td {text-align:right;max-width:none;padding:.5em}"
+        ".jp-RenderedHTMLCommon tbody tr:nth-child(even) {background:#eee}"
+    )
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1200, "height": 600})
+        for ink, paper in (("#ffffff", "#111111"), ("#111111", "#ffffff")):
+            body = f'<div class="jp-RenderedHTMLCommon">{opened.emb._repr_html_()}</div>'
+            page.set_content(
+                f"<style>{lab}</style><body style='margin:0;color:{ink};background:{paper}'>{body}"
+            )
+            cell = page.locator(".geoemb td").nth(3)
+            seen = "e => {const s = getComputedStyle(e), r = getComputedStyle(e.parentElement);"
+            seen += " return [s.textAlign, s.backgroundColor, r.backgroundColor, s.color]}"
+            align, own, row, colour = cell.evaluate(seen)
+            assert (align, own, row) == ("left", "rgba(0, 0, 0, 0)", "rgba(0, 0, 0, 0)")
+            assert colour == ("rgb(255, 255, 255)" if ink == "#ffffff" else "rgb(17, 17, 17)")
+            assert page.locator(".geoemb table").bounding_box()["x"] < 5
+        browser.close()

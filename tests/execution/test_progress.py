@@ -1,5 +1,7 @@
-"""A bar for what takes long, nothing for what does not, and no waiting for it."""
+"""A bar for what takes long, nothing for what does not, nothing that stays, and no waiting for it."""
 
+import logging
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -7,6 +9,7 @@ from types import SimpleNamespace
 import dask
 import pytest
 
+from geoemb_xr.core import notes
 from geoemb_xr.execution import progress
 
 
@@ -16,6 +19,11 @@ def clock(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     return now
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setattr(progress, "_canvas", progress._Terminal)
 
 
 def work(n, clock, seconds=1.0):
@@ -31,44 +39,66 @@ def test_what_is_done_soon_shows_nothing(capsys, clock):
     assert capsys.readouterr() == ("", "")
 
 
-def test_what_takes_long_shows_a_bar_with_its_label(capsys, clock):
+def test_a_bar_in_a_terminal_is_wiped_at_the_end(capsys, clock, terminal):
     with progress.shown("sum"), progress.shown("inner"):
         work(6, clock)
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.endswith("\n")
-    drawn = err.strip().split("\r")
-    # from the second second on, each task's end, and the end of all
+    *drawn, wiped, rest = err.split("\r")[1:]
+    # from the second second on, at each task's end
     assert [each.partition("]")[2] for each in drawn] == [
-        "  33%, 2 s", "  50%, 3 s", "  67%, 4 s", "  83%, 5 s", " 100%, 6 s", " 100%, 6 s",
+        "  33%, 2 s", "  50%, 3 s", "  67%, 4 s", "  83%, 5 s", " 100%, 6 s",
     ]  # fmt: skip
     assert all(each.startswith("sum [#") for each in drawn)
+    assert (wiped, rest) == (" " * len(drawn[-1]), "")
 
 
-def test_a_bar_is_drawn_a_few_times_a_second_at_most(capsys, clock):
+def test_a_log_has_one_line_per_step_however_often_it_computes(capsys, clock):
     with progress.shown("sum"):
-        work(100, clock, 0.125)
-    assert (
-        40 < capsys.readouterr().err.count("\r") < 46
-    )  # every second one of 84 tasks after the first two seconds
+        work(3, clock)
+        work(3, clock)
+    assert capsys.readouterr() == ("", "sum: 6.0 s\n")
 
 
-def test_an_error_ends_the_bar(capsys, clock):
+def test_a_notebook_has_a_bar_that_vanishes_and_nothing_on_the_error_stream(capsys, monkeypatch, clock):
+    shown = []
+
+    class Handle:
+        def update(self, what):
+            shown.append(what._repr_html_())
+
+    def display(what, display_id):
+        shown.append(what._repr_html_())
+        return Handle()
+
+    ipython = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=1))
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    with progress.shown("a <b>"):
+        work(6, clock)
+    assert len(shown) == 6
+    assert "a &lt;b&gt; <progress value='0.333'" in shown[0]
+    assert shown.pop() == ""
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.getLogger(), "handlers", [])  # as an application that set up none
+        notes.say("5 labels < 6")
+    assert "geoemb_xr: 5 labels &lt; 6" in shown[-1]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_error_wipes_the_bar(capsys, clock, terminal):
     def fail(_):
-        clock[0] += 3
         raise ZeroDivisionError("no")
 
-    def slow(_):
-        clock[0] += 3
+    def step():
+        clock[0] += 3.0
 
     with pytest.raises(ZeroDivisionError, match="no"), progress.shown("sum"):
-        dask.compute(dask.delayed(fail)(dask.delayed(slow)(0)))
-    err = capsys.readouterr().err
-    assert err.endswith("\n")
-    assert "100%" not in err
+        dask.compute(dask.delayed(fail)(dask.delayed(step, pure=False)()))
+    assert capsys.readouterr().err.endswith("\r")
     with progress.shown("sum"):
-        work(1, clock, 3)
-    assert "100%" in capsys.readouterr().err
+        work(1, clock, 0.1)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_bar_makes_nothing_wait(monkeypatch):

@@ -1,0 +1,106 @@
+"""The command, as a user types it."""
+
+import json
+
+import numpy as np
+import pytest
+import rasterio
+
+import geoemb_xr as gx
+from geoemb_xr.command import MANIFEST, main
+from geoemb_xr.testing import scene
+
+BOX = ["--bbox", "11.36", "47.24", "11.375", "47.25"]
+
+
+@pytest.fixture(scope="module")
+def tiles():
+    return str(gx.example("alphaearth"))
+
+
+@pytest.fixture(scope="module")
+def fetched(tiles, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fetched") / "aoi.zarr"
+    assert (
+        main(["fetch", "alphaearth", "--source", tiles, *BOX, "--time", "2018", "2024", "--to", str(path)])
+        == 0
+    )
+    return path
+
+
+def test_fetch_writes_a_store_that_opens_and_says_what_it_holds(fetched, tiles):
+    found = gx.open(fetched, decode=False)
+    bbox = tuple(float(v) for v in BOX[1:])
+    expected = gx.open("alphaearth", tiles, bbox=bbox, time=[2018, 2024], decode=False)
+    np.testing.assert_array_equal(found.values, expected.values)
+    assert found.dtype == np.int8
+    manifest = json.loads((fetched / MANIFEST).read_text())
+    assert manifest["years"] == [2018, 2024]
+    assert manifest["shape"] == {"time": 2, "band": 64, "y": found.sizes["y"], "x": found.sizes["x"]}
+    share = (expected.emb.decode().isel(band=0).notnull()).mean(["y", "x"]).values
+    assert manifest["share with data"] == {
+        "2018": round(float(share[0]), 6),
+        "2024": round(float(share[1]), 6),
+    }
+    assert "Google" in manifest["attribution"]
+
+
+def test_fetch_keeps_a_store_that_exists(fetched, tiles, capsys):
+    before = (fetched / MANIFEST).read_text()
+    assert main(["fetch", "alphaearth", "--source", tiles, *BOX, "--to", str(fetched)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (fetched / MANIFEST).read_text() == before
+
+
+def test_map_from_labels_and_again_from_the_saved_probe(fetched, tmp_path, capsys):
+    scene().points(200, year=2024, radius=600).drop(columns="year").to_csv(
+        tmp_path / "labels.csv", index=False
+    )
+    first, again, probe = (str(tmp_path / name) for name in ("a.tif", "b.tif", "probe.npz"))
+    labels = ["--labels", str(tmp_path / "labels.csv"), "--target", "land_cover"]
+    assert main(["map", str(fetched), *labels, "--to", first, "--save-probe", probe]) == 0
+    assert "held out, blocked: accuracy" in capsys.readouterr().out
+    assert main(["map", str(fetched), "--probe", probe, "--to", again]) == 0
+    with rasterio.open(first) as one, rasterio.open(again) as other:
+        np.testing.assert_array_equal(one.read(), other.read())
+        assert one.read().max() > 1
+    assert main(["map", str(fetched), "--to", first]) == 2
+    assert "--labels with --target, or from --probe" in capsys.readouterr().err
+
+
+def test_check_says_what_is_wrong_by_its_status(fetched, tmp_path, capsys):
+    assert main(["check", str(fetched)]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("ok")
+    wrong = gx.open(fetched).isel(time=0) * 0.5
+    wrong.attrs = gx.open(fetched).attrs
+    wrong.emb.to_zarr(tmp_path / "wrong.zarr")
+    assert main(["check", str(tmp_path / "wrong.zarr")]) == 1
+    assert "are not 1" in capsys.readouterr().out
+    assert main(["check", str(tmp_path / "none.zarr")]) == 2
+    assert "no such store" in capsys.readouterr().err
+
+
+def test_products_card_and_coverage_are_tables_of_text(tiles, capsys):
+    assert main(["products"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in gx.products().index)
+    assert main(["card", "gse"]) == 0  # an alias
+    told = capsys.readouterr().out
+    assert "AlphaEarth Foundations" in told
+    assert "CC-BY-4.0" in told
+    assert main(["coverage", "alphaearth", "--source", tiles, "--time", "2024"]) == 0
+    assert "2024" in capsys.readouterr().out
+    assert main(["card", "nope"]) == 2
+    error = capsys.readouterr().err
+    assert "unknown product 'nope'" in error
+    assert "Traceback" not in error
+
+
+def test_help_teaches_by_example_and_demo_is_the_demo(capsys):
+    for part in ("products", "card", "coverage", "fetch", "map", "check"):
+        with pytest.raises(SystemExit, match="0"):
+            main([part, "--help"])
+        assert f"geoemb {part}" in capsys.readouterr().out.partition("examples:")[2]
+    with pytest.raises(SystemExit, match="0"):
+        main(["demo", "--help"])
+    assert "python -m geoemb_xr" in capsys.readouterr().out
