@@ -57,6 +57,8 @@ _LAZY = {
     "embed": "embedding.rasters",
     "encoder": "embedding.cards",
     "encoders": "embedding.cards",
+    "harmonize": "embedding.harmonizing",
+    "open_cubes": "readers.cubes",
     # learning
     "Probe": "probes.probe",
     "area": "analysis.class_maps",

@@ -10,7 +10,8 @@ import xarray as xr
 
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.model import BAND
-from geoemb_xr.embedding import inputs
+from geoemb_xr.embedding import harmonizing, inputs
+from geoemb_xr.embedding.harmonizing import Harmonize
 from geoemb_xr.execution import blocks
 
 How = Literal["median", "least_cloudy"]
@@ -27,6 +28,7 @@ def composite(
     *,
     mask: xr.DataArray | str | None = "auto",
     how: How = "median",
+    harmonize: Harmonize = "auto",
 ) -> xr.DataArray:
     """Make one picture a period of many, what is masked left out. Lazy.
 
@@ -42,6 +44,8 @@ def composite(
     how : {"median", "least_cloudy"}
         The median of what was seen, band by band; or each pixel of the least cloudy picture that saw it, by the
         coordinate ``eo:cloud_cover``.
+    harmonize : "auto" or bool
+        Remove Sentinel-2's offset first; see :func:`harmonize`.
 
     Returns
     -------
@@ -62,7 +66,7 @@ def composite(
     (['2024-01', '2024-02', '2024-03'], True)
     """
     check_choice("how", how, ("median", "least_cloudy"))
-    raster = images.to_dataarray(BAND) if isinstance(images, xr.Dataset) else images
+    raster = harmonizing.harmonize(images, harmonize)
     if "time" not in raster.dims or "time" not in raster.coords or raster.coords["time"].dtype.kind != "M":
         raise EmbeddingError(
             f"composite needs a dimension 'time' of dates; got {tuple(map(str, raster.dims))}"

@@ -15,11 +15,12 @@ from affine import Affine
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.model import BAND, register
-from geoemb_xr.embedding import chips, inputs, sensors, stacks
+from geoemb_xr.embedding import chips, harmonizing, inputs, sensors, stacks
 from geoemb_xr.embedding.cards import Encoder, Output, Pooling
 from geoemb_xr.embedding.cards import encoder as find_encoder
 from geoemb_xr.embedding.chips import Axis, Chip
 from geoemb_xr.embedding.encoding import Job, Piece, Place, Window, encode_block
+from geoemb_xr.embedding.harmonizing import Harmonize
 from geoemb_xr.embedding.sensors import Factor
 from geoemb_xr.execution import blocks, devices, workers
 from geoemb_xr.execution.workers import Resources
@@ -46,6 +47,7 @@ def embed(
     scale: Factor = 1.0,
     offset: Factor = 0.0,
     quality: bool = False,
+    harmonize: Harmonize = "auto",
     device: str = "auto",
     precision: str = "auto",
     batch_size: int | str = "auto",
@@ -89,6 +91,9 @@ def embed(
     quality : bool
         Give a Dataset of ``embedding``, ``valid`` (share of pixels that were seen) and ``edge`` (whether a chip was
         cut or moved at an edge of the images).
+    harmonize : "auto" or bool
+        Remove Sentinel-2's offset of processing baseline 04.00 first, where the images' coordinates say that it is
+        there; see :func:`harmonize`.
     device : str
         ``"auto"``, ``"cpu"`` or a device of torch, such as ``"cuda:0"``.
     precision : {"auto", "float32", "bfloat16"}
@@ -125,8 +130,9 @@ def embed(
     card = find_encoder(encoder)
     if samples.is_samples(images):
         images = samples.read_samples(images)
-    if isinstance(images, Mapping) and not isinstance(images, xr.Dataset):
-        images, bands = sensors.joined(images, card, scale, offset, bands), None
+    are_joined = isinstance(images, Mapping) and not isinstance(images, xr.Dataset)
+    if are_joined:
+        images, bands = sensors.joined(images, card, scale, offset, bands, harmonize), None
         scale, offset = 1.0, 0.0
     if isinstance(scale, Mapping) or isinstance(offset, Mapping):
         raise EmbeddingError(
@@ -139,6 +145,8 @@ def embed(
         raise EmbeddingError(f"batch_size is a number of chips, or 'auto'; got {batch_size!r}")
     is_stack = stacks.is_stack(images)
     raster = stacks.as_stack(images, card) if is_stack else inputs.as_raster(images, card)
+    if not are_joined:
+        raster = harmonizing.harmonize(raster, harmonize)
     nodata = inputs.missing_value(raster)
     raster = inputs.pick_bands(inputs.pick_time(raster, card, time), card, bands)
     if not card.bands:

@@ -13,15 +13,21 @@ import xarray as xr
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.model import BAND
-from geoemb_xr.embedding import inputs, stacks
+from geoemb_xr.embedding import harmonizing, inputs, stacks
 from geoemb_xr.embedding.cards import Encoder
+from geoemb_xr.embedding.harmonizing import Harmonize
 from geoemb_xr.geo import warp
 
 Factor = float | Mapping[str, float]
 
 
 def joined(
-    images: Mapping[str, Any], encoder: Encoder, scale: Factor, offset: Factor, bands: Any = None
+    images: Mapping[str, Any],
+    encoder: Encoder,
+    scale: Factor,
+    offset: Factor,
+    bands: Any = None,
+    harmonize: Harmonize = "auto",
 ) -> xr.DataArray:
     """One raster ``(time?, band, y, x)`` of several, float32 in the encoder's units, NaN where missing. Lazy.
 
@@ -39,6 +45,8 @@ def joined(
         ``images * scale + offset`` is in the encoder's units; for all sensors, or by sensor.
     bands : mapping of str to str, optional
         From the encoder's names to the images'.
+    harmonize : "auto" or bool
+        Of Sentinel-2's offset.
 
     Raises
     ------
@@ -58,11 +66,17 @@ def joined(
         stacks.check_alike(images)
     for name, given in images.items():
         raster = given if are_chips else inputs.as_raster(given, encoder)
+        raster = harmonizing.harmonize(raster, harmonize)
         own = _in_units(raster, _of(scale, name, 1.0), _of(offset, name, 0.0))
         own = inputs.pick_bands(own, each_some, _own_bands(bands, own))
         if found and not are_chips:
             own = _at_dates(_at_pixels(own, found[0]), found[0], name)
         found.append(own)
+    if not encoder.bands:  # it takes all there are: two sensors may call theirs the same
+        found = [
+            e.assign_coords({BAND: [f"{n} {b}" for b in e[BAND].values]})
+            for n, e in zip(images, found, strict=True)
+        ]
     labels = [str(b) for each in found for b in each.coords[BAND].values]
     twice = sorted({b for b in labels if labels.count(b) > 1})
     if twice:
