@@ -128,7 +128,7 @@ def make_nothing(encoder: gx.Encoder) -> Any:
     """A module that gives a pixel of each chip."""
     import torch
 
-    class First(torch.nn.Module):  # type: ignore[misc]
+    class First(torch.nn.Module):  # type: ignore[misc]  # torch is imported inside
         """The first pixel."""
 
         def forward(self, chips: Any) -> Any:

@@ -468,7 +468,7 @@ def _finish_own(
         from geoemb_xr.geo import warp
 
         goal = target if target is not None else geometry.crs_of(opened)
-        opened = warp.reproject(opened, goal, resolution=resolution, resampling=resampling)  # type: ignore[arg-type]
+        opened = warp.reproject(opened, goal, resolution=resolution, resampling=resampling)  # type: ignore[arg-type]  # it has a CRS
     if geopolygon is not None:
         from geoemb_xr.geo.points import crop
 

@@ -1,14 +1,11 @@
 """Shared fixtures: real samples where they are at hand, a quiet and repeatable hypothesis."""
 
-import importlib
 import os
-import pkgutil
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from geoemb_xr import catalog
 from geoemb_xr.core import model, notes
 
 settings.register_profile(
@@ -56,7 +53,4 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def catalog_products():
     """The products that the package itself brings: tests register others of their own."""
-    modules = (
-        importlib.import_module(f"geoemb_xr.catalog.{m.name}") for m in pkgutil.iter_modules(catalog.__path__)
-    )
-    return [p for module in modules for p in getattr(module, "PRODUCTS", None) or (module.PRODUCT,)]
+    return model.published()

@@ -294,17 +294,22 @@ _published: set[str] = set()
 _catalog_loaded = False
 
 
+def published() -> list[Product]:
+    """The package's own products: each module of ``catalog/`` has a ``PRODUCT`` or several ``PRODUCTS``."""
+    package = importlib.import_module("geoemb_xr.catalog")
+    names = (info.name for info in pkgutil.iter_modules(package.__path__))
+    modules = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+    return [each for module in modules for each in getattr(module, "PRODUCTS", None) or (module.PRODUCT,)]
+
+
 def _load_catalog() -> None:
-    """Import each module of ``catalog/`` and register its ``PRODUCT`` or ``PRODUCTS``."""
+    """Register the package's own products, once."""
     global _catalog_loaded
     if _catalog_loaded:
         return
-    package = importlib.import_module("geoemb_xr.catalog")
-    for info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"{package.__name__}.{info.name}")
-        for each in getattr(module, "PRODUCTS", None) or (module.PRODUCT,):
-            _add(each)
-            _published.add(each.name)
+    for each in published():
+        _add(each)
+        _published.add(each.name)
     _catalog_loaded = True
 
 

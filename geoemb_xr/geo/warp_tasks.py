@@ -155,7 +155,7 @@ class _Work:
         return _split(data, first.dims, (*self.others, "y", "x")) if job.stats else (data, None)
 
 
-class _Blocks(Layer):  # type: ignore[misc]
+class _Blocks(Layer):  # type: ignore[misc]  # dask tells no types
     """The graph's layer: it writes a task when that is asked for, and until then holds a few numbers a block."""
 
     has_legacy_tasks = False

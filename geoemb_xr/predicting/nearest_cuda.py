@@ -153,8 +153,8 @@ def _best_groups(  # type: ignore[no-untyped-def]  # and takes no other names in
         tl.store(groups + vector * K + j, chosen[j], mask=inside)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _best_of_groups(  # type: ignore[no-untyped-def]
+@triton.jit  # type: ignore[untyped-decorator]  # triton has no types
+def _best_of_groups(  # type: ignore[no-untyped-def]  # and takes no other names in annotations
     vectors,
     references,
     offset,

@@ -156,7 +156,8 @@ def drawn_points(raster: xr.DataArray, *, per_class: int | None = 500, seed: int
     grid = geometry.geobox_of(raster, "labels")
     found = _draw_all(raster, grid, per_class, seed)
     to_lonlat = geometry.transformer(geometry.as_crs(grid.crs), geometry.as_crs(geometry.LONLAT))
-    lon, lat = to_lonlat.transform(found.x, found.y)
+    y, x = found.beside
+    lon, lat = to_lonlat.transform(x, y)
     name = "label" if raster.name is None else str(raster.name)
     table = pd.DataFrame({"lon": lon, "lat": lat, name: found.label})
     if is_class_map(raster):
@@ -173,24 +174,31 @@ def smallest(strata: np.ndarray, hashes: np.ndarray, count: int | None) -> np.nd
     return np.asarray(kept[np.argsort(hashes[kept], kind="stable")])
 
 
-class _Drawn(NamedTuple):
-    """Labelled pixels: their labels, hashes and places."""
+class Drawn(NamedTuple):
+    """Labelled pixels: their labels, the hashes that choose them, and what else is known of each."""
 
     label: np.ndarray
     hash: np.ndarray
-    y: np.ndarray
-    x: np.ndarray
+    beside: tuple[np.ndarray, ...]
 
-    def first(self, per_class: int | None) -> _Drawn:
-        """Those with the smallest hashes, so many a class, in the order of their hashes."""
-        strata = self.label if self.label.dtype.kind in "iub" else np.zeros(self.label.size, np.int8)
-        kept = smallest(strata, self.hash, per_class)
-        return _Drawn(*(each[kept] for each in self))
+    def first(self, per_class: int | None) -> Drawn:
+        """Those with the smallest hashes, so many of each class, in the order of their hashes."""
+        kept = first(self.label, self.hash, per_class)
+        return Drawn(self.label[kept], self.hash[kept], tuple(each[kept] for each in self.beside))
 
     @staticmethod
-    def merge(parts: Sequence[_Drawn], per_class: int | None) -> _Drawn:
+    def merge(parts: Sequence[Drawn], per_class: int | None) -> Drawn:
         """The first of several draws."""
-        return _Drawn(*map(np.concatenate, zip(*parts, strict=True))).first(per_class)
+        labels, hashes, besides = zip(*parts, strict=True)
+        beside = tuple(np.concatenate(each) for each in zip(*besides, strict=True))
+        return Drawn(np.concatenate(labels), np.concatenate(hashes), beside).first(per_class)
+
+
+def first(labels: np.ndarray, hashes: np.ndarray, per_class: int | None) -> np.ndarray:
+    """Positions of the labels with the smallest hashes: so many of each class, or in all where they are values."""
+    return smallest(
+        labels if labels.dtype.kind in "iub" else np.zeros(labels.size, np.int8), hashes, per_class
+    )
 
 
 def nodata_of(raster: xr.DataArray) -> Any:
@@ -199,14 +207,14 @@ def nodata_of(raster: xr.DataArray) -> Any:
     return 0 if nodata is None and is_class_map(raster) else nodata
 
 
-def _draw_all(raster: xr.DataArray, grid: GeoBox, per_class: int | None, seed: int) -> _Drawn:
+def _draw_all(raster: xr.DataArray, grid: GeoBox, per_class: int | None, seed: int) -> Drawn:
     nodata = nodata_of(raster)
     ys, xs = raster.coords["y"].values, raster.coords["x"].values
     if raster.chunks is None:
         return _draw(raster.values, ys, xs, grid, nodata, per_class, seed)
     import dask
 
-    step, merge = dask.delayed(_draw, pure=True), dask.delayed(_Drawn.merge, pure=True)
+    step, merge = dask.delayed(_draw, pure=True), dask.delayed(Drawn.merge, pure=True)
     edges = [np.concatenate(([0], np.cumsum(sizes))) for sizes in raster.data.chunks]
     parts = [
         step(
@@ -224,7 +232,7 @@ def _draw_all(raster: xr.DataArray, grid: GeoBox, per_class: int | None, seed: i
         parts = [merge(parts[k : k + 16], per_class) for k in range(0, len(parts), 16)]
     with progress.shown("labels"):
         (drawn,) = dask.compute(parts[0])
-    return _Drawn(*drawn)
+    return Drawn(*drawn)
 
 
 def _draw(
@@ -235,13 +243,13 @@ def _draw(
     nodata: Any,
     per_class: int | None,
     seed: int,
-) -> _Drawn:
+) -> Drawn:
     labelled = np.isfinite(block) if block.dtype.kind == "f" else np.ones(block.shape, bool)
     if nodata is not None:
         labelled &= block != nodata
     row, col = np.nonzero(labelled)
     y, x = ys[row], xs[col]
-    return _Drawn(block[row, col], pixel_hashes(y, x, grid, seed), y, x).first(per_class)
+    return Drawn(block[row, col], pixel_hashes(y, x, grid, seed), (y, x)).first(per_class)
 
 
 def pixel_hashes(ys: np.ndarray, xs: np.ndarray, grid: GeoBox, seed: int) -> np.ndarray:

@@ -114,22 +114,23 @@ def stream(array: xr.DataArray, raster: xr.DataArray, cv: int, seed: int) -> Str
     regions = _regions(cv, seed)
     params = (grid.shape, classes, labelling.nodata_of(raster), regions, cv, seed)
     parts = blocks.per_block(_on_block, array, *params, fields=fields)
-    sums, drawn, pixels = blocks.merged(parts, _Merge(classes is not None), label="fit_probe")
+    sums, drawn, pixels = blocks.merged(parts, _merge, label="fit_probe")
     if not len(drawn.label):
         raise EmbeddingError("no label is left to learn from: no labelled pixel has data")
     met = pixels > 0  # classes of pixels with data
     sums = {key: replace(each, y=each.y[met], xy=each.xy[:, met]) for key, each in sums.items()}
-    row, col = np.divmod(drawn.number, grid.shape[1])
+    vectors, number, own_folds = drawn.beside
+    row, col = np.divmod(number, grid.shape[1])
     places = metres(grid, row, col)
     samples = Samples(
-        vectors=drawn.vectors,
+        vectors=vectors,
         labels=drawn.label,
         weights=np.ones(len(row)),
         groups=np.arange(len(row)),
         places=places,
         legend=legend_of(raster) if is_class_map(raster) else None,
     )
-    folds = {"blocked": drawn.folds[:, 0], "random": drawn.folds[:, 1]} if cv else {}
+    folds = {"blocked": own_folds[:, 0], "random": own_folds[:, 1]} if cv else {}
     return Streamed(sums, samples, {k: f for k, f in folds.items() if len(np.unique(f)) > 1}, pixels[met])
 
 
@@ -187,22 +188,8 @@ def _regions(cv: int, seed: int) -> np.ndarray:
 # --- one block ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """Pixels to be scored: labels, vectors, numbers, folds, and hashes, which choose them."""
-
-    label: np.ndarray
-    vectors: np.ndarray
-    number: np.ndarray
-    folds: np.ndarray
-    hashes: np.ndarray
-
-    def at(self, index: np.ndarray) -> _Drawn:
-        """Some of them."""
-        return _Drawn(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
-
-
-_Part = tuple[_Sums, _Drawn, np.ndarray]
+#: Sums, pixels to be scored with their vectors, numbers and folds, and how many pixels there are of each class.
+_Part = tuple[_Sums, labelling.Drawn, np.ndarray]
 
 
 def _on_block(
@@ -244,30 +231,16 @@ def _on_block(
             part = RidgeSums.of(x[own], targets[own], np.ones(int(own.sum())))
             sums[blocked, random] = sums[blocked, random] + part if (blocked, random) in sums else part
     at = np.flatnonzero(known)
-    at = at[_first(labels[at], hashes[at], classes is not None)]
-    vectors = block.at(at).astype(np.float32)
-    return sums, _Drawn(labels[at], vectors, number[at], folds[:, at].T, hashes[at]), pixels
+    at = at[labelling.first(labels[at], hashes[at], SCORED)]
+    beside = block.at(at).astype(np.float32), number[at], folds[:, at].T
+    return sums, labelling.Drawn(labels[at], hashes[at], beside), pixels
 
 
-def _first(labels: np.ndarray, hashes: np.ndarray, by_class: bool) -> np.ndarray:
-    """Which have the smallest hashes of their class, in the order of their hashes."""
-    strata = labels if by_class else np.zeros(labels.size, np.int8)
-    return labelling.smallest(strata, hashes, SCORED)
-
-
-@dataclass(frozen=True)
-class _Merge:
-    """Several parts as one; called with a list of them."""
-
-    by_class: bool
-
-    def __call__(self, parts: Sequence[_Part]) -> _Part:
-        sums: _Sums = {}
-        for part, _, _ in parts:
-            for key, each in part.items():
-                sums[key] = sums[key] + each if key in sums else each
-        drawn = _Drawn(
-            *(np.concatenate([getattr(d, name) for _, d, _ in parts]) for name in _Drawn.__dataclass_fields__)
-        )
-        drawn = drawn.at(_first(drawn.label, drawn.hashes, self.by_class))
-        return dict(sorted(sums.items())), drawn, np.sum([n for _, _, n in parts], axis=0)
+def _merge(parts: Sequence[_Part]) -> _Part:
+    """Several parts as one."""
+    sums: _Sums = {}
+    for part, _, _ in parts:
+        for key, each in part.items():
+            sums[key] = sums[key] + each if key in sums else each
+    drawn = labelling.Drawn.merge([each for _, each, _ in parts], SCORED)
+    return dict(sorted(sums.items())), drawn, np.sum([n for _, _, n in parts], axis=0)

@@ -3,10 +3,8 @@
 A new product is tested by being there: its example source is written, opened, cut, decoded, encoded, pickled.
 """
 
-import importlib
 import json
 import pickle
-import pkgutil
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,18 +18,12 @@ import xarray as xr
 from affine import Affine
 
 import geoemb_xr as gx
-from geoemb_xr import catalog, testing
+from geoemb_xr import testing
 from geoemb_xr.core import areas, arrays, errors, geometry, model
 from geoemb_xr.core.errors import CoverageError
 from geoemb_xr.geo import places
 
-# Of the catalog alone: other tests register products of their own.
-CATALOG = [
-    product
-    for info in pkgutil.iter_modules(catalog.__path__)
-    for module in [importlib.import_module(f"geoemb_xr.catalog.{info.name}")]
-    for product in (getattr(module, "PRODUCTS", None) or (module.PRODUCT,))
-]
+CATALOG = model.published()  # other tests register products of their own
 PRODUCTS = [p for p in CATALOG if p.example is not None]
 
 
