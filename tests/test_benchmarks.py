@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-#: Two that take little time; each of the others takes 5 to 60 s of CPU, most of it for peers and compilation.
-QUICK = ("bench_decode", "bench_knn")
+#: One that takes little time; each of the others takes 5 to 60 s of CPU, most of it for peers and compilation.
+QUICK = "bench_decode"
 
 
 def read(path, monkeypatch):
@@ -33,7 +33,7 @@ def test_benchmark_imports_and_explains_its_options(path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=path.stem, marks=[] if path.stem in QUICK else pytest.mark.complete)
+        pytest.param(path, id=path.stem, marks=[] if path.stem == QUICK else pytest.mark.complete)
         for path in sorted(FOLDER.glob("bench_*.py"))
     ],
 )

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -162,6 +163,22 @@ def test_an_arrow_against_the_order_is_found(planted):
 def test_what_only_type_checkers_read_is_no_arrow():
     planted = "if TYPE_CHECKING:\n    from geoemb_xr.display import plotting"
     assert not offences(PACKAGE / "core" / "planted.py", planted)
+
+
+def test_contributors_are_shown_the_rooms_as_they_are():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    tree, order = (part.partition("```")[0] for part in text.split("```text\n")[1:3])
+    shown = set(re.findall(r"^  (\w+)(?:\.py|/) ", tree, flags=re.MULTILINE))
+    there = {room_of(path) for path in MODULES} - {"_version"}
+    assert there <= shown, f"CONTRIBUTING.md does not show {sorted(there - shown)}"
+    assert shown <= {room for row in ROWS for room in row} | TOP
+    for line in order.splitlines():
+        before = set()
+        for part in line.split("←"):
+            rooms = {name.strip() for name in part.split(",")}
+            for room in rooms:
+                assert before <= below(room), f"{room} may not import from {before - below(room)}"
+            before |= rooms
 
 
 def test_no_module_imports_itself_through_others():
