@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from geoemb_xr.probes.heads import Data, RidgeSums, linear_scores, penalty, targets_of
-from geoemb_xr.probes.validation import NEVER
+from geoemb_xr.probes import validation
+from geoemb_xr.probes.heads import Data, RidgeSums, targets_of
 
 #: Labels that are kept to be scored on, drawn at random from more.
 KEPT = 5_000
@@ -80,16 +80,12 @@ class Memory:
 
     def held_out(self, alpha: float | None, others: RidgeSums | None = None) -> np.ndarray:
         """Scores ``(classes, n)`` of the known labels, each from the sums of the other folds, and of ``others``."""
-        scores = np.empty((self.known.classes or 1, len(self.folds)), np.float32)
-        for fold in np.unique(self.folds):
+
+        def seen(fold: int) -> RidgeSums:
             parts = [each for key, each in self.sums.items() if key != fold]
-            seen = sum(parts[1:], parts[0]) if others is None else sum(parts, others)
-            test = self.folds == fold
-            parameters = seen.solve(penalty(alpha, seen.count, self.known.classes))
-            scores[:, test] = linear_scores(parameters, self.known.x[test].T)
-            if self.known.classes:
-                scores[np.ix_(seen.y == 0, test)] = NEVER
-        return scores
+            return sum(parts[1:], parts[0]) if others is None else sum(parts, others)
+
+        return validation.held_out_by_sums(self.known, self.folds, seen, lambda _: alpha)
 
     # --- as arrays of a file ----------------------------------------------------------------------------------
 

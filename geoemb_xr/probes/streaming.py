@@ -21,7 +21,7 @@ from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.times import describe_times
 from geoemb_xr.execution import blocks
 from geoemb_xr.probes import labelling, validation
-from geoemb_xr.probes.heads import Data, RidgeSums, linear_scores, penalty
+from geoemb_xr.probes.heads import Data, RidgeSums
 from geoemb_xr.probes.samples import Samples, aligned, date_of, metres, period_of
 
 #: Pixels of each class (or in all, of values) that scores are taken on.
@@ -71,19 +71,14 @@ class Streamed:
 
     def held_out(self, data: Data, tune: Callable[[Data], float | None]) -> dict[str, np.ndarray]:
         """Scores of the samples ``(classes, n)`` of each kind of folds, each from all pixels of the other folds."""
-        held = {}
-        for kind, folds in self.folds.items():
-            scores = np.empty((data.classes or 1, len(data.y)), np.float32)
-            for fold in np.unique(folds):
-                test = folds == fold
-                others = self.total((kind, int(fold)))
-                alpha = tune(data.at(np.flatnonzero(~test)))
-                parameters = others.solve(penalty(alpha, others.count, data.classes))
-                scores[:, test] = linear_scores(parameters, data.x[test].T)
-                if data.classes:
-                    scores[np.ix_(others.y == 0, test)] = validation.NEVER
-            held[kind] = scores
-        return held
+
+        def alpha(others: np.ndarray) -> float | None:
+            return tune(data.at(np.flatnonzero(others)))
+
+        def scores(kind: str, folds: np.ndarray) -> np.ndarray:
+            return validation.held_out_by_sums(data, folds, lambda fold: self.total((kind, fold)), alpha)
+
+        return {kind: scores(kind, folds) for kind, folds in self.folds.items()}
 
 
 def stream(array: xr.DataArray, raster: xr.DataArray, cv: int, seed: int) -> Streamed:

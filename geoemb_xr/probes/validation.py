@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from geoemb_xr.probes.heads import Data, Head
+from geoemb_xr.probes.heads import Data, Head, RidgeSums, linear_scores, penalty
 
 Fit = Callable[[Data], tuple[Head, Mapping[str, np.ndarray]]]
 #: The score of a class that was not there to learn.
@@ -99,6 +99,36 @@ def held_out(fit: Fit, data: Data, folds: np.ndarray) -> np.ndarray:
     for fold in range(int(folds.max()) + 1):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         scores[:, test] = scores_of(fit, data.at(train), data.x[test])
+    return scores
+
+
+def held_out_by_sums(
+    data: Data,
+    folds: np.ndarray,
+    others: Callable[[int], RidgeSums],
+    alpha: Callable[[np.ndarray], float | None],
+) -> np.ndarray:
+    """Scores ``(classes, n)`` of each fold from the ridge that the sums of the other folds make.
+
+    Parameters
+    ----------
+    data : Data
+        What is scored.
+    folds : ndarray of int (n,)
+        The fold of each of them.
+    others : callable
+        A fold to the sums of the others.
+    alpha : callable
+        Which of the data are in the other folds (n,) to the penalty.
+    """
+    scores = np.empty((data.classes or 1, len(folds)), np.float32)
+    for fold in np.unique(folds):
+        test = folds == fold
+        seen = others(int(fold))
+        parameters = seen.solve(penalty(alpha(~test), seen.count, data.classes))
+        scores[:, test] = linear_scores(parameters, data.x[test].T)
+        if data.classes:
+            scores[np.ix_(seen.y == 0, test)] = NEVER
     return scores
 
 
