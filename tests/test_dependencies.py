@@ -18,7 +18,6 @@ BY_NAME = {"require", "import_module", "find_spec"}
 OPTIONAL = {"triton"}
 #: Installed for the libraries that look for them, or to be run, and not imported here.
 NOT_IMPORTED = {
-    "huggingface-hub",  # fsspec's hf:// paths
     "distributed",  # found by dask
     "jupyterlab",
     "ipywidgets",

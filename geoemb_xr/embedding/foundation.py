@@ -298,7 +298,7 @@ def make_panopticon(encoder: Encoder, *, published: str, **shape: Any) -> Any:
 def make_swin(encoder: Encoder, *, published: str, architecture: str, **shape: Any) -> Any:
     """A Swin transformer of version 2 of torchvision, with Satlas' weights."""
     torch = require("torch", "encoders")
-    network = getattr(require("torchvision.models", "encoders"), architecture)(weights=None, **shape)
+    network = getattr(_models(), architecture)(weights=None, **shape)
     first = network.features[0][0]
     network.features[0][0] = torch.nn.Conv2d(len(encoder.bands), first.out_channels, 4, 4)
     network.head = torch.nn.Identity()

@@ -64,6 +64,7 @@ def as_raster(images: Any, encoder: Encoder) -> xr.DataArray:
         raise EmbeddingError(
             f"embed takes images, and this is an embedding already (product {images.attrs['product']!r})"
         )
+    is_lonlat = {"x", "y"} <= {_AXES.get(str(d)) for d in images.dims}
     images = images.rename({d: _AXES[str(d)] for d in images.dims if str(d) in _AXES})
     if BAND not in images.dims and len(encoder.bands) == 1:
         images = images.expand_dims({BAND: list(encoder.bands)})
@@ -76,6 +77,8 @@ def as_raster(images: Any, encoder: Encoder) -> xr.DataArray:
     if geometry.crs_of(images) is None and "epsg" in images.coords:  # as stackstac says it
         code = int(images.coords["epsg"].item())
         images = images.assign_coords({geometry.SPATIAL_REF: geometry.crs_coord(code)})
+    if is_lonlat and geometry.crs_of(images) is None:  # axes that are called longitude and latitude are those
+        images = images.assign_coords({geometry.SPATIAL_REF: geometry.crs_coord(geometry.LONLAT)})
     _check_upright(images)
     geometry.geobox_of(images, "embed")
     order = [d for d in ("time", BAND, "y", "x") if d in images.dims]
@@ -298,6 +301,8 @@ def pick_time(images: xr.DataArray, encoder: Encoder, time: Any) -> xr.DataArray
         dated = "date" if "location" in images.dims and "date" in images.coords else "time"
         if dated not in images.coords or images.coords[dated].dtype.kind != "M":
             raise EmbeddingError(f"{encoder.name} takes the months of a series: 'time' must be dates")
+        if dated == "time" and not images.indexes["time"].is_monotonic_increasing:
+            images = images.sortby("time")
         return images
     if "time" not in images.dims or _is_each(time):
         return images
