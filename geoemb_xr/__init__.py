@@ -81,6 +81,7 @@ _LAZY = {
     "show_versions": "versions",
     "to_cog": "writing",
     "to_geoparquet": "writing",
+    "to_stac": "writing",
     "to_torchgeo": "interop",
     "to_zarr": "writing",
 }

@@ -249,6 +249,14 @@ class EmbAccessor:
 
         return to_torchgeo(self._obj, transforms=transforms, time_series=time_series)
 
+    def to_stac(
+        self, path: str | os.PathLike[str], *, id: str | None = None, href: str | None = None
+    ) -> dict[str, Any]:
+        """Write a STAC item beside a file; see :func:`geoemb_xr.to_stac`."""
+        from geoemb_xr.writing import to_stac
+
+        return to_stac(self._obj, path, id=id, href=href)
+
     def to_zarr(
         self,
         path: str | os.PathLike[str],
