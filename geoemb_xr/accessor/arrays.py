@@ -454,11 +454,22 @@ class EmbAccessor:
 
         return fit_clusters(self._obj, n_clusters, mask=mask, n_samples=n_samples, seed=seed, method=method)
 
-    def explore(self, *, model: PCA | None = None, tiles: bool = False, width: int = 1180) -> App:
+    def explore(
+        self,
+        *,
+        model: PCA | None = None,
+        labels: Any = None,
+        target: str | None = None,
+        probe: Probe | None = None,
+        tiles: bool = False,
+        width: int = 1180,
+    ) -> App:
         """Look at an embedding interactively; see :func:`geoemb_xr.explore`."""
         from geoemb_xr.display.app import explore
 
-        return explore(self._obj, model=model, tiles=tiles, width=width)
+        return explore(
+            self._obj, model=model, labels=labels, target=target, probe=probe, tiles=tiles, width=width
+        )
 
     def plot(
         self,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import html
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,3 +118,35 @@ def swatches(colours: list[str]) -> str:
         f".bk-btn-group .bk-btn:nth-child({i}) {{border-left: 14px solid {colour};}}"
         for i, colour in enumerate(colours, start=2)
     )
+
+
+def over_picture(data: Mapping[str, Any], png: bytes) -> dict[str, Any]:
+    """The live app as a notebook takes it, with a picture for as long as no script has drawn it.
+
+    Parameters
+    ----------
+    data : mapping of str to str
+        By MIME type: HTML with its script, or JupyterLab's way, which runs the script apart.
+    png : bytes
+        The picture.
+    """
+    name = f"geoemb-{uuid.uuid4().hex}"
+    image = base64.b64encode(png).decode()
+    hint = text("This is a picture of the app. Run the cell to use it.", size=12, colour=FAINT)
+    source = f"data:image/png;base64,{image}"
+    picture = f'<div class="picture"><img alt="picture of the app" src="{source}"/>{hint}</div>'
+    watch = (
+        "(() => {let tries = 0; const timer = setInterval(() => {"
+        f"const box = document.getElementById('{name}'); if (++tries > 1200) clearInterval(timer);"
+        "const root = box && box.querySelector('[data-root-id]');"
+        "if (root && root.childElementCount) "
+        "{box.querySelector('.picture').style.display = 'none'; clearInterval(timer)}"
+        "}, 100)})()"
+    )
+    script = "application/javascript"
+    made = {**data, "text/html": f'<div id="{name}">{picture}{data["text/html"]}</div>'}
+    if script in data:
+        made[script] = f"{data[script]};{watch}"
+    else:
+        made["text/html"] += f"<script>{watch}</script>"
+    return made

@@ -19,7 +19,7 @@ import xarray as xr
 
 from geoemb_xr.core import areas, arrays, geometry, kernels, times
 from geoemb_xr.core.errors import EmbeddingError, check_choice, require
-from geoemb_xr.core.legend import Legend, default_colour
+from geoemb_xr.core.legend import Legend, default_colour, expected_colour
 from geoemb_xr.core.model import BAND, attribution_of, check_embedding
 from geoemb_xr.core.notes import logger
 from geoemb_xr.display.windows import READ_LIMIT, Window, window_of
@@ -382,7 +382,79 @@ class Explorer:
             raise ValueError(
                 f"a new class needs a name of its own; got {name!r}, there are {list(self.classes)}"
             )
-        self.classes[name] = colour or default_colour(len(self.classes))
+        self.classes[name] = colour or self._free_colour(name)
+
+    def _free_colour(self, name: str) -> str:
+        """The colour that readers expect of a class, or the next one that no class has."""
+        expected = expected_colour(name)
+        candidates = [expected] if expected else []
+        candidates += [default_colour(i) for i in range(len(self.classes) + 1)]
+        return next(each for each in candidates if each not in self.classes.values())
+
+    def rename_class(self, name: str, new: str) -> None:
+        """Give a class another name; its labels and its colour stay."""
+        check_choice("class", name, self.classes)
+        new = new.strip()
+        if not new or new in self.classes:
+            raise ValueError(f"the new name is one that no class has; got {new!r}")
+        self.classes = {new if own == name else own: colour for own, colour in self.classes.items()}
+        self.labelled = [(pixel, new if own == name else own) for pixel, own in self.labelled]
+        self._probe = None
+
+    def recolour_class(self, name: str, colour: str) -> None:
+        """Give a class another colour, ``#rrggbb``."""
+        check_choice("class", name, self.classes)
+        Legend((1,), (name,), (colour,))  # checks it
+        self.classes[name] = colour
+        self._probe = None
+
+    def remove_class(self, name: str) -> None:
+        """Delete a class and its labels."""
+        check_choice("class", name, self.classes)
+        del self.classes[name]
+        self.labelled = [each for each in self.labelled if each[1] != name]
+        self._probe = None
+
+    def load_labels(self, labels: Any, *, target: str | None = None) -> int:
+        """Add labels from a table or file: points, and pixels of boxes and polygons; the number of pixels.
+
+        Parameters
+        ----------
+        labels : GeoDataFrame, table, or path of a file
+            As :func:`geoemb_xr.fit_probe` takes them. What says no year is of the shown period.
+        target : str, optional
+            The column of classes.
+        """
+        from geoemb_xr.display.given_labels import labelled_pixels
+
+        found, colours = labelled_pixels(self.array, self.times, self.step, labels, target)
+        for name in dict.fromkeys(name for _, name in found):
+            if name not in self.classes:
+                self.add_class(name, colours.get(name))
+        new = {pixel.key for pixel, _ in found}
+        self.labelled = [each for each in self.labelled if each[0].key not in new] + found
+        self._probe = None
+        return len(found)
+
+    def use_probe(self, probe: Probe) -> None:
+        """Show the map of a probe that was fitted elsewhere, until a label changes."""
+        if probe.legend is None:
+            raise EmbeddingError("explore shows probes of classes; this one predicts a number")
+        for name, colour in zip(probe.legend.names, probe.legend.colours, strict=True):
+            if name not in self.classes:
+                self.classes[name] = colour
+        self._probe = probe
+
+    def unlabel(self, x: float, y: float) -> bool:
+        """Take back the label nearest to a place, within two shown cells; whether there was one."""
+        left, bottom, right, top = self.shown
+        near = 2 * max((right - left) / self.window.cols.cells, (top - bottom) / self.window.rows.cells)
+        distances = [max(abs(pixel.x - x), abs(pixel.y - y)) for pixel, _ in self.labelled]
+        if not distances or min(distances) > near:
+            return False
+        self.labelled.pop(int(np.argmin(distances)))
+        self._probe = None
+        return True
 
     def label(self, x: float, y: float, name: str) -> Pixel | None:
         """Choose the pixel shown at a place, as :meth:`click`, and label it; a pixel has one label a period.

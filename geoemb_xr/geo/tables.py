@@ -128,7 +128,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
                 return found
             return pd.read_parquet(path)
         if ending in _VECTOR_FILES:
-            if path.is_file() and b"<OGRVRT" in path.open("rb").read(1024):
+            if path.is_file() and b"<OGRVRT" in _start_of(path):
                 raise SourceError(
                     f"{path} is a VRT, which names other files or URLs; give the file that it means"
                 )
@@ -145,6 +145,11 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 # --- what is no table ---------------------------------------------------------------------------------------
+
+
+def _start_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1024)
 
 
 def _of_xarray(given: xr.DataArray | xr.Dataset) -> tuple[pd.DataFrame, object]:

@@ -289,7 +289,7 @@ def samples_of(
     own = None if group is None else column_of(table, group, "group")
     steps, other_time = _steps(array, table, time, target)
     given.say_missing("fit_probe leaves out")
-    rows, cols, of, default = _pixels(grid, given)
+    rows, cols, of, default = pixels_of(grid, given)
     dropped = {
         "no geometry": int(given.missing.sum()),
         "outside the array": int((~given.missing).sum() - len(np.unique(of))),
@@ -302,7 +302,7 @@ def samples_of(
         raise CoverageError(
             f"no label lies in the array, which {areas.covers(grid)}{_of_times(array)}; dropped: {dropped}"
         )
-    x = _vectors_at(array, rows, cols, None if steps is None else steps[of])
+    x = vectors_at(array, rows, cols, None if steps is None else steps[of])
     groups = _groups(None if own is None else own[of], default)
     at = metres(grid, rows, cols)
     named = own is not None
@@ -315,7 +315,7 @@ def _of_times(array: xr.DataArray) -> str:
     )
 
 
-def _pixels(grid: GeoBox, given: places.Places) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def pixels_of(grid: GeoBox, given: places.Places) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Rows, columns, the label each belongs to, and its group: the polygon, or the place."""
     if given.points is None:
         return _pixels_in(grid, given.polygons_on(grid))
@@ -365,7 +365,7 @@ def _centres(grid: GeoBox, axis: int, window: slice | None = None) -> np.ndarray
     return geometry.pixel_centres(origin, step, start, stop)
 
 
-def _vectors_at(
+def vectors_at(
     array: xr.DataArray, rows: np.ndarray, cols: np.ndarray, steps: np.ndarray | None
 ) -> np.ndarray:
     """Decoded vectors of pixels, read block by block."""

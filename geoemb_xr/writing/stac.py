@@ -91,7 +91,7 @@ def to_stac(
         "links": _links(attrs) if embedding else [],
         "assets": {"embeddings" if embedding else "map": asset},
     }
-    item = as_json(item)
+    item = dict(as_json(item))
     beside = target.with_name(f"{target.name}.json")
     part = beside.with_name(f"{beside.name}.part")
     part.write_text(json.dumps(item, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
@@ -134,7 +134,7 @@ def _period(array: xr.DataArray) -> dict[str, Any]:
 
 
 def _projection(array: xr.DataArray, attrs: dict[str, Any]) -> dict[str, Any]:
-    found = {key: attrs[key] for key in ("proj:code", "proj:wkt2") if key in attrs}
+    found: dict[str, Any] = {key: attrs[key] for key in ("proj:code", "proj:wkt2") if key in attrs}
     if "spatial:transform" in attrs:
         found["proj:shape"] = attrs["spatial:shape"]
         found["proj:transform"] = [*attrs["spatial:transform"], 0.0, 0.0, 1.0]

@@ -9,7 +9,7 @@ import geoemb_xr as gx
 from geoemb_xr.core import errors, geometry
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.display import app as app_module
-from geoemb_xr.display import explorer, windows
+from geoemb_xr.display import app_display, explorer, windows
 from geoemb_xr.display.app import App
 from geoemb_xr.display.explorer import Explorer
 from geoemb_xr.display.windows import Span
@@ -472,3 +472,138 @@ def test_real_alphaearth_can_be_explored(real_data):
     similar = state.answer("similarity").values
     assert np.nanmax(similar) == pytest.approx(1, abs=1e-5)
     assert isinstance(array.data, da.Array)
+
+
+# --- labels of one's own ---------------------------------------------------------------------------------------
+
+
+def brought(state):
+    """A pixel of a forest, and a box and a round of fields, of two years, and one far away."""
+    import geopandas as gpd
+    import shapely
+
+    x, y = place(state, 60, 50)
+    shapes = [
+        shapely.box(x - 5, y - 5, x + 5, y + 5),
+        shapely.box(x - 105, y - 105, x - 65, y - 65),
+        shapely.Point(x + 60, y).buffer(25),
+        shapely.Point(x + 1e5, y).buffer(20),
+    ]
+    names = ["forest", "field", "field", "field"]
+    columns = {"class": names, "year": [2024, 2024, 2018, 2024]}
+    return gpd.GeoDataFrame(columns, geometry=shapes, crs=state.grid.crs)
+
+
+def test_explore_starts_from_labels_of_any_shape(codes, caplog):
+    frame = brought(Explorer(codes))
+    app = gx.explore(codes, labels=frame.to_crs(4326), width=700)
+    assert "1 of 4 labels" in caplog.text
+    counts = app.state.counts()
+    assert counts["forest"] == 1
+    assert counts["field"] >= 16 + 12
+    labels = app.labels
+    assert set(labels["time"].dt.year) == {2018, 2024}
+    box = frame.geometry.iloc[1]
+    inside = labels[(labels["label"] == "field") & (labels["time"].dt.year == 2024)]
+    assert inside.within(box).sum() == 16
+    pixel, _ = app.state.labelled[0]
+    np.testing.assert_array_equal(
+        pixel.vector, codes.emb.decode().isel(time=-1, y=pixel.row, x=pixel.col).values
+    )
+    assert app.probe.legend.names == ("field", "forest")
+    assert app.state.classes["forest"] == "#2f6b3a"  # the colour that readers expect
+
+
+def test_labels_are_saved_and_loaded_again(codes, tmp_path):
+    app = gx.explore(codes, labels=brought(Explorer(codes)), width=700)
+    path = app.save_labels(tmp_path / "labels.gpkg")
+    again = gx.explore(codes, width=700)
+    again.load_labels(path)
+    assert again.state.counts() == app.state.counts()
+    assert {p.key for p, _ in again.state.labelled} == {p.key for p, _ in app.state.labelled}
+    display = again.display()
+    written = display._labels_file().getvalue()
+    third = gx.explore(codes, width=700).display()
+    third.widgets["load"].param.update(filename="labels.geojson", value=written)
+    assert third.state.note == f"Read {len(app.labels)} labelled pixels of labels.geojson."
+    assert third.state.counts() == app.state.counts()
+    third.widgets["load"].param.update(filename="labels.geojson", value=b"{}")
+    assert third.state.counts() == app.state.counts()
+    assert third.state.note
+
+
+def test_explore_shows_a_probe_until_a_label_changes(codes, state):
+    label_truth(state)
+    app = gx.explore(codes, probe=state.probe, width=700)
+    assert app.probe is state.probe
+    assert app.state.classes == state.classes
+    xr.testing.assert_equal(
+        app.state.answer("classes"),
+        Explorer(codes)
+        .array.isel(time=-1)
+        .emb.predict(state.probe)
+        .isel(y=app.state.window.rows.pixels, x=app.state.window.cols.pixels),
+    )
+    app.state.label(*place(app.state, 60, 50), next(iter(state.classes)))
+    assert app.probe is None
+
+
+def test_classes_are_renamed_recoloured_and_deleted_and_labels_taken_back(state):
+    label_truth(state)
+    first, second = state.classes
+    before = state.counts()
+    assert state.probe is not None
+    state.rename_class(first, "mine")
+    assert list(state.classes) == ["mine", second]
+    assert state.counts() == {"mine": before[first], second: before[second]}
+    state.recolour_class("mine", "#123456")
+    assert "#123456" in state.probe.legend.colours
+    with pytest.raises(ValueError, match="#rrggbb"):
+        state.recolour_class("mine", "blue")
+    with pytest.raises(ValueError, match="no class has"):
+        state.rename_class("mine", second)
+    pixel, _ = state.labelled[0]
+    assert state.unlabel(pixel.x + 5, pixel.y)
+    assert not state.unlabel(pixel.x + 5000, pixel.y)
+    assert state.counts()["mine"] == before[first] - 1
+    state.remove_class(second)
+    assert state.counts() == {"mine": before[first] - 1}
+    assert state.probe is None
+
+
+def test_buttons_rename_recolour_and_delete_the_chosen_class(app, display):
+    w = display.widgets
+    assert not display._edit.visible
+    w["name"].value = "forest"
+    w["add"].param.trigger("clicks")
+    assert display._edit.visible
+    assert w["colour"].value == "#2f6b3a"
+    display.tap(*place(app.state, 60, 50))
+    w["name"].value = "wood"
+    w["rename"].param.trigger("clicks")
+    assert app.state.counts() == {"wood": 1}
+    w["colour"].value = "#00ff00"
+    assert display.sources["labels"].data["colour"] == ["#00ff00"]
+    w["delete"].param.trigger("clicks")
+    assert app.state.classes == {}
+    assert w["mode"].value == app_display._LOOK
+    assert not display._busy.value
+
+
+def test_a_display_holds_a_picture_for_where_no_script_runs(app):
+    data, _ = app._repr_mimebundle_()
+    page = data["text/html"]
+    assert page.count('src="data:image/png;base64,iVBOR') == 1
+    assert "This is a picture of the app" in page
+    assert page.index("data:image/png") < page.index("data-root-id")
+
+
+def test_the_scripts_are_loaded_at_every_display_in_a_notebook(app, monkeypatch):
+    import panel as pn
+
+    loaded = []
+    monkeypatch.setattr(app_module, "in_notebook", lambda: True)
+    monkeypatch.setattr(pn, "extension", lambda **options: loaded.append(options))
+    app._repr_mimebundle_()
+    app._repr_mimebundle_()
+    assert loaded == [{"inline": True}] * 2

@@ -1,0 +1,100 @@
+"""Labels that a user brings to the app: points, boxes and polygons as labelled pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from geoemb_xr.core import geometry
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.notes import say
+from geoemb_xr.geo import places
+from geoemb_xr.probes import labelling, samples
+
+if TYPE_CHECKING:
+    from geoemb_xr.display.explorer import Pixel
+
+#: Of a polygon so many pixels are labelled, evenly over it: a map of dots stays readable.
+PIXELS_PER_POLYGON = 50
+_TIMES = ("time", "date", "year")
+
+
+def labelled_pixels(
+    array: xr.DataArray, times: np.ndarray | None, step: int, labels: Any, target: str | None
+) -> tuple[list[tuple[Pixel, str]], dict[str, str]]:
+    """Pixels under labels with their class, in order, and the colours that the labels bring.
+
+    Parameters
+    ----------
+    array : DataArray (time?, band, y, x)
+        North-up.
+    times : ndarray of datetime64, optional
+        Of the array.
+    step : int
+        The period of labels that say none.
+    labels : GeoDataFrame, table, or path of a file
+        Points or polygons; other rows than those inside the array and its years are counted and left out.
+    target : str, optional
+        The column of classes; the only one that may be it by default.
+
+    Raises
+    ------
+    EmbeddingError
+        If the labels are no table, or no column may be the target.
+    """
+    from geoemb_xr.display.explorer import Pixel
+
+    table = labelling.read_labels(labels)
+    if table is None or isinstance(table, xr.DataArray) or np.isscalar(table):
+        raise EmbeddingError(
+            "explore takes labels as a GeoDataFrame, a table with lon and lat, or a file; got "
+            f"{type(labels).__name__}"
+        )
+    given = places.read_places(table)
+    dated = next((c for c in given.table.columns if str(c).lower() in _TIMES and c != target), None)
+    used = {*map(str, given.place_columns), *([] if dated is None else [str(dated)])}
+    if target is None and "label" in given.table.columns:  # what the app itself writes
+        target = "label"
+    target = samples.guess_target(given.table, target, used)
+    names = samples.column_of(given.table, target, "target")
+    grid = geometry.geobox_of(array, "explore")
+    rows, cols, of, group = samples.pixels_of(grid, given)
+    if given.points is None:
+        kept = _some_of_each(group)
+        rows, cols, of = rows[kept], cols[kept], of[kept]
+    steps = np.full(len(given.table), step)
+    if dated is not None and times is not None:
+        steps = samples.period_of(times, given.table[dated], f"labels' column {str(dated)!r}")
+    kept = steps[of] >= 0
+    rows, cols, of = rows[kept], cols[kept], of[kept]
+    vectors = samples.vectors_at(array, rows, cols, steps[of] if times is not None else None)
+    there = np.isfinite(vectors).all(axis=1) & np.array([names[i] is not None for i in of], bool)
+    if left := len(given.table) - len(np.unique(of[there])):
+        say(
+            f"explore leaves out {left} of {len(given.table)} labels: outside the array or its years, "
+            "or without data"
+        )
+    xs, ys = array.coords["x"].values, array.coords["y"].values
+    found = [
+        (
+            Pixel(
+                int(rows[i]), int(cols[i]), float(xs[cols[i]]), float(ys[rows[i]]),
+                None if times is None else times[steps[of[i]]], vectors[i],
+            ),
+            str(names[of[i]]),
+        )
+        for i in np.flatnonzero(there)
+    ]  # fmt: skip
+    colours = getattr(labels, "attrs", {}).get("colours", {})
+    return found, dict(colours) if isinstance(colours, dict) else {}
+
+
+def _some_of_each(group: np.ndarray) -> np.ndarray:
+    """Positions of at most :data:`PIXELS_PER_POLYGON` pixels of each polygon, evenly over it."""
+    chosen = [
+        own[np.linspace(0, len(own) - 1, min(len(own), PIXELS_PER_POLYGON)).astype(int)]
+        for own in (np.flatnonzero(group == number) for number in np.unique(group))
+    ]
+    return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
