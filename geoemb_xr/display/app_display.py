@@ -21,8 +21,8 @@ from geoemb_xr.display.app_drawing import FAINT
 from geoemb_xr.display.app_words import INK
 
 if TYPE_CHECKING:
-    from geoemb_xr.display.explorer import Answer, Explorer, Pixel
-    from geoemb_xr.display.windows import Window
+    from geoemb_xr.display.explorer import Answer, Explorer
+    from geoemb_xr.display.windows import Pixel, Window
 
 #: Width of the column of widgets, and what axes and gaps take beside the two maps, in pixels.
 SIDE, MARGINS = 230, 150

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from geoemb_xr.core.errors import EmbeddingError, check_choice, require
 from geoemb_xr.core.legend import Legend, default_colour, expected_colour
 from geoemb_xr.core.model import BAND, attribution_of, check_embedding
 from geoemb_xr.core.notes import logger
-from geoemb_xr.display.windows import READ_LIMIT, Window, window_of
+from geoemb_xr.display.windows import READ_LIMIT, Pixel, Window, window_of
 from geoemb_xr.execution import blocks
 from geoemb_xr.geo import places, wrapping
 from geoemb_xr.geo.gridding import as_raster
@@ -38,37 +38,6 @@ Answer = Literal["similarity", "change", "classes"]
 MEMORY = 512_000_000
 #: Pixels that a thread draws at a time.
 STRIP = 1 << 19
-
-
-# --- what is clicked and known ---------------------------------------------------------------------------------
-
-
-class Pixel(NamedTuple):
-    """A clicked pixel.
-
-    Parameters
-    ----------
-    row, col : int
-        On the array's grid, north-up.
-    x, y : float
-        Its centre, in the array's CRS.
-    time : datetime64 or None
-        The period that was shown.
-    vector : ndarray of float32 (band,)
-        Decoded.
-    """
-
-    row: int
-    col: int
-    x: float
-    y: float
-    time: np.datetime64 | None
-    vector: np.ndarray
-
-    @property
-    def key(self) -> tuple[int, int, np.datetime64 | None]:
-        """What tells it from others."""
-        return self.row, self.col, self.time
 
 
 # --- the state ------------------------------------------------------------------------------------------------

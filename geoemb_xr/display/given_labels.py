@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,11 +10,9 @@ import xarray as xr
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.notes import say
+from geoemb_xr.display.windows import Pixel
 from geoemb_xr.geo import places
 from geoemb_xr.probes import labelling, samples
-
-if TYPE_CHECKING:
-    from geoemb_xr.display.explorer import Pixel
 
 #: Of a polygon so many pixels are labelled, evenly over it: a map of dots stays readable.
 PIXELS_PER_POLYGON = 50
@@ -44,8 +42,6 @@ def labelled_pixels(
     EmbeddingError
         If the labels are no table, or no column may be the target.
     """
-    from geoemb_xr.display.explorer import Pixel
-
     table = labelling.read_labels(labels)
     if table is None or isinstance(table, xr.DataArray) or np.isscalar(table):
         raise EmbeddingError(

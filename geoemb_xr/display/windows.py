@@ -64,6 +64,34 @@ class Window(NamedTuple):
         return x0, y0, x1, y1
 
 
+class Pixel(NamedTuple):
+    """A clicked pixel.
+
+    Parameters
+    ----------
+    row, col : int
+        On the array's grid, north-up.
+    x, y : float
+        Its centre, in the array's CRS.
+    time : datetime64 or None
+        The period that was shown.
+    vector : ndarray of float32 (band,)
+        Decoded.
+    """
+
+    row: int
+    col: int
+    x: float
+    y: float
+    time: np.datetime64 | None
+    vector: np.ndarray
+
+    @property
+    def key(self) -> tuple[int, int, np.datetime64 | None]:
+        """What tells it from others."""
+        return self.row, self.col, self.time
+
+
 def window_of(
     array: xr.DataArray,
     grid: GeoBox,
