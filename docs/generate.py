@@ -32,6 +32,7 @@ HEADINGS = {
     "display.app": "Looking: the explorer",
     "analysis.clusters": "Clusters",
     "retrieval": "Similarity and search",
+    "compression": "Fewer bytes",
     "probes.labelling": "Labels",
     "probes": "Probes",
     "predicting": "Maps",

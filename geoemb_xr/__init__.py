@@ -76,6 +76,12 @@ _LAZY = {
     "build_sketch": "retrieval.sketches",
     "search": "retrieval.ranking",
     "similarity": "retrieval.scores",
+    # fewer bytes
+    "Compressor": "compression.quantizers",
+    "compress": "compression.quantizers",
+    "decompress": "compression.quantizers",
+    "fit_compressor": "compression.quantizers",
+    "losses": "compression.losses",
     # writing
     "cite": "core.citing",
     "show_versions": "versions",

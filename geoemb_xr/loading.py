@@ -7,11 +7,11 @@ import os
 
 from geoemb_xr.core.fitted import Fitted, read_model
 
-_MODULES = ("analysis.components", "analysis.clusters", "probes.probe")
+_MODULES = ("analysis.components", "analysis.clusters", "probes.probe", "compression.quantizers")
 
 
 def load_model(path: str | os.PathLike[str]) -> Fitted:
-    """Read a PCA, KMeans or Probe from the file that its ``save`` wrote; needs no torch.
+    """Read a PCA, KMeans, Probe or Compressor from the file that its ``save`` wrote; needs no torch.
 
     Parameters
     ----------

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from geoemb_xr.comparing.areas import AreaEstimate
     from geoemb_xr.comparing.diagnostics import Diagnosis
     from geoemb_xr.comparing.explaining import Explanation
+    from geoemb_xr.compression.losses import Losses
+    from geoemb_xr.compression.quantizers import Compressor
     from geoemb_xr.core import citing
     from geoemb_xr.display.app import App
     from geoemb_xr.execution.planning import Plan
@@ -583,6 +585,51 @@ class EmbAccessor:
         from geoemb_xr.execution.memory import load
 
         return load(self._obj)
+
+    # --- fewer bytes ---------------------------------------------------------------------------------------
+
+    def fit_compressor(
+        self,
+        *,
+        dims: int | None = None,
+        codec: Literal["int8", "signed-square", "bit"] = "int8",
+        method: Literal["pca", "prefix"] = "pca",
+        n_samples: int | Literal["all"] | None = None,
+        mask: xr.DataArray | Sequence[xr.DataArray] | None = None,
+        seed: int = 0,
+    ) -> Compressor:
+        """Fit what makes vectors smaller; see :func:`geoemb_xr.fit_compressor`."""
+        from geoemb_xr.compression.quantizers import fit_compressor
+
+        return fit_compressor(
+            self._obj, dims=dims, codec=codec, method=method, n_samples=n_samples, mask=mask, seed=seed
+        )
+
+    def compress(self, model: Compressor) -> xr.DataArray:
+        """Vectors in fewer bytes; see :func:`geoemb_xr.compress`."""
+        from geoemb_xr.compression.quantizers import compress
+
+        return compress(self._obj, model)
+
+    def decompress(self, model: Compressor) -> xr.DataArray:
+        """Vectors of the first space again; see :func:`geoemb_xr.decompress`."""
+        from geoemb_xr.compression.quantizers import decompress
+
+        return decompress(self._obj, model)
+
+    def losses(
+        self,
+        labels: Any = None,
+        *,
+        target: str | None = None,
+        dims: Sequence[int] = (8, 16, 32),
+        n_samples: int = 6000,
+        seed: int = 0,
+    ) -> Losses:
+        """What fewer bytes cost; see :func:`geoemb_xr.losses`."""
+        from geoemb_xr.compression.losses import losses
+
+        return losses(self._obj, labels, target=target, dims=dims, n_samples=n_samples, seed=seed)
 
     def plan(self) -> Plan:
         """What computing this would read and hold; see :func:`geoemb_xr.plan`."""

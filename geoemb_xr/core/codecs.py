@@ -9,6 +9,7 @@ codec                  products                    a value is
 ``unscaled``           Presto                      the code itself (no scale is published), 0 missing
 ``offset-16``          AlphaEarth, as users        q / 8192 − 1, missing where all bands are 0
                        export it from Earth Engine
+``sign``               none: what compress gives   ±1 / √bands, 0 missing
 =====================  ==========================  =====================================================
 
 Averages, distances and interpolation are wrong on codes: decode first. The torch functions are written
@@ -249,6 +250,28 @@ def _decode_offset_16_torch(codes: Any, scale: Any, axis: int) -> Any:
     return (values * (1 / 8192) - 1).masked_fill_(missing, float("nan"))
 
 
+# --- signs --------------------------------------------------------------------------------------------------------
+
+
+def decode_sign(codes: np.ndarray, scale: np.ndarray | None, axis: int) -> np.ndarray:
+    """Signs as vectors of unit length: ±1 over the root of the number of bands; a 0 makes the vector missing."""
+    _no_scale("sign", scale)
+    values = codes.astype(np.float32) * np.float32(codes.shape[axis] ** -0.5)
+    values[np.broadcast_to((codes == 0).any(axis=axis, keepdims=True), values.shape)] = np.nan
+    return values
+
+
+def encode_sign(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
+    """The inverse as far as signs go: 1 from zero on, −1 below, 0 where a band is not finite."""
+    missing = _missing(vectors, axis)
+    return np.where(missing, 0, np.where(vectors < 0, -1, 1)).astype(np.int8), None
+
+
+def _decode_sign_torch(codes: Any, scale: Any, axis: int) -> Any:
+    missing = (codes == 0).any(dim=axis, keepdim=True)
+    return (codes.float() * codes.shape[axis] ** -0.5).masked_fill_(missing, float("nan"))
+
+
 SIGNED_SQUARE = Codec(
     "signed-square",
     "int8",
@@ -276,7 +299,9 @@ UNSCALED = Codec("unscaled", "uint16", 0, decode_unscaled, encode_unscaled, _dec
 
 OFFSET_16 = Codec("offset-16", "uint16", 0, decode_offset_16, encode_offset_16, _decode_offset_16_torch)
 
-CODECS = {codec.name: codec for codec in (SIGNED_SQUARE, PER_PIXEL_SCALE, FSQ, UNSCALED, OFFSET_16)}
+SIGN = Codec("sign", "int8", 0, decode_sign, encode_sign, _decode_sign_torch)
+
+CODECS = {codec.name: codec for codec in (SIGNED_SQUARE, PER_PIXEL_SCALE, FSQ, UNSCALED, OFFSET_16, SIGN)}
 
 
 # --- one bit a band -----------------------------------------------------------------------------------------------
