@@ -355,13 +355,18 @@ class EmbAccessor:
         *,
         target: str = "label",
         design: Literal["stratified", "random"] | None = None,
+        cluster: str | None = None,
+        training: Any = None,
         level: float = 0.95,
         unit: Unit = "ha",
     ) -> AreaEstimate:
         """Areas with intervals; see :func:`geoemb_xr.area_estimate`."""
         from geoemb_xr.comparing.areas import area_estimate
 
-        return area_estimate(self._obj, reference, target=target, design=design, level=level, unit=unit)
+        return area_estimate(
+            self._obj, reference, target=target, design=design, cluster=cluster, training=training, level=level,
+            unit=unit,
+        )  # fmt: skip
 
     # --- time ----------------------------------------------------------------------------------------------
 

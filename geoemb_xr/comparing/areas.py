@@ -15,12 +15,13 @@ import pandas as pd
 import xarray as xr
 
 from geoemb_xr.analysis.class_maps import Unit, area
-from geoemb_xr.core import html
+from geoemb_xr.core import geometry, html
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.notes import say
+from geoemb_xr.geo import places
 from geoemb_xr.geo.points import sample
-from geoemb_xr.probes.labelling import drawn_points
+from geoemb_xr.probes.labelling import drawn_points, read_labels
 
 #: Columns that a sample brings along, so that it can be filled in anywhere and read again.
 STRATUM, SIZE = "stratum", "stratum_ha"
@@ -163,6 +164,8 @@ def area_estimate(
     *,
     target: str = "label",
     design: Literal["stratified", "random"] | None = None,
+    cluster: str | None = None,
+    training: Any = None,
     level: float = 0.95,
     unit: Unit = "ha",
 ) -> AreaEstimate:
@@ -181,6 +184,11 @@ def area_estimate(
         How the places were drawn, if they do not come from :func:`sample_design`: at random within each class of
         this map, or at random over the whole map. Labels that were collected in any other way, or used for
         training, give no estimate.
+    cluster : str, optional
+        Column of clusters, where places were drawn in groups (all places of a drawn tile, say): standard errors are
+        told from clusters then. Each stratum needs two of them.
+    training : DataFrame, GeoDataFrame or path, optional
+        The labels that the map was trained on: references in the same pixel as one of them are refused.
     level : float
         Coverage of the intervals, between 0 and 1.
     unit : {"ha", "km2", "m2"}
@@ -194,15 +202,16 @@ def area_estimate(
     Raises
     ------
     EmbeddingError
-        If the references do not say how they were drawn, a stratum has fewer than two of them, or a column is
-        missing.
+        If the references do not say how they were drawn, are among the training labels, a stratum has fewer than
+        two of them (or of clusters), or a column is missing.
 
     Notes
     -----
     The estimators are those of Stehman (2014, doi:10.1080/01431161.2014.930207), which hold also where the strata
     are not the classes of the map, such as a sample drawn for an older map. Where they are, areas and accuracies
     equal those of Olofsson et al. (2014, doi:10.1016/j.rse.2014.02.015); the standard errors also have the
-    correction for finite populations. Intervals are normal.
+    correction for finite populations. Of clusters they are those of ratios of cluster totals (Cochran 1977, section
+    9.6). Intervals are normal.
 
     Examples
     --------
@@ -216,11 +225,19 @@ def area_estimate(
     if not 0 < level < 1:
         raise ValueError(f"level is a share between 0 and 1; got {level!r}")
     mapped_ha = _sizes_of(array, "area_estimate")
-    table = _labelled(array, reference, target)
+    table = _labelled(array, reference, target, cluster)
+    if training is not None:
+        _refuse_training(array, reference, training)
     stratum, sizes = _strata(table, mapped_ha, design)
-    _check_counts(stratum, sizes)
+    clusters = None if cluster is None else table[cluster].to_numpy()
+    _check_counts(stratum, sizes, clusters)
     found = stratified(
-        stratum, table["mapped"].to_numpy(), table["reference"].to_numpy(), sizes, _pixel_ha(array, mapped_ha)
+        stratum,
+        table["mapped"].to_numpy(),
+        table["reference"].to_numpy(),
+        sizes,
+        _pixel_ha(array, mapped_ha),
+        clusters,
     )
     total = float(mapped_ha.sum()) * _PER_HA[unit]
     from scipy.stats import norm
@@ -243,24 +260,30 @@ def area_estimate(
 _PER_HA: Mapping[Unit, float] = {"ha": 1.0, "km2": 0.01, "m2": 10_000.0}
 
 
-def _labelled(array: xr.DataArray, reference: Any, target: str) -> pd.DataFrame:
+def _labelled(array: xr.DataArray, reference: Any, target: str, cluster: str | None = None) -> pd.DataFrame:
     """Mapped and reference class of each place, by name, with the columns of the sample."""
-    from geoemb_xr.probes.labelling import read_labels
-
     given = read_labels(reference)
     if not hasattr(given, "columns") or target not in given.columns:
         raise EmbeddingError(
             f"area_estimate needs a table with a column {target!r} (target=); got "
             f"{list(given.columns) if hasattr(given, 'columns') else type(given).__name__}"
         )
+    if cluster is not None and cluster not in given.columns:
+        raise EmbeddingError(
+            f"cluster={cluster!r} is no column of the references; they have {list(given.columns)}"
+        )
     classes = legend_of(array)
     names = dict(zip(classes.values, classes.names, strict=True))
-    there = sample(array, given).values
+    given = given.reset_index(drop=True)
+    there = (
+        sample(array, given).reindex(location=given.index, fill_value=0).values
+    )  # rows without a place too
+    beside = [name for name in (STRATUM, SIZE, cluster) if name in given.columns]
     table = pd.DataFrame(
         {
             "mapped": [names.get(int(code)) if np.isfinite(code) else None for code in there],
             "reference": [None if pd.isna(v) else names.get(v, str(v)) for v in given[target]],
-            **{name: given[name].to_numpy() for name in (STRATUM, SIZE) if name in given.columns},
+            **{str(name): given[name].to_numpy() for name in beside},
         }
     )
     left_out = {
@@ -293,11 +316,30 @@ def _strata(
     )
 
 
-def _check_counts(stratum: np.ndarray, sizes: Mapping[str, float]) -> None:
-    counts = pd.Series(stratum).value_counts()
+def _check_counts(stratum: np.ndarray, sizes: Mapping[str, float], clusters: np.ndarray | None) -> None:
+    what = "references" if clusters is None else "clusters"
+    units = pd.DataFrame(
+        {"stratum": stratum, "unit": np.arange(len(stratum)) if clusters is None else clusters}
+    )
+    counts = units.groupby("stratum").unit.nunique()
     few = [f"{name} ({counts.get(name, 0)})" for name in sizes if counts.get(name, 0) < 2]
     if few:
-        raise EmbeddingError(f"each stratum needs two or more references; too few in: {', '.join(few)}")
+        raise EmbeddingError(f"each stratum needs two or more {what}; too few in: {', '.join(few)}")
+
+
+def _refuse_training(array: xr.DataArray, reference: Any, training: Any) -> None:
+    """Raise where a reference lies in the pixel of a training label."""
+    grid = geometry.geobox_of(array, "area_estimate")
+    taken: list[set[tuple[int, int]]] = []
+    for given in (reference, training):
+        rows, cols, inside = places.pixels_at(grid, *places.points_xy(read_labels(given), grid.crs))
+        taken.append(set(zip(rows[inside].tolist(), cols[inside].tolist(), strict=True)))
+    both = len(taken[0] & taken[1])
+    if both:
+        raise EmbeddingError(
+            f"{both} references lie in pixels that the map was trained on, where it is better than elsewhere: "
+            "leave them out, and draw others with gx.sample_design(map, n)"
+        )
 
 
 def _pixel_ha(array: xr.DataArray, mapped_ha: pd.Series[float]) -> float:
@@ -319,12 +361,24 @@ class Stratified:
     overall_se: float
 
 
+def _variance_of_mean(values: np.ndarray, inside: np.ndarray, clusters: np.ndarray | None) -> float:
+    """Variance of the mean of a random sample; of clusters, that of a ratio of their totals to their sizes."""
+    own = values[inside]
+    if clusters is None:
+        return float(own.var(ddof=1)) / len(own)
+    unit = np.unique(clusters[inside], return_inverse=True)[1]
+    size, total = np.bincount(unit), np.bincount(unit, own)
+    rest = total - own.mean() * size
+    return float(len(size) / (len(size) - 1) * (rest**2).sum() / len(own) ** 2)
+
+
 def stratified(
     stratum: Sequence[Any] | np.ndarray,
     mapped: Sequence[Any] | np.ndarray,
     reference: Sequence[Any] | np.ndarray,
     sizes: Mapping[Any, float],
     unit_size: float = 1.0,
+    clusters: np.ndarray | None = None,
 ) -> Stratified:
     """Area shares and accuracies from a stratified random sample (Stehman 2014, equations 1 to 28).
 
@@ -336,6 +390,8 @@ def stratified(
         Size of each stratum.
     unit_size : float
         Size of one unit of the sample, for the correction for finite populations.
+    clusters : array (n,), optional
+        Cluster of each unit, where they were drawn in clusters.
 
     Returns
     -------
@@ -347,13 +403,12 @@ def stratified(
     strata = [np.asarray([s == name for s in stratum]) for name in sizes]
     areas = np.array(list(sizes.values()), np.float64)
     counts = np.array([inside.sum() for inside in strata])
-    # variance of a stratum's mean, times its size squared
-    factor = areas**2 * (1 - np.minimum(counts * unit_size / areas, 1)) / counts
+    factor = areas**2 * (1 - np.minimum(counts * unit_size / areas, 1))  # of the variance of a stratum's mean
     total = areas.sum()
 
     def mean(y: np.ndarray) -> tuple[float, float]:
         means = np.array([y[inside].mean() for inside in strata])
-        spread = np.array([y[inside].var(ddof=1) for inside in strata])
+        spread = np.array([_variance_of_mean(y, inside, clusters) for inside in strata])
         return float(areas @ means / total), float(np.sqrt(factor @ spread) / total)
 
     def ratio(y: np.ndarray, x: np.ndarray) -> tuple[float, float]:
@@ -362,7 +417,7 @@ def stratified(
             return np.nan, np.nan
         found = sum(a * y[inside].mean() for a, inside in zip(areas, strata, strict=True)) / below
         # var(y) + R² var(x) − 2 R cov(x, y) is the variance of y − R x
-        spread = np.array([(y - found * x)[inside].var(ddof=1) for inside in strata])
+        spread = np.array([_variance_of_mean(y - found * x, inside, clusters) for inside in strata])
         return float(found), float(np.sqrt(factor @ spread) / below)
 
     correct = (mapped == reference).astype(np.float64)

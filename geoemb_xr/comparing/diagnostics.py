@@ -125,6 +125,8 @@ class Diagnosis:
         width = max(len(name) for name, _ in self._rows())
         return "\n".join(f"{name:<{width}}  {value}" for name, value in self._rows())
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         return html.card("diagnosis", self._rows())
 

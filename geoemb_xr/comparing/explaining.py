@@ -155,6 +155,8 @@ class Explanation:
             )
         return "\n".join(lines)
 
+    __repr__ = __str__
+
     def plot(
         self,
         ax: Any = None,

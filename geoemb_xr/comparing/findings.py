@@ -160,6 +160,8 @@ class Evaluation:
     def __str__(self) -> str:
         return "\n".join([self._title(), str(self.table().round(3)), *self.notes()])
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         first, _, rest = self._title().partition(":")
         return "<br>".join([f"<b>{escape(first)}</b>:{escape(rest)}", *map(escape, self.notes())]) + str(

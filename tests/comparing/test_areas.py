@@ -153,3 +153,46 @@ def test_what_is_no_probability_sample_is_refused():
         gx.area_estimate(there.astype("float32").drop_attrs(), sampled)
     with pytest.raises(EmbeddingError, match="at least one place per class"):
         gx.sample_design(there, 2)
+
+
+def test_clusters_have_the_variance_of_a_ratio_of_totals():
+    """Cochran (1977), equation 9.22, and that of single units where each is a cluster of its own."""
+    rng = np.random.default_rng(0)
+    unit = np.repeat(np.arange(20), rng.integers(2, 7, 20))
+    right = (rng.random(len(unit)) < rng.uniform(0.3, 1, 20)[unit]).astype(float)
+    size, total = np.bincount(unit), np.bincount(unit, right)
+    p = total.sum() / size.sum()
+    expected = ((total - p * size) ** 2).sum() / 19 / 20 / size.mean() ** 2
+    inside = np.ones(len(unit), bool)
+    assert areas._variance_of_mean(right, inside, unit) == pytest.approx(expected)
+    single = areas._variance_of_mean(right, inside, np.arange(len(unit)))
+    assert single == pytest.approx(areas._variance_of_mean(right, inside, None))
+
+
+def test_clustered_references_have_wider_intervals():
+    there, mapped = truth(), worse(truth())
+    tile = gx.labels(there, per_class=None)
+    tile["tile"] = (tile.lon * 300).astype(int) * 1000 + (tile.lat * 300).astype(int)
+    chosen = np.random.default_rng(0).permutation(tile.tile.unique())[:12]
+    sampled = tile[tile.tile.isin(chosen)].groupby("tile").head(25)
+    sampled = labelled(sampled[["lon", "lat", "tile"]], there)
+    clustered = gx.area_estimate(mapped, sampled, design="random", cluster="tile")
+    single = gx.area_estimate(mapped, sampled, design="random")
+    assert clustered.table.area.tolist() == single.table.area.tolist()
+    assert clustered.table.area_high["forest"] > single.table.area_high["forest"]
+    with pytest.raises(EmbeddingError, match="two or more clusters"):
+        gx.area_estimate(mapped, sampled.assign(tile=1), design="random", cluster="tile")
+    with pytest.raises(EmbeddingError, match="cluster='block' is no column"):
+        gx.area_estimate(mapped, sampled, design="random", cluster="block")
+
+
+def test_training_labels_are_refused_and_rows_without_a_place_are_counted(caplog):
+    there = truth()
+    sampled = labelled(gx.sample_design(there, 100), there)
+    gx.area_estimate(there, sampled, training=sampled.assign(lat=sampled.lat + 1))
+    with pytest.raises(EmbeddingError, match="100 references lie in pixels that the map was trained on"):
+        gx.area_estimate(there, sampled, training=sampled[["lon", "lat"]])
+    sampled.loc[3, "lon"] = np.nan
+    with caplog.at_level("INFO", logger="geoemb_xr"):
+        assert gx.area_estimate(there, sampled).table.references.sum() == 99
+    assert "1 references where the map has no data" in caplog.text
