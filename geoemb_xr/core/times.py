@@ -131,8 +131,6 @@ def pick_times(available: np.ndarray, time: TimeLike, covers: str = "the array")
     if isinstance(time, slice):
         low = _period(time.start)[0] if time.start is not None else None
         high = _period(time.stop)[1] if time.stop is not None else None
-        if low is not None and high is not None and low >= high:
-            raise ValueError(f"time={time!r} ends before it starts")
         hit = np.ones(available.size, bool)
         hit &= True if low is None else available >= low
         hit &= True if high is None else available < high
@@ -157,10 +155,16 @@ def check_time(time: TimeLike) -> None:
             f"time={time!r} is a tuple, which could be two years or a range: "
             f"write {list(time)!r} for exactly those, or slice({', '.join(map(repr, time))}) for a range"
         )
-    given = [time.start, time.stop] if isinstance(time, slice) else _as_list(time)
-    for each in given:
-        if each is not None:
-            _period(each)
+    if not isinstance(time, slice):
+        for each in _as_list(time):
+            if each is not None:
+                _period(each)
+        return
+    if time.step is not None:
+        raise ValueError(f"time={time!r} has a step; give the times as a list")
+    edges = [None if edge is None else _period(edge) for edge in (time.start, time.stop)]
+    if None not in edges and edges[0][0] >= edges[1][1]:
+        raise ValueError(f"time={time!r} ends before it starts")
 
 
 def time_spans(time: TimeLike) -> list[tuple[Any, Any]] | None:
@@ -176,6 +180,9 @@ def time_spans(time: TimeLike) -> list[tuple[Any, Any]] | None:
 
 
 def _as_list(time: Any) -> list[Any]:
+    if isinstance(time, xr.DataArray):
+        time = time.values.tolist() if time.dtype.kind != "M" else time.values
+        return list(np.atleast_1d(time))
     return list(time) if isinstance(time, Iterable) and not isinstance(time, str) else [time]
 
 
@@ -189,13 +196,17 @@ def _period(when: Any) -> tuple[Any, Any]:
     is_number = isinstance(when, int | float | np.integer | np.floating) and not isinstance(when, bool)
     text = str(int(when)) if is_number and float(when).is_integer() else when
     try:
+        if isinstance(text, bool | float | type(None)) or text is pd.NaT:
+            raise ValueError
+        if isinstance(text, pd.Period):
+            text = str(text)
         if not isinstance(text, str):
             stamp = pd.Timestamp(text)
             stamp = stamp if stamp.tzinfo is None else stamp.tz_convert(None)
         period = pd.Period(text) if isinstance(text, str) else pd.Period(stamp, "D")
         if period.end_time - period.start_time < pd.Timedelta("23h"):  # a clock time names its day
             period = period.asfreq("D")
-    except ValueError:
+    except (ValueError, TypeError):
         raise ValueError(f"not a year or a date: {when!r}; write 2024, '2024-06' or '2024-06-15'") from None
     return np.datetime64(period.start_time, "ns"), np.datetime64((period + 1).start_time, "ns")
 

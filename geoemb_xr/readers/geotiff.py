@@ -286,14 +286,18 @@ def check_bands(
         raise SourceError(
             f"{info.path} holds {info.dtype}; a file of {product!r} holds {' or '.join(dtypes)}"
         )
-    for read in (str, _tail):  # "A07" itself, or what "Tessera_Band_7" and "0_A07" end in
-        described = [read(each) for each in info.descriptions]
+    readings: list[list[Any]] = [
+        [read(each, bands) for each in info.descriptions] for read in (_whole, _tail, _part)
+    ]
+    for described in readings:
         if set(bands) <= set(described):
             twice = [band for band in bands if described.count(band) > 1]
             if twice:
                 first, second = [i for i, each in enumerate(described, 1) if each == twice[0]][:2]
                 raise SourceError(f"{info.path} calls both band {first} and band {second} {twice[0]!r}")
             return tuple(described.index(band) + 1 for band in bands)
+    if (numbered := _by_number(info.descriptions, len(bands))) is not None:
+        return numbered
     count = len(bands)
     numbers = [i for i in range(1, info.count + 1) if i != info.alpha or info.count == count]
     if len(numbers) != count:
@@ -308,8 +312,36 @@ def check_bands(
     return tuple(numbers)
 
 
-def _tail(description: str) -> str:
-    return re.split(r"[^A-Za-z0-9]+", description)[-1]
+def _whole(description: str, bands: Sequence[str]) -> str:
+    return description
+
+
+def _words_of(description: str) -> list[str]:
+    return re.split(r"[^A-Za-z0-9]+", description)
+
+
+def _tail(description: str, bands: Sequence[str]) -> str:
+    """What "Tessera_Band_7" and "0_A07" end in."""
+    return _words_of(description)[-1]
+
+
+def _part(description: str, bands: Sequence[str]) -> str:
+    """The one band that a part of "a07" or "A07_mean" names, in letters of any size; empty where there is none."""
+    known = {band.lower(): band for band in bands if not band.isdigit()}
+    named = {known[word.lower()] for word in _words_of(description) if word.lower() in known}
+    return named.pop() if len(named) == 1 else ""
+
+
+def _by_number(descriptions: Sequence[str], count: int) -> tuple[int, ...] | None:
+    """Band numbers where all descriptions end in numbers that count from 0 or 1, in another order."""
+    tails = [re.search(r"(\d+)$", each) for each in descriptions]
+    if len(descriptions) != count or None in tails:
+        return None
+    found = [int(tail[1]) for tail in tails if tail is not None]
+    first = min(found)
+    if first not in (0, 1) or sorted(found) != list(range(first, first + count)):
+        return None
+    return tuple(found.index(number) + 1 for number in range(first, first + count))
 
 
 def _upright(info: GeoTiffInfo) -> GeoBox:

@@ -84,7 +84,10 @@ def check_target(
 def per_file(array: xr.DataArray, path: str) -> list[tuple[str, xr.DataArray]]:
     """Each file's name and its array, without ``time``."""
     each = [array.isel(time=i) for i in range(array.sizes["time"])] if "time" in array.dims else [array]
-    if "{" not in path:
+    folder, template = os.path.split(path)
+    if not os.path.isdir(folder):  # a folder that is there is no template, whatever its name
+        folder, template = "", path
+    if "{" not in template:
         if len(each) > 1:
             stem, suffix = os.path.splitext(path)
             raise ValueError(
@@ -93,7 +96,7 @@ def per_file(array: xr.DataArray, path: str) -> list[tuple[str, xr.DataArray]]:
                 f"'{stem}_{{time:%Y}}{suffix}'"
             )
         return [(path, each[0])]
-    names = [_fill_in(path, one) for one in each]
+    names = [os.path.join(folder, _fill_in(template, one)) for one in each]
     if len(set(names)) < len(names):
         raise ValueError(
             f"the template {path!r} gives {names[0]!r} for more than one time; add {{time:%Y-%m-%d}}"

@@ -61,7 +61,7 @@ def write(path, data, *, names=(), grid=GRID, mask=None, **options):
 
 
 @pytest.mark.parametrize("kind", ["float32", "int8"])
-@pytest.mark.parametrize("called", ["{}", "0_{}", "Band {}"])
+@pytest.mark.parametrize("called", ["{}", "0_{}", "Band {}", "{}_mean"])
 def test_bands_lie_where_their_descriptions_say(tmp_path, kind, called):
     made = vectors() if kind == "float32" else codes_of(vectors())
     order = np.random.default_rng(1).permutation(64)
@@ -89,10 +89,17 @@ def test_descriptions_that_contradict_are_an_error_that_names_both(tmp_path):
     path = write(tmp_path / "b" / "2024.tif", np.zeros((64, 8, 9), "i1"), names=["A05", "x"])
     with pytest.raises(SourceError, match=r"calls band 1 'A05', which is band 6 of 'alphaearth'"):
         gx.open("alphaearth", path)
-    path = write(
-        tmp_path / "c" / "2024.tif", np.zeros((64, 8, 9), "i1"), names=[f"Band {i}" for i in range(1, 65)]
-    )
-    assert gx.open("alphaearth", path).sizes["band"] == 64
+
+
+@pytest.mark.parametrize("called", ["Band {}", "emb_{}", "{}"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_bands_lie_where_their_numbers_say(tmp_path, called, first):
+    made = codes_of(vectors())
+    order = np.random.default_rng(2).permutation(64)
+    path = write(tmp_path / "2024.tif", made[order], names=[called.format(first + i) for i in order])
+    np.testing.assert_array_equal(gx.open("alphaearth", path, decode=False).values[0], made)
+    lower = write(tmp_path / "b" / "2024.tif", made[order], names=[NAMES[i].lower() for i in order])
+    np.testing.assert_array_equal(gx.open("alphaearth", lower, decode=False).values[0], made)
 
 
 # --- what is missing --------------------------------------------------------------------------------------------

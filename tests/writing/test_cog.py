@@ -256,3 +256,9 @@ def test_overviews_do_not_depend_on_how_blocks_are_cut(shape, levels, seed):
         first = function(block[:, :side], levels)
         for big, small in zip(whole, first, strict=True):
             np.testing.assert_array_equal(big[:, : small.shape[1]], small)
+
+
+def test_braces_in_the_name_of_a_folder_that_is_there_are_letters(cover, tmp_path):
+    (tmp_path / "{x}").mkdir()
+    assert cover.emb.to_cog(tmp_path / "{x}" / "a.tif") == tmp_path / "{x}" / "a.tif"
+    assert [each.name for each in cover.emb.to_cog(tmp_path / "{x}" / "{name}.tif")] == ["land_cover.tif"]
