@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -216,7 +215,9 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
             field, _, key = name.removeprefix(_ESCAPE).partition("/")
             values |= {field: {**values.get(field, {}), key: array} if key else array}
         return kind(**values)
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (EmbeddingError, ImportError, MemoryError, OSError):
+        raise
+    except Exception as error:  # of zip, zlib, or NumPy, which reads headers as Python
         raise SourceError(f"{path} is not a model that this version of geoemb_xr reads: {error}") from error
 
 

@@ -162,8 +162,8 @@ def check_time(time: TimeLike) -> None:
         return
     if time.step is not None:
         raise ValueError(f"time={time!r} has a step; give the times as a list")
-    edges = [None if edge is None else _period(edge) for edge in (time.start, time.stop)]
-    if None not in edges and edges[0][0] >= edges[1][1]:
+    first, last = (None if edge is None else _period(edge) for edge in (time.start, time.stop))
+    if first is not None and last is not None and first[0] >= last[1]:
         raise ValueError(f"time={time!r} ends before it starts")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -203,6 +204,18 @@ def read_places(given: Any, *, crs: object = None) -> Places:
     """
     if isinstance(given, Places):
         return given
+    if not isinstance(given, str | os.PathLike) or tables.is_written(given):
+        return _placed(given, crs)
+    try:
+        return _placed(given, crs)
+    except EmbeddingError as error:
+        name = os.fspath(given)
+        if os.path.basename(name) in str(error):
+            raise
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _placed(given: Any, crs: object) -> Places:
     table, own = tables.table_of(given)
     source = as_crs(own if own is not None else crs if crs is not None else LONLAT)
     stated = own is not None or (crs is not None and not same_crs(crs, LONLAT))

@@ -124,6 +124,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
             return pd.read_csv(path, sep="," if ending == ".csv" else "\t")
         if ending in (".parquet", ".pq", ".geoparquet"):
             pyarrow = require("pyarrow.parquet", "vector")
+            pyarrow.read_table(path).validate(full=True)  # texts that are none fail later, without a name
             if b"geo" in (pyarrow.read_schema(path).metadata or {}):
                 found: pd.DataFrame = require("geopandas", "vector").read_parquet(path)
                 return found
@@ -135,9 +136,9 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
                 )
             frame: pd.DataFrame = require("geopandas", "vector").read_file(path)
             return frame
-    except (OSError, ValueError, RuntimeError, TypeError, LookupError, NotImplementedError) as error:
-        if isinstance(error, EmbeddingError):
-            raise
+    except (EmbeddingError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # of pandas, Arrow, GDAL or GEOS
         raise SourceError(f"{path} cannot be read as {ending[1:]}: {error}") from error
     raise SourceError(
         f"tables in {ending or 'a file without an ending'} are not read; use CSV, Parquet, GeoJSON or "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
 from geoemb_xr.core import areas, geometry, times
 from geoemb_xr.core.areas import Area
-from geoemb_xr.core.errors import CoverageError
+from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.readers.tiles import Request, block_sides, bounds_for
 
 
@@ -54,7 +55,52 @@ def cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str, ag
     sides |= {"location": 1 << 16} if "location" in array.dims else {}
     # a rewritten store is another array, and the same window of the same store is the same one
     token = tokenize(name, age, str(request.time), request.area, sides)
-    return array.chunk(sides, name_prefix="own-", token=token)
+    if isinstance(array, xr.Dataset):
+        return _on_dask(array, sides, name, token)
+    return _on_dask(array.to_dataset(name=_DATA), sides, name, token)[_DATA].rename(array.name)
+
+
+#: What an array is called in a Dataset of its own.
+_DATA = "array to cut"
+
+
+def _on_dask(dataset: xr.Dataset, sides: dict[Any, int], name: str, token: str) -> xr.Dataset:
+    """Each variable in blocks, read so that damage is an error that names the file; scalars in memory."""
+    lazy = {}
+    for key, variable in dataset.variables.items():
+        if key in dataset.xindexes:
+            continue
+        stored = _Stored(variable, name)
+        if variable.dims:
+            chunks = tuple(
+                n if sides[d] == -1 else min(sides[d], n)
+                for d, n in zip(variable.dims, variable.shape, strict=True)
+            )
+            meta = np.empty((0,) * variable.ndim, variable.dtype)
+            data: Any = da.from_array(stored, chunks, name=f"own-{key}-{token}", meta=meta)
+        else:
+            data = stored[()]
+        lazy[key] = xr.Variable(variable.dims, data, variable.attrs, variable.encoding)
+    return dataset.assign({key: lazy[key] for key in lazy if key in dataset.data_vars}).assign_coords(
+        {key: lazy[key] for key in lazy if key in dataset.coords}
+    )
+
+
+class _Stored:
+    """A stored variable behind NumPy's slicing, whose errors name the file."""
+
+    def __init__(self, variable: xr.Variable, name: str) -> None:
+        self.variable, self.name = variable, name
+        self.shape, self.dtype, self.ndim = variable.shape, variable.dtype, variable.ndim
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        try:
+            return np.asarray(self.variable[key].values)
+        except (SourceError, MemoryError):
+            raise
+        except Exception as error:  # of zarr, a codec, GDAL or HDF5: a block that cannot be read is no nodata
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise SourceError(f"{self.name} could not be read, it is damaged: {reason}") from error
 
 
 def inside(x: np.ndarray, y: np.ndarray, area: Area, crs: object) -> np.ndarray:

@@ -85,7 +85,7 @@ def _parse_header(head: bytes, name: str) -> NpyInfo:
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
         else:
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # NumPy parses headers as Python: what is none fails in the tokeniser, too
         raise SourceError(f"{name} is not a .npy file: {error}") from error
     if dtype.hasobject:
         raise SourceError(f"{name} holds pickled objects, which are not read")

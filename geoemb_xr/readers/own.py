@@ -362,8 +362,13 @@ def _read_parquet(name: str, request: Request) -> xr.DataArray:
         )
     if facts.get("product"):
         product_of_facts(facts["product"], name)
-    parquet = require("pyarrow.parquet", "vector")
-    file = parquet.ParquetFile(name)
+    require("pyarrow.parquet", "vector")
+    with reading_parquet(name), zarr_store.naming_damage(name):
+        return _rows_of(name, facts, request)
+
+
+def _rows_of(name: str, facts: Mapping[str, Any], request: Request) -> xr.DataArray:
+    file = open_file(name, page_checksum_verification=True)
     crs = json.loads(file.schema_arrow.metadata[b"geo"])["columns"]["geometry"]["crs"]
     skipped = {facts["column"], "bbox"}
     table = file.read([n for n in file.schema_arrow.names if n not in skipped])
@@ -425,8 +430,9 @@ def _lazy_column(name: str, file: Any, facts: Mapping[str, Any], kept: np.ndarra
 
 def _read_group(name: str, token: str, group: int, column: str, rows: np.ndarray, width: int) -> np.ndarray:
     """Some rows of a row group; ``token`` only makes a rewritten file another task."""
-    parquet = require("pyarrow.parquet", "vector")
-    chunk = parquet.ParquetFile(name).read_row_group(group, columns=[column])[column].combine_chunks()
+    with reading_parquet(name):
+        file = open_file(name, page_checksum_verification=True)
+        chunk = file.read_row_group(group, columns=[column])[column].combine_chunks()
     values = chunk.flatten().to_numpy(zero_copy_only=False) if width else chunk.to_numpy(zero_copy_only=False)
     matrix = values.reshape(-1, width) if width else values
     return np.asarray(matrix if rows.size == len(matrix) else matrix[rows])

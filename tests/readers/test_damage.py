@@ -1,0 +1,81 @@
+"""Files with flipped bits or a lost end: right data, or an error of ours that names the file."""
+
+import shutil
+
+import geopandas as gpd
+import numpy as np
+import pytest
+
+import geoemb_xr as gx
+from geoemb_xr.core.errors import EmbeddingError
+
+#: Where checksums are written, so that no flip may go unseen.
+CHECKED = {"own.zarr", "own.parquet"}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with each container, and each file of ours, and how it is read."""
+    folder = tmp_path_factory.mktemp("whole")
+    codes = gx.testing.synthetic("alphaearth", shape=(16, 16), years=[2018], decode=False, missing=True)
+    one = codes.emb.year(2018)
+    at = gx.testing.scene().points(12, radius=60)
+    codes.emb.to_zarr(folder / "own.zarr")
+    codes.to_zarr(folder / "v2.zarr", zarr_format=2)
+    codes.to_netcdf(folder / "plain.nc")
+    one.emb.to_cog(folder / "own.tif")
+    one.emb.decode().emb.sample(at).emb.to_geoparquet(folder / "own.parquet")
+    one.emb.fit_pca(3).save(folder / "pca.npz")
+    one.emb.fit_clusters(2).save(folder / "clusters.npz")
+    at.to_csv(folder / "labels.csv", index=False)
+    shapes = gpd.GeoDataFrame(at[["land_cover"]], geometry=gpd.points_from_xy(at.lon, at.lat), crs=4326)
+    shapes.to_parquet(folder / "labels.parquet")
+    shapes.to_file(folder / "labels.geojson")
+
+    def read(path):
+        if path.suffix == ".npz":
+            return gx.load_model(path)
+        return one.emb.sample(path) if path.stem == "labels" else gx.open(path, decode=False).compute()
+
+    return folder, read
+
+
+def damaged(path, rng):
+    """Cut a file short, or flip a bit: anywhere, in its head or in its tail."""
+    held = sorted(each for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file())
+    file = held[rng.integers(len(held))]
+    raw = bytearray(file.read_bytes())
+    where = rng.integers(4)
+    if where == 0:
+        raw = raw[: rng.integers(len(raw))]
+    else:
+        at = rng.integers(len(raw)) if where == 1 else rng.integers(min(len(raw), 300))
+        raw[at if where < 3 else -1 - at] ^= 1 << rng.integers(8)
+    file.write_bytes(raw)
+    return file.name
+
+
+NAMES = ["own.zarr", "own.tif", "own.parquet", "v2.zarr", "plain.nc", "pca.npz", "clusters.npz",
+         "labels.csv", "labels.parquet", "labels.geojson"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("times", [8, pytest.param(200, marks=pytest.mark.complete)])
+def test_damage_is_an_error_that_names_the_file(files, name, times, tmp_path):
+    folder, read = files
+    whole = read(folder / name)
+    rng = np.random.default_rng(NAMES.index(name))
+    for _ in range(times):
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        copy = shutil.copytree if (folder / name).is_dir() else shutil.copy
+        path = tmp_path / name
+        copy(folder / name, path)
+        part = damaged(path, rng)
+        found, said = whole, name
+        try:
+            found = read(path)
+        except EmbeddingError as error:
+            said = str(error)
+        assert name in said or part in said
+        assert name not in CHECKED or found.equals(whole)
