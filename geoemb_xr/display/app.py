@@ -193,7 +193,7 @@ class App:
         picture = self.state.picture()
         figure = require("matplotlib.figure", "viz").Figure(figsize=(5, 4.5), layout="constrained")
         require("matplotlib.backends.backend_agg", "viz").FigureCanvasAgg(figure)
-        heading = f"{app_words.title(self.state)} {self.state.period}".strip()
+        heading = f"{self.state.product.name} {self.state.period}".strip()
         plot(picture, ax=figure.add_subplot(), title=heading)
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=80)

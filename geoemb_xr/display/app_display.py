@@ -216,9 +216,9 @@ class Display:
             "name": pn.widgets.TextInput(placeholder="name of a class", width=wide - 75),
             "add": pn.widgets.Button(label="add", width=55),
             "undo": pn.widgets.Button(label="undo last label", width=wide),
-            "rename": pn.widgets.Button(label="rename", width=70),
-            "delete": pn.widgets.Button(label="delete class", width=95),
-            "colour": pn.widgets.ColorPicker(width=30, margin=(5, 5)),
+            "rename": pn.widgets.Button(label="rename", width=65),
+            "delete": pn.widgets.Button(label="delete", width=60),
+            "colour": pn.widgets.ColorPicker(width=36, margin=(5, 0)),
             "save": pn.widgets.FileDownload(
                 callback=self._labels_file, filename="labels.geojson", label="save labels", width=wide
             ),
