@@ -64,6 +64,9 @@ class Encoder:
         Side of a token, in pixels.
     margin : int
         How far a chip looks beyond the tokens that are kept of it, in pixels; a multiple of ``patch``.
+    seam : (float, float) or ()
+        Mean angle in degrees between neighbouring tokens of two chips and of one, measured with its weights and
+        margin; empty where it is not measured.
     outputs : tuple of {"tokens", "chips", "pixels"}
         What it gives, the default first.
     pooling : {"mean", "cls"}
@@ -122,6 +125,7 @@ class Encoder:
     chip: int = 224
     patch: int = 16
     margin: int = 0
+    seam: tuple[float, ...] = ()
     outputs: tuple[Output, ...] = ("tokens", "chips")
     pooling: Pooling = "mean"
     prefix: int = 0
@@ -299,6 +303,10 @@ class Encoder:
             ("bands", ", ".join(self.bands) or "any"),
             ("inputs", self.inputs),
             ("tokens", f"{self.patch} pixels, margin {self.margin}" if "tokens" in self.outputs else ""),
+            (
+                "seam",
+                "{:.1f}° between tokens of two chips, {:.1f}° of one".format(*self.seam) if self.seam else "",
+            ),
             ("weights", self.weights),
             ("version", self.version),
             ("licence", self.licence),
