@@ -29,6 +29,7 @@ from geoemb_xr.readers.points import area_of_points, vectors_at
 from geoemb_xr.readers.sources import grids_of, lattice_key
 from geoemb_xr.readers.tiles import Request
 from geoemb_xr.stores.objects import said_in_a_line
+from geoemb_xr.stores.storage import current, reaches_objects
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -38,6 +39,7 @@ Resampling = Literal["nearest", "bilinear", "average", "mode"]
 
 
 @one_call()
+@reaches_objects
 def open(  # the name that users know from xarray
     product: str | Product | os.PathLike[str],
     source: Any = None,
@@ -57,6 +59,7 @@ def open(  # the name that users know from xarray
     zones: Zones = "merge",
     chunks: Any = "auto",
     decode: bool = True,
+    storage: Any = None,
 ) -> Any:
     """Open a product as a lazy array; nothing is read but metadata.
 
@@ -102,6 +105,11 @@ def open(  # the name that users know from xarray
         Side of dask blocks (512); they end where the store's own blocks end.
     decode : bool
         Vectors as float32, else the stored codes (a quarter of the bytes).
+    storage : obstore store or dict, optional
+        How objects are reached. A store of your own, of which ``source`` then names keys; or options: those of
+        obstore (``region``, ``endpoint``, ``access_key_id``, …), ``timeout`` (seconds until a read that fails is
+        given up, 90), ``retries`` (20), ``allow_http`` (read URLs that are not encrypted). By default the
+        environment's credentials, else none.
 
     Returns
     -------
@@ -135,6 +143,9 @@ def open(  # the name that users know from xarray
     if points is not None:
         points = places.read_places(points, crs=bbox_crs).present("points=")
     product, source = map(_local, _without_dataset(product, source))
+    if source is None and storage is not None and _is_path(product):
+        product = current().locate(product)
+    source = current().locate(source)
     if like is not None:
         geobox = geometry.geobox_of(like, "like=")
     named = source is not None or not _is_path(product)
@@ -480,6 +491,7 @@ def _finish_own(
 
 
 @one_call()
+@reaches_objects
 def coverage(
     product: str | Product,
     source: Any = None,
@@ -487,6 +499,7 @@ def coverage(
     bbox: Sequence[float] | None = None,
     geopolygon: Any = None,
     time: TimeLike = None,
+    storage: Any = None,
 ) -> pd.DataFrame:
     """List what is published, or what a source of your own has: tiles × years. Reads indexes and headers.
 
@@ -501,6 +514,8 @@ def coverage(
     geopolygon : geometry, optional
         Instead of ``bbox``.
     time : year, list or slice, optional
+        As in :func:`open`.
+    storage : obstore store or dict, optional
         As in :func:`open`.
 
     Returns
@@ -524,6 +539,7 @@ def coverage(
     if found.coverage is None and (source is None or found.open is None):
         raise SourceError(f"{found.name!r} publishes no list of what exists")
     _check_one_selector(bbox=bbox, geopolygon=geopolygon)
+    source = current().locate(source)
     area = None if geopolygon is None else _polygons(geopolygon, geometry.LONLAT)
     request = _request(found, area, bbox, geometry.LONLAT, None, None, time, None, None, "auto")
     if found.coverage is not None:

@@ -78,7 +78,7 @@ def read_footer(file: File, layout: PatchLayout) -> FileFacts:
     import pyarrow
 
     with reading_parquet(file.url):
-        parquet = open_file(file.url)
+        parquet = open_file(file)
     meta, schema = parquet.metadata, parquet.schema_arrow
     where = f"{file.url} ({meta.num_rows} rows)"
     vectors = next((name for name in layout.vectors if name in schema.names), None)

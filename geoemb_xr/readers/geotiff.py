@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,24 +24,28 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.missing import mark_missing
 from geoemb_xr.core.notes import say
+from geoemb_xr.readers import cogs
 from geoemb_xr.readers.claims import check_extent
 from geoemb_xr.readers.tiles import Tile
 from geoemb_xr.stores.credentials import DEFAULT_REGION, gdal_options
-from geoemb_xr.stores.objects import is_remote
+from geoemb_xr.stores.files import RemoteObject
+from geoemb_xr.stores.objects import head_object, is_remote
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-#: How GDAL should read from object stores: published practice, and no account.
+#: How GDAL reads from file systems of its own (``/vsis3/…``), which a path may name: as is published, no account.
 REMOTE_ENV: Mapping[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MULTIPLEX": "YES",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_INGESTED_BYTES_AT_OPEN": 32768,
-    "GDAL_HTTP_MAX_RETRY": 5,
+    "GDAL_HTTP_MAX_RETRY": 10,
     "GDAL_HTTP_RETRY_DELAY": 1,
     "GDAL_HTTP_RETRY_CODES": "429,500,502,503,504",
-    "GDAL_HTTP_TIMEOUT": 120,
+    "GDAL_HTTP_CONNECTTIMEOUT": 10,
+    "GDAL_HTTP_LOW_SPEED_TIME": 10,  # a connection that stalls is noticed
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
     "GDAL_NUM_THREADS": 2,  # blocks of a window are decoded side by side while others are on their way
     "AWS_NO_SIGN_REQUEST": "YES",
     "AWS_VIRTUAL_HOSTING": "FALSE",  # bucket names with dots
@@ -75,6 +79,8 @@ def open_geotiff(path: str, *, place: str = OWN_PLACE) -> Any:
     """
     import rasterio
 
+    if cogs.is_object(path):
+        return cogs.dataset_of(path, GEOREF_SOURCES=OWN_PLACE)
     try:
         return rasterio.open(path, driver="GTiff", GEOREF_SOURCES=place)
     except rasterio.errors.RasterioError as error:
@@ -134,18 +140,24 @@ class GeoTiffReader:
         """A window (band, y, x), or (y, x) for a plane."""
         from rasterio.windows import Window
 
-        window = Window.from_slices(rows, cols)
+        bands = [self.indexes[time]] if self.by_time else list(self.indexes)
+        read = partial(self._read, bands)
+        if cogs.is_object(self.path):
+            touched = [*bands, *([self.alpha] if self.alpha else [])]
+            kind = (self.plane, self.fill, self.nodata, self.masked, self.alpha)
+            return cogs.read_window(self.path, self.token, touched, rows, cols, read, kind)
         with _environment(self.path):
-            dataset = _dataset(self.path, self.token)
-            if self.plane:
-                return np.asarray(dataset.read(self.indexes[0], window=window))
-            bands = [self.indexes[time]] if self.by_time else list(self.indexes)
-            values = np.asarray(dataset.read(bands, window=window))
-            masked = None
-            if self.alpha:  # read as it is: GDAL takes it for a mask only where it is of bytes
-                masked = dataset.read(self.alpha, window=window) == 0
-            elif self.masked:
-                masked = dataset.read_masks(bands[0], window=window) == 0
+            return read(_dataset(self.path, self.token), Window.from_slices(rows, cols))
+
+    def _read(self, bands: list[int], dataset: Any, window: Any) -> np.ndarray:
+        if self.plane:
+            return np.asarray(dataset.read(self.indexes[0], window=window))
+        values = np.asarray(dataset.read(bands, window=window))
+        masked = None
+        if self.alpha:  # read as it is: GDAL takes it for a mask only where it is of bytes
+            masked = dataset.read(self.alpha, window=window) == 0
+        elif self.masked:
+            masked = dataset.read_masks(bands[0], window=window) == 0
         if self.fill is None:
             return values
         return mark_missing(values, 0, self.fill, nodata=self.nodata, masked=masked)
@@ -166,6 +178,7 @@ class GeoTiffInfo:
     token: str
     mask: bool = False  # has a mask band
     alpha: int = 0  # number of the alpha band, 0 where there is none
+    parts: int = 1  # stored blocks side by side in one place: bands where they lie apart
 
 
 def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
@@ -179,6 +192,10 @@ def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
         If it cannot be opened, or has no CRS.
     """
     name = os.fspath(path)
+    if cogs.is_object(name):
+        of = RemoteObject(name)
+        with cogs.opened(of, GEOREF_SOURCES=OWN_PLACE) as (dataset, _):
+            return _info_of(dataset, name, of.state)
     if is_remote(name):
         return _read_info(name, name)
     if not Path(name).exists():
@@ -188,26 +205,31 @@ def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
 
 @lru_cache(maxsize=8192)
 def _read_info(name: str, token: str) -> GeoTiffInfo:
+    with _environment(name), open_geotiff(name) as dataset:
+        return _info_of(dataset, name, token)
+
+
+def _info_of(dataset: Any, name: str, token: str) -> GeoTiffInfo:
     from rasterio.enums import ColorInterp, MaskFlags
 
-    with _environment(name), open_geotiff(name) as dataset:
-        geobox = geometry.make_geobox(dataset.shape, *_place_of(dataset, name))
-        check_extent(geobox, name)
-        flags = dataset.mask_flag_enums[0]
-        alpha = [i for i, each in enumerate(dataset.colorinterp, 1) if each == ColorInterp.alpha]
-        return GeoTiffInfo(
-            path=name,
-            geobox=geobox,
-            count=dataset.count,
-            dtype=str(dataset.dtypes[0]),
-            nodata=dataset.nodata,
-            block=_checked_block(dataset, name),
-            tags=dict(dataset.tags()),
-            descriptions=tuple(d or "" for d in dataset.descriptions),
-            token=token,
-            mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
-            alpha=alpha[-1] if alpha else 0,
-        )
+    geobox = geometry.make_geobox(dataset.shape, *_place_of(dataset, name))
+    check_extent(geobox, name)
+    flags = dataset.mask_flag_enums[0]
+    alpha = [i for i, each in enumerate(dataset.colorinterp, 1) if each == ColorInterp.alpha]
+    return GeoTiffInfo(
+        path=name,
+        geobox=geobox,
+        count=dataset.count,
+        dtype=str(dataset.dtypes[0]),
+        nodata=dataset.nodata,
+        block=_checked_block(dataset, name),
+        tags=dict(dataset.tags()),
+        descriptions=tuple(d or "" for d in dataset.descriptions),
+        token=token,
+        mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
+        alpha=alpha[-1] if alpha else 0,
+        parts=dataset.count if dataset.profile.get("interleave") == "band" else 1,
+    )
 
 
 def _place_of(dataset: Any, name: str) -> tuple[Any, str]:
@@ -220,6 +242,9 @@ def _place_of(dataset: Any, name: str) -> tuple[Any, str]:
     """
     if dataset.crs is not None and not dataset.transform.is_identity:
         return dataset.transform, dataset.crs.to_wkt()
+    if cogs.is_object(name):
+        lacking = "no CRS" if dataset.crs is None else "a CRS but no geotransform"
+        raise SourceError(f"{name} has {lacking}: it does not say where it lies")
     with open_geotiff(name, place=_ANY_PLACE) as helped:
         transform, crs = helped.transform, helped.crs
         beside = ", ".join(os.path.basename(each) for each in helped.files[1:])
@@ -248,9 +273,9 @@ def _checked_block(dataset: Any, name: str) -> tuple[int, int]:
 
 
 def file_token(path: str) -> str:
-    """Size and modification time of a local file; of a remote one the URL must do."""
+    """What changes when a file is rewritten: size and modification time; size and ETag of a remote one."""
     if is_remote(path):
-        return path
+        return head_object(path) if cogs.is_object(path) else path
     stat = os.stat(path)
     return f"{stat.st_size}-{stat.st_mtime_ns}"
 

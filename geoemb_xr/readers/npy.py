@@ -20,7 +20,10 @@ from geoemb_xr.core import kernels
 from geoemb_xr.core.codecs import decode_per_pixel_scale
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.readers.tiles import Reader
-from geoemb_xr.stores.objects import get_range, is_remote
+from geoemb_xr.stores.files import forget, remote_object
+from geoemb_xr.stores.http import ObjectChangedError
+from geoemb_xr.stores.objects import is_remote
+from geoemb_xr.stores.storage import Storage, current
 
 #: NumPy writes headers of 128 bytes; a remote one is read in one request of this size.
 _HEADER_BYTES = 4096
@@ -65,7 +68,7 @@ def read_header(path: str | os.PathLike[str]) -> NpyInfo:
     """
     name = os.fspath(path)
     if is_remote(name):
-        return _parse_header(get_range(name, 0, _HEADER_BYTES), name)
+        return _parse_header(remote_object(name, "").read(0, _HEADER_BYTES), name)
     if not Path(name).exists():
         raise FileNotFoundError(f"no such file: {name}")
     with open(name, "rb") as file:
@@ -95,8 +98,10 @@ def _parse_header(head: bytes, name: str) -> NpyInfo:
 
 
 @lru_cache(maxsize=4096)
-def _header_once(path: str, token: str) -> NpyInfo:
-    return read_header(path)
+def _header_once(path: str, token: str, storage: Storage) -> NpyInfo:
+    if not is_remote(path):
+        return read_header(path)
+    return _parse_header(remote_object(path, token).read(0, _HEADER_BYTES), path)
 
 
 @dataclass(frozen=True)
@@ -122,10 +127,12 @@ class NpyReader:
 
     def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
         """A window (band, y, x), or (y, x) of a plane."""
-        info = _header_once(self.path, self.token)
+        info = _header_once(self.path, self.token, current())
         check_array(info, self.path, self.shape, self.dtype)
         values = (
-            _rows_of_object(self.path, info, rows) if is_remote(self.path) else _map(self.path, info)[rows]
+            _rows_of_object(self.path, self.token, info, rows)
+            if is_remote(self.path)
+            else _map(self.path, info)[rows]
         )
         window = np.ascontiguousarray(values[:, cols])
         return kernels.band_first(window, 0) if window.ndim == 3 else window
@@ -234,11 +241,15 @@ class NpzReader:
         return kernels.band_first(out, 0)
 
 
-def _rows_of_object(path: str, info: NpyInfo, rows: slice) -> np.ndarray:
+def _rows_of_object(path: str, token: str, info: NpyInfo, rows: slice) -> np.ndarray:
     """Whole rows of a remote file, which are one range of bytes."""
     row_bytes = int(np.prod(info.shape[1:], dtype=np.int64)) * np.dtype(info.dtype).itemsize
     start, length = info.offset + rows.start * row_bytes, (rows.stop - rows.start) * row_bytes
-    data = get_range(path, start, length)
+    try:
+        data = remote_object(path, token).read(start, start + length)
+    except ObjectChangedError:
+        forget()
+        raise
     if len(data) != length:
         raise SourceError(f"{path} is truncated: {len(data)} of {length} bytes at {start}")
     return np.frombuffer(data, info.dtype).reshape(rows.stop - rows.start, *info.shape[1:])

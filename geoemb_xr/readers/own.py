@@ -29,8 +29,10 @@ from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.cutting import cut, inside
 from geoemb_xr.readers.geotiff import OWN_PLACE, file_token, read_info
 from geoemb_xr.readers.inferring import in_convention, infer_product
+from geoemb_xr.readers.lazy_rasters import lazy_raster
 from geoemb_xr.readers.tiles import Request, Tile, assemble
-from geoemb_xr.stores.listing import open_file, reading_parquet
+from geoemb_xr.stores.listing import File, list_files, open_file, reading_parquet
+from geoemb_xr.stores.objects import UnlistedError
 
 
 def product_of_store(path: str | os.PathLike[str]) -> Product:
@@ -121,7 +123,10 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
         return False
     with zarr_store.naming_damage(name):
         root = zarr_store.open_node(name, "", zarr_store.store_token(name))
-        return hasattr(root, "arrays") and xarray_files.is_ours(root)
+        try:
+            return hasattr(root, "arrays") and xarray_files.is_ours(root)
+        except UnlistedError:  # ours tell in the root what is in it
+            return False
 
 
 def read_store(path: str | os.PathLike[str], request: Request | None = None) -> xr.DataArray | xr.Dataset:
@@ -303,23 +308,15 @@ def _product_of_geotiff(name: str) -> Product | None:
 
 
 def _read_geotiff(name: str, request: Request) -> xr.DataArray:
-    import rioxarray
-
     facts = _geotiff_facts(name)
     if facts is None:
         raise SourceError(f"{name} was not written by to_cog; say what it holds: gx.open(product, {name!r})")
     if facts.get("product"):
         product_of_facts(facts["product"], name)
-    opened = rioxarray.open_rasterio(
-        name, cache=False, masked=False, driver="GTiff", GEOREF_SOURCES=OWN_PLACE
-    )
-    assert isinstance(opened, xr.DataArray)
-    labels = opened.attrs.get("long_name")
-    affine, crs = opened.rio.transform(), opened.rio.crs.to_wkt()
-    if facts.get("crs") and geometry.same_crs(facts["crs"], crs):  # else it was warped since
-        crs = facts["crs"]
-    box = geometry.make_geobox((opened.sizes["y"], opened.sizes["x"]), affine, crs)
-    array = opened.drop_vars(list(opened.coords)).assign_coords(geometry.grid_coords(box))
+    opened, labels, box, age = _raster(name)
+    if facts.get("crs") and geometry.same_crs(facts["crs"], box.crs):  # else it was warped since
+        box = geometry.make_geobox(tuple(box.shape), box.affine, facts["crs"])
+    array = opened.assign_coords(geometry.grid_coords(box))
     dim = facts.get("dim")
     if dim is None:
         array = array.isel(band=0)
@@ -328,9 +325,26 @@ def _read_geotiff(name: str, request: Request) -> xr.DataArray:
         array = array.assign_coords({dim: list(labels) if labels is not None else range(array.sizes[dim])})
     if facts.get("time"):
         array = array.assign_coords(time=np.datetime64(facts["time"], "ns"))
-    array = cut(array, request, name, file_token(name))
+    array = cut(array, request, name, age)
     array = array.rename(facts.get("name")).drop_attrs(deep=False)
     return xarray_files.with_nodata(array.assign_attrs(facts.get("attrs") or {}))
+
+
+def _raster(name: str) -> tuple[xr.DataArray, Any, Any, str]:
+    """A GeoTIFF, lazily, with the names of its bands, its grid, and what changes when it is rewritten."""
+    if "://" in name:
+        info = read_info(name)
+        values = xr.DataArray(lazy_raster(info), dims=("band", "y", "x"))
+        return values, (info.descriptions if any(info.descriptions) else None), info.geobox, info.token
+    import rioxarray
+
+    opened = rioxarray.open_rasterio(
+        name, cache=False, masked=False, driver="GTiff", GEOREF_SOURCES=OWN_PLACE
+    )
+    assert isinstance(opened, xr.DataArray)
+    size = opened.sizes["y"], opened.sizes["x"]
+    box = geometry.make_geobox(size, opened.rio.transform(), opened.rio.crs.to_wkt())
+    return opened.drop_vars(list(opened.coords)), opened.attrs.get("long_name"), box, file_token(name)
 
 
 # --- GeoParquet -------------------------------------------------------------------------------------------------
@@ -339,7 +353,7 @@ def _read_geotiff(name: str, request: Request) -> xr.DataArray:
 def _footer(name: str) -> dict[str, Any] | None:
     """Our part of the ``emb`` key of a Parquet footer; None for other files."""
     with reading_parquet(name):
-        raw = (open_file(name).schema_arrow.metadata or {}).get(b"emb")
+        raw = (open_file(_file(name)).schema_arrow.metadata or {}).get(b"emb")
     try:
         facts = json.loads(raw or b"{}")
     except ValueError as error:
@@ -368,7 +382,8 @@ def _read_parquet(name: str, request: Request) -> xr.DataArray:
 
 
 def _rows_of(name: str, facts: Mapping[str, Any], request: Request) -> xr.DataArray:
-    file = open_file(name, page_checksum_verification=True)
+    listed = _file(name)
+    file = _parquet(listed)
     crs = json.loads(file.schema_arrow.metadata[b"geo"])["columns"]["geometry"]["crs"]
     skipped = {facts["column"], "bbox"}
     table = file.read([n for n in file.schema_arrow.names if n not in skipped])
@@ -380,7 +395,9 @@ def _rows_of(name: str, facts: Mapping[str, Any], request: Request) -> xr.DataAr
         kept = inside(beside["x"].to_numpy(), beside["y"].to_numpy(), request.area, json.dumps(crs))
     if not kept.any():
         raise CoverageError(f"{name} has no location in {request.area}")
-    array = xr.DataArray(_lazy_column(name, file, facts, kept), dims=_parquet_dims(facts), name=facts["name"])
+    array = xr.DataArray(
+        _lazy_column(listed, file, facts, kept), dims=_parquet_dims(facts), name=facts["name"]
+    )
     array = array.assign_coords(_beside_coords(beside[kept], facts, crs))
     if facts.get("time"):
         array = array.assign_coords(time=np.datetime64(facts["time"], "ns"))
@@ -411,7 +428,7 @@ def _beside_coords(beside: pd.DataFrame, facts: Mapping[str, Any], crs: Any) -> 
     return coords
 
 
-def _lazy_column(name: str, file: Any, facts: Mapping[str, Any], kept: np.ndarray) -> Any:
+def _lazy_column(listed: File, file: Any, facts: Mapping[str, Any], kept: np.ndarray) -> Any:
     """The column of values, a dask block per row group that holds rows that were asked for."""
     import dask.array as da
 
@@ -423,16 +440,25 @@ def _lazy_column(name: str, file: Any, facts: Mapping[str, Any], kept: np.ndarra
     for group, (start, stop) in enumerate(pairwise(edges.tolist())):
         rows = np.flatnonzero(kept[start:stop])
         if rows.size:
-            task = delayed(_read_group, pure=True)(name, file_token(name), group, column, rows, width)
+            task = delayed(_read_group, pure=True)(listed, group, column, rows, width)
             blocks.append(da.from_delayed(task, (rows.size, *([width] if width else [])), dtype))
     return da.concatenate(blocks)
 
 
-def _read_group(name: str, token: str, group: int, column: str, rows: np.ndarray, width: int) -> np.ndarray:
-    """Some rows of a row group; ``token`` only makes a rewritten file another task."""
-    with reading_parquet(name):
-        file = open_file(name, page_checksum_verification=True)
-        chunk = file.read_row_group(group, columns=[column])[column].combine_chunks()
+def _file(name: str) -> File:
+    """A file with what changes when it is rewritten, which makes that another task."""
+    return list_files(name)[0] if "://" in name else File(name, os.path.getsize(name), file_token(name))
+
+
+def _parquet(file: File) -> Any:
+    require("pyarrow.parquet", "vector")
+    return open_file(file, page_checksum_verification=True)
+
+
+def _read_group(file: File, group: int, column: str, rows: np.ndarray, width: int) -> np.ndarray:
+    """Some rows of a row group."""
+    with reading_parquet(file.url):
+        chunk = _parquet(file).read_row_group(group, columns=[column])[column].combine_chunks()
     values = chunk.flatten().to_numpy(zero_copy_only=False) if width else chunk.to_numpy(zero_copy_only=False)
     matrix = values.reshape(-1, width) if width else values
     return np.asarray(matrix if rows.size == len(matrix) else matrix[rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -147,4 +148,5 @@ def side_by_side[In, Out](function: Callable[[In], Out], items: Sequence[In]) ->
     if len(items) < 2:
         return [function(item) for item in items]
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(function, items))
+        tasks = [pool.submit(copy_context().run, function, item) for item in items]  # storage= goes along
+        return [task.result() for task in tasks]

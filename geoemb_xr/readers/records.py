@@ -25,7 +25,7 @@ _OWN_NAMES = frozenset(("x", "y", "location", BAND, geometry.SPATIAL_REF, "patch
 def read_columns(facts: FileFacts, group: int, columns: Sequence[str], **options: Any) -> Any:
     """Some columns of a row group, as a :class:`pyarrow.Table`."""
     with reading_parquet(facts.file.url):
-        parquet = open_file(facts.file.url, **{"pre_buffer": False, **options})
+        parquet = open_file(facts.file, **{"pre_buffer": False, **options})
         return parquet.read_row_group(group, columns=sorted(set(columns)))
 
 

@@ -22,6 +22,7 @@ from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.missing import missing_pixels
 from geoemb_xr.core.model import BAND
 from geoemb_xr.core.times import TimeLike, pick_times
+from geoemb_xr.stores.storage import current, using
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -287,6 +288,7 @@ class TileArray:
         self.places = places - np.array([rows.start, cols.start] * 2)
         self.times = tuple(times)
         first = tiles[0]
+        self.storage = current()
         self.dtype = np.dtype(first.dtype)
         self.fill = first.fill
         pixels = (rows.stop - rows.start, cols.stop - cols.start)
@@ -361,7 +363,8 @@ class TileArray:
         own_rows, flip_rows = _stored(rows, top, bottom, tile.geobox.affine.e > 0)
         own_cols, flip_cols = _stored(cols, left, right, tile.geobox.affine.a < 0)
         try:
-            values = tile.reader.read(step, own_rows, own_cols)
+            with using(self.storage):
+                values = tile.reader.read(step, own_rows, own_cols)
         except SourceError:
             raise
         except Exception as error:
@@ -497,6 +500,7 @@ def _lazy(
         source.shape,
         times,
         chunks,
+        source.storage,
     )
     return da.from_array(
         source,

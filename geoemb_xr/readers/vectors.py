@@ -29,14 +29,14 @@ def _vectors_of(part: Part, dims: int) -> Iterator[np.ndarray]:
     facts = part.facts
     rows = part.group.rows
     if part.rows is None and part.stop - part.start == rows:
-        parquet = open_file(facts.file.url, pre_buffer=False)
+        parquet = open_file(facts.file, pre_buffer=False)
         column = parquet.read_row_group(part.group.index, columns=[facts.vectors], use_threads=False)[
             facts.vectors
         ]
         for chunk in column.chunks:
             yield as_matrix(chunk, dims, facts.file.url)
         return
-    parquet = open_file(facts.file.url, pre_buffer=False, buffer_size=1 << 20)
+    parquet = open_file(facts.file, pre_buffer=False, buffer_size=1 << 20)
     step = max(1024, min(rows, (8 << 20) // (4 * dims)))
     offset, positions = 0, part.positions
     for batch in parquet.iter_batches(

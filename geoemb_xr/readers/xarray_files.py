@@ -13,7 +13,7 @@ import xarray as xr
 
 from geoemb_xr.core import arrays, columns
 from geoemb_xr.core.citing import product_of_facts
-from geoemb_xr.core.conventions import FACTS, UNFINISHED
+from geoemb_xr.core.conventions import FACTS, FORMAT, FORMAT_KEY, UNFINISHED
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.missing import codec_attrs, codes_again
 from geoemb_xr.core.model import Product, product
@@ -72,10 +72,12 @@ def read_zarr(name: str, root: Any, request: Request) -> xr.DataArray | xr.Datas
             f"({', '.join(map(str, root.attrs[UNFINISHED].values()))}): the same call again finishes it"
         )
     product_of_root(root, name)  # registers one that was made on the spot
-    for key, array in root.arrays():
+    arrays = dict(root.arrays())
+    for key, array in arrays.items():
         check_lengths(array.shape, f"{name}/{key}")
+    whole = root.attrs.get(FORMAT_KEY, 0) >= FORMAT and not root.attrs.get(UNFINISHED)
     dataset = xr.open_dataset(
-        zarr_store.store_of(name),
+        zarr_store.store_of(name, whole=[k for k, a in arrays.items() if whole and _is_our_array(a.attrs)]),
         engine="zarr",
         chunks=None,
         cache=False,

@@ -19,24 +19,26 @@ import numpy as np
 from affine import Affine
 
 from geoemb_xr.core import geometry
-from geoemb_xr.core.errors import EmbeddingError, SourceError, require
+from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.missing import NODATA_KEYS, mark_missing
 from geoemb_xr.readers.claims import check_extent
 from geoemb_xr.readers.tiles import Tile
 from geoemb_xr.readers.zarr_chunks import unwritten
-from geoemb_xr.stores.objects import is_remote, object_store
+from geoemb_xr.stores.objects import head_object, is_remote, list_folders
+from geoemb_xr.stores.storage import Storage, current
 
 
-def store_of(url: str) -> Any:
-    """A Zarr store for a path or URL, read only.
+def store_of(url: str, whole: Sequence[str] = ()) -> Any:
+    """A Zarr store for a path or URL, read only; of arrays that are ``whole`` no chunk may be missing.
 
     Never the string itself: Zarr takes it for a URL, and what follows a ``#`` or ``?`` in a folder's name is lost.
     """
     import zarr
 
-    if not is_remote(url):
-        return zarr.storage.LocalStore(url, read_only=True)
-    return zarr.storage.ObjectStore(object_store(url), read_only=True)
+    from geoemb_xr.stores.zarr_objects import WrittenWhole, ZarrObjects
+
+    store = ZarrObjects(url) if is_remote(url) else zarr.storage.LocalStore(url, read_only=True)
+    return WrittenWhole(store, url, whole) if whole else store
 
 
 def is_store(name: str) -> bool:
@@ -46,7 +48,6 @@ def is_store(name: str) -> bool:
     return any((Path(name) / each).exists() for each in ("zarr.json", ".zgroup", ".zarray"))
 
 
-@lru_cache(maxsize=256)
 def open_node(url: str, path: str = "", token: str = "") -> Any:
     """A group or array of a store, opened once per process and state of the store.
 
@@ -55,6 +56,11 @@ def open_node(url: str, path: str = "", token: str = "") -> Any:
     SourceError
         If there is none.
     """
+    return _open_node(url, path, token, current())
+
+
+@lru_cache(maxsize=256)
+def _open_node(url: str, path: str, token: str, storage: Storage) -> Any:
     import zarr
 
     if not is_remote(url) and not Path(url).exists():
@@ -69,10 +75,10 @@ def open_node(url: str, path: str = "", token: str = "") -> Any:
 def store_token(url: str) -> str:
     """What changes when a local store is rewritten, in its metadata or in a chunk: files, bytes and times.
 
-    Of a remote store its URL must do: its objects cannot all be asked for.
+    Of a remote store its root's metadata must do: its objects cannot all be asked for.
     """
     if is_remote(url):
-        return url
+        return _remote_token(url)
     if not Path(url).is_dir():
         return ""  # what it is, or is not, is said when it is opened
     files = size = times = 0
@@ -86,6 +92,15 @@ def store_token(url: str) -> str:
                 stat = entry.stat()
                 files, size, times = files + 1, size + stat.st_size, times + stat.st_mtime_ns
     return f"{files}-{size}-{times}"
+
+
+def _remote_token(url: str) -> str:
+    for name in ("zarr.json", ".zmetadata", ".zgroup", ".zarray"):
+        try:
+            return head_object(f"{url.rstrip('/')}/{name}")
+        except FileNotFoundError:
+            continue
+    return ""  # what it is not is said when it is opened
 
 
 @dataclass(frozen=True)
@@ -166,12 +181,10 @@ def written_steps(url: str, path: str, token: str = "") -> frozenset[int] | None
     if array.metadata.zarr_format != 3 or (array.shards or array.chunks)[0] != 1 or array.ndim < 2:
         return None
     if is_remote(url):
-        obstore = require("obstore", "remote")
         try:
-            listed = obstore.list_with_delimiter(object_store(url), f"{path}/c")
-        except obstore.exceptions.BaseError:  # a store may be readable and not listable
+            names = list_folders(f"{url.rstrip('/')}/{path}/c")
+        except SourceError:  # a store may be readable and not listable
             return None
-        names = [prefix.rstrip("/").rpartition("/")[2] for prefix in listed["common_prefixes"]]
     else:
         folder = Path(url, path, "c")
         names = [each.name for each in folder.iterdir()] if folder.is_dir() else []

@@ -31,6 +31,15 @@ _GOOGLE = (
     "GS_OAUTH2_REFRESH_TOKEN",
     "GOOGLE_SERVICE_ACCOUNT",
 )
+_AZURE = (
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_SAS_KEY",
+    "AZURE_CLIENT_ID",
+    "AZURE_STORAGE_CLIENT_ID",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_STORAGE_TOKEN",
+)
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
@@ -38,6 +47,34 @@ def environment() -> tuple[tuple[str, str], ...]:
     """What of the environment a store is made by."""
     names = ("AWS_", "GOOGLE_", "AZURE_")
     return tuple(sorted((key, value) for key, value in os.environ.items() if key.startswith(names)))
+
+
+#: Options by which a caller signs requests.
+_KEYS = (
+    "access_key",
+    "secret",
+    "token",
+    "account",
+    "service",
+    "credential",
+    "client_id",
+    "sas",
+    "role",
+    "skip_signature",
+)
+
+
+def is_signing(options: Mapping[str, Any]) -> bool:
+    """Whether the options of a store say themselves how requests are signed, or that they are not."""
+    return any(key in name.lower() for name in options for key in _KEYS)
+
+
+def store_options(scheme: str) -> dict[str, Any]:
+    """Options of an obstore store of a scheme, besides what obstore takes from the environment itself."""
+    if scheme in ("s3", "s3a"):
+        return s3_options()
+    names = {"gs": _GOOGLE, "az": _AZURE, "azure": _AZURE, "abfs": _AZURE, "abfss": _AZURE}.get(scheme)
+    return {} if names is None or any(each in os.environ for each in names) else {"skip_signature": True}
 
 
 def s3_options() -> dict[str, Any]:

@@ -14,7 +14,8 @@ import numpy as np
 from geoemb_xr.core.areas import Area, Bounds
 from geoemb_xr.core.errors import CoverageError, SourceError, require
 from geoemb_xr.core.times import TimeLike, pick_times, times_of_years
-from geoemb_xr.stores.objects import head_object, is_remote, open_object
+from geoemb_xr.stores.files import open_object
+from geoemb_xr.stores.objects import head_object, is_remote
 from geoemb_xr.stores.paths import cache_dir
 from geoemb_xr.stores.pruning import boxes_of_rows, touching
 

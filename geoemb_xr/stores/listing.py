@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from geoemb_xr.core.errors import SourceError, require
 from geoemb_xr.stores import paths
-from geoemb_xr.stores.credentials import s3_options
-from geoemb_xr.stores.objects import is_remote, open_object
+from geoemb_xr.stores.files import open_object
+from geoemb_xr.stores.objects import head, is_remote, matching
+from geoemb_xr.stores.storage import Storage, current, using
 
 SUFFIXES = (".parquet", ".gpq", ".geoparquet")
 
@@ -24,6 +25,7 @@ class File:
     url: str
     size: int
     token: str
+    storage: Storage = field(default_factory=current, repr=False)
 
 
 def list_files(source: Any) -> list[File]:
@@ -44,23 +46,27 @@ def list_files(source: Any) -> list[File]:
     return files
 
 
-#: Protocols that obstore reads; any other (hf, memory, …) is fsspec's.
-_OBSTORE = ("s3", "gs", "az", "https", "http")
+#: Protocols that are read through :mod:`geoemb_xr.stores.objects`; any other (memory, …) is fsspec's.
+_OURS = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "https", "http", "hf", "store")
 
 
 @lru_cache(maxsize=32)
 def _filesystem(protocol: str) -> Any:
-    """An fsspec filesystem to list files with."""
-    if protocol not in _OBSTORE:
-        return require("fsspec", "remote").filesystem(protocol)
-    options: dict[str, Any] = {}
-    if protocol == "s3":
-        options = s3_options()
-    return require("obstore.fsspec", "remote").FsspecStore(protocol, **options)
+    return require("fsspec", "remote").filesystem(protocol)
 
 
 def _list_remote(url: str) -> list[File]:
     protocol, _, path = url.partition("://")
+    if protocol in _OURS and path.partition("?")[0].endswith(SUFFIXES) and "*" not in path:
+        found = head(url)
+        return [File(url, found.size, f"{found.size}-{found.etag}")]
+    if protocol in _OURS and protocol != "hf":
+        return [File(each.url, each.size, f"{each.size}-{each.state}") for each in matching(url, SUFFIXES)]
+    return _list_by_fsspec(protocol, path)
+
+
+def _list_by_fsspec(protocol: str, path: str) -> list[File]:
+    """What a file system of fsspec lists: hf, whose own is used, and those that only it has."""
     fs = _filesystem(protocol)
     if path.endswith(SUFFIXES) and not any(sign in path for sign in "*?["):
         found = {path: fs.info(path)}
@@ -68,7 +74,7 @@ def _list_remote(url: str) -> list[File]:
         pattern = path if any(sign in path for sign in "*?[") else f"{path.rstrip('/')}/**"
         found = {k: v for k, v in fs.glob(pattern, detail=True).items() if k.endswith(SUFFIXES)}
     if not found:
-        raise FileNotFoundError(f"no {' or '.join(SUFFIXES)} file at {url}")
+        raise FileNotFoundError(f"no {' or '.join(SUFFIXES)} file at {protocol}://{path}")
     files = []
     for name, info in sorted(found.items()):
         full = name if "://" in name else f"{protocol}://{name.lstrip('/')}"
@@ -77,14 +83,17 @@ def _list_remote(url: str) -> list[File]:
     return files
 
 
-def open_file(url: str, **options: Any) -> Any:
-    """A file as :class:`pyarrow.parquet.ParquetFile`."""
+def open_file(file: File | str, **options: Any) -> Any:
+    """A file as :class:`pyarrow.parquet.ParquetFile`, reached as it was listed."""
     parquet = require("pyarrow.parquet", "remote")
+    url = file if isinstance(file, str) else file.url
     if not is_remote(url):
         return parquet.ParquetFile(url, **options)
     protocol, _, path = url.partition("://")
-    opened = open_object(url) if protocol in _OBSTORE else _filesystem(protocol).open(path, "rb")
-    return parquet.ParquetFile(opened, **options)
+    if protocol not in _OURS:
+        return parquet.ParquetFile(_filesystem(protocol).open(path, "rb"), **options)
+    with using(current() if isinstance(file, str) else file.storage):
+        return parquet.ParquetFile(open_object(url), **options)
 
 
 @contextmanager
@@ -93,6 +102,8 @@ def reading_parquet(url: str) -> Iterator[None]:
     pyarrow = require("pyarrow", "remote")
     try:
         yield
+    except SourceError:
+        raise
     except (pyarrow.ArrowException, OSError) as error:
         if getattr(error, "errno", None) is not None:  # of the file system, and named
             raise

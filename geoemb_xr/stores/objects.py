@@ -1,17 +1,31 @@
-"""Object stores: anonymous where the user has set up no credentials, tried again before a read fails."""
+"""Objects behind URLs: ranges of bytes, sizes and listings, whole or an error that names object and range.
+
+Every read of a remote file comes through :func:`fetch`: GDAL's, Zarr's and Arrow's too. What fails is tried again
+(:mod:`geoemb_xr.stores.retries`); what was replaced midway, came short or is another range is an error.
+"""
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
 from geoemb_xr.core.errors import SourceError, require
-from geoemb_xr.stores.credentials import environment, s3_options
+from geoemb_xr.stores import http
+from geoemb_xr.stores.credentials import environment, is_signing, store_options
+from geoemb_xr.stores.http import Answer
+from geoemb_xr.stores.retries import TRANSIENT, Transient, persistently
+from geoemb_xr.stores.storage import OWN_SCHEME, Storage, current
+
+#: Requests of one read that are under way at once.
+CONCURRENCY = 16
 
 
 def is_remote(path: str) -> bool:
@@ -19,116 +33,365 @@ def is_remote(path: str) -> bool:
     return "://" in path or path.startswith("/vsi")
 
 
-#: Errors of connections, 429 and 5xx are tried again with jitter, over more than a minute's outage, then raised.
-RETRIES: Any = {
-    "max_retries": 20,
-    "retry_timeout": timedelta(seconds=90),
-    "backoff": {
-        "init_backoff": timedelta(milliseconds=100),
-        "max_backoff": timedelta(seconds=10),
-        "base": 2,
-    },
-}
+class UnlistedError(SourceError):
+    """A store does not tell what it has."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object that a store lists."""
+
+    url: str
+    size: int
+    state: str  # what changes when it is rewritten
+
+
+def fetch(url: str, start: int | None = None, stop: int | None = None, *, etag: str = "") -> Answer:
+    """Bytes of an object, all by default.
+
+    Parameters
+    ----------
+    url : str
+        ``https://``, ``s3://``, ``gs://``, ``az://``, ``hf://``; ``http://`` only where ``storage=`` allows it.
+    start, stop : int, optional
+        First byte and the one after the last; a negative start counts from the end.
+    etag : str
+        What the object must be, as an earlier answer said.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such object.
+    SourceError
+        If it could not be read; the message names object, bytes and status.
+    """
+    span = None if start is None else (start, stop)
+    where = "" if span is None else f" (bytes {start}–{'' if stop is None else stop})"
+    storage = current()
+    if _is_http(url, storage):
+        address = _address(url, storage)
+        return persistently(lambda: http.get(address, storage, span, etag, "GET"), f"{url}{where}", storage)
+    return persistently(lambda: _get(url, storage, span, etag), f"{url}{where}", storage)
+
+
+def get_range(url: str, start: int, length: int, *, etag: str = "") -> bytes:
+    """Some bytes of an object; fewer only at its end."""
+    return fetch(url, start, start + length, etag=etag).data
+
+
+def get_ranges(url: str, spans: Sequence[tuple[int, int]], *, etag: str = "") -> list[bytes]:
+    """Several ranges (first byte, the one after the last) of an object, side by side."""
+    if len(spans) < 2:
+        return [fetch(url, *span, etag=etag).data for span in spans]
+    pool = ThreadPoolExecutor(min(CONCURRENCY, len(spans)))
+    try:
+        tasks = [pool.submit(copy_context().run, lambda s=s: fetch(url, *s, etag=etag).data) for s in spans]
+        done, _ = wait(tasks, return_when=FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+        return [task.result() for task in tasks]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # where one failed, the others are not waited for
+
+
+def head(url: str) -> Answer:
+    """Size and state of an object, without a byte of it."""
+    storage = current()
+    if _is_http(url, storage):
+        address = _address(url, storage)
+        return persistently(lambda: http.get(address, storage, None, "", "HEAD"), url, storage)
+    return persistently(lambda: _head(url, storage), url, storage)
+
+
+def head_object(url: str) -> str:
+    """What changes when an object is rewritten: its size and ETag."""
+    found = head(url)
+    return f"{found.size}-{found.etag}"
+
+
+def object_size(url: str) -> int | None:
+    """Bytes of an object or a local file; None where there is none."""
+    try:
+        return head(url).size if is_remote(url) else os.stat(url).st_size
+    except FileNotFoundError:
+        return None
+
+
+def list_objects(url: str) -> list[Listed]:
+    """All objects below a folder's URL, sorted.
+
+    Raises
+    ------
+    SourceError
+        If the store cannot be listed.
+    """
+    root, _ = split(url)
+    listed = _ask_listing("list", url)
+    return sorted(
+        (
+            Listed(
+                _url_of(root, each["path"]), int(each["size"]), str(each["e_tag"] or each["last_modified"])
+            )
+            for batch in listed
+            for each in batch
+        ),
+        key=lambda each: each.url,
+    )
+
+
+def matching(url: str, suffixes: Sequence[str]) -> list[Listed]:
+    """The objects of a folder, or those that a glob means, by their endings; ``**`` means any folders.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    SourceError
+        If the store cannot be listed.
+    """
+    signs = re.search(r"[*?\[]", url)
+    folder = url if signs is None else url[: signs.start()].rpartition("/")[0]
+    wanted = re.compile(_as_regex(url) if signs is not None else ".*", re.DOTALL)
+    found = [
+        each
+        for each in list_objects(folder)
+        if wanted.fullmatch(each.url) and each.url.lower().endswith(tuple(suffixes))
+    ]
+    if not found:
+        raise FileNotFoundError(f"no {' or '.join(suffixes)} file at {url}")
+    return found
+
+
+def _as_regex(pattern: str) -> str:
+    """A glob as a regular expression; brackets mean the same in both.
+
+    Examples
+    --------
+    >>> bool(re.fullmatch(_as_regex("s3://b/**/a*.tif"), "s3://b/2024/x/a1.tif"))
+    True
+    """
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern)
+    signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(signs.get(part) or (part if part.startswith("[") else re.escape(part)) for part in parts)
+
+
+def list_folders(url: str) -> list[str]:
+    """Names of the folders in a folder.
+
+    Raises
+    ------
+    SourceError
+        If the store cannot be listed.
+    """
+    found = _ask_listing("list_with_delimiter", url)
+    return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in found["common_prefixes"])
+
+
+def _ask_listing(request: str, url: str) -> Any:
+    storage = current()
+    prefix = _key(url.rstrip("/"), storage)
+    if _is_http(url, storage):
+        raise UnlistedError(
+            f"{url} cannot be listed: a web server does not tell what it has; give the files themselves"
+        )
+    obstore = require("obstore", "remote")
+
+    def attempt() -> Any:
+        with _as_ours(url):
+            found = getattr(obstore, request)(object_store(url), prefix)
+            return list(found) if request == "list" else found
+
+    try:
+        return persistently(attempt, url, storage)
+    except SourceError as error:
+        raise UnlistedError(f"{url} cannot be listed: {error}; give the files themselves") from error
+
+
+def _url_of(root: str, path: str) -> str:
+    prefix = str(getattr(current().store, "prefix", None) or "").strip("/")
+    inner = prefix and not root.startswith(OWN_SCHEME.removesuffix("/"))
+    return f"{root}/{prefix}/{path}" if inner else f"{root}/{path}"
+
+
+# --- addresses ----------------------------------------------------------------------------------------------------
+
+
+def split(url: str) -> tuple[str, str]:
+    """Root and key of a URL.
+
+    Examples
+    --------
+    >>> split("s3://bucket/folder/a.tif"), split("store://a.tif")
+    (('s3://bucket', 'folder/a.tif'), ('store:/', 'a.tif'))
+    """
+    if url.startswith(OWN_SCHEME):
+        return OWN_SCHEME.removesuffix("/"), url.removeprefix(OWN_SCHEME).lstrip("/")
+    scheme, _, rest = url.partition("://")
+    host, _, key = rest.partition("/")
+    return f"{scheme}://{host}", key
+
+
+def _is_http(url: str, storage: Storage) -> bool:
+    return storage.store is None and url.startswith(("http://", "https://", "hf://"))
+
+
+def _address(url: str, storage: Storage) -> str:
+    """The URL that is asked, once it is known that it may be."""
+    if url.startswith("hf://"):
+        return _hugging_face(url)
+    if url.startswith("http://") and not storage.allow_http:
+        raise not_encrypted(url)
+    return url
+
+
+def not_encrypted(url: str) -> SourceError:
+    """The error for a URL that anyone on the way could answer."""
+    return SourceError(
+        f"{url} is not encrypted: anyone on the way can read and change what comes. Use https, or say that it is "
+        'meant: storage={"allow_http": True}'
+    )
+
+
+def _hugging_face(url: str) -> str:
+    """Where a file of a repository lies: ``hf://datasets/owner/name[@revision]/path``.
+
+    Examples
+    --------
+    >>> _hugging_face("hf://datasets/owner/name@v2/a/b.parquet")
+    'https://huggingface.co/datasets/owner/name/resolve/v2/a/b.parquet'
+    """
+    kind, _, rest = url.removeprefix("hf://").partition("/")
+    prefix = f"{kind}/"
+    if kind not in ("datasets", "spaces"):
+        prefix, rest = "", f"{kind}/{rest}"
+    owner, name, path = rest.split("/", 2)
+    name, _, revision = name.partition("@")
+    base = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return f"{base}/{prefix}{owner}/{name}/resolve/{revision or 'main'}/{path}"
+
+
+# --- obstore ------------------------------------------------------------------------------------------------------
+
+#: A request of obstore's is tried once: whether again is for :func:`persistently` to say.
+_ONCE: Any = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
 
 
 def object_store(url: str) -> Any:
-    """An obstore store of a folder's URL.
+    """An obstore store of the bucket of a URL, or the caller's own.
 
     Raises
     ------
     MissingExtraError
         If obstore is not installed.
+    SourceError
+        If an option of ``storage=`` is none of obstore's, or the endpoint is not encrypted.
     """
-    options = tuple(s3_options().items()) if url.startswith("s3://") else ()
-    return _store(url, options, environment())
+    storage = current()
+    if storage.store is not None:
+        return storage.store
+    root, _ = split(url)
+    return _store(root, storage, tuple(store_options(root.partition("://")[0]).items()), environment())
 
 
 @lru_cache(maxsize=64)
-def _store(url: str, options: tuple[tuple[str, Any], ...], state: tuple[tuple[str, str], ...]) -> Any:
+def _store(
+    root: str, storage: Storage, defaults: tuple[tuple[str, Any], ...], state: tuple[tuple[str, str], ...]
+) -> Any:
     """A store with its options; ``state`` makes one with other credentials another store."""
     stores = require("obstore.store", "remote")
-    if url.startswith("file://"):
-        return stores.from_url(url)
-    return stores.from_url(url, retry_config=RETRIES, **dict(options))
-
-
-def get_range(url: str, start: int, length: int) -> bytes:
-    """Some bytes of an object."""
-    return bytes(_ask(url, "get_range", start=start, length=length))
-
-
-class ObjectFile(io.RawIOBase):
-    """An object as a file that is read by ranges, one request a read (obstore's own reader is no Python file)."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.length = int(_head(url)["size"])
-        self._at = 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position."""
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.length}[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer with one request."""
-        count = max(min(len(buffer), self.length - self._at), 0)
-        if count:
-            buffer[:count] = get_range(self.url, self._at, count)
-        self._at += count
-        return count
-
-
-def open_object(url: str) -> ObjectFile:
-    """An object as a file."""
-    return ObjectFile(url)
-
-
-def head_object(url: str) -> str:
-    """What changes when an object is rewritten: its size and ETag."""
-    meta = _head(url)
-    return f"{meta['size']}-{meta.get('e_tag') or meta.get('last_modified')}"
-
-
-def object_size(url: str) -> int | None:
-    """Bytes of an object or a local file; None where there is none."""
-    if not is_remote(url):
-        try:
-            return os.stat(url).st_size
-        except FileNotFoundError:
-            return None
+    if root.startswith(OWN_SCHEME.removesuffix("/")):
+        raise SourceError(f"{OWN_SCHEME} names objects of a store that storage= gives; it gave none")
+    options = {key: value for key, value in storage.options if key != "client_options"}
+    own = dict(defaults)
+    if is_signing(options):
+        own = {key: value for key, value in own.items() if key in ("region", "virtual_hosted_style_request")}
+    endpoint = str(
+        options.get("endpoint") or options.get("aws_endpoint") or options.get("endpoint_url") or ""
+    )
+    if endpoint.startswith("http://") and not storage.allow_http:
+        raise not_encrypted(endpoint)
+    client = {
+        "read_timeout": timedelta(seconds=http.stall_of(storage)),
+        "connect_timeout": timedelta(seconds=min(http.CONNECT, storage.timeout / 3)),
+        "timeout": timedelta(seconds=max(storage.timeout, 60.0)),
+        **({"allow_http": True} if storage.allow_http else {}),
+        **dict(dict(storage.options).get("client_options") or ()),
+    }
+    short = {key.removeprefix("aws_"): key for key in options}
+    own = {key: value for key, value in own.items() if key not in short}
     try:
-        return int(_head(url)["size"])
-    except FileNotFoundError:
-        return None
+        return stores.from_url(root, retry_config=_ONCE, client_options=client, **own, **options)
+    except Exception as error:  # of obstore: an option that it does not have
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise SourceError(
+            f"no store of {root} can be made with storage={sorted(options)}: {reason}"
+        ) from error
 
 
-def _head(url: str) -> Any:
-    return _ask(url, "head")
+def _key(url: str, storage: Storage) -> str:
+    """The key of an object in the store that is asked: a caller's own may begin in a folder."""
+    _, key = split(url)
+    if storage.store is None or url.startswith(OWN_SCHEME):
+        return key
+    base = str(getattr(storage.store, "url", "") or "")
+    if base and url.startswith(base.rstrip("/") + "/"):  # of a web server
+        return url.removeprefix(base.rstrip("/") + "/")
+    prefix = str(getattr(storage.store, "prefix", None) or "").strip("/")
+    return key.removeprefix(f"{prefix}/") if prefix else key
 
 
-def _ask(url: str, request: str, **options: Any) -> Any:
-    """One request for an object; what the store answers in a page of text is said in a line."""
+def _get(url: str, storage: Storage, span: tuple[int, int | None] | None, etag: str) -> Answer:
     obstore = require("obstore", "remote")
-    errors = require("obstore.exceptions", "remote")
-    folder, _, name = url.rpartition("/")
+    options: dict[str, Any] = {"if_match": etag} if etag else {}
+    if span is not None:
+        first, stop = span
+        whole = {"suffix": -first} if first < 0 else {"offset": first}
+        options["range"] = (first, stop) if stop is not None and first >= 0 else whole
+    with _as_ours(url):
+        result = obstore.get(object_store(url), _key(url, storage), options=options)
+        size, found = int(result.meta["size"]), str(result.meta.get("e_tag") or "")
+        start, stop = (int(each) for each in result.range)
+        data = bytes(result.bytes())
+    if etag and found and found != etag:
+        raise http.changed(url)
+    if len(data) != stop - start:
+        raise Transient(f"only {len(data)} of {stop - start} bytes came")
+    if span is not None and span[0] >= 0 and start != span[0]:
+        raise Transient(f"bytes from {span[0]} were asked for, from {start} came")
+    return Answer(data, start, size, found)
+
+
+def _head(url: str, storage: Storage) -> Answer:
+    obstore = require("obstore", "remote")
+    with _as_ours(url):
+        meta = obstore.head(object_store(url), _key(url, storage))
+    return Answer(b"", 0, int(meta["size"]), str(meta.get("e_tag") or meta.get("last_modified") or ""))
+
+
+@contextmanager
+def _as_ours(url: str) -> Iterator[None]:
+    """What obstore raises: as missing, refused, changed, or worth another try."""
     try:
-        with said_in_a_line(url):
-            return getattr(obstore, request)(object_store(folder), name, **options)
-    except (FileNotFoundError, errors.NotFoundError) as error:
+        yield
+    except FileNotFoundError as error:
         raise FileNotFoundError(f"no such object: {url}") from error
+    except Exception as error:
+        if not type(error).__module__.startswith("obstore"):
+            raise
+        kind, reason = type(error).__name__, str(error).strip().partition("\n")[0]
+        status = re.search(r"status code: (\d{3})", reason)
+        said = f"status {status[1]}" if status else f"{kind}: {reason[:200]}"
+        if kind == "NotFoundError":
+            raise FileNotFoundError(f"no such object: {url} ({said})") from error
+        if kind == "PreconditionError":
+            raise http.changed(url) from error
+        if kind in ("PermissionDeniedError", "UnauthenticatedError"):
+            raise SourceError(
+                f"{url} is not there, or may not be read: {said}. Credentials go into storage= or the environment"
+            ) from error
+        if kind == "GenericError" and (status is None or int(status[1]) in TRANSIENT):
+            raise Transient(said) from error
+        raise SourceError(f"{url} could not be read: {said}") from error
 
 
 @contextmanager

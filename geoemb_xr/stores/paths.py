@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.core.local_paths import local_path
 from geoemb_xr.core.times import TimeLike, time_spans
-from geoemb_xr.stores.objects import is_remote
+from geoemb_xr.stores.objects import is_remote, matching
 
 
 def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
@@ -44,7 +45,7 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
     if name.startswith("file://"):
         name = str(local_path(name))
     if is_remote(name):
-        return [name]
+        return _remote_files(name, suffixes)
     path = Path(name)
     if path.is_dir() and path.suffix.lower() not in suffixes:
         found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in suffixes)
@@ -57,6 +58,21 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
     if not found:
         raise FileNotFoundError(f"no such file, folder or match of a glob: {name}")
     return found
+
+
+def _remote_files(name: str, suffixes: Sequence[str]) -> list[str]:
+    """A URL of a file as it is, a folder's or a glob as what its store lists."""
+    web = name.startswith(("http://", "https://"))
+    signs = "*" if web else "*?["  # a web address may have a query
+    if name.startswith("/vsi") or not any(sign in name for sign in signs):
+        file = (
+            name.partition("?")[0].lower().endswith(tuple(suffixes))
+            if web
+            else name.lower().endswith(tuple(suffixes))
+        )
+        if file or name.startswith("/vsi") or (web and not name.endswith("/")):
+            return [name]
+    return [each.url for each in matching(name, suffixes)]
 
 
 def _pattern(name: str) -> str:
@@ -73,7 +89,8 @@ def map_files[T](function: Callable[[Any], T], files: Sequence[Any]) -> list[T]:
     if len(files) < 2:
         return [function(file) for file in files]
     with ThreadPoolExecutor(min(16, len(files))) as pool:
-        return list(pool.map(function, files))
+        tasks = [pool.submit(copy_context().run, function, file) for file in files]  # storage= goes along
+        return [task.result() for task in tasks]
 
 
 def year_of_file(path: str, period: str = "", time: TimeLike = None) -> int:

@@ -1,0 +1,95 @@
+"""Decoded blocks of remote rasters: kept by this process up to a number of bytes, each made once at a time."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+
+import numpy as np
+
+#: How many megabytes of decoded blocks a process keeps.
+VARIABLE = "GEOEMB_CACHE_MB"
+_DEFAULT_MB = 256
+#: A worker may be small: no more than this share of the machine's memory by default.
+_SHARE = 16
+
+
+class BlockCache:
+    """The least recently used go first; two threads that want one block wait for one read of it."""
+
+    def __init__(self) -> None:
+        self._blocks: OrderedDict[Hashable, np.ndarray] = OrderedDict()
+        self._coming: dict[Hashable, Future[np.ndarray]] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    def get(self, key: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """A block, made where it is not kept; not to be written into."""
+        with self._lock:
+            self._after_fork()
+            if key in self._blocks:
+                self._blocks.move_to_end(key)
+                return self._blocks[key]
+            waiting = self._coming.get(key)
+            if waiting is None:
+                mine: Future[np.ndarray] = Future()
+                self._coming[key] = mine
+        if waiting is not None:
+            return waiting.result()
+        try:
+            block = make()
+        except BaseException as error:
+            with self._lock:
+                self._coming.pop(key, None)
+            mine.set_exception(error)
+            raise
+        block.flags.writeable = False
+        with self._lock:
+            self._coming.pop(key, None)
+            self._keep(key, block)
+        mine.set_result(block)
+        return block
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._blocks.clear()
+            self._bytes = 0
+
+    def _keep(self, key: Hashable, block: np.ndarray) -> None:
+        limit = limit_bytes()
+        if block.nbytes > limit:
+            return
+        self._blocks[key] = block
+        self._bytes += block.nbytes
+        while self._bytes > limit:
+            self._bytes -= self._blocks.popitem(last=False)[1].nbytes
+
+    def _after_fork(self) -> None:
+        """What threads of the parent were reading will never come here."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._coming.clear()
+
+
+def limit_bytes() -> int:
+    """Bytes that are kept: ``GEOEMB_CACHE_MB``, else 256 MB, or a sixteenth of a small machine's memory."""
+    given = os.environ.get(VARIABLE, "")
+    if given:
+        try:
+            return max(int(float(given) * 2**20), 0)
+        except ValueError as error:
+            raise ValueError(f"{VARIABLE} is a number of megabytes; got {given!r}") from error
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return _DEFAULT_MB << 20
+    return min(_DEFAULT_MB << 20, memory // _SHARE)
+
+
+#: The one of this process.
+CACHE = BlockCache()

@@ -1,0 +1,167 @@
+"""Windows of remote GeoTIFFs: the stored blocks that a window touches, each fetched and decoded once.
+
+GDAL parses headers and decodes; bytes come from :mod:`geoemb_xr.stores`, so that credentials, retries and checks
+are those of every other read. All blocks of a window are asked for at once, and not as GDAL comes to each.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from geoemb_xr.core.errors import SourceError
+from geoemb_xr.readers.block_cache import CACHE
+from geoemb_xr.stores.files import ObjectFile, RemoteObject, forget, remote_object
+from geoemb_xr.stores.http import ObjectChangedError
+from geoemb_xr.stores.storage import current
+
+#: GDAL looks for no files beside one, decodes with two threads, and keeps few blocks: we keep them.
+_GDAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_NUM_THREADS": 2, "GTIFF_VIRTUAL_MEM_IO": "NO"}
+#: Side of what is kept as one, at least: strips of a row are no blocks to count.
+_LEAST_SIDE = 256
+_NAME = "object.tif"
+
+
+def is_object(path: str) -> bool:
+    """Whether a raster is read through our stores: any URL, but not GDAL's own file systems."""
+    return "://" in path
+
+
+@contextmanager
+def opened(of: RemoteObject, **options: Any) -> Iterator[tuple[Any, ObjectFile]]:
+    """A dataset of rasterio's on an object, and the file that it reads.
+
+    Raises
+    ------
+    SourceError
+        If it is no GeoTIFF; what failed below it is raised as it was.
+    """
+    import rasterio
+
+    file = ObjectFile(of)
+
+    def opener(path: str, mode: str = "rb") -> io.RawIOBase:
+        if not path.endswith(_NAME) and "test" not in path:
+            raise FileNotFoundError(path)
+        return file.again()  # GDAL opens it more than once
+
+    with rasterio.Env(**_GDAL):
+        try:
+            with rasterio.open(_NAME, driver="GTiff", opener=opener, **options) as dataset:
+                yield dataset, file
+        except rasterio.errors.RasterioError as error:
+            if file.errors:
+                raise file.errors[0] from error
+            raise SourceError(f"{of.url} could not be opened as a GeoTIFF: {error}") from error
+
+
+@contextmanager
+def dataset_of(url: str, **options: Any) -> Iterator[Any]:
+    """A dataset of rasterio's on an object as it is now."""
+    with opened(RemoteObject(url), **options) as (dataset, _):
+        yield dataset
+
+
+def read_window(
+    url: str,
+    token: str,
+    bands: Sequence[int],
+    rows: slice,
+    cols: slice,
+    read: Callable[[Any, Any], np.ndarray],
+    kind: object = None,
+) -> np.ndarray:
+    """A window of a remote GeoTIFF, from the blocks that it touches.
+
+    Parameters
+    ----------
+    url, token : str
+        The object and its state.
+    bands : sequence of int
+        GDAL's numbers of the bands that ``read`` reads.
+    rows, cols : slice
+        The window.
+    read : callable
+        Of a dataset and a rasterio window: the values, rows and columns last.
+    kind : hashable, optional
+        What tells the values of one ``read`` from another's.
+    """
+    try:
+        return _from_cells(remote_object(url, token), bands, rows, cols, read, kind)
+    except ObjectChangedError:
+        forget()
+        raise
+
+
+def _from_cells(
+    of: RemoteObject,
+    bands: Sequence[int],
+    rows: slice,
+    cols: slice,
+    read: Callable[[Any, Any], np.ndarray],
+    kind: object,
+) -> np.ndarray:
+    height, width, block = _layout(of)
+    sides = [side * max(-(-_LEAST_SIDE // side), 1) for side in block]
+    out: np.ndarray | None = None
+    for top in range(rows.start // sides[0] * sides[0], rows.stop, sides[0]):
+        for left in range(cols.start // sides[1] * sides[1], cols.stop, sides[1]):
+            bottom, right = min(top + sides[0], height), min(left + sides[1], width)
+            key = (of.url, of.state, current(), tuple(bands), kind, top, left)
+            make = partial(_cell, of, bands, (top, bottom), (left, right), block, read)
+            cell = CACHE.get(key, make)
+            if out is None:
+                shape = (*cell.shape[:-2], rows.stop - rows.start, cols.stop - cols.start)
+                out = np.empty(shape, cell.dtype)
+            r0, r1 = max(rows.start, top), min(rows.stop, bottom)
+            c0, c1 = max(cols.start, left), min(cols.stop, right)
+            out[..., r0 - rows.start : r1 - rows.start, c0 - cols.start : c1 - cols.start] = cell[
+                ..., r0 - top : r1 - top, c0 - left : c1 - left
+            ]
+    assert out is not None
+    return out
+
+
+def _layout(of: RemoteObject) -> tuple[int, int, tuple[int, int]]:
+    """Height, width and block of a raster; told once for each state of it."""
+    if of.layout is None:
+        with opened(of) as (dataset, _):
+            height, width = dataset.block_shapes[0]
+            of.layout = dataset.height, dataset.width, (int(height), int(width))
+    return of.layout
+
+
+def _cell(
+    of: RemoteObject,
+    bands: Sequence[int],
+    rows: tuple[int, int],
+    cols: tuple[int, int],
+    block: tuple[int, int],
+    read: Callable[[Any, Any], np.ndarray],
+) -> np.ndarray:
+    from rasterio.windows import Window
+
+    with opened(of) as (dataset, file):
+        file.hold(spans_of(dataset, bands, rows, cols, block))
+        return np.array(read(dataset, Window.from_slices(slice(*rows), slice(*cols))))
+
+
+def spans_of(
+    dataset: Any, bands: Sequence[int], rows: tuple[int, int], cols: tuple[int, int], block: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """First byte and the one after the last of each stored block of a window; none for what was never written."""
+    found = []
+    planar = dataset.profile.get("interleave") == "band"
+    for band in bands if planar else bands[:1]:
+        for y in range(rows[0] // block[0], -(-rows[1] // block[0])):
+            for x in range(cols[0] // block[1], -(-cols[1] // block[1])):
+                start = dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band)
+                if start is not None:
+                    size = int(dataset.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=band))
+                    found.append((int(start), int(start) + size))
+    return found

@@ -1,0 +1,50 @@
+"""Remote GeoTIFFs as xarray's lazily indexed arrays, which are cut before anything is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from geoemb_xr.readers.geotiff import GeoTiffInfo, GeoTiffReader
+from geoemb_xr.stores.storage import current, using
+
+
+class _Raster(BackendArray):
+    """All bands of a file, by windows."""
+
+    def __init__(self, info: GeoTiffInfo) -> None:
+        self.shape = (info.count, *(int(n) for n in info.geobox.shape))
+        self.dtype = np.dtype(info.dtype)
+        self._reader = GeoTiffReader(info.path, tuple(range(1, info.count + 1)), token=info.token)
+        self._storage = current()
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        basic = indexing.IndexingSupport.BASIC
+        return indexing.explicit_indexing_adapter(key, self.shape, basic, self._window)
+
+    def _window(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Integers and slices of any step: the rows and columns from the first to the last are read."""
+        spans: list[slice] = []
+        inner: list[Any] = []
+        for part, size in zip(key, self.shape, strict=True):
+            if isinstance(part, slice):
+                steps = range(*part.indices(size))
+                first, last = (min(steps), max(steps) + 1) if len(steps) else (0, 0)
+                inner.append(np.array(steps) - first)
+            else:
+                first, last = int(part), int(part) + 1
+                inner.append(0)
+            spans.append(slice(first, last))
+        with using(self._storage):
+            window = self._reader.read(0, spans[1], spans[2])[spans[0]]
+        for axis in reversed(range(3)):
+            window = window.take(inner[axis], axis=axis)
+        return window
+
+
+def lazy_raster(info: GeoTiffInfo) -> Any:
+    """The bands (band, y, x) of a file whose header was read."""
+    return indexing.LazilyIndexedArray(_Raster(info))

@@ -1,0 +1,176 @@
+"""Objects as files: one state of an object, read by ranges, what was read of its header kept."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import lru_cache
+
+from geoemb_xr.stores.http import ObjectChangedError
+from geoemb_xr.stores.objects import fetch, get_ranges
+from geoemb_xr.stores.storage import Storage, current, using
+
+#: What the first request brings, and what a small read brings at least: headers lie side by side.
+FIRST_BYTES = 1 << 15
+_AHEAD = 1 << 16
+#: Ranges that lie closer are asked for as one.
+_GAP = 1 << 15
+_LARGEST = 16 << 20
+
+
+class RemoteObject:
+    """One state of an object: its size and ETag, and the small pieces of it that were read.
+
+    Parameters
+    ----------
+    url : str
+        Of the object.
+    from_end : bool
+        Whether the first request is for the end, where Parquet keeps its metadata.
+    """
+
+    def __init__(self, url: str, *, from_end: bool = False) -> None:
+        self.storage = current()
+        first = fetch(url, -_AHEAD) if from_end else fetch(url, 0, FIRST_BYTES)
+        self.url, self.size, self.etag = url, first.size, first.etag
+        #: What a reader has made out of the header: height, width, and the sides of stored blocks.
+        self.layout: tuple[int, int, tuple[int, int]] | None = None
+        self._lock = threading.Lock()
+        self._starts, self._pieces = [first.start], [first.data]
+
+    @property
+    def state(self) -> str:
+        """What changes when it is rewritten."""
+        return f"{self.size}-{self.etag}"
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Some bytes; of what is small, more is read and kept."""
+        stop = min(stop, self.size)
+        if start >= stop:
+            return b""
+        with self._lock:
+            at = bisect_right(self._starts, start) - 1
+            if at >= 0 and stop <= self._starts[at] + len(self._pieces[at]):
+                first = self._starts[at]
+                return self._pieces[at][start - first : stop - first]
+        if stop - start >= _AHEAD:
+            return self.fetch([(start, stop)])[0]
+        data = self.fetch([(start, min(start + _AHEAD, self.size))])[0]
+        with self._lock:
+            at = bisect_right(self._starts, start)
+            self._starts.insert(at, start)
+            self._pieces.insert(at, data)
+        return data[: stop - start]
+
+    def fetch(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Ranges of this very state, side by side; neighbours as one request."""
+        joined: list[list[int]] = []
+        for start, stop in sorted(spans):
+            if joined and start - joined[-1][1] <= _GAP and stop - joined[-1][0] <= _LARGEST:
+                joined[-1][1] = max(stop, joined[-1][1])
+            else:
+                joined.append([start, stop])
+        with using(self.storage):
+            bodies = get_ranges(self.url, [(a, b) for a, b in joined], etag=self.etag)
+        starts = [a for a, _ in joined]
+        found = []
+        for start, stop in spans:
+            at = bisect_right(starts, start) - 1
+            found.append(bodies[at][start - starts[at] : stop - starts[at]])
+        return found
+
+
+@lru_cache(maxsize=128)
+def _kept(url: str, token: str, storage: Storage) -> RemoteObject:
+    return RemoteObject(url)
+
+
+def remote_object(url: str, token: str) -> RemoteObject:
+    """An object of which a header is read, once for each ``token`` in a process.
+
+    Raises
+    ------
+    ObjectChangedError
+        If ``token`` is the state of another one.
+    """
+    found = _kept(url, token, current())
+    if "-" in token and token[:1].isdigit() and token != found.state:
+        forget()
+        raise ObjectChangedError(f"{url} was replaced since it was opened; open it again")
+    return found
+
+
+def forget() -> None:
+    """Forget the headers that were read: an object was replaced."""
+    _kept.cache_clear()
+
+
+class ObjectFile(io.RawIOBase):
+    """An object as a file that is read by ranges.
+
+    Errors of reads are kept in ``errors``, for callers in C that cannot be told of it.
+    """
+
+    def __init__(self, of: RemoteObject | str) -> None:
+        self.object = of if isinstance(of, RemoteObject) else RemoteObject(of, from_end=True)
+        self.held: dict[int, bytes] = {}
+        self.errors: list[Exception] = []
+        self._at = 0
+
+    def again(self) -> ObjectFile:
+        """Another file on the same object, with a position of its own."""
+        other = ObjectFile(self.object)
+        other.held, other.errors = self.held, self.errors
+        return other
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.object.size}[whence]
+        return self._at
+
+    def hold(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Fetch ranges that are about to be read, all at once."""
+        self.held.clear()
+        self.held.update(zip((start for start, _ in spans), self.object.fetch(spans), strict=True))
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        stop = self.object.size if size < 0 else self._at + size
+        held = self.held.get(self._at)
+        if held is not None and stop - self._at <= len(held):
+            data = held[: stop - self._at]
+        else:
+            try:
+                data = self.object.read(self._at, stop)
+            except Exception as error:
+                self.errors.append(error)
+                raise
+        self._at += len(data)
+        return data
+
+    def readinto(self, buffer: object) -> int:
+        """Fill a buffer."""
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+
+def open_object(url: str) -> ObjectFile:
+    """An object as a file whose end is read first, as Parquet's is."""
+    return ObjectFile(url)

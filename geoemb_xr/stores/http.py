@@ -1,0 +1,192 @@
+"""Ranges of objects over HTTP: what the server says is read, and checked against what was asked."""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from time import monotonic
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from geoemb_xr._version import __version__
+from geoemb_xr.core.errors import SourceError, require
+from geoemb_xr.stores.retries import TRANSIENT, Transient, seconds_of
+from geoemb_xr.stores.storage import Storage
+
+#: Seconds without a byte after which a connection has stalled.
+STALL = 10.0
+CONNECT = 10.0
+#: Bytes a second below which an answer is given up once its time is over.
+SLOWEST = 50_000
+_PIECE = 1 << 20
+
+
+def stall_of(storage: Storage) -> float:
+    """Seconds without a byte after which a request is tried again, which leaves time for that."""
+    return min(STALL, storage.timeout / 3)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Bytes of an object, and what was said of it."""
+
+    data: bytes
+    start: int
+    size: int  # of the whole object
+    etag: str
+
+
+class ObjectChangedError(SourceError):
+    """An object is another one than the one of which the reading began."""
+
+
+def changed(url: str) -> ObjectChangedError:
+    """The error for an object that is another one than it was."""
+    return ObjectChangedError(f"{url} was replaced while it was read; open it again to read the new one")
+
+
+def get(url: str, storage: Storage, span: tuple[int, int | None] | None, etag: str, method: str) -> Answer:
+    """One try of one request.
+
+    Parameters
+    ----------
+    span : (int, int or None), optional
+        First byte and the one after the last; a negative first counts from the end.
+    etag : str
+        What the object must be, where it is known.
+
+    Raises
+    ------
+    Transient
+        For what another try may mend.
+    FileNotFoundError
+        If there is no such object.
+    SourceError
+        If it is refused, or was changed.
+    """
+    urllib3 = require("urllib3", "remote")
+    headers = {"User-Agent": f"geoemb_xr/{__version__}", "Accept-Encoding": "identity", **_extra(storage)}
+    if span is not None and method == "GET":
+        first, stop = span
+        headers["Range"] = (
+            f"bytes={first}-{'' if stop is None else stop - 1}" if first >= 0 else f"bytes={first}"
+        )
+    if etag and not etag.startswith("W/"):  # a weak one never matches
+        headers["If-Match"] = etag
+    ends = monotonic() + storage.timeout
+    try:
+        answer = _pool(os.getpid(), _proxy_for(url)).request(
+            method,
+            _quoted(url),
+            headers=headers,
+            preload_content=False,
+            retries=urllib3.Retry(
+                total=5, connect=0, read=0, status=0, other=0, redirect=5, respect_retry_after_header=False
+            ),
+            timeout=urllib3.Timeout(connect=min(CONNECT, storage.timeout / 3), read=stall_of(storage)),
+        )
+        try:
+            _check_status(answer, url)
+            if str(answer.url or "").startswith("http://") and not storage.allow_http:
+                raise SourceError(f"{url} sends on to {answer.url}, which is not encrypted")
+            return _checked(answer, url, span, etag, method, ends)
+        finally:
+            answer.release_conn() if answer.isclosed() else answer.close()
+    except urllib3.exceptions.HTTPError as error:
+        raise Transient(_said(error)) from error
+
+
+def _said(error: Exception) -> str:
+    reason = getattr(error, "reason", None)
+    text = re.sub(r"^<.*?>: |^HTTPS?ConnectionPool\(.*?\): |^\w+\(host=.*?\): ", "", str(reason or error))
+    return f"{type(error).__name__}: {text}"[:200]
+
+
+def _check_status(answer: Any, url: str) -> None:
+    status = int(answer.status)
+    if status in (200, 206):
+        return
+    if status in (404, 410):
+        raise FileNotFoundError(f"no such object: {url} (status {status})")
+    if status == 412:
+        raise changed(url)
+    if status in TRANSIENT:
+        raise Transient(f"status {status}", seconds_of(answer.headers.get("Retry-After")))
+    if status in (401, 403):
+        raise SourceError(
+            f"{url} is not there, or may not be read: status {status}. Credentials go into storage= or the "
+            "environment"
+        )
+    raise SourceError(f"{url} could not be read: status {status}")
+
+
+def _checked(
+    answer: Any, url: str, span: tuple[int, int | None] | None, etag: str, method: str, ends: float
+) -> Answer:
+    """The body, if it is the range that was asked for, whole, and of the object that was meant."""
+    found = str(answer.headers.get("ETag") or "")
+    if etag and found and _strong(found) != _strong(etag):
+        raise changed(url)
+    stated = int(answer.headers.get("Content-Length") or -1)
+    if method == "HEAD":
+        return Answer(b"", 0, stated, found or str(answer.headers.get("Last-Modified") or ""))
+    start, stop, size = 0, stated, stated
+    if answer.status == 206:
+        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", str(answer.headers.get("Content-Range") or ""))
+        if match is None:
+            raise Transient(f"it answers with the range {answer.headers.get('Content-Range')!r}")
+        start, stop = int(match[1]), int(match[2]) + 1
+        size = int(match[3]) if match[3] != "*" else -1
+        assert span is not None
+        first = span[0] if span[0] >= 0 else max(size + span[0], 0)
+        last = size if span[1] is None else min(span[1], size) if size >= 0 else span[1]
+        if (start, stop) != (first, last):
+            raise Transient(f"bytes {first}–{last} were asked for, {start}–{stop} came")
+    body = bytearray()
+    ends = max(ends, monotonic() + max(stop - start, 0) / SLOWEST)
+    while piece := answer.read(_PIECE):
+        body += piece
+        if monotonic() > ends:
+            raise Transient(f"only {len(body)} of {stop - start} bytes came in time")
+    if stop >= 0 and len(body) != stop - start:
+        raise Transient(f"only {len(body)} of {stop - start} bytes came")
+    if answer.status == 200:  # a server without ranges sends it all
+        size = len(body)
+        if span is not None:
+            first = span[0] if span[0] >= 0 else max(size + span[0], 0)
+            return Answer(bytes(body[first : span[1]]), first, size, found)
+    return Answer(bytes(body), start, size, found)
+
+
+def _strong(etag: str) -> str:
+    return etag.removeprefix("W/")
+
+
+def _extra(storage: Storage) -> dict[str, str]:
+    """Headers of the caller's."""
+    client = dict(dict(storage.options).get("client_options") or ())
+    return {str(name): str(value) for name, value in dict(client.get("default_headers") or ()).items()}
+
+
+def _quoted(url: str) -> str:
+    """A URL whose path may have been written with spaces."""
+    return quote(url, safe=":/?#[]@!$&'()*+,;=%~")
+
+
+def _proxy_for(url: str) -> str:
+    parts = urlsplit(url)
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return ""
+    return urllib.request.getproxies().get(parts.scheme, "")
+
+
+@lru_cache(maxsize=4)
+def _pool(process: int, proxy: str) -> Any:
+    """Connections that are kept, of this process: those of another one cannot be shared."""
+    urllib3 = require("urllib3", "remote")
+    options: Mapping[str, Any] = {"num_pools": 8, "maxsize": 32}
+    return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)

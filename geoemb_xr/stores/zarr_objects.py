@@ -1,0 +1,190 @@
+"""A Zarr store of objects: partial reads of shards by ranges, whole or an error, never a hole."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+from zarr.abc.store import (
+    ByteRequest,
+    OffsetByteRequest,
+    RangeByteRequest,
+    Store,
+    SuffixByteRequest,
+)
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import WrapperStore
+
+from geoemb_xr.core.errors import SourceError
+from geoemb_xr.stores.http import ObjectChangedError
+from geoemb_xr.stores.objects import CONCURRENCY, fetch, list_folders, list_objects, object_size
+from geoemb_xr.stores.storage import Storage, current, using
+
+#: Objects of which the state is remembered, so that ranges of one object are of one state.
+_REMEMBERED = 4096
+
+
+class ZarrObjects(Store):
+    """Reads of a Zarr store below a URL.
+
+    Parameters
+    ----------
+    url : str
+        Its root.
+    storage : Storage, optional
+        How it is reached; as now by default.
+    """
+
+    supports_writes = False
+    supports_deletes = False
+    supports_listing = True
+    supports_partial_writes = False
+
+    def __init__(self, url: str, storage: Storage | None = None) -> None:
+        super().__init__(read_only=True)
+        self.url, self.storage = url.rstrip("/"), storage or current()
+        self._states: dict[str, str] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ZarrObjects) and (self.url, self.storage) == (other.url, other.storage)
+
+    def __hash__(self) -> int:
+        return hash((self.url, self.storage))
+
+    def __repr__(self) -> str:
+        return f"ZarrObjects({self.url!r})"
+
+    def __reduce__(self) -> Any:
+        return ZarrObjects, (self.url, self.storage)
+
+    def with_read_only(self, read_only: bool = False) -> ZarrObjects:
+        """Itself, read only as it is."""
+        if not read_only:
+            raise ValueError(f"{self.url} is read only")
+        return self
+
+    def _read(self, key: str, span: tuple[int, int | None] | None) -> bytes | None:
+        with using(self.storage):
+            try:
+                answer = fetch(f"{self.url}/{key}", *(span or ()), etag=self._states.get(key, ""))
+            except FileNotFoundError:
+                return None
+            except ObjectChangedError:
+                self._states.clear()  # who opens it again reads the new one
+                raise
+        if span is not None:
+            if len(self._states) >= _REMEMBERED:
+                self._states.clear()
+            self._states[key] = answer.etag
+        return answer.data
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """An object, or a range of it; None where there is none."""
+        loop = asyncio.get_running_loop()
+        data = await loop.run_in_executor(_threads(os.getpid()), self._read, key, _span(byte_range))
+        return None if data is None else prototype.buffer.from_bytes(data)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Several ranges, side by side."""
+        return list(await asyncio.gather(*(self.get(key, prototype, each) for key, each in key_ranges)))
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        return await asyncio.get_running_loop().run_in_executor(_threads(os.getpid()), self._has, key)
+
+    def _has(self, key: str) -> bool:
+        with using(self.storage):
+            return object_size(f"{self.url}/{key}") is not None
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Not here: it is read only."""
+        self._check_writable()
+
+    async def delete(self, key: str) -> None:
+        """Not here: it is read only."""
+        self._check_writable()
+
+    async def list(self) -> AsyncIterator[str]:
+        """Keys of all objects."""
+        async for key in self.list_prefix(""):
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Keys below a folder."""
+        with using(self.storage):
+            for each in list_objects(f"{self.url}/{prefix}"):
+                yield each.url.removeprefix(f"{self.url}/")
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Names of what lies in a folder."""
+        with using(self.storage):
+            for name in list_folders(f"{self.url}/{prefix}"):
+                yield name
+
+
+class WrittenWhole(WrapperStore[Store]):
+    """A store of which every chunk of some arrays was written, those without data too: one that is gone is lost.
+
+    Parameters
+    ----------
+    store : Store
+        Which.
+    where : str
+        Its path or URL, for messages.
+    arrays : collection of str
+        Paths of those arrays.
+    """
+
+    def __init__(self, store: Store, where: str, arrays: Collection[str]) -> None:
+        super().__init__(store)
+        self.where, self.arrays = where.rstrip("/"), frozenset(arrays)
+
+    def __reduce__(self) -> Any:
+        return WrittenWhole, (self._store, self.where, self.arrays)
+
+    def _there(self, key: str, found: Buffer | None) -> Buffer | None:
+        name, chunk, _ = key.partition("/c/")
+        if found is None and chunk and name in self.arrays:
+            raise SourceError(
+                f"{self.where}/{key} does not exist, though all blocks of {name!r} were written: data were lost; "
+                "fetch the store, or write it, again"
+            )
+        return found
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """An object, or a range of it."""
+        return self._there(key, await self._store.get(key, prototype, byte_range))
+
+    def get_sync(
+        self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """An object, or a range of it, where the store reads without a loop."""
+        return self._there(key, super().get_sync(key, prototype=prototype, byte_range=byte_range))
+
+
+def _span(asked: ByteRequest | None) -> tuple[int, int | None] | None:
+    match asked:
+        case RangeByteRequest():
+            return asked.start, asked.end
+        case OffsetByteRequest():
+            return asked.offset, None
+        case SuffixByteRequest():
+            return -asked.suffix, None
+        case _:
+            return None
+
+
+@lru_cache(maxsize=2)
+def _threads(process: int) -> ThreadPoolExecutor:
+    """Threads in which requests of this process wait."""
+    return ThreadPoolExecutor(2 * CONCURRENCY, thread_name_prefix="geoemb-zarr")

@@ -1,0 +1,150 @@
+"""Containers × faults: right data, or an error that names the object; a hole never."""
+
+import pickle
+
+import numpy as np
+import pytest
+from object_server import ObjectServer
+
+import geoemb_xr as gx
+from geoemb_xr.core.errors import SourceError
+from geoemb_xr.readers.block_cache import CACHE
+from geoemb_xr.stores.files import forget
+
+FAST = {"allow_http": True, "timeout": 6.0}
+#: Gives up soon, for what never goes well.
+BRIEF = {"allow_http": True, "timeout": 1.0}
+
+#: A scripted fault, by name.
+FAULTS = {
+    "429": {"kind": "status", "status": 429, "headers": {"Retry-After": "0.2"}},
+    "503": {"kind": "status", "status": 503},
+    "reset": {"kind": "reset"},
+    "stall": {"kind": "stall"},
+    "short": {"kind": "short"},
+    "wrong range": {"kind": "wrong_range"},
+}
+#: What no second try mends.
+FINAL = {
+    "404": {"kind": "status", "status": 404},
+    "403": {"kind": "status", "status": 403},
+    "changed": {"kind": "new_etag"},
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A served folder with a source of each container; name → (product, path, what the local read gives)."""
+    root = tmp_path_factory.mktemp("store")
+    alphaearth, tessera = gx.product("alphaearth"), gx.product("tessera")
+    sources = {
+        "cog": ("alphaearth", alphaearth.example(root / "cog", "cog")),
+        "zarr": ("alphaearth", alphaearth.example(root / "mosaic", "zarr")),
+        "tessera zarr": ("tessera", tessera.example(root / "tessera", "zarr")),
+        "npy": ("tessera", tessera.example(root / "npy", "npy")),
+        "parquet": ("earth_index", gx.product("earth_index").example(root / "patches", "geoparquet")),
+    }
+    found = {name: (product, files_of(path)) for name, (product, path) in sources.items()}
+    array = gx.testing.synthetic("alphaearth", shape=(24, 24), chunks=12, decode=False)
+    own = {
+        "own zarr": gx.to_zarr(array, root / "own.zarr"),
+        "own cog": gx.to_cog(array.isel(time=0), root / "own.tif"),
+        "own parquet": gx.to_geoparquet(array.isel(time=0).emb.sample(POINTS), root / "own.parquet"),
+    }
+    found |= {name: (None, [path]) for name, path in own.items()}
+    with ObjectServer(root) as server:
+        yield {name: Case(server, root, *each) for name, each in found.items()}, server
+        server.reset()
+
+
+POINTS = [(gx.testing.scene().lon, gx.testing.scene().lat)]
+
+
+def files_of(path):
+    """A store is given itself, a folder by its files: a web server lists none."""
+    if path.is_file() or path.suffix == ".zarr":
+        return [path]
+    inner = sorted(path.rglob("*.zarr"))
+    if inner:
+        return inner
+    found = [p for p in sorted(path.rglob("*")) if p.suffix in (".tif", ".tiff", ".parquet")]
+    codes = [p for p in sorted(path.rglob("*.npy")) if not p.stem.endswith("_scales")]
+    return (codes or found)[:1]
+
+
+class Case:
+    """One source, on this disk and behind the server."""
+
+    def __init__(self, server, root, product, files):
+        self.product, self.files = product, files
+        self.urls = [f"{server.url}/{p.relative_to(root)}" for p in files]
+
+    def open(self, sources, **options):
+        sources = [str(each) for each in sources]
+        source = sources[0] if len(sources) == 1 else sources
+        return (
+            gx.open(source, **options) if self.product is None else gx.open(self.product, source, **options)
+        )
+
+    def expected(self):
+        return self.open(self.files)
+
+    def remote(self, storage):
+        CACHE.clear()
+        forget()
+        return self.open(self.urls, storage=storage)
+
+
+#: Stores of others do not tell which chunks were written: an absent one is missing, which is said.
+SAID = {("404", "zarr"), ("404", "tessera zarr")}
+CONTAINERS = ["cog", "zarr", "tessera zarr", "npy", "parquet", "own zarr", "own cog", "own parquet"]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_remote_source_gives_what_the_local_one_does(store, container):
+    cases, server = store
+    server.reset()
+    lazy = cases[container].remote(FAST)
+    there = pickle.loads(pickle.dumps(lazy))
+    np.testing.assert_array_equal(there.values, cases[container].expected().values)
+    assert lazy.data.name == cases[container].remote({**FAST, "retries": 3}).data.name
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_what_passes_is_outlasted(store, container, fault):
+    cases, server = store
+    server.reset()
+    lazy = cases[container].remote({**FAST, "timeout": 1.5} if fault == "stall" else FAST)
+    server.reset()
+    server.fail(**FAULTS[fault], times=2, methods=("GET",))
+    np.testing.assert_array_equal(lazy.values, cases[container].expected().values)
+    assert server.faults[0].times == 0
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, *FINAL])
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_what_stays_is_an_error_that_names_the_object_or_does_no_harm(store, container, fault):
+    cases, server = store
+    server.reset()
+    lazy = cases[container].remote(BRIEF)
+    server.reset()
+    server.fail(**{**FAULTS, **FINAL}[fault], times=np.inf, methods=("GET", "HEAD"))
+    try:
+        found = lazy.values
+    except (SourceError, FileNotFoundError) as error:
+        assert "http://127" in str(error)  # noqa: PT017  # right data does as well
+        return
+    # objects that are read whole, once, are neither another range nor another state
+    assert fault in ("wrong range", "changed") or (fault, container) in SAID
+    if (fault, container) not in SAID:
+        np.testing.assert_array_equal(found, cases[container].expected().values)
+
+
+def test_a_chunk_that_is_lost_from_a_store_of_ours_is_an_error(tmp_path):
+    array = gx.testing.synthetic("alphaearth", shape=(24, 24), chunks=12, decode=False)
+    path = gx.to_zarr(array.where(array.x < 0, -128).astype("int8"), tmp_path / "empty.zarr")
+    assert np.isnan(gx.open(path).values).all()  # chunks without data were written too
+    next(p for p in sorted((path / "embedding" / "c").rglob("*")) if p.is_file()).unlink()
+    with pytest.raises(SourceError, match=r"embedding/c/.* does not exist.*data were lost"):
+        gx.open(path).compute()

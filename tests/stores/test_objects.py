@@ -1,0 +1,226 @@
+"""Ranges of objects: tried again as servers ask, checked, listed where a store can, by whose store is given."""
+
+import pickle
+import threading
+from datetime import timedelta
+
+import numpy as np
+import obstore
+import pytest
+from object_server import ObjectServer
+
+import geoemb_xr as gx
+from geoemb_xr.core.errors import SourceError
+from geoemb_xr.stores import objects, paths
+from geoemb_xr.stores.files import RemoteObject
+from geoemb_xr.stores.storage import Storage, parse_storage, using
+
+BODY = np.random.default_rng(0).integers(0, 256, 300_000, np.uint8).tobytes()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bucket")
+    (folder / "b" / "2024").mkdir(parents=True)
+    (folder / "b" / "a.bin").write_bytes(BODY)
+    for name in ("2024/x.tif", "2024/y.tif", "2024/y.txt"):
+        (folder / "b" / name).write_bytes(name.encode())
+    with ObjectServer(folder) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _fresh(served):
+    served.reset()
+
+
+@pytest.fixture(params=["http", "s3"])
+def reached(served, request):
+    """The URL of the bucket by each transport, and its storage."""
+    served.reset()
+    if request.param == "http":
+        return f"{served.url}/b", parse_storage({"allow_http": True, "timeout": 5})
+    return "s3://b", parse_storage({"allow_http": True, "timeout": 5, "endpoint": served.url})
+
+
+def test_ranges_are_those_of_the_file(reached):
+    url, storage = reached
+    with using(storage):
+        assert objects.get_range(f"{url}/a.bin", 7, 1000) == BODY[7:1007]
+        assert objects.fetch(f"{url}/a.bin").data == BODY
+        assert objects.fetch(f"{url}/a.bin", -10).data == BODY[-10:]
+        assert objects.fetch(f"{url}/a.bin", len(BODY) - 5, len(BODY) + 5).data == BODY[-5:]
+        assert objects.get_ranges(f"{url}/a.bin", [(5, 9), (0, 3)]) == [BODY[5:9], BODY[:3]]
+        assert objects.object_size(f"{url}/a.bin") == len(BODY)
+        assert objects.object_size(f"{url}/none.bin") is None
+        with pytest.raises(FileNotFoundError, match=r"none\.bin"):
+            objects.get_range(f"{url}/none.bin", 0, 1)
+
+
+def test_retry_after_is_honoured(served):
+    served.reset()
+    served.fail("status", status=429, headers={"Retry-After": "0.7"}, times=1)
+    with using(Storage(allow_http=True)):
+        assert objects.get_range(f"{served.url}/b/a.bin", 0, 10) == BODY[:10]
+    refused, answered = (each.at for each in served.seen)
+    assert answered - refused >= 0.7
+
+
+def test_who_asks_to_wait_longer_than_there_is_time_is_not_waited_for(served):
+    served.reset()
+    served.fail("status", status=429, headers={"Retry-After": "300"}, times=np.inf)
+    with (
+        using(Storage(allow_http=True, timeout=5)),
+        pytest.raises(SourceError, match=r"429; it asks to wait 300 s"),
+    ):
+        objects.get_range(f"{served.url}/b/a.bin", 0, 10)
+    assert len(served.seen) == 1
+
+
+def test_an_outage_is_outlasted(served):
+    """Nothing listens for a while: connections are refused, then the server comes up."""
+    with ObjectServer(served.folder) as gone:
+        url = gone.url
+    again = []
+    timer = threading.Timer(0.6, lambda: again.append(come_up(served.folder, url)))
+    timer.start()
+    try:
+        with using(Storage(allow_http=True)):
+            assert objects.get_range(f"{url}/b/a.bin", 0, 10) == BODY[:10]
+    finally:
+        timer.join()
+        again[0].__exit__()
+
+
+def come_up(folder, url):
+    return ObjectServer(folder, port=int(url.rpartition(":")[2])).__enter__()
+
+
+def test_waits_grow_and_end(served, monkeypatch):
+    """By default tries go on for more than a minute, each after a longer wait, of at most 10 s."""
+    from geoemb_xr.stores import retries
+
+    waits, now = [], [0.0]
+
+    def sleep(seconds):
+        waits.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(retries.time, "sleep", sleep)
+    monkeypatch.setattr(retries.time, "monotonic", lambda: now[0])
+
+    def attempt():
+        raise retries.Transient("status 503")
+
+    with pytest.raises(SourceError, match=r"s3://b/a .*status 503, in \d+ tries"):
+        retries.persistently(attempt, "s3://b/a (bytes 0–9)", Storage())
+    assert 60 < sum(waits) < 91
+    assert max(waits) <= 10
+    assert waits[0] <= 0.1
+    assert len(set(waits)) > 5  # jitter
+
+
+def test_ranges_are_of_one_state(served, tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(BODY)
+    with ObjectServer(tmp_path) as server, using(Storage(allow_http=True)):
+        of = RemoteObject(f"{server.url}/a.bin")
+        path.write_bytes(BODY[::-1])
+        with pytest.raises(SourceError, match=r"a\.bin was replaced while it was read"):
+            of.read(200_000, 200_010)
+
+
+def test_what_is_not_encrypted_is_read_only_on_request(served):
+    for url, storage in ((f"{served.url}/b/a.bin", {}), ("s3://b/a.bin", {"endpoint": served.url})):
+        with (
+            using(parse_storage(storage)),
+            pytest.raises(SourceError, match=r"not encrypted.*\"allow_http\": True"),
+        ):
+            objects.get_range(url, 0, 1)
+
+
+def test_folders_and_globs_are_listed_where_the_store_can(served):
+    with using(parse_storage({"allow_http": True, "endpoint": served.url})):
+        both = ["s3://b/2024/x.tif", "s3://b/2024/y.tif"]
+        assert paths.expand("s3://b/2024", (".tif",)) == both
+        assert paths.expand("s3://b/**/*.tif", (".tif",)) == both
+        assert paths.expand("s3://b/*/y*", (".tif",)) == both[1:]
+        assert objects.list_folders("s3://b") == ["2024"]
+        with pytest.raises(FileNotFoundError, match=r"no \.npy file at s3://b/2024"):
+            paths.expand("s3://b/2024", (".npy",))
+    with using(Storage(allow_http=True)), pytest.raises(SourceError, match="cannot be listed"):
+        paths.expand(f"{served.url}/b/2024/", (".tif",))
+
+
+def test_a_store_that_forbids_listing_says_so(served):
+    served.listable = False
+    try:
+        with (
+            using(parse_storage({"allow_http": True, "endpoint": served.url})),
+            pytest.raises(SourceError, match=r"s3://b/2024.* cannot be listed"),
+        ):
+            paths.expand("s3://b/2024", (".tif",))
+    finally:
+        served.listable = True
+
+
+def test_a_store_of_the_caller_is_asked_by_keys_and_urls(tmp_path):
+    source = gx.product("alphaearth").example(tmp_path, "cog")
+    files = sorted(source.rglob("*.tif*"))
+    expected = gx.open("alphaearth", [str(f) for f in files])
+    local = obstore.store.LocalStore(str(tmp_path))
+    memory = obstore.store.MemoryStore()
+    for file in files:
+        memory.put(file.relative_to(tmp_path).as_posix(), file.read_bytes())
+    keys = [file.relative_to(tmp_path).as_posix() for file in files]
+    for store, given in ((local, keys), (memory, keys), (memory, source.relative_to(tmp_path).as_posix())):
+        opened = gx.open("alphaearth", given, storage=store)
+        np.testing.assert_array_equal(opened.values, expected.values)
+    travelled = pickle.loads(pickle.dumps(gx.open("alphaearth", keys, storage=local)))
+    np.testing.assert_array_equal(travelled.values, expected.values)
+
+
+def test_own_files_are_opened_through_a_store(tmp_path):
+    array = gx.testing.synthetic("alphaearth", shape=(8, 8), decode=False)
+    gx.to_zarr(array, tmp_path / "aoi.zarr")
+    store = obstore.store.LocalStore(str(tmp_path))
+    opened = gx.open("aoi.zarr", storage=store, decode=False)
+    np.testing.assert_array_equal(opened.values, array.values)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (7, "obstore store, or a dict"),
+        ({"timeout": 0}, "positive number"),
+        ({"retries": "many"}, "positive number"),
+        ({"regoin": "eu-west-1"}, "regoin"),
+    ],
+)
+def test_options_without_sense_are_refused(given, message):
+    with pytest.raises(ValueError, match=message), using(parse_storage(given)):
+        objects.object_store("s3://bucket")
+
+
+def test_options_reach_the_store(served):
+    with using(parse_storage({"region": "eu-west-3", "access_key_id": "A", "secret_access_key": "B"})):
+        config = objects.object_store("s3://bucket/folder").config
+    assert config["region"] == "eu-west-3"
+    assert config["access_key_id"] == "A"
+    assert "skip_signature" not in config
+    assert parse_storage({"timeout": timedelta(seconds=3)}).timeout == 3.0
+
+
+def test_https_by_a_certificate_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "a.bin").write_bytes(BODY)
+    with ObjectServer(tmp_path, tls=True) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        from geoemb_xr.stores import http
+
+        http._pool.cache_clear()
+        with using(Storage(timeout=5)):
+            assert objects.get_range(f"{server.url}/a.bin", 5, 5) == BODY[5:10]
+        http._pool.cache_clear()
+        monkeypatch.delenv("SSL_CERT_FILE")
+        with using(Storage(timeout=0.5)), pytest.raises(SourceError, match="certificate"):
+            objects.get_range(f"{server.url}/a.bin", 5, 5)
