@@ -45,6 +45,7 @@ HEADINGS = {
     "writing": "Writing",
     "interop": "Other libraries",
     "core.citing": "Citing",
+    "core.errors": "Errors",
     "execution": "Plans and loading",
     "versions": "Versions",
     "testing": "Testing",

@@ -10,6 +10,13 @@ from geoemb_xr import testing
 from geoemb_xr._version import __version__ as __version__
 from geoemb_xr.accessor import EmbAccessor
 from geoemb_xr.core.arrays import concat, decode, encode, normalize, truncate
+from geoemb_xr.core.errors import (
+    ComparabilityError,
+    CoverageError,
+    EmbeddingError,
+    MissingExtraError,
+    SourceError,
+)
 from geoemb_xr.core.health import check
 from geoemb_xr.core.model import Product, product, products, register
 from geoemb_xr.core.synonyms import answering, no_such
@@ -93,8 +100,13 @@ _LAZY = {
 }
 
 __all__ = [
+    "ComparabilityError",
+    "CoverageError",
     "EmbAccessor",
+    "EmbeddingError",
+    "MissingExtraError",
     "Product",
+    "SourceError",
     "check",
     "concat",
     "decode",

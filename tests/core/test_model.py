@@ -16,6 +16,8 @@ def test_one_class_catches_every_error_of_ours():
     """Wherever it was raised: a script need not know whether a file or what was asked for is at fault."""
     own = [errors.ComparabilityError, errors.CoverageError, errors.SourceError]
     assert all(issubclass(each, EmbeddingError) and issubclass(each, ValueError) for each in own)
+    assert [getattr(gx, each.__name__) for each in own] == own
+    assert gx.EmbeddingError is EmbeddingError
 
 
 def test_a_name_and_a_length_are_a_whole_product():
