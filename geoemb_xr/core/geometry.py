@@ -260,7 +260,17 @@ def grid_coords(
 
 
 def _sized(axis: xr.DataArray, step: float) -> xr.DataArray:
-    return axis.assign_attrs({RESOLUTION: step})
+    # to twelve digits: grids that are one by their coordinates differ in the last bits of a step
+    return axis.assign_attrs({RESOLUTION: float(f"{step:.12g}")})
+
+
+def _reversed(array: xr.DataArray, axis: str) -> xr.DataArray:
+    """The array in the other order of an axis, whose resolution changes its sign."""
+    turned = array.isel({axis: slice(None, None, -1)})
+    stated = turned.coords[axis].attrs.get(RESOLUTION)
+    if stated is None:
+        return turned
+    return turned.assign_coords({axis: _sized(turned.coords[axis], -float(stated))})
 
 
 def keep_resolution(window: xr.DataArray, grid: GeoBox) -> xr.DataArray:
@@ -407,7 +417,7 @@ def north_up_array(array: xr.DataArray) -> xr.DataArray:
     """The array with y descending and x ascending, as a view."""
     ys, xs = array.coords["y"].values, array.coords["x"].values
     if ys.size > 1 and ys[0] < ys[-1]:
-        array = array.isel(y=slice(None, None, -1))
+        array = _reversed(array, "y")
     if xs.size > 1 and xs[0] > xs[-1]:
-        array = array.isel(x=slice(None, None, -1))
+        array = _reversed(array, "x")
     return array
