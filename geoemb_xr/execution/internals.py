@@ -1,7 +1,8 @@
 """What dask and xarray do not promise to keep, in one place: a version that moves it is seen here.
 
-Tasks that refer to others, values handed to blocks by number, and a time axis encoded as xarray would: there is no
-public way to any of them. Modules import these late, as they import dask.
+Tasks that refer to others, values handed to blocks by number, which scheduler computes, arrays that are read when
+indexed, and a time axis encoded as xarray would: there is no public way to any of them. Modules import these late,
+as they import dask.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ try:
     from dask.blockwise import Blockwise, optimize_blockwise
     from dask.core import flatten
     from dask.layers import ArraySliceDep, ArrayValuesDep
+    from dask.local import get_sync
+    from dask.threaded import get as get_threaded
+    from xarray.backends import BackendArray
     from xarray.coding.times import CFDatetimeCoder
+    from xarray.core import indexing
 except ImportError as error:  # pragma: no cover - no version that is allowed does
     raise ImportError(
         f"dask {dask.__version__} or xarray {xr.__version__} has moved what geoemb_xr stands on ({error}): install "
@@ -24,11 +29,15 @@ except ImportError as error:  # pragma: no cover - no version that is allowed do
 __all__ = [
     "ArraySliceDep",
     "ArrayValuesDep",
+    "BackendArray",
     "Blockwise",
     "CFDatetimeCoder",
     "DataNode",
     "Task",
     "TaskRef",
     "flatten",
+    "get_sync",
+    "get_threaded",
+    "indexing",
     "optimize_blockwise",
 ]

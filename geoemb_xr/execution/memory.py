@@ -136,11 +136,11 @@ def _variables(array: xr.DataArray | xr.Dataset) -> list[xr.Variable]:
 def _on_threads(lazy: list[xr.Variable]) -> bool:
     """Whether dask would compute these in threads of this process, or in the calling one."""
     import dask.base
-    import dask.local
-    import dask.threaded
+
+    from geoemb_xr.execution.internals import get_sync, get_threaded
 
     chosen = dask.base.get_scheduler(collections=[each.data for each in lazy])
-    return chosen in (dask.threaded.get, dask.local.get_sync)
+    return chosen in (get_threaded, get_sync)
 
 
 class _Target:

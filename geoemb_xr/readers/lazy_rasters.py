@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
+from geoemb_xr.execution.internals import BackendArray, indexing
 from geoemb_xr.readers.geotiff import GeoTiffInfo, GeoTiffReader
 from geoemb_xr.stores.storage import current, using
 

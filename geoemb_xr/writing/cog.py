@@ -30,6 +30,7 @@ from geoemb_xr.writing.staging import (
     per_file,
     put_in_place,
     stage,
+    template_in,
     windows,
 )
 
@@ -98,7 +99,7 @@ def to_cog(
     array = _as_written(array, encode)
     targets = [(check_target(name, mode), each) for name, each in per_file(array, os.fspath(path))]
     written = [_write(each, target, overviews) for target, each in targets]
-    return written if "{" in os.fspath(path) else written[0]
+    return written if "{" in template_in(os.fspath(path))[1] else written[0]
 
 
 def to_cog_each(

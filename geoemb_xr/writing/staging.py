@@ -81,12 +81,16 @@ def check_target(
 # --- one file per time --------------------------------------------------------------------------------------------
 
 
+def template_in(path: str) -> tuple[str, str]:
+    """The folder of a path, and the template in the rest: a folder that is there is none, whatever its name."""
+    folder, template = os.path.split(path)
+    return (folder, template) if os.path.isdir(folder) else ("", path)
+
+
 def per_file(array: xr.DataArray, path: str) -> list[tuple[str, xr.DataArray]]:
     """Each file's name and its array, without ``time``."""
     each = [array.isel(time=i) for i in range(array.sizes["time"])] if "time" in array.dims else [array]
-    folder, template = os.path.split(path)
-    if not os.path.isdir(folder):  # a folder that is there is no template, whatever its name
-        folder, template = "", path
+    folder, template = template_in(path)
     if "{" not in template:
         if len(each) > 1:
             stem, suffix = os.path.splitext(path)
