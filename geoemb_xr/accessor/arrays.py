@@ -580,7 +580,7 @@ class EmbAccessor:
         )
 
     def build_sketch(self, path: str | os.PathLike[str] | None = None, *, seed: int = 0) -> Sketch:
-        """64 sign bits a vector for :meth:`search`; see :func:`geoemb_xr.build_sketch`."""
+        """64 sign bits per vector for :meth:`search`; see :func:`geoemb_xr.build_sketch`."""
         from geoemb_xr.retrieval.sketches import build_sketch
 
         return build_sketch(self._obj, path, seed=seed)

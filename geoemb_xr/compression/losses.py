@@ -198,8 +198,8 @@ def _ways(train: xr.DataArray, dims: Sequence[int]) -> Iterator[tuple[str, _Way]
     if found.codec is not None and not found.codec.bands:
         codec = found.codec
         yield f"as published ({codec.name})", _Way(lambda a: encode_with(a, codec), decode)
-    for codec_name in quantizers.CODECS:
-        if found.codec is None or found.codec != quantizers.CODECS[codec_name]:
+    for codec_name in quantizers.CODEC_OF:
+        if found.codec is None or found.codec != quantizers.CODEC_OF[codec_name]:
             model = quantizers.fit_compressor(train, codec=codec_name)  # type: ignore[arg-type]  # a key of it
             yield codec_name, _compressed(model)
     prefixes = matryoshka_of(found, comparability_key(train)[1])

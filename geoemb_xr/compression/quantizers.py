@@ -29,7 +29,7 @@ from geoemb_xr.execution import blocks
 
 CodecName = Literal["int8", "signed-square", "bit"]
 Method = Literal["pca", "prefix"]
-CODECS: Mapping[str, Codec] = {"int8": PER_PIXEL_SCALE, "signed-square": SIGNED_SQUARE, "bit": SIGN}
+CODEC_OF: Mapping[str, Codec] = {"int8": PER_PIXEL_SCALE, "signed-square": SIGNED_SQUARE, "bit": SIGN}
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +103,8 @@ class Compressor(Fitted):
                 title=f"{base.title or base.name}, {self.dims} principal components",
                 kind=base.kind,
                 bands=tuple(f"PC{i + 1}" for i in range(self.dims)),
-                dtype=CODECS[self.codec].dtype,
-                codec=CODECS[self.codec],
+                dtype=CODEC_OF[self.codec].dtype,
+                codec=CODEC_OF[self.codec],
                 resolution=base.resolution,
                 context_m=base.context_m,
                 trained_on=base.trained_on,
@@ -183,7 +183,7 @@ def fit_compressor(
     >>> small.dtype, small.sizes["band"], small.attrs["version"].startswith("synthetic+pca8-")
     (dtype('int8'), 8, True)
     """
-    check_choice("codec", codec, CODECS)
+    check_choice("codec", codec, CODEC_OF)
     check_choice("method", method, ("pca", "prefix"))
     many, bands = blocks.one_space(array, "fit_compressor")
     dims = len(bands) if dims is None else int(dims)
@@ -240,7 +240,7 @@ def compress(array: xr.DataArray, model: Compressor) -> xr.DataArray:
     _check(model, "compress")
     check_embedding(array, "compress")
     check_model(model, array, "compress")
-    codec = CODECS[model.codec]
+    codec = CODEC_OF[model.codec]
     if model.whole:
         return encode_with(decode(array), codec)
     if model.method == "prefix":

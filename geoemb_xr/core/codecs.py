@@ -304,7 +304,7 @@ SIGN = Codec("sign", "int8", 0, decode_sign, encode_sign, _decode_sign_torch)
 CODECS = {codec.name: codec for codec in (SIGNED_SQUARE, PER_PIXEL_SCALE, FSQ, UNSCALED, OFFSET_16, SIGN)}
 
 
-# --- one bit a band -----------------------------------------------------------------------------------------------
+# --- one bit per band ---------------------------------------------------------------------------------------------
 
 
 def pack_signs(vectors: np.ndarray) -> np.ndarray:

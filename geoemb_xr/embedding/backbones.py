@@ -66,7 +66,7 @@ def features(network: Any) -> Any:
     """What a network of timm gives before its head: tokens of a transformer, or the last map of another."""
     torch = require("torch", "encoders")
 
-    class Features(torch.nn.Module):  # type: ignore[name-defined,misc]
+    class Features(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Tokens ``(n, prefix + patch, dims)`` or maps ``(n, dims, y, x)``."""
 
         def __init__(self) -> None:

@@ -55,7 +55,7 @@ def _network(encoder: Encoder, depth: int, heads: int) -> Any:
     nn, dims, patch = torch.nn, encoder.dims, encoder.patch
     functional = nn.functional
 
-    class Attention(nn.Module):  # type: ignore[name-defined,misc]
+    class Attention(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Self-attention of several heads of 64 numbers."""
 
         def __init__(self) -> None:
@@ -70,7 +70,7 @@ def _network(encoder: Encoder, depth: int, heads: int) -> Any:
             found = functional.scaled_dot_product_attention(*qkv)
             return self.to_out(found.transpose(1, 2).reshape(n, count, -1))
 
-    class Inner(nn.Module):  # type: ignore[name-defined,misc]
+    class Inner(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Two layers."""
 
         def __init__(self) -> None:
@@ -82,7 +82,7 @@ def _network(encoder: Encoder, depth: int, heads: int) -> Any:
         def forward(self, tokens: Any) -> Any:
             return self.net(tokens)
 
-    class Blocks(nn.Module):  # type: ignore[name-defined,misc]
+    class Blocks(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Attention, then two layers, each added to what came in."""
 
         def __init__(self) -> None:
@@ -96,7 +96,7 @@ def _network(encoder: Encoder, depth: int, heads: int) -> Any:
                 tokens = inner(tokens) + tokens
             return self.norm(tokens)
 
-    class Weights(nn.Module):  # type: ignore[name-defined,misc]
+    class Weights(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """From what tells wavelengths to the weights of the first layer, one band each, and its bias."""
 
         def __init__(self) -> None:
@@ -114,7 +114,7 @@ def _network(encoder: Encoder, depth: int, heads: int) -> Any:
             some = slice(_LATENT, -1)
             return self.fc_weight(found[some] + given[some]), self.fc_bias(found[-1])
 
-    class Embedding(nn.Module):  # type: ignore[name-defined,misc]
+    class Embedding(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Patches as vectors, by weights made for the bands at hand."""
 
         def __init__(self) -> None:
@@ -133,7 +133,7 @@ def _network(encoder: Encoder, depth: int, heads: int) -> Any:
             weight = weight.reshape(-1, dims, patch, patch).transpose(0, 1)
             return functional.conv2d(images, weight * 0.02, bias, stride=patch).flatten(2).transpose(1, 2)
 
-    class Clay(nn.Module):  # type: ignore[name-defined,misc]
+    class Clay(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """From chips ``(n, band, y, x)``, places and dates to tokens ``(n, 1 + patch, dims)``."""
 
         def __init__(self) -> None:

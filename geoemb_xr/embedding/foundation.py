@@ -57,7 +57,7 @@ def _module(network: Any, tokens: Any, chips: Any) -> Any:
     """A module that gives tokens, and by its method ``chips`` what the network itself makes of a chip."""
     torch = require("torch", "encoders")
 
-    class Own(torch.nn.Module):  # type: ignore[name-defined,misc]
+    class Own(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Tokens ``(n, prefix + patch, dims)`` or maps."""
 
         def __init__(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from geoemb_xr.core.errors import SourceError, require
 from geoemb_xr.embedding.cards import Encoder, Unit
+from geoemb_xr.embedding.transformers import block
 from geoemb_xr.embedding.weights import fill, read_weights
 
 STEPS, BASE_PATCH, HEADS = 24, 8, 8
@@ -90,7 +91,7 @@ def _network(encoder: Encoder, depth: int) -> Any:
     dims, patch = encoder.dims, encoder.patch
     quarter = dims // 4
 
-    class Attention(nn.Module):  # type: ignore[name-defined,misc]
+    class Attention(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Self-attention of several heads, over the tokens that are there."""
 
         def __init__(self) -> None:
@@ -105,21 +106,7 @@ def _network(encoder: Encoder, depth: int) -> Any:
             found = nn.functional.scaled_dot_product_attention(*heads, attn_mask=there[:, None, None, :])
             return self.proj(found.transpose(1, 2).reshape(n, count, dims))
 
-    class Block(nn.Module):  # type: ignore[name-defined,misc]
-        """Attention, then two layers, each added to what came in."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm1, self.norm2 = nn.LayerNorm(dims), nn.LayerNorm(dims)
-            self.attn = Attention()
-            self.mlp = nn.ModuleDict({"fc1": nn.Linear(dims, 4 * dims), "fc2": nn.Linear(4 * dims, dims)})
-
-        def forward(self, tokens: Any, there: Any) -> Any:
-            tokens = tokens + self.attn(self.norm1(tokens), there)
-            inner = nn.functional.gelu(self.mlp["fc1"](self.norm2(tokens)))
-            return tokens + self.mlp["fc2"](inner)
-
-    class Patches(nn.Module):  # type: ignore[name-defined,misc]
+    class Patches(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Patches as vectors, by weights for 8 × 8 pixels brought to the patch's size (FlexiViT's way)."""
 
         def __init__(self, bands: int) -> None:
@@ -130,7 +117,7 @@ def _network(encoder: Encoder, depth: int) -> Any:
             weight = _resized(self.proj.weight, patch)
             return nn.functional.conv2d(images, weight, self.proj.bias, stride=patch)
 
-    class Galileo(nn.Module):  # type: ignore[name-defined,misc]
+    class Galileo(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """From chips ``(n, time, band, y, x)`` to vectors ``(n, 1 + patch, dims)`` of each and of its patches."""
 
         def __init__(self) -> None:
@@ -141,7 +128,7 @@ def _network(encoder: Encoder, depth: int) -> Any:
             self.sp_channel_embed = nn.Parameter(empty(3, quarter))
             self.t_channel_embed = nn.Parameter(empty(len(TIME), quarter))
             self.st_channel_embed = nn.Parameter(empty(4, quarter))
-            self.blocks = nn.ModuleList(Block() for _ in range(depth))
+            self.blocks = nn.ModuleList(block(Attention(), dims) for _ in range(depth))
             self.month_embed = nn.Embedding(12, quarter)
             self.space_time_embed = nn.ModuleDict({k: Patches(len(g)) for k, g in SPACE_TIME.items()})
             spaces = {k: len(g) for k, g in SPACE.items()} | _UNUSED["space_embed"]
@@ -170,8 +157,8 @@ def _network(encoder: Encoder, depth: int) -> Any:
             seen = torch.cat([there.reshape(n, -1) for _, there in groups], 1)
             used = seen.any(0)  # what no chip has is no work
             given = tokens[:, used]
-            for block in self.blocks:
-                given = block(given, seen[:, used])
+            for each in self.blocks:
+                given = each(given, seen[:, used])
             made = torch.zeros_like(tokens)
             made[:, used] = self.norm(given).to(made.dtype)
             made = made * seen[..., None]

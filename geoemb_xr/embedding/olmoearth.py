@@ -64,7 +64,7 @@ def _module(network: Any, patch: int) -> Any:
         "olmoearth_pretrain_minimal.olmoearth_pretrain_v1.utils.datatypes", "encoders"
     ).MaskedOlmoEarthSample
 
-    class OlmoEarth(torch.nn.Module):  # type: ignore[name-defined,misc]
+    class OlmoEarth(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """From chips ``(n, time, band, y, x)`` to vectors ``(n, 1 + patch, dims)`` of each and of its patches."""
 
         def __init__(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from geoemb_xr.core.errors import SourceError, require
 from geoemb_xr.embedding.cards import Encoder, Unit
+from geoemb_xr.embedding.transformers import block
 from geoemb_xr.embedding.weights import fill, read_weights
 
 DIMS, HEADS, DEPTH, STEPS = 128, 8, 2, 24
@@ -61,7 +62,7 @@ def _network() -> Any:
     torch = require("torch", "encoders")
     nn = torch.nn
 
-    class Attention(nn.Module):  # type: ignore[name-defined,misc]
+    class Attention(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Self-attention of several heads, over the tokens that are there."""
 
         def __init__(self) -> None:
@@ -75,21 +76,7 @@ def _network() -> Any:
             found = nn.functional.scaled_dot_product_attention(*qkv, attn_mask=there[:, None, None, :])
             return self.proj(found.transpose(1, 2).reshape(n, count, DIMS))
 
-    class Block(nn.Module):  # type: ignore[name-defined,misc]
-        """Attention, then two layers, each added to what came in."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm1, self.norm2 = nn.LayerNorm(DIMS), nn.LayerNorm(DIMS)
-            self.attn = Attention()
-            self.mlp = nn.ModuleDict({"fc1": nn.Linear(DIMS, 4 * DIMS), "fc2": nn.Linear(4 * DIMS, DIMS)})
-
-        def forward(self, tokens: Any, there: Any) -> Any:
-            tokens = tokens + self.attn(self.norm1(tokens), there)
-            inner = nn.functional.gelu(self.mlp["fc1"](self.norm2(tokens)))
-            return tokens + self.mlp["fc2"](inner)
-
-    class Presto(nn.Module):  # type: ignore[name-defined,misc]
+    class Presto(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """From series ``(n, time, band)``, what of them is absent, months and places to vectors ``(n, 128)``."""
 
         def __init__(self) -> None:
@@ -97,7 +84,7 @@ def _network() -> Any:
             self.eo_patch_embed = nn.ModuleDict({k: nn.Linear(len(g), DIMS) for k, g in GROUPS.items()})
             self.dw_embed = nn.Embedding(_NO_CLASS + 1, DIMS)
             self.latlon_embed = nn.Linear(3, DIMS)
-            self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
+            self.blocks = nn.ModuleList(block(Attention(), DIMS) for _ in range(DEPTH))
             self.norm = nn.LayerNorm(DIMS)
             self.pos_embed = nn.Parameter(torch.zeros(1, STEPS, DIMS // 2))
             self.month_embed = nn.Embedding(12, DIMS // 4)
@@ -118,8 +105,8 @@ def _network() -> Any:
             given, seen = torch.cat(tokens, 1), torch.cat(there, 1)
             used = seen.any(0)  # a sensor that no pixel has is no work
             given, seen = given[:, used], seen[:, used]
-            for block in self.blocks:
-                given = block(given, seen)
+            for each in self.blocks:
+                given = each(given, seen)
             share = seen[..., None].to(given.dtype)
             return self.norm((given * share).sum(1) / share.sum(1))
 

@@ -38,7 +38,7 @@ def _of_export(path: Path) -> Any:
             f"{path} is not a file of torch.export: {str(error).partition(chr(10))[0]}"
         ) from error
 
-    class Program(torch.nn.Module):  # type: ignore[name-defined,misc]
+    class Program(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """An exported program: it is as it was exported, and has no modes."""
 
         def __init__(self) -> None:
@@ -62,7 +62,7 @@ def _of_onnx(path: Path) -> Any:
         raise SourceError(f"{path} is not a network of ONNX: {str(error).partition(chr(10))[0]}") from error
     names = [each.name for each in session.get_inputs()]
 
-    class Network(torch.nn.Module):  # type: ignore[name-defined,misc]
+    class Network(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """A network that onnxruntime runs; what it gives goes back to where what it was given came from."""
 
         def forward(self, given: Any, **told: Any) -> Any:

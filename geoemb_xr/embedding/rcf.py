@@ -20,7 +20,7 @@ def make_rcf(encoder: Encoder) -> Any:
     """The filters for an encoder's bands, drawn from a seeded normal distribution."""
     torch = require("torch", "encoders")
 
-    class RandomFeatures(torch.nn.Module):  # type: ignore[name-defined,misc]
+    class RandomFeatures(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Means of what lies above and below zero in the responses of random filters."""
 
         def __init__(self) -> None:

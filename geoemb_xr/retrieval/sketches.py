@@ -164,7 +164,7 @@ def _fact(value: Any) -> Any:
 
 
 def opened(sketch: Sketch | str | os.PathLike[str]) -> Sketch:
-    """A sketch, or the one that a file holds."""
+    """The sketch itself, or the one in a file."""
     return sketch if isinstance(sketch, Sketch) else Sketch.load(sketch)
 
 

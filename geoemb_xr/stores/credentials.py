@@ -44,7 +44,7 @@ _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 def environment() -> tuple[tuple[str, str], ...]:
-    """What of the environment a store is made by."""
+    """The part of the environment that a store is made of."""
     names = ("AWS_", "GOOGLE_", "AZURE_")
     return tuple(sorted((key, value) for key, value in os.environ.items() if key.startswith(names)))
 

@@ -105,7 +105,7 @@ def to_cog(
 def to_cog_each(
     arrays: Mapping[str, xr.DataArray], path: str | os.PathLike[str], **options: Any
 ) -> list[Path]:
-    """Write a GeoTIFF an array, each under its name in the template ``path``; nothing is computed before all fit.
+    """Write one GeoTIFF per array, named by the template ``path``; nothing is computed before all fit.
 
     Raises
     ------

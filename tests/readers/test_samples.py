@@ -77,7 +77,7 @@ def test_a_subset_and_a_list_of_samples_are_datasets_too(eurosat):
 
 @pytest.fixture(scope="module", params=["s1", "s2", "all"])
 def bigearthnet(request, tmp_path_factory):
-    """Two places of version 1, a file a band, of three sizes of pixels, and labels beside."""
+    """Two places of version 1, one file per band, of three sizes of pixels, and labels beside."""
     root = tmp_path_factory.mktemp("bigearthnet")
     lines = []
     classes = (["Pastures"], ["Sea and ocean", "Pastures"])
