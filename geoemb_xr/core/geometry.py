@@ -265,12 +265,15 @@ def _sized(axis: xr.DataArray, step: float) -> xr.DataArray:
 
 
 def _reversed(array: xr.DataArray, axis: str) -> xr.DataArray:
-    """The array in the other order of an axis, whose resolution changes its sign."""
+    """The array in the other order of an axis, whose resolution has the sign of that order."""
     turned = array.isel({axis: slice(None, None, -1)})
-    stated = turned.coords[axis].attrs.get(RESOLUTION)
+    along = turned.coords[axis]
+    stated = along.attrs.get(RESOLUTION)
     if stated is None:
         return turned
-    return turned.assign_coords({axis: _sized(turned.coords[axis], -float(stated))})
+    # by the coordinates: an array turned by plain slicing still states the sign it had before
+    step = math.copysign(float(stated), float(along[-1] - along[0]))
+    return turned.assign_coords({axis: _sized(along, step)})
 
 
 def keep_resolution(window: xr.DataArray, grid: GeoBox) -> xr.DataArray:
