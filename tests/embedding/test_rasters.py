@@ -4,54 +4,18 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from mixing import BANDS, MIXING, Mixing, assert_close, make_mixing, scene, torch
 
 import geoemb_xr as gx
 from geoemb_xr import testing
 from geoemb_xr.core.errors import ComparabilityError, EmbeddingError, SourceError
-from geoemb_xr.embedding import batches, chips, encoding
-
-torch = pytest.importorskip("torch")
-
-BANDS = ("B02", "B03", "B04", "B08")
-
-
-class Mixing(torch.nn.Module):
-    """Tokens that see their whole chip, as a transformer's do, behind a class token."""
-
-    calls = 0
-
-    def __init__(self, bands, dims, patch):
-        super().__init__()
-        torch.manual_seed(3)
-        self.patches = torch.nn.Conv2d(bands, dims, patch, patch)
-        self.along = torch.nn.Linear(dims, dims)
-
-    def forward(self, x):
-        Mixing.calls += len(x)
-        tokens = self.patches(x).flatten(2).transpose(1, 2)
-        mixed = torch.tanh(tokens + self.along(tokens.mean(1, keepdim=True)))
-        return torch.cat([mixed.amax(1, keepdim=True), mixed], 1)
-
-
-def make_mixing(encoder):
-    return Mixing(len(encoder.bands), encoder.dims, encoder.patch)
-
-
-MIXING = gx.Encoder(
-    "mixing", dims=6, bands=BANDS, units="reflectance", mean=(0.1, 0.2, 0.3, 0.4), std=(0.5,), chip=32, patch=8,
-    margin=8, prefix=1, resolution=10.0, weights="seed 3", make=make_mixing,
-)  # fmt: skip
-
-
-def scene(shape=(90, 75), **options):
-    return testing.images(shape, **options)
+from geoemb_xr.embedding import chips
 
 
 def tokens_of(encoder, chip):
@@ -93,10 +57,6 @@ def whole_image_reference(encoder, images, edge_y, edge_x):
 def edges_of(images):
     """Global pixel numbers of the first row and column."""
     return round(-(float(images.y[0]) + 5) / 10), round((float(images.x[0]) - 5) / 10)
-
-
-def assert_close(actual, expected):
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.nanmax(np.abs(expected)))
 
 
 # --- values -------------------------------------------------------------------------------------------------
@@ -202,19 +162,6 @@ def seen_whole(axis, start):
         for chip in axis.chips
         if not chip.edge
     }
-
-
-def test_batches_change_nothing_and_half_precision_little():
-    images = scene()
-    expected = gx.embed(images, MIXING).values
-    assert_close(gx.embed(images, MIXING, batch_size=1).values, expected)
-    half = gx.embed(images, MIXING, precision="bfloat16").values
-    assert half.dtype == np.float32
-    lengths = np.linalg.norm(half, axis=0) * np.linalg.norm(expected, axis=0)
-    assert ((half * expected).sum(0) / lengths).min() > 0.999
-    assert not np.array_equal(half, expected)
-    with pytest.raises(ValueError, match="precision='float16' is not known"):
-        gx.embed(images, MIXING, precision="float16")
 
 
 def test_the_vector_of_a_chip_is_the_mean_of_its_patches_or_its_class_token():
@@ -493,75 +440,6 @@ def test_a_network_that_breaks_its_card_s_promise_says_so():
         gx.embed(scene(), replace(MIXING, prefix=0)).compute()
 
 
-def test_products_are_exact_while_any_block_is_at_work_and_as_before_after():
-    switches = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [each.allow_tf32 for each in switches]
-    first, second = batches._full_precision(), batches._full_precision()
-    switches[1].allow_tf32 = True
-    with first:
-        second.__enter__()
-        assert not any(each.allow_tf32 for each in switches)
-    assert not any(each.allow_tf32 for each in switches)  # the second is still at work
-    second.__exit__(None, None, None)
-    assert [each.allow_tf32 for each in switches] == [before[0], True]
-    switches[1].allow_tf32 = before[1]
-
-
-class Greedy(Mixing):
-    """A network that has no memory for more than three chips."""
-
-    seen: ClassVar[list[int]] = []
-
-    def forward(self, x):
-        if len(x) > 3:
-            raise torch.cuda.OutOfMemoryError
-        Greedy.seen.append(len(x))
-        return super().forward(x)
-
-
-def test_out_of_memory_halves_the_batch_and_goes_on():
-    images = scene((128, 128))
-    expected = gx.embed(images, MIXING).values
-    torch.manual_seed(3)
-    greedy = replace(MIXING, make=Greedy(4, 6, 8))
-    Greedy.seen.clear()
-    assert_close(gx.embed(images, greedy, batch_size=8).values, expected)
-    assert max(Greedy.seen) == 2
-    assert sum(Greedy.seen) > 8
-
-
-def test_chips_on_a_gpu_are_gathered_as_they_are_cut_on_a_processor():
-    window = torch.arange(2 * 3 * 20 * 30.0).reshape(2, 3, 20, 30)
-    starts = np.array([[0, 0], [3, 17], [12, 22], [12, 1]])
-    cut = encoding._cut(window, starts, 8)
-    assert torch.equal(encoding._gathered(window, starts, 8), cut)
-    assert torch.equal(cut[1], window[..., 3:11, 17:25])
-
-
-def test_batches_grow_with_the_memory_that_is_free_and_shrink_with_what_a_chip_takes(monkeypatch):
-    monkeypatch.setattr(batches, "_free", lambda device: 80 << 30)
-    large = batches.size(MIXING, (4, 224, 224), "cuda:0")
-    monkeypatch.setattr(batches, "_free", lambda device: 2 << 30)
-    small = batches.size(MIXING, (4, 224, 224), "cuda:0")
-    assert large > 10 * small > 10
-    assert batches.size(MIXING, (4, 224, 224), "cpu") >= 1
-    assert batches.size(MIXING, (4, 4096, 4096), "cuda:0") == 1
-    assert batches.size(MIXING, (12, 4, 224, 224), "cpu") == 1
-
-
-def test_a_network_works_in_half_the_precision_as_a_whole_where_its_card_says_so():
-    images = scene()
-    expected = gx.embed(images, MIXING).values
-    safe = replace(MIXING, bfloat16=True)
-    half = gx.embed(images, safe, precision="bfloat16").values
-    lengths = np.linalg.norm(half, axis=0) * np.linalg.norm(expected, axis=0)
-    assert half.dtype == np.float32
-    assert 0.999 < ((half * expected).sum(0) / lengths).min() < 1
-    assert next(batches.network(safe, "cpu", "bfloat16").parameters()).dtype == torch.bfloat16
-    assert next(batches.network(safe, "cpu").parameters()).dtype == torch.float32
-    assert_close(gx.embed(images, safe).values, expected)  # on a processor only where it is asked for
-
-
 @pytest.mark.parametrize(
     ("dtype", "nodata"),
     [("int16", -9999), ("uint16", 0), ("int32", -1), ("float64", -9999.0), (">f4", -9999.0)],
@@ -573,35 +451,3 @@ def test_numbers_of_any_type_are_the_same_image(dtype, nodata):
     stored = images.fillna(nodata).astype(dtype)
     stored.attrs["nodata"] = nodata
     assert_close(gx.embed(stored, MIXING, scale=1e-4).values, expected.values)
-
-
-# --- cards --------------------------------------------------------------------------------------------------
-
-
-def test_the_table_has_a_row_an_encoder_and_cards_are_values():
-    table = gx.encoders()
-    assert table.index.is_unique
-    for name in table.index:
-        card = gx.encoder(name)
-        assert pickle.loads(pickle.dumps(card)) == card
-        assert hash(card) == hash(pickle.loads(pickle.dumps(card)))
-        assert card.product.dims == card.dims
-        assert card.name in card._repr_html_()
-
-
-@pytest.mark.parametrize(
-    ("facts", "message"),
-    [
-        ({"name": "Big"}, "lower case"),
-        ({"dims": 0}, "dims of an encoder"),
-        ({"margin": 3}, "multiple of the patch"),
-        ({"chip": 30}, "whole patches"),
-        ({"mean": (1.0, 2.0)}, "mean has 2 values for 4 bands"),
-        ({"units": ("dn",)}, "units has 1 values"),
-        ({"outputs": ()}, "needs outputs"),
-        ({"pooling": "max"}, "pooling='max'"),
-    ],
-)
-def test_a_card_that_contradicts_itself_is_refused(facts, message):
-    with pytest.raises(ValueError, match=message):
-        replace(MIXING, **facts)

@@ -1,0 +1,38 @@
+"""Cards of encoders: the table of them, and cards that contradict themselves."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+from mixing import MIXING
+
+import geoemb_xr as gx
+
+
+def test_the_table_has_a_row_an_encoder_and_cards_are_values():
+    table = gx.encoders()
+    assert table.index.is_unique
+    for name in table.index:
+        card = gx.encoder(name)
+        assert pickle.loads(pickle.dumps(card)) == card
+        assert hash(card) == hash(pickle.loads(pickle.dumps(card)))
+        assert card.product.dims == card.dims
+        assert card.name in card._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"name": "Big"}, "lower case"),
+        ({"dims": 0}, "dims of an encoder"),
+        ({"margin": 3}, "multiple of the patch"),
+        ({"chip": 30}, "whole patches"),
+        ({"mean": (1.0, 2.0)}, "mean has 2 values for 4 bands"),
+        ({"units": ("dn",)}, "units has 1 values"),
+        ({"outputs": ()}, "needs outputs"),
+        ({"pooling": "max"}, "pooling='max'"),
+    ],
+)
+def test_a_card_that_contradicts_itself_is_refused(facts, message):
+    with pytest.raises(ValueError, match=message):
+        replace(MIXING, **facts)
