@@ -17,7 +17,6 @@ from geoemb_xr.core.errors import (
     MissingExtraError,
     SourceError,
 )
-from geoemb_xr.core.health import check
 from geoemb_xr.core.model import Product, product, products, register
 from geoemb_xr.core.synonyms import answering, no_such
 from geoemb_xr.core.times import year
@@ -26,6 +25,7 @@ from geoemb_xr.core.times import year
 _LAZY = {
     "load_model": "loading",
     # opening
+    "check": "readers.health",
     "coverage": "opening",
     "example": "examples.cached",
     "open": "opening",

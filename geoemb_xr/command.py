@@ -219,6 +219,7 @@ def check(options: argparse.Namespace) -> int:
     _print_rows(
         [
             ("missing", f"{found['missing']:.1%} of the pixels"),
+            *([("absent", f"{found['absent']:.1%} of the stored blocks")] if found["absent"] else []),
             (
                 "length",
                 f"{found['norm_min']:.4f} to {found['norm_max']:.4f}, {found['norm_mean']:.4f} on average",

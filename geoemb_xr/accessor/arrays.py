@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import xarray as xr
 
-from geoemb_xr.core import arrays, geometry, health, model, times
+from geoemb_xr.core import arrays, geometry, model, times
 from geoemb_xr.core.synonyms import answering, no_such
 
 if TYPE_CHECKING:
@@ -125,7 +125,9 @@ class EmbAccessor:
 
     def check(self) -> dict[str, Any]:
         """Norms, missing share, code range; see :func:`geoemb_xr.check`."""
-        return health.check(self._obj)
+        from geoemb_xr.readers.health import check
+
+        return check(self._obj)
 
     # --- points --------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from geoemb_xr.core.fitted import decoded_bands
 from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.model import BAND, attribution_of, check_embedding, is_encoded, kind_of
 from geoemb_xr.core.times import describe_times
+from geoemb_xr.execution.reads import absence_of
 
 # --- arrays -------------------------------------------------------------------------------------------------
 
@@ -121,4 +122,6 @@ def _memory_rows(array: xr.DataArray) -> html.Rows:
         return [("in memory", size)]
     block = " × ".join(str(max(c)) for c in array.chunks)
     tasks = len(array.data.__dask_graph__())
-    return [("lazy", f"{size} in {array.data.npartitions:,} blocks of up to {block}; {tasks:,} tasks")]
+    rows = [("lazy", f"{size} in {array.data.npartitions:,} blocks of up to {block}; {tasks:,} tasks")]
+    absence = absence_of(array)
+    return rows + ([("absent", f"{absence}, read as missing")] if absence else [])

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr.core import html
+from geoemb_xr.execution.reads import culled_graph, reads_of
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,11 @@ def plan_of(arrays: Sequence[xr.DataArray]) -> Plan:
     lazy = [each for each in arrays if each.chunks is not None]
     if not lazy:
         return Plan(len(arrays), size, 0, 0, 0, 0, 0, size)
-    from dask.highlevelgraph import HighLevelGraph
+    from geoemb_xr.execution.internals import optimize_blockwise
 
-    from geoemb_xr.execution.internals import flatten, optimize_blockwise
-
-    keys = [key for each in lazy for key in flatten(each.data.__dask_keys__())]
-    graph = HighLevelGraph.merge(*(each.data.__dask_graph__() for each in lazy)).cull(set(keys))
+    graph, keys = culled_graph(lazy)
     fused = optimize_blockwise(graph, keys=keys)
-    reads = [read for layer in graph.layers.values() for read in _reads(layer, graph)]
+    reads = _reads(graph)
     # codes of a byte become float32 of four while a task runs
     held = max((read.nbytes * (1 + 4 // read.itemsize) for read in reads), default=0)
     block = max(math.prod(max(c) for c in each.chunks or ()) * each.dtype.itemsize for each in lazy)
@@ -131,24 +129,13 @@ class _Read:
     requests: int
 
 
-def _reads(layer: Any, graph: Any) -> list[_Read]:
-    """What the tasks of a layer read: dask keeps slices of a source beside the layers of ``from_array``."""
-    from geoemb_xr.execution.internals import ArraySliceDep, Blockwise
-
-    if not isinstance(layer, Blockwise):
-        return []
-    slices = next((dep for dep in layer.io_deps.values() if isinstance(dep, ArraySliceDep)), None)
-    name = f"original-{layer.output}"
-    holder = next((each for each in graph.layers.values() if name in each), None)
-    if slices is None or holder is None:
-        return []
-    source = getattr(holder[name], "value", holder[name])
-    itemsize = np.dtype(source.dtype).itemsize
-    windows = [slices[key[1:]] for key in layer.get_output_keys()]
-    return [
-        _Read(math.prod(w.stop - w.start for w in window) * itemsize, itemsize, _requests(source, window))
-        for window in windows
-    ]
+def _reads(graph: Any) -> list[_Read]:
+    found = []
+    for source, window in reads_of(graph):
+        itemsize = np.dtype(source.dtype).itemsize
+        size = math.prod(w.stop - w.start for w in window) * itemsize
+        found.append(_Read(size, itemsize, _requests(source, window)))
+    return found
 
 
 def _requests(source: Any, window: Sequence[slice]) -> int:

@@ -22,7 +22,7 @@ from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.missing import missing_pixels
 from geoemb_xr.core.model import BAND
 from geoemb_xr.core.times import TimeLike, pick_times
-from geoemb_xr.stores.storage import current, using
+from geoemb_xr.readers.tile_arrays import TileArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +34,6 @@ DEFAULT_BLOCK = 512
 _BLOCK_BYTES = 256 << 20
 #: Share of a pixel by which the edges of tiles of one lattice may differ.
 _LATTICE_TOLERANCE = 0.01
-#: Further than any two pixels are apart, squared, and small enough that quarters are kept beside it.
-_FAR = 2.0**50
 
 
 @dataclass(frozen=True)
@@ -259,152 +257,6 @@ def _common_grid(tiles: Sequence[Tile]) -> _Grid:
     return _Grid(geometry.make_geobox(shape, affine, boxes[0].crs), places)
 
 
-# --- several tiles as one array-like ------------------------------------------------------------------------
-
-
-class TileArray:
-    """Tiles of one lattice behind NumPy's slicing, for :func:`dask.array.from_array`.
-
-    Where tiles overlap, a pixel comes from the tile whose centre is nearest of those that have data there, so that
-    seams fall midway and do not depend on the window read.
-
-    Parameters
-    ----------
-    tiles : sequence of Tile
-        Of one lattice.
-    places : ndarray of int (tile, 4)
-        First row, first column, stop row and stop column of each on the common grid.
-    window : (slice, slice)
-        Rows and columns of the common grid that this array shows.
-    times : sequence of str
-        ISO dates along the first axis.
-    """
-
-    def __init__(
-        self, tiles: Sequence[Tile], places: np.ndarray, window: tuple[slice, slice], times: Sequence[str]
-    ) -> None:
-        self.tiles = tuple(tiles)
-        rows, cols = window
-        self.places = places - np.array([rows.start, cols.start] * 2)
-        self.times = tuple(times)
-        first = tiles[0]
-        self.storage = current()
-        self.dtype = np.dtype(first.dtype)
-        self.fill = first.fill
-        pixels = (rows.stop - rows.start, cols.stop - cols.start)
-        self.bands = len(first.bands)
-        self.shape = (len(times), *((self.bands,) if self.bands else ()), *pixels)
-        self.ndim = len(self.shape)
-        # which tiles hold a time, and at which of their own steps
-        self._at = [
-            [(i, t.times.index(time)) for i, t in enumerate(tiles) if time in t.times] for time in times
-        ]
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        slices = [range(*k.indices(n)) for k, n in zip(_full_key(key, self.ndim), self.shape, strict=True)]
-        steps, *band, rows, cols = slices
-        planes = [self._read(t, _as_slice(rows), _as_slice(cols)) for t in steps]
-        out = planes[0][None] if len(planes) == 1 else np.stack(planes)
-        if band and len(band[0]) != self.bands:
-            out = out[:, _as_slice(band[0])]
-        return out
-
-    def _read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
-        """One time of a window, all bands."""
-        hits = []
-        for i, step in self._at[time]:
-            top, left, bottom, right = self.places[i]
-            r0, r1 = max(rows.start, top), min(rows.stop, bottom)
-            c0, c1 = max(cols.start, left), min(cols.stop, right)
-            if r0 < r1 and c0 < c1:
-                hits.append((i, step, slice(int(r0), int(r1)), slice(int(c0), int(c1))))
-        if len(hits) == 1 and hits[0][2] == rows and hits[0][3] == cols:
-            return self._read_tile(*hits[0])
-        lead = (self.bands,) if self.bands else ()
-        size = (rows.stop - rows.start, cols.stop - cols.start)
-        out = np.full((*lead, *size), self.fill, self.dtype)
-        best = np.full(size, np.inf) if _any_overlap(hits) else None
-        for i, step, r, c in hits:
-            values = self._read_tile(i, step, r, c)
-            at = (
-                slice(r.start - rows.start, r.stop - rows.start),
-                slice(c.start - cols.start, c.stop - cols.start),
-            )
-            if best is None:
-                out[..., at[0], at[1]] = values
-                continue
-            # further than any tile is what no tile has: a missing pixel lets the others through
-            rank = self._distance(i, r, c) + np.where(self._missing(i, step, r, c, values), _FAR, 0.0)
-            wins = rank < best[at]
-            best[at] = np.where(wins, rank, best[at])
-            out[..., at[0], at[1]] = np.where(wins, values, out[..., at[0], at[1]])
-        return out
-
-    def _missing(self, i: int, step: int, rows: slice, cols: slice, values: np.ndarray) -> np.ndarray:
-        """Where a tile has no data, by its own values or by those of the tile that decides."""
-        decider = self.tiles[i].decider
-        if decider is None:
-            return self.tiles[i].missing(values)
-        return decider.missing(self._read_tile(i, step, rows, cols, decider))
-
-    def _distance(self, i: int, rows: slice, cols: slice) -> np.ndarray:
-        """Squared distance of pixels to a tile's centre, in pixels."""
-        top, left, bottom, right = self.places[i]
-        dy = np.arange(rows.start, rows.stop) + 0.5 - (top + bottom) / 2
-        dx = np.arange(cols.start, cols.stop) + 0.5 - (left + right) / 2
-        return np.asarray(dy[:, None] ** 2 + dx**2)
-
-    def _read_tile(
-        self, i: int, step: int, rows: slice, cols: slice, other: Tile | None = None
-    ) -> np.ndarray:
-        """A window of a tile, or of another one in its place, turned north-up, contiguous."""
-        tile = other or self.tiles[i]
-        top, left, bottom, right = (int(v) for v in self.places[i])
-        own_rows, flip_rows = _stored(rows, top, bottom, tile.geobox.affine.e > 0)
-        own_cols, flip_cols = _stored(cols, left, right, tile.geobox.affine.a < 0)
-        try:
-            with using(self.storage):
-                values = tile.reader.read(step, own_rows, own_cols)
-        except SourceError:
-            raise
-        except Exception as error:
-            # An unread window never becomes nodata: absent is not the same as unread.
-            raise SourceError(
-                f"{tile.name} could not be read (rows {own_rows.start}-{own_rows.stop}, "
-                f"columns {own_cols.start}-{own_cols.stop}): {error}"
-            ) from error
-        lead = (len(tile.bands),) if tile.bands else ()
-        expected = (*lead, rows.stop - rows.start, cols.stop - cols.start)
-        if values.shape != expected:
-            raise SourceError(f"{tile.name} gave a window of shape {values.shape} instead of {expected}")
-        values = values[..., :: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
-        return np.ascontiguousarray(values.astype(tile.dtype, copy=False))
-
-
-def _full_key(key: Any, ndim: int) -> list[slice]:
-    given = list(key) if isinstance(key, tuple) else [key]
-    return given + [slice(None)] * (ndim - len(given))
-
-
-def _as_slice(steps: range) -> slice:
-    return slice(steps.start, steps.stop, None if steps.step == 1 else steps.step)
-
-
-def _stored(window: slice, start: int, stop: int, flipped: bool) -> tuple[slice, bool]:
-    """A window of the common grid in a tile's own stored order."""
-    if flipped:
-        return slice(stop - window.stop, stop - window.start), True
-    return slice(window.start - start, window.stop - start), False
-
-
-def _any_overlap(hits: Sequence[tuple[int, int, slice, slice]]) -> bool:
-    for i, (_, _, r, c) in enumerate(hits):
-        for _, _, q, d in hits[i + 1 :]:
-            if max(r.start, q.start) < min(r.stop, q.stop) and max(c.start, d.start) < min(c.stop, d.stop):
-                return True
-    return False
-
-
 # --- one lazy array -----------------------------------------------------------------------------------------
 
 
@@ -458,12 +310,18 @@ def assemble(
         BAND: list(tiles[0].bands),
         **geometry.grid_coords(grid.geobox, ys, xs),
     }
+    source = TileArray(tiles, places, window, times)
+    source.look_for_objects()
     for name in tiles[0].beside:
-        planes = [tile.beside[name] for tile in tiles]
-        coords[name] = (("time", "y", "x"), _lazy(planes, places, window, times, edges))
-    data = _lazy(tiles, places, window, times, edges)
+        plane = TileArray([tile.beside[name] for tile in tiles], places, window, times)
+        plane.absence = source.absence  # which is said once
+        coords[name] = (("time", "y", "x"), _lazy(plane, edges))
     return xr.DataArray(
-        data, dims=("time", BAND, "y", "x"), coords=coords, name="embedding", attrs=dict(attrs or {})
+        _lazy(source, edges),
+        dims=("time", BAND, "y", "x"),
+        coords=coords,
+        name="embedding",
+        attrs=dict(attrs or {}),
     )
 
 
@@ -481,24 +339,17 @@ def _window(geobox: GeoBox, area: Area | None) -> tuple[slice, slice] | None:
     )
 
 
-def _lazy(
-    tiles: Sequence[Tile],
-    places: np.ndarray,
-    window: tuple[slice, slice],
-    times: Sequence[str],
-    edges: tuple[tuple[int, ...], tuple[int, ...]],
-) -> Any:
+def _lazy(source: TileArray, edges: tuple[tuple[int, ...], tuple[int, ...]]) -> Any:
     import dask.array as da
     from dask.base import tokenize
 
-    source = TileArray(tiles, places, window, times)
-    chunks = ((1,) * len(times), *(((source.bands,),) if source.bands else ()), *edges)
+    chunks = ((1,) * len(source.times), *(((source.bands,),) if source.bands else ()), *edges)
     # Named by what is read, so that a rewritten file is not taken for an old one.
     token = tokenize(
-        [(t.name, t.token, t.times, t.dtype, t.bands) for t in tiles],
+        [(t.name, t.token, t.times, t.dtype, t.bands) for t in source.tiles],
         source.places.tolist(),
         source.shape,
-        times,
+        list(source.times),
         chunks,
         source.storage,
     )

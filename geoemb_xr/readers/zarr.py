@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.missing import NODATA_KEYS, mark_missing
 from geoemb_xr.readers.claims import check_extent
 from geoemb_xr.readers.tiles import Tile
-from geoemb_xr.readers.zarr_chunks import unwritten
+from geoemb_xr.readers.zarr_chunks import object_names, unwritten
 from geoemb_xr.stores.objects import head_object, is_remote, list_folders
 from geoemb_xr.stores.storage import Storage, current
 
@@ -35,10 +36,10 @@ def store_of(url: str, whole: Sequence[str] = ()) -> Any:
     """
     import zarr
 
-    from geoemb_xr.stores.zarr_objects import WrittenWhole, ZarrObjects
+    from geoemb_xr.stores.zarr_objects import Noticing, WrittenWhole, ZarrObjects
 
     store = ZarrObjects(url) if is_remote(url) else zarr.storage.LocalStore(url, read_only=True)
-    return WrittenWhole(store, url, whole) if whole else store
+    return WrittenWhole(store, url, whole) if whole else Noticing(store, url)
 
 
 def is_store(name: str) -> bool:
@@ -159,6 +160,11 @@ class ZarrReader:
     def _wanted(self, time: int, rows: slice, cols: slice) -> dict[str, Any]:
         bands = slice(0, max(self.bands) + 1 if self.bands is not None else None)
         return {"time": self.steps[time], "band": bands, "y": rows, "x": cols}
+
+    def objects(self, time: int, rows: slice, cols: slice) -> Iterator[str]:
+        """Paths of the objects that a window is stored in; one that was never written is absent."""
+        array = open_node(self.url, self.path, self.token)
+        return object_names(self.url, self.path, array, self.dims, self._wanted(time, rows, cols))
 
     def never_written(self, time: int, rows: slice, cols: slice) -> tuple[np.ndarray, list[str]]:
         """Pixels of a window whose chunk was never written, and the objects that lack it."""
@@ -420,6 +426,10 @@ class _ScaledReader:
 
     codes: ZarrReader
     scales: ZarrReader
+
+    def objects(self, time: int, rows: slice, cols: slice) -> Iterator[str]:
+        """Paths of the objects that a window is stored in."""
+        return chain(self.codes.objects(time, rows, cols), self.scales.objects(time, rows, cols))
 
     def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
         """A window (band, y, x)."""

@@ -41,11 +41,10 @@ def unwritten(
         Path of the object that holds no such chunk, and the chunk's place along each axis, cut to the window and
         counted from its start.
     """
-    asked = [window[d] if isinstance(window[d], slice) else slice(window[d], window[d] + 1) for d in dims]
-    spans = [slice(*span.indices(n)[:2]) for span, n in zip(asked, array.shape, strict=True)]
+    spans = _spans(array, dims, window)
     outer, inner = array.shards or array.chunks, array.chunks
     for position in _touched(spans, outer):
-        name = f"{url.rstrip('/')}/{path}/{array.metadata.encode_chunk_key(position)}".replace("//c/", "/c/")
+        name = _name(url, path, array, position)
         size = object_size(name)
         starts = [i * side for i, side in zip(position, outer, strict=True)]
         if size is None:
@@ -56,6 +55,24 @@ def unwritten(
                 first = [s + int(i) * n for s, i, n in zip(starts, part, inner, strict=True)]
                 if _meets(first, inner, spans):
                     yield name, _place(first, inner, spans, dims)
+
+
+def object_names(
+    url: str, path: str, array: Any, dims: tuple[str, ...], window: Mapping[str, Any]
+) -> Iterator[str]:
+    """Paths of the objects, chunks or shards, that a window of an array is stored in."""
+    touched = _touched(_spans(array, dims, window), array.shards or array.chunks)
+    return (_name(url, path, array, position) for position in touched)
+
+
+def _name(url: str, path: str, array: Any, position: tuple[int, ...]) -> str:
+    return f"{url.rstrip('/')}/{path}/{array.metadata.encode_chunk_key(position)}".replace("//c/", "/c/")
+
+
+def _spans(array: Any, dims: tuple[str, ...], window: Mapping[str, Any]) -> list[slice]:
+    """What of each axis is looked at, from its first element to the one after the last."""
+    asked = [window[d] if isinstance(window[d], slice) else slice(window[d], window[d] + 1) for d in dims]
+    return [slice(*span.indices(n)[:2]) for span, n in zip(asked, array.shape, strict=True)]
 
 
 def _touched(spans: list[slice], sides: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -20,6 +21,8 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from geoemb_xr.core.errors import SourceError
+from geoemb_xr.core.notes import say
+from geoemb_xr.stores.absence import notice
 from geoemb_xr.stores.http import ObjectChangedError
 from geoemb_xr.stores.objects import CONCURRENCY, fetch, list_folders, list_objects, object_size
 from geoemb_xr.stores.storage import Storage, current, using
@@ -157,6 +160,50 @@ class WrittenWhole(WrapperStore[Store]):
                 f"{self.where}/{key} does not exist, though all blocks of {name!r} were written: data were lost; "
                 "fetch the store, or write it, again"
             )
+        return found
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """An object, or a range of it."""
+        return self._there(key, await self._store.get(key, prototype, byte_range))
+
+    def get_sync(
+        self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """An object, or a range of it, where the store reads without a loop."""
+        return self._there(key, super().get_sync(key, prototype=prototype, byte_range=byte_range))
+
+
+#: Keys of chunks of rasters and tables, whichever way they are encoded: ``array/c/0/1``, ``array/0.1``. A time axis
+#: that holds one zero is stored as no chunk.
+_CHUNK = re.compile(r"(?P<array>.*?)/?(?:\bc/)?\d+(?:[./]\d+)+")
+
+
+class Noticing(WrapperStore[Store]):
+    """A store by others, which does not say what was written: chunks that are absent are missing, and that is said.
+
+    Parameters
+    ----------
+    store : Store
+        Which.
+    where : str
+        Its path or URL.
+    """
+
+    def __init__(self, store: Store, where: str) -> None:
+        super().__init__(store)
+        self.where = where.rstrip("/")
+        self._said: set[str] = set()
+
+    def __reduce__(self) -> Any:
+        return Noticing, (self._store, self.where)
+
+    def _there(self, key: str, found: Buffer | None) -> Buffer | None:
+        chunk = _CHUNK.fullmatch(key) if found is None else None
+        if chunk and not notice(name := f"{self.where}/{key}") and chunk["array"] not in self._said:
+            self._said.add(chunk["array"])
+            say(f"{name} does not exist, and is read as missing")
         return found
 
     async def get(

@@ -148,3 +148,56 @@ def test_a_chunk_that_is_lost_from_a_store_of_ours_is_an_error(tmp_path):
     next(p for p in sorted((path / "embedding" / "c").rglob("*")) if p.is_file()).unlink()
     with pytest.raises(SourceError, match=r"embedding/c/.* does not exist.*data were lost"):
         gx.open(path).compute()
+
+
+# --- absent is not unread -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+@pytest.mark.parametrize(
+    ("product", "lost", "stored"),
+    [("alphaearth", "embeddings/c/1/0/0/0", 4), ("tessera", "utm*/scales/c/0/0/0", 8)],
+)
+def test_absent_blocks_of_others_stores_are_counted_and_said(product, lost, stored, where, tmp_path, caplog):
+    path = next(gx.product(product).example(tmp_path, "zarr").parent.rglob("*.zarr"))
+    next(iter(path.glob(lost))).unlink()
+    with ObjectServer(tmp_path) as server, caplog.at_level("INFO", "geoemb_xr"):
+        url = f"{server.url}/{path.relative_to(tmp_path)}"
+        opened = (
+            gx.open(product, path) if where == "here" else gx.open(product, url, storage={"allow_http": True})
+        )
+        said_at_open = caplog.text
+        opened = opened[..., :32, :32]
+        opened.compute()
+        assert caplog.text.count("do not exist") >= 1
+        assert lost.rpartition("*")[2] in caplog.text
+        assert ("do not exist" in said_at_open) == (where == "here")  # there it costs requests
+        caplog.clear()
+        found = opened.emb.check()
+        assert found["absent"] == 1 / stored
+        assert f"1 of {stored} stored blocks" in caplog.text
+        assert "absent" in repr(opened.emb)
+        assert "1 of " in opened.emb._repr_html_()
+
+
+@pytest.mark.parametrize("product", ["alphaearth", "tessera"])
+def test_nothing_is_said_of_whole_stores(product, tmp_path, caplog):
+    opened = gx.open(product, next(gx.product(product).example(tmp_path, "zarr").parent.rglob("*.zarr")))
+    opened = opened[..., :32, :32]
+    with caplog.at_level("INFO", "geoemb_xr"):
+        assert opened.emb.check()["absent"] == 0
+    assert "do not exist" not in caplog.text
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_absent_chunks_of_what_plain_xarray_wrote_are_said(zarr_format, tmp_path, caplog):
+    array = gx.testing.synthetic("alphaearth", shape=(24, 24), chunks=12, decode=False).drop_encoding()
+    array.to_dataset(name="embedding").to_zarr(tmp_path / "plain.zarr", zarr_format=zarr_format)
+    chunks = [p for p in (tmp_path / "plain.zarr" / "embedding").rglob("*") if p.name[-1].isdigit()]
+    chunk = next(p for p in sorted(chunks) if p.is_file())
+    chunk.unlink()
+    opened = gx.open(tmp_path / "plain.zarr")
+    with caplog.at_level("INFO", "geoemb_xr"):
+        opened.compute()
+    assert caplog.text.count("does not exist, and is read as missing") == 1
+    assert str(chunk) in caplog.text

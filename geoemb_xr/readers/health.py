@@ -9,6 +9,9 @@ import xarray as xr
 
 from geoemb_xr.core.arrays import decode, map_bands
 from geoemb_xr.core.model import BAND, check_embedding
+from geoemb_xr.core.notes import say
+from geoemb_xr.execution.reads import stored_objects
+from geoemb_xr.stores.absence import absent_note
 
 #: A norm so many times the median is an outlier: real ones of a product lie within a factor of two.
 _OUTLIER = 16.0
@@ -30,9 +33,10 @@ def check(array: xr.DataArray) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``missing`` (share of pixels), ``norm_min``, ``norm_mean``, ``norm_max``, ``outliers`` (number of pixels
-        with a norm of about 16 times the median or more), ``seams`` (dimension, pixel, and how many times the steps
-        beside it the step is), ``ok`` and ``problems``.
+        ``missing`` (share of pixels), ``absent`` (share of the stored blocks that do not exist, in stores of
+        others, which do not say which were written), ``norm_min``, ``norm_mean``, ``norm_max``, ``outliers``
+        (number of pixels with a norm of about 16 times the median or more), ``seams`` (dimension, pixel, and how
+        many times the steps beside it the step is), ``ok`` and ``problems``.
 
     Examples
     --------
@@ -52,6 +56,9 @@ def check(array: xr.DataArray) -> dict[str, Any]:
         for name, each in zip("an", both, strict=True)
     }
     values = xr.Dataset(variables).compute()
+    absent, note = _absent_blocks(array)
+    if note:
+        say(note)
     missing, low, mean, high = (float(values[name]) for name in ("missing", "low", "mean", "high"))
     outliers = _outliers(values["orders"].values)
     seams = [
@@ -78,6 +85,7 @@ def check(array: xr.DataArray) -> dict[str, Any]:
         problems.append(f"{len(seams)} seams, where neighbours differ more than those beside them: {said}")
     return {
         "missing": missing,
+        "absent": absent,
         "norm_min": low,
         "norm_mean": mean,
         "norm_max": high,
@@ -86,6 +94,18 @@ def check(array: xr.DataArray) -> dict[str, Any]:
         "ok": not problems,
         "problems": problems,
     }
+
+
+def _absent_blocks(array: xr.DataArray) -> tuple[float, str]:
+    """Share of the stored blocks under an array that do not exist, and what is said of them."""
+    sources = stored_objects(array)
+    of_source: dict[int, list[str]] = {}
+    for name, source in sources.items():
+        of_source.setdefault(id(source), []).append(name)
+    absent = [name for names in of_source.values() for name in sources[names[0]].absent(names)]
+    if not absent:
+        return 0.0, ""
+    return len(absent) / len(sources), absent_note(absent, len(sources), "this array")
 
 
 def _norms(block: np.ndarray, axis: int) -> np.ndarray:

@@ -1,0 +1,61 @@
+"""What the tasks of a lazy array read: its sources and their windows, told from the graph alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import xarray as xr
+
+#: A source behind NumPy's slicing, and a window of it.
+Read = tuple[Any, tuple[slice, ...]]
+
+
+def reads_of(graph: Any) -> Iterator[Read]:
+    """Each read of a graph: dask keeps slices of a source beside the layers of ``from_array``."""
+    from geoemb_xr.execution.internals import ArraySliceDep, Blockwise
+
+    for layer in graph.layers.values():
+        if not isinstance(layer, Blockwise):
+            continue
+        slices = next((dep for dep in layer.io_deps.values() if isinstance(dep, ArraySliceDep)), None)
+        name = f"original-{layer.output}"
+        holder = next((each for each in graph.layers.values() if name in each), None)
+        if slices is None or holder is None:
+            continue
+        source = getattr(holder[name], "value", holder[name])
+        for key in layer.get_output_keys():
+            yield source, tuple(slices[key[1:]])
+
+
+def culled_graph(arrays: Sequence[xr.DataArray]) -> tuple[Any, list[Any]]:
+    """The graph of lazy arrays without what they do not need, and the keys that they stand for."""
+    from dask.highlevelgraph import HighLevelGraph
+
+    from geoemb_xr.execution.internals import flatten
+
+    keys = [key for each in arrays for key in flatten(each.data.__dask_keys__())]
+    return HighLevelGraph.merge(*(each.data.__dask_graph__() for each in arrays)).cull(set(keys)), keys
+
+
+def stored_objects(array: xr.DataArray) -> dict[str, Any]:
+    """Objects that an array is read from and that may be absent: their paths, and the source of each."""
+    if array.chunks is None:
+        return {}
+    return {
+        name: source
+        for source, window in reads_of(culled_graph([array])[0])
+        if hasattr(source, "objects")
+        for name in source.objects(window)
+    }
+
+
+def absence_of(array: xr.DataArray) -> str:
+    """Which share of the stored blocks of an array was found absent when it was opened or read; asks nothing."""
+    graph = array.data.__dask_graph__() if array.chunks is not None else None
+    for name, layer in getattr(graph, "layers", {}).items():
+        if name.startswith("original-"):
+            source = getattr(layer[name], "value", layer[name])
+            if said := getattr(source, "absence", ""):
+                return str(said)
+    return ""
