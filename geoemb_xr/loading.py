@@ -11,12 +11,12 @@ _MODULES = ("analysis.components", "analysis.clusters", "probes.probe", "compres
 
 
 def load_model(path: str | os.PathLike[str]) -> Fitted:
-    """Read a PCA, KMeans, Probe or Compressor from the file that its ``save`` wrote; needs no torch.
+    """Read a PCA, KMeans, Probe or Compressor from the file that its ``save`` or ``to_onnx`` wrote; needs no torch.
 
     Parameters
     ----------
     path : path
-        An npz file. Pickles in it are refused.
+        An npz or ONNX file. Pickles in it are refused.
 
     Raises
     ------

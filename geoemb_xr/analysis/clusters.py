@@ -21,6 +21,7 @@ from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.fitted import Fitted, Output
 from geoemb_xr.core.legend import MAX_CODE, Legend
 from geoemb_xr.core.model import BAND, attribution_of, comparability_key, product
+from geoemb_xr.core.onnx_graph import Value
 from geoemb_xr.execution import blocks, progress, sampling
 from geoemb_xr.execution.threads import one_blas_thread
 
@@ -109,6 +110,17 @@ class KMeans(Fitted):
             return np.asarray(less)
         more = np.linalg.norm(vectors + own, axis=1)
         return np.asarray(np.degrees(2 * np.arctan2(less, more)))
+
+    def as_onnx(self, vectors: Value) -> Mapping[str, Value]:
+        """``label``, and ``distance`` as :meth:`apply` has it."""
+        vectors = vectors.unit() if self.spherical else vectors
+        index = vectors.nearness(self.centres).argmax()
+        label = index.of(np.asarray(self.legend.values, self.legend.dtype)).flat()
+        less = vectors.distance(self.centres, index)
+        if not self.spherical:
+            return {"label": label, "distance": less.flat()}
+        more = vectors.distance(-self.centres, index)
+        return {"label": label, "distance": ((less / more).arctan() * np.degrees(2)).flat()}
 
 
 def fit_clusters(

@@ -25,6 +25,7 @@ from geoemb_xr.core.model import (
     product,
 )
 from geoemb_xr.core.notes import say
+from geoemb_xr.core.onnx_graph import Value
 from geoemb_xr.execution import blocks, hashes, sampling
 
 COMPONENT = "component"
@@ -124,6 +125,10 @@ class PCA(Fitted):
     def apply(self, vectors: np.ndarray, output: str = "component") -> np.ndarray:
         """Scores ``(n, component)`` of vectors ``(n, band)``."""
         return _scores(np.asarray(vectors, np.float32).T, self).T
+
+    def as_onnx(self, vectors: Value) -> Mapping[str, Value]:
+        """``component``."""
+        return {"component": vectors.linear(self.loadings, -(self.loadings @ self.mean))}
 
     def transform(self, array: xr.DataArray) -> xr.DataArray:
         """The same as ``array.emb.pca(model)``."""

@@ -24,7 +24,7 @@ from geoemb_xr.execution import progress
 from geoemb_xr.execution.threads import one_thread
 from geoemb_xr.probes import validation
 from geoemb_xr.probes.heads import HEADS, Data
-from geoemb_xr.probes.probe import softmax
+from geoemb_xr.probes.scores import softmax
 
 #: Labels in a cell are of one class for this share of them in a pure cell.
 _PURE = 0.9

@@ -11,7 +11,7 @@ import numpy as np
 from geoemb_xr.comparing.folds import Split
 from geoemb_xr.probes import validation
 from geoemb_xr.probes.heads import HEADS, Data
-from geoemb_xr.probes.probe import quantile, softmax
+from geoemb_xr.probes.scores import quantile, softmax
 
 #: Positions of training and test samples to scores of the test samples, ``(classes, n)`` or ``(1, n)``.
 Predictor = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -25,6 +25,7 @@ from geoemb_xr.core.model import (
     comparability_key,
     product,
 )
+from geoemb_xr.core.onnx_graph import Value
 from geoemb_xr.execution import blocks
 
 CodecName = Literal["int8", "signed-square", "bit"]
@@ -127,6 +128,17 @@ class Compressor(Fitted):
     def apply(self, vectors: np.ndarray, output: str = "component") -> np.ndarray:
         """Components ``(n, component)`` of vectors ``(n, band)``."""
         return _components(np.asarray(vectors, np.float32).T, self).T
+
+    def as_onnx(self, vectors: Value) -> Mapping[str, Value]:
+        """``compressed`` and, for int8, ``compressed_scale``: what :func:`compress` gives."""
+        if len(self.loadings):
+            found = vectors.linear(self.loadings, -(self.loadings @ self.mean))
+        else:
+            found = vectors.first(self.dims)
+        encode = CODEC_OF[self.codec].encode_onnx
+        assert encode is not None
+        codes, scale = encode(found)
+        return {"compressed": codes} | ({} if scale is None else {"compressed_scale": scale.flat()})
 
     def transform(self, array: xr.DataArray) -> xr.DataArray:
         """The same as ``array.emb.compress(model)``."""

@@ -12,8 +12,8 @@ codec                  products                    a value is
 ``sign``               none: what compress gives   ±1 / √bands, 0 missing
 =====================  ==========================  =====================================================
 
-Averages, distances and interpolation are wrong on codes: decode first. The torch functions are written
-with methods of tensors, so that this module does not import torch.
+Averages, distances and interpolation are wrong on codes: decode first. The functions for torch and ONNX are written
+with methods of tensors and of values of a graph, so that this module imports neither.
 """
 
 from __future__ import annotations
@@ -81,6 +81,16 @@ def _decode_signed_square_torch(codes: Any, scale: Any, axis: int) -> Any:
     return values.masked_fill_((codes == -128).any(dim=axis, keepdim=True), float("nan"))
 
 
+def _decode_signed_square_onnx(codes: Any, scale: Any) -> tuple[Any, Any]:
+    values = codes.cast("float32")
+    return values * abs(values) * SQUARE_FACTOR, ~values.equals(-128).any()
+
+
+def _encode_signed_square_onnx(vectors: Any) -> tuple[Any, Any]:
+    root = (abs(vectors).sqrt() * _SQUARE_DIVISOR).rint() * vectors.sign()
+    return root.clip(-127, 127).cast("int8").standing(-128), None
+
+
 # --- one scale a pixel --------------------------------------------------------------------------------------
 
 
@@ -130,6 +140,16 @@ def _decode_per_pixel_scale_torch(codes: Any, scale: Any, axis: int) -> Any:
     full = scale if scale.dim() == codes.dim() else scale.unsqueeze(axis)
     missing = (~full.isfinite() | (full == 0)).any(dim=axis, keepdim=True)
     return (codes.float() * full.masked_fill(missing, 0.0)).masked_fill_(missing, float("nan"))
+
+
+def _decode_per_pixel_scale_onnx(codes: Any, scale: Any) -> tuple[Any, Any]:
+    return codes.cast("float32") * scale, scale.isfinite() & ~scale.equals(0)
+
+
+def _encode_per_pixel_scale_onnx(vectors: Any) -> tuple[Any, Any]:
+    scale = abs(vectors).max() / 127
+    codes = (vectors / scale.where(scale > 0, 1)).rint().clip(-127, 127)
+    return codes.cast("int8"), scale
 
 
 # --- finite scalar quantisation -----------------------------------------------------------------------------
@@ -198,6 +218,12 @@ def _decode_fsq_torch(codes: Any, scale: Any, axis: int) -> Any:
     return values.movedim(-1, axis)
 
 
+def _decode_fsq_onnx(codes: Any, scale: Any) -> tuple[Any, Any]:
+    single, half = codes.cast("int64"), _FSQ_LEVELS // 2
+    levels = (single / _FSQ_BASIS % _FSQ_LEVELS - half).cast("float32")
+    return levels / half, ~single.equals(0)
+
+
 # --- codes whose scale nobody published ---------------------------------------------------------------------
 
 
@@ -219,6 +245,11 @@ def encode_unscaled(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
 def _decode_unscaled_torch(codes: Any, scale: Any, axis: int) -> Any:
     values = codes.float()
     return values.masked_fill_((values == 0).all(dim=axis, keepdim=True), float("nan"))
+
+
+def _decode_unscaled_onnx(codes: Any, scale: Any) -> tuple[Any, Any]:
+    values = codes.cast("float32")
+    return values, values.max() > 0
 
 
 # --- 16-bit exports -----------------------------------------------------------------------------------------
@@ -250,6 +281,11 @@ def _decode_offset_16_torch(codes: Any, scale: Any, axis: int) -> Any:
     return (values * (1 / 8192) - 1).masked_fill_(missing, float("nan"))
 
 
+def _decode_offset_16_onnx(codes: Any, scale: Any) -> tuple[Any, Any]:
+    values = codes.cast("float32")
+    return values * (1 / 8192) - 1, values.max() > 0
+
+
 # --- signs --------------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +308,16 @@ def _decode_sign_torch(codes: Any, scale: Any, axis: int) -> Any:
     return (codes.float() * codes.shape[axis] ** -0.5).masked_fill_(missing, float("nan"))
 
 
+def _decode_sign_onnx(codes: Any, scale: Any) -> tuple[Any, Any]:
+    values = codes.cast("float32")
+    return values.unit(), ~values.equals(0).any()
+
+
+def _encode_sign_onnx(vectors: Any) -> tuple[Any, Any]:
+    positive = ~(vectors < 0)
+    return (positive.cast("float32") * 2 - 1).cast("int8"), None
+
+
 SIGNED_SQUARE = Codec(
     "signed-square",
     "int8",
@@ -281,6 +327,8 @@ SIGNED_SQUARE = Codec(
     _decode_signed_square_torch,
     power=2,
     factor=float(SQUARE_FACTOR),
+    decode_onnx=_decode_signed_square_onnx,
+    encode_onnx=_encode_signed_square_onnx,
 )
 PER_PIXEL_SCALE = Codec(
     "per-pixel-scale",
@@ -291,15 +339,47 @@ PER_PIXEL_SCALE = Codec(
     _decode_per_pixel_scale_torch,
     scale="scale",
     power=1,
+    decode_onnx=_decode_per_pixel_scale_onnx,
+    encode_onnx=_encode_per_pixel_scale_onnx,
 )
 FSQ = Codec(
-    "fsq", "uint16", 0, decode_fsq, encode_fsq, _decode_fsq_torch, bands=tuple(f"axis{i}" for i in range(6))
+    "fsq",
+    "uint16",
+    0,
+    decode_fsq,
+    encode_fsq,
+    _decode_fsq_torch,
+    bands=tuple(f"axis{i}" for i in range(6)),
+    decode_onnx=_decode_fsq_onnx,
 )
-UNSCALED = Codec("unscaled", "uint16", 0, decode_unscaled, encode_unscaled, _decode_unscaled_torch)
-
-OFFSET_16 = Codec("offset-16", "uint16", 0, decode_offset_16, encode_offset_16, _decode_offset_16_torch)
-
-SIGN = Codec("sign", "int8", 0, decode_sign, encode_sign, _decode_sign_torch)
+UNSCALED = Codec(
+    "unscaled",
+    "uint16",
+    0,
+    decode_unscaled,
+    encode_unscaled,
+    _decode_unscaled_torch,
+    decode_onnx=_decode_unscaled_onnx,
+)
+OFFSET_16 = Codec(
+    "offset-16",
+    "uint16",
+    0,
+    decode_offset_16,
+    encode_offset_16,
+    _decode_offset_16_torch,
+    decode_onnx=_decode_offset_16_onnx,
+)
+SIGN = Codec(
+    "sign",
+    "int8",
+    0,
+    decode_sign,
+    encode_sign,
+    _decode_sign_torch,
+    decode_onnx=_decode_sign_onnx,
+    encode_onnx=_encode_sign_onnx,
+)
 
 CODECS = {codec.name: codec for codec in (SIGNED_SQUARE, PER_PIXEL_SCALE, FSQ, UNSCALED, OFFSET_16, SIGN)}
 

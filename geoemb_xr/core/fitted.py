@@ -8,6 +8,8 @@ for every kind of model alike.
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import npz
+from geoemb_xr.core import npz, onnx_graph
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import Legend
 from geoemb_xr.core.model import BAND, check_comparable, comparability_key, is_encoded, product
@@ -121,7 +123,70 @@ class Fitted:
     def __hash__(self) -> int:
         return hash((type(self).__name__, self.product, self.version, self.bands))
 
+    def as_onnx(self, vectors: onnx_graph.Value) -> Mapping[str, onnx_graph.Value]:
+        """What an ONNX graph gives for vectors ``(n, band)``, by name: see :mod:`geoemb_xr.core.onnx_graph`.
+
+        Parameters
+        ----------
+        vectors : Value
+            Decoded, zeros where there is no data: what stands there in the end is the graph's business.
+        """
+        raise EmbeddingError(
+            f"a {type(self).__name__} cannot be written as ONNX: its class has no formula (as_onnx)"
+        )
+
     # --- one file ------------------------------------------------------------------------------------------
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> Path:
+        """Write the model as an ONNX graph, whole or not at all: codes in, what it gives out, decoding inside.
+
+        The input is ``codes (n, band)`` as the product stores them, with ``scale (n,)`` where it has one, or
+        ``vectors (n, band)`` of float32 where vectors are stored as floats. Labels are 0 and numbers NaN where
+        there is no data. Product, version, bands, classes, attribution and licence stand in the file's metadata,
+        and so does the model itself: :func:`geoemb_xr.load_model` reads it back. Needs the extra ``onnx``.
+
+        Parameters
+        ----------
+        path : path
+            ``.onnx`` is added where it has no ending.
+
+        Returns
+        -------
+        Path
+            Where it is.
+
+        Raises
+        ------
+        EmbeddingError
+            If this kind of model has no such formula.
+        MissingExtraError
+            If the package ``onnx`` is not installed.
+        """
+        from geoemb_xr._version import __version__
+
+        found = product(self.product) if self.product else None
+        graph = onnx_graph.Graph()
+        codec = None if found is None else found.codec
+        vectors, valid = onnx_graph.vectors(
+            graph, codec, len(self.bands), found is not None and found.unit_norm
+        )
+        onnx_graph.declare(graph, self.as_onnx(vectors), valid)
+        held = io.BytesIO()
+        npz.dump(held, *self._document())
+        legend = getattr(self, "legend", None)
+        facts = {
+            "product": self.product,
+            "version": self.version,
+            "bands": json.dumps(self.bands),
+            "classes": "" if legend is None else json.dumps(asdict(legend)),
+            "attribution": self.attribution,
+            "licence": "" if found is None else found.licence_line,
+            "software": f"geoemb_xr {__version__}",
+            onnx_graph.MODEL: base64.b64encode(held.getvalue()).decode(),
+        }
+        target = Path(path)
+        target = target if target.suffix else target.with_suffix(".onnx")
+        return graph.write(target, type(self).__name__, facts, __version__)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model to one npz file, whole or not at all.
@@ -141,10 +206,14 @@ class Fitted:
         EmbeddingError
             If a field holds what neither NumPy nor JSON can write; nothing is written then.
         """
-        from geoemb_xr._version import __version__
-
         target = Path(path)
         target = target if target.suffix else target.with_suffix(".npz")
+        return npz.write(target, *self._document())
+
+    def _document(self) -> tuple[str, dict[str, np.ndarray]]:
+        """The header of a file, and its arrays."""
+        from geoemb_xr._version import __version__
+
         arrays: dict[str, np.ndarray] = {}
         header: dict[str, Any] = {"format": _FORMAT, "kind": type(self).__name__, "geoemb_xr": __version__}
         if not _is_own(type(self)):
@@ -163,7 +232,7 @@ class Fitted:
             _check_arrays(type(self), self.__dict__, arrays)
         except (TypeError, ValueError) as error:
             raise EmbeddingError(f"this {type(self).__name__} cannot be saved: {error}") from error
-        return npz.write(target, text, arrays)
+        return text, arrays
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -197,7 +266,7 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
     Parameters
     ----------
     path : path
-        An npz file. Pickles in it are refused.
+        An npz file, or one that :meth:`Fitted.to_onnx` wrote. Pickles in it are refused.
 
     Raises
     ------
@@ -205,7 +274,8 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
         If it is no model of ours, of a class that is not imported, or if its parts do not fit each other.
     """
     try:
-        with npz.opened(path) as (text, shapes, read):
+        source = io.BytesIO(onnx_graph.embedded(path)) if Path(path).suffix == ".onnx" else path
+        with npz.opened(source) as (text, shapes, read):
             header = json.loads(text)
             kind, values = _class_of(header), _values_of(header)
             _check_shapes(kind, values, shapes)

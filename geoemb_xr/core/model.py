@@ -74,6 +74,11 @@ class Codec:
         ``decode`` alone knows.
     factor : float
         Of ``power`` 2.
+    decode_onnx : callable, optional
+        ``(codes, scale) -> (vectors, valid)``, the same as a formula of values of an ONNX graph, ``(n, band)`` and
+        ``(n, 1)``: see :mod:`geoemb_xr.core.onnx_graph`. Without it models of such products take vectors there.
+    encode_onnx : callable, optional
+        ``vectors -> (codes, scale)``, the inverse.
     """
 
     name: str
@@ -86,6 +91,8 @@ class Codec:
     bands: tuple[str, ...] = ()
     power: Literal[0, 1, 2] = 0
     factor: float = 1.0
+    decode_onnx: Callable[[Any, Any], tuple[Any, Any]] | None = None
+    encode_onnx: Callable[[Any], tuple[Any, Any]] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+
+from geoemb_xr.core.whole import replacing
 
 #: A file unpacks to so many times its own size, and so many bytes more, or it is refused.
 _MOST_UNPACKED, _LEAST = 16, 1 << 24
@@ -29,22 +31,21 @@ def write(target: Path, header: str, arrays: Mapping[str, np.ndarray]) -> Path:
     arrays : mapping
         By name; none may be called "header".
     """
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, header=np.array(header), **arrays)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(target) as file:
+        dump(file, header, arrays)
     return target
+
+
+def dump(file: BinaryIO, header: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a header and arrays to an open file."""
+    np.savez(file, allow_pickle=False, header=np.array(header), **arrays)
 
 
 @contextmanager
 def opened(
-    path: str | os.PathLike[str],
+    source: str | os.PathLike[str] | BinaryIO,
 ) -> Iterator[tuple[str, dict[str, tuple[int, ...]], Callable[[str], np.ndarray]]]:
-    """The header of a file, the shapes of its arrays, and what reads one.
+    """The header of a file, by its path or open, the shapes of its arrays, and what reads one.
 
     What the headers in the file claim is checked against its size before any array is read.
 
@@ -53,12 +54,16 @@ def opened(
     ValueError, KeyError, zipfile.BadZipFile
         If it is no such file.
     """
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(source) as archive:
         members = {name.removesuffix(".npy"): _member(archive, name) for name in archive.namelist()}
-        _check_size(members, os.path.getsize(path))
+        _check_size(members, _size_of(source))
         header = str(_read(archive, members.pop("header")))
         shapes = {name: each.shape for name, each in members.items()}
         yield header, shapes, lambda name: _read(archive, members[name])
+
+
+def _size_of(source: str | os.PathLike[str] | BinaryIO) -> int:
+    return os.path.getsize(source) if isinstance(source, str | os.PathLike) else source.seek(0, os.SEEK_END)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from geoemb_xr.core.notes import say
 from geoemb_xr.execution import lanes
 from geoemb_xr.execution.devices import kept
 from geoemb_xr.predicting import fused
-from geoemb_xr.probes.probe import quantile
+from geoemb_xr.probes.scores import quantile
 
 
 @dataclass(frozen=True)

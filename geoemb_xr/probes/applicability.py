@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from geoemb_xr.core.onnx_graph import Value
 from geoemb_xr.execution.neighbours import nearest
 from geoemb_xr.probes.heads import Data
 
@@ -67,3 +68,10 @@ def dissimilarity(parameters: Mapping[str, np.ndarray], vectors: np.ndarray) -> 
     """The dissimilarity index ``(n,)`` of vectors ``(band, n)``."""
     scaled = (vectors - parameters["mean"][:, None]) / parameters["scale"][:, None]
     return np.asarray(nearest(scaled, parameters["references"], 1)[0][0])
+
+
+def dissimilarity_onnx(parameters: Mapping[str, np.ndarray], vectors: Value) -> Value:
+    """The same as a formula of an ONNX graph."""
+    scaled = (vectors - parameters["mean"]) / parameters["scale"]
+    references = parameters["references"]
+    return scaled.distance(references, scaled.nearness(references).argmax())

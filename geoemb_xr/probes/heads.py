@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from geoemb_xr.core.errors import EmbeddingError, check_choice, require
+from geoemb_xr.core.onnx_graph import Value
 from geoemb_xr.execution.neighbours import nearest
 
 Task = Literal["classification", "regression"]
@@ -83,6 +84,9 @@ class Head:
         Of the scores where there is nothing to calibrate it with.
     penalties : mapping of str to sequence of float
         What ``"auto"`` of an option tries, the strongest first.
+    scores_onnx : callable, optional
+        ``(parameters, vectors) -> (n, classes)``, ``scores`` as a formula of an ONNX graph
+        (:mod:`geoemb_xr.core.onnx_graph`).
     """
 
     fit: Callable[..., dict[str, np.ndarray]]
@@ -91,6 +95,7 @@ class Head:
     options: Mapping[str, Any]
     temperature: float = 1.0
     penalties: Mapping[str, Sequence[float]] = MappingProxyType({})
+    scores_onnx: Callable[[Parameters, Value], Value] | None = None
 
 
 # --- one scale for all bands ----------------------------------------------------------------------------------
@@ -118,6 +123,10 @@ def linear_scores(parameters: Parameters, x: np.ndarray) -> np.ndarray:
     scores = parameters["weights"] @ x
     scores += parameters["bias"][:, None]
     return np.asarray(scores)
+
+
+def _linear_onnx(parameters: Parameters, x: Value) -> Value:
+    return x.linear(parameters["weights"], parameters["bias"])
 
 
 # --- ridge ----------------------------------------------------------------------------------------------------
@@ -277,6 +286,18 @@ def knn_scores(parameters: Parameters, x: np.ndarray) -> np.ndarray:
     return np.asarray(np.log(np.maximum(share / total, np.float32(1e-6))))
 
 
+def _knn_onnx(parameters: Parameters, x: Value) -> Value:
+    x = x.unit() if parameters["cosine"] else x
+    # half the squared distance, less half the square of x, which the ranks and the weights can do without
+    half, index = (-x.nearness(parameters["vectors"])).smallest(int(parameters["k"]))
+    weight = ((half.first(1) - half) / parameters["temperature"]).exp() * index.of(parameters["votes"])
+    if not parameters["classes"]:
+        return (weight * index.of(parameters["targets"])).sum() / weight.sum()
+    member = np.eye(int(parameters["classes"]), dtype=np.float32)[parameters["targets"]]
+    share = weight.spread_over(index.of(member)) / weight.sum()
+    return share.clip(1e-6, 1).log()
+
+
 # --- centroids ------------------------------------------------------------------------------------------------
 
 
@@ -290,6 +311,10 @@ def fit_centroid(data: Data) -> dict[str, np.ndarray]:
 def centroid_scores(parameters: Parameters, x: np.ndarray) -> np.ndarray:
     """Cosine to each class's mean direction."""
     return np.asarray(parameters["centres"] @ unit(x))
+
+
+def _centroid_onnx(parameters: Parameters, x: Value) -> Value:
+    return x.unit() @ parameters["centres"].T
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -409,6 +434,14 @@ def mlp_scores(parameters: Parameters, x: np.ndarray) -> np.ndarray:
     return x
 
 
+def _mlp_onnx(parameters: Parameters, x: Value) -> Value:
+    layers = len(parameters) // 2
+    for i in range(layers):
+        x = x.linear(parameters[f"weights{i}"], parameters[f"bias{i}"])
+        x = x.relu() if i < layers - 1 else x
+    return x
+
+
 _BOTH: tuple[Task, ...] = ("classification", "regression")
 HEADS: Mapping[str, Head] = MappingProxyType(
     {
@@ -419,6 +452,7 @@ HEADS: Mapping[str, Head] = MappingProxyType(
             {"alpha": None},
             0.2,
             {"alpha": [PerLabel(each) for each in np.logspace(2, -4, 13)]},
+            scores_onnx=_linear_onnx,
         ),
         "logistic": Head(
             fit_logistic,
@@ -426,9 +460,14 @@ HEADS: Mapping[str, Head] = MappingProxyType(
             ("classification",),
             {"C": 1.0, "class_weight": None, "max_iter": 1000, "tol": 1e-6},
             penalties={"C": [float(each) for each in np.logspace(-2, 2, 9)]},
+            scores_onnx=_linear_onnx,
         ),
         "knn": Head(
-            fit_knn, knn_scores, _BOTH, {"n_neighbors": 20, "metric": "cosine", "temperature": "auto"}
+            fit_knn,
+            knn_scores,
+            _BOTH,
+            {"n_neighbors": 20, "metric": "cosine", "temperature": "auto"},
+            scores_onnx=_knn_onnx,
         ),
         "mlp": Head(
             fit_mlp,
@@ -443,7 +482,15 @@ HEADS: Mapping[str, Head] = MappingProxyType(
                 "n_iter_no_change": 20,
                 "validation_fraction": 0.15,
             },
+            scores_onnx=_mlp_onnx,
         ),
-        "centroid": Head(fit_centroid, centroid_scores, ("classification",), {}, temperature=0.1),
+        "centroid": Head(
+            fit_centroid,
+            centroid_scores,
+            ("classification",),
+            {},
+            temperature=0.1,
+            scores_onnx=_centroid_onnx,
+        ),
     }
 )

@@ -13,20 +13,21 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import kernels
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.fitted import Fitted, Output, check_model, decoded_bands
 from geoemb_xr.core.legend import Legend
 from geoemb_xr.core.model import attribution_of, check_embedding, comparability_key
 from geoemb_xr.core.notes import say
+from geoemb_xr.core.onnx_graph import Value
 from geoemb_xr.execution.threads import one_thread
 from geoemb_xr.geo import tables
 from geoemb_xr.probes import estimators, heads, labelling, streaming, validation
-from geoemb_xr.probes.applicability import dissimilarity, fit_applicability
+from geoemb_xr.probes.applicability import dissimilarity, dissimilarity_onnx, fit_applicability
 from geoemb_xr.probes.classes import by_name, counts_of, data_of, describe, known_data, left_out
 from geoemb_xr.probes.heads import HEADS, Data
 from geoemb_xr.probes.memory import Memory
 from geoemb_xr.probes.samples import Samples, plain_samples, samples_of, vectors_of
+from geoemb_xr.probes.scores import best_class, quantile, softmax
 
 Method = Literal["ridge", "logistic", "knn", "centroid", "mlp"]
 #: How far a map may be trusted, as a class map.
@@ -208,6 +209,52 @@ class Probe(Fitted):
             )
         return replace(self, applicability={}, memory={})
 
+    def as_onnx(self, vectors: Value) -> Mapping[str, Value]:
+        """``label`` and ``probabilities``, or ``value``; and ``distance``, the dissimilarity index."""
+        formula = self.head.scores_onnx
+        if formula is None:
+            raise EmbeddingError(
+                f"{self.method} is an estimator of scikit-learn: export probe.parameters['estimator'] with "
+                "skl2onnx, or fit one of our methods"
+            )
+        scores = formula(self.parameters, vectors)
+        if self.legend is None:
+            found = {"value": scores.flat()}
+        else:
+            values = np.asarray(self.legend.values, self.legend.dtype)
+            label = scores.argmax().of(values).flat()
+            found = {"label": label, "probabilities": (scores / self.temperature).softmax()}
+        if self.applicability:
+            found["distance"] = dissimilarity_onnx(self.applicability, vectors).flat()
+        return found
+
+    def to_onnx(self, path: str | os.PathLike[str], *, private: bool = False) -> Path:
+        """Write the probe as an ONNX graph, whole or not at all; see :meth:`Fitted.to_onnx`.
+
+        It gives ``label (n,)`` and ``probabilities (n, class)``, or ``value (n,)``, and ``distance (n,)``, the
+        dissimilarity index, where there is an area of applicability. Labels are those of ``predict``, but for ties.
+
+        Parameters
+        ----------
+        path : path
+            ``.onnx`` is added where it has no ending.
+        private : bool
+            Leave out the training vectors, as :meth:`save` does: there is no ``distance`` then.
+
+        Returns
+        -------
+        Path
+            Where it is.
+
+        Raises
+        ------
+        EmbeddingError
+            If the probe is an estimator of scikit-learn, or ``private`` and made of nothing but training vectors.
+        MissingExtraError
+            If the package ``onnx`` is not installed.
+        """
+        return Fitted.to_onnx(self._without_vectors() if private else self, path)
+
     def update(
         self,
         array: Any,
@@ -275,37 +322,6 @@ class Probe(Fitted):
         from geoemb_xr.probes.card import card
 
         return card(self)
-
-
-def best_class(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The value of the class with the largest score ``(classes, n)``; of equal ones the first."""
-    out = np.empty(scores.shape[1], values.dtype)
-    _best_class(np.ascontiguousarray(scores), values, out)
-    return out
-
-
-@kernels.jit
-def _best_class(scores: Any, values: Any, out: Any) -> None:
-    classes, n = scores.shape
-    for i in range(n):
-        best, at = scores[0, i], 0
-        for k in range(1, classes):
-            if scores[k, i] > best:
-                best, at = scores[k, i], k
-        out[i] = values[at]
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Probabilities ``(classes, n)`` of scores."""
-    exp = np.exp(scores - scores.max(axis=0))
-    exp /= exp.sum(axis=0)
-    return np.asarray(exp)
-
-
-def quantile(scores: np.ndarray, coverage: float) -> float:
-    """The conformal quantile of sorted scores: the ⌈(n + 1) · coverage⌉-th, infinite where n is too small."""
-    rank = int(np.ceil((scores.size + 1) * coverage))
-    return float(scores[rank - 1]) if rank <= scores.size else float("inf")
 
 
 def fit_probe(

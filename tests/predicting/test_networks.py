@@ -17,7 +17,7 @@ from geoemb_xr.core.legend import legend_of
 from geoemb_xr.execution import devices, lanes
 from geoemb_xr.execution.blocks import Block
 from geoemb_xr.predicting import networks
-from geoemb_xr.probes.probe import quantile
+from geoemb_xr.probes.scores import quantile
 from geoemb_xr.testing import assert_lazy_identical
 
 torch = pytest.importorskip("torch")

@@ -13,7 +13,7 @@ import geoemb_xr as gx
 from geoemb_xr.core.errors import ComparabilityError, CoverageError, EmbeddingError, SourceError
 from geoemb_xr.probes import streaming, validation
 from geoemb_xr.probes.heads import HEADS
-from geoemb_xr.probes.probe import softmax
+from geoemb_xr.probes.scores import softmax
 
 
 def test_a_class_for_nearly_every_label_is_no_classification():

@@ -13,7 +13,8 @@ import geoemb_xr as gx
 from geoemb_xr.probes import applicability, validation
 from geoemb_xr.probes import samples as drawing
 from geoemb_xr.probes.heads import Data
-from geoemb_xr.probes.probe import _coverage, quantile
+from geoemb_xr.probes.probe import _coverage
+from geoemb_xr.probes.scores import quantile
 
 
 def test_no_fold_parts_a_group():
