@@ -263,11 +263,9 @@ _PER_HA: Mapping[Unit, float] = {"ha": 1.0, "km2": 0.01, "m2": 10_000.0}
 def _labelled(array: xr.DataArray, reference: Any, target: str, cluster: str | None = None) -> pd.DataFrame:
     """Mapped and reference class of each place, by name, with the columns of the sample."""
     given = read_labels(reference)
-    if not hasattr(given, "columns") or target not in given.columns:
-        raise EmbeddingError(
-            f"area_estimate needs a table with a column {target!r} (target=); got "
-            f"{list(given.columns) if hasattr(given, 'columns') else type(given).__name__}"
-        )
+    if isinstance(given, xr.DataArray) or target not in given.columns:
+        got = "a raster" if isinstance(given, xr.DataArray) else list(map(str, given.columns))
+        raise EmbeddingError(f"area_estimate needs a table with a column {target!r} (target=); got {got}")
     if cluster is not None and cluster not in given.columns:
         raise EmbeddingError(
             f"cluster={cluster!r} is no column of the references; they have {list(given.columns)}"

@@ -130,7 +130,9 @@ def support_of(
     table = _table(labels, next(iter(arrays.values())))
     columns = [each for each in (features or {}).values() if not isinstance(each, xr.DataArray)]
     used = {each for each in (time, group, by, previous, design) if isinstance(each, str)}
-    used |= {name for names in columns for name in np.atleast_1d(names)}
+    used |= {name for names in columns for name in np.atleast_1d(names)} | places.read_places(
+        table
+    ).place_columns
     target = guess_target(table, target, used | ({"stratum", "stratum_ha"} if design is not None else set()))
     values = pd.Series(column_of(table, target, "target"))
     found = {name: _vectors(name, each, products[name], table, time) for name, each in arrays.items()}
@@ -179,14 +181,7 @@ def support_of(
 
 def _table(labels: Any, first: xr.DataArray) -> Any:
     given = labelling.read_labels(labels)
-    if isinstance(given, xr.DataArray):
-        return labelling.drawn_points(aligned(given, first))
-    if not hasattr(given, "columns"):
-        raise EmbeddingError(
-            f"evaluate takes labels as a table with lon and lat, a GeoDataFrame, a path or a raster; got "
-            f"{type(given).__name__}"
-        )
-    return given
+    return labelling.drawn_points(aligned(given, first)) if isinstance(given, xr.DataArray) else given
 
 
 # --- vectors --------------------------------------------------------------------------------------------------

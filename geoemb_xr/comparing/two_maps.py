@@ -287,8 +287,8 @@ def _differ(
 def _looked_up(maps: list[xr.DataArray], labels: Any, target: str) -> tuple[np.ndarray, np.ndarray]:
     """Names that maps have at labels (map, n), and names of the labels (n,); None where there is none."""
     table = read_labels(labels)
-    if not hasattr(table, "columns") or target not in table.columns:
-        got = list(table.columns) if hasattr(table, "columns") else type(table).__name__
+    if isinstance(table, xr.DataArray) or target not in table.columns:
+        got = "a raster" if isinstance(table, xr.DataArray) else list(map(str, table.columns))
         raise EmbeddingError(f"this needs a table with a column {target!r} (target=); got {got}")
     table = table.reset_index(drop=True)
     said = np.empty((len(maps), len(table)), object)

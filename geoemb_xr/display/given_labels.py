@@ -43,10 +43,10 @@ def labelled_pixels(
         If the labels are no table, or no column may be the target.
     """
     table = labelling.read_labels(labels)
-    if table is None or isinstance(table, xr.DataArray) or np.isscalar(table):
+    if isinstance(table, xr.DataArray):
         raise EmbeddingError(
-            "explore takes labels as a GeoDataFrame, a table with lon and lat, or a file; got "
-            f"{type(labels).__name__}"
+            "explore takes labels as a GeoDataFrame, a table with lon and lat, or a file; got a raster: draw "
+            "points from it with gx.labels(raster)"
         )
     given = places.read_places(table)
     dated = next((c for c in given.table.columns if str(c).lower() in _TIMES and c != target), None)

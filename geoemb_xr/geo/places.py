@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ _LAT = ("lat", "latitude", "latdd", "decimallatitude", "latitudewgs84", "latwgs8
 _X = ("x", "xcoord", "pointx", "coordx", "easting", "eastings", "utmx")
 _Y = ("y", "ycoord", "pointy", "coordy", "northing", "northings", "utmy")
 _SHAPES = ("geometry", "geom", "thegeom", "wkt", "wkb", "geo", "wkbgeometry", "wktgeom")
+#: Words in longer names, such as ``Longitude (deg)`` or ``plot_lat``.
+_LON_WORDS, _LAT_WORDS = {"lon", "long", "lng", "longitude"}, {"lat", "latitude"}
 
 
 # --- places -------------------------------------------------------------------------------------------------
@@ -160,11 +163,10 @@ class Places:
     def riding(self) -> tuple[pd.Index, dict[str, np.ndarray]]:
         """The index as ``location``, and the columns that do not say where; a MultiIndex becomes columns."""
         table = self.table.reset_index() if isinstance(self.table.index, pd.MultiIndex) else self.table
-        degrees = set(_LON + _LAT)  # they ride along: x and y of the result are in another CRS
-        rest = {
+        rest = {  # degrees ride along: x and y of the result are in another CRS
             str(name): tables.plain(table[name])
             for name in table.columns
-            if str(name) not in self.place_columns or _spelling(name) in degrees
+            if str(name) not in self.place_columns or _says_degrees(name)
         }
         return table.index.rename("location"), rest
 
@@ -204,13 +206,11 @@ def read_places(given: Any, *, crs: object = None) -> Places:
     """
     if isinstance(given, Places):
         return given
-    if not isinstance(given, str | os.PathLike) or tables.is_written(given):
-        return _placed(given, crs)
     try:
         return _placed(given, crs)
     except EmbeddingError as error:
-        name = os.fspath(given)
-        if os.path.basename(name) in str(error):
+        name = tables.file_of(given)
+        if name is None or os.path.basename(name) in str(error):
             raise
         raise type(error)(f"{name}: {error}") from error
 
@@ -221,20 +221,37 @@ def _placed(given: Any, crs: object) -> Places:
     stated = own is not None or (crs is not None and not same_crs(crs, LONLAT))
     if tables.is_geopandas(table):
         return _of_shapes(table, table.geometry, str(table.geometry.name), source, stated)
-    known = {_spelling(name): name for name in reversed(table.columns)}
-    pairs = [_first(known, _LON, _LAT), _first(known, _X, _Y), _mixed(known)]
-    degrees, metres, mixed = pairs
-    shape = next((known[name] for name in _SHAPES if name in known), None)
-    if degrees is not None and (source.is_geographic or metres is None):
-        return _of_numbers(table, degrees, source if source.is_geographic else as_crs(LONLAT), stated)
+    table = with_places(table)
+    shape, pair, degrees = _where(table, source)
     if shape is not None:
         return _of_shapes(table, table[shape], str(shape), source, stated)
-    if metres is not None or mixed is not None:
-        return _of_numbers(table, metres or mixed or ("", ""), source, stated)
+    if pair is not None:
+        return _of_numbers(table, pair, as_crs(LONLAT) if degrees else source, stated)
     raise EmbeddingError(
         "a table of places needs columns 'lon' and 'lat' (degrees), 'x' and 'y' with a CRS, or 'geometry'; got "
         f"{list(map(str, table.columns))}"
     )
+
+
+def _where(table: pd.DataFrame, crs: pyproj.CRS) -> tuple[Any, tuple[Any, Any] | None, bool]:
+    """The column of geometries, or those of two numbers, and whether these are degrees whatever the CRS."""
+    known = {_spelling(name): name for name in reversed(table.columns)}
+    degrees, metres = _first(known, _LON, _LAT), _first(known, _X, _Y)
+    shape = next((known[name] for name in _SHAPES if name in known), None)
+    if degrees is not None and (crs.is_geographic or metres is None):
+        return None, degrees, not crs.is_geographic
+    if shape is not None:
+        return shape, None, False
+    mixed = _first(known, _LON + _X, _LAT + _Y)
+    return None, metres or mixed or _worded(table.columns), False
+
+
+def says_where(table: pd.DataFrame) -> bool:
+    """Whether a table has columns of places."""
+    if tables.is_geopandas(table):
+        return True
+    shape, pair, _ = _where(table, as_crs(table.attrs.get("crs") or LONLAT))
+    return shape is not None or pair is not None
 
 
 def points_xy(points: Any, crs: object) -> tuple[np.ndarray, np.ndarray]:
@@ -292,13 +309,30 @@ def _spelling(name: object) -> str:
     return "".join(letter for letter in str(name).lower() if letter.isalnum())
 
 
+def _says_degrees(name: object) -> bool:
+    return _spelling(name) in _LON + _LAT or bool(_words(name) & (_LON_WORDS | _LAT_WORDS))
+
+
+def _words(name: object) -> set[str]:
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", str(name))}
+
+
+def _worded(columns: pd.Index) -> tuple[Any, Any] | None:
+    """The one column with a word for longitude in its name, and the one for latitude."""
+    lon, lat = ([c for c in columns if _words(c) & words] for words in (_LON_WORDS, _LAT_WORDS))
+    return (lon[0], lat[0]) if len(lon) == len(lat) == 1 else None
+
+
+def with_places(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose index says where, as xarray's ``to_dataframe`` makes it, with that in columns."""
+    where = [name for name in table.index.names if _spelling(name) in (*_LON, *_LAT, *_X, *_Y)]
+    where = [name for name in where if name not in table.columns]
+    return table.reset_index(where) if len(where) == 2 else table
+
+
 def _first(known: dict[str, Any], *spellings: tuple[str, ...]) -> tuple[Any, Any] | None:
     found = [next((known[n] for n in names if n in known), None) for names in spellings]
     return (found[0], found[1]) if None not in found else None
-
-
-def _mixed(known: dict[str, Any]) -> tuple[Any, Any] | None:
-    return _first(known, _LON + _X, _LAT + _Y)
 
 
 def _of_numbers(table: pd.DataFrame, names: tuple[Any, Any], crs: pyproj.CRS, stated: bool) -> Places:
@@ -334,6 +368,8 @@ def _of_shapes(table: pd.DataFrame, column: Any, name: str, crs: pyproj.CRS, sta
     )
     missing = np.array([each is None or each.is_empty for each in shapes], bool)
     shapes[missing] = None
+    if not stated:
+        crs, stated = _own_crs(shapes[~missing], crs)
     kinds = {each.geom_type for each in shapes[~missing]}
     points = None
     if kinds <= {"Point", "MultiPoint"}:
@@ -356,11 +392,22 @@ def _of_shapes(table: pd.DataFrame, column: Any, name: str, crs: pyproj.CRS, sta
     return Places(table, crs, points, shapes if points is None or every else None, missing, frozenset({name}))
 
 
+def _own_crs(shapes: np.ndarray, otherwise: pyproj.CRS) -> tuple[pyproj.CRS, bool]:
+    """The CRS that PostGIS writes into its geometries, and whether they say one."""
+    said = set(shapely.get_srid(shapes).tolist()) - {0}
+    if len(said) > 1:
+        raise EmbeddingError(f"the geometries are in several CRSs, {sorted(said)}; bring them to one")
+    return (as_crs(said.pop()), True) if said else (otherwise, False)
+
+
 def _one_kind(shape: Any) -> Any:
     """The polygons of a collection, which may hold lines where they were mended; else the shape as it is."""
-    if shape is None or shape.geom_type != "GeometryCollection":
+    if shape is None or shape.geom_type != "GeometryCollection" or shape.is_empty:
         return shape
-    found = [each for each in shapely.get_parts(shape) if each.geom_type in ("Polygon", "MultiPolygon")]
+    parts = shapely.get_parts(shape)
+    if all(each.geom_type == "Point" for each in parts):
+        return shapely.MultiPoint(parts)
+    found = [each for each in parts if each.geom_type in ("Polygon", "MultiPolygon")]
     return shapely.union_all(found) if found else shape
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,11 @@ from geoemb_xr.core.local_paths import local_path
 
 GEOMETRY = "geometry"
 #: Endings of files that geopandas reads through GDAL.
-_VECTOR_FILES = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".zip", ".kml", ".gml", ".gpx")
+_VECTOR_FILES = (
+    ".geojson", ".json", ".geojsonl", ".geojsons", ".gpkg", ".shp", ".fgb", ".zip", ".kml", ".gml", ".gpx"
+)  # fmt: skip
+#: Endings of text files with a row a line.
+_TEXT_FILES = (".csv", ".tsv", ".txt")
 _GEOJSON_TYPES = (
     "Point", "MultiPoint", "Polygon", "MultiPolygon", "LineString", "MultiLineString", "GeometryCollection"
 )  # fmt: skip
@@ -28,6 +33,10 @@ _GEOJSON_TYPES = (
 _WKT = tuple(
     f"{kind.upper()}{after}" for kind in _GEOJSON_TYPES for after in ("(", " (", " Z", " M", " EMPTY")
 )
+#: What PostGIS writes before WKT.
+_SRID = re.compile(r"\s*SRID=(\d+);", re.IGNORECASE)
+#: WKB in hexadecimal digits: the order of bytes, and at least a point.
+_HEX = re.compile(r"0[01][0-9A-Fa-f]{40,}")
 
 
 def table_of(given: Any) -> tuple[pd.DataFrame, object]:
@@ -43,7 +52,7 @@ def table_of(given: Any) -> tuple[pd.DataFrame, object]:
     Returns
     -------
     (DataFrame, CRS or None)
-        Geometries alone stand in a column ``geometry``, pairs in ``x`` and ``y``.
+        Geometries alone stand in a column ``geometry``, pairs in ``x`` and ``y``. ``attrs["crs"]`` keeps the CRS.
 
     Raises
     ------
@@ -52,12 +61,7 @@ def table_of(given: Any) -> tuple[pd.DataFrame, object]:
     SourceError
         If a file is not there, or of a kind that is not read.
     """
-    if isinstance(given, str) and given.lstrip().startswith("{"):
-        given = _json_of(given)
-    elif _is_written_geometry(given):
-        given = [given]
-    elif isinstance(given, str | os.PathLike):
-        given = read_table(given)
+    given = _as_object(given)
     if isinstance(given, xr.DataArray | xr.Dataset):
         table, crs = _of_xarray(given)
     elif is_geopandas(given):
@@ -69,19 +73,47 @@ def table_of(given: Any) -> tuple[pd.DataFrame, object]:
         table, crs = given.to_pandas(), None
     elif isinstance(given, Mapping):
         table, crs = _of_mapping(given)
-    elif hasattr(given, "geom_type") or hasattr(given, "__geo_interface__"):
+    elif isinstance(given, pd.Series) and (given.dtype == object or pd.api.types.is_string_dtype(given)):
+        table, crs = _of_series(given), None
+    elif hasattr(given, "geom_type"):
         table, crs = _of_geometries([given]), getattr(given, "crs", None)
     else:
         table, crs = _of_sequence(given)
+    if crs is not None and not is_geopandas(table) and table.attrs.get("crs") is None:
+        table = table.copy(deep=False)
+        table.attrs["crs"] = crs  # whoever takes the table alone knows where its numbers are
     twice = sorted({str(name) for name in table.columns[table.columns.duplicated()]})
     if twice:
         raise EmbeddingError(f"the table has two columns of one name, {twice}: rename or drop one of each")
     return table, crs
 
 
+def _as_object(given: Any) -> Any:
+    """What a text, a path or a wrapper stands for."""
+    if isinstance(given, str) and given.lstrip().startswith("{"):
+        return _json_of(given)
+    if _is_written_geometry(given):
+        return [given]
+    if isinstance(given, str | os.PathLike):
+        return read_table(given)
+    if isinstance(given, pd.api.extensions.ExtensionArray) and hasattr(given, "crs"):
+        return require("geopandas", "vector").GeoSeries(given)
+    if hasattr(given, "__geo_interface__") and not hasattr(given, "geom_type"):
+        return given if isinstance(given, Mapping) else given.__geo_interface__
+    return given
+
+
 def is_written(given: Any) -> bool:
     """Whether a text is itself what says where, GeoJSON or WKT, and no path; bytes are WKB."""
     return _is_written_geometry(given) or (isinstance(given, str) and given.lstrip().startswith("{"))
+
+
+def file_of(given: Any) -> str | None:
+    """The file that places come from: a path, or the table that was read from one; None for anything else."""
+    if isinstance(given, str | os.PathLike):
+        return None if is_written(given) else os.fspath(given)
+    attrs = getattr(given, "attrs", None)
+    return attrs.get(FILE) if isinstance(attrs, Mapping) else None
 
 
 def is_table(given: Any) -> bool:
@@ -99,7 +131,7 @@ def is_geopandas(given: Any) -> bool:
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a table from a file: CSV, Parquet, GeoJSON, GeoPackage, Shapefile, FlatGeobuf.
+    """Read a table from a file: CSV, Parquet, Feather, GeoJSON, GeoPackage, Shapefile, FlatGeobuf.
 
     Parameters
     ----------
@@ -120,8 +152,10 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise SourceError(f"no such file of points, areas or labels: {path}")
     ending = path.suffix.lower()
     try:
-        if ending in (".csv", ".tsv"):
-            return pd.read_csv(path, sep="," if ending == ".csv" else "\t")
+        if ending in _TEXT_FILES:
+            return _read_text(path)
+        if ending == ".feather":
+            return _read_feather(path)
         if ending in (".parquet", ".pq", ".geoparquet"):
             pyarrow = require("pyarrow.parquet", "vector")
             pyarrow.read_table(path).validate(full=True)  # texts that are none fail later, without a name
@@ -149,6 +183,28 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 # --- what is no table ---------------------------------------------------------------------------------------
 
 
+def _read_text(path: Path) -> pd.DataFrame:
+    """A row a line, parted by what parts its first line; numbers with a comma only where a comma parts nothing."""
+    with path.open("rb") as file:
+        encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    with path.open(encoding=encoding) as text:
+        header, first = text.readline(), text.readline()
+    outside = re.sub(r'"[^"]*"', "", header)
+    sign = max(",;\t|", key=outside.count)
+    decimal = "," if sign != "," and re.search(r"\d,\d", first) and not re.search(r"\d\.\d", first) else "."
+    return pd.read_csv(path, sep=sign, decimal=decimal, encoding=encoding, skipinitialspace=True)
+
+
+def _read_feather(path: Path) -> pd.DataFrame:
+    feather = require("pyarrow.feather", "vector")
+    table = feather.read_table(path)
+    if b"geo" in (table.schema.metadata or {}):
+        found: pd.DataFrame = require("geopandas", "vector").read_feather(path)
+        return found
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
 def _start_of(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(1024)
@@ -163,6 +219,8 @@ def _of_xarray(given: xr.DataArray | xr.Dataset) -> tuple[pd.DataFrame, object]:
             f"points are an array with x and y along 'location', or a table; got dims {tuple(given.dims)}"
         )
     (dim,) = next(iter(dims))
+    if isinstance(given, xr.DataArray) and given.dims == (dim,):
+        variables["label" if given.name is None else given.name] = given
     columns = {str(name): v.values for name, v in variables.items() if v.dims == (dim,) and name != dim}
     if "y" not in columns and not {"lat", "latitude"} & set(map(str.lower, columns)):
         raise EmbeddingError(f"points need y or lat along {dim!r}; got {sorted(columns)}")
@@ -206,13 +264,23 @@ def _of_geometries(given: Iterable[Any]) -> pd.DataFrame:
     rows: list[Any] = []
     for number, each in enumerate(given):
         shape = geometry_of(each, number)
-        rows += list(shape.geoms) if getattr(shape, "geom_type", "") == "MultiPoint" else [shape]
+        parts = list(getattr(shape, "geoms", []))
+        rows += parts if parts and all(part.geom_type == "Point" for part in parts) else [shape]
     return pd.DataFrame({GEOMETRY: column_of_objects(rows)})
+
+
+def _of_series(given: pd.Series[Any]) -> pd.DataFrame:
+    """A row of a table, whose index are names, or a column of geometries."""
+    if given.index.map(lambda name: isinstance(name, str)).all() and not _is_geometry(
+        given.iloc[:1].squeeze()
+    ):
+        return pd.DataFrame([given.to_dict()], index=[given.name])
+    return pd.DataFrame({GEOMETRY: given})
 
 
 def _of_sequence(given: Any) -> tuple[pd.DataFrame, object]:
     """A list of geometries, GeoJSON or records, or pairs of numbers."""
-    items = list(given) if isinstance(given, Iterable) else None
+    items = [*map(_geojson_of, given)] if isinstance(given, Iterable) else None
     if items is not None and len(items) == 4 and all(map(_is_number, items)):
         return _of_geometries([_box_of(items)]), None
     if items is not None and any(_is_geometry(each) or _is_written_geometry(each) for each in items):
@@ -255,8 +323,16 @@ def _json_of(text: str) -> Any:
 def _is_written_geometry(given: Any) -> bool:
     """Whether it is WKT or WKB: a text that begins with the name of a geometry, or bytes."""
     if isinstance(given, str):
-        return given.lstrip().upper().startswith(_WKT)
+        text = _SRID.sub("", given).strip()
+        return text.upper().startswith(_WKT) or _HEX.fullmatch(text) is not None
     return isinstance(given, bytes)
+
+
+def _geojson_of(given: Any) -> Any:
+    """A feature of another library as the dict that it stands for."""
+    if hasattr(given, "geom_type") or isinstance(given, Mapping):
+        return given
+    return getattr(given, "__geo_interface__", given)
 
 
 def _is_number(given: Any) -> bool:
@@ -273,6 +349,8 @@ def _box_of(sides: list[Any]) -> Any:
     return shapely.MultiPolygon([shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)])
 
 
+#: Names the file that a table was read from.
+FILE = "geoemb_xr: file"
 #: Marks a table made of bare pairs: a row without a place has nothing but its position, and keeps it.
 BARE = "geoemb_xr: bare pairs"
 
@@ -319,7 +397,7 @@ def geometry_of(given: Any, row: Any) -> Any:
         if isinstance(given, bytes):
             return shapely.from_wkb(given)
         if isinstance(given, str):
-            return shapely.from_geojson(given) if given.lstrip().startswith("{") else shapely.from_wkt(given)
+            return _read_geometry(given)
         if hasattr(given, "__geo_interface__"):
             return shapely.from_geojson(json.dumps(given.__geo_interface__))
     except (shapely.errors.ShapelyError, TypeError, ValueError) as error:
@@ -327,6 +405,20 @@ def geometry_of(given: Any, row: Any) -> Any:
     if pd.api.types.is_scalar(given) and pd.isna(given):
         return None
     raise EmbeddingError(f"row {row} has no geometry but {_short(given)}")
+
+
+def _read_geometry(text: str) -> Any:
+    """A geometry of GeoJSON, WKT or WKB in hexadecimal digits; what PostGIS writes names its CRS."""
+    import shapely
+
+    if text.lstrip().startswith("{"):
+        return shapely.from_geojson(text)
+    if not text.strip():
+        return None
+    srid = _SRID.match(text)
+    text = _SRID.sub("", text).strip()
+    shape = shapely.from_wkb(text) if _HEX.fullmatch(text) else shapely.from_wkt(text)
+    return shapely.set_srid(shape, int(srid[1])) if srid else shape
 
 
 def plain(column: pd.Series[Any]) -> np.ndarray:

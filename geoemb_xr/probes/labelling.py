@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.local_paths import local_path
 from geoemb_xr.execution import progress
 from geoemb_xr.execution.hashes import mixed
-from geoemb_xr.geo import tables
+from geoemb_xr.geo import places, tables
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -25,31 +24,36 @@ if TYPE_CHECKING:
 # --- reading labels -------------------------------------------------------------------------------------------
 
 
-def read_labels(labels: Any) -> Any:
-    """Labels as a raster, or as something that :func:`geoemb_xr.geo.places.read_places` reads.
+def read_labels(labels: Any) -> xr.DataArray | pd.DataFrame:
+    """Labels as a raster, or as a table that :func:`geoemb_xr.geo.places.read_places` reads.
 
     Parameters
     ----------
-    labels : path, DataFrame, GeoDataFrame, mapping or DataArray
-        A path to GeoTIFF, or to a table (CSV, Parquet, GeoJSON, GeoPackage, Shapefile, FlatGeobuf).
+    labels : path, table, GeoJSON, mapping or DataArray
+        A raster or the path of a GeoTIFF; else what :func:`geoemb_xr.geo.tables.table_of` takes.
 
     Raises
     ------
+    EmbeddingError
+        If it is neither.
     SourceError
         If a file is missing or of another kind.
     """
-    if isinstance(labels, Mapping) and not hasattr(labels, "coords") and "type" not in labels:
-        return tables.table_of(labels)[0]
-    if not isinstance(labels, str | os.PathLike):
+    if isinstance(labels, xr.DataArray) and "location" not in labels.dims:
         return labels
-    if tables.is_written(labels):
-        return tables.table_of(labels)[0]
-    path = local_path(labels)
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return tables.read_table(path)
-    if not path.exists():
-        raise SourceError(f"no such file of labels: {path}")
-    return _open_raster(str(path))
+    if labels is None or (np.isscalar(labels) and not isinstance(labels, str | bytes)):
+        raise EmbeddingError(
+            f"labels are a table with lon and lat, a GeoDataFrame, a path or a raster; got {type(labels).__name__}"
+        )
+    file = tables.file_of(labels)
+    if file is not None and (path := local_path(file)).suffix.lower() in (".tif", ".tiff"):
+        if not path.exists():
+            raise SourceError(f"no such file of labels: {path}")
+        return _open_raster(str(path))
+    table = places.with_places(tables.table_of(labels)[0])
+    if file is not None:
+        table.attrs[tables.FILE] = file
+    return table
 
 
 def _open_raster(path: str) -> xr.DataArray:

@@ -22,7 +22,7 @@ from geoemb_xr.core.notes import say
 from geoemb_xr.core.times import describe_times, parse_dates, pick_times
 from geoemb_xr.geo import places, polygons
 from geoemb_xr.geo.wrapping import wrap
-from geoemb_xr.probes import labelling
+from geoemb_xr.probes import labelling, matching
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -274,10 +274,6 @@ def samples_of(
             table["time"], time = date, "time"
     elif n_samples is not None:
         raise EmbeddingError("n_samples draws from a label raster; a table's labels are all used")
-    if table is None or np.isscalar(table):
-        raise EmbeddingError(
-            f"labels are a table with lon and lat, a GeoDataFrame, a path or a raster; got {type(table).__name__}"
-        )
     given = places.read_places(table)
     table = given.table
     if not len(table):
@@ -468,13 +464,28 @@ def _at_locations(
                 "take one with .emb.year(…)"
             )
         array = array.isel(time=int(steps[0]))
+    dropped: dict[str, int] = {}
     if labels is None:
         if target is None:
             raise EmbeddingError("target= must name the coordinate of labels, or give the labels")
         labels = _coordinate(array, target, "target")
-    elif hasattr(labels, "columns"):
-        target = guess_target(labels, target, set())
-        labels = labels[target].reindex(array.indexes["location"])
+    elif not matching.are_values(labels):
+        table = labelling.read_labels(labels)
+        if isinstance(table, xr.DataArray):
+            raise EmbeddingError(
+                "labels of points are one value each, a coordinate or a table; got a raster: sample it at the "
+                "points and give the values, raster.emb.sample(array).values"
+            )
+        used = {v for v in (time, group, weights) if isinstance(v, str) and v in table.columns}
+        target = guess_target(table, target, used)
+        rows = matching.points_of(array, table)
+        dropped["no point of their own"] = int((rows < 0).sum())
+        table, array = table[rows >= 0], array.isel(location=rows[rows >= 0])
+        labels = column_of(table, target, "target")
+        group, weights = (
+            table[name].to_numpy() if isinstance(name, str) and name in table.columns else name
+            for name in (group, weights)
+        )
     values = as_labels(labels)
     other = _of_another_time(array, time, target)
     if values.shape != (array.sizes["location"],):
@@ -487,19 +498,17 @@ def _at_locations(
             f"no label is of the array's time{_of_times(array)}; dropped: {len(other)} of other times"
         )
     weight = np.where(other, 0.0, _weights(weight, len(x)))
-    dropped = {"other time": int(other.sum())} if other.any() else {}
-    places = np.column_stack([array.coords["x"].values, array.coords["y"].values])
+    dropped["other time"] = int(other.sum())
+    dropped = {reason: n for reason, n in dropped.items() if n}
+    at = np.column_stack([array.coords["x"].values, array.coords["y"].values])
     crs = geometry.crs_of(array)
     if crs is not None and crs.is_geographic:
-        places = (
-            places
-            * geometry.METRES_PER_DEGREE
-            * np.column_stack([np.cos(np.radians(places[:, 1])), np.ones(len(places))])
-        )
-    default = np.unique(places, axis=0, return_inverse=True)[1].reshape(-1)
+        scale = np.column_stack([np.cos(np.radians(at[:, 1])), np.ones(len(at))])
+        at = at * geometry.METRES_PER_DEGREE * scale
+    default = np.unique(at, axis=0, return_inverse=True)[1].reshape(-1)
     groups = _groups(own, default)
     named = own is not None
-    return _clean(x, values, weight, groups, places, dropped, None, named), target or "label"
+    return _clean(x, values, weight, groups, at, dropped, None, named), target or "label"
 
 
 def _of_another_time(array: xr.DataArray, time: Any, target: str | None) -> np.ndarray:

@@ -5,6 +5,7 @@ import json
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import shapely
 import xarray as xr
@@ -23,7 +24,16 @@ UTM = FRAME.to_crs(32632)
 METRES = pd.DataFrame({"Easting": UTM.geometry.x, "Northing": UTM.geometry.y})
 METRES.attrs["crs"] = "EPSG:32632"
 SPELLINGS = [("lon", "lat"), ("Longitude", "LATITUDE"), ("lng", "lat"), ("decimalLongitude", "decimalLatitude"),
-             ("x", "y"), ("X", "Y"), ("POINT_X", "POINT_Y"), ("lon_dd", "lat_dd")]  # fmt: skip
+             ("x", "y"), ("X", "Y"), ("POINT_X", "POINT_Y"), ("lon_dd", "lat_dd"),
+             ("Longitude (deg)", "Latitude (°)"), ("plotLon", "plotLat"), ("plot_long", "plot_lat")]  # fmt: skip
+
+
+class Wrapped:
+    """What other packages give: an object that says its GeoJSON."""
+
+    def __init__(self, geojson):
+        self.__geo_interface__ = geojson
+
 
 WAYS = {
     "pairs": list(zip(LON, LAT, strict=True)),
@@ -48,6 +58,18 @@ WAYS = {
     "metres": METRES,
     "nullable": pd.DataFrame({"lon": pd.array(LON, "Float64"), "lat": pd.array(LAT, "Float64")}),
     "texts": pd.DataFrame({"lon": list(map(str, LON)), "lat": list(map(str, LAT))}),
+    "GeometryArray": FRAME.geometry.values,
+    "GeometryCollection": shapely.GeometryCollection(POINTS),
+    "PostGIS, WKT": [f"SRID=32632;{p.wkt}" for p in UTM.geometry],
+    "PostGIS, WKB": {
+        "geom": [shapely.to_wkb(shapely.set_srid(p, 32632), True, include_srid=True) for p in UTM.geometry]
+    },
+    "index": pd.DataFrame(
+        {"crop": ["oats", "rye"]}, pd.MultiIndex.from_arrays([LAT, LON], names=["lat", "lon"])
+    ),
+    "an object": Wrapped(json.loads(FRAME.to_json())),
+    "objects": [Wrapped(each) for each in json.loads(FRAME.to_json())["features"]],
+    "Arrow": pa.Table.from_pandas(pd.DataFrame({"lon": LON, "lat": LAT})),
     **{f"{a}, {b}": pd.DataFrame({a: LON, b: LAT}) for a, b in SPELLINGS},
 }
 
@@ -58,13 +80,25 @@ def test_every_way_of_writing_points_is_the_same_place(way):
     np.testing.assert_allclose(np.column_stack(found.xy(4326)), np.column_stack([LON, LAT]), atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "b.parquet", "a.geojson", "a.gpkg", "a.fgb", "a.shp"])
+FILES = ("a.csv", "A b.CSV", "semicolons.csv", "excel.txt", "a.parquet", "b.parquet", "a.feather", "b.feather",
+         "a.geojson", "a.geojsonl", "a.gpkg", "a.fgb", "a.shp")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_files_are_read(tmp_path, name):
     path = tmp_path / name
     table = pd.DataFrame({"crop": ["oats", "rye"], "lon": LON, "lat": LAT})
     match name:
-        case "a.csv":
+        case "a.csv" | "A b.CSV":
             table.to_csv(path, index=False)
+        case "semicolons.csv":
+            table.to_csv(path, index=False, sep=";", decimal=",", encoding="utf-8-sig")
+        case "excel.txt":
+            table.to_csv(path, index=False, sep="\t", encoding="utf-16")
+        case "a.feather":
+            table.to_feather(path)
+        case "b.feather":
+            FRAME.to_feather(path)
         case "a.parquet":
             table.to_parquet(path)
         case "b.parquet":
@@ -81,6 +115,18 @@ def test_an_array_of_points_gives_its_places():
     da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
     one = da.emb.sample(FRAME)
     np.testing.assert_array_equal(da.emb.sample(one).values, one.values)
+
+
+def test_a_row_of_a_table_is_one_place():
+    (row,) = pd.DataFrame({"crop": ["oats"], "lon": LON[:1], "lat": LAT[:1]}).iterrows()
+    found = read_places(row[1])
+    np.testing.assert_allclose(np.column_stack(found.xy(4326)), [[LON[0], LAT[0]]])
+    assert read_places(FRAME.geometry.set_axis([7, 9]).astype(object)).riding()[0].tolist() == [7, 9]
+
+
+def test_geometries_of_several_crss_are_refused():
+    with pytest.raises(EmbeddingError, match=r"several CRSs, \[3035, 32632\]"):
+        read_places(["SRID=32632;POINT (0 0)", "SRID=3035;POINT (0 0)"])
 
 
 def test_a_table_of_ours_goes_back_in():
