@@ -213,7 +213,8 @@ def _steps(vectors: list[np.ndarray], metric: str) -> list[np.ndarray]:
         out = np.empty(len(each), np.float32)
         _KERNELS[metric](last, each, out)
         steps.append(out)
-        last = np.where(np.isfinite(each).all(axis=1)[:, None], each, last)
+        there = np.isfinite(each).all(axis=1)
+        last = each if there.all() else np.where(there[:, None], each, last)
     return steps
 
 
@@ -393,9 +394,11 @@ def _largest_step(blocks: list[Block], years: tuple[int, ...], metric: str) -> n
         filled = np.where(there, steps, -1)
         largest = filled.argmax(axis=0)
         size = np.take_along_axis(filled, largest[None], axis=0)[0]
-        others = np.where(there, steps, np.nan)
+        others = np.where(there, steps, np.float32(np.nan))
         np.put_along_axis(others, largest[None], np.nan, axis=0)
-        usual = median_of(others, np.empty(0))
+        usual = np.empty((len(size), 1), np.float32)
+        median_of(others[..., None], np.empty(len(size), np.int64), usual)
+        usual = usual[:, 0]
         compared = (count > 1) & (usual > 0)
         out[where, 0] = np.where(count > 0, numbers[largest + 1], 0)
         out[where, 1] = np.where(count > 0, size, np.nan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -237,10 +238,8 @@ def _component_years(years: list[Block], params: tuple[Any, ...]) -> np.ndarray:
     out = np.empty((years[0].pixels, bands + len(extras)), np.float32)
     for where, vectors in pieces_of(years):
         stack = np.stack(vectors)
-        missing = ~np.isfinite(stack).all(axis=2)
-        stack[missing] = np.nan
-        counts = len(years) - missing.sum(axis=0)
-        values = _COMPONENT[how](stack, np.asarray(weights))
+        counts = np.empty(stack.shape[1], np.int64)
+        values = _COMPONENT[how](stack, np.asarray(weights), counts)
         if unit:
             values = arrays.unit_length(values, 1)
         values[counts < (1 if skipna else len(years))] = np.nan
@@ -250,41 +249,93 @@ def _component_years(years: list[Block], params: tuple[Any, ...]) -> np.ndarray:
     return out
 
 
-def median_of(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Median of what is there: missing values sort last."""
-    ordered = np.sort(stack, axis=0)
-    counts = np.maximum(np.isfinite(stack).sum(axis=0), 1)
-    low = np.take_along_axis(ordered, ((counts - 1) // 2)[None], axis=0)[0]
-    high = np.take_along_axis(ordered, (counts // 2)[None], axis=0)[0]
-    return np.asarray((low.astype(np.float64) + high) / 2).astype(np.float32)
+def _median(stack: np.ndarray, weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    out = np.empty(stack.shape[1:], np.float32)
+    median_of(stack, counts, out)
+    return out
 
 
-def _std(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted standard deviation (of the population), two passes in float64."""
-    total, square = np.zeros(stack.shape[1:]), np.zeros(stack.shape[1:])
-    weight = np.zeros(stack.shape[1:])
-    there = np.isfinite(stack)
-    for own, values, valid in zip(weights, stack, there, strict=True):
-        total += np.where(valid, own * values.astype(np.float64), 0)
-        weight += np.where(valid, own, 0)
-    usable = np.where(weight > 0, weight, 1)
-    mean = total / usable
-    for own, values, valid in zip(weights, stack, there, strict=True):
-        square += np.where(valid, own * (values - mean) ** 2, 0)
-    return np.sqrt(square / usable).astype(np.float32)
+@kernels.jit_exact
+def median_of(stack: Any, counts: Any, out: Any) -> None:
+    """Median over ``(year, n, band)`` of the vectors that are finite, NaN where none is.
+
+    ``counts`` takes their number. The bands of a pixel are sorted side by side, by exchanges of neighbours: a
+    processor compares sixteen of them at once.
+    """
+    years, n, bands = stack.shape
+    held = np.empty((years, bands), np.float32)
+    for i in range(n):
+        there = 0
+        for t in range(years):
+            missing = 0
+            for k in range(bands):
+                held[there, k] = stack[t, i, k]
+                missing += not abs(stack[t, i, k]) < np.inf
+            there += missing == 0
+        for turn in range(there):
+            for t in range(turn % 2, there - 1, 2):
+                for k in range(bands):
+                    one, other = held[t, k], held[t + 1, k]
+                    held[t, k] = one if one < other else other
+                    held[t + 1, k] = other if one < other else one
+        counts[i] = there
+        low, high = max(there - 1, 0) // 2, there // 2
+        for k in range(bands):
+            middle = (np.float64(held[low, k]) + np.float64(held[high, k])) / 2
+            out[i, k] = middle if there else np.nan
 
 
-def _least(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return np.asarray(np.fmin.reduce(stack, axis=0))
+def _std(stack: np.ndarray, weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    out = np.empty(stack.shape[1:], np.float32)
+    _deviations(stack, weights, counts, out)
+    return out
 
 
-def _most(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return np.asarray(np.fmax.reduce(stack, axis=0))
+@kernels.jit_exact
+def _deviations(stack: Any, weights: Any, counts: Any, out: Any) -> None:
+    """Weighted standard deviations (of the population) of finite vectors, in two passes in float64."""
+    years, n, bands = stack.shape
+    there = np.empty(years, np.bool_)
+    mean, square = np.empty(bands), np.empty(bands)
+    for i in range(n):
+        weight = 0.0
+        counts[i] = 0
+        mean[:] = 0
+        square[:] = 0
+        for t in range(years):
+            missing = 0
+            for k in range(bands):
+                missing += not abs(stack[t, i, k]) < np.inf
+            there[t] = missing == 0
+            if there[t]:
+                counts[i] += 1
+                weight += weights[t]
+                for k in range(bands):
+                    mean[k] += weights[t] * np.float64(stack[t, i, k])
+        usable = weight if weight > 0 else 1.0
+        for k in range(bands):
+            mean[k] /= usable
+        for t in range(years):
+            if there[t]:
+                for k in range(bands):
+                    apart = np.float64(stack[t, i, k]) - mean[k]
+                    square[k] += weights[t] * (apart * apart)
+        for k in range(bands):
+            out[i, k] = np.sqrt(square[k] / usable)
 
 
-_COMPONENT: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "median": median_of,
-    "min": _least,
-    "max": _most,
+def _extremes(
+    reduce: Callable[..., Any], stack: np.ndarray, weights: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
+    missing = ~np.isfinite(stack).all(axis=2)
+    stack[missing] = np.nan
+    counts[:] = len(stack) - missing.sum(axis=0)
+    return np.asarray(reduce(stack, axis=0))
+
+
+_COMPONENT: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+    "median": _median,
+    "min": partial(_extremes, np.fmin.reduce),
+    "max": partial(_extremes, np.fmax.reduce),
     "std": _std,
 }

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geoemb_xr as gx
+from geoemb_xr.analysis import temporal
 from geoemb_xr.core import errors
 from geoemb_xr.testing import assert_lazy_identical
 
@@ -99,6 +100,19 @@ def test_component_statistics_are_numpys(how):
     assert found.attrs["version"] == (version if how == "median" else f"{version} {how}")
 
 
+@pytest.mark.parametrize("years", range(1, 7))
+def test_medians_of_any_number_of_years_are_those_of_numpy(years):
+    rng = np.random.default_rng(years)
+    stack = rng.integers(-3, 4, (years, 50, 6)).astype(np.float32)  # ties
+    stack[:, :, 0] = np.where(rng.random((years, 50)) < 0.3, np.inf, 1.0)
+    counts, out = np.empty(50, np.int64), np.empty((50, 6), np.float32)
+    temporal.median_of(stack, counts, out)
+    stack[~np.isfinite(stack).all(axis=2)] = np.nan
+    np.testing.assert_array_equal(counts, np.isfinite(stack[..., 0]).sum(axis=0))
+    np.testing.assert_array_equal(out[counts > 0], np.nanmedian(stack[:, counts > 0], axis=0))
+    assert np.isnan(out[counts == 0]).all()
+
+
 def test_what_is_no_vector_is_not_compared_with_vectors():
     da = scene()
     with pytest.raises(errors.ComparabilityError, match="synthetic std"):
@@ -121,7 +135,7 @@ def test_skipna_false_wants_every_year(how):
 
 def test_count_is_of_the_years_with_data_whatever_skipna():
     da = scene()
-    for how in ("mean", "max"):
+    for how in ("mean", "max", "median", "std"):
         counts = [da.emb.aggregate(how, skipna=skipna, count=True)["count"] for skipna in (True, False)]
         xr.testing.assert_identical(*counts)
 
