@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import geometry
+from geoemb_xr.core import geometry, kernels
 from geoemb_xr.core.codecs import CODECS
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.missing import codec_attrs, without_codec
@@ -340,24 +340,30 @@ def normalize(array: xr.DataArray) -> xr.DataArray:
     True
     """
     found = check_embedding(array, "normalize")
-    array = decode(array)
-    labels = array.coords[BAND].values
+    decoded = decode(array)
     return map_bands(
-        unit_length,
+        _unit_length_of_own if is_encoded(array) else unit_length,
         array,
         dtype=np.float32,
-        out=(BAND, labels),
+        out=(BAND, decoded.coords[BAND].values),
         name=_name_of(array, found),
-        attrs=array.attrs,
+        attrs=decoded.attrs,
     )
 
 
 def unit_length(block: np.ndarray, axis: int) -> np.ndarray:
     """Divide vectors by their length, summed in float64; NaN where that is 0."""
-    total = np.einsum("i...,i...->...", *[np.moveaxis(block, axis, 0)] * 2, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        factor = np.where(total > 0, 1 / np.sqrt(total), np.nan).astype(np.float32)
-    return block * np.expand_dims(factor, axis)
+    bands = kernels.as_bands(block, axis)
+    out = np.empty(bands.shape, block.dtype)
+    kernels.divide_by_length(bands, out)
+    return out.reshape(block.shape)
+
+
+def _unit_length_of_own(block: np.ndarray, axis: int) -> np.ndarray:
+    """As :func:`unit_length`, in the memory of vectors that were decoded for it."""
+    bands = kernels.as_bands(block, axis)
+    kernels.divide_by_length(bands, bands)
+    return bands.reshape(block.shape)
 
 
 def truncate(array: xr.DataArray, dims: int) -> xr.DataArray:

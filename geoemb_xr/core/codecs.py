@@ -68,11 +68,10 @@ def decode_signed_square(codes: np.ndarray, scale: np.ndarray | None, axis: int)
 
 def encode_signed_square(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
     """The inverse: q = clip(round(sign(x) · √|x| · 127.5), −127, 127), −128 where a band is not finite."""
-    root = np.sqrt(np.abs(vectors), dtype=np.float32) * _SQUARE_DIVISOR
-    np.copysign(np.rint(root, out=root), vectors, out=root)
-    missing = _missing(vectors, axis)
-    codes = np.where(missing, np.float32(-128), np.clip(root, -127, 127))
-    return codes.astype(np.int8), None
+    bands = kernels.as_bands(np.asarray(vectors, np.float32), axis)
+    codes = np.empty(bands.shape, np.int8)
+    kernels.encode_square(*kernels.long_rows(bands, codes))
+    return codes.reshape(vectors.shape), None
 
 
 def _decode_signed_square_torch(codes: Any, scale: Any, axis: int) -> Any:
@@ -127,13 +126,11 @@ def decode_per_pixel_scale(codes: np.ndarray, scale: np.ndarray | None, axis: in
 
 def encode_per_pixel_scale(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """The inverse: scale = max|x| / 127 per pixel, NaN where a band is not finite."""
-    vectors = np.asarray(vectors, np.float32)
-    missing = _missing(vectors, axis)
-    vectors = np.where(missing, np.float32(0), vectors)
-    scale = np.abs(vectors).max(axis=axis) / np.float32(127)
-    codes = np.rint(vectors / np.expand_dims(np.where(scale == 0, np.float32(1), scale), axis))
-    scale[missing.squeeze(axis)] = np.nan
-    return np.clip(codes, -127, 127).astype(np.int8), scale
+    bands = kernels.as_bands(np.asarray(vectors, np.float32), axis)
+    codes = np.empty(bands.shape, np.int8)
+    scale = np.empty((bands.shape[0], 1, bands.shape[2]), np.float32)
+    kernels.encode_scaled(*kernels.long_rows(bands, codes, scale))
+    return codes.reshape(vectors.shape), scale.reshape(np.delete(vectors.shape, axis))
 
 
 def _decode_per_pixel_scale_torch(codes: Any, scale: Any, axis: int) -> Any:

@@ -348,3 +348,120 @@ def scale_codes(codes: Any, scale: Any, out: Any) -> None:
                     out[i, b, j] = codes[i, b, j] * s
                 else:
                     out[i, b, j] = np.nan
+
+
+# --- encoding, and unit length ----------------------------------------------------------------------------------
+
+#: Pixels that are worked on at a time: 64 bands of them fit a second-level cache.
+_TILE = 1024
+
+
+def long_rows(*blocks: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Blocks ``(outer, band, inner)`` with the longer of the two other dimensions last, as views."""
+    if blocks[0].shape[2] == 1:  # band-last
+        return tuple(block.transpose(2, 1, 0) for block in blocks)
+    return blocks
+
+
+@jit_exact
+def encode_square(vectors: Any, codes: Any) -> None:
+    """``rint(√|x| · 127.5)`` with the sign of x, at most ±127; −128 in all bands where one is not finite.
+
+    Both are ``(outer, band, inner)``, float32 and int8.
+    """
+    n, bands, m = vectors.shape
+    finite = np.empty(_TILE, np.bool_)
+    for i in range(n):
+        for start in range(0, m, _TILE):
+            size = min(_TILE, m - start)
+            _find_finite(vectors[i, :, start : start + size], finite)
+            for b in range(bands):
+                for j in range(size):
+                    value = vectors[i, b, start + j]
+                    root = np.rint(np.sqrt(abs(value)) * np.float32(127.5))
+                    root = root if root < np.float32(127) else np.float32(127)
+                    signed = -root if value < 0 else root
+                    codes[i, b, start + j] = np.int8(signed if finite[j] else np.float32(-128))
+
+
+@jit_exact
+def encode_scaled(vectors: Any, codes: Any, scale: Any) -> None:
+    """``rint(x / scale)`` with ``scale = max|x| / 127`` over the bands; 0 and a NaN scale where one is not finite.
+
+    Vectors and codes are ``(outer, band, inner)``, scales ``(outer, 1, inner)``.
+    """
+    n, bands, m = vectors.shape
+    finite = np.empty(_TILE, np.bool_)
+    divisor = np.empty(_TILE, np.float32)
+    for i in range(n):
+        for start in range(0, m, _TILE):
+            size = min(_TILE, m - start)
+            _find_finite(vectors[i, :, start : start + size], finite)
+            divisor[:] = 0
+            for b in range(bands):
+                for j in range(size):
+                    length = abs(vectors[i, b, start + j])
+                    divisor[j] = length if length > divisor[j] else divisor[j]
+            for j in range(size):
+                divisor[j] /= np.float32(127)
+                scale[i, 0, start + j] = divisor[j] if finite[j] else np.float32(np.nan)
+                divisor[j] = divisor[j] if divisor[j] > 0 else np.float32(1)
+            for b in range(bands):
+                for j in range(size):
+                    code = np.rint(vectors[i, b, start + j] / divisor[j])
+                    code = code if code < np.float32(127) else np.float32(127)
+                    code = code if code > np.float32(-127) else np.float32(-127)
+                    codes[i, b, start + j] = np.int8(code if finite[j] else np.float32(0))
+
+
+def divide_by_length(vectors: np.ndarray, out: np.ndarray) -> None:
+    """Vectors ``(outer, band, inner)`` over their lengths, NaN where that is 0; ``out`` may be the vectors.
+
+    Squares are summed in float64, in the order of the bands wherever these lie in memory: bits do not depend on it.
+    """
+    if vectors.shape[2] == 1:
+        _divide_rows_by_length(vectors[..., 0], out[..., 0])
+    else:
+        _divide_planes_by_length(vectors, out)
+
+
+@jit_exact
+def _divide_planes_by_length(vectors: Any, out: Any) -> None:
+    n, bands, m = vectors.shape
+    total = np.empty(_TILE, np.float64)
+    factor = np.empty(_TILE, np.float32)
+    for i in range(n):
+        for start in range(0, m, _TILE):
+            size = min(_TILE, m - start)
+            total[:] = 0
+            for b in range(bands):
+                for j in range(size):
+                    value = np.float64(vectors[i, b, start + j])
+                    total[j] += value * value
+            for j in range(size):
+                factor[j] = 1 / np.sqrt(total[j]) if total[j] > 0 else np.nan
+            for b in range(bands):
+                for j in range(size):
+                    out[i, b, start + j] = vectors[i, b, start + j] * factor[j]
+
+
+@jit_exact
+def _divide_rows_by_length(vectors: Any, out: Any) -> None:
+    n, bands = vectors.shape
+    for i in range(n):
+        total = 0.0
+        for b in range(bands):
+            value = np.float64(vectors[i, b])
+            total += value * value
+        factor = np.float32(1 / np.sqrt(total) if total > 0 else np.nan)
+        for b in range(bands):
+            out[i, b] = vectors[i, b] * factor
+
+
+@jit_exact
+def _find_finite(vectors: Any, finite: Any) -> None:
+    """Say which of ``(band, n)`` vectors are finite in every band."""
+    finite[:] = True
+    for b in range(vectors.shape[0]):
+        for j in range(vectors.shape[1]):
+            finite[j] &= abs(vectors[b, j]) < np.inf
