@@ -7,6 +7,7 @@ decoded GeoTIFFs (Earth Engine exports, Major TOM cells).
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,9 @@ MOSAIC = "s3://us-west-2.opendata.source.coop/tge-labs/aef-mosaic"
 INDEX = "aef_index.parquet"
 _TIFF = (".tif", ".tiff")
 _STORED_BLOCK = (1024, 1024)
+#: Published tiles have 8,192 pixels a side.
+_LARGEST_TILE = 1 << 16
+_ZONE = re.compile(r"EPSG:32[67](0[1-9]|[1-5]\d|60)")
 
 
 def open_alphaearth(source: Any, request: Request) -> list[Tile]:
@@ -58,7 +62,8 @@ def _is_zarr(name: str) -> bool:
 
 def _published_tiles(request: Request) -> list[Tile]:
     """Tiles of the published store, from its index alone: no file is touched before it is computed."""
-    return [_tile_of_row(row) for row in _index_rows(f"{COG}/{INDEX}", request).itertuples()]
+    rows = _index_rows(f"{COG}/{INDEX}", request)
+    return [_tile_of_row(row, str(rows.attrs["state"])) for row in rows.itertuples()]
 
 
 def _index_rows(url: str, request: Request) -> pd.DataFrame:
@@ -73,20 +78,27 @@ def _index_rows(url: str, request: Request) -> pd.DataFrame:
     )
 
 
-def _tile_of_row(row: Any) -> Tile:
-    """A published tile: 8192², 64 bands, south-up, its place by its row in the index."""
-    width, height = round((row.utm_east - row.utm_west) / 10), round((row.utm_north - row.utm_south) / 10)
+def _tile_of_row(row: Any, state: str) -> Tile:
+    """A published tile: 8192², 64 bands, south-up, its place by its row in the index, which is not trusted."""
+    url = paths.below(COG, row.path)
+    sides = [(row.utm_east - row.utm_west) / 10, (row.utm_north - row.utm_south) / 10]
+    if not all(0 < side <= _LARGEST_TILE for side in sides) or not _ZONE.fullmatch(str(row.crs)):
+        raise SourceError(
+            f"the index of {NAME!r} places {url} at {sides[0]} × {sides[1]} pixels in {row.crs!r}, which is no "
+            "tile of it; fetch the index again"
+        )
     affine = Affine(10, 0, row.utm_west, 0, 10, row.utm_south)
+    token = f"index {state}"  # a tile is not looked at before it is read
     return Tile(
-        name=row.path,
-        geobox=geometry.make_geobox((height, width), affine, row.crs),
+        name=url,
+        geobox=geometry.make_geobox((round(sides[1]), round(sides[0])), affine, row.crs),
         times=(f"{int(row.year):04d}-01-01",),
-        reader=geotiff.GeoTiffReader(row.path, tuple(range(1, 65)), token=row.path),
+        reader=geotiff.GeoTiffReader(url, tuple(range(1, 65)), token=token),
         dtype="int8",
         bands=BANDS,
         block=_STORED_BLOCK,
         fill=-128,
-        token=row.path,
+        token=token,
         version="v1",
     )
 
@@ -133,6 +145,11 @@ def _mosaic_tile(url: str) -> Tile:
             "source='mosaic' is a third party's copy of AlphaEarth, resampled to EPSG:4326 (nearest), with codes "
             "averaged where tiles overlap; source='cog' is first-hand. For a small window the mosaic is cheaper."
         )
+    with zarr_store.naming_damage(url):
+        return _tile_of_mosaic(url)
+
+
+def _tile_of_mosaic(url: str) -> Tile:
     token = zarr_store.store_token(url)
     root = zarr_store.open_node(url, "", token)
     if "embeddings" not in root:

@@ -146,6 +146,11 @@ def _store_tiles(stores: Sequence[str], request: Request) -> list[Tile]:
 
 
 def _zone_tiles(url: str, request: Request) -> list[Tile]:
+    with zarr_store.naming_damage(url):
+        return _tiles_of_zones(url, request)
+
+
+def _tiles_of_zones(url: str, request: Request) -> list[Tile]:
     token = zarr_store.store_token(url)
     root = zarr_store.open_node(url, "", token)
     zones = [name for name in sorted(root.keys()) if _ZONE.fullmatch(name)]

@@ -97,7 +97,9 @@ def get(url: str, storage: Storage, span: tuple[int, int | None] | None, etag: s
         finally:
             answer.release_conn() if answer.isclosed() else answer.close()
     except urllib3.exceptions.HTTPError as error:
-        raise Transient(_said(error)) from error
+        refused = urllib3.exceptions.NewConnectionError  # or not found; a time-out is neither
+        unreached = isinstance(getattr(error, "reason", error), refused)
+        raise Transient(_said(error), unreached=unreached) from error
 
 
 def _said(error: Exception) -> str:

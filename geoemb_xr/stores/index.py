@@ -15,6 +15,7 @@ from geoemb_xr.core.areas import Area, Bounds
 from geoemb_xr.core.errors import CoverageError, SourceError, require
 from geoemb_xr.core.times import TimeLike, pick_times, times_of_years
 from geoemb_xr.stores.files import open_object
+from geoemb_xr.stores.listing import reading_parquet
 from geoemb_xr.stores.objects import head_object, is_remote
 from geoemb_xr.stores.paths import cache_dir
 from geoemb_xr.stores.pruning import boxes_of_rows, touching
@@ -53,12 +54,17 @@ def read_index(
     margin : float
         Degrees by which a row's box is larger than its columns say: tables of centres repeat them in ``bbox``.
 
+    Returns
+    -------
+    DataFrame
+        Sorted by year; ``attrs["state"]`` changes when the table is rewritten.
+
     Raises
     ------
     CoverageError
         If no tile touches the area, or a year is not there.
     SourceError
-        If the table lacks a column.
+        If the table lacks a column, is damaged, or has a row that lies nowhere.
     MissingExtraError
         If pyarrow is not installed.
     """
@@ -81,7 +87,20 @@ def read_index(
         raise CoverageError(f"no tile touches {area}: {url} does not cover it")
     years = np.unique(frame[year].to_numpy())
     chosen = years[pick_times(times_of_years(years), time, covers=f"{url} there")]
-    return frame[frame[year].isin(chosen)].sort_values([year, columns[0]]).reset_index(drop=True)
+    found = frame[frame[year].isin(chosen)].sort_values([year, columns[0]]).reset_index(drop=True)
+    _check_places(found, bbox, url)
+    found.attrs["state"] = table.state
+    return found
+
+
+def _check_places(frame: pd.DataFrame, bbox: Sequence[str], url: str) -> None:
+    """Raise for a row that lies nowhere on the Earth: what is made of it would be no tile."""
+    x, y = (frame[[bbox[i], bbox[i + 2]]].to_numpy(dtype=float) for i in (0, 1))
+    wrong = ~((np.abs(x) <= 360) & (np.abs(y) <= 90)).all(axis=1)  # NaN is wrong, too
+    if wrong.any():
+        row = frame[wrong].iloc[0]
+        place = ", ".join(f"{name} = {row[name]}" for name in dict.fromkeys(bbox))
+        raise SourceError(f"{url} has a row that lies nowhere on the Earth: {place}; fetch the index again")
 
 
 def _widened(box: Bounds, margin: float) -> Bounds:
@@ -90,17 +109,18 @@ def _widened(box: Bounds, margin: float) -> Bounds:
 
 
 class _Table:
-    """A Parquet file, read row group by row group."""
+    """A Parquet file, read row group by row group; ``state`` changes when it is rewritten."""
 
     def __init__(self, url: str) -> None:
         parquet = require("pyarrow.parquet", "remote")
-        self.url = url
-        self.file = parquet.ParquetFile(open_object(url) if is_remote(url) else url, pre_buffer=True)
+        self.url, self.state = url, head_object(url) if is_remote(url) else ""
+        with reading_parquet(url):
+            self.file = parquet.ParquetFile(open_object(url) if is_remote(url) else url, pre_buffer=True)
         self.metadata = self.file.metadata
         self.groups: int = self.metadata.num_row_groups
         names = [self.metadata.schema.column(i).path for i in range(self.metadata.num_columns)]
         self.columns = {name: i for i, name in enumerate(names)}
-        self._cache = _cache_folder(url) if is_remote(url) else None
+        self._cache = _cache_folder(url, self.state) if is_remote(url) else None
 
     def check(self, wanted: Sequence[str]) -> None:
         """Raise unless the table has the columns."""
@@ -126,7 +146,8 @@ class _Table:
         if kept is not None and kept.exists():
             frame: pd.DataFrame = feather.read_feather(kept)
             return frame
-        frame = self.file.read_row_group(group, columns=list(wanted)).to_pandas()
+        with reading_parquet(self.url):
+            frame = self.file.read_row_group(group, columns=list(wanted)).to_pandas()
         if kept is not None:
             with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as scratch:
                 feather.write_feather(frame, scratch.name)
@@ -134,9 +155,8 @@ class _Table:
         return frame
 
 
-def _cache_folder(url: str) -> Path:
+def _cache_folder(url: str, state: str) -> Path:
     """Where a remote table's row groups are kept: another state of the table has another folder."""
-    state = hashlib.sha1(f"{url}\n{head_object(url)}".encode()).hexdigest()[:16]
-    folder = cache_dir() / "indexes" / state
+    folder = cache_dir() / "indexes" / hashlib.sha1(f"{url}\n{state}".encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -368,6 +368,10 @@ def _head(url: str, storage: Storage) -> Answer:
     return Answer(b"", 0, int(meta["size"]), str(meta.get("e_tag") or meta.get("last_modified") or ""))
 
 
+#: What obstore says of a host that is not found, or refuses connections.
+_UNREACHED = ("ConnectionRefused", '"dns error"')
+
+
 @contextmanager
 def _as_ours(url: str) -> Iterator[None]:
     """What obstore raises: as missing, refused, changed, or worth another try."""
@@ -390,7 +394,8 @@ def _as_ours(url: str) -> Iterator[None]:
                 f"{url} is not there, or may not be read: {said}. Credentials go into storage= or the environment"
             ) from error
         if kind == "GenericError" and (status is None or int(status[1]) in TRANSIENT):
-            raise Transient(said) from error
+            unreached = status is None and any(sign in str(error) for sign in _UNREACHED)
+            raise Transient(said, unreached=unreached) from error
         raise SourceError(f"{url} could not be read: {said}") from error
 
 

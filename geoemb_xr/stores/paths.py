@@ -13,6 +13,7 @@ from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -178,6 +179,27 @@ def inside(root: str | os.PathLike[str], relative: str) -> Path:
     if "\0" in relative or PurePosixPath(relative).is_absolute() or not path.is_relative_to(base):
         raise SourceError(f"an index in {base} names a path outside it: {relative!r}")
     return path
+
+
+def below(root: str, url: str) -> str:
+    """A URL that an index names, below the root of its store: nothing in a file is trusted.
+
+    Raises
+    ------
+    SourceError
+        If it names anything else: another host, bucket or folder, or a file of this machine.
+
+    Examples
+    --------
+    >>> below("s3://bucket/tiles", "s3://bucket/tiles/2024/a.tif")
+    's3://bucket/tiles/2024/a.tif'
+    """
+    folder = root.rstrip("/") + "/"
+    rest = url.removeprefix(folder) if isinstance(url, str) and url.startswith(folder) else ""
+    parts = unquote(rest).replace("\\", "/").split("/")
+    if not rest or any(part in ("", ".", "..") for part in parts) or any(c in rest for c in "\0?#"):
+        raise SourceError(f"an index of {root} names what is not below it: {url!r}")
+    return url
 
 
 def must_be_fetched(product: str, what: str, where: str) -> SourceError:

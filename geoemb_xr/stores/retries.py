@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
@@ -15,12 +16,35 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0
 TRANSIENT = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 
-class Transient(Exception):
-    """What may go well when it is tried again, after as many seconds as the server says, where it says so."""
+#: Seconds until a host is given up that cannot be found or refuses connections, and never answered before: without
+#: a network it never will. One that did answer is down for a while.
+UNREACHED = 10.0
+_MOST_HOSTS = 256
+_answered: OrderedDict[str, None] = OrderedDict()
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+
+class Transient(Exception):
+    """What may go well when it is tried again, after as many seconds as the server says, where it says so.
+
+    Parameters
+    ----------
+    reason : str
+        For the message.
+    wait : float, optional
+        Seconds that the server asks to wait.
+    unreached : bool
+        Whether there was no connection at all: the host was not found, or refused it.
+    """
+
+    def __init__(self, reason: str, wait: float | None = None, *, unreached: bool = False) -> None:
         super().__init__(reason)
-        self.wait = wait
+        self.wait, self.unreached = wait, unreached
+
+
+def _has_answered(host: str) -> None:
+    _answered[host] = None
+    while len(_answered) > _MOST_HOSTS:
+        _answered.popitem(last=False)
 
 
 def persistently[T](attempt: Callable[[], T], what: str, storage: Storage) -> T:
@@ -33,7 +57,7 @@ def persistently[T](attempt: Callable[[], T], what: str, storage: Storage) -> T:
     what : str
         The object, and which bytes of it, for the message.
     storage : Storage
-        With the deadline, and how many tries there are.
+        With the deadline, and how many tries there are. A host that was never reached is given up sooner.
 
     Raises
     ------
@@ -42,13 +66,18 @@ def persistently[T](attempt: Callable[[], T], what: str, storage: Storage) -> T:
     """
     start = time.monotonic()
     tries = 0
+    host = "/".join(what.split("/")[:3])
     while True:
         try:
-            return attempt()
+            found = attempt()
+            _has_answered(host)
+            return found
         except Transient as error:
             tries += 1
             taken = time.monotonic() - start
-            left = storage.timeout - taken
+            if not error.unreached:
+                _has_answered(host)
+            left = (storage.timeout if host in _answered else min(storage.timeout, UNREACHED)) - taken
             wait = error.wait
             if wait is None:
                 longest = min(_FIRST_WAIT * 2 ** min(tries - 1, 10), _LONGEST_WAIT)
