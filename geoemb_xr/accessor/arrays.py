@@ -224,11 +224,12 @@ class EmbAccessor:
         mode: Literal["w-", "w"] = "w-",
         encode: bool = False,
         overviews: Literal["auto", "mean", "mode", "nearest", "none"] = "auto",
-    ) -> Path | list[Path]:
+        storage: Any = None,
+    ) -> Path | str | list[Path | str]:
         """Write GeoTIFFs; see :func:`geoemb_xr.to_cog`."""
         from geoemb_xr.writing import to_cog
 
-        return to_cog(self._obj, path, mode=mode, encode=encode, overviews=overviews)
+        return to_cog(self._obj, path, mode=mode, encode=encode, overviews=overviews, storage=storage)
 
     def to_geoparquet(
         self,
@@ -236,11 +237,12 @@ class EmbAccessor:
         *,
         mode: Literal["w-", "w"] = "w-",
         encode: bool = False,
-    ) -> Path | list[Path]:
+        storage: Any = None,
+    ) -> Path | str | list[Path | str]:
         """Write vectors at locations; see :func:`geoemb_xr.to_geoparquet`."""
         from geoemb_xr.writing import to_geoparquet
 
-        return to_geoparquet(self._obj, path, mode=mode, encode=encode)
+        return to_geoparquet(self._obj, path, mode=mode, encode=encode, storage=storage)
 
     def to_torchgeo(
         self,
@@ -269,11 +271,14 @@ class EmbAccessor:
         encode: bool = False,
         chunks: int = 256,
         shards: int | None = None,
-    ) -> Path:
+        storage: Any = None,
+    ) -> Path | str:
         """Write a Zarr store; see :func:`geoemb_xr.to_zarr`."""
         from geoemb_xr.writing import to_zarr
 
-        return to_zarr(self._obj, path, mode=mode, encode=encode, chunks=chunks, shards=shards)
+        return to_zarr(
+            self._obj, path, mode=mode, encode=encode, chunks=chunks, shards=shards, storage=storage
+        )
 
     # --- probing -------------------------------------------------------------------------------------------
 

@@ -138,11 +138,13 @@ class EmbDatasetAccessor:
         mode: Literal["w-", "w"] = "w-",
         encode: bool = False,
         overviews: Literal["auto", "mean", "mode", "nearest", "none"] = "auto",
-    ) -> list[Path]:
+        storage: Any = None,
+    ) -> list[Path | str]:
         """Write a GeoTIFF a variable, named by ``{name}`` in the path; see :func:`geoemb_xr.to_cog`."""
         from geoemb_xr.writing.cog import to_cog_each
 
-        return to_cog_each(self._placed(), path, mode=mode, encode=encode, overviews=overviews)
+        options: dict[str, Any] = {"mode": mode, "encode": encode, "overviews": overviews, "storage": storage}
+        return to_cog_each(self._placed(), path, **options)
 
     def to_zarr(
         self,
@@ -152,11 +154,14 @@ class EmbDatasetAccessor:
         encode: bool = False,
         chunks: int = 256,
         shards: int | None = None,
-    ) -> Path:
+        storage: Any = None,
+    ) -> Path | str:
         """Write all variables to one Zarr store; see :func:`geoemb_xr.to_zarr`."""
         from geoemb_xr.writing import to_zarr
 
-        return to_zarr(self._obj, path, mode=mode, encode=encode, chunks=chunks, shards=shards)
+        return to_zarr(
+            self._obj, path, mode=mode, encode=encode, chunks=chunks, shards=shards, storage=storage
+        )
 
     # --- each ------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from geoemb_xr.core.errors import SourceError, require
@@ -207,6 +208,55 @@ def _ask_listing(request: str, url: str) -> Any:
         raise UnlistedError(f"{url} cannot be listed: {error}; give the files themselves") from error
 
 
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+def store_to_write(url: str) -> Any:
+    """An obstore store that takes objects.
+
+    Raises
+    ------
+    SourceError
+        If it is a web server, which takes none.
+    """
+    if _is_http(url, current()):
+        raise SourceError(
+            f"{url} is on a web server, which takes no objects; write to s3://, gs://, az:// or a path"
+        )
+    return object_store(url, writing=True)
+
+
+def put(url: str, data: bytes | Path) -> None:
+    """Write an object, whole or not at all; a file by parts."""
+    require("obstore", "remote").put(store_to_write(url), _key(url, current()), data)
+
+
+def delete_objects(*urls: str) -> None:
+    """Remove all objects below each URL, and the one that is called so."""
+    obstore = require("obstore", "remote")
+    for url in urls:
+        keys = [_key(each.url, current()) for each in list_objects(url)]
+        if object_size(url) is not None:
+            keys.append(_key(url, current()))
+        if keys:
+            obstore.delete(store_to_write(url), keys)
+
+
+def move_objects(source: str, target: str) -> None:
+    """Give all objects below a URL another name, within its store."""
+    obstore = require("obstore", "remote")
+    store, pairs = store_to_write(source), []
+    for each in list_objects(source):
+        goal = f"{target}/{each.url.removeprefix(source).lstrip('/')}"
+        pairs.append((_key(each.url, current()), _key(goal, current())))
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        for done in [pool.submit(obstore.rename, store, *pair) for pair in pairs]:
+            done.result()
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
 def _url_of(root: str, path: str) -> str:
     prefix = str(getattr(current().store, "prefix", None) or "").strip("/")
     inner = prefix and not root.startswith(OWN_SCHEME.removesuffix("/"))
@@ -276,8 +326,8 @@ def _hugging_face(url: str) -> str:
 _ONCE: Any = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
 
 
-def object_store(url: str) -> Any:
-    """An obstore store of the bucket of a URL, or the caller's own.
+def object_store(url: str, *, writing: bool = False) -> Any:
+    """An obstore store of the bucket of a URL, or the caller's own; for writing one that tries again itself.
 
     Raises
     ------
@@ -290,12 +340,17 @@ def object_store(url: str) -> Any:
     if storage.store is not None:
         return storage.store
     root, _ = split(url)
-    return _store(root, storage, tuple(store_options(root.partition("://")[0]).items()), environment())
+    defaults = tuple(store_options(root.partition("://")[0]).items())
+    return _store(root, storage, defaults, environment(), writing)
 
 
 @lru_cache(maxsize=64)
 def _store(
-    root: str, storage: Storage, defaults: tuple[tuple[str, Any], ...], state: tuple[tuple[str, str], ...]
+    root: str,
+    storage: Storage,
+    defaults: tuple[tuple[str, Any], ...],
+    state: tuple[tuple[str, str], ...],
+    writing: bool,
 ) -> Any:
     """A store with its options; ``state`` makes one with other credentials another store."""
     stores = require("obstore.store", "remote")
@@ -320,7 +375,9 @@ def _store(
     short = {key.removeprefix("aws_"): key for key in options}
     own = {key: value for key, value in own.items() if key not in short}
     try:
-        return stores.from_url(root, retry_config=_ONCE, client_options=client, **own, **options)
+        retry: Any = {"max_retries": storage.retries, "retry_timeout": timedelta(seconds=storage.timeout)}
+        retry = retry if writing else _ONCE
+        return stores.from_url(root, retry_config=retry, client_options=client, **own, **options)
     except Exception as error:  # of obstore: an option that it does not have
         reason = str(error).strip().partition("\n")[0][:200]
         raise SourceError(

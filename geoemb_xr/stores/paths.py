@@ -181,7 +181,7 @@ def inside(root: str | os.PathLike[str], relative: str) -> Path:
     return path
 
 
-def below(root: str, url: str) -> str:
+def below(root: str, url: object) -> str:
     """A URL that an index names, below the root of its store: nothing in a file is trusted.
 
     Raises
@@ -195,11 +195,12 @@ def below(root: str, url: str) -> str:
     's3://bucket/tiles/2024/a.tif'
     """
     folder = root.rstrip("/") + "/"
-    rest = url.removeprefix(folder) if isinstance(url, str) and url.startswith(folder) else ""
+    text = url if isinstance(url, str) else ""
+    rest = text.removeprefix(folder) if text.startswith(folder) else ""
     parts = unquote(rest).replace("\\", "/").split("/")
     if not rest or any(part in ("", ".", "..") for part in parts) or any(c in rest for c in "\0?#"):
         raise SourceError(f"an index of {root} names what is not below it: {url!r}")
-    return url
+    return text
 
 
 def must_be_fetched(product: str, what: str, where: str) -> SourceError:

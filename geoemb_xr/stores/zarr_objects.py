@@ -24,7 +24,15 @@ from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.notes import say
 from geoemb_xr.stores.absence import notice
 from geoemb_xr.stores.http import ObjectChangedError
-from geoemb_xr.stores.objects import CONCURRENCY, fetch, list_folders, list_objects, object_size
+from geoemb_xr.stores.objects import (
+    CONCURRENCY,
+    delete_objects,
+    fetch,
+    list_folders,
+    list_objects,
+    object_size,
+    put,
+)
 from geoemb_xr.stores.storage import Storage, current, using
 
 #: Objects of which the state is remembered, so that ranges of one object are of one state.
@@ -32,7 +40,7 @@ _REMEMBERED = 4096
 
 
 class ZarrObjects(Store):
-    """Reads of a Zarr store below a URL.
+    """Reads of a Zarr store below a URL, and writes where those are meant.
 
     Parameters
     ----------
@@ -40,35 +48,35 @@ class ZarrObjects(Store):
         Its root.
     storage : Storage, optional
         How it is reached; as now by default.
+    read_only : bool
+        Whether nothing may be written.
     """
 
-    supports_writes = False
-    supports_deletes = False
+    supports_writes = True
+    supports_deletes = True
     supports_listing = True
     supports_partial_writes = False
 
-    def __init__(self, url: str, storage: Storage | None = None) -> None:
-        super().__init__(read_only=True)
+    def __init__(self, url: str, storage: Storage | None = None, read_only: bool = True) -> None:
+        super().__init__(read_only=read_only)
         self.url, self.storage = url.rstrip("/"), storage or current()
         self._states: dict[str, str] = {}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ZarrObjects) and (self.url, self.storage) == (other.url, other.storage)
+        return isinstance(other, ZarrObjects) and self.__reduce__() == other.__reduce__()
 
     def __hash__(self) -> int:
-        return hash((self.url, self.storage))
+        return hash(self.__reduce__())
 
     def __repr__(self) -> str:
         return f"ZarrObjects({self.url!r})"
 
     def __reduce__(self) -> Any:
-        return ZarrObjects, (self.url, self.storage)
+        return ZarrObjects, (self.url, self.storage, self.read_only)
 
     def with_read_only(self, read_only: bool = False) -> ZarrObjects:
-        """Itself, read only as it is."""
-        if not read_only:
-            raise ValueError(f"{self.url} is read only")
-        return self
+        """The same store, to be read or to be written into."""
+        return ZarrObjects(self.url, self.storage, read_only)
 
     def _read(self, key: str, span: tuple[int, int | None] | None) -> bytes | None:
         with using(self.storage):
@@ -108,12 +116,25 @@ class ZarrObjects(Store):
             return object_size(f"{self.url}/{key}") is not None
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Not here: it is read only."""
+        """Write an object, whole or not at all."""
         self._check_writable()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(_threads(os.getpid()), self._write, key, value.to_bytes())
+
+    def _write(self, key: str, data: bytes) -> None:
+        self._states.pop(key, None)
+        with using(self.storage):
+            put(f"{self.url}/{key}", data)
 
     async def delete(self, key: str) -> None:
-        """Not here: it is read only."""
+        """Remove an object."""
         self._check_writable()
+        await asyncio.get_running_loop().run_in_executor(_threads(os.getpid()), self._remove, key)
+
+    def _remove(self, key: str) -> None:
+        self._states.pop(key, None)
+        with using(self.storage):
+            delete_objects(f"{self.url}/{key}")
 
     async def list(self) -> AsyncIterator[str]:
         """Keys of all objects."""

@@ -20,8 +20,10 @@ from geoemb_xr.core.conventions import as_json
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.legend import Legend, is_class_map, legend_of
 from geoemb_xr.core.model import check_embedding, is_encoded, kind_of
+from geoemb_xr.stores.storage import reaches_objects
 from geoemb_xr.writing import overviews as pyramids
 from geoemb_xr.writing.locking import only_writer
+from geoemb_xr.writing.objects import object_target, put_files
 from geoemb_xr.writing.staging import (
     Staged,
     check_target,
@@ -43,6 +45,7 @@ TILE = 512
 _CACHE_MB = 256
 
 
+@reaches_objects
 def to_cog(
     array: xr.DataArray,
     path: str | os.PathLike[str],
@@ -50,7 +53,8 @@ def to_cog(
     mode: Mode = "w-",
     encode: bool = False,
     overviews: Overviews = "auto",
-) -> Path | list[Path]:
+    storage: Any = None,
+) -> Path | str | list[Path | str]:
     """Write a raster to a cloud-optimised GeoTIFF. Computes, block by block, with a progress bar.
 
     Finished blocks wait in ``path.part``: what was interrupted leaves no file that looks whole, and the same
@@ -61,8 +65,9 @@ def to_cog(
     ----------
     array : DataArray (time?, band or component or category or rgb?, y, x)
         An embedding, a map, a class map or a picture.
-    path : path
-        The file, or a template such as ``"{name}_{time:%Y}.tif"``, which more than one time needs.
+    path : path or URL
+        The file, also in an object store, or a template such as ``"{name}_{time:%Y}.tif"``, which more than one
+        time needs.
     mode : {"w-", "w"}
         Refuse where the file exists, or replace it.
     encode : bool
@@ -70,10 +75,12 @@ def to_cog(
     overviews : {"auto", "mean", "mode", "nearest", "none"}
         How overviews are made of base pixels. ``"auto"`` is mode for class maps, mean for numbers (of decoded
         vectors, brought to unit length where the product's are) and nearest for pictures.
+    storage : obstore store or dict, optional
+        How an object store is reached, as in :func:`geoemb_xr.open`. The file is made on this machine first.
 
     Returns
     -------
-    Path or list of Path
+    Path, or str for a URL; or a list
         A list where ``path`` is a template.
 
     Raises
@@ -97,14 +104,16 @@ def to_cog(
     """
     check_choice("overviews", overviews, ("auto", "mean", "mode", "nearest", "none"))
     array = _as_written(array, encode)
+    if (url := object_target(path)) is not None:
+        return put_files(array, url, mode, lambda here: to_cog(array, here, overviews=overviews))
     targets = [(check_target(name, mode), each) for name, each in per_file(array, os.fspath(path))]
-    written = [_write(each, target, overviews) for target, each in targets]
+    written: list[Path | str] = [_write(each, target, overviews) for target, each in targets]
     return written if "{" in template_in(os.fspath(path))[1] else written[0]
 
 
 def to_cog_each(
     arrays: Mapping[str, xr.DataArray], path: str | os.PathLike[str], **options: Any
-) -> list[Path]:
+) -> list[Path | str]:
     """Write one GeoTIFF per array, named by the template ``path``; nothing is computed before all fit.
 
     Raises
@@ -120,7 +129,8 @@ def to_cog_each(
     named = [array.rename(name) for name, array in arrays.items()]
     for array in named:
         for target, _ in per_file(_as_written(array, options["encode"]), os.fspath(path)):
-            check_target(target, options["mode"])
+            if "://" not in target:  # to_cog looks whether an object exists
+                check_target(target, options["mode"])
     written = [to_cog(array, path, **options) for array in named]
     return [each for made in written for each in (made if isinstance(made, list) else [made])]
 

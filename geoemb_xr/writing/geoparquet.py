@@ -20,7 +20,9 @@ from geoemb_xr.core.columns import column_of, to_arrow
 from geoemb_xr.core.conventions import as_json
 from geoemb_xr.core.errors import EmbeddingError, require
 from geoemb_xr.core.model import BAND, check_embedding, is_encoded, kind_of
+from geoemb_xr.stores.storage import reaches_objects
 from geoemb_xr.writing.locking import only_writer
+from geoemb_xr.writing.objects import object_target, put_files
 from geoemb_xr.writing.staging import (
     Job,
     check_target,
@@ -42,13 +44,15 @@ ROW_GROUP = 128 << 20
 _VECTORS = "embedding"
 
 
+@reaches_objects
 def to_geoparquet(
     array: xr.DataArray,
     path: str | os.PathLike[str],
     *,
     mode: Literal["w-", "w"] = "w-",
     encode: bool = False,
-) -> Path | list[Path]:
+    storage: Any = None,
+) -> Path | str | list[Path | str]:
     """Write vectors at locations to GeoParquet. Computes, with a progress bar.
 
     Rows are sorted along a Hilbert curve and carry a bbox column, in row groups of about 128 MB, zstd. The
@@ -58,16 +62,19 @@ def to_geoparquet(
     ----------
     array : DataArray (location, band)
         Or ``(time, location, band)`` with a template. A map at locations (``predict``'s) is written too.
-    path : path
-        The file, or a template such as ``"zones_{time:%Y}.parquet"``, which more than one time needs.
+    path : path or URL
+        The file, also in an object store, or a template such as ``"zones_{time:%Y}.parquet"``, which more than one
+        time needs.
     mode : {"w-", "w"}
         Refuse where the file exists, or replace it.
     encode : bool
         Write an embedding as its product's codes; as int8 with a scale a row where it has none.
+    storage : obstore store or dict, optional
+        How an object store is reached, as in :func:`geoemb_xr.open`. The file is made on this machine first.
 
     Returns
     -------
-    Path or list of Path
+    Path, or str for a URL; or a list
         A list where ``path`` is a template.
 
     Raises
@@ -88,8 +95,10 @@ def to_geoparquet(
     """
     require("pyarrow", "vector")
     array = _as_written(array, encode)
+    if (url := object_target(path)) is not None:
+        return put_files(array, url, mode, lambda here: to_geoparquet(array, here))
     targets = [(check_target(name, mode), each) for name, each in per_file(array, os.fspath(path))]
-    written = [_write(each, target) for target, each in targets]
+    written: list[Path | str] = [_write(each, target) for target, each in targets]
     return written if "{" in os.fspath(path) else written[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,10 @@ from geoemb_xr.core.codecs import PER_PIXEL_SCALE
 from geoemb_xr.core.conventions import FORMAT, FORMAT_KEY, as_json, root_attrs
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.model import check_embedding, is_encoded, kind_of
+from geoemb_xr.stores.storage import reaches_objects
 from geoemb_xr.writing import zarr_update
 from geoemb_xr.writing.locking import only_writer
+from geoemb_xr.writing.objects import object_target, write_store
 from geoemb_xr.writing.staging import at, check_target, chunked, discard, part_of, put_in_place, settle
 from geoemb_xr.writing.zarr_stage import consolidate as _consolidate
 from geoemb_xr.writing.zarr_stage import lazy_variables, stage_store
@@ -29,6 +32,7 @@ Mode = Literal["w-", "w", "a", "r+"]
 _SMALLEST_CHUNK = 64
 
 
+@reaches_objects
 def to_zarr(
     array: xr.DataArray | xr.Dataset,
     path: str | os.PathLike[str],
@@ -37,7 +41,8 @@ def to_zarr(
     encode: bool = False,
     chunks: int = 256,
     shards: int | None = None,
-) -> Path:
+    storage: Any = None,
+) -> Path | str:
     """Write arrays to a Zarr v3 store, sharded. Computes, block by block, with a progress bar.
 
     The store is made in ``path.part`` and renamed when it is whole. What was interrupted does not open, and the
@@ -48,8 +53,10 @@ def to_zarr(
     ----------
     array : DataArray or Dataset
         Embeddings or maps, rasters or locations; a Dataset has one variable each.
-    path : path
-        Of the store, such as ``"aoi.zarr"``.
+    path : path or URL
+        Of the store, such as ``"aoi.zarr"`` or ``"s3://bucket/aoi.zarr"``. In an object store blocks are written in
+        their place, the root last: until then it does not open. There one writer a store is for you to see to, and
+        ``mode`` is ``"w-"`` or ``"w"``.
     mode : {"w-", "w", "a", "r+"}
         Refuse where the store exists; replace it; append times after its last; or write where the array's
         coordinates lie in it. The last two touch no block but their own, and nothing until all is computed.
@@ -60,11 +67,13 @@ def to_zarr(
     shards : int, optional
         Side of a file of the store, in pixels; the array's dask blocks by default, so that each is written
         once.
+    storage : obstore store or dict, optional
+        How an object store is reached, as in :func:`geoemb_xr.open`. Of a store of your own ``path`` is a key.
 
     Returns
     -------
-    Path
-        Of the store.
+    Path or str
+        Of the store; its URL in an object store.
 
     Raises
     ------
@@ -83,6 +92,8 @@ def to_zarr(
     ...         store["embedding"].dtype, store.attrs["geoemb:quantization"]["method"]
     (dtype('int8'), 'signed_square')
     """
+    if (url := object_target(path)) is not None:
+        return _write_objects(_named_for_zarr(_dataset(array, encode)), url, mode, chunks, shards)
     target = check_target(path, mode, ("w-", "w", "a", "r+"), folder=True)
     dataset = _dataset(array, encode)
     if mode in ("a", "r+"):
@@ -102,16 +113,29 @@ def _check_replaceable(target: Path) -> None:
         raise FileExistsError(f"{target} is a folder that holds no Zarr store; give the store in it a name")
 
 
-def _write(dataset: xr.Dataset, target: Path, chunks: int, shards: int | None) -> None:
+def _write_objects(dataset: xr.Dataset, url: str, mode: Mode, chunks: int, shards: int | None) -> str:
+    sides, layout = _layout(dataset, chunks, shards)
+    template = partial(_write_template, sides=sides, chunks=chunks)
+    return write_store(dataset, url, mode, sides, [layout], template)
+
+
+def _layout(
+    dataset: xr.Dataset, chunks: int, shards: int | None
+) -> tuple[dict[str, dict[Hashable, int]], dict[str, Any]]:
+    """Sides of the shards of each lazy variable, and those and the chunks as JSON has them."""
     sides = {name: _sides(variable, shards) for name, variable in lazy_variables(dataset).items()}
+    return sides, {name: [list(each.values()), chunks] for name, each in sides.items()}
+
+
+def _write(dataset: xr.Dataset, target: Path, chunks: int, shards: int | None) -> None:
+    sides, layout = _layout(dataset, chunks, shards)
     part = part_of(target)
-    layout = {name: [list(each.values()), chunks] for name, each in sides.items()}
     store = stage_store(
         dataset,
         part,
         sides,
         [str(target), layout],
-        lambda rechunked, store: _write_template(rechunked, store, sides, chunks),
+        partial(_write_template, sides=sides, chunks=chunks),
     )
     _consolidate(store)
     if target.exists():

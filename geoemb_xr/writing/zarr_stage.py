@@ -51,13 +51,9 @@ def stage_store(
     Path
         The store, in ``part``.
     """
-    dataset = _rechunked(dataset, sides)
+    dataset = rechunked(dataset, sides)
     lazy = lazy_variables(dataset)
-    small = {str(n): (v.dims, np.asarray(v.values)) for n, v in dataset.variables.items() if v.chunks is None}
-    attrs = {str(name): as_json(v.attrs) for name, v in dataset.variables.items()} | {
-        "": as_json(dataset.attrs)
-    }
-    fingerprint = [*purpose, tokenize(small, attrs), {name: v.data.name for name, v in lazy.items()}]
+    fingerprint = fingerprint_of(dataset, purpose)
     store = part / "store.zarr"
     progress = open_stage(part / "marks.zarr", fingerprint, store / "zarr.json")
     if not progress.attrs.get("template"):
@@ -78,7 +74,16 @@ def stage_store(
     return store
 
 
-def _rechunked(dataset: xr.Dataset, sides: Mapping[str, Mapping[Hashable, int]]) -> xr.Dataset:
+def fingerprint_of(dataset: xr.Dataset, purpose: Sequence[Any]) -> list[Any]:
+    """What tells this work from another: what it is for, what is in memory, and what blocks are made of."""
+    small = {str(n): (v.dims, np.asarray(v.values)) for n, v in dataset.variables.items() if v.chunks is None}
+    attrs = {str(name): as_json(v.attrs) for name, v in dataset.variables.items()} | {
+        "": as_json(dataset.attrs)
+    }
+    return [*purpose, tokenize(small, attrs), {n: v.data.name for n, v in lazy_variables(dataset).items()}]
+
+
+def rechunked(dataset: xr.Dataset, sides: Mapping[str, Mapping[Hashable, int]]) -> xr.Dataset:
     """Every variable in blocks of whole shards."""
     for name, variable in lazy_variables(dataset).items():
         change = dataset.assign_coords if name in dataset.coords else dataset.assign

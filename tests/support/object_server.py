@@ -1,8 +1,8 @@
 """A small object store on this machine: files of a folder by ranges, slow and faulty as told, requests counted.
 
 It answers as HTTP servers and S3 do (``GET`` and ``HEAD``, ``Range``, ``ETag`` with ``If-Match``, lists by
-``list-type=2``), after a latency and at a bandwidth for each connection. Faults are scripted: which objects, after
-how many requests, how often::
+``list-type=2``; ``PUT``, ``DELETE`` and copies where it may be written to), after a latency and at a bandwidth for
+each connection. Faults are scripted: which objects, after how many requests, how often::
 
     with ObjectServer(folder, latency=0.03, bandwidth=60e6) as server:
         server.fail("status", "*.tif", status=503, times=2)
@@ -18,6 +18,7 @@ import argparse
 import fnmatch
 import hashlib
 import json
+import re
 import socket
 import ssl
 import struct
@@ -33,7 +34,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, quote, unquote, urlsplit
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 Kind = Literal["status", "reset", "stall", "short", "wrong_range", "new_etag", "slow"]
 _PIECE = 1 << 16
@@ -88,6 +89,8 @@ class ObjectServer:
         Bytes a second of each connection.
     listable : bool
         Whether it lists as S3 does; where not, an object that is not there is forbidden, as in S3.
+    writable : bool
+        Whether it takes objects, and deletes and copies them.
     tls : bool
         By https, with a certificate of its own: ``certificate`` is the path of it.
     port : int
@@ -101,11 +104,12 @@ class ObjectServer:
         latency: float = 0.0,
         bandwidth: float | None = None,
         listable: bool = True,
+        writable: bool = False,
         tls: bool = False,
         port: int = 0,
     ) -> None:
         self.folder, self.latency, self.bandwidth = Path(folder), latency, bandwidth
-        self.listable = listable
+        self.listable, self.writable = listable, writable
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
         self.lock = threading.Lock()
@@ -182,6 +186,37 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, json.dumps(done).encode(), {}, note=False)
             return
         self._answer()
+
+    def do_PUT(self) -> None:
+        store = self.server.store
+        path = unquote(urlsplit(self.path).path).lstrip("/")
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        with store.lock:
+            fault = next((f for f in store.faults if f.takes(self.command, path)), None)
+        if fault is not None or not store.writable:
+            self._send(fault.status if fault is not None else 403, b"<Error><Code>Denied</Code></Error>", {})
+            return
+        copied = unquote(self.headers.get("x-amz-copy-source", "")).lstrip("/")
+        file = store.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes((store.folder / copied).read_bytes() if copied else body)
+        tag = "<CopyObjectResult><ETag>e</ETag></CopyObjectResult>" if copied else ""
+        self._send(200, tag.encode(), {"ETag": '"e"'})
+
+    def do_POST(self) -> None:
+        """Delete several objects, as S3 does, which lists their keys in XML."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        bucket = urlsplit(self.path).path.strip("/")
+        keys = re.findall("<Key>(.*?)</Key>", body)
+        for key in keys:
+            (self.server.store.folder / bucket / unescape(key)).unlink(missing_ok=True)
+        gone = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+        self._send(200, f"<DeleteResult>{gone}</DeleteResult>".encode(), {})
+
+    def do_DELETE(self) -> None:
+        path = unquote(urlsplit(self.path).path).lstrip("/")
+        (self.server.store.folder / path).unlink(missing_ok=True)
+        self._send(204, b"", {})
 
     def _answer(self) -> None:
         store = self.server.store

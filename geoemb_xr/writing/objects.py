@@ -1,0 +1,196 @@
+"""Into object stores: a Zarr store object by object, the document of its root last; a file by way of this machine.
+
+Objects cannot be renamed and nobody can lock them. A store without its root's document does not open, so that
+nobody sees one that is not finished; marks beside it (``….part``) keep what was written when a run is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+import zarr
+
+from geoemb_xr._version import __version__
+from geoemb_xr.core.errors import EmbeddingError, SourceError, check_choice
+from geoemb_xr.core.notes import say
+from geoemb_xr.stores.objects import (
+    delete_objects,
+    is_remote,
+    list_objects,
+    move_objects,
+    object_size,
+    put,
+    store_to_write,
+)
+from geoemb_xr.stores.storage import Storage, current, using
+from geoemb_xr.stores.zarr_objects import ZarrObjects
+from geoemb_xr.writing.staging import Job, per_file, require_marks, write_blocks
+from geoemb_xr.writing.zarr_stage import consolidate, fingerprint_of, lazy_variables, rechunked
+
+_ROOT = "zarr.json"
+
+
+def object_target(path: str | os.PathLike[str]) -> str | None:
+    """The URL that a writer is given, or a key of the caller's own store; None for a path on this machine.
+
+    Raises
+    ------
+    SourceError
+        If it is a web server, which takes no objects.
+    """
+    located = current().locate(path)
+    name = str(os.fspath(located))
+    if not is_remote(name) or name.startswith(("file://", "/vsi")):
+        return None
+    store_to_write(name)  # an error where it takes nothing
+    return name
+
+
+@contextmanager
+def _said(url: str) -> Iterator[None]:
+    """What an object store answers, as an error of ours."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("obstore"):
+            raise
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise SourceError(
+            f"{url} could not be written: {reason}. Credentials go into storage= or the environment; the same call "
+            "again goes on where this one stopped"
+        ) from error
+
+
+def _check_free(url: str, mode: str) -> None:
+    if mode == "w-" and object_size(url) is not None:
+        raise FileExistsError(f"{url} exists already; mode='w' replaces it")
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def put_files(
+    array: xr.DataArray, url: str, mode: str, write: Callable[[str], Path | str | list[Path | str]]
+) -> str | list[Path | str]:
+    """Write a file, or one for each time, on this machine, and put them where they go; none before all are whole.
+
+    Parameters
+    ----------
+    array : DataArray
+        What is written.
+    url : str
+        Of the file, or a template.
+    mode : {"w-", "w"}
+        Refuse where an object exists, or replace it.
+    write : callable
+        Writes to a path on this machine, or to a template of one.
+    """
+    check_choice("mode", mode, ("w-", "w"))
+    urls = [name for name, _ in per_file(array, url)]
+    for each in urls:
+        _check_free(each, mode)
+    with tempfile.TemporaryDirectory(prefix="geoemb-") as folder:
+        with using(Storage()):  # where the caller's own store is none: paths are paths
+            made = write(os.path.join(folder, url.rpartition("/")[2]))
+        with _said(url):
+            for path, each in zip(made if isinstance(made, list) else [made], urls, strict=True):
+                put(each, Path(path))
+    return [*urls] if isinstance(made, list) else urls[0]
+
+
+# --- Zarr ---------------------------------------------------------------------------------------------------------
+
+
+def write_store(
+    dataset: xr.Dataset,
+    url: str,
+    mode: str,
+    sides: Mapping[str, Mapping[Hashable, int]],
+    purpose: list[Any],
+    write_template: Callable[[xr.Dataset, Path], None],
+) -> str:
+    """Write a dataset as a Zarr store of objects; what an interrupted run of the same call wrote is kept.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        As ``to_zarr`` writes it.
+    url : str
+        Of the store.
+    mode : {"w-", "w"}
+        Refuse where there is a store, or replace it once the new one is whole.
+    sides : mapping
+        Sides of the shards of each lazy variable.
+    purpose : list
+        What tells this work from another, besides what is written.
+    write_template : callable
+        Makes the store with metadata and all that is in memory, in a folder.
+    """
+    if mode in ("a", "r+"):
+        raise EmbeddingError(
+            f"mode={mode!r} writes into stores on this machine, and {url} is an object store: write a store of its "
+            "own there, or append to a local copy"
+        )
+    check_choice("mode", mode, ("w-", "w"))
+    url = url.rstrip("/")
+    _check_free(f"{url}/{_ROOT}", mode)
+    dataset = rechunked(dataset, sides)
+    part = f"{url}.part"
+    with _said(url):
+        marks = _marks(part, url, [*fingerprint_of(dataset, [*purpose, url]), __version__])
+        goal = str(marks.attrs["goal"])
+        documents = _documents(dataset, write_template)
+        root = documents.pop(_ROOT)
+        for name, data in documents.items():
+            put(f"{goal}/{name}", data)
+        write_blocks([_job(marks, goal, name, v) for name, v in lazy_variables(dataset).items()])
+        if goal != url:
+            delete_objects(f"{url}/{_ROOT}", url)
+            move_objects(goal, url)
+        put(f"{url}/{_ROOT}", root)
+        delete_objects(part)
+    return url
+
+
+def _marks(part: str, url: str, fingerprint: list[Any]) -> zarr.Group:
+    """The marks of what was written: of an interrupted run of the same call, or none yet."""
+    mine = json.loads(json.dumps(fingerprint))
+    store = ZarrObjects(f"{part}/marks.zarr", read_only=False)
+    there = object_size(f"{part}/marks.zarr/{_ROOT}") is not None
+    if there:
+        group = zarr.open_group(store, mode="r+", zarr_format=3)
+        if group.attrs.get("fingerprint") == mine:
+            return group
+        say(f"{part} holds unfinished work on another array; it is thrown away")
+    whole = object_size(f"{url}/{_ROOT}") is not None
+    if not whole:
+        if not there and list_objects(url):
+            raise FileExistsError(f"{url} holds objects that are no Zarr store; give the store another name")
+        delete_objects(url)
+    delete_objects(part)
+    goal = f"{part}/store.zarr" if whole else url  # one that is there stays until the new one is whole
+    attrs = {"fingerprint": mine, "goal": goal}
+    return zarr.create_group(store, zarr_format=3, attributes=attrs)
+
+
+def _documents(dataset: xr.Dataset, write_template: Callable[[xr.Dataset, Path], None]) -> dict[str, bytes]:
+    """Metadata and what is in memory, as objects: made in a folder, where Zarr can make them."""
+    with tempfile.TemporaryDirectory(prefix="geoemb-") as folder:
+        made = Path(folder, "store.zarr")
+        write_template(dataset, made)
+        consolidate(made)
+        return {p.relative_to(made).as_posix(): p.read_bytes() for p in made.rglob("*") if p.is_file()}
+
+
+def _job(marks: zarr.Group, goal: str, name: str, variable: xr.Variable) -> Job:
+    store = ZarrObjects(f"{goal}/{name}", read_only=False)
+    target = zarr.open_array(store, mode="r+", config={"write_empty_chunks": True})
+    done = require_marks(marks, name, variable.data)
+    return Job(variable.data, target, done, (0,) * variable.ndim)
