@@ -75,7 +75,10 @@ _LAZY = {
     "predict": "predicting.maps",
     # comparing
     "area_estimate": "comparing.areas",
+    "better_map": "comparing.two_maps",
     "diagnose": "comparing.diagnostics",
+    "disagreements": "comparing.two_maps",
+    "error_bound": "comparing.two_maps",
     "evaluate": "comparing.evaluation",
     "explain": "comparing.explaining",
     "sample_design": "comparing.areas",
@@ -99,6 +102,9 @@ _LAZY = {
     "to_zarr": "writing",
 }
 
+#: Modules with the formats and scores of one benchmark each, whose names would say little by themselves.
+_LAZY_MODULES = {"embed2scale": "comparing.embed2scale", "neucobench": "comparing.neucobench"}
+
 __all__ = [
     "ComparabilityError",
     "CoverageError",
@@ -119,6 +125,7 @@ __all__ = [
     "truncate",
     "year",
     *_LAZY,
+    *_LAZY_MODULES,
 ]
 
 
@@ -136,6 +143,8 @@ for _name in set(__all__) & set(globals()):
 
 
 def __getattr__(name: str) -> Any:
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f"geoemb_xr.{_LAZY_MODULES[name]}")
     if name not in _LAZY:
         raise AttributeError(no_such(name, __all__, "geoemb_xr"))
     value = getattr(importlib.import_module(f"geoemb_xr.{_LAZY[name]}"), name)

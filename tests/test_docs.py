@@ -13,7 +13,7 @@ import pytest
 import geoemb_xr as gx
 
 ROOT = Path(__file__).parent.parent
-MODULES = {"testing"}  # public names that are modules
+MODULES = {"testing", "embed2scale", "neucobench"}  # public names that are modules
 
 
 def built(root, *options):

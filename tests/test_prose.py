@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib import pyplot as plt
@@ -60,6 +61,7 @@ def things():
     fields.geometry = fields.buffer(15)
     estimator = RandomForestClassifier(5, random_state=0)
     estimator.fit(one.emb.sample(labels).values, labels["crop"].astype("category").cat.codes + 1)
+    truth = gx.testing.scene().truth(one.emb.geobox, 2024)
     return {
         "gx": gx,
         "xr": xr,
@@ -74,7 +76,8 @@ def things():
         "labels": labels,
         "fields": fields,
         "biomass": labels[["lon", "lat"]].assign(biomass=labels["lon"].rank() * 1.5),
-        "raster": gx.testing.scene().truth(one.emb.geobox, 2024),
+        "raster": truth,
+        "before": truth.shift(x=4, fill_value=0).assign_attrs(truth.attrs),
         "mask": one.isel(band=0, drop=True) < 0,
         "point": (float(labels["lon"].iloc[0]), float(labels["lat"].iloc[0])),
         "probe": one.emb.fit_probe(labels, target="crop"),
@@ -110,6 +113,9 @@ def world(things, tmp_path, monkeypatch):
     monkeypatch.setattr(gx, "open", offline)
     monkeypatch.setattr(gx, "coverage", lambda product, bbox: coverage(product, gx.example(product)))
     things["fields"].to_file("fields.gpkg")
+    (tmp_path / "tasks").mkdir()
+    ids = things["patches"].location.values
+    pd.DataFrame({"id": ids, "label": np.arange(len(ids))}).to_csv("tasks/order__regr.csv", index=False)
     (tmp_path / "tiles").symlink_to(gx.example("alphaearth"))
     yield dict(things)
     plt.close("all")

@@ -189,7 +189,7 @@ def evaluate(
     -------
     DataFrame
         One row per task: ``q_stat``, ``mean_score`` (R², or F1 of class 1), ``std_dev``, ``n`` and
-        ``scores``, the score of each split.
+        ``scores``, the score of each split. Its attrs hold the hyperparameters.
 
     Raises
     ------
@@ -220,7 +220,15 @@ def evaluate(
             scores = _linear(x, y, task.kind, splits, epochs, batch_size, learning_rate, seed)
             rows[name] = {"q_stat": q_score(scores), "mean_score": float(np.nanmean(scores)),
                           "std_dev": float(np.nanstd(scores)), "n": len(y), "scores": scores.tolist()}  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index")
+    found = pd.DataFrame.from_dict(rows, orient="index")
+    found.attrs["hyperparameters"] = {
+        "k_folds": splits,
+        "probe_type": "linear",
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+    }
+    return found
 
 
 def _linear(
@@ -323,6 +331,8 @@ def leaderboard(scores: pd.DataFrame) -> pd.DataFrame:
 def write_results(results: pd.DataFrame, folder: str | os.PathLike[str], name: str) -> Path:
     """Write results as the benchmark does: ``<task>_result.json`` and ``results_summary.json``.
 
+    The score of each split stays in the table: the files hold their mean and deviation.
+
     Parameters
     ----------
     results : DataFrame
@@ -335,7 +345,8 @@ def write_results(results: pd.DataFrame, folder: str | os.PathLike[str], name: s
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     for task, row in results.iterrows():
-        own = {key: float(row[key]) for key in ("q_stat", "mean_score", "std_dev")}
+        own: dict[str, Any] = {key: float(row[key]) for key in ("q_stat", "mean_score", "std_dev")}
+        own["hyperparamaters"] = results.attrs.get("hyperparameters", {})  # the benchmark's own spelling
         (target / f"{task}_result.json").write_text(json.dumps(own, indent=2), encoding="utf-8")
     summary = {
         "experiment": name,

@@ -136,13 +136,12 @@ def better_map(
     Examples
     --------
     >>> import geoemb_xr as gx
-    >>> from geoemb_xr.comparing import two_maps
     >>> truth = gx.testing.scene().truth(gx.testing.geobox((80, 80)), 2018)
     >>> wrong = truth.where(truth.x < truth.x.mean(), 1).astype("uint8").assign_attrs(truth.attrs)
-    >>> places = two_maps.disagreements(truth, wrong, 30)
+    >>> places = gx.disagreements(truth, wrong, 30)
     >>> names = dict(enumerate(gx.testing.scene().names, start=1))
     >>> visited = places.assign(label=[names[int(v)] for v in gx.sample(truth, places).values])
-    >>> two_maps.better_map(truth, wrong, visited).winner
+    >>> gx.better_map(truth, wrong, visited).winner
     'first'
     """
     from scipy.stats import binomtest
@@ -154,7 +153,7 @@ def better_map(
     known &= np.array([each is not None for each in there])
     if not known.any():
         raise EmbeddingError(
-            "no label lies where the two maps differ; draw some with disagreements(first, second, n)"
+            "no label lies where the two maps differ; draw some with gx.disagreements(first, second, n)"
         )
     if not known.all():
         say(
@@ -195,11 +194,10 @@ def error_bound(array: xr.DataArray, reference: Any, *, target: str = "label", l
     Examples
     --------
     >>> import geoemb_xr as gx
-    >>> from geoemb_xr.comparing import two_maps
     >>> truth = gx.testing.scene().truth(gx.testing.geobox((80, 80)), 2018)
     >>> places = gx.labels(truth, per_class=None).sample(59, random_state=0)
     >>> names = dict(enumerate(gx.testing.scene().names, start=1))
-    >>> round(two_maps.error_bound(truth, places.assign(label=places.land_cover.map(names))), 4)
+    >>> round(gx.error_bound(truth, places.assign(label=places.land_cover.map(names))), 4)
     0.0495
     """
     _check_maps(array)

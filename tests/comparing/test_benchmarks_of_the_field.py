@@ -127,6 +127,13 @@ def test_results_are_written_as_the_benchmark_writes_them(tmp_path):
     assert summary["experiment"] == "ours"
     assert summary["overall_score"] == pytest.approx(found.q_stat.mean())
     own = json.loads((tmp_path / "run" / "value_result.json").read_text())
+    assert own.pop("hyperparamaters") == {
+        "k_folds": 3,
+        "probe_type": "linear",
+        "batch_size": 64,
+        "epochs": 2,
+        "learning_rate": 1e-3,
+    }
     assert own == {k: found.loc["value", k] for k in ("q_stat", "mean_score", "std_dev")}
     with pytest.raises(EmbeddingError, match="10 labels with an embedding"):
         neucobench.evaluate(x.iloc[:10], tasks)
