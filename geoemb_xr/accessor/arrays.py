@@ -123,11 +123,11 @@ class EmbAccessor:
         """One year, without ``time``; see :func:`geoemb_xr.year`."""
         return times.year(self._obj, when)
 
-    def check(self) -> dict[str, Any]:
-        """Norms, missing share, code range; see :func:`geoemb_xr.check`."""
+    def check(self, *, coverage: pd.DataFrame | None = None) -> dict[str, Any]:
+        """Norms, missing share, seams, lost tiles; see :func:`geoemb_xr.check`."""
         from geoemb_xr.readers.health import check
 
-        return check(self._obj)
+        return check(self._obj, coverage=coverage)
 
     # --- points --------------------------------------------------------------------------------------------
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from geoemb_xr.core.errors import SourceError, check_choice
+from geoemb_xr.core.errors import EmbeddingError, SourceError, check_choice
 from geoemb_xr.core.model import Product
+from geoemb_xr.embedding.words import siglip
 from geoemb_xr.examples.earth_embeddings import example_earth_embeddings
 from geoemb_xr.readers import footers, geoparquet
 from geoemb_xr.readers.layouts import PatchLayout
 from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
     import xarray as xr
 
 NAME = "earth-embeddings"
@@ -58,6 +62,15 @@ def open_earth_embeddings(source: Any, request: Request) -> xr.DataArray:
     return geoparquet.open_patches(source, request, PRODUCT, layout)
 
 
+def words_earth_embeddings(texts: Sequence[str], version: str) -> np.ndarray:
+    """Words in the space of the variant whose text encoder can be had."""
+    if version != "SigLIP":
+        raise EmbeddingError(
+            f"words can be searched only in the variant SigLIP of {NAME}; this one is {version}"
+        )
+    return siglip(texts)
+
+
 PRODUCT = Product(
     NAME,
     dims=1152,
@@ -101,4 +114,5 @@ PRODUCT = Product(
     ),
     open=open_earth_embeddings,
     example=example_earth_embeddings,
+    text=words_earth_embeddings,
 )

@@ -6,15 +6,17 @@ import importlib
 import importlib.util
 import sys
 import types
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoemb_xr.core.errors import SourceError, missing, require
 from geoemb_xr.core.model import Product
-from geoemb_xr.embedding.locations import open_encoder
+from geoemb_xr.embedding.locations import open_encoder, vectors_at
 from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
+    import numpy as np
     import xarray as xr
 
 NAME = "geoclip"
@@ -27,6 +29,12 @@ def open_geoclip(source: Any, request: Request) -> xr.DataArray:
         raise SourceError(f"{NAME!r} has its weights in the package geoclip: leave out source={source!r}")
     _package()
     return open_encoder(load_geoclip, request, PRODUCT, lonlat=False, source="geoclip package")
+
+
+def at_places(lonlat: np.ndarray) -> np.ndarray:
+    """GeoCLIP's vectors of longitudes and latitudes."""
+    _package()
+    return vectors_at(load_geoclip, lonlat, lonlat=False)
 
 
 def _package() -> Path:
@@ -48,7 +56,9 @@ def load_geoclip() -> Any:
         bare = types.ModuleType(_BARE)
         bare.__path__ = [str(_package() / "model")]
         sys.modules[_BARE] = bare
-    return importlib.import_module(f"{_BARE}.location_encoder").LocationEncoder().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch.jit, which the package still uses
+        return importlib.import_module(f"{_BARE}.location_encoder").LocationEncoder().eval()
 
 
 PRODUCT = Product(
@@ -82,4 +92,5 @@ PRODUCT = Product(
         "Pixels are 0.01 degrees wide where nothing else is asked for.",
     ),
     open=open_geoclip,
+    place=at_places,
 )

@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from geoemb_xr.core.errors import SourceError, check_choice
+from geoemb_xr.core.errors import EmbeddingError, SourceError, check_choice
 from geoemb_xr.core.model import Product
+from geoemb_xr.embedding.words import siglip
 from geoemb_xr.examples.major_tom import example_major_tom
 from geoemb_xr.readers import footers, geoparquet
 from geoemb_xr.readers.layouts import PatchLayout
 from geoemb_xr.readers.tiles import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
     import pandas as pd
     import xarray as xr
 
@@ -76,6 +80,15 @@ def coverage_major_tom(source: Any, request: Request) -> pd.DataFrame:
     return geoparquet.coverage_patches(_located(source, request.variant), request, PRODUCT, LAYOUT)
 
 
+def words_major_tom(texts: Sequence[str], version: str) -> np.ndarray:
+    """Words in the space of the variant that was learnt with words."""
+    if version != "S2RGB-SigLIP":
+        raise EmbeddingError(
+            f"{NAME} {version} was learnt from images alone; words are searched only in its variant S2RGB-SigLIP"
+        )
+    return siglip(texts)
+
+
 PRODUCT = Product(
     NAME,
     dims=2048,
@@ -120,4 +133,5 @@ PRODUCT = Product(
     open=open_major_tom,
     coverage=coverage_major_tom,
     example=example_major_tom,
+    text=words_major_tom,
 )

@@ -526,8 +526,13 @@ def coverage_tessera(source: Any, request: Request) -> pd.DataFrame:
     if isinstance(source, str) and source == "npy":
         import pandas as pd
 
-        rows = [(grid.path, grid.year, grid.lon, grid.lat) for grid in _published_grids(request)]
-        return pd.DataFrame(rows, columns=["url", "year", "lon", "lat"])
+        half = 0.05  # of a tile of 0.1°
+        rows = [
+            (g.path, g.year, g.lon, g.lat, g.lon - half, g.lat - half, g.lon + half, g.lat + half)
+            for g in _published_grids(request)
+        ]
+        columns = ["url", "year", "lon", "lat", "west", "south", "east", "north"]
+        return pd.DataFrame(rows, columns=columns)
     return table_of(overlapping(open_tessera(source, request), request.area), request.time)
 
 

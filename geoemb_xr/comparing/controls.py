@@ -1,7 +1,7 @@
 """Controls, below which a score is worth nothing.
 
-Coordinates alone, a constant, the earlier label, permuted labels, and features that are given, such as raw bands or
-what a location encoder makes of the coordinates.
+Coordinates alone, a constant, the earlier label, permuted labels, what a location encoder makes of the coordinates,
+and features that are given, such as raw bands.
 """
 
 from __future__ import annotations

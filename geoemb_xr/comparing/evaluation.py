@@ -17,6 +17,7 @@ from geoemb_xr.comparing.findings import Evaluation
 from geoemb_xr.comparing.folds import ANSWERS, SPLITS, WEIGHTED, Layout, Split, SplitName, domain_places
 from geoemb_xr.comparing.grouping import by_groups, where_labels_are
 from geoemb_xr.comparing.residuals import Range, autocorrelation_range
+from geoemb_xr.comparing.seen import is_seen
 from geoemb_xr.comparing.support import Support, names_of, support_of
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.notes import one_call, say
@@ -94,8 +95,7 @@ def evaluate(
     previous : str, optional
         Column of earlier labels of the same places: the control "persistence".
     features : mapping, optional
-        More controls by name: columns of the labels (such as raw bands), or a raster (such as a seasonal composite,
-        or what a location encoder gives).
+        More controls by name: columns of the labels, such as raw bands, or a raster, such as a seasonal composite.
     contrasts : sequence of (str, str), optional
         Pairs of products to be compared; all pairs by default. P-values are corrected for their number.
     cv : int
@@ -126,7 +126,8 @@ def evaluate(
     such pixel are one group, so that no split parts them.
 
     Controls are scored like products: coordinates alone (the nearest label; a smooth surface), a constant, labels
-    permuted among groups, which must score chance, and the earlier label and given features where there are any.
+    permuted among groups, which must score chance, the earlier label and given features where there are any, and a
+    probe on what a location encoder (GeoCLIP, with the extra ``locations``) makes of the coordinates.
 
     Examples
     --------
@@ -151,12 +152,19 @@ def evaluate(
     data = {name: support.data(x, seed) for name, x in support.vectors.items()}
     first = next(iter(data.values()))
     with one_thread(), progress.shown("evaluate"):
+        blocked = by is not None or {"blocks", "places_years"} & set(wanted)
+        reach = _reach(data, able[0], cv) if blocked else None
         layout = Layout(
             first, support.lonlat, cv, max(support.footprints.values()) + support.extent, support.by,
-            support.years, _reach(data, able[0], wanted, cv), None if domain is None else domain_places(domain),
+            support.years, reach, None if domain is None else domain_places(domain),
         )  # fmt: skip
         held = _Held(
-            support, [layout.split(name) for name in wanted], level, seed, weighted=design is not None
+            support,
+            [layout.split(name) for name in wanted],
+            level,
+            seed,
+            weighted=design is not None,
+            blocks=layout.blocks(),
         )
         for (name, one), method in itertools.product(data.items(), able):
             held.score(name, method, one, scoring.probe_predictor(one, method), n_labels)
@@ -228,11 +236,9 @@ def _able(methods: Sequence[str], classes: int) -> list[str]:
     return able
 
 
-def _reach(data: Mapping[str, Data], method: str, wanted: Sequence[str], cv: int) -> Range | None:
-    """The longest range of autocorrelation of the products' residuals, where a split needs it."""
+def _reach(data: Mapping[str, Data], method: str, cv: int) -> Range | None:
+    """The longest range of autocorrelation of the products' residuals."""
     found: Range | None = None
-    if not {"blocks", "places_years"} & set(wanted):
-        return found
     for one in data.values():
         folds = validation.random_folds(one, cv)
         if folds is None:
@@ -272,15 +278,17 @@ class _Held:
     """Held-out predictions as they come, and the rows of the tables."""
 
     def __init__(
-        self, support: Support, splits: Sequence[Split], level: float, seed: int, *, weighted: bool
+        self,
+        support: Support,
+        splits: Sequence[Split],
+        level: float,
+        seed: int,
+        *,
+        weighted: bool,
+        blocks: np.ndarray,
     ) -> None:
-        self.support, self.splits, self.level, self.seed, self.weighted = (
-            support,
-            splits,
-            level,
-            seed,
-            weighted,
-        )
+        self.support, self.splits, self.level, self.seed = support, splits, level, seed
+        self.weighted, self.blocks = weighted, blocks
         self.rows: list[dict[str, Any]] = []
         names = ("groups", "classes", "distances", "calibration", "coverage", "strata")
         self.tables: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
@@ -347,9 +355,8 @@ class _Held:
         if where["support"] == "native":
             self.scores[where["product"], where["method"], split.name] = found.scores
             self._extend("distances", where, scoring.by_distance(data, found))
-            units = found.done * 0 if split.units is None else split.units
             if support.by.size:
-                rows = by_groups(data, found, support.by, units, self.level, self.seed)
+                rows = by_groups(data, found, support.by, self.blocks, self.level, self.seed)
                 self._extend("groups", where, rows)
             if where["product"] in support.vectors:
                 if support.legend is not None:
@@ -444,7 +451,7 @@ def _facts(support: Support) -> pd.DataFrame:
             "product": product.name,
             "dims": support.vectors[name].shape[1],
             "footprint_m": support.footprints[name],
-            "label_seen_in_training": _is_seen(support.target, product.trained_on),
+            "label_seen_in_training": is_seen(f"{support.target} {support.source}", product.trained_on),
             "trained_on": ", ".join(product.trained_on),
             "licence": product.licence_line,
             "attribution": product.attribution,
@@ -452,9 +459,3 @@ def _facts(support: Support) -> pd.DataFrame:
         for name, product in support.products.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def _is_seen(target: str, trained_on: Sequence[str]) -> bool:
-    """Whether labels are named like a source that a product was trained on (``nlcd_2019`` and ``NLCD``)."""
-    words = target.lower().replace("_", " ")
-    return any(source.lower() in words or words in source.lower() for source in trained_on)

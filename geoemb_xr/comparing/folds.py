@@ -141,6 +141,11 @@ class Layout:
         }
         return makers[name]()
 
+    def blocks(self) -> np.ndarray:
+        """The block of each label: what intervals inside a region are told from, whatever a split leaves out."""
+        units, _ = self._sized()
+        return np.zeros(len(self.data.y), np.int64) if units is None else units
+
     def _random(self) -> Split:
         folds = validation.random_folds(self.data, self.k)
         if folds is None:

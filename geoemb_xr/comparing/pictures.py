@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 PICTURES = ("scores", "learning", "distance", "calibration", "groups")
 _COLOURS = ("#1b6ca8", "#d1793a", "#2f7d4f", "#8a5aa3", "#b03a48", "#5f8f9e", "#8c7a3d")
 _QUIET = "#777777"
+#: A bin of fewer labels tells no calibration, and is left out of the picture.
+_LEAST_IN_BIN = 5
 
 
 def draw(found: Evaluation, what: str, ax: Any = None) -> Any:
@@ -101,7 +103,7 @@ def _learning(found: Evaluation, ax: Any) -> None:
     ax.minorticks_off()
     ax.set_xlabel("training labels per class" if found.main_score != "r2" else "training labels")
     ax.set_ylabel(f"{_score(found)}, {found.main_split}")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _distance(found: Evaluation, ax: Any) -> None:
@@ -117,7 +119,7 @@ def _distance(found: Evaluation, ax: Any) -> None:
         ax.set_xscale("log")
     ax.set_xlabel(f"km from the nearest training label ({first})")
     ax.set_ylabel(_score(found))
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _calibration(found: Evaluation, ax: Any) -> None:
@@ -136,6 +138,7 @@ def _calibration(found: Evaluation, ax: Any) -> None:
         ax.plot([0, 1], [0, 1], color=_QUIET, linewidth=1)
         for number, (name, method) in enumerate(names):
             own = curves[(curves["product"] == name) & (curves["method"] == method)]
+            own = own[own.n >= _LEAST_IN_BIN]
             ax.plot(own.confidence, own.accuracy, marker="o", markersize=4, color=_COLOURS[number % len(_COLOURS)],
                     label=f"{name}, {method}")  # fmt: skip
         ax.set(xlabel=f"confidence ({split})", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
@@ -167,4 +170,4 @@ def _groups(found: Evaluation, ax: Any) -> None:
     counts = shown.groupby("group").n.first()
     ax.set_xticks(range(len(names)), [f"{name}\n{counts[name]} labels" for name in names])
     ax.set_ylabel(f"{_score(found)}, {found.main_split}")
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,9 @@ import xarray as xr
 from geoemb_xr.comparing.folds import on_sphere
 from geoemb_xr.core import geometry
 from geoemb_xr.core.arrays import decode
-from geoemb_xr.core.errors import EmbeddingError
-from geoemb_xr.core.legend import Legend, encode_classes
-from geoemb_xr.core.model import BAND, Product, check_embedding
+from geoemb_xr.core.errors import EmbeddingError, MissingExtraError
+from geoemb_xr.core.legend import SOURCE, Legend, encode_classes
+from geoemb_xr.core.model import BAND, Product, check_embedding, registered
 from geoemb_xr.core.times import parse_dates, pick_times
 from geoemb_xr.geo import footprints, places, polygons, tables
 from geoemb_xr.geo.lattice import source_grid
@@ -62,7 +63,7 @@ class Support:
     weights : ndarray of float64 (n,)
         Of a probability sample; ones where there is none.
     features : mapping of str to ndarray of float32 (n, feature)
-        Of controls, such as raw bands; NaN where there is none.
+        Of controls, such as raw bands and location encoders; NaN where there is none.
     extent : float
         Metres: side of the largest label, 0 for points.
     purity : ndarray of float64 (n,)
@@ -71,6 +72,8 @@ class Support:
         How many labels were left out, by reason.
     target : str
         Name of the labels.
+    source : str
+        Where they are from, as :func:`geoemb_xr.labels` says; empty where that is not known.
     """
 
     vectors: Mapping[str, np.ndarray]
@@ -90,6 +93,7 @@ class Support:
     purity: np.ndarray
     dropped: Mapping[str, int]
     target: str
+    source: str
 
     @property
     def classes(self) -> int:
@@ -171,11 +175,13 @@ def support_of(
         previous=_previous(table, previous, keep, legend),
         years=_years(table, time, keep),
         weights=_design_weights(table, design, labelled)[keep],
-        features={name: _features(name, each, table)[keep] for name, each in (features or {}).items()},
+        features=_of_places(lonlat, {*arrays, *(features or {})})
+        | {name: _features(name, each, table)[keep] for name, each in (features or {}).items()},
         extent=_extent(table),
         purity=_purity(cell, keep, y if legend is not None else None),
         dropped={reason: n for reason, n in dropped.items() if n},
         target=target,
+        source=str(getattr(labels, "attrs", {}).get(SOURCE, "")),
     )
 
 
@@ -231,6 +237,16 @@ def _of_patches(name: str, array: xr.DataArray, product: Product, table: Any, ti
         x = np.full((len(table), vectors.shape[1]), np.nan)
         x[chosen >= 0] = vectors[position]
     return x
+
+
+def _of_places(lonlat: np.ndarray, taken: set[str]) -> dict[str, np.ndarray]:
+    """What the location encoders that are at hand know of the labels' places, by name."""
+    found = {}
+    for each in registered():
+        if each.place is not None and each.name not in taken:
+            with suppress(MissingExtraError):  # not installed: a comparison needs none
+                found[each.name] = np.asarray(each.place(lonlat), np.float32)
+    return found
 
 
 def _features(name: str, given: Any, table: Any) -> np.ndarray:
@@ -417,3 +433,8 @@ def names_of(arrays: Mapping[str, Any] | Sequence[Any]) -> None:
             "evaluate takes a mapping of names to arrays, such as {'alphaearth': a, 'tessera': t}; got "
             f"{type(arrays).__name__}"
         )
+    for name, each in arrays.items():
+        if not isinstance(each, xr.DataArray):
+            raise EmbeddingError(
+                f"evaluate: {name!r} is no DataArray of embeddings, but {type(each).__name__}"
+            )

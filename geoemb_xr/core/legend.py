@@ -20,6 +20,8 @@ from geoemb_xr.core.errors import EmbeddingError
 
 #: The largest class code: 65,535 is left for what readers use as "no class".
 MAX_CODE = 65_534
+#: Attribute of labels, rasters or tables, that says of which source they are.
+SOURCE = "labels_of"
 # Distinct in hue and lightness, so that neighbours in a list differ for colour-blind readers too.
 _PALETTE = (
     "#3d7ea6", "#d99a5b", "#2f6b3a", "#b5483a", "#e8c547", "#7b5ea7", "#a8c66c", "#8c6d4f",

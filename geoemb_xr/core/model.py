@@ -20,7 +20,7 @@ import xarray as xr
 from geoemb_xr.core import html
 from geoemb_xr.core.errors import ComparabilityError, EmbeddingError, check_choice
 from geoemb_xr.core.notes import say
-from geoemb_xr.core.protocols import Coverage, Example, Open, TextEncoder
+from geoemb_xr.core.protocols import Coverage, Example, Open, PlaceEncoder, TextEncoder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,6 +167,8 @@ class Product:
         ``(folder, container) -> source``: writes a small synthetic source in the true format.
     text : callable, optional
         ``(texts, version) -> vectors (text, band)``, for a space that was learnt from images and words.
+    place : callable, optional
+        ``longitudes and latitudes (n, 2) -> vectors (n, band)``, for a location encoder whose weights need no path.
 
     Examples
     --------
@@ -217,6 +219,7 @@ class Product:
     coverage: Coverage | None = field(default=None, repr=False)
     example: Example | None = field(default=None, repr=False)
     text: TextEncoder | None = field(default=None, repr=False)
+    place: PlaceEncoder | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.name or self.name != normalise_name(self.name):
@@ -229,6 +232,7 @@ class Product:
             ("coverage", Coverage),
             ("example", Example),
             ("text", TextEncoder),
+            ("place", PlaceEncoder),
         ):
             given = getattr(self, name)
             if given is not None and not isinstance(given, kind):
@@ -438,6 +442,7 @@ def products() -> pd.DataFrame:
         "coverage",
         "example",
         "text",
+        "place",
     }
     columns = [f.name for f in fields(Product) if f.name not in other]
     found = registered()

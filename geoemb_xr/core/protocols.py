@@ -72,6 +72,14 @@ class TextEncoder(Protocol):
         """Vectors ``(text, band)`` in the space of a version; raises where that has no text encoder."""
 
 
+@runtime_checkable
+class PlaceEncoder(Protocol):
+    """Turns places into vectors of a product."""
+
+    def __call__(self, lonlat: Any, /) -> Any:
+        """Vectors ``(n, band)`` of longitudes and latitudes ``(n, 2)``."""
+
+
 def kind_of_opened(opened: object, name: str) -> Literal["tiles", "array", "dataset"]:
     """Which of the things that :class:`Open` may return it is.
 

@@ -158,6 +158,12 @@ def _points_block(lon: np.ndarray, lat: np.ndarray, load: Load, lonlat: bool) ->
     return _encode(load, lon, lat, geometry.LONLAT, lonlat)
 
 
+def vectors_at(load: Load, places: np.ndarray, *, lonlat: bool) -> np.ndarray:
+    """Vectors ``(n, band)`` of longitudes and latitudes ``(n, 2)``, at once."""
+    x, y = np.asarray(places, np.float64).T
+    return _encode(load, x, y, geometry.LONLAT, lonlat)
+
+
 _models: dict[Load, tuple[Any, str]] = {}
 _lock = threading.Lock()
 

@@ -18,7 +18,7 @@ import xarray as xr
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, SourceError, check_choice, require
-from geoemb_xr.core.legend import Legend
+from geoemb_xr.core.legend import SOURCE, Legend
 from geoemb_xr.core.times import times_of_years
 from geoemb_xr.geo import tables
 from geoemb_xr.geo.warp import mosaic
@@ -81,10 +81,17 @@ def read_source(name: str, path: Any) -> Any:
     SourceError
         If files are missing or of another kind.
     """
-    source = SOURCES[check_choice("labels", name.lower().replace("-", "").replace("_", ""), SOURCES)]
+    key = check_choice("labels", name.lower().replace("-", "").replace("_", ""), SOURCES)
     if path is None:
         raise EmbeddingError(f"labels of {name!r} are read from files: gx.labels({name!r}, path)")
-    return source.read(_files(path, source.pattern), source.legend)
+    return _read(key, _files(path, SOURCES[key].pattern))
+
+
+def _read(key: str, paths: list[Path]) -> Any:
+    """Labels that say of which source they are: a product that was trained on it is not to be tested on them."""
+    found = SOURCES[key].read(paths, SOURCES[key].legend)
+    found.attrs[SOURCE] = key
+    return found
 
 
 def _files(path: Any, pattern: str) -> list[Path]:
@@ -247,7 +254,7 @@ def of_torchgeo(dataset: Any) -> Any:
         own = "eurosat"
     paths = _paths_of(dataset)
     if own is not None:
-        return SOURCES[own].read(paths, SOURCES[own].legend)
+        return _read(own, paths)
     if "VectorDataset" in names:
         return _of_vectors(dataset, paths)
     if "RasterDataset" in names and not dataset.is_image:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, SourceError
-from geoemb_xr.core.legend import is_class_map, legend_of
+from geoemb_xr.core.legend import SOURCE, is_class_map, legend_of
 from geoemb_xr.core.local_paths import local_path
 from geoemb_xr.execution import progress
 from geoemb_xr.execution.hashes import mixed
@@ -166,6 +166,8 @@ def drawn_points(raster: xr.DataArray, *, per_class: int | None = 500, seed: int
     table = pd.DataFrame({"lon": lon, "lat": lat, name: found.label})
     if is_class_map(raster):
         table.attrs["legend"] = legend_of(raster).attrs()
+    if SOURCE in raster.attrs:
+        table.attrs[SOURCE] = raster.attrs[SOURCE]
     return table
 
 

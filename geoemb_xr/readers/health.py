@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
+from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.arrays import decode, map_bands
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.model import BAND, check_embedding
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution.reads import stored_objects
 from geoemb_xr.stores.absence import absent_note
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 #: A norm so many times the median is an outlier: real ones of a product lie within a factor of two.
 _OUTLIER = 16.0
 #: A step across the edge of two blocks is a seam that is so many times those on both sides of it.
 _SEAM, _LEAST_PIXELS = 2.0, 50
+#: Share of a tile along each of its edges that is not looked at for whether the tile is lost.
+_EDGE = 1 / 8
 
 
-def check(array: xr.DataArray) -> dict[str, Any]:
-    """Look at an embedding's values: missing pixels, norms, outliers, and seams between tiles. Computes.
+def check(array: xr.DataArray, *, coverage: pd.DataFrame | None = None) -> dict[str, Any]:
+    """Look at an embedding's values: missing pixels, norms, outliers, seams, and lost tiles. Computes.
 
     Seams are looked for where dask's blocks meet, which :func:`geoemb_xr.open` lays on the edges of stored tiles,
     and between all rows and columns of an array in memory.
@@ -29,6 +36,9 @@ def check(array: xr.DataArray) -> dict[str, Any]:
     ----------
     array : DataArray (…, band, …)
         Encoded or decoded.
+    coverage : DataFrame, optional
+        What is published, as :func:`geoemb_xr.coverage` lists it: a tile of it that lies on the array and of which
+        no pixel has data is lost. Rasters only.
 
     Returns
     -------
@@ -36,7 +46,13 @@ def check(array: xr.DataArray) -> dict[str, Any]:
         ``missing`` (share of pixels), ``absent`` (share of the stored blocks that do not exist, in stores of
         others, which do not say which were written), ``norm_min``, ``norm_mean``, ``norm_max``, ``outliers``
         (number of pixels with a norm of about 16 times the median or more), ``seams`` (dimension, pixel, and how
-        many times the steps beside it the step is), ``ok`` and ``problems``.
+        many times the steps beside it the step is), ``lost`` (address and year of tiles that are published and
+        have no data here), ``ok`` and ``problems``.
+
+    Raises
+    ------
+    EmbeddingError
+        If ``coverage`` is no list of tiles with their bounds, or the array has no grid.
 
     Examples
     --------
@@ -55,6 +71,8 @@ def check(array: xr.DataArray) -> dict[str, Any]:
         for dim, (_, *both) in steps.items()
         for name, each in zip("an", both, strict=True)
     }
+    listed = [] if coverage is None else _listed(norms, coverage)
+    variables |= {f"tile {i}": norms.isel(where).notnull().any() for i, (_, where) in enumerate(listed)}
     values = xr.Dataset(variables).compute()
     absent, note = _absent_blocks(array)
     if note:
@@ -66,6 +84,7 @@ def check(array: xr.DataArray) -> dict[str, Any]:
         for dim, (rows, *_) in steps.items()
         for row, ratio in _seams(rows, values[f"{dim} a"].values, values[f"{dim} n"].values)
     ]
+    lost = [tile for i, (tile, _) in enumerate(listed) if not values[f"tile {i}"]]
     problems = []
     # Two int8 codes a band put a decoded norm at most 1.2 % off: more means a wrong formula or averaged codes.
     if found.unit_norm and missing < 1 and max(abs(low - 1), abs(high - 1)) > 0.012:
@@ -83,6 +102,9 @@ def check(array: xr.DataArray) -> dict[str, Any]:
     if seams:
         said = ", ".join(f"{dim} = {row} ({ratio:g} times)" for dim, row, ratio in seams[:3])
         problems.append(f"{len(seams)} seams, where neighbours differ more than those beside them: {said}")
+    if lost:
+        said = ", ".join(f"{url} of {year}" for url, year in lost[:3])
+        problems.append(f"{len(lost)} of {len(listed)} tiles that are published here have no data: {said}")
     return {
         "missing": missing,
         "absent": absent,
@@ -91,6 +113,7 @@ def check(array: xr.DataArray) -> dict[str, Any]:
         "norm_max": high,
         "outliers": outliers,
         "seams": seams,
+        "lost": lost,
         "ok": not problems,
         "problems": problems,
     }
@@ -174,3 +197,35 @@ def _seams(rows: np.ndarray, step: np.ndarray, count: np.ndarray) -> list[tuple[
             if step[i] > _SEAM * least > 0:
                 found.append((row, step[i] / least))
     return found
+
+
+# --- what is published ----------------------------------------------------------------------------------------
+
+
+def _listed(norms: xr.DataArray, coverage: pd.DataFrame) -> list[tuple[tuple[str, int], dict[str, Any]]]:
+    """Address and year of each tile on the array, and where its inner pixels are."""
+    needed = ["url", "year", "west", "south", "east", "north"]
+    lacking = [name for name in needed if name not in getattr(coverage, "columns", ())]
+    if lacking:
+        raise EmbeddingError(
+            f"coverage is a table with the columns {', '.join(needed)}, as gx.coverage(product, bbox=…) gives it; "
+            f"it lacks {', '.join(lacking)}"
+        )
+    grid = geometry.geobox_of(norms, "check")
+    years = np.atleast_1d(norms["time"].dt.year.values) if "time" in norms.coords else None
+    found = []
+    for url, year, *bounds in coverage[needed].itertuples(index=False):
+        if years is not None and year not in years:
+            continue
+        when = {"time": np.flatnonzero(years == year)} if "time" in norms.dims else {}
+        for box in areas.parse_bbox(_inner(*bounds)).bounds_in(grid.crs):
+            window = areas.window_of(grid, box)
+            if window is not None:
+                found.append(((str(url), int(year)), {**when, "y": window[0], "x": window[1]}))
+    return found
+
+
+def _inner(west: float, south: float, east: float, north: float) -> tuple[float, float, float, float]:
+    """Bounds without their edges: those of a tile in degrees reach into its neighbours."""
+    dx, dy = (east - west) % 360 * _EDGE, (north - south) * _EDGE
+    return west + dx, south + dy, east - dx, north - dy

@@ -1,5 +1,7 @@
 """Products side by side: the better one wins, controls score what they must, and a leak is seen."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,8 +9,11 @@ from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier
 
 import geoemb_xr as gx
+from geoemb_xr.catalog.geoclip import load_geoclip
 from geoemb_xr.comparing import contrasts, folds, scoring
+from geoemb_xr.comparing import support as support_module
 from geoemb_xr.comparing.controls import controls_of
+from geoemb_xr.comparing.seen import is_seen
 from geoemb_xr.comparing.support import support_of
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.probes.heads import Data
@@ -75,6 +80,27 @@ def test_controls_score_chance(found):
     assert found.beaten() == {"good": [], "bad": []}
 
 
+def test_a_location_encoder_is_a_control_where_one_is_at_hand(found, task, monkeypatch):
+    """A probe on GeoCLIP's vectors of the labels' places; nothing of it where the package is not installed."""
+    pytest.importorskip("geoclip")
+    torch = pytest.importorskip("torch")
+    arrays, table = task
+    there = found.table().loc[("geoclip", "ridge")]
+    assert (there < 0.5).all()  # three classes that do not follow places
+    support = support_of(arrays, table, target="crop")
+    with torch.inference_mode():
+        expected = load_geoclip()(torch.tensor(table[["lat", "lon"]].to_numpy("f4"))).numpy()
+    np.testing.assert_allclose(support.features["geoclip"], expected, atol=1e-5)
+    assert "geoclip" not in support_of({"geoclip": arrays["good"]}, table, target="crop").features
+
+    def absent(lonlat):
+        raise gx.MissingExtraError("this needs the package 'geoclip'")
+
+    bare = dataclasses.replace(gx.product("geoclip"), place=absent)
+    monkeypatch.setattr(support_module, "registered", lambda: [bare])
+    assert support_of(arrays, table, target="crop").features == {}
+
+
 def test_coordinates_are_the_nearest_label(task):
     arrays, table = task
     support = support_of(arrays, table, target="crop")
@@ -122,6 +148,37 @@ def test_groups_scores_and_their_worst(found, task):
     )
     assert mine.n.to_dict() == table.country.value_counts().to_dict()
     assert mine.value.between(0.3, 1).all()
+
+
+def test_a_region_left_out_has_an_interval_from_blocks_inside_it(task):
+    arrays, table = task
+    found = gx.evaluate(
+        {"bad": arrays["bad"]}, table, target="crop", by="country", splits=["regions"], methods=["ridge"],
+        n_labels=[None],
+    )  # fmt: skip
+    mine = found.groups[found.groups["product"] == "bad"]
+    assert (mine.blocks > 6).all()
+    assert ((mine.low < mine.value) & (mine.value < mine.high)).all()
+
+
+@pytest.mark.parametrize(
+    ("target", "source", "seen"),
+    [
+        ("nlcd_2019", "NLCD", True),
+        ("dw_label", "Dynamic World", True),
+        ("dynamic_world", "Dynamic World", True),
+        ("worldcover", "ESA WorldCover 2021", True),
+        ("cdl2021", "USDA Cropland Data Layer", True),
+        ("elevation", "Copernicus DEM GLO-30", True),
+        ("land_cover", "ERA5-Land", False),
+        ("crop", "USDA Cropland Data Layer", False),
+        ("map", "OpenStreetMap", False),
+        ("data", "USDA Cropland Data Layer", False),
+        ("label", "texts of Wikipedia and GBIF", False),
+    ],
+)
+def test_labels_of_a_source_are_known_by_their_name(target, source, seen):
+    assert is_seen(target, [source]) is seen
 
 
 def test_values_have_r2_about_the_means_of_groups():
@@ -240,6 +297,8 @@ def test_it_is_deterministic(task, found):
 
 
 def test_what_cannot_be_compared_is_said(task):
+    with pytest.raises(EmbeddingError, match="'good' is no DataArray of embeddings, but NoneType"):
+        gx.evaluate({"good": None}, task[1], target="crop")
     arrays, table = task
     with pytest.raises(EmbeddingError, match="mapping of names to arrays"):
         gx.evaluate(arrays["good"], table, target="crop")

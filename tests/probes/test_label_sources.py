@@ -88,6 +88,14 @@ def test_a_class_map_trains_a_probe_of_any_product(tmp_path):
     assert probe.legend.names == ("Open Water", "Evergreen Forest")
     assert probe.legend.colours == ("#466b9f", "#1c5f2c")
     assert (da.emb.predict(probe).values == codes).mean() > 0.9
+    # AlphaEarth was trained on NLCD: no fair test of it, from the raster or from points drawn from it
+    nlcd = gx.labels("nlcd", tmp_path)
+    for labels in (nlcd, gx.labels(nlcd, per_class=40)):
+        compared = gx.evaluate(
+            {"alphaearth": da}, labels, splits=["random"], methods=["ridge"], n_labels=[None]
+        )
+        assert compared.facts.label_seen_in_training.all()
+        assert "was trained on such labels" in str(compared)
 
 
 def parcels(path, names=("winter_wheat", "maize", None)):
