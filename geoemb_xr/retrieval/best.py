@@ -70,7 +70,8 @@ class Collector:
         """Take scores ``(query, n)`` of positions from ``start`` on; NaN is no score."""
         if np.isneginf(self._worst).any():
             self._worst = np.maximum(self._worst, _below_what_is_reached(scores, self._room))
-        row, column = np.nonzero(scores > self._worst[:, None])
+        # of a flat mask, which NumPy skims eight at a time; of one with two axes it does not
+        row, column = np.divmod(np.flatnonzero(scores > self._worst[:, None]), scores.shape[1])
         self._waiting.append(Best(row, scores[row, column], start + column))
         self._count += row.size
         if self._count > self._full:
