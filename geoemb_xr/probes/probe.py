@@ -22,7 +22,8 @@ from geoemb_xr.core.onnx_graph import Value
 from geoemb_xr.execution.threads import one_thread
 from geoemb_xr.geo import tables
 from geoemb_xr.probes import estimators, heads, labelling, streaming, validation
-from geoemb_xr.probes.applicability import dissimilarity, dissimilarity_onnx, fit_applicability
+from geoemb_xr.probes.applicability import dissimilarity, dissimilarity_onnx
+from geoemb_xr.probes.checking import checked
 from geoemb_xr.probes.classes import by_name, counts_of, data_of, describe, known_data, left_out
 from geoemb_xr.probes.heads import HEADS, Data
 from geoemb_xr.probes.memory import Memory
@@ -255,6 +256,38 @@ class Probe(Fitted):
         """
         return Fitted.to_onnx(self._without_vectors() if private else self, path)
 
+    def to_earth_engine(self, *, year: int = 2024) -> str:
+        """Write the probe as a script for Earth Engine, where the vectors of AlphaEarth lie for the whole world.
+
+        Parameters
+        ----------
+        year : int
+            Whose map the script shows; its functions take any.
+
+        Returns
+        -------
+        str
+            JavaScript for the Code Editor: ``exports.scores``, ``exports.probabilities`` and ``exports.label`` of
+            an image of vectors, which ``exports.vectors(year)`` takes from the catalogue, and ``exports.decode``
+            makes of codes. Scores are those of the probe to 1e-5 on the same vectors.
+
+        Raises
+        ------
+        EmbeddingError
+            If the probe is not linear (``ridge``, ``logistic``, ``centroid``), or of another product.
+
+        Examples
+        --------
+        >>> import geoemb_xr as gx
+        >>> da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
+        >>> probe = da.emb.fit_probe(gx.testing.scene().points(120, radius=300), target="land_cover")
+        >>> "ee.ImageCollection" in probe.to_earth_engine()
+        True
+        """
+        from geoemb_xr.probes.earth_engine import script
+
+        return script(self, year)
+
     def update(
         self,
         array: Any,
@@ -458,14 +491,14 @@ def fit_probe(
             parameters = total.solve(heads.penalty(chosen["alpha"], total.count, data.classes))
         count = len(data.y) if streamed is None else int(streamed.counts.sum())
         chosen = {k: v * count if isinstance(v, heads.PerLabel) else v for k, v in chosen.items()}
-        checked = _checked(data, head, folds, held)
+        tested = checked(data, head, folds, held)
     memory = {}
     if method == "ridge":
         own = folds.get("blocked", folds.get("random"))
         kept = (
             Memory.of(data, own)
             if streamed is None
-            else Memory(streamed.by_fold(), data, _all_zero(data, own))
+            else Memory(streamed.by_fold(), data, np.zeros(len(data.y), np.int64) if own is None else own)
         )
         memory = kept.arrays()
     return Probe(
@@ -482,7 +515,7 @@ def fit_probe(
         counts=counts_of(data, legend) if streamed is None else by_name(streamed.counts, legend),
         dropped=dict(samples.dropped),
         memory=memory,
-        **checked,
+        **tested,
     )
 
 
@@ -496,16 +529,16 @@ def _updated(probe: Probe, samples: Samples) -> Probe:
     alpha = probe.options["alpha"]
     total = both.total()
     with one_thread():
-        checked: dict[str, Any] = {"scores": {}}
+        tested: dict[str, Any] = {"scores": {}}
         if old.scored:
             kind = "blocked" if "blocked" in probe.scores else "random"
-            checked = _checked(both.known, HEADS["ridge"], {kind: both.folds}, {kind: both.held_out(alpha)})
-            checked["scores"] |= {
+            tested = checked(both.known, HEADS["ridge"], {kind: both.folds}, {kind: both.held_out(alpha)})
+            tested["scores"] |= {
                 "old regions before": validation.measures(old.known, old.held_out(alpha)),
                 "old regions after": validation.measures(old.known, old.held_out(alpha, added.total())),
             }
             name = "balanced_accuracy" if old.known.classes else "r2"
-            before, after = (checked["scores"][f"old regions {when}"][name] for when in ("before", "after"))
+            before, after = (tested["scores"][f"old regions {when}"][name] for when in ("before", "after"))
             say(
                 f"update with {len(new.y)} labels: {name} of the old regions {before:.3f} before, {after:.3f} after"
             )
@@ -520,53 +553,8 @@ def _updated(probe: Probe, samples: Samples) -> Probe:
             for k in {**probe.dropped, **samples.dropped}
         },
         memory=both.thinned().arrays(),
-        **checked,
+        **tested,
     )
-
-
-def _all_zero(data: Data, folds: np.ndarray | None) -> np.ndarray:
-    return np.zeros(len(data.y), np.int64) if folds is None else folds
-
-
-def _checked(
-    data: Data, head: heads.Head, folds: Mapping[str, np.ndarray], held: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """What held-out scores tell: measures, temperature, conformal scores, area of applicability."""
-    scores = {name: validation.measures(data, each) for name, each in held.items()}
-    none = np.empty(0, np.float32)
-    if not held:
-        return {
-            "temperature": head.temperature,
-            "scores": scores,
-            "confusion": none,
-            "applicability": {},
-            "conformal": none,
-        }
-    best = next(iter(held))  # left-out regions where the labels have places
-    fair = validation.learnt(data, held[best])
-    known, out = data.at(fair), held[best][:, fair]
-    temperature = validation.temperature_of(known, out) if data.classes else 1.0
-    if data.classes:
-        unlikely = 1 - softmax(out / np.float32(temperature))[known.y, np.arange(len(known.y))]
-    else:
-        unlikely = np.abs(out[0] - known.y).astype(np.float32)
-    scores["coverage"] = _coverage(unlikely, folds[best][fair])
-    return {
-        "temperature": temperature,
-        "scores": scores,
-        "confusion": validation.confusion(data, held[best]) if data.classes else none,
-        "applicability": fit_applicability(data, folds[best]),
-        "conformal": np.sort(unlikely),
-    }
-
-
-def _coverage(unlikely: np.ndarray, folds: np.ndarray, level: float = 0.9) -> dict[str, float]:
-    """Share of each fold's labels in conformal sets that were calibrated on the other folds."""
-    found = {}
-    for fold in np.unique(folds):
-        limit = quantile(np.sort(unlikely[folds != fold]), level)
-        found[f"fold {fold + 1}"] = round(float((unlikely[folds == fold] <= limit).mean()), 6)
-    return found
 
 
 def _raster_for_sums(labels: Any, method: str, **others: Any) -> xr.DataArray:

@@ -12,8 +12,8 @@ from labelled_scene import array, fields, points, truth
 import geoemb_xr as gx
 from geoemb_xr.probes import applicability, validation
 from geoemb_xr.probes import samples as drawing
+from geoemb_xr.probes.checking import coverage_by_fold
 from geoemb_xr.probes.heads import Data
-from geoemb_xr.probes.probe import _coverage
 from geoemb_xr.probes.scores import quantile
 
 
@@ -54,7 +54,7 @@ def test_tuning_never_sees_the_fold_it_is_scored_on(monkeypatch):
 def test_coverage_is_calibrated_on_the_other_folds():
     unlikely = np.repeat([0.9, 0.1, 0.2], 50).astype("f4")
     folds = np.repeat([0, 1, 2], 50)
-    assert _coverage(unlikely, folds) == {"fold 1": 0.0, "fold 2": 1.0, "fold 3": 1.0}
+    assert coverage_by_fold(unlikely, folds) == {"fold 1": 0.0, "fold 2": 1.0, "fold 3": 1.0}
 
 
 def test_random_labels_on_fields_score_chance():
