@@ -178,6 +178,6 @@ def api() -> str:
             f"## {heading}\n\n```{{eval-rst}}\n.. currentmodule:: geoemb_xr\n\n"
             f".. autosummary::\n   :toctree: api\n   :nosignatures:\n\n{listed}\n```"
         )
-    methods = [n for n in vars(EmbAccessor) if not n.startswith("_")]
-    parts.append("## Methods and facts of `.emb`\n\n" + ", ".join(f"`{n}`" for n in sorted(methods)) + ".")
+    methods = [n for n in dir(EmbAccessor) if not n.startswith("_")]
+    parts.append("## Methods and facts of `.emb`\n\n" + ", ".join(f"`{n}`" for n in methods) + ".")
     return "\n\n".join(parts) + "\n"

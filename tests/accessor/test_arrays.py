@@ -3,6 +3,7 @@
 import ast
 import inspect
 import pickle
+import textwrap
 
 import pytest
 
@@ -10,15 +11,13 @@ import geoemb_xr as gx
 from geoemb_xr.accessor import EmbAccessor
 
 FACTS = {"product", "kind", "encoded", "crs", "geobox", "bounds", "legend"}
-METHODS = sorted(
-    name
-    for name, value in vars(EmbAccessor).items()
-    if inspect.isfunction(value) and not name.startswith("_")
-)
+METHODS = [
+    name for name, _ in inspect.getmembers(EmbAccessor, inspect.isfunction) if not name.startswith("_")
+]
 
 
 def test_every_method_has_a_function_and_every_fact_is_a_property():
-    properties = {n for n, v in vars(EmbAccessor).items() if isinstance(v, property)}
+    properties = {name for name, _ in inspect.getmembers(EmbAccessor, lambda v: isinstance(v, property))}
     assert properties <= FACTS
     missing = [name for name in METHODS if not callable(getattr(gx, name, None))]
     assert missing == []
@@ -34,9 +33,7 @@ def test_method_and_function_have_the_same_signature(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_method_passes_everything_on(name):
     """Its body is a docstring, imports, and one call with each argument under its own name."""
-    tree = ast.parse(inspect.getsource(inspect.getmodule(EmbAccessor)))
-    cls = next(n for n in tree.body if isinstance(n, ast.ClassDef))
-    method = next(n for n in cls.body if isinstance(n, ast.FunctionDef) and n.name == name)
+    (method,) = ast.parse(textwrap.dedent(inspect.getsource(getattr(EmbAccessor, name)))).body
     statements = [s for s in method.body[1:] if not isinstance(s, (ast.Import, ast.ImportFrom))]
     assert len(statements) == 1
     assert isinstance(statements[0], ast.Return)
