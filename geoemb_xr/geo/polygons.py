@@ -1,8 +1,8 @@
 """Areas given as polygons: their way into a grid's CRS, and the share of each pixel that they cover.
 
-The share is found by halving: a box wholly inside or outside a polygon is settled at once, so that only
-pixels along its edge are looked at one by one. Each pixel is judged by its own coordinates, hence the same
-whatever blocks an array is cut into.
+Which pixels a polygon touches, or whose centres it holds, is found by halving: a box wholly inside or outside is
+settled at once, so that only pixels along its edge are looked at one by one. The share that it covers comes from
+its edges: each adds the area to its right, and what edges on the way down add, edges on the way up take off again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pyproj
 import shapely
 
-from geoemb_xr.core import areas, geometry, longitudes
+from geoemb_xr.core import areas, geometry, kernels, longitudes
 from geoemb_xr.core.errors import CoverageError
 
 Rule = Literal["centre", "touched", "exact"]
@@ -21,6 +21,8 @@ Rule = Literal["centre", "touched", "exact"]
 _LEAF = 256
 #: Edges are densified before they are projected: 5 km bend by less than a metre.
 _SEGMENT_METRES = 5_000.0
+#: Shares nearer than this to nothing, or to the whole pixel, are what rounding left over.
+_ROUNDING = 1e-9
 
 
 def valid(shapes: np.ndarray) -> np.ndarray:
@@ -122,6 +124,8 @@ def coverage(shape: Any, ys: np.ndarray, xs: np.ndarray, size: tuple[float, floa
     >>> coverage(shapely.box(0, 0, 1.25, 1), rows, columns, (1.0, 1.0), "exact").tolist()
     [[0.0, 0.0], [1.0, 0.25]]
     """
+    if rule == "exact":
+        return _shares(shape, ys, xs, size)
     out = np.zeros((ys.size, xs.size))
     if out.size:
         shape = shapely.from_wkb(shapely.to_wkb(shape))  # of this thread: what is prepared must not be shared
@@ -131,7 +135,7 @@ def coverage(shape: Any, ys: np.ndarray, xs: np.ndarray, size: tuple[float, floa
 
 
 def _cover(
-    shape: Any, ys: np.ndarray, xs: np.ndarray, size: tuple[float, float], rule: Rule, out: np.ndarray
+    shape: Any, ys: np.ndarray, xs: np.ndarray, size: tuple[float, float], rule: str, out: np.ndarray
 ) -> None:
     """Fill ``out``: at once where the box of all pixels is inside or outside, else by halves."""
     half_y, half_x = size[0] / 2, size[1] / 2
@@ -148,11 +152,7 @@ def _cover(
             out[:] = shapely.intersects_xy(shape, x, y)
             return
         boxes = shapely.box(x - half_x, y - half_y, x + half_x, y + half_y)
-        if rule == "touched":
-            out[:] = shapely.intersects(shape, boxes) & ~shapely.touches(shape, boxes)
-        else:
-            part = shapely.clip_by_rect(shape, west, south, east, north)
-            out[:] = shapely.area(shapely.intersection(part, boxes)) / (size[0] * size[1])
+        out[:] = shapely.intersects(shape, boxes) & ~shapely.touches(shape, boxes)
     elif ys.size >= xs.size:
         middle = ys.size // 2
         _cover(shape, ys[:middle], xs, size, rule, out[:middle])
@@ -161,3 +161,86 @@ def _cover(
         middle = xs.size // 2
         _cover(shape, ys, xs[:middle], size, rule, out[:, :middle])
         _cover(shape, ys, xs[middle:], size, rule, out[:, middle:])
+
+
+def reach(centres: np.ndarray, size: float, low: float, high: float) -> slice:
+    """Which of evenly spaced pixels along an axis reach into an interval."""
+    if not centres.size:
+        return slice(0, 0)
+    step = size if centres[-1] >= centres[0] else -size
+    ends = sorted(((low - centres[0]) / step + 0.5, (high - centres[0]) / step + 0.5))
+    start, stop = (int(np.clip(end, 0, centres.size)) for end in (np.floor(ends[0]), np.ceil(ends[1])))
+    return slice(start, stop)
+
+
+def _shares(shape: Any, ys: np.ndarray, xs: np.ndarray, size: tuple[float, float]) -> np.ndarray:
+    """The share of each pixel's area that a polygon covers."""
+    added = np.zeros((ys.size, xs.size + 1))
+    for part in shapely.get_parts(shape) if ys.size and xs.size else ():
+        rings = shapely.get_rings(part)  # the outer one first; lines that making it valid left over have none
+        corners, number = shapely.get_coordinates(rings, return_index=True)
+        starts = np.searchsorted(number, np.arange(len(rings) + 1))
+        _add_rings(
+            _positions(corners[:, 0], xs, size[1]), _positions(corners[:, 1], ys, size[0]), starts, added
+        )
+    share = np.cumsum(added[:, :-1], axis=1)
+    share[share < _ROUNDING] = 0
+    share[share > 1 - _ROUNDING] = 1
+    return share
+
+
+def _positions(values: np.ndarray, centres: np.ndarray, size: float) -> np.ndarray:
+    """Coordinates in pixels from the outer edge of the first one."""
+    step = size if centres[-1] >= centres[0] else -size
+    return np.asarray((values - centres[0]) / step + 0.5)
+
+
+@kernels.jit_exact
+def _add_rings(column: Any, row: Any, starts: Any, added: Any) -> None:
+    """Add to each pixel how much more of it is covered than of its left neighbour; one column is to spare."""
+    for ring in range(len(starts) - 1):
+        start, stop = starts[ring], starts[ring + 1]
+        turned = 0.0  # twice the area within, of either sign
+        for i in range(start, stop - 1):
+            x, y = column[i] - column[start], row[i] - row[start]
+            turned += x * (row[i + 1] - row[start]) - (column[i + 1] - column[start]) * y
+        sign = -1.0 if (turned > 0) == (ring == 0) else 1.0  # all but the first are holes
+        for i in range(start, stop - 1):
+            _add_edge(column[i], row[i], column[i + 1], row[i + 1], sign, added)
+
+
+@kernels.jit_exact
+def _add_edge(x0: Any, y0: Any, x1: Any, y1: Any, sign: Any, added: Any) -> None:
+    """Add the area to the right of an edge, row by row: positive on the way down, negative on the way up."""
+    if y0 == y1:
+        return
+    if y1 < y0:
+        x0, y0, x1, y1, sign = x1, y1, x0, y0, -sign
+    slope = (x1 - x0) / (y1 - y0)
+    least, most = min(x0, x1), max(x0, x1)
+    for r in range(max(int(np.floor(y0)), 0), min(int(np.ceil(y1)), added.shape[0])):
+        top, bottom = max(y0, np.float64(r)), min(y1, np.float64(r + 1))
+        one = min(max(x0 + (top - y0) * slope, least), most)
+        other = min(max(x0 + (bottom - y0) * slope, least), most)
+        _add_span(min(one, other), max(one, other), sign * (bottom - top), added[r])
+
+
+@kernels.jit_exact
+def _add_span(left: Any, right: Any, height: Any, added: Any) -> None:
+    """Add what lies right of an edge from ``left`` to ``right`` that falls by ``height`` within one row."""
+    columns = len(added) - 1
+    if right <= 0:  # all of the row lies right of it
+        added[0] += height
+        return
+    steep = height / (right - left) if right > left else 0.0
+    if left < 0:
+        added[0] += steep * -left
+        left = 0.0
+    c = np.int64(left)
+    while c < columns and (c < right or c == left):
+        start, stop = max(left, np.float64(c)), min(right, np.float64(c + 1))
+        part = steep * (stop - start) if right > left else height
+        beside = (start + stop) / 2 - c  # of the pixel, the share left of the edge
+        added[c] += part * (1 - beside)
+        added[c + 1] += part * beside
+        c += 1

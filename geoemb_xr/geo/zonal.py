@@ -267,14 +267,18 @@ def _block_sums(
     ground: Callable[[np.ndarray, np.ndarray], np.ndarray] | None,
 ) -> _Sums:
     """Sums of one block's vectors ``(time?, band, y, x)`` in each of some polygons."""
-    measure = 1.0 if ground is None else ground(ys, xs)
     steps = data.reshape(-1, *data.shape[-3:])
     found: _Sums = {}
     for zone, shape in zip(zones, shapes, strict=True):
-        weights = polygons.coverage(shape, ys, xs, size, rule) * measure
+        west, south, east, north = shape.bounds
+        rows, columns = polygons.reach(ys, size[0], south, north), polygons.reach(xs, size[1], west, east)
+        weights = polygons.coverage(shape, ys[rows], xs[columns], size, rule)
+        if ground is not None:
+            weights *= ground(ys[rows], xs[columns])
         row, col = np.nonzero(weights)
         for step, bands in enumerate(steps):
-            _add(found, (step, zone), bands[:, row, col].T, weights[row, col], pool)
+            vectors = bands[:, rows, columns][:, row, col].T
+            _add(found, (step, zone), vectors, weights[row, col], pool)
     return found
 
 

@@ -70,6 +70,17 @@ def test_any_cut_gives_the_same(seed, row, col):
         np.testing.assert_array_equal(whole, np.block(parts))
 
 
+@given(st.integers(0, 10_000), st.integers(-9, HEIGHT + 9), st.integers(-9, WIDTH + 9))
+def test_exact_shares_of_any_window_are_those_of_geos(seed, row, col):
+    shape = blob(seed, 9) - blob(seed + 1, 5)
+    ys, xs = row - np.arange(7) - 0.5, col + np.arange(5) + 0.5
+    x, y = np.meshgrid(xs, ys)
+    expected = shapely.area(shapely.intersection(shape, shapely.box(x - 0.5, y - 0.5, x + 0.5, y + 0.5)))
+    found = coverage(shape, ys, xs, ONE, "exact")
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert not found[expected == 0].any()
+
+
 def test_either_direction_of_the_axes():
     shape = blob(1)
     flipped = coverage(shape, YS[::-1], XS[::-1], ONE, "exact")
