@@ -92,7 +92,7 @@ class Places:
             If one cannot be reached in that CRS.
         """
         if self.shapes is None:
-            raise EmbeddingError("an area is a polygon; got points")
+            raise EmbeddingError(f"an area is a polygon; got {'points' if len(self) else 'none'}")
         return polygons.projected(self.shapes, self.crs, as_crs(crs))
 
     def polygons_on(self, grid: GeoBox) -> np.ndarray:
@@ -237,8 +237,9 @@ def _where(table: pd.DataFrame, crs: pyproj.CRS) -> tuple[Any, tuple[Any, Any] |
     """The column of geometries, or those of two numbers, and whether these are degrees whatever the CRS."""
     known = {_spelling(name): name for name in reversed(table.columns)}
     degrees, metres = _first(known, _LON, _LAT), _first(known, _X, _Y)
-    shape = next((known[name] for name in _SHAPES if name in known), None)
-    if degrees is not None and (crs.is_geographic or metres is None):
+    own = tables.shapes_of(table)
+    shape = own[0] if len(own) == 1 else next((known[name] for name in _SHAPES if name in known), None)
+    if degrees is not None and not own and (crs.is_geographic or metres is None):
         return None, degrees, not crs.is_geographic
     if shape is not None:
         return shape, None, False
@@ -380,6 +381,7 @@ def _of_shapes(table: pd.DataFrame, column: Any, name: str, crs: pyproj.CRS, sta
         missing = missing | ~np.isfinite(points).all(axis=1)
         points = _in_the_world(points, crs, stated, table.index)
     elif kinds <= {"Polygon", "MultiPolygon"}:
+        _refuse_unfinished(shapes, table.index)
         bounds = shapely.bounds(shapes)
         for corner in (bounds[:, :2], bounds[:, 2:]):
             _in_the_world(corner, crs, stated, table.index)
@@ -390,6 +392,14 @@ def _of_shapes(table: pd.DataFrame, column: Any, name: str, crs: pyproj.CRS, sta
         raise EmbeddingError(f"places are points or areas are polygons; got {sorted(kinds)}")
     every = not kinds  # nothing but gaps: these are points as well as areas
     return Places(table, crs, points, shapes if points is None or every else None, missing, frozenset({name}))
+
+
+def _refuse_unfinished(shapes: np.ndarray, rows: pd.Index) -> None:
+    """Raise where a polygon has a corner that is nowhere."""
+    corners, of = shapely.get_coordinates(shapes, return_index=True)
+    wrong = of[~np.isfinite(corners).all(axis=1)]
+    if wrong.size:
+        raise EmbeddingError(f"the polygon in row {rows[wrong[0]]!r} has a corner that is NaN or infinite")
 
 
 def _own_crs(shapes: np.ndarray, otherwise: pyproj.CRS) -> tuple[pyproj.CRS, bool]:

@@ -20,7 +20,7 @@ from geoemb_xr.core.local_paths import local_path
 GEOMETRY = "geometry"
 #: Endings of files that geopandas reads through GDAL.
 _VECTOR_FILES = (
-    ".geojson", ".json", ".geojsonl", ".geojsons", ".gpkg", ".shp", ".fgb", ".zip", ".kml", ".gml", ".gpx"
+    ".geojson", ".json", ".geojsonl", ".geojsons", ".gpkg", ".shp", ".fgb", ".zip", ".kml", ".gml", ".gpx", ".gdb"
 )  # fmt: skip
 #: Endings of text files with a row a line.
 _TEXT_FILES = (".csv", ".tsv", ".txt")
@@ -28,10 +28,16 @@ _GEOJSON_TYPES = (
     "Point", "MultiPoint", "Polygon", "MultiPolygon", "LineString", "MultiLineString", "GeometryCollection"
 )  # fmt: skip
 
-
+#: What WKT has beside them; they are told from paths, and then refused as neither points nor polygons.
+_CURVES = (
+    "CircularString", "CompoundCurve", "CurvePolygon", "LinearRing", "MultiCurve", "MultiSurface",
+    "PolyhedralSurface", "Tin", "Triangle"
+)  # fmt: skip
 #: How WKT begins: these names with what may follow them.
 _WKT = tuple(
-    f"{kind.upper()}{after}" for kind in _GEOJSON_TYPES for after in ("(", " (", " Z", " M", " EMPTY")
+    f"{kind.upper()}{after}"
+    for kind in (*_GEOJSON_TYPES, *_CURVES)
+    for after in ("(", " (", " Z", " M", " EMPTY")
 )
 #: What PostGIS writes before WKT.
 _SRID = re.compile(r"\s*SRID=(\d+);", re.IGNORECASE)
@@ -62,13 +68,15 @@ def table_of(given: Any) -> tuple[pd.DataFrame, object]:
         If a file is not there, or of a kind that is not read.
     """
     given = _as_object(given)
+    if isinstance(given, pd.DataFrame):
+        _refuse_twins(given)  # before geopandas does, which names none
     if isinstance(given, xr.DataArray | xr.Dataset):
         table, crs = _of_xarray(given)
     elif is_geopandas(given):
         crs = given.crs
         table = given if hasattr(given, "columns") else pd.DataFrame({GEOMETRY: given})
     elif isinstance(given, pd.DataFrame):
-        table, crs = given, given.attrs.get("crs")
+        table, crs = given, given.attrs.get("crs") or _crs_of_shapes(given)
     elif is_table(given):
         table, crs = given.to_pandas(), None
     elif isinstance(given, Mapping):
@@ -82,10 +90,14 @@ def table_of(given: Any) -> tuple[pd.DataFrame, object]:
     if crs is not None and not is_geopandas(table) and table.attrs.get("crs") is None:
         table = table.copy(deep=False)
         table.attrs["crs"] = crs  # whoever takes the table alone knows where its numbers are
+    _refuse_twins(table)
+    return table, crs
+
+
+def _refuse_twins(table: pd.DataFrame) -> None:
     twice = sorted({str(name) for name in table.columns[table.columns.duplicated()]})
     if twice:
         raise EmbeddingError(f"the table has two columns of one name, {twice}: rename or drop one of each")
-    return table, crs
 
 
 def _as_object(given: Any) -> Any:
@@ -98,7 +110,9 @@ def _as_object(given: Any) -> Any:
         return read_table(given)
     if isinstance(given, pd.api.extensions.ExtensionArray) and hasattr(given, "crs"):
         return require("geopandas", "vector").GeoSeries(given)
-    if hasattr(given, "__geo_interface__") and not hasattr(given, "geom_type"):
+    if isinstance(given, pd.DataFrame | pd.Series) or hasattr(given, "geom_type"):
+        return given  # geopandas would make GeoJSON of itself
+    if hasattr(given, "__geo_interface__"):
         return given if isinstance(given, Mapping) else given.__geo_interface__
     return given
 
@@ -106,6 +120,17 @@ def _as_object(given: Any) -> Any:
 def is_written(given: Any) -> bool:
     """Whether a text is itself what says where, GeoJSON or WKT, and no path; bytes are WKB."""
     return _is_written_geometry(given) or (isinstance(given, str) and given.lstrip().startswith("{"))
+
+
+def shapes_of(table: pd.DataFrame) -> list[Any]:
+    """Names of the columns of geopandas' geometries, which a plain table may have, too."""
+    return [name for name, dtype in table.dtypes.items() if str(dtype) == GEOMETRY]
+
+
+def _crs_of_shapes(table: pd.DataFrame) -> object:
+    """The CRS of geometries in a table that is no GeoDataFrame any more, as merging makes them."""
+    columns = shapes_of(table)
+    return getattr(table[columns[0]].array, "crs", None) if len(columns) == 1 else None
 
 
 def file_of(given: Any) -> str | None:
@@ -158,8 +183,9 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
             return _read_feather(path)
         if ending in (".parquet", ".pq", ".geoparquet"):
             pyarrow = require("pyarrow.parquet", "vector")
-            pyarrow.read_table(path).validate(full=True)  # texts that are none fail later, without a name
-            if b"geo" in (pyarrow.read_schema(path).metadata or {}):
+            stored = pyarrow.read_table(path)
+            stored.validate(full=True)  # texts that are none fail later, without a name
+            if b"geo" in (stored.schema.metadata or {}):
                 found: pd.DataFrame = require("geopandas", "vector").read_parquet(path)
                 return found
             return pd.read_parquet(path)
@@ -174,6 +200,8 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise
     except Exception as error:  # of pandas, Arrow, GDAL or GEOS
         raise SourceError(f"{path} cannot be read as {ending[1:]}: {error}") from error
+    if path.is_dir():
+        raise SourceError(f"a file of points, areas or labels is needed; got a folder: {path}")
     raise SourceError(
         f"tables in {ending or 'a file without an ending'} are not read; use CSV, Parquet, GeoJSON or "
         f"GeoPackage: {path}"
@@ -400,7 +428,7 @@ def geometry_of(given: Any, row: Any) -> Any:
             return _read_geometry(given)
         if hasattr(given, "__geo_interface__"):
             return shapely.from_geojson(json.dumps(given.__geo_interface__))
-    except (shapely.errors.ShapelyError, TypeError, ValueError) as error:
+    except (shapely.errors.ShapelyError, TypeError, ValueError, NotImplementedError) as error:
         raise EmbeddingError(f"row {row} has no geometry that can be read: {error}") from error
     if pd.api.types.is_scalar(given) and pd.isna(given):
         return None

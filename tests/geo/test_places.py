@@ -163,6 +163,8 @@ AREA_WAYS = {
     "Feature": {"type": "Feature", "properties": {}, "geometry": AREA.__geo_interface__},
     "collection": json.loads(gpd.GeoSeries([AREA], crs=4326).to_json()),
     "WKT": {"geometry": [AREA.wkt]},
+    "collection of shapes": shapely.GeometryCollection([AREA]),
+    "WKB in digits": AREA.wkb_hex,
 }
 
 
@@ -172,6 +174,50 @@ def test_every_way_of_writing_areas_is_the_same_area(way):
     xr.testing.assert_identical(da.emb.crop(AREA_WAYS[way]), da.emb.crop(AREA))
     xr.testing.assert_identical(da.emb.zonal_stats(AREA_WAYS[way]).drop_vars("location").compute(),
                                 da.emb.zonal_stats(AREA).drop_vars("location").compute())  # fmt: skip
+
+
+def test_tables_keep_the_crs_of_their_geometries():
+    frame = gpd.GeoDataFrame({"lon": [0.0], "lat": [0.0]}, geometry=[AREA], crs=4326).to_crs(3035)
+    expected = read_places(frame).polygons(4326)
+    for same in (
+        pd.DataFrame(frame),
+        gpd.GeoDataFrame({"lon": [0.0], "lat": [0.0], "field": frame.geometry}),
+    ):
+        assert shapely.equals(read_places(same).polygons(4326), expected).all()
+
+
+TWO = gpd.GeoDataFrame({"name": ["a"]}, geometry=[AREA], crs=4326)
+NO_AREAS = {
+    "two columns of one name, \\['name'\\]": pd.concat([TWO, TWO[["name"]]], axis=1),
+    "row 0 has a corner that is NaN": shapely.Polygon([(11.369, 47.249), (np.nan, 47.25), (11.37, 47.249)]),
+    "row 0 has no geometry that can be read: Nonlinear": "CURVEPOLYGON (CIRCULARSTRING (0 0, 1 1, 2 0, 1 -1, 0 0))",
+    "got none": [],
+    "got points": POINTS,
+    "got \\['Point', 'Polygon'\\]": [AREA, POINTS[0]],
+    "got \\['LineString'\\]": shapely.LineString(POINTS),
+    "look like metres": TWO.to_crs(32632).set_crs(None, allow_override=True),
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # in linearrings of shapely, of NaN
+@pytest.mark.parametrize("verb", ["crop", "zonal_stats"])
+def test_what_is_no_area_is_refused_in_words(verb):
+    da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
+    for match, area in NO_AREAS.items():
+        with pytest.raises(EmbeddingError, match=match):
+            getattr(da.emb, verb)(area)
+
+
+def test_folders_of_parquet_and_of_gdal_are_tables_and_others_are_named(tmp_path):
+    folder = tmp_path / "areas.parquet"
+    folder.mkdir()
+    for part in "ab":
+        TWO.to_parquet(folder / f"{part}.parquet")
+    assert len(read_places(folder)) == 2
+    TWO.to_file(tmp_path / "areas.gdb", driver="OpenFileGDB")
+    assert len(read_places(tmp_path / "areas.gdb")) == 1
+    with pytest.raises(SourceError, match="got a folder"):
+        read_places(tmp_path)
 
 
 def test_open_takes_the_same_areas():
