@@ -21,6 +21,7 @@ from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.notes import say
 from geoemb_xr.geo import places
 from geoemb_xr.geo.points import sample
+from geoemb_xr.probes.label_values import class_names
 from geoemb_xr.probes.labelling import drawn_points, read_labels
 
 #: Columns that a sample brings along, so that it can be filled in anywhere and read again.
@@ -280,7 +281,7 @@ def _labelled(array: xr.DataArray, reference: Any, target: str, cluster: str | N
     table = pd.DataFrame(
         {
             "mapped": [names.get(int(code)) if np.isfinite(code) else None for code in there],
-            "reference": [None if pd.isna(v) else names.get(v, str(v)) for v in given[target]],
+            "reference": class_names(given[target], classes),
             **{str(name): given[name].to_numpy() for name in beside},
         }
     )

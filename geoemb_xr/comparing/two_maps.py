@@ -15,6 +15,7 @@ from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.notes import say
 from geoemb_xr.geo.points import sample
+from geoemb_xr.probes.label_values import class_names
 from geoemb_xr.probes.labelling import drawn_points, read_labels
 
 
@@ -294,5 +295,4 @@ def _looked_up(maps: list[xr.DataArray], labels: Any, target: str) -> tuple[np.n
         names = _names(array)
         there = sample(array, table).reindex(location=table.index, fill_value=0).values
         said[row] = [names.get(int(code)) if np.isfinite(code) else None for code in there]
-    names = _names(maps[0])
-    return said, np.array([None if pd.isna(v) else names.get(v, str(v)) for v in table[target]], object)
+    return said, class_names(table[target], legend_of(maps[0]))

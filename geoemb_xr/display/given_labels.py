@@ -13,6 +13,7 @@ from geoemb_xr.core.notes import say
 from geoemb_xr.display.windows import Pixel
 from geoemb_xr.geo import places
 from geoemb_xr.probes import labelling, samples
+from geoemb_xr.probes.label_values import class_names
 
 #: Of a polygon so many pixels are labelled, evenly over it: a map of dots stays readable.
 PIXELS_PER_POLYGON = 50
@@ -54,7 +55,7 @@ def labelled_pixels(
     if target is None and "label" in given.table.columns:  # what the app itself writes
         target = "label"
     target = samples.guess_target(given.table, target, used)
-    names = samples.column_of(given.table, target, "target")
+    names = class_names(samples.column_of(given.table, target, "target"))
     grid = geometry.geobox_of(array, "explore")
     rows, cols, of, group = samples.pixels_of(grid, given)
     if given.points is None:
@@ -79,7 +80,7 @@ def labelled_pixels(
                 int(rows[i]), int(cols[i]), float(xs[cols[i]]), float(ys[rows[i]]),
                 None if times is None else times[steps[of[i]]], vectors[i],
             ),
-            str(names[of[i]]),
+            names[of[i]],
         )
         for i in np.flatnonzero(there)
     ]  # fmt: skip

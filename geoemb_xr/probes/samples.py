@@ -23,6 +23,7 @@ from geoemb_xr.core.times import describe_times, parse_dates, pick_times
 from geoemb_xr.geo import places, polygons
 from geoemb_xr.geo.wrapping import wrap
 from geoemb_xr.probes import labelling, matching
+from geoemb_xr.probes.label_values import as_labels, without_gaps
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -133,7 +134,7 @@ def _clean(
     counts = {reason: n for reason, n in counts.items() if n}
     if not keep.any():
         raise EmbeddingError(f"no label is left to learn from; dropped: {counts or 'none, there were none'}")
-    y = _without_gaps(y[keep], gaps=bool(unlabelled.any()))
+    y = without_gaps(y[keep], gaps=bool(unlabelled.any()))
     return Samples(
         x[keep],
         y,
@@ -144,39 +145,6 @@ def _clean(
         legend,
         named,
     )
-
-
-def as_labels(values: Any) -> np.ndarray:
-    """A column of labels as an array, gaps as they are: categories by their values, nullable numbers as objects."""
-    if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
-        found = np.empty(len(values), object)
-        found[:] = [_plain(each) for each in np.asarray(values)]
-        return found
-    return np.asarray(values)
-
-
-def _plain(value: Any) -> Any:
-    """A category; one that is a float as a whole number, or as a text, since categories are classes."""
-    if not isinstance(value, float) or np.isnan(value):
-        return value
-    return int(value) if value.is_integer() else str(value)
-
-
-def _without_gaps(y: np.ndarray, gaps: bool) -> np.ndarray:
-    """Labels whose gaps were taken out, of the kind that they would have had without.
-
-    Tables keep booleans and whole numbers with a gap as objects, or whole numbers as floats: they stay classes.
-    """
-    if y.dtype == object:
-        kinds = (bool | np.bool_, int | np.integer, float | int | np.floating | np.integer)
-        for kind, dtype in zip(kinds, (bool, np.int64, np.float64), strict=True):
-            if all(isinstance(v, kind) and (dtype is bool or not isinstance(v, bool)) for v in y):
-                return y.astype(dtype)
-        return y
-    if gaps and y.dtype.kind == "f" and np.array_equal(y, np.round(y)):
-        say("labels are whole numbers with gaps: classes (for values fill the gaps, or drop them)")
-        return y.astype(np.int64)
-    return y
 
 
 # --- tables ---------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ import xarray as xr
 
 import geoemb_xr as gx
 from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.legend import Legend
 from geoemb_xr.display import given_labels
-from geoemb_xr.probes import matching
+from geoemb_xr.probes import label_values, matching
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,57 @@ def test_a_file_is_named_where_its_labels_are_none(array, tmp_path):
         array.emb.fit_probe(tmp_path / "labels.csv", target="a")
     with pytest.raises(EmbeddingError, match=r"labels are a table with lon and lat.*got int"):
         array.emb.fit_probe(3)
+
+
+# --- what labels are ------------------------------------------------------------------------------------------
+
+GAPS = {
+    "texts": (["a", None, " ", "b"], ["a", None, None, "b"]),
+    "bytes": (np.array([b"a", b"", b"b"]), ["a", None, "b"]),
+    "strings of Arrow": (pd.array(["a", None, "b"], "string[pyarrow]"), ["a", None, "b"]),
+    "categories": (pd.Categorical([1.0, None, 2.0]), ["1", None, "2"]),
+    "whole numbers": (pd.array([1, None, 2], "Int64"), ["1", None, "2"]),
+    "whole numbers of Arrow": (pd.array([1, None, 2], "int64[pyarrow]"), ["1", None, "2"]),
+    "floats": (np.array([1, np.nan, 2]), ["1", None, "2"]),
+    "booleans": (pd.array([True, None, False], "boolean"), ["True", None, "False"]),
+    "infinite": (np.array([0.5, np.inf, 0.25]), ["0.5", None, "0.25"]),
+    "nothing": ([None, np.nan], [None, None]),
+}
+
+
+@pytest.mark.parametrize("kind", GAPS)
+def test_gaps_are_none_in_every_type(kind):
+    given, expected = GAPS[kind]
+    assert label_values.class_names(given).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [([[1], [2], [1, 2]], "one text, number or boolean each"), (np.array([1j]), "got complex128"),
+     (np.array([[1], None], object), "got list"), (pd.to_timedelta([1], "D"), "got timedelta64")],
+)  # fmt: skip
+def test_what_is_no_label_is_refused(given, says):
+    with pytest.raises(EmbeddingError, match=says):
+        label_values.as_labels(given)
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["False", "True"], [True, False]),
+        (["0", "1"], [1, 0]),
+        (["oats", "rye"], [2, 1]),
+        (["1", "2"], [2.0, 1.0]),
+    ],
+)
+def test_references_mean_the_class_that_their_map_calls_so(array, names, labels):
+    truth = gx.testing.scene().truth(array.emb.geobox, 2018)
+    legend = Legend.of_names(names)
+    halves = truth.copy(data=1 + (np.indices(truth.shape)[1] > 23)).astype("u1")
+    halves.attrs = legend.attrs()
+    x, y = [679_500.0, 679_100.0] * 2, [5_235_700.0] * 2 + [5_235_500.0] * 2
+    table = gpd.GeoDataFrame({"label": labels * 2}, geometry=gpd.points_from_xy(x, y), crs=32632)
+    assert gx.area_estimate(halves, table, design="stratified").overall == 1.0
 
 
 # --- on points and patches ------------------------------------------------------------------------------------
