@@ -71,6 +71,20 @@ class Axis:
         count = max(1, round(pixels / own))
         return [self.chips[i : i + count] for i in range(0, len(self.chips), count)]
 
+    def beside(self, group: tuple[Chip, ...]) -> tuple[Chip, ...]:
+        """All chips that see an output of a group, in order: those of the group and their neighbours.
+
+        At an edge of the image two chips may be moved to one place, which counts once.
+        """
+        count = self.side // self.patch
+        first, stop = group[0].first, group[-1].stop
+        places = {chip.start: chip for chip in reversed(self.chips)}
+        return tuple(
+            chip
+            for _, chip in sorted(places.items())
+            if chip.first - chip.skip < stop and chip.first - chip.skip + count > first
+        )
+
 
 def lay_tokens(start: int, size: int, *, side: int, patch: int, margin: int) -> Axis:
     """Chips whose tokens are pixels of the result; tokens that lie wholly in the image are.

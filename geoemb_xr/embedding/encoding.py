@@ -49,12 +49,20 @@ class Place:
         Rows and columns of the images that are read for it.
     days : float
         Of the images since 1970, NaN where no date is known.
+    beside : (tuple of Chip, tuple of Chip), optional
+        All chips along y and x that see something of the block, where they are blended.
     """
 
     rows: tuple[Chip, ...]
     cols: tuple[Chip, ...]
     window: tuple[Window, Window]
     days: float = math.nan
+    beside: tuple[tuple[Chip, ...], tuple[Chip, ...]] | None = None
+
+    @property
+    def looked_at(self) -> tuple[tuple[Chip, ...], tuple[Chip, ...]]:
+        """Chips along y and x that are encoded."""
+        return self.beside or (self.rows, self.cols)
 
 
 @dataclass(frozen=True)
@@ -229,7 +237,7 @@ def _pictures(job: Job, lane: Lane, place: Place, window: Any, seen: Any) -> np.
     """Vectors of chips, ``(y, x, band)``."""
     sides = tuple(group[-1].stop - group[0].first for group in (place.rows, place.cols))
     out = np.full((*sides, job.length), np.nan, np.float32)
-    spots = [(row, col) for row in place.rows for col in place.cols]
+    spots = [(row, col) for row in place.looked_at[0] for col in place.looked_at[1]]
     own, shares = _shares(job, lane, place, seen)
     whole = bool((own == 1).all())
     if job.quality:
@@ -254,6 +262,10 @@ def _pictures(job: Job, lane: Lane, place: Place, window: Any, seen: Any) -> np.
         first, left = place.rows[0].first, place.cols[0].first
         at = np.array([(row.first - first, col.first - left) for row, col in spots])
         out[at[:, 0], at[:, 1], : job.encoder.dims] = vectors
+        return out
+    if place.beside is not None:
+        out[..., : job.encoder.dims] = _blended(place, spots, vectors)
+        out[shares == 0, : job.encoder.dims] = np.nan
         return out
     for (row, col), each in zip(spots, vectors, strict=True):
         out[_spot(place, row, col)][..., : job.encoder.dims] = np.moveaxis(
@@ -308,7 +320,7 @@ def _shares(job: Job, lane: Lane, place: Place, seen: Any) -> tuple[np.ndarray, 
     (top, _), (left, _) = place.window
     spans = [
         np.array([(chip.start, chip.start + job.side) for chip in group]) - first
-        for group, first in ((place.rows, top), (place.cols, left))
+        for group, first in zip(place.looked_at, (top, left), strict=True)
     ]
     own = _counted(lane, "of chips", counts, spans, sizes) / job.side**2
     if job.output == "chips":
@@ -402,6 +414,35 @@ def _encoded(
 def _spot(place: Place, row: Chip, col: Chip) -> tuple[slice, slice]:
     first, left = place.rows[0].first, place.cols[0].first
     return slice(row.first - first, row.stop - first), slice(col.first - left, col.stop - left)
+
+
+def _blended(place: Place, spots: Sequence[tuple[Chip, Chip]], vectors: np.ndarray) -> np.ndarray:
+    """Tokens ``(y, x, band)`` as means over all chips that see them, weighted by how far in these they lie.
+
+    Sums are float64 and in the order of the chips in the image, so that they are the same in every block.
+    """
+    sides = [group[-1].stop - group[0].first for group in (place.rows, place.cols)]
+    taper = [np.minimum(k := np.arange(n) + 0.5, n - k) for n in vectors.shape[2:]]
+    total, weight = np.zeros((*sides, vectors.shape[1])), np.zeros(sides)
+    for (row, col), each in zip(spots, vectors, strict=True):
+        (ys, own_y), (xs, own_x) = (
+            _overlap(chip, group[0].first, side, len(along))
+            for chip, group, side, along in zip(
+                (row, col), (place.rows, place.cols), sides, taper, strict=True
+            )
+        )
+        share = np.outer(taper[0][own_y], taper[1][own_x])
+        total[ys, xs] += share[..., None] * np.moveaxis(each[:, own_y, own_x], 0, -1).astype(np.float64)
+        weight[ys, xs] += share
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total / weight[..., None], np.float32)
+
+
+def _overlap(chip: Chip, first: int, side: int, count: int) -> tuple[slice, slice]:
+    """Which outputs of a block are which tokens of a chip."""
+    begin = chip.first - chip.skip - first
+    low, high = max(begin, 0), min(begin + count, side)
+    return slice(low, high), slice(low - begin, high - begin)
 
 
 def _own(chip: Chip) -> slice:

@@ -42,6 +42,7 @@ def embed(
     pooling: Pooling | None = None,
     stride: int | None = None,
     margin: int | str = "auto",
+    blend: bool = False,
     missing: float | None = None,
     time: Any = None,
     scale: Factor = 1.0,
@@ -80,6 +81,10 @@ def embed(
         the side of a chip, less the margins for tokens.
     margin : int or "auto"
         How far a chip looks beyond the tokens that are kept of it, in pixels; the encoder's own.
+    blend : bool
+        Whether tokens are means over all chips that see them, weighted by how far in a chip they lie, in float64 and
+        in the order of the chips; else each token is that of one chip. Seams become ramps, vectors no network gave.
+        Chips at the edge of a block are encoded for both blocks.
     missing : float, optional
         A chip with a larger share of missing pixels has no vector; 0.25 by default. In others they are filled with
         the encoder's mean. Encoders of series leave out what is missing: only a pixel without any value has none.
@@ -139,6 +144,11 @@ def embed(
             "scale and offset by sensor are for images by sensor, {'s2': …, 's1': …}; give numbers"
         )
     how = _Choices.of(card, output, pooling, stride, margin, missing)
+    if blend and (how.output != "tokens" or how.stride == card.chip):
+        raise EmbeddingError(
+            "blend is for output='tokens' of chips that overlap: give a margin=, or a stride= below the chip's "
+            f"{card.chip} pixels"
+        )
     devices.check_device(device)
     check_choice("precision", precision, ("auto", "float32", "bfloat16"))
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
@@ -176,7 +186,7 @@ def embed(
             return stacks.embed_stack(raster, job, version)
         inputs.tell_resolution(card, job.grid.metres)
         axes = how.axis(job.grid.y), how.axis(job.grid.x)
-        data = _lazy(raster, axes, job, _side_of(raster, chunks))
+        data = _lazy(raster, axes, job, _side_of(raster, chunks), blend=blend)
     return _labelled(data, raster, axes, job, version)
 
 
@@ -266,7 +276,7 @@ def _side_of(raster: xr.DataArray, chunks: int | str) -> int:
 # --- the graph --------------------------------------------------------------------------------------------------
 
 
-def _lazy(raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, side: int) -> Any:
+def _lazy(raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, side: int, *, blend: bool) -> Any:
     """The result's data: for each of its blocks a task that takes just the blocks of the images it lies in."""
     import dask.array as da
     from dask.base import tokenize
@@ -277,16 +287,18 @@ def _lazy(raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, side: int) ->
     source = (raster if raster.chunks is not None else blocks.cut(raster, {"y": side, "x": side})).data
     rows, cols = (axis.blocks(side) for axis in axes)
     days = _days(raster) if job.encoder.takes else [math.nan] * raster.sizes.get("time", 1)
-    name = f"embed-{tokenize(source.name, job, rows, cols, days)}"
+    name = f"embed-{tokenize(source.name, job, rows, cols, days, blend)}"
     tasks: dict[Any, Any] = {f"{name}-job": DataNode(f"{name}-job", job)}
     for (t, dates), (i, row), (j, col) in itertools.product(
         enumerate(_dates(raster, job)), enumerate(rows), enumerate(cols)
     ):
-        window = (_span(row, job.side, raster.sizes["y"]), _span(col, job.side, raster.sizes["x"]))
+        beside = (axes[0].beside(row), axes[1].beside(col)) if blend else None
+        seen = beside or (row, col)
+        window = _span(seen[0], job.side, raster.sizes["y"]), _span(seen[1], job.side, raster.sizes["x"])
         found = list(_pieces(source.chunks, (*dates, (0, raster.sizes[BAND]), *window)))
         key = (name, *([t] if dates else []), 0, i, j)
         refs = [TaskRef((source.name, *index)) for index, _ in found]
-        place = Place(row, col, window, days[t])
+        place = Place(row, col, window, days[t], beside)
         tasks[key] = Task(key, encode_block, TaskRef(f"{name}-job"), place, tuple(p for _, p in found), *refs)
     graph = HighLevelGraph.from_collections(name, MaterializedLayer(tasks), dependencies=[source])
     sizes = tuple(tuple(group[-1].stop - group[0].first for group in groups) for groups in (rows, cols))

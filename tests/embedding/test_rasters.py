@@ -88,6 +88,68 @@ def test_tokens_are_those_of_a_slow_reference(offset):
     assert da.chunks is not None
 
 
+def blended_reference(encoder, images, edge_y, edge_x):
+    """Every chip of the stride's grid on its own, laid over one another by the definition, chip after chip."""
+    side, patch, margin = encoder.chip, encoder.patch, encoder.margin
+    stride, count = side - 2 * margin, side // patch
+    taper = np.minimum(np.arange(count) + 0.5, count - np.arange(count) - 0.5)
+    ranges, starts = [], []
+    for edge, size in zip((edge_y, edge_x), images.shape[1:], strict=True):
+        first, last = -(-edge // patch), (edge + size) // patch
+        low, high = first * patch, max(last * patch - side, first * patch)
+        wanted = range(low // stride * stride - margin, last * patch - margin, stride)
+        ranges.append((first, last))
+        starts.append(sorted({min(max(at, low), high) for at in wanted}))
+    (top, bottom), (left, right) = ranges
+    total, weight = (
+        np.zeros((encoder.dims, bottom - top, right - left)),
+        np.zeros((bottom - top, right - left)),
+    )
+    for y in starts[0]:
+        for x in starts[1]:
+            chip = np.full((len(images), side, side), np.nan, "f4")
+            part = images[:, y - edge_y : y - edge_y + side, x - edge_x : x - edge_x + side]
+            chip[:, : part.shape[1], : part.shape[2]] = part
+            tokens = tokens_of(encoder, chip)[1:].reshape(count, count, -1)
+            for i, j in np.ndindex(count, count):
+                r, c = y // patch + i, x // patch + j
+                if top <= r < bottom and left <= c < right:
+                    total[:, r - top, c - left] += taper[i] * taper[j] * tokens[i, j].astype("f8")
+                    weight[r - top, c - left] += taper[i] * taper[j]
+    return total / weight
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (30, -50), (70, 20)])
+def test_blended_tokens_are_those_of_a_slow_reference_in_any_chunks(offset):
+    images = testing.images(grid=testing.geobox((90, 75), offset=offset))
+    expected = blended_reference(MIXING, images.values, *edges_of(images))
+    whole = gx.embed(images, MIXING, blend=True, chunks=1000).compute()
+    assert_close(whole.values, expected)
+    assert np.abs(whole.values - gx.embed(images, MIXING).values).max() > 1e-3
+    for chunks in (16, 40):
+        with testing.raise_if_dask_computes():
+            lazy = gx.embed(images.chunk(y=33, x=50), MIXING, blend=True, chunks=chunks)
+        assert lazy.data.npartitions > 1
+        assert_close(lazy.values, whole.values)
+        assert_close(lazy[:, 2:5, 1:4].values, whole[:, 2:5, 1:4].values)
+        xr.testing.assert_identical(lazy.coords.to_dataset(), whole.coords.to_dataset())
+
+
+def test_blended_tokens_skip_chips_without_data_and_say_so_where_there_is_none():
+    images = scene((100, 90))
+    images.values[:, :48] = np.nan
+    found = gx.embed(images, MIXING, blend=True, missing=0.1, quality=True).compute()
+    gone = found.valid.values == 0
+    assert gone.any()
+    assert not gone.all()
+    assert np.isnan(found.embedding.values[:, gone]).all()
+    assert np.isfinite(found.embedding.values[:, -3:]).all()
+    with pytest.raises(EmbeddingError, match=r"blend is for output='tokens' of chips that overlap"):
+        gx.embed(images, MIXING, blend=True, output="chips")
+    with pytest.raises(EmbeddingError, match=r"blend is for .* below the chip's 32 pixels"):
+        gx.embed(images, MIXING, blend=True, margin=0)
+
+
 def test_a_token_lies_where_its_pixels_lie():
     images = scene()
     da = gx.embed(images, MIXING)
