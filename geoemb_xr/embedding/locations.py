@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from geoemb_xr.core import areas, geometry
-from geoemb_xr.core.errors import CoverageError, SourceError
+from geoemb_xr.core.errors import CoverageError, SourceError, require
 from geoemb_xr.core.model import BAND, Product
+from geoemb_xr.embedding import programs
 from geoemb_xr.geo import places
 from geoemb_xr.readers.tiles import Request, block_sides
 
@@ -156,6 +160,59 @@ def _at_points(
 
 def _points_block(lon: np.ndarray, lat: np.ndarray, load: Load, lonlat: bool) -> np.ndarray:
     return _encode(load, lon, lat, geometry.LONLAT, lonlat)
+
+
+def open_program(source: Any, request: Request, product: Product, *, files: str) -> xr.DataArray:
+    """Vectors of an encoder of (latitude, longitude) that comes as a program: a file of ONNX or ``torch.export``.
+
+    Parameters
+    ----------
+    source : path
+        Of the file.
+    request : Request
+        As in :func:`open_encoder`.
+    product : Product
+        The encoder's: of what the program gives, the first ``dims`` numbers are its vector.
+    files : str
+        Which files, and where they are had.
+
+    Raises
+    ------
+    SourceError
+        If there is no such file.
+    """
+    path = Path("" if source is None else os.fspath(source))
+    if path.suffix not in programs.SUFFIXES or not path.is_file():
+        raise SourceError(
+            f"the weights of {product.name!r} come from a file: download {files}, and give its path as source; got "
+            f"{source!r}"
+        )
+    load = partial(_prefix_of, path, product.dims)
+    return open_encoder(load, request, product, lonlat=False, source=str(path))
+
+
+def _prefix_of(path: Path, dims: int) -> Any:
+    """A program whose vectors are cut to a prefix."""
+    torch = require("torch", "torch")
+    program = programs.load_program(path)
+
+    class Prefix(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
+        """The first numbers of what the program gives."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.program = program
+
+        def forward(self, latlon: Any) -> Any:
+            found = self.program(latlon)
+            if found.ndim != 2 or found.shape[1] < dims:
+                raise SourceError(
+                    f"{path} gives {tuple(found.shape)} for {len(latlon)} places; at least {dims} numbers for each "
+                    "are expected"
+                )
+            return found[:, :dims].float()
+
+    return Prefix().eval()
 
 
 def vectors_at(load: Load, places: np.ndarray, *, lonlat: bool) -> np.ndarray:

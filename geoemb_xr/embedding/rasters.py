@@ -82,8 +82,8 @@ def embed(
     margin : int or "auto"
         How far a chip looks beyond the tokens that are kept of it, in pixels; the encoder's own.
     blend : bool
-        Whether tokens are means over all chips that see them, weighted by how far in a chip they lie, in float64 and
-        in the order of the chips; else each token is that of one chip. Seams become ramps, vectors no network gave.
+        Whether a token is the mean over all chips that see it, weighted by how far in them it lies, in float64 and
+        in the order of the chips; else it is that of one chip. Seams become ramps, of vectors no network gave.
         Chips at the edge of a block are encoded for both blocks.
     missing : float, optional
         A chip with a larger share of missing pixels has no vector; 0.25 by default. In others they are filled with

@@ -216,6 +216,37 @@ def test_satclip_offline_says_what_to_do(checkpoint, torch, tmp_path, monkeypatc
         opened("satclip", points=PLACES).compute()
 
 
+# --- programs -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "dims", "gives"), [("mind", 64, 3072), ("hydroloc", 512, 512)])
+def test_a_program_of_latitudes_and_longitudes_is_cut_to_its_prefix(name, dims, gives, torch, tmp_path):
+    """As MIND comes: ONNX, ``latlon`` [n, 2] to 3,072 numbers, of which the first 64 are the embedding."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, gives)).eval()
+    path = tmp_path / f"{name}.onnx"
+    torch.onnx.export(network, (torch.zeros(2, 2),), path, input_names=["latlon"],
+                      dynamic_axes={"latlon": {0: "n"}}, dynamo=False)  # fmt: skip
+    found = gx.open(name, path, points=PLACES)
+    latlon = torch.tensor(PLACES[["lat", "lon"]].to_numpy().copy(), dtype=torch.float32)
+    with torch.no_grad():
+        expected = network(latlon).numpy()[:, :dims]
+    np.testing.assert_allclose(found.values, expected, atol=1e-5)
+    assert found.emb.product.name == name
+    assert gx.open(name, str(path), bbox=BBOX).shape[0] == dims
+    with pytest.raises(
+        SourceError, match=rf"the weights of '{name}' come from a file: download .*huggingface"
+    ):
+        gx.open(name, points=PLACES)
+    short = tmp_path / "short.onnx"
+    torch.onnx.export(network[:1], (torch.zeros(2, 2),), short, input_names=["latlon"],
+                      dynamic_axes={"latlon": {0: "n"}}, dynamo=False)  # fmt: skip
+    with pytest.raises(SourceError, match=rf"gives \(512, 8\) for 512 places; at least {dims} numbers"):
+        gx.open(name, short, points=PLACES).compute()
+
+
 # --- what they refuse ---------------------------------------------------------------------------------------
 
 
