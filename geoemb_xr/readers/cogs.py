@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from geoemb_xr.core.errors import SourceError
-from geoemb_xr.readers.block_cache import CACHE
+from geoemb_xr.readers.block_cache import CACHE, RAW
 from geoemb_xr.stores.files import ObjectFile, RemoteObject, forget, remote_object
 from geoemb_xr.stores.http import ObjectChangedError
 from geoemb_xr.stores.storage import current
@@ -147,8 +147,14 @@ def _cell(
     from rasterio.windows import Window
 
     with opened(of) as (dataset, file):
-        file.hold(spans_of(dataset, bands, rows, cols, block))
+        spans = spans_of(dataset, bands, rows, cols, block)
+        key = (of.url, of.state, current(), tuple(spans))
+        file.hold(spans, RAW.get(key, partial(_fetched, of, spans)))
         return np.array(read(dataset, Window.from_slices(slice(*rows), slice(*cols))))
+
+
+def _fetched(of: RemoteObject, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    return np.frombuffer(b"".join(of.fetch(spans)), np.uint8)
 
 
 def spans_of(

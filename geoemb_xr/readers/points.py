@@ -60,6 +60,10 @@ def vectors_at(found: Product, stored: list[Tile], request: Request) -> xr.DataA
     return _with_columns(joined, points, own_year)
 
 
+#: Side of the blocks that points are read from, at most: files of one strip are no block.
+_LARGEST = 2048
+
+
 @dataclass(frozen=True)
 class _AtPoints:
     """Reads each point from one of several lattices."""
@@ -104,7 +108,11 @@ class _AtPoints:
         times = times_of(self.stored, request, self.found)
         attrs = attrs_of(self.found, group, one_version(self.found, self.stored, self.request))
         area = area_of_points(self.points.take(mine), self.found)
-        grid = tiles.assemble(group, times, area=area, chunks=request.chunks, attrs=attrs)
+        chunks = request.chunks
+        if chunks == "auto":  # whole stored blocks, so that none is read for each of its parts
+            stored = max(side for tile in group for side in tile.block)
+            chunks = min(stored, _LARGEST) if stored > tiles.DEFAULT_BLOCK else "auto"
+        grid = tiles.assemble(group, times, area=area, chunks=chunks, attrs=attrs)
         if grid is None:
             return None
         taken = sample(grid, self.table[mine].to_numpy())

@@ -8,6 +8,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 from geoemb_xr.stores.http import ObjectChangedError
 from geoemb_xr.stores.objects import fetch, get_ranges
@@ -116,7 +117,7 @@ class ObjectFile(io.RawIOBase):
 
     def __init__(self, of: RemoteObject | str) -> None:
         self.object = of if isinstance(of, RemoteObject) else RemoteObject(of, from_end=True)
-        self.held: dict[int, bytes] = {}
+        self.held: dict[int, memoryview] = {}
         self.errors: list[Exception] = []
         self._at = 0
 
@@ -143,17 +144,20 @@ class ObjectFile(io.RawIOBase):
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.object.size}[whence]
         return self._at
 
-    def hold(self, spans: Sequence[tuple[int, int]]) -> None:
-        """Fetch ranges that are about to be read, all at once."""
+    def hold(self, spans: Sequence[tuple[int, int]], body: Any) -> None:
+        """Keep the bytes of ranges that are about to be read, one after the other in ``body``."""
         self.held.clear()
-        self.held.update(zip((start for start, _ in spans), self.object.fetch(spans), strict=True))
+        view, at = memoryview(body), 0
+        for start, stop in spans:
+            self.held[start] = view[at : at + stop - start]
+            at += stop - start
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes."""
         stop = self.object.size if size < 0 else self._at + size
         held = self.held.get(self._at)
         if held is not None and stop - self._at <= len(held):
-            data = held[: stop - self._at]
+            data = bytes(held[: stop - self._at])
         else:
             try:
                 data = self.object.read(self._at, stop)

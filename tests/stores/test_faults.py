@@ -8,7 +8,7 @@ from object_server import ObjectServer
 
 import geoemb_xr as gx
 from geoemb_xr.core.errors import SourceError
-from geoemb_xr.readers.block_cache import CACHE
+from geoemb_xr.readers.block_cache import CACHE, RAW
 from geoemb_xr.stores.files import forget
 
 FAST = {"allow_http": True, "timeout": 6.0}
@@ -91,6 +91,7 @@ class Case:
 
     def remote(self, storage):
         CACHE.clear()
+        RAW.clear()
         forget()
         return self.open(self.urls, storage=storage)
 
