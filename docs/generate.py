@@ -30,6 +30,7 @@ HEADINGS = {
     "analysis.changes": "Time",
     "analysis.components": "Looking: components and colours",
     "display.plotting": "Looking: plots",
+    "display.scattering": "Looking: the space of vectors",
     "display.app": "Looking: the explorer",
     "analysis.clusters": "Clusters",
     "retrieval": "Similarity and search",

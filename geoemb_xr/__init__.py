@@ -58,6 +58,7 @@ _LAZY = {
     "plan": "execution.planning",
     "plot": "display.plotting",
     "rgb": "analysis.components",
+    "scatter": "display.scattering",
     # encoding images
     "Encoder": "embedding.cards",
     "composite": "embedding.composites",

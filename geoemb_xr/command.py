@@ -109,6 +109,17 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("path", metavar="PATH", help="a store or files")
     part.add_argument("--product", help="whose files they are, where they do not say")
 
+    example = "geoemb explore innsbruck.zarr\ngeoemb explore tiles/ --product alphaearth --port 5006"
+    part = _part(parts, "explore", explore, "look at a store or files in a browser, click and label", example)
+    part.add_argument("path", metavar="PATH", help="a store, a file or a folder of files")
+    part.add_argument("--product", help="whose files they are, where they do not say")
+    part.add_argument(
+        "--labels", metavar="FILE", help="labels to start with: GeoPackage, CSV with lon and lat, …"
+    )
+    part.add_argument("--target", metavar="COLUMN", help="the column of their classes")
+    part.add_argument("--port", type=int, default=0, help="of the page (default: a free one)")
+    part.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
+
     parts.add_parser("demo", help="run the offline demo, as python -m geoemb_xr", add_help=False)
     return parser
 
@@ -208,6 +219,14 @@ def make_map(options: argparse.Namespace) -> int:
     if "legend" in found.attrs:
         print("classes:", ", ".join(legend_of(found).names))
     print(f"wrote {options.to}")
+    return 0
+
+
+def explore(options: argparse.Namespace) -> int:
+    """Serve the app until it is stopped."""
+    app = gx.explore(_open_own(options), labels=options.labels, target=options.target)
+    print("stop with Ctrl+C", flush=True)
+    app.show(port=options.port, open=not options.no_browser)
     return 0
 
 

@@ -104,3 +104,21 @@ def test_help_teaches_by_example_and_demo_is_the_demo(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["demo", "--help"])
     assert "python -m geoemb_xr" in capsys.readouterr().out
+
+
+def test_explore_serves_a_folder_and_each_page_has_figures_of_its_own(tiles, monkeypatch, capsys):
+    from pathlib import Path
+
+    import panel as pn
+
+    served = {}
+    monkeypatch.setattr(pn, "serve", lambda panels, **options: served.update(options, make=panels))
+    folder = str(Path(tiles).parent if Path(tiles).is_file() else tiles)
+    assert main(["explore", folder, "--product", "alphaearth", "--no-browser"]) == 0
+    assert "Ctrl+C" in capsys.readouterr().out
+    assert served["open"] is False
+    pages = [served["make"]() for _ in range(2)]
+    assert pages[0] is not pages[1]
+    assert pages[0].get_root() is not None
+    assert main(["explore", "nowhere.zarr"]) == 2
+    assert "no such store" in capsys.readouterr().err

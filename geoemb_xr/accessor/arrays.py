@@ -378,15 +378,16 @@ class EmbAccessor(Models):
         labels: Any = None,
         target: str | None = None,
         probe: Probe | None = None,
+        compare: xr.DataArray | None = None,
+        design: Any = None,
         tiles: bool = False,
         width: int = 1180,
     ) -> App:
         """Look at an embedding interactively; see :func:`geoemb_xr.explore`."""
         from geoemb_xr.display.app import explore
 
-        return explore(
-            self._obj, model=model, labels=labels, target=target, probe=probe, tiles=tiles, width=width
-        )
+        options = {"model": model, "labels": labels, "target": target, "probe": probe}
+        return explore(self._obj, **options, compare=compare, design=design, tiles=tiles, width=width)
 
     def plot(
         self,
@@ -401,6 +402,7 @@ class EmbAccessor(Models):
         title: str | None = None,
         figsize: tuple[float, float] | None = None,
         ax: Any = None,
+        basemap: Any = None,
         interactive: bool = False,
     ) -> Any:
         """Draw an array as a map; see :func:`geoemb_xr.plot`."""
@@ -408,7 +410,27 @@ class EmbAccessor(Models):
 
         return plot(
             self._obj, model=model, limits=limits, vmin=vmin, vmax=vmax, cmap=cmap, cols=cols, pixels=pixels,
-            title=title, figsize=figsize, ax=ax, interactive=interactive,
+            title=title, figsize=figsize, ax=ax, basemap=basemap, interactive=interactive,
+        )  # fmt: skip
+
+    def scatter(
+        self,
+        *,
+        by: xr.DataArray | str | None = None,
+        method: Literal["pca", "umap"] = "pca",
+        n_samples: int = 2500,
+        thumbnails: int = 10,
+        seed: int = 0,
+        title: str | None = None,
+        figsize: tuple[float, float] | None = None,
+        ax: Any = None,
+    ) -> Any:
+        """Draw the space of an embedding; see :func:`geoemb_xr.scatter`."""
+        from geoemb_xr.display.scattering import scatter
+
+        return scatter(
+            self._obj, by=by, method=method, n_samples=n_samples, thumbnails=thumbnails, seed=seed, title=title,
+            figsize=figsize, ax=ax,
         )  # fmt: skip
 
     # --- knowing ----------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from geoemb_xr.core.model import (
     is_encoded,
 )
 from geoemb_xr.execution.blocks import Block
+from geoemb_xr.execution.thinning import pixelwise
 
 TIME = "time"
 _PIECE = 1024
@@ -81,6 +82,7 @@ def _flat(nested: Any) -> list[np.ndarray]:
     return [b for each in nested for b in _flat(each)] if isinstance(nested, list) else [np.asarray(nested)]
 
 
+@pixelwise
 def _on_years(
     function: Callable[..., np.ndarray],
     codec: Codec | None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -141,6 +141,7 @@ class _OnBlock:
     passes_scale: bool
     has_scale: bool
     constants: Mapping[int, Any]
+    looks_at_pixels: ClassVar[bool] = True  # each apart: see execution.thinning
 
     def __call__(self, block: Any, *rest: Any) -> np.ndarray:
         scale = _single(rest[0]) if self.has_scale else None

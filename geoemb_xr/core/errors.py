@@ -28,10 +28,10 @@ class SourceError(EmbeddingError):
 
 
 class MissingExtraError(ImportError):
-    """An optional package is missing; the message says which extra installs it."""
+    """An optional package is missing; the message says which line installs it."""
 
 
-def require(module: str, extra: str) -> ModuleType:
+def require(module: str, extra: str = "", *, package: str = "") -> ModuleType:
     """Import an optional module, or raise with the line that installs it.
 
     Parameters
@@ -40,6 +40,8 @@ def require(module: str, extra: str) -> ModuleType:
         Dotted name of the module.
     extra : str
         The extra of this package that brings it.
+    package : str
+        Its name where packages are installed from, if no extra brings it.
 
     Raises
     ------
@@ -52,18 +54,16 @@ def require(module: str, extra: str) -> ModuleType:
         root = module.partition(".")[0]
         if error.name is not None and error.name.partition(".")[0] != root:
             raise  # the module is there, but something it needs is broken: that is another message
-        raise missing(root, extra) from error
+        raise missing(package or root, extra) from error
 
 
-def missing(package: str, extra: str) -> MissingExtraError:
+def missing(package: str, extra: str = "") -> MissingExtraError:
     """Return the error for a package that is not installed, with the line that installs it.
 
     Until there is a release, that line works in a clone.
     """
-    return MissingExtraError(
-        f"this needs the package {package!r}, which is not installed; "
-        f"in a clone of geoemb_xr: pip install '.[{extra}]'"
-    )
+    line = f"in a clone of geoemb_xr: pip install '.[{extra}]'" if extra else f"pip install {package}"
+    return MissingExtraError(f"this needs the package {package!r}, which is not installed; {line}")
 
 
 def check_choice[Choice: str](what: str, value: Choice, valid: Iterable[str]) -> Choice:

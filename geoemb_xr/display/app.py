@@ -5,10 +5,8 @@ It runs in JupyterLab and under ``panel serve``; nothing but ``tiles=True`` asks
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +18,12 @@ from geoemb_xr.core.errors import require
 from geoemb_xr.core.model import check_embedding
 from geoemb_xr.core.notes import in_notebook
 from geoemb_xr.display import app_words
-from geoemb_xr.display.app_display import MARGINS, SIDE, Display, ground_stretch
+from geoemb_xr.display.app_display import MARGINS, Display, ground_stretch
+from geoemb_xr.display.app_widgets import SIDE
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import pandas as pd
 
     from geoemb_xr.analysis.components import PCA
     from geoemb_xr.display.explorer import Explorer
@@ -37,21 +37,25 @@ def explore(
     labels: Any = None,
     target: str | None = None,
     probe: Probe | None = None,
+    compare: xr.DataArray | None = None,
+    design: Any = None,
     tiles: bool = False,
     width: int = 1180,
 ) -> App:
     """Look at an embedding interactively: pan, zoom, go through the years, click, label. Computes what is shown.
 
     A click chooses a pixel: its vector, its course over time and a map of what is similar to it are shown.
-    Classes can be made, and pixels clicked to label them; from the second class on a probe is refitted, and its
-    map redrawn, at each click.
+    Classes can be made, and pixels clicked, boxes dragged and polygons drawn to label them; from the second class
+    on a probe is refitted, and its map redrawn, at each step. The right map may also show another year or another
+    array, beside the left map or, with "swipe", over its right part. While the mouse is over a map, the arrows go
+    through the years, digits choose a class, Enter labels the chosen pixel or closes a polygon, Escape leaves off.
 
     Parameters
     ----------
     array : DataArray (time?, band, y, x)
         A raster embedding, encoded or decoded, lazy or in memory. Codes (:func:`open` with
-        ``decode=False``) take a quarter of the memory. Patches (location, band) are shown on their own grid, where
-        a click chooses the patch at a place.
+        ``decode=False``) take a quarter of the memory. Patches (location, band) are shown on their own grid, points
+        as squares as wide as points are apart; a click chooses the one at a place.
     model : PCA, optional
         Of the colours; by default fitted on what is shown first, of the first and the last year, and kept.
     labels : GeoDataFrame, table, or path of a file, optional
@@ -60,6 +64,13 @@ def explore(
         The column of their classes; the only one that may be it by default.
     probe : Probe, optional
         Of classes, whose map is shown until a label changes.
+    compare : DataArray, optional
+        Another embedding (of any product, grid and CRS) or a map, such as classes, for the right map; years are
+        matched.
+    design : DataFrame or path, optional
+        Places to be labelled one after the other, as :func:`sample_design` draws them. The stratum of a place is
+        never shown. ``app.design`` is the table with its labels, for :func:`area_estimate`; what it says does not
+        train the probe.
     tiles : bool
         Whether satellite pictures from the network lie under the map, which is then in Web Mercator.
     width : int
@@ -74,7 +85,7 @@ def explore(
     Raises
     ------
     EmbeddingError
-        If the array is no raster embedding.
+        If the array is no embedding, or the design has places outside of it.
     MissingExtraError
         If Panel is not installed.
 
@@ -87,18 +98,19 @@ def explore(
     >>> app.labels.crs.to_epsg(), app.probe is None
     (32632, True)
     """
+    from geoemb_xr.display.dots import squares_of_points
     from geoemb_xr.display.explorer import Explorer
     from geoemb_xr.geo.gridding import as_raster
 
     require("panel", "viz")
     check_embedding(array, "explore")
-    array = as_raster(array, "explore")
+    array = as_raster(squares_of_points(array), "explore")
     if tiles:
         from geoemb_xr.geo.warp import reproject
 
         array = reproject(array, "EPSG:3857", resampling="nearest")
     size = _map_size(array, width)
-    state = Explorer(array, model=model, size=size)
+    state = Explorer(array, model=model, size=size, compare=compare, design=design)
     if labels is not None:
         state.load_labels(labels, target=target)
     if probe is not None:
@@ -131,7 +143,6 @@ class App:
         _load_extension()
         self.state = state
         self._size, self._tiles = size, tiles
-        threading.Thread(target=_warm_up, daemon=True).start()
         if state.pixel is None:
             state.click(*state.centre)  # something to see at once
             state.note = ""
@@ -150,6 +161,11 @@ class App:
     def labels(self) -> gpd.GeoDataFrame:
         """The labels as points, with the columns ``label`` and ``time``."""
         return self.state.labels
+
+    @property
+    def design(self) -> pd.DataFrame | None:
+        """The sample design with the labels it has so far; None without one."""
+        return None if self.state.walk is None else self.state.walk.table.copy()
 
     @property
     def probe(self) -> Probe | None:
@@ -171,8 +187,12 @@ class App:
         return self
 
     def show(self, **options: Any) -> Any:
-        """Serve the app from this process and open a browser; options as of Panel's ``show``."""
-        return self.display().layout.show(**{"title": app_words.title(self.state), **options})
+        """Serve the app from this process and open a browser; options as of ``panel.serve``.
+
+        Each page that is opened, or loaded again, has figures and widgets of its own around the same labels.
+        """
+        serve = require("panel", "viz").serve
+        return serve(lambda: self.display().layout, **{"title": app_words.title(self.state), **options})
 
     def __panel__(self) -> Any:
         return self.display().layout
@@ -211,9 +231,3 @@ def _load_extension() -> None:
     pn = require("panel", "viz")
     if in_notebook() or not pn.extension._loaded:
         pn.extension(inline=True)
-
-
-def _warm_up() -> None:
-    """Import what the first label needs, while the user still looks: it would take seconds."""
-    for name in ("sklearn.linear_model", "geoemb_xr.probes.probe", "geoemb_xr.predicting.maps"):
-        importlib.import_module(name)

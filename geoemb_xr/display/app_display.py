@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import importlib
 import io
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,26 +17,22 @@ import xarray as xr
 
 from geoemb_xr.core import geometry, times
 from geoemb_xr.core.errors import EmbeddingError, require
-from geoemb_xr.core.legend import legend_of
-from geoemb_xr.display import app_drawing, app_words
+from geoemb_xr.core.legend import is_class_map, legend_of
+from geoemb_xr.display import app_drawing, app_figures, app_tools, app_widgets, app_words
 from geoemb_xr.display.app_drawing import FAINT
-from geoemb_xr.display.app_words import INK
+from geoemb_xr.display.app_widgets import LOOK
+from geoemb_xr.display.compared import is_picture
 
 if TYPE_CHECKING:
     from geoemb_xr.display.explorer import Answer, Explorer
     from geoemb_xr.display.windows import Pixel, Window
 
-#: Width of the column of widgets, and what axes and gaps take beside the two maps, in pixels.
-SIDE, MARGINS = 230, 150
-_AXIS, _GAP = 50, 45
-_CHART_HEIGHT = 150
-#: A view is at rest, and read again, when its ranges have not changed for so many milliseconds.
-_REST_MS = 120
 #: So many pixels tell how far a map's colours are stretched.
 _STRETCH_PIXELS = 100_000
-_IMAGE = ("image", "x", "y", "dw", "dh")
-_ACCENT = "#0072b2"
-_LOOK = "look at it"
+#: What axes and gaps take beside the two maps, in pixels of the screen.
+MARGINS = 150
+#: Pixels of the array to either side of a place of a design.
+_AROUND = 40
 
 
 def ground_stretch(array: xr.DataArray) -> float:
@@ -69,31 +67,53 @@ class Display:
         self._limits: dict[Answer, tuple[float, float]] = {}
         self._pictured: tuple[int, Window] | None = None
         self._adding = False
+        self._warming: threading.Thread | None = None
         empty = {
-            "picture": _IMAGE, "answer": _IMAGE, "ring": ("x", "y"), "labels": ("x", "y", "colour"),
-            "vector": ("band", "value"), "course": ("year", "angle"), "view": ("x0", "x1", "y0", "y1"),
+            "picture": app_tools.IMAGE, "answer": app_tools.IMAGE, "view": ("x0", "x1", "y0", "y1"),
+            "ring": ("x", "y"), "place": ("x", "y"), "labels": ("x", "y", "colour"),
+            "vector": ("band", "value"), "course": ("year", "angle"),
         }  # fmt: skip
         self.sources = {
             name: models.ColumnDataSource({column: [] for column in columns})
             for name, columns in empty.items()
         }
         self.figures = self._make_figures(tiles)
-        self.widgets = self._make_widgets(pn)
+        self.widgets = app_widgets.make(pn, state)
+        self._busy = pn.indicators.LoadingSpinner(value=False, size=18, margin=(6, 10), visible=False)
+        self._watch()
         self._heads = [pn.pane.HTML("", width=size[0], margin=0) for _ in range(2)]
-        self._status = pn.pane.HTML("", width=SIDE - 20, margin=(6, 10))
+        self._status = pn.pane.HTML("", width=app_widgets.SIDE - 20, margin=(6, 10))
         self.layout = self._lay_out(pn)
+        if state.walk is not None:
+            self._show_place()
         self.refresh()
 
     # --- layout ------------------------------------------------------------------------------------------------
 
     def _make_figures(self, tiles: bool) -> dict[str, Any]:
+        state, sources, size = self.state, self.sources, self._size
         models = require("bokeh.models", "viz")
-        x, y = (models.Range1d(*ends) for ends in self._start())
-        maps = {name: self._make_map(name, x, y, tiles) for name in ("picture", "answer")}
-        self._follow(maps["picture"])
-        made = {**maps, "vector": self._make_vector()}
-        if len(self.state.periods) > 1:
-            made["course"] = self._make_course()
+        ranges = tuple(models.Range1d(*ends) for ends in self._start())
+        made = {
+            name: app_figures.make_map(state, sources, name, ranges, size, tiles=tiles)
+            for name in ("picture", "answer")
+        }
+        maps = list(made.values())
+        self.swipe = app_tools.Swipe(made["picture"], sources["answer"])
+        for figure in maps:
+            app_figures.mark(figure, sources)
+            # two clicks in short order, wherever, are a tap and a double tap
+            figure.on_event("tap", lambda at: self.tap(at.x, at.y))
+            figure.on_event("doubletap", lambda at: self.tap(at.x, at.y, twice=True))
+        self.shapes = app_tools.Shapes(maps, self.label_area)
+        self.keys = app_tools.listen(maps, self.press)
+        app_figures.follow(made["picture"], sources["view"], self.move)
+        bands = [str(name) for name in state.product.decoded_bands]
+        made["vector"] = app_figures.make_vector(sources["vector"], bands, size[0])
+        if len(state.periods) > 1:
+            assert state.times is not None
+            years = [app_drawing.decimal_year(t) for t in state.times]
+            made["course"], self._now = app_figures.make_course(sources["course"], years, size[0])
         return made
 
     def _start(self) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -105,178 +125,43 @@ class Display:
         dx, dy = unit * self._size[0] / 2, unit * self._size[1] / 2 / stretch
         return (x - dx, x + dx), (y - dy, y + dy)
 
-    def _make_map(self, name: str, x_range: Any, y_range: Any, tiles: bool) -> Any:
-        first = name == "picture"
-        figure = require("bokeh.plotting", "viz").figure(
-            x_range=x_range, y_range=y_range, frame_width=self._size[0], frame_height=self._size[1],
-            tools="pan,wheel_zoom,reset", active_scroll="wheel_zoom", toolbar_location=None if first else "right",
-            min_border_left=_AXIS if first else _GAP, min_border_right=0,
-            background_fill_color="#f4f4f4", outline_line_color="#bbbbbb", name=name,
-        )  # fmt: skip
-        if tiles:
-            figure.add_tile("Esri World Imagery", retina=True)
-        figure.image_rgba(
-            **{column: column for column in _IMAGE},
-            source=self.sources[name],
-            global_alpha=0.75 if tiles else 1.0,
-        )
-        points = {"x": "x", "y": "y", "marker": "circle"}
-        figure.scatter(
-            **points,
-            source=self.sources["labels"],
-            size=9,
-            fill_color="colour",
-            line_color="white",
-            line_width=1.5,
-        )
-        for colour, thickness in (("black", 4), ("white", 2)):
-            figure.scatter(
-                **points, source=self.sources["ring"], size=15, fill_color=None, line_color=colour,
-                line_width=thickness,
-            )  # fmt: skip
-        app_drawing.style(figure)
-        figure.grid.visible = False
-        crs = geometry.as_crs(self.state.grid.crs)
-        for axis in figure.axis:
-            axis.formatter = require("bokeh.models", "viz").NumeralTickFormatter(
-                format="0.000" if crs.is_geographic else "0,0"
-            )
-            axis.ticker.desired_num_ticks = 4
-        figure.yaxis.major_label_orientation = "vertical"
-        figure.yaxis.visible = first
-        for event in ("tap", "doubletap"):  # two clicks in short order, wherever, are a tap and a double tap
-            figure.on_event(event, lambda at: self.tap(at.x, at.y))
-        return figure
-
-    def _follow(self, figure: Any) -> None:
-        """Re-read when the view has come to rest: the browser waits until then, and sends its ranges once."""
-        wait = require("bokeh.models", "viz").CustomJS(
-            args={"view": self.sources["view"], "x": figure.x_range, "y": figure.y_range, "rest": _REST_MS},
-            code="""
-                const send = () => view.data = {x0: [x.start], x1: [x.end], y0: [y.start], y1: [y.end]}
-                clearTimeout(view._waiting)
-                view._waiting = setTimeout(send, rest)
-            """,
-        )
-        for limits in (figure.x_range, figure.y_range):
-            limits.js_on_change("start", wait)
-            limits.js_on_change("end", wait)
-        self.sources["view"].on_change("data", lambda attr, old, new: self.move(new))
-
-    def _make_vector(self) -> Any:
-        bars = self._make_chart(_AXIS)
-        bars.vbar(x="band", top="value", width=0.8, source=self.sources["vector"], color=_ACCENT)
-        names = [str(name) for name in self.state.product.decoded_bands]
-        bars.x_range.range_padding = 0.01
-        if not names[0].isdigit():
-            bars.xaxis.major_label_overrides = {i: names[i] for i in range(len(names))}
-        return bars
-
-    def _make_course(self) -> Any:
-        models = require("bokeh.models", "viz")
-        course = self._make_chart(_GAP)
-        self._now = models.Span(dimension="height", line_color=FAINT, line_dash="dashed", line_width=1)
-        course.add_layout(self._now)
-        course.line("year", "angle", source=self.sources["course"], color=_ACCENT, line_width=1.5)
-        course.scatter("year", "angle", source=self.sources["course"], color=_ACCENT, size=7)
-        assert self.state.times is not None
-        years = [app_drawing.decimal_year(t) for t in self.state.times]
-        course.x_range = models.Range1d(min(years) - 0.4, max(years) + 0.4)
-        course.y_range = models.Range1d(0, 5)
-        course.xaxis.ticker = app_drawing.year_ticks(years)
-        course.yaxis.axis_label = "degrees"
-        return course
-
-    def _make_chart(self, left: int) -> Any:
-        chart = require("bokeh.plotting", "viz").figure(
-            frame_width=self._size[0], frame_height=_CHART_HEIGHT, toolbar_location=None, tools="", title=" ",
-            outline_line_color=None, min_border_left=left, min_border_right=0,
-        )  # fmt: skip
-        app_drawing.style(chart)
-        chart.yaxis.ticker.desired_num_ticks = 4
-        chart.xgrid.visible = False
-        chart.ygrid.grid_line_color = "#eeeeee"
-        chart.title.update(text_color=INK, text_font_style="normal", text_font_size="13px")
-        return chart
-
-    def _make_widgets(self, pn: Any) -> dict[str, Any]:
-        state, wide = self.state, SIDE - 20
-        answers = {"similar to the pixel": "similarity", "classes of your labels": "classes"}
-        if len(state.periods) > 1:
-            answers[f"change since {state.periods[0]}"] = "change"
-        w = {
-            "answer": pn.widgets.RadioBoxGroup(options=answers, value="similarity", margin=(2, 10)),
-            "mode": pn.widgets.RadioButtonGroup(
-                options=[_LOOK, *state.classes],
-                value=_LOOK,
-                orientation="vertical",
-                width=wide,
-                stylesheets=[app_words.swatches(list(state.classes.values()))],
-            ),
-            "name": pn.widgets.TextInput(placeholder="name of a class", width=wide - 75),
-            "add": pn.widgets.Button(label="add", width=55),
-            "undo": pn.widgets.Button(label="undo last label", width=wide),
-            "rename": pn.widgets.Button(label="rename", width=65),
-            "delete": pn.widgets.Button(label="delete", width=60),
-            "colour": pn.widgets.ColorPicker(width=36, margin=(5, 0)),
-            "save": pn.widgets.FileDownload(
-                callback=self._labels_file, filename="labels.geojson", label="save labels", width=wide
-            ),
-            "load": pn.widgets.FileInput(accept=".geojson,.json,.gpkg,.csv,.parquet", width=wide),
-        }
-        self._edit = pn.Row(w["rename"], w["delete"], w["colour"], margin=0, visible=False)
-        self._busy = pn.indicators.LoadingSpinner(value=False, size=18, margin=(6, 10), visible=False)
-        w["rename"].on_click(lambda _: self._rename())
-        w["delete"].on_click(lambda _: self._delete())
-        w["colour"].param.watch(lambda event: self._recolour(event.new), "value")
-        w["load"].param.watch(lambda _: self._load(), "value")
-        w["answer"].param.watch(lambda _: self.refresh(), "value")
-        w["mode"].param.watch(lambda _: self._choose(), "value")
-        w["add"].on_click(lambda _: self._add_class())
-        w["name"].param.watch(lambda _: self._add_class(), "enter_pressed")
-        w["name"].param.watch(lambda _: self._add_class() if self._adding else None, "value")
-        w["undo"].on_click(lambda _: self._undo())
-        if len(state.periods) > 1:
-            options = {name: i for i, name in enumerate(state.periods)}
-            w["period"] = pn.widgets.DiscreteSlider(
-                label="year", options=options, value=state.step, width=wide - 10
-            )
-            # what must be read first is read when the slider is let go
-            on = "value" if state.array.chunks is None else "value_throttled"
-            w["period"].param.watch(lambda event: self._go_to(event.new), on)
-        return w
-
     def _lay_out(self, pn: Any) -> Any:
-        w, wide = self.widgets, SIDE - 20
-        side = pn.Column(
-            *([w["period"]] if "period" in w else []),
-            app_words.heading(pn, "The right map shows", wide),
-            w["answer"],
-            app_words.heading(pn, "A click on a map means", wide),
-            w["mode"],
-            pn.Row(w["name"], w["add"], margin=0),
-            self._edit,
-            w["undo"],
-            w["save"],
-            w["load"],
-            self._busy,
-            self._status,
-            width=SIDE,
-            margin=0,
-        )
+        side = app_widgets.column(pn, self.widgets, [self._busy, self._status])
         layouts = require("bokeh.layouts", "viz")
         f = self.figures
         maps = layouts.row(f["picture"], f["answer"])
         charts = layouts.row([chart for name, chart in f.items() if name in ("vector", "course")])
-        self._pane = pn.pane.Bokeh(layouts.column(maps, charts), margin=0)
+        self._pane = pn.pane.Bokeh(layouts.column(self.swipe.slider, maps, charts), margin=0)
         titles = pn.Row(
-            pn.Spacer(width=_AXIS), self._heads[0], pn.Spacer(width=_GAP), self._heads[1], margin=0
-        )
+            pn.Spacer(width=app_figures.AXIS), self._heads[0], pn.Spacer(width=app_figures.GAP),
+            self._heads[1], margin=0,
+        )  # fmt: skip
         return pn.Column(
             pn.pane.HTML(app_words.head_html(self.state), margin=(0, 10, 6, 10)),
             pn.Row(side, pn.Column(titles, self._pane, margin=0), margin=0),
             pn.pane.HTML(app_words.credit_html(self.state), margin=(0, 10)),
         )
+
+    def _watch(self) -> None:
+        """Tell the widgets what to do."""
+        w = self.widgets
+        for name, act in {
+            "add": self._add_class, "rename": self._rename, "delete": self._delete, "undo": self._undo,
+            "back": lambda: self._walk(-1), "skip": lambda: self._walk(1), "name_place": self._name_place,
+        }.items():  # fmt: skip
+            w[name].on_click(lambda _, act=act: act())
+        for name, change in {
+            "colour": self._recolour, "load": lambda _: self._load(), "answer": lambda _: self._choose_answer(),
+            "other": self._go_to_other, "swipe": self.swipe.show, "mode": lambda _: self._choose(),
+            "shape": self._choose_shape,
+            "name": lambda _: self._add_class() if self._adding else None,
+        }.items():  # fmt: skip
+            w[name].param.watch(lambda event, change=change: change(event.new), "value")
+        w["name"].param.watch(lambda _: self._add_class(), "enter_pressed")
+        w["save"].callback, w["save_design"].callback = self._labels_file, self._design_file
+        # what must be read first is read when the slider is let go
+        on = "value" if self.state.array.chunks is None else "value_throttled"
+        w["period"].param.watch(lambda event: self._go_to(event.new), on)
 
     # --- events ------------------------------------------------------------------------------------------------
 
@@ -287,19 +172,115 @@ class Display:
         if self.state.window != before:
             self.refresh()
 
-    def tap(self, x: float, y: float) -> None:
-        """Look at the pixel under a click, or label it."""
+    def tap(self, x: float, y: float, *, twice: bool = False) -> None:
+        """Look at the pixel under a click, label it, or take it as a corner of a polygon."""
         name = self.widgets["mode"].value
-        if name == _LOOK:
+        if name != LOOK and self.shapes.kind == app_tools.POLYGON:
+            left, _, right, _ = self.state.shown
+            self.shapes.corner(x, y, twice=twice, near=2 * (right - left) / self._size[0])
+            self._push()
+            return
+        if name == LOOK:
             self.state.click(x, y)
-        else:
+        elif self.shapes.kind == app_tools.PIXEL:
             self.state.label(x, y, name)
+        self._labelled(name)
+
+    def label_area(self, shape: Any) -> None:
+        """Label the pixels of a box or polygon that was drawn."""
+        name = self.widgets["mode"].value
+        if name == LOOK:
+            self.state.note = "Choose a class first, then draw."
+            self._say()
+            return
+        self.state.label_area(shape, name)
+        self._labelled(name)
+
+    def _labelled(self, name: str) -> None:
+        if self._warming is not None:
+            self._warming.join()
         self._limits.pop("similarity", None)
         answer = self.widgets["answer"]
-        if name != _LOOK and self.state.probe is not None and answer.value != "classes":
+        if name != LOOK and self.state.probe is not None and answer.value == "similarity":
             answer.value = "classes"  # which redraws
         else:
             self.refresh()
+
+    def press(self, key: str) -> None:
+        """Do what a key is for: the year before or after, look, finish a polygon or label, choose a class."""
+        mode, walk = self.widgets["mode"], self.state.walk
+        if key in ("ArrowLeft", "ArrowRight") and len(self.state.periods) > 1:
+            step = self.state.step + (1 if key == "ArrowRight" else -1)
+            if 0 <= step < len(self.state.periods):
+                self.widgets["period"].value = step
+                self._go_to(step)
+        elif key == "Escape":
+            if self.shapes.corners:
+                self.shapes.clear()
+            else:
+                mode.value = LOOK
+        elif key == "Enter":
+            if self.shapes.corners:
+                self.shapes.close()
+            elif walk is not None:
+                self._name_place()
+            elif mode.value != LOOK and self.state.pixel is not None:
+                self.tap(self.state.pixel.x, self.state.pixel.y)
+        elif key.isdigit() and int(key) <= len(self.state.classes):
+            mode.value = list(self.state.classes)[int(key) - 1]
+            if walk is not None:
+                self._name_place()
+        self._push()
+
+    # --- a sample design -----------------------------------------------------------------------------------------
+
+    def _show_place(self) -> None:
+        """Move to the place of the design that is next."""
+        assert self.state.walk is not None
+        x, y = self.state.walk.place
+        self.sources["place"].data = {"x": [x], "y": [y]}
+        affine, picture = self.state.grid.affine, self.figures["picture"]
+        dx, dy = _AROUND * abs(affine.a), _AROUND * abs(affine.e) * self._size[1] / self._size[0]
+        picture.x_range.update(start=x - dx, end=x + dx)
+        picture.y_range.update(start=y - dy, end=y + dy)
+        self.state.look((x - dx, x + dx), (y - dy, y + dy), *self._size)
+        self.state.click(x, y)
+        self.widgets["walk"].object = app_words.text(html.escape(self.state.walk.say()), size=12)
+
+    def _walk(self, by: int) -> None:
+        if self.state.walk is not None:
+            self.state.walk.step(by)
+            self._show_place()
+            self.refresh()
+
+    def _name_place(self) -> None:
+        name, walk = self.widgets["mode"].value, self.state.walk
+        if walk is None or name == LOOK:
+            self.state.note = "Choose a class first; then the button, Enter or its number names the place."
+            self._say()
+            return
+        walk.label(name)
+        self._show_place()
+        self.refresh()
+
+    def _design_file(self) -> io.StringIO:
+        """The design as CSV, for the browser to save."""
+        assert self.state.walk is not None
+        return io.StringIO(self.state.walk.table.to_csv(index=False))
+
+    # --- widgets -------------------------------------------------------------------------------------------------
+
+    def _choose_shape(self, kind: str) -> None:
+        self.shapes.use(kind)
+        self._say()
+
+    def _choose_answer(self) -> None:
+        self.widgets["other"].visible = self.widgets["answer"].value == "year"
+        self.refresh()
+
+    def _go_to_other(self, step: int) -> None:
+        self.state.other = step
+        self.refresh()
 
     def _go_to(self, step: int) -> None:
         self.state.go_to(step)
@@ -309,16 +290,19 @@ class Display:
         field = self.widgets["name"]
         name = (field.value_input or field.value).strip()
         self._adding = not name  # a notebook may tell of the click before it tells of the text
-        if not name or name == _LOOK:
+        if not name or name == LOOK:
             return
         if name not in self.state.classes:
             self.state.add_class(name)
+        if self._warming is None:
+            self._warming = threading.Thread(target=_warm_up, daemon=True)
+            self._warming.start()
         field.param.update(value="", value_input="")
         self._list_classes(name)
 
     def _list_classes(self, chosen: str) -> None:
         self.widgets["mode"].param.update(
-            options=[_LOOK, *self.state.classes],
+            options=[LOOK, *self.state.classes],
             value=chosen,
             stylesheets=[app_words.swatches(list(self.state.classes.values()))],
         )
@@ -327,7 +311,7 @@ class Display:
     def _choose(self) -> None:
         """A class was chosen, or to look: its buttons are shown."""
         name = self.widgets["mode"].value
-        self._edit.visible = name in self.state.classes
+        self.widgets["edit"].visible = name in self.state.classes
         if name in self.state.classes:
             self.widgets["colour"].value = self.state.classes[name]
         self._say()
@@ -335,7 +319,7 @@ class Display:
     def _rename(self) -> None:
         field, name = self.widgets["name"], self.widgets["mode"].value
         new = (field.value_input or field.value).strip()
-        if name in self.state.classes and new and new not in (*self.state.classes, _LOOK):
+        if name in self.state.classes and new and new not in (*self.state.classes, LOOK):
             self.state.rename_class(name, new)
             field.param.update(value="", value_input="")
             self._list_classes(new)
@@ -348,7 +332,7 @@ class Display:
         name = self.widgets["mode"].value
         if name in self.state.classes:
             self.state.remove_class(name)
-            self._list_classes(_LOOK)
+            self._list_classes(LOOK)
             self.refresh()
 
     def _recolour(self, colour: str | None) -> None:
@@ -402,6 +386,11 @@ class Display:
         """Draw everything as the state now is."""
         with self._working():
             self._draw()
+        self._push()
+
+    def _push(self) -> None:
+        """Send what changed to a notebook; a server sends it by itself."""
+        require("panel", "viz").io.push_notebook(self._pane)
 
     def _draw(self) -> None:
         state = self.state
@@ -423,7 +412,6 @@ class Display:
             if "course" in self.figures:
                 self._draw_course(pixel)
         self._say()
-        require("panel", "viz").io.push_notebook(self._pane)
 
     def _put_image(self, name: str, rgba: np.ndarray) -> None:
         """Packed RGBA ``(y, x)``, the first row at the top, over the shown window."""
@@ -439,10 +427,15 @@ class Display:
             self._heads[1].object = app_words.map_head(app_words.missing(kind, self.state))
             self._put_image("answer", np.zeros((1, 1), np.uint32))
             return
+        if is_picture(found):
+            self._heads[1].object = app_words.map_head(app_words.describe(kind, self.state)[0])
+            self._put_image("answer", app_drawing.packed(found.transpose("y", "x", "rgb").values))
+            return
         values = found.transpose("y", "x").values
-        if kind == "classes":
+        if is_class_map(found):
             legend = legend_of(found)
-            self._heads[1].object = app_words.map_head("Classes", app_words.legend_html(legend))
+            title = "Classes" if kind == "classes" else app_words.describe(kind, self.state)[0]
+            self._heads[1].object = app_words.map_head(title, app_words.legend_html(legend))
             self._put_image("answer", app_drawing.packed(legend.rgba())[values])
             return
         limits = self._stretch_of(values, kind)
@@ -459,9 +452,11 @@ class Display:
             if not some.size:
                 return 0.0, 1.0
             # changes are rare: a 98th percentile would be noise
-            low, high = (
-                (0.0, np.percentile(some, 99.8)) if kind == "change" else (np.percentile(some, 2), 1.0)
-            )
+            low, high = np.percentile(some, (2, 98))
+            if kind == "change":
+                low, high = 0.0, np.percentile(some, 99.8)
+            elif kind == "similarity":
+                high = 1.0
             self._limits[kind] = float(low), max(float(high), float(low) + 1e-6)
         return self._limits[kind]
 
@@ -492,12 +487,28 @@ class Display:
             f"Embedding {state.period}".strip(), app_words.rgb_html(state)
         )
         lines = [f"<b>{html.escape(state.note)}</b>"] if state.note else []
-        if mode == _LOOK:
+        if mode == LOOK:
             lines.append("Click a pixel to see what is similar to it. Name a class to label pixels.")
         else:
-            lines.append(f"Click pixels that are <b>{html.escape(mode)}</b>.")
+            how = {
+                app_tools.BOX: "Drag a box over",
+                app_tools.POLYGON: "Click the corners of a polygon around",
+            }
+            lines.append(f"{how.get(self.shapes.kind, 'Click')} pixels that are <b>{html.escape(mode)}</b>.")
+            if self.shapes.kind == app_tools.POLYGON:
+                lines.append("A double click or Enter closes it, Escape starts again.")
         counts = ", ".join(f"{html.escape(name)} {n}" for name, n in state.counts().items())
         lines += [f"Labels: {counts}."] if counts else []
         if counts and state.probe is None:
             lines.append("Once two classes have labels, the right map shows classes.")
         self._status.object = app_words.text("<br>".join(lines), size=12, colour=FAINT)
+
+
+def _warm_up() -> None:
+    """Import what the first label needs while the user still clicks: it takes seconds.
+
+    Not earlier: two threads that import packages with circles at once may lock each other out, and until the first
+    class is named, cells of a notebook import.
+    """
+    for name in ("sklearn.linear_model", "geoemb_xr.probes.probe", "geoemb_xr.predicting.maps"):
+        importlib.import_module(name)

@@ -28,6 +28,12 @@ def describe(kind: Answer, state: Explorer) -> tuple[str, Sequence[str]]:
     palettes = require("bokeh.palettes", "viz")
     if kind == "change":
         return f"Change from {state.periods[0]} to {state.period}", palettes.Magma256
+    if kind == "year":
+        return f"Embedding {state.periods[state.other]}", ()
+    if kind == "compared":
+        assert state.compared is not None
+        time = None if state.times is None else state.times[state.step]
+        return f"{state.compared.name} {state.compared.year(time)}".strip(), palettes.Viridis256
     pixel = state.pixel
     if pixel is None or pixel.time is None:
         return "Similar to the pixel", palettes.Viridis256

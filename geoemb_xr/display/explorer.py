@@ -6,12 +6,8 @@ shown windows stay in memory, so that a click is answered from there.
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,21 +15,19 @@ import xarray as xr
 
 from geoemb_xr.core import areas, arrays, geometry, kernels, times
 from geoemb_xr.core.errors import EmbeddingError, check_choice, require
-from geoemb_xr.core.legend import Legend, default_colour, expected_colour
-from geoemb_xr.core.model import BAND, attribution_of, check_embedding
-from geoemb_xr.core.notes import logger
+from geoemb_xr.core.model import BAND, check_embedding
+from geoemb_xr.display.compared import Compared
+from geoemb_xr.display.labelled import Labelled, quiet
+from geoemb_xr.display.sampled import Walk
 from geoemb_xr.display.windows import READ_LIMIT, Pixel, Window, window_of
 from geoemb_xr.execution import blocks
-from geoemb_xr.geo import places, wrapping
+from geoemb_xr.geo import places
 from geoemb_xr.geo.gridding import as_raster
 
 if TYPE_CHECKING:
-    import geopandas as gpd
-
     from geoemb_xr.analysis.components import PCA
-    from geoemb_xr.probes.probe import Probe
 
-Answer = Literal["similarity", "change", "classes"]
+Answer = Literal["similarity", "change", "classes", "year", "compared"]
 #: Bytes of shown windows that are kept.
 MEMORY = 512_000_000
 #: Pixels that a thread draws at a time.
@@ -43,7 +37,7 @@ STRIP = 1 << 19
 # --- the state ------------------------------------------------------------------------------------------------
 
 
-class Explorer:
+class Explorer(Labelled):
     """State of the app: the array, what is shown of it, the clicked pixel, labels and the probe.
 
     Parameters
@@ -56,6 +50,10 @@ class Explorer:
         Width and height of the picture in pixels of the screen.
     memory : int
         Bytes of windows to keep.
+    compare : DataArray, optional
+        Another embedding, or a map, to be shown beside it.
+    design : DataFrame or path, optional
+        Places to be labelled one after the other, from :func:`geoemb_xr.sample_design`.
 
     Examples
     --------
@@ -75,29 +73,34 @@ class Explorer:
         model: PCA | None = None,
         size: tuple[int, int] = (512, 512),
         memory: int = MEMORY,
+        compare: xr.DataArray | None = None,
+        design: Any = None,
     ) -> None:
-        self.product = check_embedding(array, "explore")
+        product = check_embedding(array, "explore")
         array = as_raster(array, "explore")
         extra = set(array.dims) - {"time", BAND, "y", "x"}
         if extra:
             raise EmbeddingError(f"explore shows dims time, band, y and x; got {tuple(array.dims)} too")
         self.array = geometry.north_up_array(array)
-        self.grid = geometry.geobox_of(self.array, "explore")
+        grid = geometry.geobox_of(self.array, "explore")
         self.times = np.atleast_1d(array.coords["time"].values) if "time" in array.coords else None
         if "time" not in self.array.dims and self.times is not None:
             self.array = self.array.expand_dims("time")
+        super().__init__(product, self.array.attrs, grid, dated=self.times is not None)
         #: Names of the periods, years where each is one; empty without time.
         self.periods = [] if self.times is None else [times.describe_times(t[None]) for t in self.times]
         #: Position of the period that is shown.
         self.step = 0 if self.times is None else len(self.times) - 1
+        #: Position of the period that the right map shows as a picture.
+        self.other = 0
         self.memory = memory
+        self.compared = None if compare is None else Compared(compare, grid)
+        self.walk = None if design is None else Walk(design, grid)
+        for name in self.walk.classes if self.walk is not None else ():
+            self.add_class(name)
         #: What to tell the user about the last action.
         self.note = ""
         self.pixel: Pixel | None = None
-        self.classes: dict[str, str] = {}
-        #: Labelled pixels and their classes, in the order they were labelled.
-        self.labelled: list[tuple[Pixel, str]] = []
-        self._probe: Probe | None = None
         self._kept: OrderedDict[tuple[int, Window], xr.DataArray] = OrderedDict()
         self._course: tuple[Pixel, pd.Series] | None = None
         self.window = self._window(None, None, *size)
@@ -192,28 +195,40 @@ class Explorer:
 
     def picture(self) -> xr.DataArray:
         """The shown window in the colours of the model: uint8 (y, x, rgb)."""
+        return self._coloured(self.step).compute()
+
+    def _coloured(self, step: int) -> xr.DataArray:
         from geoemb_xr.analysis.components import rgb
 
-        return rgb(self._strips(self.step), self.model).compute()
+        return rgb(self._strips(step), self.model)
 
     def answer(self, kind: Answer) -> xr.DataArray | None:
         """A map over the shown window; None where something is missing for it yet.
 
         Parameters
         ----------
-        kind : {"similarity", "change", "classes"}
-            To the clicked pixel; since the first period; of the probe.
+        kind : {"similarity", "change", "classes", "year", "compared"}
+            To the clicked pixel; since the first period; of the probe; the picture of another period
+            (:attr:`other`); the array to compare with.
 
         Returns
         -------
-        DataArray (y, x) or None
+        DataArray (y, x), of pictures (y, x, rgb), or None
         """
-        check_choice("kind", kind, ("similarity", "change", "classes"))
-        if kind == "similarity":
-            found = self._similarity()
-        else:
-            found = self._change() if kind == "change" else self._classified()
+        check_choice("kind", kind, get_args(Answer))
+        make = {
+            "similarity": self._similarity,
+            "change": self._change,
+            "classes": self._classified,
+            "year": lambda: self._coloured(self.other),
+            "compared": self._compared,
+        }
+        found = make[kind]()
         return None if found is None else found.compute()
+
+    def _compared(self) -> xr.DataArray | None:
+        time = None if self.times is None else self.times[self.step]
+        return None if self.compared is None else self.compared.show(self.window, time)
 
     def _similarity(self) -> xr.DataArray | None:
         from geoemb_xr.retrieval.scores import similarity
@@ -336,53 +351,41 @@ class Explorer:
 
     # --- labels ------------------------------------------------------------------------------------------------
 
-    def add_class(self, name: str, colour: str | None = None) -> None:
-        """Make a class that pixels can be labelled with.
+    def label(self, x: float, y: float, name: str) -> Pixel | None:
+        """Choose the pixel shown at a place, as :meth:`click`, and label it; a pixel has one label a period.
 
         Parameters
         ----------
+        x, y : float
+            In the array's CRS.
         name : str
-            Not empty, and not there yet.
-        colour : str, optional
-            ``#rrggbb``.
+            One of :attr:`classes`.
         """
-        name = name.strip()
-        if not name or name in self.classes:
-            raise ValueError(
-                f"a new class needs a name of its own; got {name!r}, there are {list(self.classes)}"
-            )
-        self.classes[name] = colour or self._free_colour(name)
-
-    def _free_colour(self, name: str) -> str:
-        """The colour that readers expect of a class, or the next one that no class has."""
-        expected = expected_colour(name)
-        candidates = [expected] if expected else []
-        candidates += [default_colour(i) for i in range(len(self.classes) + 1)]
-        return next(each for each in candidates if each not in self.classes.values())
-
-    def rename_class(self, name: str, new: str) -> None:
-        """Give a class another name; its labels and its colour stay."""
         check_choice("class", name, self.classes)
-        new = new.strip()
-        if not new or new in self.classes:
-            raise ValueError(f"the new name is one that no class has; got {new!r}")
-        self.classes = {new if own == name else own: colour for own, colour in self.classes.items()}
-        self.labelled = [(pixel, new if own == name else own) for pixel, own in self.labelled]
-        self._probe = None
+        pixel = self.click(x, y)
+        if pixel is not None:
+            self.put([(pixel, name)])
+        return pixel
 
-    def recolour_class(self, name: str, colour: str) -> None:
-        """Give a class another colour, ``#rrggbb``."""
-        check_choice("class", name, self.classes)
-        Legend((1,), (name,), (colour,))  # checks it
-        self.classes[name] = colour
-        self._probe = None
+    def label_area(self, shape: Any, name: str) -> int:
+        """Label the pixels of a polygon, at most 50 that lie evenly over it; return how many.
 
-    def remove_class(self, name: str) -> None:
-        """Delete a class and its labels."""
+        Parameters
+        ----------
+        shape : shapely geometry
+            In the array's CRS; a box too.
+        name : str
+            One of :attr:`classes`.
+        """
         check_choice("class", name, self.classes)
-        del self.classes[name]
-        self.labelled = [each for each in self.labelled if each[1] != name]
-        self._probe = None
+        geopandas = require("geopandas", "vector")
+        drawn = geopandas.GeoDataFrame(
+            {"label": [name]}, geometry=[shape], crs=geometry.as_crs(self.grid.crs)
+        )
+        with quiet():
+            count = self.load_labels(drawn)
+        self.note = "" if count else "There is no data inside that shape."
+        return count
 
     def load_labels(self, labels: Any, *, target: str | None = None) -> int:
         """Add labels from a table or file: points, and pixels of boxes and polygons; the number of pixels.
@@ -397,115 +400,12 @@ class Explorer:
         from geoemb_xr.display.given_labels import labelled_pixels
 
         found, colours = labelled_pixels(self.array, self.times, self.step, labels, target)
-        for name in dict.fromkeys(name for _, name in found):
-            if name not in self.classes:
-                self.add_class(name, colours.get(name))
-        new = {pixel.key for pixel, _ in found}
-        self.labelled = [each for each in self.labelled if each[0].key not in new] + found
-        self._probe = None
+        if found:
+            self.put(found, colours)
         return len(found)
-
-    def use_probe(self, probe: Probe) -> None:
-        """Show the map of a probe that was fitted elsewhere, until a label changes."""
-        if probe.legend is None:
-            raise EmbeddingError("explore shows probes of classes; this one predicts a number")
-        for name, colour in zip(probe.legend.names, probe.legend.colours, strict=True):
-            if name not in self.classes:
-                self.classes[name] = colour
-        self._probe = probe
 
     def unlabel(self, x: float, y: float) -> bool:
         """Take back the label nearest to a place, within two shown cells; whether there was one."""
         left, bottom, right, top = self.shown
-        near = 2 * max((right - left) / self.window.cols.cells, (top - bottom) / self.window.rows.cells)
-        distances = [max(abs(pixel.x - x), abs(pixel.y - y)) for pixel, _ in self.labelled]
-        if not distances or min(distances) > near:
-            return False
-        self.labelled.pop(int(np.argmin(distances)))
-        self._probe = None
-        return True
-
-    def label(self, x: float, y: float, name: str) -> Pixel | None:
-        """Choose the pixel shown at a place, as :meth:`click`, and label it; a pixel has one label a period.
-
-        Parameters
-        ----------
-        x, y : float
-            In the array's CRS.
-        name : str
-            One of :attr:`classes`.
-        """
-        check_choice("class", name, self.classes)
-        pixel = self.click(x, y)
-        if pixel is not None:
-            self.labelled = [each for each in self.labelled if each[0].key != pixel.key]
-            self.labelled.append((pixel, name))
-            self._probe = None
-        return pixel
-
-    def undo(self) -> None:
-        """Take the last label back."""
-        if self.labelled:
-            self.labelled.pop()
-            self._probe = None
-
-    def counts(self) -> dict[str, int]:
-        """Labels a class."""
-        return {name: sum(own == name for _, own in self.labelled) for name in self.classes}
-
-    @property
-    def labels(self) -> gpd.GeoDataFrame:
-        """The labels: a row a labelled pixel, with ``label``, ``time`` and its centre in the array's CRS."""
-        geopandas = require("geopandas", "vector")
-        pixels = [pixel for pixel, _ in self.labelled]
-        columns: dict[str, Any] = {"label": np.array([name for _, name in self.labelled], object)}
-        if self.times is not None:
-            columns["time"] = np.array([pixel.time for pixel in pixels], "datetime64[ns]")
-        frame = geopandas.GeoDataFrame(
-            columns,
-            geometry=geopandas.points_from_xy([p.x for p in pixels], [p.y for p in pixels]),
-            crs=geometry.as_crs(self.grid.crs),
-        )
-        frame.attrs = {"attribution": attribution_of(self.array), "colours": dict(self.classes)}
-        return frame
-
-    @property
-    def probe(self) -> Probe | None:
-        """A probe fitted on the labels; None until two classes have one."""
-        if self._probe is None and len({name for _, name in self.labelled}) > 1:
-            self._probe = self._fit_probe()
-        return self._probe
-
-    def _fit_probe(self) -> Probe:
-        from geoemb_xr.probes.probe import fit_probe
-
-        with _quiet():
-            probe = fit_probe(self._points(), target="label", cv=0)
-        assert probe.legend is not None
-        names = probe.legend.names
-        colours = tuple(self.classes[name] for name in names)
-        return replace(probe, legend=Legend(probe.legend.values, names, colours))
-
-    def _points(self) -> xr.DataArray:
-        """The labelled vectors as an embedding of points: nothing is read again."""
-        pixels = [pixel for pixel, _ in self.labelled]
-        points = wrapping.wrap(
-            np.stack([pixel.vector for pixel in pixels]),
-            self.product,
-            x=[pixel.x for pixel in pixels],
-            y=[pixel.y for pixel in pixels],
-            crs=self.grid.crs,
-            version=str(self.array.attrs.get("version", "")),
-        )
-        return points.assign_coords(label=("location", [name for _, name in self.labelled]))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No notes meanwhile: a probe refitted at every click would tell of itself each time."""
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+        cells = (right - left) / self.window.cols.cells, (top - bottom) / self.window.rows.cells
+        return self.drop_nearest(x, y, 2 * max(cells))

@@ -15,8 +15,6 @@ from geoemb_xr.core.errors import require
 from geoemb_xr.core.legend import Legend
 from geoemb_xr.core.model import attribution_of
 
-#: A map of more degrees of longitude than this gets a graticule.
-_WORLD = 40.0
 #: Points below the frame: the row of the axis label and the scale bar, and the credit line on axes of others.
 _LABEL_ROW, _CREDIT_ROW = 17, 32
 
@@ -60,7 +58,6 @@ def label_axes(axes: Any, columns: int, array: xr.DataArray, ratio: float, *, ow
     box = axes[0].get_position()
     across, up = axes[0].figure.get_size_inches() * (box.width, box.height)
     across, up = min(across, up / ratio), min(up, across * ratio)
-    world = degrees and float(np.ptp(array.coords["x"].values)) > _WORLD
     for i, each in enumerate(axes):
         for axis, length, group in (
             (each.xaxis, across, each.get_shared_x_axes()),
@@ -74,8 +71,6 @@ def label_axes(axes: Any, columns: int, array: xr.DataArray, ratio: float, *, ow
             label.set_verticalalignment("center")
         for spine in each.spines.values():
             spine.set(color="0.6", linewidth=0.6)
-        if world:
-            each.grid(color="0.5", linewidth=0.4, alpha=0.6)
         if own:
             each.label_outer()
         if i + columns >= len(axes):

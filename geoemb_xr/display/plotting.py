@@ -1,9 +1,8 @@
 """Pictures with matplotlib, right by default for each kind of array.
 
 Nothing beyond the screen's pixels is computed for a picture of an embedding: of a larger array every n-th pixel
-is taken, of codes before they are decoded. A mean would read as much and blur what classes and vectors mean. A lazy
-map made of an embedding is computed in whole blocks before it is thinned: of a very large one, thin the embedding,
-``array[..., ::8, ::8].emb.change(2018, 2024).emb.plot()``.
+is taken, of codes before they are decoded, and of a map (change, similarity, classes, colours) before it is made. A
+mean would read as much and blur what classes and vectors mean.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import xarray as xr
 
 from geoemb_xr.core.errors import EmbeddingError, require
 from geoemb_xr.core.model import check_embedding, kind_of
-from geoemb_xr.display import furniture, layers
+from geoemb_xr.display import backdrop, furniture, layers
 from geoemb_xr.display.interactive import interactive_plot
 from geoemb_xr.display.windows import thin
 from geoemb_xr.execution import progress
@@ -46,6 +45,7 @@ def plot(
     title: str | None = None,
     figsize: tuple[float, float] | None = None,
     ax: Any = None,
+    basemap: Any = None,
     interactive: bool = False,
 ) -> Any:
     """Draw an array as a map. Computes what is shown, every n-th pixel of a large array.
@@ -76,6 +76,9 @@ def plot(
         Of the figure, in inches.
     ax : matplotlib Axes, optional
         To draw on; for one panel. What was drawn there before is kept.
+    basemap : True, str or xyzservices.TileProvider, optional
+        Tiles from the network under the map, which lets them shine through: satellite pictures, or the name of a
+        provider such as ``"OpenStreetMap.Mapnik"``. Needs contextily.
     interactive : bool
         Whether to return a HoloViews object to pan and zoom, with a slider of years, in place of a picture: see
         Notes.
@@ -91,8 +94,10 @@ def plot(
         If the array has no place, or makes more than 24 panels.
     ValueError
         If ``limits`` and ``vmin`` or ``vmax`` are both given, or an option does not go with ``interactive``.
+    SourceError
+        If no tiles come for ``basemap``.
     MissingExtraError
-        If matplotlib, or for ``interactive=True`` hvPlot, is not installed.
+        If matplotlib, or for ``interactive=True`` hvPlot, or for ``basemap`` contextily, is not installed.
 
     Notes
     -----
@@ -115,8 +120,8 @@ def plot(
         raise ValueError("limits= and vmin=, vmax= say the same; pass one of them")
     stretch = (vmin, vmax) if (vmin, vmax) != (None, None) else limits
     if interactive:
-        if ax is not None:
-            raise ValueError("interactive=True draws no matplotlib Axes; leave out ax=")
+        if ax is not None or basemap is not None:
+            raise ValueError("interactive=True draws no matplotlib Axes; leave out ax= and basemap=")
         return interactive_plot(
             array, model=model, limits=stretch, cmap=cmap, pixels=pixels, title=title, figsize=figsize
         )
@@ -138,7 +143,7 @@ def plot(
         shown = thin(array, max(pixels // columns, 200) if count > 1 else pixels).compute()
     palette = layers.palette_of(shown, model=model, limits=stretch, cmap=cmap)
     panels = layers.panels(palette.apply(shown), facet)
-    return _draw(palette, panels, columns, shown, title=title, figsize=figsize, ax=ax)
+    return _draw(palette, panels, columns, shown, title=title, figsize=figsize, ax=ax, basemap=basemap)
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------
@@ -153,6 +158,7 @@ def _draw(
     title: str | None,
     figsize: tuple[float, float] | None,
     ax: Any,
+    basemap: Any,
 ) -> Any:
     plt = require("matplotlib.pyplot", "viz")
     own = ax is None
@@ -177,6 +183,9 @@ def _draw(
         each.set_visible(False)
     for each, (name, data) in zip(axes, panels, strict=False):
         artist = _draw_panel(each, data, palette)
+        backdrop.draw_world(each, array)
+        if basemap is not None and basemap is not False:
+            backdrop.draw_basemap(each, array, basemap)
         each.set_aspect(aspect)
         each.set_title(name, loc="left", fontsize=10)
     shown = axes[: len(panels)]

@@ -9,6 +9,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from geoemb_xr.core import areas, geometry
+from geoemb_xr.execution.thinning import pick
 
 #: Bytes of blocks that one picture may read of a lazy array; of a larger view the middle is shown.
 READ_LIMIT = 4_000_000_000
@@ -143,7 +144,7 @@ def _bytes_read(array: xr.DataArray, window: Window) -> int:
 
 
 def thin(array: xr.DataArray, pixels: int) -> xr.DataArray:
-    """North-up, every n-th pixel from the middle of the first n: lazy, before anything is decoded."""
+    """North-up, every n-th pixel from the middle of the first n: lazy, before the others are computed."""
     if "location" in array.dims:
         return array
     array = geometry.north_up_array(array)
@@ -152,4 +153,4 @@ def thin(array: xr.DataArray, pixels: int) -> xr.DataArray:
     if step == 1:
         return array
     # strips of an array narrower than a step keep one pixel
-    return array.isel({d: slice(min(step, array.sizes[d]) // 2, None, step) for d in ("y", "x")})
+    return pick(array, {d: slice(min(step, array.sizes[d]) // 2, None, step) for d in ("y", "x")})

@@ -17,6 +17,7 @@ from geoemb_xr.core.legend import Legend, encode_classes
 from geoemb_xr.core.model import Codec, check_embedding, derived_attrs, is_encoded, product
 from geoemb_xr.execution import devices, lanes, workers
 from geoemb_xr.execution.blocks import Block
+from geoemb_xr.execution.thinning import pixelwise
 from geoemb_xr.execution.threads import one_thread
 from geoemb_xr.execution.workers import Resources
 from geoemb_xr.predicting import fused, networks
@@ -220,6 +221,7 @@ def _unpacked(
     return xr.DataArray(data, dims=names, coords=coords, name=name, attrs=attrs)
 
 
+@pixelwise
 def _field(block: np.ndarray, name: str, axis: int | None = None) -> np.ndarray:
     """A field of structured values, contiguous; its own dimension moved to ``axis``."""
     field = block[name]

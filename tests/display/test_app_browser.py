@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import geoemb_xr as gx
+from geoemb_xr.display.app_figures import AXIS, GAP
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pn = pytest.importorskip("panel", reason="panel is not installed")
@@ -158,4 +159,63 @@ def test_change_needs_another_year_and_is_drawn(app, page, maps):
     page.get_by_text("Change from 2018 to 2024").wait_for()
     page.wait_for_timeout(700)
     assert colours(page, maps[1])[0] > 100
+    assert page.errors == []
+
+
+def frame(page, app, number):
+    """A map without its axes, wherever the slider of the swipe has moved it to."""
+    box = page.locator(".bk-Figure").nth(number).locator(".bk-CanvasBox, .bk-Canvas").first.bounding_box()
+    border = (AXIS, GAP)[number]
+    width, height = app._size
+    return {"x": box["x"] + border + 5, "y": box["y"] + 20, "width": width - 10, "height": height - 40}
+
+
+def test_a_swipe_lays_the_right_map_over_the_left_one(app, page, maps):
+    page.get_by_text("another year", exact=True).click()
+    page.get_by_text("Embedding 2018").wait_for()
+    page.wait_for_timeout(1500)
+    alone, answer = (colours(page, frame(page, app, number))[1] for number in (0, 1))
+    left, right = slice(0, alone.shape[1] // 3), slice(-alone.shape[1] // 3, None)
+
+    def shows(expected, columns):
+        shown = colours(page, frame(page, app, 0))[1]
+        return (shown[:, columns] == expected[:, columns]).mean() > 0.95
+
+    assert not shows(answer, right)
+    swipe = page.get_by_role("button", name="swipe it over the left map")
+    swipe.click()
+    until(lambda: shows(answer, right))
+    assert shows(alone, left)
+    box = page.locator(".noUi-handle").last.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(maps[0]["x"] + 5, box["y"], steps=5)
+    page.mouse.up()
+    until(lambda: shows(answer, slice(alone.shape[1] // 3, None)))
+    swipe.click()
+    until(lambda: shows(alone, right))
+
+
+def test_boxes_are_dragged_and_keys_go_through_years(app, page, maps):
+    page.get_by_placeholder("name of a class").fill("boxed")
+    page.get_by_role("button", name="add", exact=True).click()
+    page.get_by_role("button", name="boxed", exact=True).wait_for()
+    page.get_by_role("button", name="box", exact=True).click()
+    page.get_by_text("Drag a box over").wait_for()
+    view = app.state.window
+    page.mouse.move(*at(maps[0], 0.6, 0.6))
+    page.mouse.down()
+    page.mouse.move(*at(maps[0], 0.65, 0.65), steps=4)
+    page.mouse.up()
+    until(lambda: app.state.counts()["boxed"] > 20)
+    assert app.state.window == view  # a drag that draws does not pan
+    page.keyboard.press("Escape")
+    page.get_by_text("Name a class to label pixels.").wait_for()
+    for key, period in (("ArrowLeft", "2021"), ("ArrowLeft", "2018"), ("ArrowRight", "2021")):
+        page.keyboard.press(key)
+        until(lambda period=period: app.state.period == period)
+    page.get_by_placeholder("name of a class").click()
+    page.keyboard.press("ArrowLeft")  # belongs to the text
+    page.wait_for_timeout(300)
+    assert app.state.period == "2021"
     assert page.errors == []

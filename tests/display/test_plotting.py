@@ -289,10 +289,72 @@ def test_the_scale_bar_hides_nothing_of_the_map():
     assert bar.get_window_extent().y0 > 0
 
 
+def world(crs="EPSG:4326", reach=(175, 85)):
+    places = {"y": np.linspace(reach[1], -reach[1], 18), "x": np.linspace(-reach[0], reach[0], 36)}
+    made = xr.DataArray(np.zeros((18, 36)), dims=("y", "x"), coords=places).assign_coords(spatial_ref=0)
+    made.spatial_ref.attrs["crs_wkt"] = geometry.as_crs(crs).to_wkt()
+    return made
+
+
 def test_a_world_map_has_a_graticule():
-    places = {"y": np.linspace(85, -85, 18), "x": np.linspace(-175, 175, 36)}
-    world = xr.DataArray(np.zeros((18, 36)), dims=("y", "x"), coords=places).assign_coords(spatial_ref=0)
-    world.spatial_ref.attrs["crs_wkt"] = geometry.as_crs("EPSG:4326").to_wkt()
-    assert any(line.get_visible() for line in world.emb.plot().get_xgridlines())
-    near = world.assign_coords(y=world.y / 100, x=world.x / 100).emb.plot()
-    assert not any(line.get_visible() for line in near.get_xgridlines())
+    ax = world().emb.plot()
+    assert {float(line.get_xdata()[0]) for line in ax.lines} >= {-150.0, 0.0, 150.0}
+    assert ax.get_xlim() == pytest.approx((-180, 180))
+    assert not world(reach=(1.75, 0.85)).emb.plot().lines
+    mercator = world("EPSG:3857", (1.9e7, 1.9e7)).emb.plot()
+    meridian = next(
+        line for line in mercator.lines if np.allclose(line.get_xdata(), 30 * 111319.49, rtol=1e-6)
+    )
+    assert np.ptp(meridian.get_ydata()) > 3e7
+
+
+def test_a_world_map_has_coastlines_where_cartopy_is(monkeypatch, caplog):
+    import sys
+    from types import SimpleNamespace
+
+    import shapely
+
+    coast = shapely.LineString([(10.0, 50.0), (11.0, 51.0), (12.0, 50.5)])
+    reader = SimpleNamespace(
+        natural_earth=lambda **asked: f"{asked['resolution']} {asked['name']}",
+        Reader=lambda path: SimpleNamespace(geometries=lambda: [coast] if path == "110m coastline" else []),
+    )
+    monkeypatch.setitem(sys.modules, "cartopy", SimpleNamespace(io=SimpleNamespace(shapereader=reader)))
+    monkeypatch.setitem(sys.modules, "cartopy.io", SimpleNamespace(shapereader=reader))
+    monkeypatch.setitem(sys.modules, "cartopy.io.shapereader", reader)
+    lines = world().emb.plot().lines
+    assert any(np.allclose(line.get_xydata(), coast.coords) for line in lines if len(line.get_xdata()) == 3)
+
+    def offline(**asked):
+        raise OSError("no network")
+
+    reader.natural_earth = offline
+    assert world().emb.plot().lines  # the graticule stays
+    assert "draws no coastlines" in caplog.text
+
+
+def test_a_basemap_lies_under_a_map_on_request(monkeypatch):
+    contextily = pytest.importorskip("contextily")
+    asked = []
+    monkeypatch.setattr(contextily, "add_basemap", lambda ax, **options: asked.append(options))
+    change = scene(shape=(12, 12)).emb.change(2018, 2024)
+    ax = change.emb.plot(basemap="OpenStreetMap.Mapnik")
+    assert asked[0]["source"].name == "OpenStreetMap.Mapnik"
+    assert asked[0]["crs"] == change.emb.crs
+    assert ax.images[0].get_alpha() < 1
+    change.emb.plot(basemap=True)
+    assert "World" in asked[1]["source"].name
+    with pytest.raises(ValueError, match="is no provider of tiles"):
+        change.emb.plot(basemap="OpenStreetMup")
+    with pytest.raises(ValueError, match="leave out ax= and basemap="):
+        change.emb.plot(basemap=True, interactive=True)
+
+    def offline(ax, **options):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(contextily, "add_basemap", offline)
+    with pytest.raises(errors.SourceError, match="no tiles came for basemap=True: no network"):
+        change.emb.plot(basemap=True)
+    monkeypatch.setitem(__import__("sys").modules, "contextily", None)
+    with pytest.raises(errors.MissingExtraError, match="pip install contextily"):
+        change.emb.plot(basemap=True)
