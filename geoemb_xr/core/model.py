@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BAND = "band"
+#: Attribute with the generative models that made up some of what an array was made of.
+GENERATED = "generated_by"
 
 
 #: Columns of the survey of published products (the table in torchgeo's documentation), verbatim.
@@ -558,7 +560,11 @@ def derived_attrs(array: xr.DataArray, **more: object) -> dict[str, Any]:
     """Attributes of a map made from an embedding: where it comes from, never ``product`` or ``codec``."""
     name, version = comparability_key(array)
     source = array.attrs.get("derived_from") or f"{name} {version}".strip()
-    kept = {"derived_from": source, "attribution": attribution_of(array)}
+    kept = {
+        "derived_from": source,
+        "attribution": attribution_of(array),
+        GENERATED: array.attrs.get(GENERATED),
+    }
     return {key: value for key, value in {**kept, **more}.items() if value not in ("", None)}
 
 

@@ -95,6 +95,9 @@ class Encoder:
         Of the weights that its publisher gives.
     preparation : int
         Version of how images become its input here: raised whenever that changes a value.
+    generated_by : str
+        The generative model that makes up some of what it gives, such as absent sensors; empty for encoders that
+        only look. What comes out is then a space of its own, and says so in the attribute ``generated_by``.
     licence, citation, attribution, doi : str
         Of the weights.
     aliases, quirks : tuple of str
@@ -139,6 +142,7 @@ class Encoder:
     weights: str = ""
     sha256: str = ""
     preparation: int = 1
+    generated_by: str = ""
     licence: str = ""
     citation: str = ""
     attribution: str = ""

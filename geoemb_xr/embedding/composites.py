@@ -84,7 +84,7 @@ def composite(
     parts = [_one(values, own.to_numpy(), clouds) for _, own in periods]
     dated = [part.expand_dims(time=[start]) for part, start in zip(parts, starts, strict=True)]
     whole = xr.concat(dated, "time", join="override", coords="minimal", compat="override")
-    whole.attrs = {k: v for k, v in raster.attrs.items() if k == "source"}
+    whole.attrs = {k: v for k, v in raster.attrs.items() if k in inputs.ORIGIN}
     return whole.transpose(*values.dims)
 
 

@@ -79,7 +79,7 @@ def harmonize(images: xr.DataArray | xr.Dataset, how: Harmonize = "auto") -> xr.
         keep_attrs=False,
     )
     found = found.transpose(*raster.dims).assign_coords(raster.coords)
-    found.attrs = {k: v for k, v in raster.attrs.items() if k in ("source", "long_name")}
+    found.attrs = {k: v for k, v in raster.attrs.items() if k in (*inputs.ORIGIN, "long_name")}
     return found
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError
-from geoemb_xr.core.model import BAND
+from geoemb_xr.core.model import BAND, GENERATED
 from geoemb_xr.core.notes import say
 from geoemb_xr.embedding.cards import Encoder
 
@@ -42,7 +42,19 @@ _AXES = {"lat": "y", "latitude": "y", "lon": "x", "longitude": "x", "bands": BAN
 _SAME_BAND_NM = 30.0
 #: Resolutions whose ratio is beyond this are told of.
 _FAR_RESOLUTION = 1.5
+#: Attributes of images that say where they are from.
+ORIGIN = ("source", GENERATED)
 _MISSING_KEYS = ("_FillValue", "missing_value", "nodata")
+
+
+def generators_of(images: Any, encoder: Encoder) -> str:
+    """Generative models that made up some of the images, or of what the encoder gives; empty for none."""
+    if isinstance(images, Mapping) and not isinstance(images, xr.Dataset):
+        parts = list(images.values())
+    else:
+        parts = [images, *(images.data_vars.values() if isinstance(images, xr.Dataset) else ())]
+    found = [encoder.generated_by, *(getattr(part, "attrs", {}).get(GENERATED, "") for part in parts)]
+    return ", ".join(dict.fromkeys(str(name) for name in found if name))
 
 
 def as_raster(images: Any, encoder: Encoder) -> xr.DataArray:

@@ -14,7 +14,7 @@ from affine import Affine
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, check_choice
-from geoemb_xr.core.model import BAND, register
+from geoemb_xr.core.model import BAND, GENERATED, register
 from geoemb_xr.embedding import chips, harmonizing, inputs, sensors, stacks
 from geoemb_xr.embedding.cards import Encoder, Output, Pooling
 from geoemb_xr.embedding.cards import encoder as find_encoder
@@ -114,7 +114,8 @@ def embed(
     -------
     DataArray (time?, band, y, x) or (time?, location, band), or Dataset
         float32, NaN in every band where there is no vector. A pixel is a patch, a chip's stride or a pixel of the
-        images. Product and version say the encoder, its weights and how images were prepared for it.
+        images. Product and version say the encoder, its weights and how images were prepared for it. Of images with
+        the attribute ``generated_by``, which no sensor saw, the attribute is passed on, and the version is another.
 
     Raises
     ------
@@ -133,6 +134,7 @@ def embed(
     (('band', 'y', 'x'), 'rcf-encoder')
     """
     card = find_encoder(encoder)
+    generators = inputs.generators_of(images, card)
     if samples.is_samples(images):
         images = samples.read_samples(images)
     are_joined = isinstance(images, Mapping) and not isinstance(images, xr.Dataset)
@@ -181,13 +183,23 @@ def embed(
         quality=quality,
     )
     version = card.version + ("-cls" if job.output == "chips" and job.pooling == "cls" else "")
+    version += "-generated" if generators else ""  # a space of its own: never compared with what was observed
     with workers.asked_for(resources):
         if job.grid is None:
-            return stacks.embed_stack(raster, job, version)
+            return _said(stacks.embed_stack(raster, job, version), generators)
         inputs.tell_resolution(card, job.grid.metres)
         axes = how.axis(job.grid.y), how.axis(job.grid.x)
         data = _lazy(raster, axes, job, _side_of(raster, chunks), blend=blend)
-    return _labelled(data, raster, axes, job, version)
+    return _said(_labelled(data, raster, axes, job, version), generators)
+
+
+def _said(found: Any, generators: str) -> Any:
+    """The result, which says what a generative model made up of it."""
+    if generators:
+        parts = found.data_vars.values() if isinstance(found, xr.Dataset) else [found]
+        for each in parts:
+            each.attrs[GENERATED] = generators
+    return found
 
 
 @dataclass(frozen=True)

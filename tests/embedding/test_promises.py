@@ -9,7 +9,7 @@ import xarray as xr
 import geoemb_xr as gx
 from geoemb_xr import testing
 from geoemb_xr.core import geometry
-from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.errors import ComparabilityError, EmbeddingError
 from geoemb_xr.geo import warp
 
 torch = pytest.importorskip("torch")
@@ -139,3 +139,28 @@ def test_a_card_for_other_pixels_says_both_numbers_whatever_the_crs(caplog):
         assert not caplog.text
         gx.embed(images, replace(card, resolution=0.6))
     assert "made for pixels of 0.6 m, and the images have 10 m" in caplog.text
+
+
+# --- what no sensor saw ----------------------------------------------------------------------------------------
+
+
+def test_what_a_model_made_up_says_so_and_never_passes_as_observed(tmp_path):
+    """It carries ``generated_by`` through composites, vectors, maps and stores, and is a space of its own."""
+    images = testing.images((96, 96), dates=["2024-01-03", "2024-02-05"])
+    seen = gx.embed(gx.composite(images, "YS", mask=None).isel(time=0), "rcf")
+    invented = gx.composite(images.assign_attrs(generated_by="TerraMind"), "YS", mask=None).isel(time=0)
+    made = gx.embed(invented, "rcf")
+    assert made.attrs["generated_by"] == "TerraMind"
+    assert "generated_by" not in seen.attrs
+    np.testing.assert_array_equal(made.values, seen.values)
+    with pytest.raises(ComparabilityError, match="generated"):
+        gx.search([seen, made], seen.values[:, 1, 1], 1)
+    assert made.emb.similarity(made.values[:, 1, 1]).attrs["generated_by"] == "TerraMind"
+    made.emb.to_zarr(tmp_path / "made.zarr")
+    assert gx.open(tmp_path / "made.zarr").attrs["generated_by"] == "TerraMind"
+    stack = np.repeat(images.values[:1], 3, 0)
+    chips = xr.DataArray(stack, dims=("location", "band", "y", "x"), coords={"band": images.band})
+    card = replace(gx.encoder("rcf").with_chip(96), generated_by="a network that fills gaps")
+    found = gx.embed(chips.assign_attrs(generated_by="TerraMind"), card)
+    assert found.attrs["generated_by"] == "a network that fills gaps, TerraMind"
+    assert found.attrs["version"].endswith("-generated")
