@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -224,10 +224,26 @@ def _without_dataset(product: Any, source: Any) -> tuple[Any, Any]:
 
 
 def _local(given: Any) -> Any:
-    """``file://`` URLs, alone or in a list, as the paths they are: every reader takes those alike."""
+    """``file://`` URLs, alone or in a list, as the paths they are: every reader takes those alike.
+
+    Raises
+    ------
+    SourceError
+        For a dict, whose keys would be read as paths.
+    """
+    if isinstance(given, Mapping):
+        raise SourceError(_no_source(given))
     if isinstance(given, (list, tuple)):
         return [_local(each) for each in given]
     return str(local_path(given)) if isinstance(given, str) and given.startswith("file://") else given
+
+
+def _no_source(given: Mapping[Any, Any]) -> str:
+    if "assets" in given:
+        return "a STAC item is no source; give the path or URL of one of its assets: item['assets'][name]['href']"
+    if "type" in given:
+        return "GeoJSON is a place and no source: geopolygon= takes an area, points= points"
+    return f"a source is a path, URL, glob or a list of them, a table or a dataset; got a dict of {list(given)[:6]}"
 
 
 def _is_path(product: Any) -> bool:

@@ -587,3 +587,22 @@ def test_points_and_polygons_without_a_crs_are_in_that_of_the_call(cog):
     assert cut.identical(gx.open("alphaearth", cog, geopolygon=gpd.GeoSeries([inside], crs=32632)))
     with pytest.raises(EmbeddingError, match="look like metres"):
         gx.open("alphaearth", cog, geopolygon=inside)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ({"type": "Polygon", "coordinates": []}, "geopolygon= takes an area"),
+        ({"type": "Feature", "assets": {"data": {"href": "a.tif"}}}, r"item\['assets'\]\[name\]\['href'\]"),
+        ({"2018": "a.tif"}, r"got a dict of \['2018'\]"),
+        ([{"2018": "a.tif"}], "got a dict"),
+    ],
+)
+def test_a_dict_is_no_source(source, says):
+    with pytest.raises(SourceError, match=says):
+        gx.open("alphaearth", source)
+
+
+def test_an_area_given_as_bbox_is_told_where_it_goes():
+    with pytest.raises(ValueError, match="an area goes into geopolygon="):
+        gx.open("alphaearth", gx.example("alphaearth"), bbox=shapely.box(11.36, 47.24, 11.37, 47.25))

@@ -6,7 +6,6 @@ Feature modules are imported inside the methods, so that importing the package s
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import xarray as xr
 
 from geoemb_xr.accessor.models import Models
 from geoemb_xr.core import arrays, geometry, model, times
-from geoemb_xr.core.synonyms import answering, no_such
+from geoemb_xr.core.synonyms import answering_methods, no_method
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -36,16 +35,8 @@ if TYPE_CHECKING:
     from geoemb_xr.probes.probe import Probe
 
 
-def _answering[T](accessor: type[T]) -> type[T]:
-    """Methods that answer a wrong keyword with the one that is meant."""
-    for name, method in inspect.getmembers(accessor, inspect.isfunction):
-        if not name.startswith("_"):
-            setattr(accessor, name, answering(method))
-    return accessor
-
-
 @xr.register_dataarray_accessor("emb")  # type: ignore[no-untyped-call]  # xarray's own decorator
-@_answering
+@answering_methods
 class EmbAccessor(Models):
     """Methods for embedding arrays and the maps made from them, as ``array.emb.…``.
 
@@ -61,7 +52,7 @@ class EmbAccessor(Models):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
-            raise AttributeError(no_such(name, dir(type(self)), ".emb"))
+            raise AttributeError(no_method(name, dir(type(self)), ".emb", xr.DataArray))
 
     def __repr__(self) -> str:
         from geoemb_xr.display.cards import array_summary
@@ -99,6 +90,13 @@ class EmbAccessor(Models):
     def geobox(self) -> GeoBox:
         """The grid, from x, y and the CRS."""
         return geometry.geobox_of(self._obj, "geobox")
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, south, east and north of the outer edges of pixels, or of places, in the array's CRS."""
+        from geoemb_xr.geo.footprints import bounds
+
+        return bounds(self._obj)
 
     # --- vectors -------------------------------------------------------------------------------------------
 

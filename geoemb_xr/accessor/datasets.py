@@ -11,14 +11,17 @@ import xarray as xr
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError
-from geoemb_xr.core.synonyms import no_such
+from geoemb_xr.core.synonyms import answering_methods, no_method
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from geoemb_xr.execution.planning import Plan
     from geoemb_xr.geo.pools import Stats
 
 
 @xr.register_dataset_accessor("emb")  # type: ignore[no-untyped-call]  # xarray's own decorator
+@answering_methods
 class EmbDatasetAccessor:
     """Methods for Datasets of embeddings and maps, as ``dataset.emb.…``.
 
@@ -44,7 +47,7 @@ class EmbDatasetAccessor:
                     f"{name!r} is of one array: ds[{first!r}].emb.{name}; this Dataset holds "
                     f"{list(self._obj.data_vars)}"
                 )
-            raise AttributeError(no_such(name, dir(type(self)), "Dataset.emb"))
+            raise AttributeError(no_method(name, dir(type(self)), "Dataset.emb", xr.Dataset))
 
     def __repr__(self) -> str:
         lines = [
@@ -122,7 +125,7 @@ class EmbDatasetAccessor:
         figsize: tuple[float, float] | None = None,
         interactive: bool = False,
     ) -> Any:
-        """Draw a panel per variable; see :func:`geoemb_xr.plot`."""
+        """Draw a panel per variable, or per year, component or category of one; see :func:`geoemb_xr.plot`."""
         from geoemb_xr.display.panels import plot_each
 
         return plot_each(
@@ -175,7 +178,8 @@ class EmbDatasetAccessor:
         """A function of every variable that has a place; the others as they are."""
         made = {name: function(array) for name, array in self._placed().items()}
         kept = {str(name): array for name, array in self._obj.data_vars.items() if str(name) not in made}
-        parts = [array.rename(name).to_dataset() for name, array in {**made, **kept}.items()]
+        made = _told_apart({**made, **kept})
+        parts = [array.rename(name).to_dataset() for name, array in made.items()]
         try:
             # coordinates of one place are the same ones: to compare them would compute those of a value per pixel
             merged = xr.merge(parts, join="exact", compat="override")
@@ -190,3 +194,18 @@ class EmbDatasetAccessor:
 
 def _has_place(array: xr.DataArray) -> bool:
     return {"y", "x"} <= set(array.dims) or "location" in array.dims
+
+
+def _told_apart(arrays: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
+    """Variables whose classes or components are not those of the ones before have dimensions of their own."""
+    known: dict[Hashable, pd.Index] = {}
+    found = {}
+    for name, array in arrays.items():
+        own = {}
+        for dim in ("category", "component"):
+            if dim in array.indexes and not known.setdefault(dim, array.indexes[dim]).equals(
+                array.indexes[dim]
+            ):
+                own[dim] = f"{name}_{dim}"
+        found[name] = array.rename(own) if own else array
+    return found

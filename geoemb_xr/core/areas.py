@@ -90,7 +90,8 @@ def parse_bbox(bbox: Sequence[float], crs: object = LONLAT) -> Area:
     try:
         west, south, east, north = (float(value) for value in bbox)
     except (TypeError, ValueError):
-        raise ValueError(f"bbox is (west, south, east, north), four numbers; got {bbox!r}") from None
+        what = "; an area goes into geopolygon=" if hasattr(bbox, "geom_type") or hasattr(bbox, "crs") else ""
+        raise ValueError(f"bbox is (west, south, east, north), four numbers; got {bbox!r}{what}") from None
     parsed = as_crs(crs)
     given = f"({west:g}, {south:g}, {east:g}, {north:g})"
     if not all(math.isfinite(value) for value in (west, south, east, north)):

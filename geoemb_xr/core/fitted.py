@@ -9,6 +9,7 @@ for every kind of model alike.
 from __future__ import annotations
 
 import base64
+import inspect
 import io
 import json
 import os
@@ -24,7 +25,7 @@ from geoemb_xr.core import npz, onnx_graph
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import Legend
 from geoemb_xr.core.model import BAND, check_comparable, comparability_key, is_encoded, product
-from geoemb_xr.core.synonyms import no_such
+from geoemb_xr.core.synonyms import answering, answering_methods, no_such
 
 _FORMAT = "geoemb_xr-model-1"
 #: Keys of the header that are no fields; a field of such a name is written with a prefix.
@@ -58,6 +59,7 @@ class Output:
     attrs: Mapping[str, Any] | None = None
 
 
+@answering_methods
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """Base of all fitted models.
@@ -81,6 +83,9 @@ class Fitted:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name, method in vars(cls).copy().items():
+            if inspect.isfunction(method) and not name.startswith("_"):
+                setattr(cls, name, answering(method))
         _classes[cls.__module__, cls.__name__] = cls
 
     @classmethod

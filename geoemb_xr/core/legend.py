@@ -180,7 +180,8 @@ def legend_of(array: xr.DataArray) -> Legend:
 
 def is_class_map(array: xr.DataArray) -> bool:
     """Whether an array has integers with a legend."""
-    return bool(np.issubdtype(array.dtype, np.integer)) and bool({"legend", "flag_values"} & set(array.attrs))
+    known = "legend" in array.attrs or {"flag_values", "flag_meanings"} <= set(array.attrs)
+    return known and bool(np.issubdtype(array.dtype, np.integer))
 
 
 def encode_classes(labels: Any, *, colours: Mapping[str, str] | None = None) -> tuple[np.ndarray, Legend]:

@@ -12,7 +12,7 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from html import escape
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,7 @@ from geoemb_xr.core import html
 from geoemb_xr.core.errors import ComparabilityError, EmbeddingError, check_choice
 from geoemb_xr.core.notes import say
 from geoemb_xr.core.protocols import Coverage, Example, Open, PlaceEncoder, TextEncoder
+from geoemb_xr.core.synonyms import answering, no_such
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -223,6 +224,11 @@ class Product:
     text: TextEncoder | None = field(default=None, repr=False)
     place: PlaceEncoder | None = field(default=None, repr=False)
 
+    if not TYPE_CHECKING:  # for a checker of types, what is not there must stay an error
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(no_such(name, [each.name for each in fields(self)], "Product"))
+
     def __post_init__(self) -> None:
         if not self.name or self.name != normalise_name(self.name):
             raise ValueError(f"a product's name is lower case with dashes; got {self.name!r}")
@@ -288,6 +294,9 @@ class Product:
         if self.quirks:
             rows.append(("note", "<br>".join(map(escape, self.quirks))))
         return html.card(f"{self.name}: {self.title}" if self.title else self.name, rows)
+
+
+setattr(Product, "__init__", answering(Product.__init__, "Product"))  # noqa: B010  # mypy forbids the plain way
 
 
 def normalise_name(name: str) -> str:

@@ -11,45 +11,79 @@ import xarray as xr
 
 from geoemb_xr.core.errors import EmbeddingError
 
-#: Functions and methods, and attributes of fitted models, as other packages call them.
-NAMES = {
+#: Functions, methods and attributes of models as other packages call them; of several the first that is there.
+NAMES: dict[str, str | tuple[str, ...]] = {
+    "accuracy": "scores",
     "apply_model": "predict",
+    "bbox": "bounds",
     "bibtex": "cite",
+    "box": "bounds",
     "center": "centres",
     "citation": "cite",
+    "classes": "legend",
     "classes_": "legend",
     "classify": "predict",
     "clip": "crop",
     "clip_box": "crop",
     "cluster": "fit_clusters",
     "cluster_centers_": "centres",
+    "coef_": "parameters",
+    "compare": ("evaluate", "similarity"),
+    "components": "loadings",
     "components_": "loadings",
+    "confusion_matrix": "confusion",
+    "cosine_similarity": "similarity",
     "dequantize": "decode",
     "diff": "change",
+    "distance": "similarity",
+    "dim": "dims",
+    "download": "load",
+    "evaluate_probe": "scores",
     "explained_variance_": "explained_variance",
     "explained_variance_ratio_": "explained_variance_ratio",
+    "extent": "bounds",
     "extract": "sample",
+    "fetch": "load",
+    "find": "search",
     "find_similar": "search",
     "fit": "fit_probe",
+    "fit_kmeans": "fit_clusters",
+    "imshow": "plot",
     "inertia_": "inertia",
+    "info": "check",
+    "intercept_": "parameters",
     "isel_points": "sample",
     "kmeans": "fit_clusters",
     "knn": "search",
+    "labels_": "predict",
+    "licence": "cite",
+    "license": ("licence", "cite"),
     "mask": "crop",
+    "n_bands": "dims",
     "mean_": "mean",
-    "merge": "mosaic",
+    "merge": ("mosaic", "concat"),
+    "n_components_": "n_components",
     "nearest": "search",
     "open_dataarray": "open",
     "open_dataset": "open",
     "open_zarr": "open",
+    "polygonize": "to_geodataframe",
     "quantize": "encode",
+    "rasterize": "to_grid",
     "read": "open",
+    "regression": "fit_probe",
     "regrid": "reproject",
+    "reproject_match": "reproject",
     "resample": "reproject",
     "rmse": "scores",
+    "save": ("to_zarr", "save"),
     "score": "scores",
+    "segment": "fit_clusters",
     "show": "plot",
-    "train": "fit_probe",
+    "similar": "similarity",
+    "statistics": "zonal_stats",
+    "stats": "zonal_stats",
+    "summary": "check",
     "to_crs": "reproject",
     "to_df": "to_dataframe",
     "to_gdf": "to_geodataframe",
@@ -58,46 +92,88 @@ NAMES = {
     "to_netcdf": "to_zarr",
     "to_pandas": "to_dataframe",
     "to_parquet": "to_geoparquet",
+    "to_polygons": "to_geodataframe",
     "to_raster": "to_cog",
     "to_tif": "to_cog",
     "to_tiff": "to_cog",
     "to_torch": "to_torchgeo",
-    "transform": "pca",
+    "to_vector": "to_geodataframe",
+    "total_bounds": "bounds",
+    "train": "fit_probe",
+    "transform": ("pca", "predict"),
+    "tsne": "pca",
     "umap": "pca",
+    "vectorize": "to_geodataframe",
+    "view": ("explore", "plot"),
     "warp": "reproject",
+    "write": "to_zarr",
     "zonal": "zonal_stats",
     "zonal_statistics": "zonal_stats",
 }
+#: What is asked for and is no name of ours: where it is.
+HINTS = {
+    "buffer": "widen the area itself, in a CRS of metres: areas.buffer(100)",
+    "feature_importances_": "gx.explain(array, probe) tells what a probe goes by",
+    "inverse_transform": "scores keep no more than their components; take the array that they were made of",
+    "predict_proba": "predict(array, output='proba') gives probabilities",
+    "resolution": "it is that of the grid: .emb.geobox.resolution",
+    "shape": "it is that of the array: array.shape",
+}
+#: Functions that take no array first.
+OF_PACKAGE = (
+    "align", "composite", "concat", "coverage", "embed", "evaluate", "example", "fuse", "harmonize", "labels",
+    "load_model", "mosaic", "open", "product", "products", "wrap"
+)  # fmt: skip
 #: Keywords as other packages call them, and what they may be here, the first that a function has.
 KEYWORDS: dict[str, tuple[str, ...]] = {
+    "affine": ("geobox",),
     "aoi": ("geopolygon", "area", "areas", "points"),
+    "bbox": ("area", "geopolygon"),
     "bounds": ("bbox",),
+    "chunk_size": ("chunks",),
     "cmap_limits": ("limits",),
+    "crs": ("target",),
     "date": ("time", "when"),
     "dates": ("time",),
     "datetime": ("time",),
+    "dim": ("dims",),
+    "dimensions": ("dims",),
     "dst_crs": ("target", "crs"),
     "epsg": ("crs", "target"),
+    "estimator": ("method",),
     "extent": ("bbox",),
+    "file": ("path", "source"),
     "filename": ("path",),
     "geom": ("geopolygon", "area", "areas", "points"),
     "geometry": ("geopolygon", "area", "areas", "points"),
     "k": ("n_clusters", "n_components"),
     "label": ("target",),
+    "lat": ("points",),
+    "license": ("licence",),
+    "lon": ("points",),
     "method": ("how", "resampling", "metric"),
+    "model": ("method",),
     "n": ("k", "n_components", "n_clusters", "dims"),
+    "n_bands": ("dims",),
+    "n_neighbors": ("k",),
     "overwrite": ("mode",),
+    "path": ("source",),
     "pixel_size": ("resolution",),
     "polygon": ("geopolygon", "area", "areas"),
     "polygons": ("areas", "labels"),
+    "random_state": ("seed",),
     "res": ("resolution",),
     "seed_value": ("seed",),
-    "random_state": ("seed",),
-    "statistics": ("stats",),
+    "shape": ("geopolygon", "area", "areas"),
     "stat": ("stats",),
+    "statistics": ("stats",),
+    "top_k": ("k",),
+    "transform": ("geobox",),
     "url": ("source",),
+    "X": ("array",),
+    "y": ("labels",),
     "year": ("time", "when"),
-    "years": ("time", "groups"),
+    "years": ("time", "groups", "a"),
 }
 #: Methods of ``Dataset.emb``: every variable by its own rule.
 OF_DATASETS = (
@@ -125,14 +201,47 @@ def no_such(name: str, known: Iterable[str], where: str) -> str:
     ".emb has no attribute 'plto'. Did you mean 'plot'?"
     """
     names = [each for each in known if not each.startswith("_")]
-    if NAMES.get(name) in names:
-        return f"{where} has no attribute {name!r}; here it is called {NAMES[name]!r}"
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"{where} has no attribute {name!r}" + (f". Did you mean {close[0]!r}?" if close else "")
+    says = f"{where} has no attribute {name!r}"
+    ours = NAMES.get(name, ())
+    found = next((each for each in ([ours] if isinstance(ours, str) else ours) if each in names), None)
+    if found is not None:
+        return f"{says}; here it is called {found!r}"
+    if name in HINTS:
+        return f"{says}: {HINTS[name]}"
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    return says + (f". Did you mean {close[0]!r}?" if close else "")
 
 
-def answering[**P, T](function: Callable[P, T]) -> Callable[P, T]:
+def no_method(name: str, known: Iterable[str], where: str, of_xarray: type) -> str:
+    """What to say of a method that an accessor lacks: also where xarray or the package has it.
+
+    Examples
+    --------
+    >>> no_method("isel", ["crop"], ".emb", xr.DataArray)
+    ".emb has no attribute 'isel'; it is a method of the array itself: array.isel"
+    >>> no_method("align", ["crop"], ".emb", xr.DataArray)
+    ".emb has no attribute 'align'; it is a function: geoemb_xr.align"
+    """
+    says = no_such(name, known, where)
+    if "here it is called" in says or name in HINTS:
+        return says
+    if name in OF_PACKAGE:
+        return f"{where} has no attribute {name!r}; it is a function: geoemb_xr.{name}"
+    if hasattr(of_xarray, name) and not name.startswith("_"):
+        its = "array" if of_xarray is xr.DataArray else "Dataset"
+        return f"{where} has no attribute {name!r}; it is a method of the {its} itself: {its.lower()}.{name}"
+    return says
+
+
+def answering[**P, T](function: Callable[P, T], name: str | None = None) -> Callable[P, T]:
     """A public function that answers a wrong keyword, or a Dataset where it takes one array.
+
+    Parameters
+    ----------
+    function : callable
+        Of the package.
+    name : str, optional
+        What users call it, where that is not its own name.
 
     Raises
     ------
@@ -141,6 +250,7 @@ def answering[**P, T](function: Callable[P, T]) -> Callable[P, T]:
     EmbeddingError
         For a Dataset: which call takes each of its variables.
     """
+    called = name or function.__name__
     parameters = inspect.signature(function).parameters
     open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     subject = str(
@@ -152,12 +262,20 @@ def answering[**P, T](function: Callable[P, T]) -> Callable[P, T]:
     def answered(*args: P.args, **kwargs: P.kwargs) -> T:
         for name in kwargs:
             if name not in parameters and (not open_ended or name in KEYWORDS):
-                raise TypeError(_no_keyword(function.__name__, name, list(parameters)))
+                raise TypeError(_no_keyword(called, name, list(parameters)))
         if takes_arrays and args and isinstance(args[0], xr.Dataset):
-            raise EmbeddingError(_no_dataset(function.__name__, args[0]))
+            raise EmbeddingError(_no_dataset(called, args[0]))
         return function(*args, **kwargs)
 
     return answered
+
+
+def answering_methods[T](cls: type[T]) -> type[T]:
+    """A class whose public methods answer a wrong keyword with the one that is meant."""
+    for name, method in inspect.getmembers(cls, inspect.isfunction):
+        if not name.startswith("_"):
+            setattr(cls, name, answering(method))
+    return cls
 
 
 def _no_keyword(function: str, name: str, parameters: list[str]) -> str:

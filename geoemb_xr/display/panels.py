@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core.errors import require
+from geoemb_xr.core.errors import EmbeddingError, require
+from geoemb_xr.display import layers
 from geoemb_xr.display.interactive import holoviews, interactive_plot
-from geoemb_xr.display.plotting import plot
+from geoemb_xr.display.plotting import MOST_PANELS, plot
+from geoemb_xr.display.windows import thin
 
 #: Width and height of a panel, in inches.
 _PANEL = (5.0, 4.2)
@@ -30,7 +33,7 @@ def plot_each(
     Parameters
     ----------
     arrays : mapping of str to DataArray
-        Rasters or points; each makes one panel.
+        Rasters or points; each makes a panel, or one per year, component or category.
     cols : int
         Panels per row.
     pixels : int
@@ -45,32 +48,53 @@ def plot_each(
     Returns
     -------
     ndarray of matplotlib Axes, or a HoloViews Layout
-        One per array, in their order.
+        One per panel, in their order.
 
     Raises
     ------
     EmbeddingError
-        If an array makes more than one panel, as several years do.
+        If there are more panels than anybody looks at.
     """
     if interactive:
         return _side_by_side(arrays, cols, pixels, title, figsize)
+    _check_count(arrays)
     plt = require("matplotlib.pyplot", "viz")
-    cols = min(cols, len(arrays))
-    rows = -(-len(arrays) // cols)
+    panels = [panel for name, each in arrays.items() for panel in _panels_of(name, each, pixels)]
+    cols = min(cols, len(panels))
+    rows = -(-len(panels) // cols)
     size = figsize or (_PANEL[0] * cols, _PANEL[1] * rows)
     figure, grid = plt.subplots(rows, cols, squeeze=False, figsize=size, layout="constrained")
     axes: list[Any] = list(grid.flat)
     try:
-        for (name, array), ax in zip(arrays.items(), axes, strict=False):
-            plot(array, ax=ax, title=name, pixels=pixels)
+        for (name, array, options), ax in zip(panels, axes, strict=False):
+            plot(array, ax=ax, title=name, pixels=pixels, **options)
     except BaseException:
         plt.close(figure)
         raise
-    for ax in axes[len(arrays) :]:
+    for ax in axes[len(panels) :]:
         ax.remove()
     if title is not None:
         figure.suptitle(title)
-    return np.array(axes[: len(arrays)], object)
+    return np.array(axes[: len(panels)], object)
+
+
+def _panels_of(name: str, array: xr.DataArray, pixels: int) -> list[tuple[str, xr.DataArray, dict[str, Any]]]:
+    """Title, array and options of each panel of an array; those of several years or categories share a palette."""
+    facets = layers.facets(array)
+    if not facets:
+        return [(name, array, {})]
+    shown = thin(array, pixels).compute()
+    palette = layers.palette_of(shown, model=None, limits=None, cmap=None)
+    options = {"model": palette.model, "limits": palette.limits or palette.stretch}
+    return [(f"{name}: {said}", one, options) for said, one in layers.panels(shown, facets)]
+
+
+def _check_count(arrays: Mapping[str, xr.DataArray]) -> None:
+    count = sum(math.prod(each.sizes[d] for d in layers.facets(each)) for each in arrays.values())
+    if count > MOST_PANELS:
+        raise EmbeddingError(
+            f"plot would draw {count} panels of {list(arrays)}, more than {MOST_PANELS}; select some first"
+        )
 
 
 def _side_by_side(

@@ -10,7 +10,7 @@ import pyproj
 import shapely
 import xarray as xr
 
-from geoemb_xr.core import geometry
+from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.geometry import METRES_PER_DEGREE
 from geoemb_xr.core.model import product
@@ -100,6 +100,42 @@ def squares_of(patches: Patches, crs: pyproj.CRS) -> np.ndarray:
     return squares
 
 
+def bounds(array: xr.DataArray) -> areas.Bounds:
+    """West, south, east and north of what an array covers, in its CRS: the outer edges of pixels, or of places.
+
+    Parameters
+    ----------
+    array : DataArray (…, y, x) or (location, …)
+        With a CRS. Of patches the footprints count; a grid in degrees may run past 180.
+
+    Raises
+    ------
+    EmbeddingError
+        If nothing says where the array is, or it has no place.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> gx.testing.synthetic("alphaearth", shape=(8, 4)).emb.bounds
+    (679310.0, 5235630.0, 679350.0, 5235710.0)
+    """
+    if "location" not in array.dims:
+        box = geometry.geobox_of(array, "bounds").boundingbox
+        return (box.left, box.bottom, box.right, box.top)
+    crs = geometry.crs_of(array)
+    if crs is None or not {"x", "y"} <= set(array.coords):
+        raise EmbeddingError("bounds needs x, y and a CRS along 'location'")
+    if has_footprints(array):
+        found = shapely.total_bounds(squares_of(patches_of(array, "bounds"), crs))
+    else:
+        x, y = (np.asarray(array.coords[d].values, np.float64) for d in ("x", "y"))
+        found = shapely.total_bounds(shapely.points(x, y))
+    if not np.isfinite(found).all():
+        raise EmbeddingError("none of the locations has a place")
+    west, south, east, north = found.tolist()
+    return west, south, east, north
+
+
 def has_footprints(array: xr.DataArray) -> bool:
     """Whether an array along ``location`` holds patches, whose size is known, and not mere points."""
     side = _sides(array) if "location" in array.dims else None
@@ -155,9 +191,11 @@ def patches_of(array: xr.DataArray, what: str) -> Patches:
     lon, lat = geometry.transformer(crs, geometry.as_crs(geometry.LONLAT)).transform(x, y)
     side = _sides(array)
     if side is None:
+        name = array.attrs.get("product")
+        who = "nothing says" if name is None else f"{name!r} does not say"
         raise EmbeddingError(
-            f"{what} needs the size of a patch, which {array.attrs.get('product')!r} does not say; give each one's "
-            "side in metres: array.assign_coords(patch_m=('location', sides))"
+            f"{what} needs the size of a patch, which {who}; give each one's side in metres: "
+            "array.assign_coords(patch_m=('location', sides))"
         )
     side = np.broadcast_to(side, x.shape)
     date = places["date"].values if "date" in places else np.full(x.size, np.datetime64("NaT", "ns"))

@@ -166,8 +166,8 @@ def crop(
     >>> da.emb.crop((11.369, 47.249, 11.371, 47.251)).sizes["y"]
     24
     """
-    if footprints.has_footprints(array):
-        return _crop_patches(array, area, crs, all_touched)
+    if "location" in array.dims:
+        return _crop_locations(array, area, crs, all_touched)
     grid = geometry.geobox_of(array, "crop")
     if _is_bbox(area):
         box = areas.parse_bbox(area, crs)
@@ -184,8 +184,8 @@ def crop(
     return blank(cut, _inside(cut, shape, grid, "touched" if all_touched else "centre"))
 
 
-def _crop_patches(array: xr.DataArray, area: Any, crs: object, all_touched: bool) -> xr.DataArray:
-    """Patches whose footprint touches a box, or whose centre (or footprint) a polygon holds."""
+def _crop_locations(array: xr.DataArray, area: Any, crs: object, all_touched: bool) -> xr.DataArray:
+    """Points in an area; patches whose footprint touches a box, or whose centre (or footprint) a polygon holds."""
     boxed = _is_bbox(area)
     if boxed:
         box = areas.parse_bbox(area, crs)
@@ -193,7 +193,7 @@ def _crop_patches(array: xr.DataArray, area: Any, crs: object, all_touched: bool
     given = places.read_places(area, crs=crs).present("crop")
     rows = footprints.patches_in(array, given, "touched" if boxed or all_touched else "centre")
     if not rows.size:
-        raise CoverageError(f"the area holds none of the {array.sizes['location']} patches")
+        raise CoverageError(f"the area holds none of the {array.sizes['location']} locations")
     return array.isel(location=rows)
 
 

@@ -322,7 +322,8 @@ def warped(
     what: str,
 ) -> tuple[Any, Any]:
     """Data of the result (in the arrays' order of dimensions) and of the statistics, lazy where they are."""
-    vector = [d for d in VECTORS if d in sources[0].dims][:1]
+    # a class of most is told of each category alone
+    vector = [] if how == "mode" else [d for d in VECTORS if d in sources[0].dims][:1]
     if vector and vector != [BAND]:  # a few values: split bands are an error, but these just come together
         sources = [each.chunk({vector[0]: -1}) if each.chunks is not None else each for each in sources]
     first = sources[0]

@@ -89,4 +89,5 @@ def open_table(source: Any, request: Request, product: Product) -> xr.DataArray:
         when = f" at time={request.time!r}; it has {describe_times(array['date'].values)}" if spans else ""
         where = f" in {request.area}" if request.area is not None else ""
         raise CoverageError(f"no row of the table of vectors lies{where}{when}")
-    return array.isel(location=np.flatnonzero(keep)).chunk({"location": _ROWS, "band": -1})
+    array = array.isel(location=np.flatnonzero(keep))
+    return array.copy(data=array.chunk({"location": _ROWS, "band": -1}).data)  # coordinates stay in memory

@@ -5,10 +5,12 @@ import inspect
 import pickle
 import textwrap
 
+import numpy as np
 import pytest
 
 import geoemb_xr as gx
 from geoemb_xr.accessor import EmbAccessor
+from geoemb_xr.core.errors import EmbeddingError
 
 FACTS = {"product", "kind", "encoded", "crs", "geobox", "bounds", "legend"}
 METHODS = [
@@ -71,3 +73,16 @@ def test_repr_computes_nothing():
         text, html = repr(da.emb), da.emb._repr_html_()
     assert "alphaearth" in text
     assert "CC-BY-4.0" in html
+
+
+def test_bounds_are_the_outer_edges():
+    grid = gx.testing.synthetic("alphaearth", shape=(8, 4))
+    assert grid.emb.bounds == tuple(grid.emb.geobox.boundingbox.bbox)
+    assert grid.isel(y=slice(None, None, -1)).emb.bounds == grid.emb.bounds
+    points = gx.testing.scene().points(20, radius=100)
+    there = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.sample(points)
+    np.testing.assert_allclose(there.emb.bounds, [there.x.min(), there.y.min(), there.x.max(), there.y.max()])
+    patches = gx.open("clay-v0", gx.example("clay-v0"))
+    np.testing.assert_allclose(patches.emb.bounds, patches.emb.to_geodataframe().total_bounds)
+    with pytest.raises(EmbeddingError, match="bounds"):
+        grid.drop_vars("spatial_ref").emb.bounds  # noqa: B018

@@ -50,9 +50,26 @@ def test_each_variable_is_what_its_own_accessor_gives(verb, args, maps):
     assert made["share"] == 0.5
 
 
-def test_variables_that_give_other_labels_are_refused_in_words(maps):
-    with pytest.raises(EmbeddingError, match="take them one by one"):
-        xr.Dataset({"a": maps["label"], "b": maps["label"].assign_attrs(OTHER)}).emb.zonal_stats([AREA])
+def test_variables_of_other_classes_have_dimensions_of_their_own(maps):
+    other = maps["label"].assign_attrs(OTHER)
+    made = xr.Dataset({"a": maps["label"], "b": other}).emb.zonal_stats([AREA])
+    np.testing.assert_array_equal(made["b"], gx.zonal_stats(other, [AREA]))
+    assert made["a"].dims == ("location", "category")
+    assert made["b"].dims == ("location", "b_category")
+
+
+def test_classes_of_each_category_are_moved_alone(maps):
+    sets = (maps["label"] == xr.DataArray([1, 2, 3], dims="category")).transpose("category", "y", "x")
+    sets = sets.astype("u1").assign_attrs(maps["label"].attrs)
+    maps = xr.Dataset({"sets": sets}).load()
+    lazy = maps.chunk({"category": 1, "y": 20})
+    for call in (
+        lambda each: each.emb.coarsen(2),
+        lambda each: each.emb.reproject("EPSG:3035", resolution=20),
+    ):
+        expected = [call(maps["sets"].isel(category=i)).values for i in range(maps.sizes["category"])]
+        np.testing.assert_array_equal(call(lazy)["sets"].values, expected)
+        np.testing.assert_array_equal(call(maps["sets"]).values, expected)
 
 
 def test_zonal_stats_of_numbers(maps):
@@ -99,9 +116,22 @@ def test_a_panel_a_variable(maps):
     assert len(axes[0].figure.axes) >= 4
     plt.close("all")
     several = gx.testing.synthetic("alphaearth", shape=(8, 8), years=[2018, 2020]).to_dataset()
-    with pytest.raises(EmbeddingError, match="select one first"):
-        several.emb.plot()
+    axes = several.emb.plot()
+    assert [ax.get_title(loc="left") for ax in axes] == ["embedding: 2018", "embedding: 2020"]
+    palette = gx.plot(several["embedding"])[1].images[0].get_array()
+    np.testing.assert_array_equal(axes[1].images[0].get_array(), palette)  # one palette for both years
+    plt.close("all")
+    with pytest.raises(EmbeddingError, match="48 panels"):
+        xr.concat([several] * 24, "time").emb.plot()
     assert not plt.get_fignums()
+
+
+def test_points_are_cropped_too(maps):
+    places = gx.testing.scene().points(50, radius=300)
+    there = maps[["label"]].emb.sample(places)
+    inside = there.emb.crop(AREA)["label"]
+    expected = places[shapely.intersects_xy(AREA, places.lon, places.lat)].index
+    assert inside.location.values.tolist() == expected.tolist()
 
 
 def test_nothing_with_a_place_is_refused():

@@ -98,3 +98,9 @@ def test_a_colour_is_expected_of_whole_words_and_not_of_their_opposites(name, li
 def test_a_colour_that_none_can_draw_is_refused():
     with pytest.raises(ValueError, match="colours are written as '#rrggbb'; got 'red'"):
         Legend((1,), ("a",), ("red",))
+
+
+def test_codes_without_their_names_are_no_class_map():
+    array = xr.DataArray(np.array([1, 2], "u1"), dims="x", attrs={"flag_values": [1, 2]})
+    assert not is_class_map(array)
+    assert is_class_map(array.assign_attrs(flag_meanings="oats rye"))

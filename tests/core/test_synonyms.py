@@ -2,12 +2,14 @@
 
 import copy
 import pickle
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import geoemb_xr as gx
+from geoemb_xr import PCA, KMeans, Probe
 from geoemb_xr.accessor import EmbAccessor, EmbDatasetAccessor
 from geoemb_xr.core import synonyms
 from geoemb_xr.core.errors import EmbeddingError
@@ -40,11 +42,31 @@ def test_what_sounds_like_nothing_of_ours_is_plainly_not_there(codes):
         codes.emb.zzz  # noqa: B018 - the access is the test
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("isel", "it is a method of the array itself: array.isel"),
+        ("evaluate", "it is a function: geoemb_xr.evaluate"),
+        ("buffer", r"areas\.buffer\(100\)"),
+        ("total_bounds", "here it is called 'bounds'"),
+    ],
+)
+def test_what_others_have_is_said_where_it_is(codes, wrong, says):
+    with pytest.raises(AttributeError, match=says):
+        getattr(codes.emb, wrong)
+    if wrong == "isel":
+        with pytest.raises(AttributeError, match=r"method of the Dataset itself: dataset\.isel"):
+            codes.to_dataset(name="a").emb.isel  # noqa: B018
+
+
 def test_every_synonym_leads_somewhere_and_hides_nothing():
-    model_parts = {"centres", "loadings", "explained_variance", "explained_variance_ratio", "inertia", "mean"}
-    ours = {*gx.__all__, *dir(EmbAccessor), *model_parts, "scores"}
-    assert set(synonyms.NAMES.values()) <= ours
-    assert not set(synonyms.NAMES) & {*gx.__all__, *dir(EmbAccessor)}
+    models = {name for each in (PCA, KMeans, Probe) for name in (*dir(each), *(f.name for f in fields(each)))}
+    ours = {*gx.__all__, *dir(EmbAccessor), *models, *(each.name for each in fields(gx.Product))}
+    named = [names if isinstance(names, tuple) else (names,) for names in synonyms.NAMES.values()]
+    assert set().union(*named) <= ours
+    assert set(synonyms.OF_PACKAGE) <= set(gx.__all__) - set(dir(EmbAccessor)) | {"product"}
+    for known in (synonyms.NAMES, synonyms.HINTS):
+        assert not set(known) & {*gx.__all__, *dir(EmbAccessor)}
 
 
 @pytest.mark.parametrize(
@@ -59,6 +81,22 @@ def test_every_synonym_leads_somewhere_and_hides_nothing():
         (lambda da: da.emb.reproject("EPSG:3035", res=10), "here it is called 'resolution'"),
         (lambda da: da.emb.reproject("EPSG:3035", resolutoin=10), "Did you mean 'resolution'"),
         (lambda da: da.emb.fit_probe(None, random_state=1), "here it is called 'seed'"),
+        (lambda da: da.emb.reproject(crs="EPSG:3035"), "here it is called 'target'"),
+        (lambda da: da.emb.crop(bbox=(11, 47, 12, 48)), "here it is called 'area'"),
+        (lambda da: da.to_dataset(name="a").emb.crop(geometry=1), "here it is called 'area'"),
+        (
+            lambda da: da.to_dataset(name="a").emb.to_zarr("x.zarr", overwrite=True),
+            "here it is called 'mode'",
+        ),
+        (
+            lambda da: da.emb.fit_pca(2).transform(da, arry=1),
+            r"transform\(\) has no keyword 'arry'. Did you mean",
+        ),
+        (
+            lambda da: da.emb.fit_pca(2).save("x.npz", file=1),
+            "'file'; here it is called 'path'",
+        ),
+        (lambda da: gx.Product("mine", dim=3), r"Product\(\) has no keyword 'dim'; here it is called 'dims'"),
         (lambda da: gx.normalize(da, zzz=1), "it has array"),
         (
             lambda da: da.emb.pca(3),
@@ -79,6 +117,12 @@ def test_attributes_of_scikit_learn_are_answered_with_ours(codes):
         pca.components_  # noqa: B018
     with pytest.raises(AttributeError, match="no attribute 'cluster_centers_'; here it is called 'centres'"):
         clusters.cluster_centers_  # noqa: B018
+    with pytest.raises(AttributeError, match=r"predict_proba': predict\(array, output='proba'\)"):
+        clusters.predict_proba  # noqa: B018
+    with pytest.raises(
+        AttributeError, match="Product has no attribute 'license'; here it is called 'licence'"
+    ):
+        gx.product("alphaearth").license  # noqa: B018
     assert pickle.loads(pickle.dumps(pca)) == copy.deepcopy(pca) == pca
 
 

@@ -215,8 +215,9 @@ def test_no_overlap_says_what_is_covered():
         scene().emb.crop((1, 2, 3, 4))
     with pytest.raises(CoverageError, match="polygon does not overlap"):
         scene().emb.crop(shapely.box(1, 2, 3, 4))
-    with pytest.raises(EmbeddingError, match="needs a raster"):
-        scene().emb.sample(places()).emb.crop(BOX)
+    points = scene().emb.year(2018).emb.sample(places())
+    with pytest.raises(CoverageError, match="holds none of the"):
+        points.emb.crop(shapely.box(1, 2, 3, 4))
 
 
 # --- tables -----------------------------------------------------------------------------------------------------

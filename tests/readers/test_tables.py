@@ -85,6 +85,13 @@ def test_a_table_opens_as_points(tmp_path, kind):
     assert_is(pickle.loads(pickle.dumps(array)), frame)
 
 
+def test_places_of_a_table_are_in_memory_and_vectors_are_lazy(tmp_path):
+    table().to_csv(tmp_path / "points.csv", index=False)
+    found = gx.open("alphaearth", tmp_path / "points.csv")
+    assert found.chunks is not None
+    assert not [name for name, coord in found.coords.items() if coord.chunks is not None]
+
+
 def test_rows_are_chosen_by_place_and_year():
     frame = table()
     frame["year"] = np.where(np.arange(len(frame)) % 2, 2018, 2020)
