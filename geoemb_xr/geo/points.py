@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,6 +23,9 @@ from geoemb_xr.geo.places import Places
 if TYPE_CHECKING:
     import geopandas as gpd
     from odc.geo.geobox import GeoBox
+
+#: Reads an array at rows and columns, as ``(…, location)``.
+Take = Callable[[np.ndarray, np.ndarray], xr.DataArray]
 
 # --- values at points ---------------------------------------------------------------------------------------
 
@@ -69,6 +72,11 @@ def sample(
     given = places.read_places(points, crs=crs).present("sample")
     if "location" in array.dims:
         return _patches_at(array, given)
+    return sample_pixels(array, given)
+
+
+def sample_pixels(array: xr.DataArray, given: Places, *, take: Take | None = None) -> xr.DataArray:
+    """The pixel of a raster under each point; ``take`` reads rows and columns where not the array's blocks do."""
     grid = geometry.geobox_of(array, "sample")
     x, y = given.xy(grid.crs)
     rows, cols, inside = places.pixels_at(grid, x, y)
@@ -77,7 +85,10 @@ def sample(
     if not inside.all():  # read where others are read already
         spare = np.flatnonzero(inside)[:1]
         rows, cols = np.where(inside, rows, rows[spare]), np.where(inside, cols, cols[spare])
-    found = array.isel(y=xr.DataArray(rows, dims="location"), x=xr.DataArray(cols, dims="location"))
+    if take is not None:
+        found = take(rows, cols)
+    else:
+        found = array.isel(y=xr.DataArray(rows, dims="location"), x=xr.DataArray(cols, dims="location"))
     if not inside.all():
         found = blank(found, xr.DataArray(inside, dims="location"))
     first = [d for d in ("time", "location") if d in found.dims]

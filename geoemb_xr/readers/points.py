@@ -19,6 +19,7 @@ from geoemb_xr.geo import places
 from geoemb_xr.geo.places import Places
 from geoemb_xr.readers import tiles
 from geoemb_xr.readers.sources import attrs_of, covers, one_version, times_of
+from geoemb_xr.readers.tile_arrays import PointReader
 from geoemb_xr.readers.tiles import Request, Tile
 
 
@@ -97,7 +98,7 @@ class _AtPoints:
         return joined.sortby("location")
 
     def _of_group(self, group: list[Tile], when: Any, mine: np.ndarray) -> xr.DataArray | None:
-        from geoemb_xr.geo.points import sample
+        from geoemb_xr.geo.points import sample_pixels
 
         request, own_year = self.request, self.own_year
         if own_year is not None:
@@ -112,10 +113,12 @@ class _AtPoints:
         if chunks == "auto":  # whole stored blocks, so that none is read for each of its parts
             stored = max(side for tile in group for side in tile.block)
             chunks = min(stored, _LARGEST) if stored > tiles.DEFAULT_BLOCK else "auto"
-        grid = tiles.assemble(group, times, area=area, chunks=chunks, attrs=attrs)
-        if grid is None:
+        found = tiles.assembly(group, times, area=area, chunks=chunks, attrs=attrs)
+        if found is None:
             return None
-        taken = sample(grid, self.table[mine].to_numpy())
+        reads_pixels = all(isinstance(tile.reader, PointReader) for tile in group)
+        given = places.read_places(self.table[mine].to_numpy()).present("sample")
+        taken = sample_pixels(found.grid, given, take=found.at if reads_pixels else None)
         placed = _place_points(taken, self.table[mine], own_year is not None)
         return placed.assign_coords(location=np.flatnonzero(mine))
 

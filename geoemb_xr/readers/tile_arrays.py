@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: How many objects of a local store are looked for when it is opened.
 _MOST_OBJECTS = 4096
+#: Pixels closer together than this many in a square of that side are read by one window.
+_SPARSE, _SQUARE = 1024, 512
 #: Further than any two pixels are apart, squared, and small enough that quarters are kept beside it.
 _FAR = 2.0**50
 
@@ -30,6 +33,15 @@ class Objects(Protocol):
 
     def objects(self, time: int, rows: slice, cols: slice) -> Iterator[str]:
         """Paths of the objects that a window is stored in."""
+        ...
+
+
+@runtime_checkable
+class PointReader(Protocol):
+    """A reader that takes single pixels without the windows around them."""
+
+    def read_at(self, time: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """Pixels ``(band, n)``, or ``(n,)`` of a plane; those that were never written as missing."""
         ...
 
 
@@ -106,6 +118,47 @@ class TileArray:
             out[..., at[0], at[1]] = np.where(wins, values, out[..., at[0], at[1]])
         return out
 
+    def at(self, time: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """One time at single pixels, ``(band, n)`` or ``(n,)``: the values that windows around them would give.
+
+        A tile that can read single pixels does so where it alone holds them. What it lacks is read again with a
+        window, which knows whether a pixel is missing, absent or lost, and so are pixels that lie close together.
+        """
+        out = np.full((*self.shape[1:-2], rows.size), self.fill, self.dtype)
+        by_window = np.zeros(rows.size, bool)
+        for members in _in_squares(rows, cols, np.arange(rows.size), _SQUARE):
+            by_window[members] = members.size > _SPARSE
+        held = np.array([self._holds(i, rows, cols) for i, _ in self._at[time]]).reshape(-1, rows.size)
+        by_window |= held.sum(axis=0) > 1
+        for (i, step), own in zip(self._at[time], held, strict=True):
+            alone = np.flatnonzero(own & ~by_window)
+            if not isinstance(self.tiles[i].reader, PointReader):
+                by_window[alone] = True
+            elif alone.size:
+                values = self._read_pixels(i, step, rows[alone], cols[alone])
+                out[..., alone] = values
+                by_window[alone] = self.tiles[i].missing(values[..., None])[:, 0]
+        for members in _in_squares(rows, cols, np.flatnonzero(by_window), _SQUARE):
+            r, c = rows[members], cols[members]
+            window = self._read(time, slice(r.min(), r.max() + 1), slice(c.min(), c.max() + 1))
+            out[..., members] = window[..., r - r.min(), c - c.min()]
+        return out
+
+    def _holds(self, i: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """Which pixels lie in a tile."""
+        top, left, bottom, right = self.places[i]
+        return np.asarray((rows >= top) & (rows < bottom) & (cols >= left) & (cols < right))
+
+    def _read_pixels(self, i: int, step: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """Single pixels of a tile that can read them."""
+        tile = self.tiles[i]
+        top, left, bottom, right = self.places[i]
+        own_rows = bottom - 1 - rows if tile.geobox.affine.e > 0 else rows - top
+        own_cols = right - 1 - cols if tile.geobox.affine.a < 0 else cols - left
+        with using(self.storage), _named_as_unread(tile, f"{rows.size} pixels"):
+            values = tile.reader.read_at(step, own_rows, own_cols)  # type: ignore[attr-defined]  # at() asked
+        return np.asarray(values, tile.dtype)
+
     def _hits(self, time: int, rows: slice, cols: slice) -> list[tuple[int, int, slice, slice]]:
         """Which tiles hold a part of a window: number, step, rows and columns."""
         hits = []
@@ -169,20 +222,12 @@ class TileArray:
         """A window of a tile, or of another one in its place, turned north-up, contiguous."""
         tile = other or self.tiles[i]
         own_rows, own_cols, flip_rows, flip_cols = self._stored(i, rows, cols)
-        try:
-            with using(self.storage), noticing() as absent:
-                values = tile.reader.read(step, own_rows, own_cols)
-                if absent and not self.absence and isinstance(tile.reader, Objects):
-                    total = sum(1 for _ in tile.reader.objects(step, own_rows, own_cols))
-                    self._say_absent(absent, total, f"a window of {tile.name}")
-        except SourceError:
-            raise
-        except Exception as error:
-            # An unread window never becomes nodata: absent is not the same as unread.
-            raise SourceError(
-                f"{tile.name} could not be read (rows {own_rows.start}-{own_rows.stop}, "
-                f"columns {own_cols.start}-{own_cols.stop}): {error}"
-            ) from error
+        what = f"rows {own_rows.start}-{own_rows.stop}, columns {own_cols.start}-{own_cols.stop}"
+        with using(self.storage), _named_as_unread(tile, what), noticing() as absent:
+            values = tile.reader.read(step, own_rows, own_cols)
+            if absent and not self.absence and isinstance(tile.reader, Objects):
+                total = sum(1 for _ in tile.reader.objects(step, own_rows, own_cols))
+                self._say_absent(absent, total, f"a window of {tile.name}")
         lead = (len(tile.bands),) if tile.bands else ()
         expected = (*lead, rows.stop - rows.start, cols.stop - cols.start)
         if values.shape != expected:
@@ -197,6 +242,26 @@ class TileArray:
         own_rows, flip_rows = _stored(rows, top, bottom, affine.e > 0)
         own_cols, flip_cols = _stored(cols, left, right, affine.a < 0)
         return own_rows, own_cols, flip_rows, flip_cols
+
+
+@contextmanager
+def _named_as_unread(tile: Tile, what: str) -> Iterator[None]:
+    """Name the tile in what a read raises: unread pixels never become nodata, since absent is not unread."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except Exception as error:
+        raise SourceError(f"{tile.name} could not be read ({what}): {error}") from error
+
+
+def _in_squares(rows: np.ndarray, cols: np.ndarray, members: np.ndarray, side: int) -> list[np.ndarray]:
+    """Pixels by the square of the common grid that they lie in."""
+    if not members.size:
+        return []
+    square = rows[members] // side * (1 << 32) + cols[members] // side
+    order = np.argsort(square, kind="stable")
+    return np.split(members[order], np.flatnonzero(np.diff(square[order])) + 1)
 
 
 def _full_key(key: Any, ndim: int) -> list[slice]:

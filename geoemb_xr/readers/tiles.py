@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_BLOCK = 512
 #: How large a decoded block may be before that side is halved, in bytes: 128 bands at 512² are 134 MB.
 _BLOCK_BYTES = 256 << 20
+#: Points are read by squares of that side, and so many in a task.
+_POINTS_SIDE, _POINTS_A_TASK = 512, 4096
 #: Share of a pixel by which the edges of tiles of one lattice may differ.
 _LATTICE_TOLERANCE = 0.01
 
@@ -288,6 +290,45 @@ def assemble(
     DataArray (time, band, y, x) or None
         dask-backed, north-up, with the tiles' ``beside`` planes as variables in ``.attrs``-free coordinates.
     """
+    found = assembly(tiles, times, area=area, chunks=chunks, attrs=attrs)
+    return None if found is None else found.grid
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """Tiles of one lattice as a lazy array, and what it reads from."""
+
+    grid: xr.DataArray
+    source: TileArray
+    planes: Mapping[str, TileArray]
+
+    def at(self, rows: np.ndarray, cols: np.ndarray) -> xr.DataArray:
+        """The array ``(time, band, location)`` at pixels, without the blocks around them. Lazy."""
+        order = np.lexsort((cols // _POINTS_SIDE, rows // _POINTS_SIDE))
+        groups = np.array_split(order, math.ceil(order.size / _POINTS_A_TASK))
+        coords = {name: c.variable for name, c in self.grid.coords.items() if not {"y", "x"} & set(c.dims)}
+        planes = {
+            name: (("time", "location"), _lazy_at(plane, rows, cols, groups))
+            for name, plane in self.planes.items()
+        }
+        return xr.DataArray(
+            _lazy_at(self.source, rows, cols, groups),
+            dims=("time", BAND, "location"),
+            coords={**coords, **planes},
+            name=self.grid.name,
+            attrs=self.grid.attrs,
+        )
+
+
+def assembly(
+    tiles: Sequence[Tile],
+    times: Sequence[str],
+    *,
+    area: Area | None = None,
+    chunks: Any = "auto",
+    attrs: Mapping[str, Any] | None = None,
+) -> Assembly | None:
+    """As :func:`assemble`, with what the array reads from."""
     grid = _common_grid(tiles)
     window = _window(grid.geobox, area)
     if window is None:
@@ -312,17 +353,19 @@ def assemble(
     }
     source = TileArray(tiles, places, window, times)
     source.look_for_objects()
+    planes = {}
     for name in tiles[0].beside:
-        plane = TileArray([tile.beside[name] for tile in tiles], places, window, times)
-        plane.absence = source.absence  # which is said once
-        coords[name] = (("time", "y", "x"), _lazy(plane, edges))
-    return xr.DataArray(
+        planes[name] = TileArray([tile.beside[name] for tile in tiles], places, window, times)
+        planes[name].absence = source.absence  # which is said once
+        coords[name] = (("time", "y", "x"), _lazy(planes[name], edges))
+    array = xr.DataArray(
         _lazy(source, edges),
         dims=("time", BAND, "y", "x"),
         coords=coords,
         name="embedding",
         attrs=dict(attrs or {}),
     )
+    return Assembly(array, source, planes)
 
 
 def _window(geobox: GeoBox, area: Area | None) -> tuple[slice, slice] | None:
@@ -344,23 +387,59 @@ def _lazy(source: TileArray, edges: tuple[tuple[int, ...], tuple[int, ...]]) -> 
     from dask.base import tokenize
 
     chunks = ((1,) * len(source.times), *(((source.bands,),) if source.bands else ()), *edges)
-    # Named by what is read, so that a rewritten file is not taken for an old one.
-    token = tokenize(
-        [(t.name, t.token, t.times, t.dtype, t.bands) for t in source.tiles],
-        source.places.tolist(),
-        source.shape,
-        list(source.times),
-        chunks,
-        source.storage,
-    )
     return da.from_array(
         source,
         chunks=chunks,
-        name=f"tiles-{token}",
+        name=f"tiles-{tokenize(_token(source), chunks)}",
         asarray=False,
         fancy=False,
         meta=np.empty((0,) * source.ndim, source.dtype),
     )
+
+
+def _token(source: TileArray) -> str:
+    """A name for what is read, so that a rewritten file is not taken for an old one."""
+    from dask.base import tokenize
+
+    return str(
+        tokenize(
+            [(t.name, t.token, t.times, t.dtype, t.bands) for t in source.tiles],
+            source.places.tolist(),
+            source.shape,
+            list(source.times),
+            source.storage,
+        )
+    )
+
+
+def _lazy_at(source: TileArray, rows: np.ndarray, cols: np.ndarray, groups: Sequence[np.ndarray]) -> Any:
+    """Pixels of a source as a dask array ``(time, band?, n)``, a task for a time and a group of them."""
+    import dask
+    import dask.array as da
+    from dask.base import tokenize
+
+    token = tokenize(_token(source), rows, cols)
+    held = dask.delayed(source, name=f"source-{_token(source)}")
+    read = dask.delayed(_read_pixels, pure=True)
+    lead = source.shape[:-2]
+    meta = np.empty((0,) * (len(lead) + 1), source.dtype)
+
+    def part(time: int, number: int, members: np.ndarray) -> Any:
+        name = f"pixels-{token}-{time}-{number}"
+        task = read(held, time, rows[members], cols[members], dask_key_name=name)
+        return da.from_delayed(task, (1, *lead[1:], members.size), dtype=source.dtype, meta=meta)
+
+    steps = [
+        da.concatenate([part(time, n, members) for n, members in enumerate(groups)], axis=-1)
+        for time in range(len(source.times))
+    ]
+    joined = da.concatenate(steps, axis=0)
+    place = np.argsort(np.concatenate(groups))  # groups are of neighbours: back to the order of the points
+    return joined if (place == np.arange(place.size)).all() else joined[..., place]
+
+
+def _read_pixels(source: TileArray, time: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    return source.at(time, rows, cols)[None]
 
 
 def _chunks(

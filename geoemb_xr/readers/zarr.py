@@ -157,6 +157,21 @@ class ZarrReader:
         stacked = mark_missing(stacked, 0, self.fill, nodata=self.nodata, masked=masked)
         return stacked if "band" in self.dims else stacked[0]
 
+    def read_at(self, time: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """Pixels (band, n), or (n,) where the array has no bands; each stored chunk of them is read once."""
+        array = open_node(self.url, self.path, self.token)
+        bands = (
+            np.arange(array.shape[self.dims.index("band")]) if "band" in self.dims else np.zeros(1, np.int64)
+        )
+        chosen = np.array(self.bands) if self.bands is not None else bands
+        places = np.broadcast_arrays(self.steps[time], chosen[:, None], rows, cols)
+        wanted = dict(zip(("time", "band", "y", "x"), places, strict=True))
+        values = np.asarray(array.vindex[tuple(wanted[d] for d in self.dims)])
+        if self.fill is not None:
+            masked = None if self.unwritten is None else (values == self.unwritten).all(axis=0)
+            values = mark_missing(values, 0, self.fill, nodata=self.nodata, masked=masked)
+        return values if "band" in self.dims else values[0]
+
     def _wanted(self, time: int, rows: slice, cols: slice) -> dict[str, Any]:
         bands = slice(0, max(self.bands) + 1 if self.bands is not None else None)
         return {"time": self.steps[time], "band": bands, "y": rows, "x": cols}
@@ -426,6 +441,10 @@ class _ScaledReader:
 
     codes: ZarrReader
     scales: ZarrReader
+
+    def read_at(self, time: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """Pixels (band, n); whether one of zeros was lost is for a window to find out."""
+        return self.codes.read_at(time, rows, cols)
 
     def objects(self, time: int, rows: slice, cols: slice) -> Iterator[str]:
         """Paths of the objects that a window is stored in."""

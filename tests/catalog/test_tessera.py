@@ -19,6 +19,7 @@ from geoemb_xr.core.errors import ComparabilityError, CoverageError, EmbeddingEr
 from geoemb_xr.examples import tessera as examples
 from geoemb_xr.geo import places
 from geoemb_xr.readers import geotiff
+from geoemb_xr.readers import zarr as readers
 
 NAME = "grid_11.35_47.25"
 
@@ -209,6 +210,31 @@ def test_points_come_from_their_own_zone(seam):
         x, y = places.points_xy([(lon, lat)], zone.emb.crs)
         expected = zone.sel(x=x[0], y=y[0], method="nearest")
         np.testing.assert_array_equal(taken.isel(location=i).values, expected.values)
+
+
+def test_points_read_their_own_chunks_alone_and_find_what_was_lost(copied, monkeypatch):
+    path = copied("zarr")
+    whole = gx.open("tessera", path, time=2020).isel(time=0)
+    rows, cols = np.array([3, 70, 70, 100]), np.array([5, 9, 10, 12])
+    lon, lat = geometry.transformer(whole.emb.crs, geometry.as_crs("EPSG:4326")).transform(
+        whole.x.values[cols], whole.y.values[rows]
+    )
+    points = np.stack([lon, lat], 1)
+    windows = []
+    read = readers.ZarrReader.read
+    monkeypatch.setattr(readers.ZarrReader, "read", lambda *a: windows.append(a) or read(*a))
+    taken = gx.open("tessera", path, points=points, time=2020).isel(time=0)
+    expected = whole.values[:, rows, cols].T
+    windows.clear()
+    np.testing.assert_array_equal(taken.values, expected)
+    assert np.isfinite(expected).all()
+    assert windows == []  # which are read to see whether a vector is missing or lost
+    for shard in path.glob("utm*/embeddings/c/1/*/*/*"):
+        shard.unlink()
+    lost = gx.open("tessera", path, points=points, time=2020)
+    with pytest.raises(SourceError, match="codes were lost"):
+        lost.compute()
+    assert windows
 
 
 def test_only_zones_near_the_area_are_opened(seam, monkeypatch):

@@ -309,3 +309,62 @@ def test_a_window_of_many_tiles_reads_few(tmp_path):
     (grid,) = sources.grids_of(gx.product("alphaearth"), many, Request(area=area))
     assert grid.shape == (1, 64, 1000, 1000)
     assert len(grid.__dask_graph__()) < 20
+
+
+# --- single pixels ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PixelCrop(Crop):
+    """Reads single pixels, too; ``asked`` keeps how many of them and how many windows."""
+
+    asked: tuple[list[int], list[tuple[slice, slice]]] = ((), ())
+
+    def read(self, time, rows, cols):
+        self.asked[1].append((rows, cols))
+        return super().read(time, rows, cols)
+
+    def read_at(self, time, rows, cols):
+        self.asked[0].append(rows.size)
+        return super().read(time, slice(None), slice(None))[:, rows, cols]
+
+
+def by_pixels(made, asked):
+    crop = made.reader
+    return replace(made, reader=PixelCrop(crop.first, crop.size, crop.years, crop.flipped, asked))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 60), st.integers(0, 80), st.booleans(), st.booleans()),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(0, 1000),
+)
+def test_pixels_are_those_of_the_windows_around_them(corners, seed):
+    asked = ([], [])
+    many = [tile(r, c, 40, 50, flipped=flipped) for r, c, flipped, _ in corners]
+    whole = assembled(many).isel(time=0).values
+    many = [by_pixels(made, asked) if own else made for made, (*_, own) in zip(many, corners, strict=True)]
+    found = tiles.assembly(many, ["2020-01-01"])
+    rng = np.random.default_rng(seed)
+    rows, cols = rng.integers(0, whole.shape[1], 30), rng.integers(0, whole.shape[2], 30)
+    with raise_if_dask_computes():
+        lazy = found.at(rows, cols)
+    assert lazy.dtype == np.int8
+    np.testing.assert_array_equal(lazy.isel(time=0).values, whole[:, rows, cols])
+
+
+def test_few_pixels_are_read_alone_and_many_by_windows():
+    asked = ([], [])
+    found = tiles.assembly([by_pixels(tile(0, 0, 120, 160, flipped=True), asked)], ["2020-01-01"])
+    rows, cols = np.array([3, 110, 3]), np.array([7, 150, 7])
+    np.testing.assert_array_equal(found.at(rows, cols).values[0], WORLD[0][:, rows, cols])
+    assert asked == ([3], [])
+    rows, cols = (each.ravel() for each in np.mgrid[0:40, 0:40])
+    np.testing.assert_array_equal(found.at(rows, cols).values[0], WORLD[0][:, rows, cols])
+    assert len(asked[0]) == 1
+    assert asked[1] == [(slice(80, 120), slice(0, 40))]
+    shuffled = pickle.loads(pickle.dumps(found.at(rows[::-1], cols[::-1])))
+    np.testing.assert_array_equal(shuffled.values[0], WORLD[0][:, rows[::-1], cols[::-1]])
