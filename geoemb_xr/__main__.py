@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace) -> None:
     latest = gridded.isel(time=-1)
     _pictures_of_vectors(gridded, out, summary, synthetic)
     if synthetic and labels is None:
-        points = gx.testing.scene().points(120, year=int(latest["time"].dt.year))
+        points = gx.testing.scene("lifelike").points(120, year=int(latest["time"].dt.year))
         labels = points.drop(columns="year"), "land_cover"
     _map(latest, labels, out, summary, synthetic)
     summary["seconds"] = round(clock.perf_counter() - begun, 1)
@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _open(options: argparse.Namespace) -> Any:
     try:
-        source = gx.example(options.product) if options.source is None else options.source
+        source = gx.example(options.product, scene="lifelike") if options.source is None else options.source
         return gx.open(options.product, source, bbox=options.bbox, time=options.time)
     except ValueError as error:  # what the user typed: a box, a year, a name
         raise SourceError(str(error)) from error
@@ -147,7 +147,7 @@ def _pictures_of_vectors(gridded: xr.DataArray, out: Path, summary: dict[str, An
         "share above 20 degrees": round(float((change > 20).where(change.notnull()).mean()), 4),
     }
     if synthetic:
-        truth = gx.testing.scene().truth(gridded.emb.geobox, [first, last])
+        truth = gx.testing.scene("lifelike").truth(gridded.emb.geobox, [first, last])
         changed = (truth[0] != truth[1]).values & change.notnull().values
         found = (change > 20).values
         summary["change"]["true changes found"] = round(float((found & changed).sum() / changed.sum()), 4)
@@ -210,8 +210,8 @@ def _map(
         summary["map"]["share inside the area of applicability"] = round(inside, 4)
         print(f"inside the area of applicability: {inside:.1%}")
     if synthetic:
-        truth = gx.testing.scene().truth(latest.emb.geobox, int(latest["time"].dt.year))
-        names = np.array(["", *gx.testing.scene().names])
+        truth = gx.testing.scene("lifelike").truth(latest.emb.geobox, int(latest["time"].dt.year))
+        names = np.array(["", *gx.testing.scene("lifelike").names])
         given = np.array([named.get(v, "") for v in range(max(named) + 1)])[classes.values]
         valid = classes.values > 0
         agreement = float((given == names[truth.values])[valid].mean())

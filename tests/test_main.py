@@ -38,13 +38,18 @@ def test_the_demo_makes_what_it_says(demo):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["synthetic scene"] is True
     assert summary["attribution"]
-    assert summary["map"]["agreement with the scene's truth"] > 0.95
+    assert (
+        0.9 < summary["map"]["agreement with the scene's truth"] < 0.98
+    )  # as real maps, not without a mistake
+    assert 0.78 < summary["map"]["held out"]["blocked"]["accuracy"] < 0.9
     assert sum(summary["map"]["share"].values()) == pytest.approx(1, abs=0.001)
     assert set(summary["map"]["held out"]) == {"blocked", "random"}
     assert "held out, blocked: accuracy 0." in printed
     assert summary["map"]["share inside the area of applicability"] > 0.9
-    assert summary["change"]["true changes found"] > 0.95
-    assert summary["change"]["false alarms"] < 0.1
+    assert (
+        0.85 < summary["change"]["true changes found"] < 0.95
+    )  # one crop for another turns vectors too little
+    assert summary["change"]["false alarms"] < 0.15
 
 
 def test_the_map_is_a_cog_that_carries_its_attribution(demo):

@@ -7,7 +7,7 @@ import inspect
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from geoemb_xr import testing
 from geoemb_xr._version import __version__
@@ -19,7 +19,11 @@ from geoemb_xr.stores.paths import cache_dir
 
 
 def example(
-    product: str | Product, *, container: str | None = None, directory: str | os.PathLike[str] | None = None
+    product: str | Product,
+    *,
+    container: str | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    scene: Literal["clear", "lifelike"] = "clear",
 ) -> Any:
     """Write a small synthetic source in a product's true format, and return it.
 
@@ -31,6 +35,9 @@ def example(
         One of ``product.containers``; the first by default.
     directory : path, optional
         Folder to write to; by default a cache, where it is written once.
+    scene : {"clear", "lifelike"}
+        What it shows: a landscape whose classes are told apart without a mistake, or the same with noise, mixed
+        pixels, variety within classes and holes of clouds, as real vectors have them.
 
     Returns
     -------
@@ -40,7 +47,7 @@ def example(
     Raises
     ------
     ValueError
-        If the product has no such container.
+        If the product has no such container, or there is no such scene.
 
     Examples
     --------
@@ -55,14 +62,16 @@ def example(
     if directory is not None:
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        return found.example(folder, container)
-    return _cached_example(found, container)
+        with testing.showing(scene):
+            return found.example(folder, container)
+    with testing.showing(scene):
+        return _cached_example(found, container if scene == "clear" else f"{container}-{scene}", container)
 
 
-def _cached_example(found: Product, container: str) -> Any:
+def _cached_example(found: Product, name: str, container: str) -> Any:
     """The example in the user's cache: written beside it, then moved there whole."""
     state = hashlib.sha1(f"{__version__}{_code_of(found)}".encode()).hexdigest()[:10]
-    home = cache_dir() / "examples" / f"{found.name}-{container}-{state}"
+    home = cache_dir() / "examples" / f"{found.name}-{name}-{state}"
     assert found.example is not None
     if not home.exists():
         home.parent.mkdir(parents=True, exist_ok=True)

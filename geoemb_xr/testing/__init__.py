@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ import xarray as xr
 from affine import Affine
 
 from geoemb_xr.core import arrays, geometry, times
+from geoemb_xr.core.errors import check_choice
 from geoemb_xr.core.geometry import METRES_PER_DEGREE
 from geoemb_xr.core.model import BAND, Product
 from geoemb_xr.core.model import product as find_product
@@ -70,6 +72,14 @@ class Scene:
         Another seed is another landscape.
     noise : float
         Length of the random part of a unit vector; 0.06 turns it by about 3 degrees.
+    variety : float
+        How much places of one class differ: lengths of smooth deviations from the class's direction.
+    alike : float
+        How much the directions of plants have in common.
+    blur : float
+        Metres over which a pixel sees its surroundings: pixels at edges are mixed.
+    clouds : float
+        Share of each year that is missing, in patches.
 
     Examples
     --------
@@ -83,6 +93,10 @@ class Scene:
     lat: float = 47.25
     seed: int = 7
     noise: float = 0.06
+    variety: float = 0.0
+    alike: float = 0.0
+    blur: float = 0.0
+    clouds: float = 0.0
     names: tuple[str, ...] = ("water", "forest", "grassland", "built-up", "maize", "wheat")
     colours: tuple[str, ...] = ("#3d7ea6", "#2f6b3a", "#a8c66c", "#b5483a", "#e8c547", "#d99a5b")
     events: tuple[Event, ...] = (
@@ -141,7 +155,8 @@ class Scene:
     ) -> np.ndarray:
         """Embedding vectors, float32, shape ``(dims, …)``.
 
-        A class has a direction of its own, the terrain bends it slowly, and every pixel and year adds noise.
+        A class has a direction of its own, the terrain bends it slowly, and every pixel and year adds noise. NaN
+        under clouds.
 
         Parameters
         ----------
@@ -158,6 +173,14 @@ class Scene:
         east, north = self._metres(lon, lat)
         prototypes, textures = self._directions(dims)
         out = prototypes[classes - 1].astype(np.float32)
+        if self.blur:
+            for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+                beside = np.asarray(lat) + y * self.blur / METRES_PER_DEGREE
+                along = np.asarray(lon) + x * self.blur / METRES_PER_DEGREE / np.cos(np.radians(self.lat))
+                out += prototypes[self.classes(along, beside, year) - 1].astype(np.float32)
+            out /= 5
+        if self.variety:
+            out += self._deviations(east, north, year, dims)
         for k, direction in enumerate(textures):
             out += (0.18 * self._field(east, north, 10 + k, 900.0 * (k + 1)))[..., None].astype(
                 "f4"
@@ -167,12 +190,31 @@ class Scene:
         length = np.linalg.norm(out, axis=-1, keepdims=True)
         scale = 1.0 if unit else FREE_NORM * (1 + 0.05 * self._field(east, north, 20, 1200.0))[..., None]
         out *= (scale / length).astype(np.float32)
+        if self.clouds:
+            cover = self._field(east, north, 1000 + year, 450.0)
+            out[cover > NormalDist().inv_cdf(1 - self.clouds)] = np.nan
         return np.moveaxis(out, -1, 0)
+
+    def _deviations(self, east: np.ndarray, north: np.ndarray, year: int, dims: int) -> np.ndarray:
+        """How places differ from their class: along eleven directions in every year alike, along one not."""
+        rng = np.random.default_rng([self.seed, 98])
+        directions = rng.standard_normal((12, max(dims, 1))).astype(np.float32)
+        directions *= self.variety / np.linalg.norm(directions, axis=1, keepdims=True)
+        out = np.zeros((*np.broadcast(east, north).shape, directions.shape[1]), np.float32)
+        for k, direction in enumerate(directions):
+            lasts = k < 11
+            key, size = (100 + k, 1.0) if lasts else (100 * year + k, 0.6)
+            out += (size * self._field(east, north, key, 400.0))[..., None].astype(np.float32) * direction
+        return out
 
     def _directions(self, dims: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([self.seed, 99])
         raw = rng.standard_normal((len(self.names) + 3, max(dims, 1)))
         raw /= np.linalg.norm(raw, axis=1, keepdims=True)
+        if self.alike:
+            plants = [self.names.index(name) for name in ("forest", "grassland", "maize", "wheat")]
+            raw[plants] += self.alike * raw[plants].mean(axis=0) / np.linalg.norm(raw[plants].mean(axis=0))
+            raw[plants] /= np.linalg.norm(raw[plants], axis=1, keepdims=True)
         return raw[: len(self.names)], raw[len(self.names) :].astype(np.float32)
 
     def truth(self, geobox: GeoBox, years: int | Sequence[int]) -> xr.DataArray:
@@ -230,10 +272,47 @@ class Scene:
         )
 
 
-@lru_cache(maxsize=1)
-def scene() -> Scene:
-    """The scene that every example shows."""
-    return Scene()
+_SCENES = {
+    "clear": Scene(),
+    # a probe on 120 labels scores here as probes do on real vectors, and change is missed
+    "lifelike": Scene(
+        noise=0.12,
+        variety=0.1,
+        alike=3.8,
+        blur=7.0,
+        clouds=0.015,
+        events=(*Scene.events, Event(2022, 250.0, 100.0, 450.0, "maize", "wheat")),
+    ),
+}
+_SHOWN: ContextVar[str] = ContextVar("scene", default="clear")
+
+
+def scene(name: Literal["clear", "lifelike"] | None = None) -> Scene:
+    """The scene that examples show.
+
+    Parameters
+    ----------
+    name : {"clear", "lifelike"}, optional
+        ``clear`` is easy: classes are told apart without a mistake. ``lifelike`` has noise, mixed pixels, variety
+        within classes and holes of clouds, so that scores are those of real vectors. By default the one that
+        :func:`showing` says, which is clear.
+
+    Examples
+    --------
+    >>> scene("lifelike").clouds
+    0.02
+    """
+    return _SCENES[check_choice("scene", _SHOWN.get() if name is None else name, _SCENES)]
+
+
+@contextmanager
+def showing(name: Literal["clear", "lifelike"]) -> Iterator[Scene]:
+    """Let everything made meanwhile, in this thread, show that scene."""
+    token = _SHOWN.set(check_choice("scene", name, _SCENES))
+    try:
+        yield scene()
+    finally:
+        _SHOWN.reset(token)
 
 
 def lonlat_of(geobox: GeoBox) -> tuple[np.ndarray, np.ndarray]:
