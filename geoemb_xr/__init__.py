@@ -93,6 +93,8 @@ _LAZY = {
     "decompress": "compression.quantizers",
     "fit_compressor": "compression.quantizers",
     "losses": "compression.losses",
+    "Student": "compression.distilling",
+    "fit_student": "compression.distilling",
     # writing
     "cite": "core.citing",
     "show_versions": "versions",

@@ -7,11 +7,19 @@ import os
 
 from geoemb_xr.core.fitted import Fitted, read_model
 
-_MODULES = ("analysis.components", "analysis.clusters", "probes.probe", "compression.quantizers")
+_MODULES = (
+    "analysis.components",
+    "analysis.clusters",
+    "probes.probe",
+    "compression.quantizers",
+    "compression.distilling",
+)
 
 
 def load_model(path: str | os.PathLike[str]) -> Fitted:
-    """Read a PCA, KMeans, Probe or Compressor from the file that its ``save`` or ``to_onnx`` wrote; needs no torch.
+    """Read any fitted model (PCA, KMeans, Probe, Compressor, Student) from what its ``save`` or ``to_onnx`` wrote.
+
+    Needs no torch.
 
     Parameters
     ----------

@@ -11,16 +11,14 @@ import pandas as pd
 import xarray as xr
 
 from geoemb_xr.compression import quantizers
+from geoemb_xr.compression.probing import SIDE, probed, regions
 from geoemb_xr.core.arrays import decode, encode_with, matryoshka_of
 from geoemb_xr.core.errors import EmbeddingError, require
 from geoemb_xr.core.fitted import decoded_bands
 from geoemb_xr.core.model import BAND, check_embedding, comparability_key, is_encoded, product
 from geoemb_xr.core.notes import one_call
-from geoemb_xr.probes.probe import fit_probe
 from geoemb_xr.probes.samples import samples_of
 
-#: Regions along a side of the area: every other one, as on a chessboard, is fitted on, the rest measured on.
-_SIDE = 4
 #: Vectors whose neighbours are looked for.
 _QUERIES = 300
 #: Vectors closer than this share of the area's width are a query's own neighbourhood and are not counted.
@@ -135,7 +133,7 @@ def losses(
     points = _some(array, n_samples, seed)
     places = np.column_stack([points.coords["x"].values, points.coords["y"].values])
     region = regions(places)
-    fitting = (region // _SIDE + region % _SIDE) % 2 == 0
+    fitting = (region // SIDE + region % SIDE) % 2 == 0
     measured = np.flatnonzero(~fitting)
     if len(measured) < 50 or fitting.sum() < 50:
         raise EmbeddingError(
@@ -253,16 +251,6 @@ def _some(array: xr.DataArray, n: int, seed: int) -> xr.DataArray:
     return some.isel(location=np.flatnonzero(there))
 
 
-def regions(places: np.ndarray) -> np.ndarray:
-    """Which of 4 × 4 regions each of some places ``(n, 2)`` lies in, by ranks so that each has its share."""
-    step = [np.minimum(_ranks(places[:, i]) * _SIDE // max(len(places), 1), _SIDE - 1) for i in (1, 0)]
-    return np.asarray(step[0] * _SIDE + step[1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    return np.searchsorted(np.sort(values), values)
-
-
 def _rows(vectors: xr.DataArray) -> np.ndarray:
     return np.asarray(vectors.transpose("location", BAND).values, np.float32)
 
@@ -326,13 +314,4 @@ def _probed(way: _Way, labelled: Any, array: xr.DataArray, seed: int) -> dict[st
         coords={BAND: list(decoded_bands(array))},
         attrs={key: value for key, value in array.attrs.items() if key in ("product", "version")},
     )
-    group = labelled.groups if labelled.places is None else regions(labelled.places)
-    values = labelled.labels.dtype.kind == "f"
-    probe = fit_probe(
-        way.rows(vectors), labelled.labels, method="ridge" if values else "logistic", group=group, seed=seed
-    )
-    scores = probe.scores.get("blocked") or probe.scores["random"]
-    if values:
-        return {"probe": float(scores["r2"]), "worst_class": float("nan")}
-    recall = np.diag(probe.confusion) / np.maximum(probe.confusion.sum(axis=1), 1e-12)
-    return {"probe": float(scores["balanced_accuracy"]), "worst_class": float(recall.min())}
+    return probed(way.rows(vectors), labelled, seed)

@@ -50,6 +50,8 @@ class Output:
         What a pixel without data gets: 0 in a class map, NaN elsewhere.
     attrs : mapping
         Of the map.
+    space : (str, str), optional
+        Product and version, where what it gives are vectors, along ``band``.
     """
 
     dtype: str
@@ -57,6 +59,7 @@ class Output:
     labels: Sequence[Any] = ()
     missing: float = float("nan")
     attrs: Mapping[str, Any] | None = None
+    space: tuple[str, str] | None = None
 
 
 @answering_methods
@@ -127,6 +130,10 @@ class Fitted:
 
     def __hash__(self) -> int:
         return hash((type(self).__name__, self.product, self.version, self.bands))
+
+    def prepared(self, array: xr.DataArray) -> xr.DataArray:
+        """What :meth:`apply` takes vectors of: the array itself, unless a model looks at more than a pixel."""
+        return array
 
     def as_onnx(self, vectors: onnx_graph.Value) -> Mapping[str, onnx_graph.Value]:
         """What an ONNX graph gives for vectors ``(n, band)``, by name: see :mod:`geoemb_xr.core.onnx_graph`.

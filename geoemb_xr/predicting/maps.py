@@ -51,7 +51,7 @@ def predict(
     ----------
     array : DataArray (…, band, …)
         An embedding, encoded or decoded; codes are decoded where they are used, so they are the faster input.
-    model : Probe, KMeans, scikit-learn estimator or torch.nn.Module
+    model : Probe, KMeans, Student, scikit-learn estimator or torch.nn.Module
         Fitted on the same product, version and bands. A module takes ``(n, band)`` and gives a score per class
         ``(n, classes)``, or one value ``(n, 1)``.
     output : str or list of str
@@ -71,7 +71,7 @@ def predict(
     -------
     DataArray (…) or Dataset
         A class map is uint8 or uint16 with 0 where there is no data, and carries its legend; elsewhere missing
-        is NaN. ``proba`` and ``set`` have ``category`` where ``band`` was.
+        is NaN. ``proba`` and ``set`` have ``category`` where ``band`` was. A student gives an embedding.
 
     Raises
     ------
@@ -92,6 +92,7 @@ def predict(
     """
     check_embedding(array, "predict")
     ready = as_model(model, array)
+    array = ready.prepared(array) if isinstance(ready, Fitted) else array
     outputs = ready.outputs()
     if output == "label" and "label" not in outputs:
         output = next(iter(outputs))
@@ -113,9 +114,12 @@ def predict(
 
 def _attrs(array: xr.DataArray, model: Any, spec: Output) -> dict[str, Any]:
     attrs = derived_attrs(array, **(spec.attrs or {}))
-    own = getattr(model, "attribution", "")
-    if own and own not in attrs.get("attribution", ""):
-        attrs["attribution"] = "; ".join(filter(None, [attrs.get("attribution", ""), own]))
+    if spec.space is not None:
+        made, version = spec.space
+        attrs = {"product": made, "version": version, "source": attrs.pop("derived_from", ""), **attrs}
+    own, there = getattr(model, "attribution", ""), attrs.get("attribution", "")
+    if own and own not in there:
+        attrs["attribution"] = own if there in own else f"{there}; {own}"
     return attrs
 
 

@@ -31,7 +31,7 @@ class Data(NamedTuple):
     x : ndarray of float32 (n, band)
         Vectors.
     y : ndarray (n,)
-        Positions of classes, 0 to ``classes`` − 1, each at least once; or values.
+        Positions of classes, 0 to ``classes`` − 1, each at least once; or values, for ``mlp`` also ``(n, value)``.
     weights : ndarray of float64 (n,)
         Of the samples.
     groups : ndarray of int (n,)
@@ -348,15 +348,16 @@ def fit_mlp(
     torch = require("torch", "torch")
     mean, scale = spread(data.x, data.weights)
     scale *= np.sqrt(data.x.shape[1])
-    middle, unit_of = (np.zeros(1), 1.0) if data.classes else spread(data.y[:, None], data.weights)
-    target = data.y if data.classes else ((data.y - middle) / unit_of).astype(np.float32)
+    values = data.y.reshape(len(data.y), -1)
+    middle, unit_of = (np.zeros(1), 1.0) if data.classes else spread(values, data.weights)
+    target = data.y if data.classes else ((values - middle) / unit_of).astype(np.float32)
     decay = alpha if alpha is not None else 5.0 if data.classes else 0.15
     stop = _left_out(data, validation_fraction)
     generator = torch.Generator().manual_seed(data.seed)  # the process's own, on every device, is left alone
     x = torch.from_numpy(((data.x - mean) / scale).astype(np.float32))
     y = torch.from_numpy(target)
     weight = torch.from_numpy((data.weights / data.weights.mean()).astype(np.float32))
-    sizes = [x.shape[1], *hidden_layer_sizes, data.classes or 1]
+    sizes = [x.shape[1], *hidden_layer_sizes, data.classes or values.shape[1]]
     layers = [_layer(a, b, generator) for a, b in pairwise(sizes)]
     between = [each for layer in layers for each in (layer, torch.nn.ReLU())]
     net = torch.nn.Sequential(*between[:-1])
@@ -367,7 +368,7 @@ def fit_mlp(
         if data.classes:
             each = torch.nn.functional.cross_entropy(out, y[rows], reduction="none")
         else:
-            each = (out[:, 0] - y[rows]) ** 2
+            each = ((out - y[rows]) ** 2).mean(dim=1)
         return (each * weight[rows]).sum() / weight[rows].sum()
 
     train = torch.from_numpy(np.flatnonzero(~stop))
@@ -395,7 +396,7 @@ def fit_mlp(
     if not data.classes:
         kept[-1] = (
             kept[-1][0] * np.float32(unit_of),
-            kept[-1][1] * np.float32(unit_of) + np.float32(middle[0]),
+            kept[-1][1] * np.float32(unit_of) + middle.astype(np.float32),
         )
     first = folded(kept[0][0].astype(np.float64), kept[0][1].astype(np.float64), mean, scale)
     parameters = {"weights0": first["weights"], "bias0": first["bias"]}

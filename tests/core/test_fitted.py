@@ -88,7 +88,7 @@ def test_elsewhere_it_is_said_which_module_to_import(tmp_path):
     code = f"import geoemb_xr as gx; gx.load_model({str(path)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (
-        f"it holds a 'Scaler'; known are Compressor, KMeans, PCA, Probe: import {__name__} first"
+        f"it holds a 'Scaler'; known are Compressor, KMeans, PCA, Probe, Student: import {__name__} first"
         in done.stderr
     )
 
