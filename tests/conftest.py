@@ -1,10 +1,14 @@
 """Shared fixtures: real samples where they are at hand, a quiet and repeatable hypothesis."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if os.environ.get("GEOEMB_WITHOUT_NUMBA"):
+    sys.modules["numba"] = None  # type: ignore[assignment]  # every import of it fails, as where there is none
 
 from geoemb_xr.core import model, notes
 

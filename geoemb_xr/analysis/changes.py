@@ -178,6 +178,16 @@ def _angles(a: Any, b: Any, out: Any) -> None:
         out[i] = np.degrees(2 * np.arctan2(np.sqrt(np.float64(less)), np.sqrt(np.float64(more))))
 
 
+@_angles.in_numpy
+def _angles_numpy(a: Any, b: Any, out: Any) -> None:
+    with np.errstate(invalid="ignore", divide="ignore"):  # a vector of zeros has no direction: NaN
+        va = a / np.sqrt(np.einsum("ij,ij->i", a, a))[:, None]
+        vb = b / np.sqrt(np.einsum("ij,ij->i", b, b))[:, None]
+    less, more = va - vb, va + vb
+    squares = (np.einsum("ij,ij->i", each, each).astype(np.float64) for each in (less, more))
+    out[:] = np.degrees(2 * np.arctan2(*map(np.sqrt, squares)))
+
+
 @kernels.jit
 def _cosines(a: Any, b: Any, out: Any) -> None:
     n, bands = a.shape
@@ -190,6 +200,13 @@ def _cosines(a: Any, b: Any, out: Any) -> None:
         out[i] = ab / np.sqrt(np.float64(aa) * np.float64(bb)) if aa > 0 and bb > 0 else np.nan
 
 
+@_cosines.in_numpy
+def _cosines_numpy(a: Any, b: Any, out: Any) -> None:
+    aa, bb, ab = (np.einsum("ij,ij->i", *pair).astype(np.float64) for pair in ((a, a), (b, b), (a, b)))
+    there = (aa > 0) & (bb > 0)
+    out[:] = np.where(there, ab / np.sqrt(np.where(there, aa * bb, 1)), np.nan)
+
+
 @kernels.jit
 def _lengths(a: Any, b: Any, out: Any) -> None:
     n, bands = a.shape
@@ -198,6 +215,12 @@ def _lengths(a: Any, b: Any, out: Any) -> None:
         for k in range(bands):
             total += (a[i, k] - b[i, k]) * (a[i, k] - b[i, k])
         out[i] = np.sqrt(total)
+
+
+@_lengths.in_numpy
+def _lengths_numpy(a: Any, b: Any, out: Any) -> None:
+    gap = a - b
+    np.sqrt(np.einsum("ij,ij->i", gap, gap), out=out)
 
 
 _KERNELS: dict[str, Any] = {"angle": _angles, "cosine": _cosines, "euclidean": _lengths}

@@ -329,6 +329,16 @@ def _gather(products: Any, offsets: Any, vectors: Any, labels: Any, sums: Any, c
     return total
 
 
+@_gather.in_numpy
+def _gather_numpy(products: Any, offsets: Any, vectors: Any, labels: Any, sums: Any, counts: Any) -> float:
+    scores = products - offsets
+    labels[:] = scores.argmax(axis=1)
+    member = (labels[:, None] == np.arange(len(sums))).astype(np.float64)
+    sums += member.T @ vectors
+    counts += np.bincount(labels, minlength=len(counts))
+    return float(scores.max(axis=1).sum(dtype=np.float64))
+
+
 def _centred(step: _Step, old: np.ndarray, spherical: bool) -> np.ndarray:
     divisor = np.linalg.norm(step.sums, axis=1) if spherical else step.counts
     usable = (step.counts > 0) & (divisor > 0)

@@ -209,6 +209,17 @@ def _add_year(vectors: Any, weight: Any, total: Any, length: Any, counts: Any) -
             counts[i] += 1
 
 
+@_add_year.in_numpy
+def _add_year_numpy(vectors: Any, weight: Any, total: Any, length: Any, counts: Any) -> None:
+    exact = vectors.astype(np.float64)
+    square = np.einsum("ij,ij->i", exact, exact)
+    there = square < np.inf
+    total[there] += weight * exact[there]
+    length[there, 0] += weight * np.sqrt(square[there])
+    length[there, 1] += weight
+    counts += there
+
+
 @kernels.jit
 def _finish_mean(total: Any, length: Any, there: Any, unit: Any, out: Any) -> None:
     n, bands = total.shape
@@ -224,6 +235,13 @@ def _finish_mean(total: Any, length: Any, there: Any, unit: Any, out: Any) -> No
         else:
             for k in range(bands):
                 out[i, k] = total[i, k] / divisor
+
+
+@_finish_mean.in_numpy
+def _finish_mean_numpy(total: Any, length: Any, there: Any, unit: Any, out: Any) -> None:
+    divisor = np.sqrt(np.einsum("ij,ij->i", total, total)) if unit else length[:, 1]
+    usable = there & (divisor != 0)
+    out[:] = np.where(usable[:, None], total / np.where(usable, divisor, 1)[:, None], np.nan)
 
 
 def _resultant(total: np.ndarray, length: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -285,6 +303,18 @@ def median_of(stack: Any, counts: Any, out: Any) -> None:
             out[i, k] = middle if there else np.nan
 
 
+@median_of.in_numpy
+def _median_of_numpy(stack: Any, counts: Any, out: Any) -> None:
+    there = np.isfinite(stack).all(axis=2)
+    counts[:] = there.sum(axis=0)
+    held = np.sort(np.where(there[..., None], stack, np.nan), axis=0)  # NaN comes last
+    pixels = np.arange(stack.shape[1])
+    low, high = (
+        held[each, pixels].astype(np.float64) for each in (np.maximum(counts - 1, 0) // 2, counts // 2)
+    )
+    out[:] = np.where(counts[:, None] > 0, (low + high) / 2, np.nan)
+
+
 def _std(stack: np.ndarray, weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
     out = np.empty(stack.shape[1:], np.float32)
     _deviations(stack, weights, counts, out)
@@ -322,6 +352,19 @@ def _deviations(stack: Any, weights: Any, counts: Any, out: Any) -> None:
                     square[k] += weights[t] * (apart * apart)
         for k in range(bands):
             out[i, k] = np.sqrt(square[k] / usable)
+
+
+@_deviations.in_numpy
+def _deviations_numpy(stack: Any, weights: Any, counts: Any, out: Any) -> None:
+    there = np.isfinite(stack).all(axis=2)
+    counts[:] = there.sum(axis=0)
+    known = np.where(there[..., None], stack, 0).astype(np.float64)
+    own = (there * np.asarray(weights)[:, None])[..., None]
+    total = own.sum(axis=0)
+    usable = np.where(total > 0, total, 1.0)
+    mean = (own * known).sum(axis=0) / usable
+    square = (own * (known - mean) ** 2).sum(axis=0) / usable
+    out[:] = np.sqrt(square)
 
 
 def _extremes(

@@ -346,7 +346,7 @@ def _folds(array: xr.DataArray) -> xr.DataArray:
 def _part(places: xr.DataArray) -> xr.DataArray:
     low, high = float(places.min()), float(places.max())
     share = (places - low) / ((high - low) or 1.0)
-    return np.minimum((share * _SIDE).astype(np.int64), _SIDE - 1).reset_coords(drop=True)
+    return (share * _SIDE).astype(np.int64).clip(max=_SIDE - 1).reset_coords(drop=True)
 
 
 # --- one pass -----------------------------------------------------------------------------------------------------

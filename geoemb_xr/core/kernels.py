@@ -1,7 +1,8 @@
 """Compiled loops, and the one door to band-last memory.
 
 Every kernel goes through :func:`jit`: compiled when first called, without the GIL, serial (the threads are
-dask's), cached on disk where that can be written.
+dask's), cached on disk where that can be written. Where there is no numba (a browser, 32-bit ARM), its twin in
+NumPy runs under the same name, slower; ``docs/small-machines.md`` says by how much.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import threading
 import types
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+
+from geoemb_xr.core.errors import MissingExtraError
 
 #: ``True`` would add "nnan" and "ninf", with which LLVM deletes tests for NaN.
 FASTMATH = frozenset({"reassoc", "contract", "nsz", "arcp"})
@@ -22,22 +25,50 @@ _compiling = threading.RLock()
 
 
 class Kernel[**P, R]:
-    """A function that numba compiles when it is first called (importing numba takes 0.4 s)."""
+    """A function that numba compiles when it is first called (importing numba takes 0.4 s).
+
+    Where numba is not installed the function that :meth:`in_numpy` was given takes its place.
+    """
 
     def __init__(self, function: Callable[P, R], fastmath: frozenset[str] = FASTMATH) -> None:
         self.function = function
         self.fastmath = fastmath
+        self.twin: Callable[P, R] | None = None
         self._compiled: Callable[P, R] | None = None
         update_wrapper(self, function)
 
+    def in_numpy(self, twin: Callable[P, R]) -> Callable[P, R]:
+        """Mark a function as this kernel's twin: the same of whole arrays, bitwise where nothing is summed."""
+        self.twin = twin
+        return twin
+
     @property
     def compiled(self) -> Callable[P, R]:
-        """The numba dispatcher."""
+        """The numba dispatcher, or the twin.
+
+        Raises
+        ------
+        MissingExtraError
+            If there is no numba, and no twin.
+        """
         if self._compiled is None:
             with _compiling:
                 if self._compiled is None:
-                    self._compiled = _compile(self.function, self.fastmath)
+                    self._compiled = self._ready()
         return self._compiled
+
+    def _ready(self) -> Callable[P, R]:
+        try:
+            return cast("Callable[P, R]", _compile(self.function, self.fastmath))
+        except ModuleNotFoundError as error:
+            if error.name != "numba":
+                raise
+        if self.twin is None:
+            raise MissingExtraError(
+                f"{self.function.__name__.strip('_')} is a compiled loop without a twin in NumPy: it needs the "
+                "package 'numba', which is not installed, or not to be had here"
+            )
+        return self.twin
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it, compiled."""
@@ -257,6 +288,16 @@ def _transpose_values(source: Any, out: Any) -> None:
                         out[y, i, j] = source[j, y, i]
 
 
+@_transpose_bytes.in_numpy
+def _transpose_bytes_numpy(source: Any, out: Any) -> None:
+    out.view(np.uint8)[...] = np.moveaxis(source.view(np.uint8), 0, -1)
+
+
+@_transpose_values.in_numpy
+def _transpose_values_numpy(source: Any, out: Any) -> None:
+    out[...] = np.moveaxis(source, 0, -1)
+
+
 # --- decoding -------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +341,14 @@ def _decode_square_first(codes: Any, nodata: Any, factor: Any, out: Any) -> None
                 out[i, b, j] = np.float32(np.nan) if missing[j] else square * factor
 
 
+@_decode_square_first.in_numpy
+def _decode_square_first_numpy(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
+    value = codes.astype(np.int32)
+    value *= np.abs(value)
+    np.multiply(value, factor, out=out, dtype=np.float32, casting="unsafe")
+    out[np.broadcast_to((codes == nodata).any(axis=1, keepdims=True), out.shape)] = np.nan
+
+
 @jit
 def decode_square_less(codes: Any, nodata: Any, factor: Any, shift: Any, out: Any, valid: Any) -> None:
     """Decode ``(band, n)`` less a value per band, and say which vectors are valid; the others become zeros."""
@@ -319,6 +368,15 @@ def decode_square_less(codes: Any, nodata: Any, factor: Any, shift: Any, out: An
                 out[b, j] = out[b, j] if valid[j] else np.float32(0)
 
 
+@decode_square_less.in_numpy
+def _decode_square_less_numpy(codes: Any, nodata: Any, factor: Any, shift: Any, out: Any, valid: Any) -> None:
+    valid[:] = (codes != nodata).all(axis=0)
+    value = codes.astype(np.float32)
+    np.multiply(value * np.abs(value), factor, out=out)
+    out -= shift[:, None]
+    out[:, ~valid] = 0
+
+
 @jit
 def _decode_square_last(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
     n, bands = codes.shape
@@ -331,6 +389,11 @@ def _decode_square_last(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
         if least == nodata:
             for b in range(bands):
                 out[i, b] = np.nan
+
+
+@_decode_square_last.in_numpy
+def _decode_square_last_numpy(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
+    _decode_square_first_numpy(codes, nodata, factor, out)
 
 
 @jit
@@ -348,6 +411,12 @@ def scale_codes(codes: Any, scale: Any, out: Any) -> None:
                     out[i, b, j] = codes[i, b, j] * s
                 else:
                     out[i, b, j] = np.nan
+
+
+@scale_codes.in_numpy
+def _scale_codes_numpy(codes: Any, scale: Any, out: Any) -> None:
+    there = np.isfinite(scale) & (scale != 0)
+    np.multiply(codes, np.where(there, scale, np.float32(np.nan))[:, None], out=out)
 
 
 # --- encoding, and unit length ----------------------------------------------------------------------------------
@@ -384,6 +453,14 @@ def encode_square(vectors: Any, codes: Any) -> None:
                     codes[i, b, start + j] = np.int8(signed if finite[j] else np.float32(-128))
 
 
+@encode_square.in_numpy
+def _encode_square_numpy(vectors: Any, codes: Any) -> None:
+    there = np.isfinite(vectors).all(axis=1, keepdims=True)
+    root = np.sqrt(np.abs(vectors), dtype=np.float32) * np.float32(127.5)
+    root = np.where(there, np.minimum(np.rint(root, out=root), np.float32(127)), np.float32(0))
+    codes[...] = np.where(there, np.copysign(root, vectors), np.float32(-128))
+
+
 @jit_exact
 def encode_scaled(vectors: Any, codes: Any, scale: Any) -> None:
     """``rint(x / scale)`` with ``scale = max|x| / 127`` over the bands; 0 and a NaN scale where one is not finite.
@@ -412,6 +489,16 @@ def encode_scaled(vectors: Any, codes: Any, scale: Any) -> None:
                     code = code if code < np.float32(127) else np.float32(127)
                     code = code if code > np.float32(-127) else np.float32(-127)
                     codes[i, b, start + j] = np.int8(code if finite[j] else np.float32(0))
+
+
+@encode_scaled.in_numpy
+def _encode_scaled_numpy(vectors: Any, codes: Any, scale: Any) -> None:
+    there = np.isfinite(vectors).all(axis=1, keepdims=True)
+    known = np.where(there, vectors, np.float32(0))
+    divisor = np.abs(known).max(axis=1, keepdims=True) / np.float32(127)
+    scale[...] = np.where(there, divisor, np.float32(np.nan))
+    known /= np.where(divisor > 0, divisor, np.float32(1))
+    codes[...] = np.clip(np.rint(known, out=known), -127, 127)
 
 
 def divide_by_length(vectors: np.ndarray, out: np.ndarray) -> None:
@@ -445,6 +532,16 @@ def _divide_planes_by_length(vectors: Any, out: Any) -> None:
                     out[i, b, start + j] = vectors[i, b, start + j] * factor[j]
 
 
+@_divide_planes_by_length.in_numpy
+def _divide_planes_by_length_numpy(vectors: Any, out: Any) -> None:
+    total = np.zeros((len(vectors), 1, vectors.shape[2]))
+    for b in range(vectors.shape[1]):  # in the order of the bands, as the loop adds them
+        total[:, 0] += vectors[:, b].astype(np.float64) ** 2
+    length = np.sqrt(np.where(total > 0, total, np.nan))
+    with np.errstate(invalid="ignore"):  # of infinities, if there are any
+        np.multiply(vectors, (1 / length).astype(np.float32), out=out)
+
+
 @jit_exact
 def _divide_rows_by_length(vectors: Any, out: Any) -> None:
     n, bands = vectors.shape
@@ -456,6 +553,11 @@ def _divide_rows_by_length(vectors: Any, out: Any) -> None:
         factor = np.float32(1 / np.sqrt(total) if total > 0 else np.nan)
         for b in range(bands):
             out[i, b] = vectors[i, b] * factor
+
+
+@_divide_rows_by_length.in_numpy
+def _divide_rows_by_length_numpy(vectors: Any, out: Any) -> None:
+    _divide_planes_by_length_numpy(vectors[..., None], out[..., None])
 
 
 @jit_exact

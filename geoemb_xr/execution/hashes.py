@@ -19,6 +19,15 @@ def _mix(values: Any) -> None:
         values[i] = z ^ (z >> np.uint64(31))
 
 
+@_mix.in_numpy
+def _mix_numpy(values: Any) -> None:
+    values ^= values >> np.uint64(30)
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+
+
 def mixed(values: np.ndarray) -> np.ndarray:
     """Random numbers, uint64, that are a function of numbers ``(n,)`` alone: the next of splitmix64 from each.
 

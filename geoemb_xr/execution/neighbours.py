@@ -86,6 +86,13 @@ def exact_distance(vectors: Any, references: Any, index: Any, out: Any) -> None:
             out[i, j] = np.sqrt(total)
 
 
+@exact_distance.in_numpy
+def _exact_distance_numpy(vectors: Any, references: Any, index: Any, out: Any) -> None:
+    for j in range(index.shape[1]):
+        gap = vectors[:, :-1] - references[index[:, j], :-1]
+        out[:, j] = np.sqrt(np.einsum("ij,ij->i", gap, gap))
+
+
 @kernels.jit
 def keep_best(products: Any, first: Any, score: Any, index: Any) -> None:
     """Merge a piece of products, its width a multiple of 64, into the best so far, sorted from the best."""
@@ -111,3 +118,19 @@ def keep_best(products: Any, first: Any, score: Any, index: Any) -> None:
                     score[i, at] = value
                     index[i, at] = first + j0 + j
                     worst = score[i, k - 1]
+
+
+@keep_best.in_numpy
+def _keep_best_numpy(products: Any, first: Any, score: Any, index: Any) -> None:
+    k = score.shape[1]
+    better = np.flatnonzero((products > score[:, -1:]).any(axis=1))
+    if not better.size:
+        return
+    found = np.concatenate([score[better], products[better]], axis=1)
+    places = np.broadcast_to(
+        np.arange(first, first + products.shape[1], dtype=index.dtype), products[better].shape
+    )
+    places = np.concatenate([index[better], places], axis=1)
+    # of equal ones those before stay before: the first reference wins
+    order = np.argsort(-found, axis=1, kind="stable")[:, :k]
+    score[better], index[better] = (np.take_along_axis(each, order, axis=1) for each in (found, places))

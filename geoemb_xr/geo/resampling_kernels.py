@@ -38,6 +38,22 @@ def fill_cells(cells: Any, size: Any, corners: Any, nowhere: Any, out: Any) -> N
                         out[k, i, j] = np.int64(np.rint((west + (east - west) * ((j - left) / size)) * 4096))
 
 
+@fill_cells.in_numpy
+def _fill_cells_numpy(cells: Any, size: Any, corners: Any, nowhere: Any, out: Any) -> None:
+    _, rows, cols = out.shape
+    for (top, left), corner in zip(cells.tolist(), corners, strict=True):
+        i = np.arange(max(top, 0), min(top + size, rows))
+        j = np.arange(max(left, 0), min(left + size, cols))
+        if not (i.size and j.size):
+            continue
+        fy, fx = ((i - top) / size)[:, None], (j - left) / size
+        for k in range(2):
+            (a, b), (c, d) = corner[k]
+            west, east = a + (c - a) * fy, b + (d - b) * fy
+            own = out[k, i[0] : i[-1] + 1, j[0] : j[-1] + 1]
+            own[...] = nowhere if np.isnan(a + b + c + d) else np.rint((west + (east - west) * fx) * 4096)
+
+
 @jit
 def gather(window: Any, at: Any, fill: Any, out: Any) -> None:
     """The nearest pixel's bytes, ``fill`` outside: ``window`` and ``out`` are words of any vector."""
@@ -54,6 +70,17 @@ def gather(window: Any, at: Any, fill: Any, out: Any) -> None:
                     out[i, j, k] = fill[k]
 
 
+@gather.in_numpy
+def _gather_numpy(window: Any, at: Any, fill: Any, out: Any) -> None:
+    row, col = at[0] >> 12, at[1] >> 12
+    inside = (row >= 0) & (row < window.shape[0]) & (col >= 0) & (col < window.shape[1])
+    if inside.all():
+        out[...] = window[row, col]
+        return
+    out[...] = fill
+    out[inside] = window[row[inside], col[inside]]
+
+
 @jit
 def square_factors(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
     """``out`` (pixels) = ``factor``, 0 where a band of ``codes`` (pixels, bands) is ``nodata``, the least code."""
@@ -63,6 +90,11 @@ def square_factors(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
         for b in range(bands):
             least = min(least, codes[i, b])
         out[i] = 0 if least == nodata else factor
+
+
+@square_factors.in_numpy
+def _square_factors_numpy(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
+    out[...] = np.where(codes.min(axis=1) == nodata, 0, factor)
 
 
 @jit_exact

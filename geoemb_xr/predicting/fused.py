@@ -81,3 +81,16 @@ def linear_labels(codes: Any, weights: Any, bias: Any, values: Any, unit: Any, o
                 if scores[k, j] > best:
                     best, at = scores[k, j], k
             out[start + j] = 0 if missing[j] else values[at]
+
+
+@linear_labels.in_numpy
+def _linear_labels_numpy(codes: Any, weights: Any, bias: Any, values: Any, unit: Any, out: Any) -> None:
+    for start in range(0, codes.shape[1], 4096):
+        piece = codes[:, start : start + 4096]
+        value = piece.astype(np.float32)
+        value *= np.abs(value)
+        missing = (piece == -128).any(axis=0)
+        if unit:
+            missing |= ~piece.any(axis=0)
+        best = values[(weights @ value + bias[:, None]).argmax(axis=0)]
+        out[start : start + 4096] = np.where(missing, 0, best)

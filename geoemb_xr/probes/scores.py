@@ -27,6 +27,11 @@ def _best_class(scores: Any, values: Any, out: Any) -> None:
         out[i] = values[at]
 
 
+@_best_class.in_numpy
+def _best_class_numpy(scores: Any, values: Any, out: Any) -> None:
+    out[:] = values[scores.argmax(axis=0)]
+
+
 def softmax(scores: np.ndarray) -> np.ndarray:
     """Probabilities ``(classes, n)`` of scores."""
     exp = np.exp(scores - scores.max(axis=0))

@@ -210,6 +210,19 @@ def _squares_band_first(codes: Any, query: Any, out: Any) -> None:
             dot[i] = dot[i] / np.sqrt(square[i]) if there else np.float32(np.nan)
 
 
+@_squares_band_first.in_numpy
+def _squares_band_first_numpy(codes: Any, query: Any, out: Any) -> None:
+    for start in range(0, codes.shape[1], 16_384):  # so that what is float32 stays small
+        piece = codes[:, start : start + 16_384]
+        value = piece.astype(np.float32)
+        value *= np.abs(value)
+        square = np.einsum("ij,ij->j", value, value)
+        there = (piece.min(axis=0) > -128) & (square > 0)
+        own = out[start : start + 16_384]
+        np.divide(query @ value, np.sqrt(square), out=own, where=there)
+        own[~there] = np.nan
+
+
 @kernels.jit
 def _squares_band_last(codes: Any, query: Any, out: Any) -> None:
     for i in range(codes.shape[0]):
@@ -222,6 +235,11 @@ def _squares_band_last(codes: Any, query: Any, out: Any) -> None:
             least = min(least, code)
         there = least > -128 and square > 0
         out[i] = dot / np.sqrt(square) if there else np.float32(np.nan)
+
+
+@_squares_band_last.in_numpy
+def _squares_band_last_numpy(codes: Any, query: Any, out: Any) -> None:
+    _squares_band_first_numpy(codes.T, query, out)
 
 
 @kernels.jit
@@ -243,6 +261,17 @@ def _products_band_last(vectors: Any, query: Any, dots: Any, squares: Any) -> No
             dot += query[k] * vectors[i, k]
             square += vectors[i, k] * vectors[i, k]
         dots[i], squares[i] = dot, square
+
+
+@_products_band_first.in_numpy
+def _products_band_first_numpy(vectors: Any, query: Any, dots: Any, squares: Any) -> None:
+    dots += query @ vectors
+    squares += np.einsum("ij,ij->j", vectors, vectors)
+
+
+@_products_band_last.in_numpy
+def _products_band_last_numpy(vectors: Any, query: Any, dots: Any, squares: Any) -> None:
+    dots[:], squares[:] = vectors @ query, np.einsum("ij,ij->i", vectors, vectors)
 
 
 def distances(vectors: np.ndarray, queries: np.ndarray, how: str) -> np.ndarray:

@@ -1,0 +1,301 @@
+"""Compiled loops and their twins in NumPy: the same results, and a package that works with the twins alone."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import geoemb_xr as gx
+from geoemb_xr.core import kernels
+from geoemb_xr.core.errors import MissingExtraError
+
+PACKAGE = Path(gx.__file__).parent
+ROOT = PACKAGE.parent
+#: Loops that there is no NumPy for: the ways that need them say so where numba is not to be had.
+WITHOUT_TWIN = {
+    "core.kernels": {"_find_finite"},
+    "geo.resampling_kernels": {
+        "_decoded", "_mixed", "bilinear", "_cover", "average", "add_footprints", "finish_means", "_add_footprint",
+        "_finish_mean", "_weight", "_area", "mode", "_footprint",
+    },
+    "geo.polygons": {"_add_rings", "_add_span", "_add_edge"},
+    "analysis.changes": {"_rank_window"},
+}  # fmt: skip
+
+
+def found():
+    """Every kernel of the package, by module and name."""
+    known = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if "kernels.jit" not in (text := path.read_text()) and "\n@jit" not in text:
+            continue
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for each in vars(importlib.import_module(f"geoemb_xr.{name}")).values():
+            if isinstance(each, kernels.Kernel) and each.__module__ == f"geoemb_xr.{name}":
+                known[name, each.__name__] = each
+    return known
+
+
+KERNELS = found()
+
+
+def rng():
+    return np.random.default_rng(3)
+
+
+def codes(*shape):
+    """int8 codes with a few missing vectors, and one of zeros, bands first but for one dimension before."""
+    made = rng().integers(-127, 128, shape, np.int8)
+    made[..., :3, 5] = -128
+    made[..., :, 9] = 0
+    return made
+
+
+def vectors(n, bands, *, missing=False):
+    made = rng().normal(size=(n, bands)).astype(np.float32)
+    made[4] = 0
+    if missing:
+        made[7, 2] = np.nan
+    return made
+
+
+def planes():
+    """Vectors as blocks have them, band-first: some of zeros, some with NaN or infinities."""
+    made = rng().normal(size=(2, 12, 30)).astype(np.float32)
+    made[0, :, 3], made[1, 4, 5], made[1, 2, 7] = 0, np.nan, -np.inf
+    return made
+
+
+def years():
+    """Four years of vectors, some missing, one in all years."""
+    made = rng().normal(size=(4, 30, 12)).astype(np.float32)
+    made[1, 3, 2], made[0, 4, 5], made[:, 7, 1] = np.nan, np.inf, np.nan
+    return made
+
+
+def at():
+    """Where pixels of a target lie in a window, some outside."""
+    return rng().integers(-5000, 60_000, (2, 13, 17)).astype(np.int64)
+
+
+def empty(*shape, dtype=np.float32):
+    return np.full(shape, 7, dtype)
+
+
+def corners():
+    made = rng().normal(size=(3, 2, 2, 2)) * 50
+    made[1, 0, 1, 0] = np.nan
+    return made
+
+
+QUERY = np.random.default_rng(0).normal(size=12).astype(np.float32)
+FACTOR = np.float32(1 / 127.5**2)
+#: Arguments of each kernel, which writes to some of them; and how far its twin may be off: 0 where it only gathers.
+CASES = {
+    ("core.kernels", "_transpose_bytes"): (
+        lambda: (codes(16, 3, 24).view(np.uint64), empty(3, 24, 2, dtype=np.uint64)), 0
+    ),
+    ("core.kernels", "_transpose_values"): (lambda: (codes(7, 3, 10), empty(3, 10, 7, dtype=np.int8)), 0),
+    ("core.kernels", "_decode_square_first"): (lambda: (codes(2, 12, 30), -128, FACTOR, empty(2, 12, 30)), 0),
+    ("core.kernels", "_decode_square_last"): (
+        lambda: (np.ascontiguousarray(codes(12, 30).T), -128, FACTOR, empty(30, 12)), 0
+    ),
+    ("core.kernels", "decode_square_less"): (
+        lambda: (codes(12, 30), -128, FACTOR, QUERY, empty(12, 30), empty(30, dtype=np.bool_)), 1e-6
+    ),
+    ("core.kernels", "scale_codes"): (
+        lambda: (
+            codes(2, 12, 30),
+            np.where(rng().random((2, 30)) < 0.2, [[np.nan], [np.inf]], rng().random((2, 30))).astype("f4"),
+            empty(2, 12, 30),
+        ),
+        0,
+    ),
+    ("core.kernels", "encode_square"): (lambda: (planes(), empty(2, 12, 30, dtype=np.int8)), 0),
+    ("core.kernels", "encode_scaled"): (
+        lambda: (planes(), empty(2, 12, 30, dtype=np.int8), empty(2, 1, 30)), 0
+    ),
+    ("core.kernels", "_divide_planes_by_length"): (lambda: (planes(), empty(2, 12, 30)), 0),
+    ("core.kernels", "_divide_rows_by_length"): (
+        lambda: (vectors(30, 12, missing=True), empty(30, 12)), 0
+    ),
+    ("geo.resampling_kernels", "fill_cells"): (
+        lambda: (
+            np.array([[-3, 0], [5, 4], [12, 12]]), 8, corners(), np.int64(-(2**62)),
+            empty(2, 15, 14, dtype=np.int64),
+        ),
+        0,
+    ),
+    ("geo.resampling_kernels", "gather"): (
+        lambda: (
+            rng().integers(0, 2**60, (14, 11, 3)).astype(np.uint64), at(), np.arange(3, dtype=np.uint64),
+            empty(13, 17, 3, dtype=np.uint64),
+        ),
+        0,
+    ),
+    ("geo.resampling_kernels", "square_factors"): (
+        lambda: (np.ascontiguousarray(codes(12, 30).T), -128, FACTOR, empty(30)), 0
+    ),
+    ("retrieval.scores", "_squares_band_first"): (lambda: (codes(12, 5000), QUERY, empty(5000)), 1e-6),
+    ("retrieval.scores", "_squares_band_last"): (
+        lambda: (np.ascontiguousarray(codes(12, 30).T), QUERY, empty(30)), 1e-6
+    ),
+    ("retrieval.scores", "_products_band_first"): (
+        lambda: (np.ascontiguousarray(vectors(30, 12, missing=True).T), QUERY, *np.zeros((2, 30), "f4")), 1e-5
+    ),
+    ("retrieval.scores", "_products_band_last"): (
+        lambda: (vectors(30, 12, missing=True), QUERY, *np.zeros((2, 30), "f4")), 1e-5
+    ),
+    ("analysis.changes", "_angles"): (
+        lambda: (vectors(30, 12, missing=True), vectors(30, 12)[::-1].copy(), empty(30)), 1e-6
+    ),
+    ("analysis.changes", "_cosines"): (
+        lambda: (vectors(30, 12, missing=True), vectors(30, 12)[::-1].copy(), empty(30)), 1e-5
+    ),
+    ("analysis.changes", "_lengths"): (
+        lambda: (vectors(30, 12, missing=True), vectors(30, 12)[::-1].copy(), empty(30)), 1e-6
+    ),
+    ("analysis.temporal", "_add_year"): (
+        lambda: (vectors(30, 12, missing=True), 0.7, np.ones((30, 12)), np.ones((30, 2)), np.ones(30, np.int64)),
+        1e-12,
+    ),
+    ("analysis.temporal", "_finish_mean"): (
+        lambda: (rng().normal(size=(30, 12)), np.ones((30, 2)), np.arange(30) > 2, True, empty(30, 12)), 1e-6
+    ),
+    ("analysis.temporal", "median_of"): (
+        lambda: (years(), empty(30, dtype=np.int64), empty(30, 12)), 0
+    ),
+    ("analysis.temporal", "_deviations"): (
+        lambda: (years(), np.array([0.5, 1, 2, 0.1]), empty(30, dtype=np.int64), empty(30, 12)), 1e-6
+    ),
+    ("analysis.clusters", "_gather"): (
+        lambda: (
+            vectors(30, 5), np.zeros(5, "f4"), vectors(30, 12), empty(30, dtype=np.int32), np.zeros((5, 12)),
+            np.zeros(5, np.int64),
+        ),
+        1e-6,
+    ),
+    ("execution.hashes", "_mix"): (lambda: (rng().integers(0, 2**63, 50).astype(np.uint64),), 0),
+    ("execution.neighbours", "exact_distance"): (
+        lambda: (
+            vectors(30, 12), vectors(40, 12), rng().integers(0, 40, (30, 3)).astype(np.int32), empty(30, 3),
+        ),
+        1e-6,
+    ),
+    ("execution.neighbours", "keep_best"): (
+        lambda: (
+            np.round(vectors(30, 128), 1), 64, np.sort(np.round(vectors(30, 4), 1) + 1)[:, ::-1].copy(),
+            empty(30, 4, dtype=np.int32),
+        ),
+        0,
+    ),
+    ("predicting.fused", "linear_labels"): (
+        lambda: (
+            codes(12, 700), vectors(5, 12) * FACTOR, np.zeros(5, "f4"), np.array([3, 1, 9, 4, 7], np.uint8), True,
+            empty(700, dtype=np.uint8),
+        ),
+        0,
+    ),
+    ("probes.scores", "_best_class"): (
+        lambda: (np.round(vectors(5, 300), 1), np.array([3, 1, 9, 4, 7], np.uint8), empty(300, dtype=np.uint8)), 0
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("which", CASES, ids=".".join)
+def test_a_twin_gives_what_its_kernel_gives(which):
+    pytest.importorskip("numba")
+    kernel, (make, off) = KERNELS[which], CASES[which]
+    ours, theirs, before = make(), make(), make()
+    results = [kernel.compiled(*ours), kernel.twin(*theirs)]
+    changed = 0
+    for a, b, start in zip([*ours, results[0]], [*theirs, results[1]], [*before, None], strict=True):
+        if off:
+            np.testing.assert_allclose(b, a, rtol=off, atol=off) if a is not None else None
+        else:
+            np.testing.assert_array_equal(b, a)
+        changed += start is not None and not np.array_equal(
+            a, start, equal_nan=np.asarray(a).dtype.kind == "f"
+        )
+    assert changed
+
+
+def test_every_kernel_has_a_twin_or_is_known_to_have_none():
+    without = {(module, name) for module, names in WITHOUT_TWIN.items() for name in names}
+    assert {key for key, kernel in KERNELS.items() if kernel.twin is None} == without
+    assert {key for key, kernel in KERNELS.items() if kernel.twin is not None} == set(CASES)
+
+
+def test_a_loop_without_a_twin_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    kernel = kernels.Kernel(lambda: None)
+    with pytest.raises(MissingExtraError, match="needs the package 'numba'"):
+        kernel()
+    assert kernel.in_numpy(lambda: 5) is kernel.twin
+    assert kernel() == 5
+
+
+# --- the whole way ------------------------------------------------------------------------------------------------
+
+WAY = """
+import sys, json, os, tempfile, time
+if sys.argv[1] == "blocked":
+    sys.modules["numba"] = None
+import numpy as np
+start = time.perf_counter()
+import geoemb_xr as gx
+from geoemb_xr.testing import scene
+took = time.perf_counter() - start
+os.chdir(tempfile.mkdtemp())
+codes = gx.testing.synthetic("alphaearth", shape=(60, 50), years=(2018, 2024), missing=True, decode=False)
+codes.emb.to_zarr("codes.zarr")
+da = gx.open("codes.zarr", decode=False)
+one = da.emb.year(2018)
+labels = scene().points(60, radius=200)
+found = {
+    "decoded": da.emb.decode(),
+    "cropped": da.emb.crop((11.3685, 47.2487, 11.3712, 47.2515)).emb.decode(),
+    "reprojected": one.emb.reproject("EPSG:3035", resolution=10),
+    "change": da.emb.change(2018, 2024),
+    "similar": one.emb.similarity((11.37, 47.25)),
+    "scores": one.emb.search((11.37, 47.25), 5).similarity.values,
+    "pca": one.emb.pca(one.emb.fit_pca(3, n_samples="all")),
+    "mean": da.emb.aggregate("mean"),
+}
+for method in ("ridge", "logistic", "centroid", "knn"):
+    probe = one.emb.fit_probe(labels, target="land_cover", method=method, cv=2)
+    found[method] = one.emb.predict(probe)
+    found["distance"] = one.emb.predict(probe, output="distance")
+found["clusters"] = one.emb.predict(one.emb.fit_clusters(3))
+import matplotlib
+matplotlib.use("agg")
+one.emb.rgb(["A01", "A16", "A09"], limits=(-0.3, 0.3)).emb.plot()
+found["ridge"].emb.to_cog("map.tif")
+found["reprojected"].emb.to_zarr("vectors.zarr", encode=True)
+found["read again"] = gx.open("vectors.zarr")
+assert ("numba" in sys.modules and sys.modules["numba"] is not None) == (sys.argv[1] != "blocked")
+np.savez(sys.argv[2], **{name: np.asarray(each) for name, each in found.items()})
+"""
+
+
+def test_the_whole_way_goes_without_numba(tmp_path):
+    pytest.importorskip("numba")
+    pytest.importorskip("matplotlib")
+    made = {}
+    for how in ("blocked", "compiled"):
+        path = tmp_path / f"{how}.npz"
+        command = [sys.executable, "-c", WAY, how, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        made[how] = dict(np.load(path))
+    for name, ours in made["compiled"].items():
+        theirs = made["blocked"][name]
+        if name in ("decoded", "cropped", "reprojected", "read again"):  # what gathers gives the same bits
+            np.testing.assert_array_equal(theirs, ours, err_msg=name)
+        elif ours.dtype.kind == "f":
+            np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=2e-5, err_msg=name)
+        else:
+            assert (theirs != ours).mean() < 0.002, name  # ties
