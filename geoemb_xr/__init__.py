@@ -98,6 +98,7 @@ _LAZY = {
     # writing
     "cite": "core.citing",
     "show_versions": "versions",
+    "field_kit": "writing",
     "to_cog": "writing",
     "to_geoparquet": "writing",
     "to_stac": "writing",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -38,15 +39,27 @@ def store_of(url: str, whole: Sequence[str] = ()) -> Any:
 
     from geoemb_xr.stores.zarr_objects import Noticing, WrittenWhole, ZarrObjects
 
-    store = ZarrObjects(url) if is_remote(url) else zarr.storage.LocalStore(url, read_only=True)
+    store: Any
+    if is_remote(url):
+        store = ZarrObjects(url)
+    elif Path(url).is_file():  # a zip
+        store = zarr.storage.ZipStore(url, read_only=True)
+    else:
+        store = zarr.storage.LocalStore(url, read_only=True)
     return WrittenWhole(store, url, whole) if whole else Noticing(store, url)
 
 
+_ROOTS = ("zarr.json", ".zgroup", ".zarray")
+
+
 def is_store(name: str) -> bool:
-    """Whether a path or URL is a Zarr store, with or without its usual ending."""
+    """Whether a path or URL is a Zarr store, with or without its usual ending, or a zip with one at its root."""
     if is_remote(name):
         return name.rstrip("/").lower().endswith(".zarr")
-    return any((Path(name) / each).exists() for each in ("zarr.json", ".zgroup", ".zarray"))
+    if name.lower().endswith(".zip") and zipfile.is_zipfile(name):
+        with zipfile.ZipFile(name) as archive:
+            return any(each in _ROOTS for each in archive.namelist())
+    return any((Path(name) / each).exists() for each in _ROOTS)
 
 
 def open_node(url: str, path: str = "", token: str = "") -> Any:
@@ -81,7 +94,9 @@ def store_token(url: str) -> str:
     if is_remote(url):
         return _remote_token(url)
     if not Path(url).is_dir():
-        return ""  # what it is, or is not, is said when it is opened
+        # what it is not is said when it is opened
+        stat = os.stat(url) if Path(url).is_file() else None
+        return "" if stat is None else f"{stat.st_size}-{stat.st_mtime_ns}"
     files = size = times = 0
     folders = [url]
     while folders:

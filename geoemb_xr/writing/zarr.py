@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import xarray as xr
-from zarr.codecs import ZstdCodec
+from zarr.codecs import GzipCodec, ZstdCodec
 
 from geoemb_xr.core import arrays, columns, geometry
 from geoemb_xr.core.codecs import PER_PIXEL_SCALE
@@ -106,6 +106,13 @@ def to_zarr(
     return target
 
 
+def write_in_gzip(array: xr.DataArray, target: Path, chunks: int) -> None:
+    """Write codes to a new store as chunks in gzip, which Python itself reads, in shards of dask's blocks."""
+    dataset = _named_for_zarr(_dataset(array, encode=True))
+    with only_writer(target):
+        _write(dataset, target, chunks, None, GzipCodec(level=6))
+
+
 def _check_replaceable(target: Path) -> None:
     """Refuse to replace what is no store: a folder of something else, given by mistake."""
     marks = ("zarr.json", ".zgroup", ".zarray")
@@ -127,7 +134,17 @@ def _layout(
     return sides, {name: [list(each.values()), chunks] for name, each in sides.items()}
 
 
-def _write(dataset: xr.Dataset, target: Path, chunks: int, shards: int | None) -> None:
+#: A flipped bit is an error when it is read, not another value; any reader of zstd knows the checksum.
+_ZSTD = ZstdCodec(level=0, checksum=True)
+
+
+def _write(
+    dataset: xr.Dataset,
+    target: Path,
+    chunks: int,
+    shards: int | None,
+    compressor: ZstdCodec | GzipCodec = _ZSTD,
+) -> None:
     sides, layout = _layout(dataset, chunks, shards)
     part = part_of(target)
     store = stage_store(
@@ -135,7 +152,7 @@ def _write(dataset: xr.Dataset, target: Path, chunks: int, shards: int | None) -
         part,
         sides,
         [str(target), layout],
-        partial(_write_template, sides=sides, chunks=chunks),
+        partial(_write_template, sides=sides, chunks=chunks, compressor=compressor),
     )
     _consolidate(store)
     if target.exists():
@@ -264,13 +281,15 @@ def _inner(side: int, wanted: int) -> int:
 
 
 def _write_template(
-    dataset: xr.Dataset, store: Path, sides: Mapping[str, Mapping[Hashable, int]], chunks: int
+    dataset: xr.Dataset,
+    store: Path,
+    sides: Mapping[str, Mapping[Hashable, int]],
+    chunks: int,
+    compressor: ZstdCodec | GzipCodec = _ZSTD,
 ) -> None:
     """Metadata and coordinates of a store, as xarray writes them; no block of an array."""
-    # a flipped bit is an error when it is read, not another value; any reader of zstd knows the checksum
-    compressors = (ZstdCodec(level=0, checksum=True),)
     encoding: dict[Hashable, dict[str, Any]] = {
-        name: {"compressors": compressors} for name in dataset.variables
+        name: {"compressors": (compressor,)} for name in dataset.variables
     }
     for name, variable in lazy_variables(dataset).items():
         shard = tuple(sides[name][dim] for dim in variable.dims)
