@@ -2,6 +2,7 @@
 
 Peers are the best loops one can write: chips that are cut and normalised already, in batches of the same size; on a
 GPU once from chips that lie there (``bare``) and once from page-locked memory, copied beside the work (``locked``).
+The tiled inference of terratorch and of rs-embed, which hold the area in memory, is not compared with.
 There everything works in bfloat16. The row ``no network`` has a network that does nothing: how fast it is fed.
 Weights are random: a network's time does not depend on them, but seams do, so their angles say how the arithmetic
 behaves and nothing of a trained encoder.
@@ -67,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             rates = {k: (count**2 if k == "ours" else few) / seconds for k, seconds in times.items()}
             slower = min(rates[k] for k in rates if k != "ours")
             ratios[name] = rates["ours"] / slower
-            shown = [f"{rates[k]:,.0f}" if k in rates else "" for k in ("ours", "bare", "locked")]
+            shown = [
+                f"{rates[k]:,.{0 if on_gpu else 2}f}" if k in rates else ""
+                for k in ("ours", "bare", "locked")
+            ]
             rows.append([name, *shown, f"{ratios[name]:.2f} ×"])
             if not on_gpu:
                 seams += [[name, margin, *angles(images, card, margin)] for margin in (0, card.margin)]
