@@ -261,7 +261,9 @@ def answering[**P, T](function: Callable[P, T], name: str | None = None) -> Call
     @functools.wraps(function)
     def answered(*args: P.args, **kwargs: P.kwargs) -> T:
         for name in kwargs:
-            if name not in parameters and (not open_ended or name in KEYWORDS):
+            # options are passed on, under the names of the package they are for, unless one of ours is meant
+            meant = any(each in parameters for each in KEYWORDS.get(name, ()))
+            if name not in parameters and (not open_ended or meant):
                 raise TypeError(_no_keyword(called, name, list(parameters)))
         if takes_arrays and args and isinstance(args[0], xr.Dataset):
             raise EmbeddingError(_no_dataset(called, args[0]))

@@ -144,3 +144,13 @@ def test_functions_of_one_array_say_so_of_a_dataset(codes):
     public = {name for name in vars(EmbDatasetAccessor) if not name.startswith("_")}
     assert public == set(synonyms.OF_DATASETS)
     assert np.isfinite(codes.values).any()
+
+
+def test_options_of_a_method_keep_the_names_of_its_package():
+    @synonyms.answering
+    def fit(array, *, method="knn", seed=0, **options):
+        return options
+
+    assert fit(1, n_neighbors=3) == {"n_neighbors": 3}  # no keyword of ours is meant by it
+    with pytest.raises(TypeError, match="here it is called 'seed'"):
+        fit(1, random_state=3)
