@@ -23,8 +23,8 @@ from geoemb_xr.core.protocols import kind_of_opened
 from geoemb_xr.core.times import TimeLike
 from geoemb_xr.geo import places
 from geoemb_xr.geo.places import Places
+from geoemb_xr.readers import stac, tiles
 from geoemb_xr.readers import tables as from_tables
-from geoemb_xr.readers import tiles
 from geoemb_xr.readers.points import area_of_points, vectors_at
 from geoemb_xr.readers.sources import grids_of, lattice_key
 from geoemb_xr.readers.tiles import Request
@@ -70,8 +70,9 @@ def open(  # the name that users know from xarray
     ----------
     product : str, Product or path
         A product's name, or the path of a store that this package wrote, whose metadata name it.
-    source : path, glob, URL, store, list or dataset, optional
-        Where it lies; the published store by default, or the name of one of ``product.stores``. A table (CSV,
+    source : path, glob, URL, store, list, STAC items or dataset, optional
+        Where it lies; the published store by default, or the name of one of ``product.stores``. STAC items (dicts,
+        pystac's, a JSON file or its URL) stand for the data that they name. A table (CSV,
         Parquet, GeoJSON, DataFrame) with a column per band, as Earth Engine's ``sampleRegions`` writes them, gives
         its rows as points.
     geopolygon : polygons, GeoDataFrame, GeoJSON or path, optional
@@ -143,6 +144,12 @@ def open(  # the name that users know from xarray
     if points is not None:
         points = places.read_places(points, crs=bbox_crs).present("points=")
     product, source = map(_local, _without_dataset(product, source))
+    named_files = stac.files_of(
+        source,
+        lambda: _request(None, geopolygon, bbox, bbox_crs, points, geobox, time, None, None, chunks).area,
+    )
+    if named_files is not None:
+        source = named_files[0] if len(named_files) == 1 else named_files
     if source is None and storage is not None and _is_path(product):
         product = current().locate(product)
     source = current().locate(source)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from geoemb_xr.core.codecs import SIGNED_SQUARE
-from geoemb_xr.core.errors import SourceError
+from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.core.model import Product
+from geoemb_xr.core.notes import say
 from geoemb_xr.examples.olmoearth import example_olmoearth
-from geoemb_xr.readers import geotiff
+from geoemb_xr.readers import geotiff, utm_zones
+from geoemb_xr.readers import zarr as zarr_store
+from geoemb_xr.readers.inferring import codec_of
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores import paths
 
@@ -24,11 +32,89 @@ def open_olmoearth(source: Any, request: Request) -> list[Tile]:
         raise paths.must_be_fetched(
             NAME, "the GeoTIFFs of an export, with their year in the path", "the OlmoEarth studio, or rslearn"
         )
+    if isinstance(source, (str, os.PathLike)) and zarr_store.is_store(os.fspath(source)):
+        with zarr_store.naming_damage(os.fspath(source)):
+            return _zones_of(os.fspath(source), request)
     tiles = paths.map_files(lambda name: _tile(name, request), paths.expand(source, (".tif", ".tiff")))
     if len({tile.dtype for tile in tiles}) > 1:
         some = {tile.dtype: tile.name for tile in tiles}
         raise SourceError(f"codes and vectors in one source: {some}; open them apart")
     return tiles
+
+
+# --- the Zarr store with a group for each UTM zone --------------------------------------------------------------
+
+
+def _zones_of(url: str, request: Request) -> list[Tile]:
+    """Tiles of the zones near an area; codec and length of vectors as the store's attributes say, never assumed."""
+    token = zarr_store.store_token(url)
+    root = zarr_store.open_node(url, "", token)
+    zones = [name for name in sorted(root.keys()) if utm_zones.ZONE.fullmatch(name)]
+    if not zones:
+        raise SourceError(f"{url} has no groups utm01 … utm60; it has {sorted(root.keys())[:8]}")
+    near = [name for name in zones if utm_zones.is_near(name, request)]
+    if not near:
+        raise CoverageError(f"{NAME} does not cover {request.area} in {url}, which has {', '.join(zones)}")
+    return [_zone(url, name, root, token, request) for name in near]
+
+
+def _zone(url: str, name: str, root: Any, token: str, request: Request) -> Tile:
+    group, where = root[name], f"{url}/{name}"
+    if "embeddings" not in group:
+        raise SourceError(f"{where} has no array 'embeddings'; it has {sorted(group.keys())}")
+    array = group["embeddings"]
+    attrs = zarr_store.find_attrs(array, group, root)
+    dims = zarr_store.axes_of(array, where)
+    count = array.shape[dims.index("band")]
+    if not 1 < count <= DIMS:
+        raise SourceError(f"{where} has {count} bands; {NAME!r} takes up to {DIMS}")
+    codes = array.dtype.kind == "i"
+    if codes:
+        _check_codec(attrs, array, where)
+    if any(attrs.get(key) is True for key in _UNIT):
+        say(
+            f"{url} says that its vectors have unit length; means of them have not: .emb.normalize() makes it so"
+        )
+    return zarr_store.zarr_tile(
+        url,
+        f"{name}/embeddings",
+        bands=PRODUCT.bands[:count],
+        attrs=attrs,
+        times=zarr_store.years_of(group if "time" in group else root, array.shape[dims.index("time")], where),
+        fill=-128 if codes else float("nan"),
+        version="synthetic"
+        if attrs.get("geoemb:build_version") == "synthetic"
+        else _zarr_version(attrs, count, request, url),
+        token=token,
+    )
+
+
+#: How a store says that its vectors were brought to unit length.
+_UNIT = ("geoemb:unit_norm", "geoemb:l2_normalized", "l2_normalized")
+
+
+def _check_codec(attrs: Mapping[str, Any], array: Any, where: str) -> None:
+    said = attrs.get("geoemb:quantization")
+    codec = codec_of(said, where) if isinstance(said, Mapping) else None
+    if array.dtype != np.int8 or codec is None or codec.name != SIGNED_SQUARE.name:
+        stated = "nothing" if codec is None else repr(codec.name)
+        raise SourceError(
+            f"{where} holds {array.dtype}, and 'geoemb:quantization' says {stated} of how its codes are decoded; a "
+            f"store of {NAME!r} holds int8 in {SIGNED_SQUARE.name!r}"
+        )
+
+
+def _zarr_version(attrs: Mapping[str, Any], count: int, request: Request, url: str) -> str:
+    """The family that the model's name says, with the width; that of ``version=`` where it says none."""
+    if attrs.get("geoemb:build_version") == "synthetic":
+        return "synthetic"
+    model = str(attrs.get("geoemb:model") or "").lower().replace("_", ".")
+    found = re.search(r"olmoearth[-.]v(\d+(?:\.\d+)?)", model)
+    family = f"v{found[1]}" if found else ""
+    return f"{family}-{count}" if family in FAMILIES else _version(url, count, request.version)
+
+
+# --- exports ----------------------------------------------------------------------------------------------------
 
 
 def _tile(name: str, request: Request) -> Tile:

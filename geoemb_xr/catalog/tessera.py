@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -25,7 +25,7 @@ from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.core.model import Product
 from geoemb_xr.core.notes import say
 from geoemb_xr.examples.tessera import example_tessera
-from geoemb_xr.readers import geotiff, npy
+from geoemb_xr.readers import geotiff, npy, utm_zones
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.tiles import Request, Tile, overlapping, table_of
 from geoemb_xr.stores import index, paths
@@ -38,6 +38,7 @@ NAME = "tessera"
 DIMS = 128
 BANDS = tuple(str(i) for i in range(DIMS))
 BASE = "s3://us-west-2.opendata.source.coop/tessera/tessera"
+ICECHUNK = "s3://tessera-embeddings/v1.1/dclimate.icechunk"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,6 @@ UNKNOWN = "unknown"
 _DEFAULT = next(iter(EDITIONS))
 _CODES_FOLDER, _MASKS_FOLDER = "global_0.1_degree_representation", "global_0.1_degree_tiff_all"
 _TILE_NAME = re.compile(r"grid_(-?\d+\.\d+)_(-?\d+\.\d+)(?:_(\d{4}))?$")
-_ZONE = re.compile(r"utm(\d{2})|(\d{2})([NS])")
 
 
 def open_tessera(source: Any, request: Request) -> list[Tile]:
@@ -72,6 +72,8 @@ def open_tessera(source: Any, request: Request) -> list[Tile]:
         return _said(_store_tiles([f"{BASE}/zarr/{EDITIONS[version].zarr}"], request))
     if isinstance(source, str) and source == "npy":
         return _said(_published_npy(request))
+    if isinstance(source, str) and source == "icechunk":
+        source = ICECHUNK
     if isinstance(source, (str, os.PathLike)) and (stores := _stores_in(os.fspath(source))):
         return _said(_store_tiles(stores, request))
     return _said(_file_tiles(paths.expand(source, (".npy", ".tif", ".tiff")), request))
@@ -128,7 +130,7 @@ def _stores_in(name: str) -> list[str]:
     """A store, or a folder of yearly stores (the older layout); none where it is neither."""
     folder = name.rstrip("/")
     if is_remote(folder):
-        return [folder] if "/zarr/" in folder or folder.endswith(".zarr") else []
+        return [folder] if "/zarr/" in folder or zarr_store.is_store(folder) else []
     if zarr_store.is_store(folder):
         return [folder]
     return sorted(str(p) for p in Path(folder).glob("*.zarr")) if Path(folder).is_dir() else []
@@ -153,28 +155,12 @@ def _zone_tiles(url: str, request: Request) -> list[Tile]:
 def _tiles_of_zones(url: str, request: Request) -> list[Tile]:
     token = zarr_store.store_token(url)
     root = zarr_store.open_node(url, "", token)
-    zones = [name for name in sorted(root.keys()) if _ZONE.fullmatch(name)]
+    zones = [name for name in sorted(root.keys()) if utm_zones.ZONE.fullmatch(name)]
     if not zones:
         raise SourceError(f"{url} has no groups utm01 … utm60; it has {sorted(root.keys())[:8]}")
     version = _store_version(url, root, request)
-    near = [name for name in zones if _zone_is_near(name, request)]
+    near = [name for name in zones if utm_zones.is_near(name, request)]
     return [_zone_tile(url, name, root[name], version, token, request) for name in near]
-
-
-def _zone_is_near(name: str, request: Request) -> bool:
-    """Whether a zone's tiles can reach an area; a tile belongs to the zone of its centre."""
-    if request.area is None:
-        return True
-    digits = _ZONE.fullmatch(name)
-    assert digits is not None
-    west = (int(digits[1] or digits[2]) - 1) * 6 - 180 - 0.1
-    return any(
-        w < west + 6.2 and e > west for box in request.area.lonlat() for w, e in _turns(box[0], box[2])
-    )
-
-
-def _turns(west: float, east: float) -> Iterable[tuple[float, float]]:
-    return ((west + turn, east + turn) for turn in (-360, 0, 360))
 
 
 def _store_version(url: str, root: Any, request: Request) -> str:
@@ -220,7 +206,7 @@ def _zone_tile(url: str, name: str, group: Any, version: str, token: str, reques
 
 def _place(attrs: dict[str, Any], name: str, group: Any) -> dict[str, Any]:
     """Attributes that place a zone; stores before the conventions leave it to their name and coordinates."""
-    zone = _ZONE.fullmatch(name)
+    zone = utm_zones.ZONE.fullmatch(name)
     assert zone is not None
     if not any(key in attrs for key in ("proj:code", "proj:wkt2", "proj:projjson", "crs_wkt", "crs")):
         attrs["proj:code"] = f"EPSG:{(32700 if zone[3] == 'S' else 32600) + int(zone[1] or zone[2])}"
@@ -300,7 +286,7 @@ class _Grid:
             and box[1] < self.lat + 0.06
             and box[3] > self.lat - 0.06
             for box in request.area.lonlat()
-            for w, e in _turns(box[0], box[2])
+            for w, e in utm_zones.turns(box[0], box[2])
         )
 
 
@@ -558,7 +544,7 @@ PRODUCT = Product(
     inputs="Sentinel-1 and Sentinel-2 time series of one year",
     access="anonymous; Zarr (and, deprecated, .npy tiles) in the Source Cooperative",
     containers=("zarr", "npy", "geotiff", "legacy"),
-    stores={"zarr": f"{BASE}/zarr/{EDITIONS[_DEFAULT].zarr}", "npy": f"{BASE}/npy"},
+    stores={"zarr": f"{BASE}/zarr/{EDITIONS[_DEFAULT].zarr}", "npy": f"{BASE}/npy", "icechunk": ICECHUNK},
     versions=tuple(EDITIONS),
     matryoshka=(16, 32, 64, 128),
     matryoshka_versions=("v2-2B-L~beta1", "v2-2B-L~beta2"),

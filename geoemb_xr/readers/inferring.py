@@ -47,7 +47,7 @@ def infer_product(attrs: Mapping[str, Any], labels: tuple[str, ...], name: str) 
         raise SourceError(f"{name} lacks 'geoemb:dimensions', the length of a vector") from None
     model = str(attrs.get("geoemb:model", ""))
     quantization = attrs.get("geoemb:quantization") or {}
-    codec = _codec_of(quantization, name)
+    codec = codec_of(quantization, name)
     words = set(re.split(r"[^a-z0-9]+", model.lower()))
     of_size = [each for each in registered() if each.dims == dims and _same_codec(each, codec)]
     fitting = [each for each in of_size if _named(each, words, model) or each.bands == labels]
@@ -95,7 +95,7 @@ def _same_codec(candidate: Product, codec: Codec | None) -> bool:
     )
 
 
-def _codec_of(quantization: Mapping[str, Any], name: str) -> Codec | None:
+def codec_of(quantization: Mapping[str, Any], name: str) -> Codec | None:
     """The codec that ``geoemb:quantization`` describes."""
     if not quantization:
         return None

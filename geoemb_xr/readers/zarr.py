@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,41 +24,36 @@ from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.missing import NODATA_KEYS, mark_missing
 from geoemb_xr.readers.claims import check_extent
 from geoemb_xr.readers.tiles import Tile
-from geoemb_xr.readers.zarr_chunks import object_names, unwritten
+from geoemb_xr.readers.zarr_chunks import is_archive, names_in, object_names, unwritten
 from geoemb_xr.stores.objects import head_object, is_remote, list_folders
 from geoemb_xr.stores.storage import Storage, current
 
 
-def store_of(url: str, whole: Sequence[str] = ()) -> Any:
+def store_of(url: str, whole: Sequence[str] = (), snapshot: str = "") -> Any:
     """A Zarr store for a path or URL, read only; of arrays that are ``whole`` no chunk may be missing.
 
     Never the string itself: Zarr takes it for a URL, and what follows a ``#`` or ``?`` in a folder's name is lost.
     """
     import zarr
 
+    from geoemb_xr.stores.zarr_archives import ZippedZarr, is_icechunk, is_zipped, open_icechunk
     from geoemb_xr.stores.zarr_objects import Noticing, WrittenWhole, ZarrObjects
 
-    store: Any
-    if is_remote(url):
-        store = ZarrObjects(url)
-    elif Path(url).is_file():  # a zip
-        store = zarr.storage.ZipStore(url, read_only=True)
-    else:
-        store = zarr.storage.LocalStore(url, read_only=True)
+    if is_zipped(url):
+        return ZippedZarr(url)
+    if is_icechunk(url):
+        return open_icechunk(url, snapshot)
+    store = ZarrObjects(url) if is_remote(url) else zarr.storage.LocalStore(url, read_only=True)
     return WrittenWhole(store, url, whole) if whole else Noticing(store, url)
 
 
-_ROOTS = ("zarr.json", ".zgroup", ".zarray")
-
-
 def is_store(name: str) -> bool:
-    """Whether a path or URL is a Zarr store, with or without its usual ending, or a zip with one at its root."""
+    """Whether a path or URL is a Zarr store, zipped or in a repository too, with or without its usual ending."""
+    if is_archive(name):
+        return True
     if is_remote(name):
         return name.rstrip("/").lower().endswith(".zarr")
-    if name.lower().endswith(".zip") and zipfile.is_zipfile(name):
-        with zipfile.ZipFile(name) as archive:
-            return any(each in _ROOTS for each in archive.namelist())
-    return any((Path(name) / each).exists() for each in _ROOTS)
+    return any((Path(name) / each).exists() for each in ("zarr.json", ".zgroup", ".zarray"))
 
 
 def open_node(url: str, path: str = "", token: str = "") -> Any:
@@ -80,7 +74,7 @@ def _open_node(url: str, path: str, token: str, storage: Storage) -> Any:
     if not is_remote(url) and not Path(url).exists():
         raise FileNotFoundError(f"no such store: {url}")
     try:
-        return zarr.open(store_of(url), path=path or None, mode="r")
+        return zarr.open(store_of(url, snapshot=token), path=path or None, mode="r")
     except (FileNotFoundError, KeyError, ValueError) as error:
         where = f"{url} has no {path!r}" if path else f"{url} is not a Zarr store"
         raise SourceError(f"{where}: {error}") from error
@@ -91,6 +85,8 @@ def store_token(url: str) -> str:
 
     Of a remote store its root's metadata must do: its objects cannot all be asked for.
     """
+    if is_archive(url):
+        return _archive_token(url)
     if is_remote(url):
         return _remote_token(url)
     if not Path(url).is_dir():
@@ -108,6 +104,17 @@ def store_token(url: str) -> str:
                 stat = entry.stat()
                 files, size, times = files + 1, size + stat.st_size, times + stat.st_mtime_ns
     return f"{files}-{size}-{times}"
+
+
+def _archive_token(url: str) -> str:
+    from geoemb_xr.stores.zarr_archives import icechunk_snapshot, is_icechunk
+
+    if is_icechunk(url):
+        return icechunk_snapshot(url)
+    if is_remote(url):
+        return head_object(url)
+    stat = os.stat(url)
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 def _remote_token(url: str) -> str:
@@ -193,6 +200,8 @@ class ZarrReader:
 
     def objects(self, time: int, rows: slice, cols: slice) -> Iterator[str]:
         """Paths of the objects that a window is stored in; one that was never written is absent."""
+        if is_archive(self.url):
+            return iter(())
         array = open_node(self.url, self.path, self.token)
         return object_names(self.url, self.path, array, self.dims, self._wanted(time, rows, cols))
 
@@ -216,7 +225,9 @@ def written_steps(url: str, path: str, token: str = "") -> frozenset[int] | None
     array = open_node(url, path, token)
     if array.metadata.zarr_format != 3 or (array.shards or array.chunks)[0] != 1 or array.ndim < 2:
         return None
-    if is_remote(url):
+    if is_archive(url):
+        names = names_in(array, "c")
+    elif is_remote(url):
         try:
             names = list_folders(f"{url.rstrip('/')}/{path}/c")
         except SourceError:  # a store may be readable and not listable

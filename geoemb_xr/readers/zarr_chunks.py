@@ -19,6 +19,31 @@ from geoemb_xr.stores.objects import get_range, is_remote, object_size
 _EMPTY = np.uint64(2**64 - 1)
 
 
+def is_archive(name: str) -> bool:
+    """Whether a store is no folder of chunks: what it lacks was never written, as its own directory says."""
+    if "icechunk" not in name.lower() and not name.lower().endswith(".zip") and not Path(name).is_dir():
+        return False
+    from geoemb_xr.stores.zarr_archives import is_icechunk, is_zipped
+
+    return is_zipped(name) or is_icechunk(name)
+
+
+def names_in(array: Any, folder: str) -> list[str]:
+    """Names of what lies in a folder of an array, as its store lists them."""
+    from zarr.core.sync import _collect_aiterator, sync
+
+    return list(sync(_collect_aiterator(array.store.list_dir(f"{array.path}/{folder}"))))
+
+
+def _size(name: str, array: Any, url: str) -> int | None:
+    """Bytes of an object; of a member of an archive it is enough that there is one."""
+    if not is_archive(url):
+        return object_size(name)
+    from zarr.core.sync import sync
+
+    return 1 if sync(array.store.exists(name.removeprefix(f"{url.rstrip('/')}/"))) else None
+
+
 def unwritten(
     url: str, path: str, array: Any, dims: tuple[str, ...], window: Mapping[str, Any]
 ) -> Iterator[tuple[str, dict[str, slice]]]:
@@ -45,11 +70,11 @@ def unwritten(
     outer, inner = array.shards or array.chunks, array.chunks
     for position in _touched(spans, outer):
         name = _name(url, path, array, position)
-        size = object_size(name)
+        size = _size(name, array, url)
         starts = [i * side for i, side in zip(position, outer, strict=True)]
         if size is None:
             yield name, _place(starts, outer, spans, dims)
-        elif array.shards is not None:
+        elif array.shards is not None and not is_archive(url):
             held = _held(name, size, _counts(outer, inner))
             for part in np.argwhere(~held):
                 first = [s + int(i) * n for s, i, n in zip(starts, part, inner, strict=True)]

@@ -98,7 +98,7 @@ class ZarrObjects(Store):
     ) -> Buffer | None:
         """An object, or a range of it; None where there is none."""
         loop = asyncio.get_running_loop()
-        data = await loop.run_in_executor(_threads(os.getpid()), self._read, key, _span(byte_range))
+        data = await loop.run_in_executor(_threads(os.getpid()), self._read, key, span_of(byte_range))
         return None if data is None else prototype.buffer.from_bytes(data)
 
     async def get_partial_values(
@@ -240,7 +240,8 @@ class Noticing(WrapperStore[Store]):
         return self._there(key, super().get_sync(key, prototype=prototype, byte_range=byte_range))
 
 
-def _span(asked: ByteRequest | None) -> tuple[int, int | None] | None:
+def span_of(asked: ByteRequest | None) -> tuple[int, int | None] | None:
+    """First byte and the one after the last of what Zarr asks for; None for all."""
     match asked:
         case RangeByteRequest():
             return asked.start, asked.end

@@ -1,0 +1,212 @@
+"""Zarr stores that are no folder of objects, read only: zipped ones, and repositories of Icechunk."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import AsyncIterator
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+
+from geoemb_xr.core.errors import SourceError, require
+from geoemb_xr.stores.credentials import is_signed, s3_options
+from geoemb_xr.stores.files import ObjectFile, RemoteObject
+from geoemb_xr.stores.objects import is_remote
+from geoemb_xr.stores.storage import Storage, current, using
+from geoemb_xr.stores.zarr_objects import span_of
+
+_ROOTS = ("zarr.json", ".zgroup", ".zarray")
+#: A member may not claim more bytes than this, unpacked.
+_LARGEST_MEMBER = 1 << 31
+
+
+class ZippedZarr(Store):
+    """A Zarr store in a zip file; its directory says what was written.
+
+    Parameters
+    ----------
+    url : str
+        Path or URL.
+    storage : Storage, optional
+        How it is reached; as now by default.
+    """
+
+    supports_writes = False
+    supports_deletes = False
+    supports_listing = True
+    supports_partial_writes = False
+
+    def __init__(self, url: str, storage: Storage | None = None) -> None:
+        super().__init__(read_only=True)
+        self.url, self.storage = url, storage or current()
+        self._lock = Lock()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ZippedZarr) and (self.url, self.storage) == (other.url, other.storage)
+
+    def __hash__(self) -> int:
+        return hash((self.url, self.storage))
+
+    def __repr__(self) -> str:
+        return f"ZippedZarr({self.url!r})"
+
+    def __reduce__(self) -> Any:
+        return ZippedZarr, (self.url, self.storage)
+
+    @cached_property
+    def _archive(self) -> tuple[zipfile.ZipFile, str]:
+        """The archive, and the folder in it that the store is."""
+        with using(self.storage):
+            file = ObjectFile(RemoteObject(self.url, from_end=True)) if is_remote(self.url) else self.url
+            try:
+                archive = zipfile.ZipFile(file)
+            except zipfile.BadZipFile as error:
+                raise SourceError(f"{self.url} is not a zip file, or is truncated: {error}") from error
+        names = archive.namelist()
+        roots = sorted({n.rpartition("/")[0] for n in names if n.rpartition("/")[2] in _ROOTS}, key=len)
+        if not roots:
+            raise SourceError(f"{self.url} holds no Zarr store; it holds {names[:5]}")
+        return archive, f"{roots[0]}/" if roots[0] else ""
+
+    def _read(self, key: str, span: tuple[int, int | None] | None) -> bytes | None:
+        with self._lock, using(self.storage):
+            archive, root = self._archive
+            try:
+                member = archive.getinfo(root + key)
+            except KeyError:
+                return None
+            if member.file_size > _LARGEST_MEMBER:
+                raise SourceError(f"{self.url} claims {member.file_size / 1e9:.0f} GB for {key!r}")
+            try:
+                data = archive.read(member)
+            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+                raise SourceError(f"{self.url} is damaged in {key!r}: {error}") from error
+        return data if span is None else data[span[0] : span[1]]
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """A member, or a range of it; None where there is none."""
+        data = self._read(key, span_of(byte_range))
+        return None if data is None else prototype.buffer.from_bytes(data)
+
+    async def get_partial_values(self, prototype: BufferPrototype, key_ranges: Any) -> list[Buffer | None]:
+        """Several ranges."""
+        return [await self.get(key, prototype, each) for key, each in key_ranges]
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is such a member."""
+        archive, root = self._archive
+        return root + key in archive.NameToInfo
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Not here: it is read only."""
+        self._check_writable()
+
+    async def delete(self, key: str) -> None:
+        """Not here: it is read only."""
+        self._check_writable()
+
+    async def list(self) -> AsyncIterator[str]:
+        """Keys of all members."""
+        async for key in self.list_prefix(""):
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Keys below a folder."""
+        archive, root = self._archive
+        for name in archive.namelist():
+            if name.startswith(root + prefix) and not name.endswith("/"):
+                yield name.removeprefix(root)
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Names of what lies in a folder."""
+        folder = f"{prefix.rstrip('/')}/" if prefix else ""
+        names = {key.removeprefix(folder).partition("/")[0] async for key in self.list_prefix(folder)}
+        for name in sorted(names):
+            yield name
+
+
+def is_zipped(name: str) -> bool:
+    """Whether a path or URL is a zipped Zarr store: by its name, and where it is on a disk by what it holds."""
+    lower = name.lower()
+    if is_remote(name):
+        return lower.endswith(".zarr.zip")
+    if not lower.endswith(".zip") or not Path(name).is_file():
+        return False
+    try:
+        with zipfile.ZipFile(name) as archive:
+            return any(each.rpartition("/")[2] in _ROOTS for each in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return lower.endswith(".zarr.zip")  # what is wrong with it is said when it is opened
+
+
+# --- Icechunk -----------------------------------------------------------------------------------------------------
+
+
+def is_icechunk(name: str) -> bool:
+    """Whether a path or URL is a repository of Icechunk: by its name, or by what a folder holds."""
+    if is_remote(name):
+        return name.rstrip("/").lower().endswith(".icechunk")
+    folder = Path(name)
+    return (folder / "snapshots").is_dir() and any((folder / each).exists() for each in ("repo", "refs"))
+
+
+def open_icechunk(url: str, snapshot: str = "") -> Any:
+    """The Zarr store of a snapshot of a repository, by default the newest of the branch ``main``.
+
+    Raises
+    ------
+    MissingExtraError
+        If icechunk is not installed.
+    SourceError
+        If there is no such repository.
+    """
+    icechunk = require("icechunk", "icechunk")
+    try:
+        repository = icechunk.Repository.open(_icechunk_storage(icechunk, url))
+        session = (
+            repository.readonly_session(snapshot_id=snapshot)
+            if snapshot
+            else repository.readonly_session("main")
+        )
+    except icechunk.IcechunkError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SourceError(f"{url} could not be opened as a repository of Icechunk: {reason}") from error
+    return session.store
+
+
+def icechunk_snapshot(url: str) -> str:
+    """The newest snapshot of a repository, which is its state."""
+    return str(open_icechunk(url).session.snapshot_id)
+
+
+def _icechunk_storage(icechunk: Any, url: str) -> Any:
+    if not is_remote(url):
+        return icechunk.local_filesystem_storage(os.path.abspath(url))
+    scheme, _, rest = url.partition("://")
+    bucket, _, prefix = rest.strip("/").partition("/")
+    given = {key.removeprefix("aws_"): value for key, value in current().options}
+    if scheme in ("s3", "s3a"):
+        own = s3_options()
+        keys = {key: given[key] for key in ("access_key_id", "secret_access_key") if key in given}
+        return icechunk.s3_storage(
+            bucket=bucket,
+            prefix=prefix,
+            region=given.get("region", own["region"]),
+            endpoint_url=given.get("endpoint") or given.get("endpoint_url"),
+            allow_http=current().allow_http,
+            force_path_style=not given.get("virtual_hosted_style_request", False),
+            **keys,
+            **({} if keys else {"from_env": True} if is_signed() else {"anonymous": True}),
+        )
+    if scheme == "gs":
+        return icechunk.gcs_storage(bucket=bucket, prefix=prefix, anonymous=not is_signed())
+    if scheme in ("http", "https"):
+        return icechunk.http_storage(url)
+    raise SourceError(f"{url}: repositories of Icechunk are read from a folder, s3://, gs:// or https://")
