@@ -143,13 +143,14 @@ def open(  # the name that users know from xarray
         geopolygon = _polygons(geopolygon, bbox_crs)
     if points is not None:
         points = places.read_places(points, crs=bbox_crs).present("points=")
-    product, source = map(_local, _without_dataset(product, source))
+    product, source = _without_dataset(product, source)
     named_files = stac.files_of(
         source,
         lambda: _request(None, geopolygon, bbox, bbox_crs, points, geobox, time, None, None, chunks).area,
     )
     if named_files is not None:
         source = named_files[0] if len(named_files) == 1 else named_files
+    product, source = map(_local, (product, source))
     if source is None and storage is not None and _is_path(product):
         product = current().locate(product)
     source = current().locate(source)
@@ -247,7 +248,7 @@ def _local(given: Any) -> Any:
 
 def _no_source(given: Mapping[Any, Any]) -> str:
     if "assets" in given:
-        return "a STAC item is no source; give the path or URL of one of its assets: item['assets'][name]['href']"
+        return "it has assets but no 'stac_version', so that it is no STAC item; give the path or URL of an asset"
     if "type" in given:
         return "GeoJSON is a place and no source: geopolygon= takes an area, points= points"
     return f"a source is a path, URL, glob or a list of them, a table or a dataset; got a dict of {list(given)[:6]}"

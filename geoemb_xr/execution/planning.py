@@ -33,8 +33,10 @@ class Plan:
     read_bytes : int
         What they hold once read, before decoding; compressed stores transfer less.
     requests : int
-        Stored blocks that the reads touch, where the source tells its blocks; else as many as reads. Readers that
-        join neighbouring blocks need fewer.
+        Requests of a run, each stored block once, where the source tells its blocks; else as many as reads.
+    transfer_bytes : int
+        What these bring, compressed as it is stored: of files read by their headers, else from the sizes of some
+        objects. Headers and sizes are asked for by ``plan``, and kept for the run.
     workers : int
         Tasks that run at once on this machine.
     peak_memory : int
@@ -48,6 +50,7 @@ class Plan:
     reads: int
     read_bytes: int
     requests: int
+    transfer_bytes: int
     workers: int
     peak_memory: int
 
@@ -58,7 +61,8 @@ class Plan:
             ("result", f"{html.human_bytes(self.result_bytes)} in {self.blocks:,} blocks"),
             (
                 "reads",
-                f"{html.human_bytes(self.read_bytes)} in {self.reads:,} reads, about {self.requests:,} requests",
+                f"{html.human_bytes(self.read_bytes)} in {self.reads:,} reads: about {self.requests:,} requests of "
+                f"{html.human_bytes(self.transfer_bytes)}",
             ),
             ("tasks", f"{self.tasks:,}, {self.workers} at once"),
             ("peak memory", f"about {html.human_bytes(self.peak_memory)}"),
@@ -72,7 +76,7 @@ class Plan:
 
 
 def plan(array: xr.DataArray) -> Plan:
-    """Tell what computing an array would read and hold, without computing anything.
+    """Tell what computing an array would read and hold, without computing anything. Asks for headers and sizes.
 
     Parameters
     ----------
@@ -99,12 +103,12 @@ def plan_of(arrays: Sequence[xr.DataArray]) -> Plan:
     size = sum(each.nbytes for each in arrays)
     lazy = [each for each in arrays if each.chunks is not None]
     if not lazy:
-        return Plan(len(arrays), size, 0, 0, 0, 0, 0, size)
+        return Plan(len(arrays), size, 0, 0, 0, 0, 0, 0, size)
     from geoemb_xr.execution.internals import optimize_blockwise
 
     graph, keys = culled_graph(lazy)
     fused = optimize_blockwise(graph, keys=keys)
-    reads = _reads(graph)
+    reads, requests, transferred = _reads(graph)
     # codes of a byte become float32 of four while a task runs
     held = max((read.nbytes * (1 + 4 // read.itemsize) for read in reads), default=0)
     block = max(math.prod(max(c) for c in each.chunks or ()) * each.dtype.itemsize for each in lazy)
@@ -116,7 +120,8 @@ def plan_of(arrays: Sequence[xr.DataArray]) -> Plan:
         tasks=sum(len(layer) for layer in fused.layers.values()),
         reads=len(reads),
         read_bytes=sum(read.nbytes for read in reads),
-        requests=sum(read.requests for read in reads),
+        requests=requests,
+        transfer_bytes=transferred,
         workers=workers,
         peak_memory=workers * (held + block) + size,
     )
@@ -126,34 +131,22 @@ def plan_of(arrays: Sequence[xr.DataArray]) -> Plan:
 class _Read:
     nbytes: int
     itemsize: int
-    requests: int
 
 
-def _reads(graph: Any) -> list[_Read]:
-    found = []
+def _reads(graph: Any) -> tuple[list[_Read], int, int]:
+    """What the tasks of a graph read, and with how many requests of how many bytes."""
+    found: list[_Read] = []
+    windows: dict[int, tuple[Any, list[tuple[slice, ...]]]] = {}
     for source, window in reads_of(graph):
         itemsize = np.dtype(source.dtype).itemsize
-        size = math.prod(w.stop - w.start for w in window) * itemsize
-        found.append(_Read(size, itemsize, _requests(source, window)))
-    return found
-
-
-def _requests(source: Any, window: Sequence[slice]) -> int:
-    """Stored blocks that a window of tiles touches; 1 for other sources."""
-    if not hasattr(source, "tiles") or not hasattr(source, "places"):
-        return 1
-    steps, rows, cols = window[0], window[-2], window[-1]
-    count = 0
-    for tile, place in zip(source.tiles, source.places, strict=True):
-        top, left, bottom, right = (int(v) for v in place)
-        held = sum(source.times[t] in tile.times for t in range(steps.start, steps.stop))
-        count += (
-            held * _touched(rows, top, bottom, tile.block[0]) * _touched(cols, left, right, tile.block[1])
-        )
-    return count
-
-
-def _touched(span: slice, start: int, stop: int, block: int) -> int:
-    """Blocks, counted from ``start``, that a span of pixels touches."""
-    first, last = max(span.start, start) - start, min(span.stop, stop) - start
-    return -(-last // block) - first // block if first < last else 0
+        found.append(_Read(math.prod(w.stop - w.start for w in window) * itemsize, itemsize))
+        windows.setdefault(id(source), (source, []))[1].append(window)
+    requests = transferred = 0
+    for source, own in windows.values():
+        if hasattr(source, "transfer"):
+            more, size = source.transfer(own)
+        else:
+            itemsize = np.dtype(source.dtype).itemsize
+            more, size = len(own), sum(math.prod(w.stop - w.start for w in each) * itemsize for each in own)
+        requests, transferred = requests + more, transferred + size
+    return found, requests, transferred

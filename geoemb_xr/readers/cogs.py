@@ -16,7 +16,7 @@ import numpy as np
 
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.readers.block_cache import CACHE, RAW
-from geoemb_xr.stores.files import ObjectFile, RemoteObject, forget, remote_object
+from geoemb_xr.stores.files import ObjectFile, RemoteObject, forget, joined, remote_object
 from geoemb_xr.stores.http import ObjectChangedError
 from geoemb_xr.stores.storage import current
 
@@ -107,7 +107,7 @@ def _from_cells(
     kind: object,
 ) -> np.ndarray:
     height, width, block = _layout(of)
-    sides = [side * max(-(-_LEAST_SIDE // side), 1) for side in block]
+    sides = _sides(block)
     out: np.ndarray | None = None
     for top in range(rows.start // sides[0] * sides[0], rows.stop, sides[0]):
         for left in range(cols.start // sides[1] * sides[1], cols.stop, sides[1]):
@@ -157,12 +157,47 @@ def _fetched(of: RemoteObject, spans: Sequence[tuple[int, int]]) -> np.ndarray:
     return np.frombuffer(b"".join(of.fetch(spans)), np.uint8)
 
 
+#: Bands, rows and columns of a window.
+Window = tuple[Sequence[int], slice, slice]
+
+
+def transfer(url: str, token: str, windows: Sequence[Window]) -> tuple[int, int]:
+    """Requests and bytes of windows of a remote GeoTIFF, by its header, which is kept for the run."""
+    with opened(remote_object(url, token)) as (dataset, _):
+        return transfer_of(dataset, windows)
+
+
+def transfer_of(dataset: Any, windows: Sequence[Window]) -> tuple[int, int]:
+    """Requests and bytes of windows of an open dataset, each stored block once."""
+    height, width = (int(n) for n in dataset.block_shapes[0])
+    sides = _sides((height, width))
+    cells = dict.fromkeys(
+        (tuple(bands), top, left)
+        for bands, rows, cols in windows
+        for top in range(rows.start // sides[0] * sides[0], rows.stop, sides[0])
+        for left in range(cols.start // sides[1] * sides[1], cols.stop, sides[1])
+    )
+    requests = size = 0
+    for bands, top, left in cells:
+        rows = (top, min(top + sides[0], dataset.height))
+        cols = (left, min(left + sides[1], dataset.width))
+        asked = joined(spans_of(dataset, bands, rows, cols, (height, width)))
+        requests, size = requests + len(asked), size + sum(stop - start for start, stop in asked)
+    return requests, size
+
+
+def _sides(block: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of what is fetched and kept as one."""
+    height, width = (side * max(-(-_LEAST_SIDE // side), 1) for side in block)
+    return height, width
+
+
 def spans_of(
     dataset: Any, bands: Sequence[int], rows: tuple[int, int], cols: tuple[int, int], block: tuple[int, int]
 ) -> list[tuple[int, int]]:
     """First byte and the one after the last of each stored block of a window; none for what was never written."""
     found = []
-    planar = dataset.profile.get("interleave") == "band"
+    planar = dataset.profile.get("interleave") != "pixel"  # by band, or tile by tile: bands lie apart
     for band in bands if planar else bands[:1]:
         for y in range(rows[0] // block[0], -(-rows[1] // block[0])):
             for x in range(cols[0] // block[1], -(-cols[1] // block[1])):

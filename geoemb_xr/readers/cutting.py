@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import dask.array as da
@@ -13,6 +15,7 @@ from geoemb_xr.core import areas, geometry, times
 from geoemb_xr.core.areas import Area
 from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.readers.tiles import Request, block_sides, bounds_for
+from geoemb_xr.readers.zarr_chunks import transfer_of
 
 
 def cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str, age: str) -> T:
@@ -93,6 +96,22 @@ class _Stored:
         self.variable, self.name = variable, name
         self.shape, self.dtype, self.ndim = variable.shape, variable.dtype, variable.ndim
 
+    def transfer(self, windows: Sequence[tuple[slice, ...]]) -> tuple[int, int]:
+        """Requests and bytes with which windows are read, where the file's own array tells."""
+        cuts: list[Any] = [self.variable[window]._data for window in windows]
+        if all(hasattr(each, "key") and hasattr(each, "array") for each in cuts):
+            stored, keys = cuts[0].array, [[_span(part) for part in each.key.tuple] for each in cuts]
+            if hasattr(stored, "transfer"):
+                requests, size = stored.transfer(keys)
+                return int(requests), int(size)
+            node: Any = getattr(stored, "_array", None)
+            if hasattr(node, "metadata"):
+                dims = tuple(map(str, self.variable.dims))
+                named = [dict(zip(dims, key, strict=True)) for key in keys]
+                return transfer_of(self.name, str(node.path), node, dims, named)
+        itemsize = self.dtype.itemsize
+        return len(windows), sum(math.prod(s.stop - s.start for s in each) * itemsize for each in windows)
+
     def __getitem__(self, key: Any) -> np.ndarray:
         try:
             return np.asarray(self.variable[key].values)
@@ -101,6 +120,14 @@ class _Stored:
         except Exception as error:  # of zarr, a codec, GDAL or HDF5: a block that cannot be read is no nodata
             reason = str(error).strip().partition("\n")[0][:200]
             raise SourceError(f"{self.name} could not be read, it is damaged: {reason}") from error
+
+
+def _span(part: Any) -> slice:
+    """An integer, a slice or an array of positions as what it spans."""
+    if isinstance(part, slice):
+        return part
+    positions = np.atleast_1d(np.asarray(part))
+    return slice(int(positions.min()), int(positions.max()) + 1)
 
 
 def inside(x: np.ndarray, y: np.ndarray, area: Area, crs: object) -> np.ndarray:

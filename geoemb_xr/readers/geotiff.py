@@ -149,6 +149,15 @@ class GeoTiffReader:
         with _environment(self.path):
             return read(_dataset(self.path, self.token), Window.from_slices(rows, cols))
 
+    def transfer(self, spans: Sequence[tuple[int, slice, slice]]) -> tuple[int, int]:
+        """Requests and bytes of windows: each stored block once, as the header says where it lies."""
+        bands = {step: [self.indexes[step]] if self.by_time else list(self.indexes) for step, *_ in spans}
+        touched = [(bands[step] + [self.alpha] * bool(self.alpha), rows, cols) for step, rows, cols in spans]
+        if cogs.is_object(self.path):
+            return cogs.transfer(self.path, self.token, touched)
+        with _environment(self.path):
+            return cogs.transfer_of(_dataset(self.path, self.token), touched)
+
     def _read(self, bands: list[int], dataset: Any, window: Any) -> np.ndarray:
         if self.plane:
             return np.asarray(dataset.read(self.indexes[0], window=window))

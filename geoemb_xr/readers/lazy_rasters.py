@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,16 @@ class _Raster(BackendArray):
         self.dtype = np.dtype(info.dtype)
         self._reader = GeoTiffReader(info.path, tuple(range(1, info.count + 1)), token=info.token)
         self._storage = current()
+
+    def transfer(self, windows: Sequence[Sequence[slice]]) -> tuple[int, int]:
+        """Requests and bytes of windows of bands, rows and columns; all bands are read."""
+        _, height, width = self.shape
+        spans = [
+            (0, slice(*rows.indices(height)[:2]), slice(*cols.indices(width)[:2]))
+            for _, rows, cols in windows
+        ]
+        with using(self._storage):
+            return self._reader.transfer(spans)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         basic = indexing.IndexingSupport.BASIC

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,8 +20,9 @@ import numpy as np
 from geoemb_xr.core import kernels
 from geoemb_xr.core.codecs import decode_per_pixel_scale
 from geoemb_xr.core.errors import SourceError
+from geoemb_xr.readers.tile_arrays import Transfers
 from geoemb_xr.readers.tiles import Reader
-from geoemb_xr.stores.files import forget, remote_object
+from geoemb_xr.stores.files import FIRST_BYTES, forget, remote_object
 from geoemb_xr.stores.http import ObjectChangedError
 from geoemb_xr.stores.objects import is_remote
 from geoemb_xr.stores.storage import Storage, current
@@ -137,6 +139,11 @@ class NpyReader:
         window = np.ascontiguousarray(values[:, cols])
         return kernels.band_first(window, 0) if window.ndim == 3 else window
 
+    def transfer(self, spans: Sequence[tuple[int, slice, slice]]) -> tuple[int, int]:
+        """Requests and bytes of windows: whole rows for each, and the header."""
+        row = int(np.prod(self.shape[1:], dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return len(spans) + 1, sum((rows.stop - rows.start) * row for _, rows, _ in spans) + FIRST_BYTES
+
 
 @dataclass(frozen=True)
 class DecodedReader:
@@ -144,6 +151,11 @@ class DecodedReader:
 
     codes: Reader
     scales: Reader
+
+    def transfer(self, spans: Sequence[tuple[int, slice, slice]]) -> tuple[int, int]:
+        """Requests and bytes of windows."""
+        both = [each.transfer(spans) for each in (self.codes, self.scales) if isinstance(each, Transfers)]
+        return sum(n for n, _ in both), sum(size for _, size in both)
 
     def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
         """A window (band, y, x)."""

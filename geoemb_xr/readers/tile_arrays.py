@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _MOST_OBJECTS = 4096
 #: Pixels closer together than this many in a square of that side are read by one window.
 _SPARSE, _SQUARE = 1024, 512
+#: Of how many tiles headers or sizes are looked at to plan.
+_MOST_TILES = 4
 #: Further than any two pixels are apart, squared, and small enough that quarters are kept beside it.
 _FAR = 2.0**50
 
@@ -42,6 +44,15 @@ class PointReader(Protocol):
 
     def read_at(self, time: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
         """Pixels ``(band, n)``, or ``(n,)`` of a plane; those that were never written as missing."""
+        ...
+
+
+@runtime_checkable
+class Transfers(Protocol):
+    """A reader that tells what windows (step, rows, columns) cost, all of them together."""
+
+    def transfer(self, spans: Sequence[tuple[int, slice, slice]]) -> tuple[int, int]:
+        """Requests and bytes."""
         ...
 
 
@@ -183,6 +194,26 @@ class TileArray:
                         found = reader.objects(step, *self._stored(i, r, c)[:2])
                     yield from found
 
+    def transfer(self, windows: Sequence[tuple[slice, ...]]) -> tuple[int, int]:
+        """Requests and bytes with which some windows are read; of many tiles some are looked at."""
+        spans: dict[int, list[tuple[int, slice, slice]]] = {}
+        for window in windows:
+            for time in range(window[0].start, window[0].stop):
+                for i, step, r, c in self._hits(time, window[-2], window[-1]):
+                    spans.setdefault(i, []).append((step, *self._stored(i, r, c)[:2]))
+        looked_at = list(spans)[:: -(-len(spans) // _MOST_TILES)] if spans else []
+        with using(self.storage):
+            found = [self._transfer_of(i, spans[i]) for i in looked_at]
+        pixels = sum(_area(spans[i]) for i in spans) / max(sum(_area(spans[i]) for i in looked_at), 1)
+        return round(sum(n for n, _ in found) * pixels), round(sum(size for _, size in found) * pixels)
+
+    def _transfer_of(self, i: int, spans: Sequence[tuple[int, slice, slice]]) -> tuple[int, int]:
+        tile = self.tiles[i]
+        if isinstance(tile.reader, Transfers):
+            return tile.reader.transfer(spans)
+        itemsize = np.dtype(tile.dtype).itemsize * max(len(tile.bands), 1)
+        return len(spans), _area(spans) * itemsize
+
     def absent(self, names: Sequence[str]) -> list[str]:
         """Which of some objects are not there; asks the store."""
         with using(self.storage):
@@ -262,6 +293,10 @@ def _in_squares(rows: np.ndarray, cols: np.ndarray, members: np.ndarray, side: i
     square = rows[members] // side * (1 << 32) + cols[members] // side
     order = np.argsort(square, kind="stable")
     return np.split(members[order], np.flatnonzero(np.diff(square[order])) + 1)
+
+
+def _area(spans: Sequence[tuple[int, slice, slice]]) -> int:
+    return sum((r.stop - r.start) * (c.stop - c.start) for _, r, c in spans)
 
 
 def _full_key(key: Any, ndim: int) -> list[slice]:

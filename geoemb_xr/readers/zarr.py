@@ -24,7 +24,7 @@ from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.missing import NODATA_KEYS, mark_missing
 from geoemb_xr.readers.claims import check_extent
 from geoemb_xr.readers.tiles import Tile
-from geoemb_xr.readers.zarr_chunks import is_archive, names_in, object_names, unwritten
+from geoemb_xr.readers.zarr_chunks import is_archive, names_in, object_names, transfer_of, unwritten
 from geoemb_xr.stores.objects import head_object, is_remote, list_folders
 from geoemb_xr.stores.storage import Storage, current
 
@@ -204,6 +204,12 @@ class ZarrReader:
             return iter(())
         array = open_node(self.url, self.path, self.token)
         return object_names(self.url, self.path, array, self.dims, self._wanted(time, rows, cols))
+
+    def transfer(self, spans: Sequence[tuple[int, slice, slice]]) -> tuple[int, int]:
+        """Requests and bytes of windows, from the sizes of some objects."""
+        array = open_node(self.url, self.path, self.token)
+        windows = [self._wanted(*span) for span in spans]
+        return transfer_of(self.url, self.path, array, self.dims, windows)
 
     def never_written(self, time: int, rows: slice, cols: slice) -> tuple[np.ndarray, list[str]]:
         """Pixels of a window whose chunk was never written, and the objects that lack it."""
@@ -471,6 +477,10 @@ class _ScaledReader:
     def read_at(self, time: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
         """Pixels (band, n); whether one of zeros was lost is for a window to find out."""
         return self.codes.read_at(time, rows, cols)
+
+    def transfer(self, spans: Sequence[tuple[int, slice, slice]]) -> tuple[int, int]:
+        """Requests and bytes of windows of the codes: scales are an array of their own."""
+        return self.codes.transfer(spans)
 
     def objects(self, time: int, rows: slice, cols: slice) -> Iterator[str]:
         """Paths of the objects that a window is stored in."""

@@ -6,7 +6,8 @@ Looked at only where a window holds nothing but the fill value, so that a read o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -100,11 +101,42 @@ def _spans(array: Any, dims: tuple[str, ...], window: Mapping[str, Any]) -> list
     return [slice(*span.indices(n)[:2]) for span, n in zip(asked, array.shape, strict=True)]
 
 
+#: Of how many objects the size is asked for to plan.
+_SOME = 8
+
+
+def transfer_of(
+    url: str, path: str, array: Any, dims: tuple[str, ...], windows: Sequence[Mapping[str, Any]]
+) -> tuple[int, int]:
+    """Requests and bytes with which windows are read, each by itself.
+
+    A chunk is a request. Of a shard all of it is one, a part of it one for its index and one for each inner chunk.
+    """
+    outer, inner = array.shards or array.chunks, array.chunks
+    held = math.prod(_counts(outer, inner))
+    requests, chunks = 0, 0
+    names: dict[str, None] = {}
+    for window in windows:
+        spans = _spans(array, dims, window)
+        for position in _touched(spans, outer):
+            names.setdefault(_name(url, path, array, position))
+            inside = [
+                slice(max(s.start, p * n), min(s.stop, (p + 1) * n, size))
+                for s, p, n, size in zip(spans, position, outer, array.shape, strict=True)
+            ]
+            parts = math.prod(len(each) for each in _ranges(inside, inner))
+            whole = array.shards is None or parts == held
+            requests, chunks = requests + (1 if whole else parts + 1), chunks + parts
+    some = [_size(name, array, url) or 0 for name in list(names)[:: max(len(names) // _SOME, 1)][:_SOME]]
+    return requests, round(chunks / held * sum(some) / max(len(some), 1))
+
+
+def _ranges(spans: Sequence[slice], sides: tuple[int, ...]) -> list[range]:
+    return [range(span.start // side, -(-span.stop // side)) for span, side in zip(spans, sides, strict=True)]
+
+
 def _touched(spans: list[slice], sides: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    ranges = (
-        range(span.start // side, -(-span.stop // side)) for span, side in zip(spans, sides, strict=True)
-    )
-    return itertools.product(*ranges)
+    return itertools.product(*_ranges(spans, sides))
 
 
 def _counts(outer: tuple[int, ...], inner: tuple[int, ...]) -> tuple[int, ...]:

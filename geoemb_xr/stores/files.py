@@ -22,6 +22,23 @@ _GAP = 1 << 15
 _LARGEST = 16 << 20
 
 
+def joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges as they are asked for: neighbours as one.
+
+    Examples
+    --------
+    >>> joined([(100, 200), (0, 90), (5_000_000, 5_000_010)])
+    [(0, 200), (5000000, 5000010)]
+    """
+    found: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if found and start - found[-1][1] <= _GAP and stop - found[-1][0] <= _LARGEST:
+            found[-1] = found[-1][0], max(stop, found[-1][1])
+        else:
+            found.append((start, stop))
+    return found
+
+
 class RemoteObject:
     """One state of an object: its size and ETag, and the small pieces of it that were read.
 
@@ -68,15 +85,10 @@ class RemoteObject:
 
     def fetch(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """Ranges of this very state, side by side; neighbours as one request."""
-        joined: list[list[int]] = []
-        for start, stop in sorted(spans):
-            if joined and start - joined[-1][1] <= _GAP and stop - joined[-1][0] <= _LARGEST:
-                joined[-1][1] = max(stop, joined[-1][1])
-            else:
-                joined.append([start, stop])
+        asked = joined(spans)
         with using(self.storage):
-            bodies = get_ranges(self.url, [(a, b) for a, b in joined], etag=self.etag)
-        starts = [a for a, _ in joined]
+            bodies = get_ranges(self.url, asked, etag=self.etag)
+        starts = [a for a, _ in asked]
         found = []
         for start, stop in spans:
             at = bisect_right(starts, start) - 1

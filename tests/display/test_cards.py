@@ -9,7 +9,6 @@ import xarray as xr
 
 import geoemb_xr as gx
 from geoemb_xr.core import html
-from geoemb_xr.execution import planning
 from geoemb_xr.testing import raise_if_dask_computes
 
 
@@ -84,14 +83,6 @@ def test_plan_counts_what_is_read(opened):
     assert change.result_bytes == opened.sizes["y"] * opened.sizes["x"] * 4
     assert change.peak_memory < everything.peak_memory
     assert change.tasks > 0
-
-
-def test_requests_are_the_stored_blocks_that_windows_touch():
-    assert planning._touched(slice(0, 10), 0, 100, 4) == 3
-    assert planning._touched(slice(4, 8), 0, 100, 4) == 1
-    assert planning._touched(slice(3, 5), 0, 100, 4) == 2
-    assert planning._touched(slice(3, 5), 3, 100, 4) == 1
-    assert planning._touched(slice(0, 3), 3, 100, 4) == 0
 
 
 class Store:
