@@ -21,7 +21,10 @@ def read(path, monkeypatch):
     return module
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("bench_*.py")), ids=lambda p: p.stem)
+FILES = [*sorted(FOLDER.glob("bench_*.py")), FOLDER / "scaling.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_benchmark_imports_and_explains_its_options(path, monkeypatch, capsys):
     module = read(path, monkeypatch)
     with pytest.raises(SystemExit, match="0"):
@@ -34,7 +37,7 @@ def test_benchmark_imports_and_explains_its_options(path, monkeypatch, capsys):
     "path",
     [
         pytest.param(path, id=path.stem, marks=[] if path.stem == QUICK else pytest.mark.complete)
-        for path in sorted(FOLDER.glob("bench_*.py"))
+        for path in FILES
     ],
 )
 def test_benchmark_runs_small(path, monkeypatch, capsys):
