@@ -1,8 +1,8 @@
 """How work grows with workers: 1, 2 and 4 processes, overhead per block, bytes moved, and what a globe takes.
 
-Blocks of AlphaEarth's shape (64 int8 bands) from a local Zarr store are labelled by a linear probe and written. What
-one thread does alone is the unit; the rest is what the cluster costs. The extrapolation to one year of global land on
-1,000 workers prints its assumptions beside its figures: it is arithmetic, no measurement.
+Blocks of AlphaEarth's shape (64 int8 bands) from a local Zarr store are labelled by a linear probe and written.
+What one thread does alone is the unit; the rest is what the cluster costs. The extrapolation to one year of global
+land on 1,000 workers prints its assumptions beside its figures: it is arithmetic, no measurement.
 """
 
 from __future__ import annotations
