@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: No raster is longer, in pixels: coordinates of an axis are made when it is opened (0.8 GB).
 _LONGEST = 100_000_000
+#: No corner lies further from its CRS's origin, in pixels.
+_FURTHEST = 1e12
 #: The Earth is 40,075 km around; grids may reach somewhat beyond the world.
 _WIDEST = {"degrees": 1000.0, "metres": 2e8}
 
@@ -36,8 +38,10 @@ def check_extent(geobox: GeoBox, name: str) -> None:
     affine = geobox.affine
     unit = "degrees" if geometry.as_crs(geobox.crs).is_geographic else "metres"
     wide = max(abs(affine.a) * width + abs(affine.b) * height, abs(affine.d) * width + abs(affine.e) * height)
-    if wide > _WIDEST[unit]:
+    step = max(abs(affine.a), abs(affine.b)), max(abs(affine.d), abs(affine.e))
+    placed = all(abs(at) <= _FURTHEST * size for at, size in zip((affine.c, affine.f), step, strict=True))
+    if not (wide <= _WIDEST[unit] and placed):  # NaN is no place either
         raise SourceError(
-            f"{name} claims {height} × {width} pixels, {wide:.3g} {unit} across: that is no raster of the Earth, "
-            "its metadata are damaged"
+            f"{name} claims {height} × {width} pixels, {wide:.3g} {unit} across, at ({affine.c:g}, {affine.f:g}): "
+            "that is no raster of the Earth, its metadata are damaged"
         )

@@ -27,6 +27,11 @@ def files(tmp_path_factory):
     one.emb.decode().emb.sample(at).emb.to_geoparquet(folder / "own.parquet")
     one.emb.fit_pca(3).save(folder / "pca.npz")
     one.emb.fit_clusters(2).save(folder / "clusters.npz")
+    two = at.assign(half=np.arange(len(at)) % 2)
+    one.emb.fit_probe(two, target="half", cv=0).save(folder / "probe.npz")
+    one.emb.fit_compressor(dims=8).save(folder / "compressor.npz")
+    gx.product("tessera").example(folder / "pair", "npy", years=(2018,), size=24)
+    shutil.make_archive(str(folder / "own.zarr"), "zip", folder / "own.zarr")
     at.to_csv(folder / "labels.csv", index=False)
     shapes = gpd.GeoDataFrame(at[["land_cover"]], geometry=gpd.points_from_xy(at.lon, at.lat), crs=4326)
     shapes.to_parquet(folder / "labels.parquet")
@@ -35,6 +40,8 @@ def files(tmp_path_factory):
     def read(path):
         if path.suffix == ".npz":
             return gx.load_model(path)
+        if path.name == "pair":
+            return gx.open("tessera", path, decode=False).compute()
         return one.emb.sample(path) if path.stem == "labels" else gx.open(path, decode=False).compute()
 
     return folder, read
@@ -56,7 +63,8 @@ def damaged(path, rng):
 
 
 NAMES = ["own.zarr", "own.tif", "own.parquet", "v2.zarr", "plain.nc", "pca.npz", "clusters.npz",
-         "labels.csv", "labels.parquet", "labels.geojson"]  # fmt: skip
+         "labels.csv", "labels.parquet", "labels.geojson", "probe.npz", "compressor.npz", "pair",
+         "own.zarr.zip"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
