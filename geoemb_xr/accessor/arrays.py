@@ -384,8 +384,10 @@ class EmbAccessor(Models):
         """Look at an embedding interactively; see :func:`geoemb_xr.explore`."""
         from geoemb_xr.display.app import explore
 
-        options = {"model": model, "labels": labels, "target": target, "probe": probe}
-        return explore(self._obj, **options, compare=compare, design=design, tiles=tiles, width=width)
+        return explore(
+            self._obj, model=model, labels=labels, target=target, probe=probe, compare=compare, design=design,
+            tiles=tiles, width=width,
+        )  # fmt: skip
 
     def plot(
         self,

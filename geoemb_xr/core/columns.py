@@ -23,6 +23,8 @@ NAMES = "geoemb_xr:names"
 
 #: Zarr keeps names that begin so for itself.
 _RESERVED = "__"
+#: Bytes of a name, which is a folder's: file systems take 255.
+_LONGEST = 200
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ def column_of(name: Hashable, values: Any) -> Column:
         values = values.astype(object)  # as numbers, pandas' integers with gaps would be floats
     array = np.asarray(values)
     if array.dtype.kind in "biufcmM":
-        return Column(array)
+        return (
+            _refused(name, array) if array.dtype.kind == "f" and array.dtype.itemsize > 8 else Column(array)
+        )
     if array.dtype.kind in "US":
         return Column(array) if array.dtype.kind == "U" else _refused(name, array)
     array = array.astype(object)
@@ -167,11 +171,21 @@ def _refused(name: Hashable, array: np.ndarray) -> Column:
 # --- Zarr -------------------------------------------------------------------------------------------------------
 
 
-def to_zarr_values(column: Column) -> tuple[np.ndarray, dict[str, Any] | None]:
+def to_zarr_values(column: Column, name: Hashable = "") -> tuple[np.ndarray, dict[str, Any] | None]:
     """Values as Zarr has them, and the note that brings the column back; no note where nothing changed.
 
     A gap is a value that the column does not hold otherwise: Zarr has no nulls.
+
+    Raises
+    ------
+    EmbeddingError
+        If times lie beyond the years 1678 to 2262, which xarray reads back.
     """
+    if column.values.dtype.kind == "M" and not _in_nanoseconds(column.values):
+        raise EmbeddingError(
+            f"the column {str(name)!r} holds times beyond the years 1678 to 2262, which a Zarr store is not read "
+            "back with; make it text, or leave it out"
+        )
     if column.kind == "plain":
         return column.values, None
     values, gap = column.values, None
@@ -183,6 +197,11 @@ def to_zarr_values(column: Column) -> tuple[np.ndarray, dict[str, Any] | None]:
         gap = _unused(values[~column.missing])
         values = np.where(column.missing, gap, values).astype(values.dtype)
     return values, {"kind": column.kind, **({} if gap is None else {"missing": gap})}
+
+
+def _in_nanoseconds(times: np.ndarray) -> bool:
+    years = times[~np.isnat(times)].astype("datetime64[Y]").astype(np.int64) + 1970
+    return bool(((years > 1677) & (years < 2262)).all())
 
 
 def from_zarr_values(values: np.ndarray, note: Mapping[str, Any]) -> np.ndarray:
@@ -224,7 +243,8 @@ def names_for_zarr(names: Iterable[Hashable]) -> dict[Hashable, str]:
             continue
         if not isinstance(name, str | int | float):
             raise EmbeddingError(f"a store cannot hold the name {name!r}; rename it to text first (.rename)")
-        plain = re.sub(r"[^\w.-]+", "_", str(name)).strip("._") or "column"
+        plain = re.sub(r"[^\w.-]+", "_", str(name)).strip("._")[: _LONGEST // 4] or "column"
+        plain = f"{plain}_2" if plain.lower() == "zarr.json" else plain
         candidates = (plain if n == 1 else f"{plain}_{n}" for n in range(1, len(given) + 2))
         renamed[name] = next(each for each in candidates if each not in taken)
         taken.add(renamed[name])
@@ -232,16 +252,34 @@ def names_for_zarr(names: Iterable[Hashable]) -> dict[Hashable, str]:
 
 
 def _fits_zarr(name: Hashable) -> bool:
-    return (
-        isinstance(name, str) and bool(re.fullmatch(r"[\w-][\w.-]*", name)) and not name.startswith(_RESERVED)
-    )
+    if not isinstance(name, str) or name.startswith(_RESERVED) or name.lower() == "zarr.json":
+        return False
+    return bool(re.fullmatch(r"[\w-][\w.-]*", name)) and len(name.encode()) <= _LONGEST
 
 
 # --- Parquet ----------------------------------------------------------------------------------------------------
 
 
-def to_arrow(column: Column) -> Any:
-    """A column as Arrow has it: gaps as nulls, zones and dates as types, shapes as WKB."""
+def to_arrow(column: Column, name: Hashable = "") -> Any:
+    """A column as Arrow has it: gaps as nulls, zones and dates as types, shapes as WKB.
+
+    Raises
+    ------
+    EmbeddingError
+        If Arrow has no such type, as for complex numbers.
+    """
+    import pyarrow as pa
+
+    try:
+        return _arrow_of(column)
+    except (pa.ArrowException, NotImplementedError) as error:
+        raise EmbeddingError(
+            f"the column {str(name)!r} holds {column.values.dtype}, which Parquet has no type for; make it numbers "
+            "or text, or leave it out"
+        ) from error
+
+
+def _arrow_of(column: Column) -> Any:
     import pyarrow as pa
 
     mask = column._gaps()

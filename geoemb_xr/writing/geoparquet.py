@@ -120,11 +120,29 @@ def _as_written(array: xr.DataArray, encode: bool) -> xr.DataArray:
     if geometry.crs_of(array) is None:
         raise EmbeddingError("to_geoparquet needs a CRS: the array has no coordinate 'spatial_ref'")
     taken = {_VECTORS, "bbox"} & set(map(str, array.coords))
+    if "time" in array.coords and array.coords["time"].dtype.kind != "M":
+        taken |= {"time"}
+    if "geometry" in array.coords and not _holds_shapes(array.coords["geometry"].values):
+        taken |= {"geometry"}
+    unnamed = [name for name in array.coords if not isinstance(name, str | int | float)]
+    if unnamed:
+        raise EmbeddingError(f"a file cannot hold the name {unnamed[0]!r}; rename it to text first (.rename)")
     if taken:
         raise EmbeddingError(f"the coordinates {sorted(taken)} have names that the format needs; rename them")
     if not array.sizes["location"]:
         raise EmbeddingError("to_geoparquet got an array without a location")
+    # xarray keeps columns of pandas' own types, and then cannot index them
+    own = {n: c for n, c in array.coords.items() if not isinstance(c.dtype, np.dtype) and n not in array.dims}
+    array = array.assign_coords({n: (c.dims, np.asarray(c.data, object)) for n, c in own.items()})
     return array.transpose(*(["time"] if "time" in array.dims else []), "location", *beside)
+
+
+def _holds_shapes(values: np.ndarray) -> bool:
+    import pandas as pd
+    import shapely
+
+    found = np.asarray(values, object)
+    return bool((shapely.is_geometry(found) | np.asarray(pd.isna(found))).all())
 
 
 # --- one file ---------------------------------------------------------------------------------------------------
@@ -252,7 +270,7 @@ def _beside(array: xr.DataArray) -> _Beside:
     if len(set(map(str, riding))) < len(riding):
         raise EmbeddingError(f"two columns would have one name in the file: {sorted(map(str, riding))}")
     found = {str(name): column_of(name, values) for name, values in riding.items()}
-    arrow = {name: to_arrow(column) for name, column in found.items()}
+    arrow = {name: to_arrow(column, name) for name, column in found.items()}
     x, y = (np.asarray(array.coords[axis].values, np.float64) for axis in ("x", "y"))
     shapes = array.coords["geometry"].values if "geometry" in array.coords else shapely.points(x, y)
     shapes = np.where(np.isfinite(x) & np.isfinite(y), shapes, None)

@@ -221,7 +221,7 @@ def _in_stored_types(dataset: xr.Dataset) -> xr.Dataset:
                 "them columns"
             )
         values, note = columns.to_zarr_values(
-            columns.column_of(name, coord.data if coord.chunks is None else coord.values)
+            columns.column_of(name, coord.data if coord.chunks is None else coord.values), name
         )
         if note is not None:
             attrs = {**coord.attrs, columns.NOTE: note}

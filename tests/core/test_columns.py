@@ -10,6 +10,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
+import geoemb_xr as gx
 from geoemb_xr.core.columns import (
     column_of,
     from_arrow,
@@ -28,7 +29,7 @@ COLUMNS = {
     "booleans with gaps": np.array([True, None, False], object),
     "integers with gaps": np.array([2**62, None, -1], object),
     "times in a zone": np.array([*VIENNA, None], object),
-    "dates": np.array([dt.date(1066, 10, 14), None], object),
+    "dates": np.array([dt.date(1866, 10, 14), None], object),
     "shapes": np.array([shapely.Point(0, 1), None, shapely.box(0, 0, 1, 1)], object),
 }
 
@@ -120,3 +121,19 @@ def test_names_are_unique_and_have_no_folder_and_no_space(names):
 def test_a_name_that_is_neither_text_nor_number_is_refused():
     with pytest.raises(EmbeddingError, match=r"cannot hold the name \('a', 1\)"):
         names_for_zarr([("a", 1)])
+
+
+def test_times_that_no_store_is_read_back_with_are_refused_by_name():
+    old = column_of("when", np.array(["0001-01-01", "2018-01-01"], "M8[s]"))
+    with pytest.raises(EmbeddingError, match="'when' holds times beyond the years 1678 to 2262"):
+        to_zarr_values(old, "when")
+    with pytest.raises(EmbeddingError, match="'wide' holds"):
+        column_of("wide", np.ones(1, "g"))
+
+
+def test_names_that_are_files_of_zarr_or_too_long_are_escaped(tmp_path):
+    array = gx.testing.synthetic("alphaearth", shape=(4, 4)).emb.year(2018).emb.sample([(11.37, 47.25)])
+    names = ["zarr.json", "Zarr.json", "ä" * 150]
+    array = array.assign_coords({name: ("location", [n]) for n, name in enumerate(names)})
+    found = gx.open(array.emb.to_zarr(tmp_path / "a.zarr"))
+    assert [found[name].values.item() for name in names] == [0, 1, 2]

@@ -201,3 +201,42 @@ def test_a_flipped_bit_is_an_error_to_who_checks(with_columns, tmp_path):
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     with pytest.raises(OSError, match="CRC"):
         pq.ParquetFile(path, page_checksum_verification=True).read()
+
+
+RIDING = {
+    "strings of pandas": pd.array(["a", None, "b"], "string"),
+    "zones": pd.DatetimeIndex(["2018-01-01", None, "2019-01-01"]).tz_localize("Asia/Tokyo"),
+    "categories": pd.Categorical(["a", None, "b"]),
+    "booleans": pd.array([True, None, False], "boolean"),
+}
+
+
+@pytest.mark.parametrize("kind", RIDING)
+def test_columns_of_pandas_own_types_ride_along(tmp_path, kind):
+    array = gx.testing.synthetic("alphaearth", shape=(24, 24)).emb.year(2018).emb.sample(LONLAT)
+    riding = array.assign_coords(column=("location", RIDING[kind]))
+    gx.to_geoparquet(riding, tmp_path / "a.parquet")
+    found = pd.read_parquet(tmp_path / "a.parquet").set_index("location")["column"].sort_index()
+    expected = pd.Series(RIDING[kind], name="column")
+    assert found.isna().tolist() == expected.isna().tolist()
+    assert found.dropna().tolist() == expected.dropna().tolist()
+
+
+LONLAT = [(11.3697, 47.2502), (11.37, 47.25), (11.3703, 47.2498)]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "says"),
+    [
+        ("column", np.ones(3) + 1j, "'column' holds complex128, which Parquet has no type for"),
+        ("geometry", np.arange(3), r"\['geometry'\] have names that the format needs"),
+        ("time", np.arange(3), r"\['time'\] have names that the format needs"),
+        (("a", "b"), np.arange(3), r"cannot hold the name \('a', 'b'\)"),
+    ],
+)
+def test_what_parquet_cannot_hold_is_refused_by_name(tmp_path, name, values, says):
+    array = gx.testing.synthetic("alphaearth", shape=(24, 24)).emb.year(2018).emb.sample(LONLAT)
+    array = array.drop_vars("time", errors="ignore").assign_coords({name: ("location", values)})
+    with pytest.raises(EmbeddingError, match=says):
+        gx.to_geoparquet(array, tmp_path / "a.parquet")
+    assert not list(tmp_path.iterdir())
