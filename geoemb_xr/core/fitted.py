@@ -24,7 +24,7 @@ import xarray as xr
 from geoemb_xr.core import npz, onnx_graph
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import Legend
-from geoemb_xr.core.model import BAND, check_comparable, comparability_key, is_encoded, product
+from geoemb_xr.core.model import BAND, Codec, check_comparable, comparability_key, is_encoded, product
 from geoemb_xr.core.synonyms import answering, answering_methods, no_such
 
 _FORMAT = "geoemb_xr-model-1"
@@ -174,19 +174,30 @@ class Fitted:
         MissingExtraError
             If the package ``onnx`` is not installed.
         """
+        target = Path(path)
+        target = target if target.suffix else target.with_suffix(".onnx")
+        graph, facts = self.graph(product(self.product).codec if self.product else None)
+        return graph.write(target, type(self).__name__, facts)
+
+    def graph(self, codec: Codec | None) -> tuple[onnx_graph.Graph, dict[str, str]]:
+        """The model as an ONNX graph that takes codes, or vectors, and what its file says of it.
+
+        Parameters
+        ----------
+        codec : Codec, optional
+            Of what comes in.
+        """
         from geoemb_xr._version import __version__
 
         found = product(self.product) if self.product else None
         graph = onnx_graph.Graph()
-        codec = None if found is None else found.codec
-        vectors, valid = onnx_graph.vectors(
-            graph, codec, len(self.bands), found is not None and found.unit_norm
-        )
+        unit = found is not None and found.unit_norm
+        vectors, valid = onnx_graph.vectors(graph, codec, len(self.bands), unit)
         onnx_graph.declare(graph, self.as_onnx(vectors), valid)
         held = io.BytesIO()
         npz.dump(held, *self._document())
         legend = getattr(self, "legend", None)
-        facts = {
+        return graph, {
             "product": self.product,
             "version": self.version,
             "bands": json.dumps(self.bands),
@@ -196,9 +207,6 @@ class Fitted:
             "software": f"geoemb_xr {__version__}",
             onnx_graph.MODEL: base64.b64encode(held.getvalue()).decode(),
         }
-        target = Path(path)
-        target = target if target.suffix else target.with_suffix(".onnx")
-        return graph.write(target, type(self).__name__, facts, __version__)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model to one npz file, whole or not at all.

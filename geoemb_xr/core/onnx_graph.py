@@ -71,7 +71,15 @@ class Graph:
     def _declared(self, name: str, dtype: Any, shape: Sequence[int | str] | None) -> Any:
         return self._onnx.helper.make_tensor_value_info(name, self.type_of(dtype), shape)
 
-    def write(self, path: Path, name: str, facts: Mapping[str, str], version: str) -> Path:
+    def model(self, name: str) -> Any:
+        """The graph as a model of onnx, its shapes filled in."""
+        onnx = self._onnx
+        graph = onnx.helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants)
+        opset = onnx.helper.make_opsetid("", _OPSET)
+        made = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=_IR, producer_name="geoemb_xr")
+        return onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True)
+
+    def write(self, path: Path, name: str, facts: Mapping[str, str]) -> Path:
         """Check the graph and write it, whole or not at all.
 
         Parameters
@@ -82,20 +90,9 @@ class Graph:
             Of the graph.
         facts : mapping
             The file's metadata.
-        version : str
-            Of this package.
         """
-        onnx = self._onnx
-        graph = onnx.helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants)
-        model = onnx.helper.make_model(
-            graph,
-            opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
-            ir_version=_IR,
-            producer_name="geoemb_xr",
-            producer_version=version,
-        )
+        onnx, model = self._onnx, self.model(name)
         onnx.helper.set_model_props(model, {key: value for key, value in facts.items() if value})
-        model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
         onnx.checker.check_model(model, full_check=True)
         with replacing(path) as file:
             file.write(model.SerializeToString())

@@ -23,6 +23,8 @@ from geoemb_xr.embedding import programs
 if TYPE_CHECKING:
     import pandas as pd
 
+    from geoemb_xr.core.fitted import Fitted
+
 #: What an encoder is given: a picture of a place, the series of one pixel, or pictures of a place over time.
 EncoderKind = Literal["image", "series", "cube"]
 #: What it gives: a vector per patch, a vector per chip, a vector per pixel.
@@ -279,6 +281,40 @@ class Encoder:
         # one that was given is not to be changed
         made: Any = copy.deepcopy(self.make) if hasattr(self.make, "state_dict") else self.make(self)
         return made.eval().requires_grad_(False).to(device)
+
+    def to_onnx(
+        self, path: str | os.PathLike[str], model: Fitted | None = None, *, quantize: bool = True
+    ) -> Path:
+        """Write the encoder as an ONNX graph, with a fitted model after it: from images to labels without torch.
+
+        It takes ``series (n, time, band)``, float32 in the units of the bands and NaN where absent, ``months``
+        ``(n, time)`` from 0, and ``lonlat (n, 2)``. It gives ``vectors (n, dims)``, or what ``model.to_onnx`` does.
+        Needs the extras ``encoders`` and ``onnx``, and to be run onnxruntime alone.
+
+        Parameters
+        ----------
+        path : path
+            ``.onnx`` is added where it has no ending.
+        model : Probe, PCA, KMeans, …, optional
+            Fitted on vectors of this encoder.
+        quantize : bool
+            Store weights as int8: a third of the bytes, and vectors that are turned by some degrees.
+
+        Returns
+        -------
+        Path
+            Where it is.
+
+        Raises
+        ------
+        EmbeddingError
+            If the encoder does not take the series of a pixel, as Presto does.
+        ComparabilityError
+            If the model was fitted on vectors of another encoder.
+        """
+        from geoemb_xr.embedding.exporting import export
+
+        return export(self, path, model, quantize=quantize)
 
     def _program(self) -> Path:
         path = Path(self.weights)

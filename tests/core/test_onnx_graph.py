@@ -65,7 +65,7 @@ def test_codes_are_decoded_as_the_codec_does(codec, tmp_path):
     graph = onnx_graph.Graph()
     found, valid = onnx_graph.vectors(graph, codec, len(codec.bands) or bands, unit=False)
     onnx_graph.declare(graph, {"decoded": found}, valid)
-    graph.write(tmp_path / "codec.onnx", "codec", {}, "0")
+    graph.write(tmp_path / "codec.onnx", "codec", {})
     feed = {"codes": codes} | ({} if scale is None else {codec.scale: scale})
     expected = codec.decode(codes, scale, 1)
     assert 3 < np.isnan(expected[:, 0]).sum() < 200

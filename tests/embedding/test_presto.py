@@ -9,7 +9,7 @@ from scipy.special import erf
 import geoemb_xr as gx
 from geoemb_xr import testing
 from geoemb_xr.core import geometry
-from geoemb_xr.core.errors import EmbeddingError, SourceError
+from geoemb_xr.core.errors import ComparabilityError, EmbeddingError, SourceError
 from geoemb_xr.embedding import presto
 
 torch = pytest.importorskip("torch")
@@ -288,3 +288,53 @@ def test_the_published_score_of_algae_blooms_with_its_controls(real_data):
     mean = float(np.sqrt(((target[test] - target[~test].mean()) ** 2).mean()))
     assert mean == pytest.approx(0.869, abs=0.001)
     assert np.mean(scores) < mean < raw  # a mean nearly does as well, and what went in does worse
+
+
+# --- as one graph of ONNX ---------------------------------------------------------------------------------------
+
+
+def feed_of(images, lon, lat):
+    pixels = images.transpose("y", "x", "time", "band").values.reshape(-1, len(images.time), len(BANDS))
+    months = np.broadcast_to(images["time"].dt.month.values - 1, pixels.shape[:2]).astype(np.int64)
+    return {
+        "series": pixels,
+        "months": np.ascontiguousarray(months),
+        "lonlat": np.stack([lon.ravel(), lat.ravel()], -1).astype(np.float32),
+    }
+
+
+def test_images_become_labels_without_torch(series, real_data, tmp_path):
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    images, lon, lat = series
+    card = gx.encoder("presto", weights=real_data / "presto" / "default_model.pt")
+    vectors = gx.embed(images, card).compute().isel(time=0)
+    rows = vectors.transpose("y", "x", "band").values.reshape(6, 128)
+    feed = feed_of(images, lon, lat)
+
+    def run(path):
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        names = [each.name for each in session.get_outputs()]
+        return dict(zip(names, session.run(None, feed), strict=True))
+
+    exact = run(card.to_onnx(tmp_path / "exact", quantize=False))["vectors"]
+    np.testing.assert_allclose(exact, rows, atol=2e-5)
+    path = card.to_onnx(tmp_path / "small")
+    assert path.stat().st_size < 700_000 < (tmp_path / "exact.onnx").stat().st_size
+    small = run(path)["vectors"]
+    there = np.isfinite(rows).all(axis=1)
+    np.testing.assert_array_equal(np.isfinite(small).all(axis=1), there)
+    cosine = (small * rows).sum(1) / np.linalg.norm(small, axis=1) / np.linalg.norm(rows, axis=1)
+    assert cosine[there].min() > 0.98
+    labels = xr.DataArray([[1, 2, 1], [2, 1, 2]], dims=("y", "x"), coords=vectors.drop_vars("band").coords)
+    probe = vectors.emb.fit_probe(labels.rename("crop"), method="centroid", cv=0)
+    found = run(card.to_onnx(tmp_path / "labels", probe, quantize=False))
+    np.testing.assert_array_equal(found["label"], vectors.emb.predict(probe).values.ravel())
+    assert found["probabilities"].shape == (6, 2)
+    assert gx.load_model(tmp_path / "labels.onnx") == probe
+    other = gx.testing.synthetic("alphaearth", shape=(16, 16)).emb.fit_pca(2)
+    with pytest.raises(ComparabilityError, match="fitted on alphaearth synthetic, not on presto"):
+        card.to_onnx(tmp_path / "other", other)
+    with pytest.raises(EmbeddingError, match="only encoders of the series of a pixel"):
+        gx.encoder("rcf").to_onnx(tmp_path / "rcf")
+    assert len(list(tmp_path.iterdir())) == 3
