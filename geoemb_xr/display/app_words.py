@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from geoemb_xr.display.explorer import Answer, Explorer
 
 INK = "#333333"
+_THEMED = f"var(--jp-ui-font-color1, {INK})"  # light letters in a dark JupyterLab
 _FONT = "font-family: Helvetica, Arial, sans-serif;"
 
 
@@ -51,7 +52,7 @@ def missing(kind: Answer, state: Explorer) -> str:
     return "Label pixels of two classes to see a map of them"
 
 
-def text(content: str, *, size: int, colour: str = INK, more: str = "") -> str:
+def text(content: str, *, size: int, colour: str = _THEMED, more: str = "") -> str:
     """HTML of a text in the font of the app."""
     return f'<div style="{_FONT}font-size:{size}px;color:{colour};line-height:1.35;{more}">{content}</div>'
 
