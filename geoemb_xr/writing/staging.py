@@ -10,7 +10,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -190,6 +192,46 @@ class Job:
         return [tuple(map(int, index)) for index in np.argwhere(np.asarray(self.marks[...]) == 0)]
 
 
+class Call:
+    """One call's writing, which ends with the call: dask raises while other blocks are still computed.
+
+    What is computed after the end is not written, or it would meet what the next call writes to the same place.
+    Threads of this process share the object; a worker process has a copy, which never ends.
+    """
+
+    def __init__(self) -> None:
+        self._ended = False
+        self._writing: set[int] = set()  # threads
+        self._changed = threading.Condition()
+
+    def __reduce__(self) -> tuple[type[Call], tuple[()]]:
+        return Call, ()
+
+    def __dask_tokenize__(self) -> str:
+        return "Call"
+
+    @contextmanager
+    def writing(self) -> Iterator[bool]:
+        """Whether a block may still be written; :meth:`end` waits until it is."""
+        thread = threading.get_ident()
+        with self._changed:
+            going_on = not self._ended
+            self._writing.add(thread)
+        try:
+            yield going_on
+        finally:
+            with self._changed:
+                self._writing.discard(thread)
+                self._changed.notify_all()
+
+    def end(self) -> None:
+        """Let no block be written from now on."""
+        with self._changed:
+            self._ended = True
+            # a thread that was interrupted while it wrote is this one, and writes no more
+            self._changed.wait_for(lambda: not self._writing - {threading.get_ident()})
+
+
 def write_blocks(jobs: Sequence[Job]) -> None:
     """Compute the blocks that are not marked yet and write them, in one pass over all jobs."""
     import dask.array as da
@@ -197,6 +239,7 @@ def write_blocks(jobs: Sequence[Job]) -> None:
     from dask.highlevelgraph import HighLevelGraph
 
     graphs, keys = [], []
+    call = Call()
     for job in jobs:
         starts = tuple(
             tuple(np.cumsum((first, *sizes[:-1])).tolist())
@@ -207,6 +250,7 @@ def write_blocks(jobs: Sequence[Job]) -> None:
             job.data,
             target=job.target,
             marks=job.marks,
+            call=call,
             starts=starts,
             chunks=tuple((1,) * len(sizes) for sizes in job.data.chunks),
             dtype=bool,
@@ -220,8 +264,11 @@ def write_blocks(jobs: Sequence[Job]) -> None:
     resources = workers.asked_by(graph)
     if resources:
         workers.check_offered(resources)
-    with progress.shown("writing"):
-        compute_as_if_collection(da.Array, graph, keys, **({"resources": resources} if resources else {}))
+    try:
+        with progress.shown("writing"):
+            compute_as_if_collection(da.Array, graph, keys, **({"resources": resources} if resources else {}))
+    finally:
+        call.end()
 
 
 def _write_block(
@@ -229,13 +276,16 @@ def _write_block(
     *,
     target: Target,
     marks: zarr.Array[Any],
+    call: Call,
     starts: tuple[tuple[int, ...], ...],
     block_id: tuple[int, ...],
 ) -> np.ndarray:
     first = [edges[i] for edges, i in zip(starts, block_id, strict=True)]
     window = tuple(slice(start, start + size) for start, size in zip(first, block.shape, strict=True))
-    target[window] = block
-    marks[block_id] = 1  # only after the block: a mark without its block cannot be
+    with call.writing() as going_on:
+        if going_on:
+            target[window] = block
+            marks[block_id] = 1  # only after the block: a mark without its block cannot be
     return np.ones((1,) * block.ndim, bool)
 
 
