@@ -1,8 +1,14 @@
 """What pytest must know before it collects: what cannot be imported here, and how many processes to use."""
 
 import importlib.util
+import os
+import sys
 
 import pytest
+
+# Where bytecode is not kept, each worker and subprocess compiles all that it imports: a third of the suite's time.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 #: Triton exists for Linux only; modules of other names must import, or their errors show.
 collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["geoemb_xr/predicting/*_cuda.py"]

@@ -14,8 +14,9 @@ PACKAGE = Path(geoemb_xr.__file__).parent
 PROJECT = PACKAGE.parent / "pyproject.toml"
 #: Functions that take a module's name.
 BY_NAME = {"require", "import_module", "find_spec"}
-#: Triton comes with torch where there is one for it, and is asked for first.
-OPTIONAL = {"triton"}
+#: Triton comes with torch where there is one for it, and is asked for first. The others draw what is behind or
+#: beside a map where they are installed, and a message names the package where they are not.
+OPTIONAL = {"triton", "cartopy", "contextily", "umap"}
 #: Installed for the libraries that look for them, or to be run, and not imported here.
 NOT_IMPORTED = {
     "distributed",  # found by dask

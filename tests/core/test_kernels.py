@@ -81,6 +81,7 @@ def test_exact_edges_and_outside_of_a_gather():
 
 
 def test_bilinear_leaves_missing_neighbours_out():
+    pytest.importorskip("numba")
     window = np.array([[[1.0], [3.0]], [[5.0], [np.nan]]], np.float32)
     middle = np.array([[[4095]], [[4095]]], np.int64)  # nearest is the first, a hair from the middle of four
     out = np.zeros((1, 1, 1), np.float32)
@@ -97,6 +98,7 @@ def test_bilinear_leaves_missing_neighbours_out():
 )
 def test_the_area_of_a_footprint_is_shared_out_exactly(corners):
     """Weights of a plane of ones and of its coordinates are the polygon's area and first moments, by shapely."""
+    pytest.importorskip("numba")
     import shapely
 
     ring = corners.reshape(2, 4)[:, [0, 1, 3, 2]].T / 4096

@@ -213,8 +213,6 @@ def test_what_does_not_fit_a_store_is_refused(codes, tmp_path):
         codes.emb.year(2018).emb.to_zarr(codes.emb.year(2018).emb.to_zarr(tmp_path / "b.zarr"), mode="a")
     with pytest.raises(FileNotFoundError, match="mode='w-' makes it"):
         codes.emb.to_zarr(tmp_path / "none.zarr", mode="a")
-    with pytest.raises(ValueError, match="a folder, local or mounted"):
-        codes.emb.to_zarr("s3://bucket/a.zarr")
     many = codes.emb.sample([(11.37, 47.25)]).assign_coords(
         tags=("location", np.array([["a"], None], object)[:1])
     )
