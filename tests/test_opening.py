@@ -43,20 +43,6 @@ def write_tile(path, grid, *, year=2024, value=None, south_up=True):
     return geotiff.write_geotiff(path / str(year) / f"{path.name}.tif", codes, grid, nodata=-128, **options)
 
 
-def test_degrees_and_targets_stay_upright(turned, tmp_path):
-    path, grid, codes = turned
-    degrees = geometry.make_geobox(
-        grid.shape, Affine.translation(11, 47) * Affine.rotation(5) * Affine.scale(1e-4, -1e-4), 4326
-    )
-    with pytest.raises(ValueError, match="not in EPSG:4326; warp it to a north-up grid"):
-        gx.wrap(codes, "alphaearth", geobox=degrees)
-    file = geotiff.write_geotiff(tmp_path / "2024" / "degrees.tif", codes, degrees, nodata=-128)
-    with pytest.raises(SourceError, match=r"degrees.tif: a grid may be rotated in a projected CRS"):
-        gx.open("alphaearth", file)
-    with pytest.raises(ValueError, match="rotated grid has no 1-D x and y; give a north-up GeoBox"):
-        gx.open("alphaearth", path, geobox=grid)
-
-
 # --- what it gives --------------------------------------------------------------------------------------------
 
 

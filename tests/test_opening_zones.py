@@ -8,7 +8,7 @@ from affine import Affine
 import geoemb_xr as gx
 from geoemb_xr import testing
 from geoemb_xr.core import geometry
-from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.readers import geotiff
 
 
@@ -225,3 +225,17 @@ def test_a_bbox_across_the_antimeridian_takes_all_its_zones(zones):
     np.testing.assert_allclose((west, south, east, north), (178.5, 51.75, 186.8, 52.15), atol=0.006)
     separate = gx.open("alphaearth", folder, bbox=bbox, decode=False, zones="separate")
     assert set(separate) == {"EPSG:32660", "EPSG:32601", "EPSG:32602"}
+
+
+def test_degrees_and_targets_stay_upright(turned, tmp_path):
+    path, grid, codes = turned
+    degrees = geometry.make_geobox(
+        grid.shape, Affine.translation(11, 47) * Affine.rotation(5) * Affine.scale(1e-4, -1e-4), 4326
+    )
+    with pytest.raises(ValueError, match="not in EPSG:4326; warp it to a north-up grid"):
+        gx.wrap(codes, "alphaearth", geobox=degrees)
+    file = geotiff.write_geotiff(tmp_path / "2024" / "degrees.tif", codes, degrees, nodata=-128)
+    with pytest.raises(SourceError, match=r"degrees.tif: a grid may be rotated in a projected CRS"):
+        gx.open("alphaearth", file)
+    with pytest.raises(ValueError, match="rotated grid has no 1-D x and y; give a north-up GeoBox"):
+        gx.open("alphaearth", path, geobox=grid)

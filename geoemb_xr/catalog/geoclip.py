@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import sys
 import types
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +55,7 @@ def load_geoclip() -> Any:
         bare = types.ModuleType(_BARE)
         bare.__path__ = [str(_package() / "model")]
         sys.modules[_BARE] = bare
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of torch.jit, which the package still uses
-        return importlib.import_module(f"{_BARE}.location_encoder").LocationEncoder().eval()
+    return importlib.import_module(f"{_BARE}.location_encoder").LocationEncoder().eval()
 
 
 PRODUCT = Product(

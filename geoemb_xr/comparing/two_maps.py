@@ -40,6 +40,14 @@ def disagreements(first: xr.DataArray, second: xr.DataArray, n: int, *, seed: in
     ------
     EmbeddingError
         If the maps are on different grids, or agree everywhere.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> truth = gx.testing.scene().truth(gx.testing.geobox((80, 80)), 2018)
+    >>> wrong = truth.where(truth.x < truth.x.mean(), 1).astype("uint8").assign_attrs(truth.attrs)
+    >>> gx.disagreements(truth, wrong, 30).shape
+    (30, 3)
     """
     _check_maps(first, second)
     names = [_names(each) for each in (first, second)]

@@ -275,11 +275,11 @@ class Value:
         )
 
     def column(self) -> Value:
-        """An input of one number a row as a table of one column."""
+        """An input of one number per row as a table of one column."""
         return self.graph.node("Unsqueeze", self, self.graph.constant([1], np.int64))
 
     def flat(self) -> Value:
-        """The same as an output of one number a row."""
+        """The same as an output of one number per row."""
         return replace(self, is_flat=True)
 
     def standing(self, missing: float) -> Value:

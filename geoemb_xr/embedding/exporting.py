@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,18 +98,16 @@ def _network(encoder: Encoder, folder: Path, quantize: bool) -> Any:
     )
     axes = {name: {0: "n", 1: "time"} if name != "lonlat" else {0: "n"} for name in _INPUTS}
     path = folder / "network.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
-        torch.onnx.export(
-            FromImages().eval(),
-            example,
-            str(path),
-            input_names=list(_INPUTS),
-            output_names=["vectors"],
-            dynamic_axes={**axes, "vectors": {0: "n"}},
-            opset_version=_OPSET,
-            dynamo=False,  # the newer exporter needs one more package
-        )
+    torch.onnx.export(
+        FromImages().eval(),
+        example,
+        str(path),
+        input_names=list(_INPUTS),
+        output_names=["vectors"],
+        dynamic_axes={**axes, "vectors": {0: "n"}},
+        opset_version=_OPSET,
+        dynamo=False,  # the newer exporter needs one more package
+    )
     if quantize:
         quantization = require("onnxruntime.quantization", "onnx")
         small = folder / "small.onnx"

@@ -18,7 +18,7 @@ from geoemb_xr.geo import footprints, places, tables
 
 
 def are_values(labels: Any) -> bool:
-    """Whether labels are one value a point, and not a table, a raster, a file or GeoJSON."""
+    """Whether labels are one value per point, and not a table, a raster, a file or GeoJSON."""
     return not (
         (isinstance(labels, xr.DataArray) and {"y", "x"} <= set(labels.dims))
         or isinstance(labels, str | os.PathLike | Mapping | xr.Dataset)

@@ -300,7 +300,7 @@ def scene(name: Literal["clear", "lifelike"] | None = None) -> Scene:
     Examples
     --------
     >>> scene("lifelike").clouds
-    0.02
+    0.015
     """
     return _SCENES[check_choice("scene", _SHOWN.get() if name is None else name, _SCENES)]
 

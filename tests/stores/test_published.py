@@ -98,6 +98,7 @@ def test_what_is_below_a_root(url):
 @pytest.mark.parametrize("url", ["https://no-such-host.invalid/a", "s3://b/a", "http://127.0.0.1:9/a"])
 def test_who_cannot_be_reached_is_given_up_soon(url, monkeypatch):
     monkeypatch.setattr(retries, "UNREACHED", 0.3)
+    monkeypatch.setattr(retries, "_answered", retries.OrderedDict())  # by tests before
     storage = parse_storage(
         {"allow_http": True, **({"endpoint": "http://127.0.0.1:9"} if "s3" in url else {})}
     )
