@@ -303,6 +303,7 @@ def feed_of(images, lon, lat):
     }
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of loops over bands, whose number is fixed
 def test_images_become_labels_without_torch(series, real_data, tmp_path):
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
