@@ -91,8 +91,24 @@ def one_call() -> Iterator[None]:
         _said.reset(token)
 
 
+#: Whether what the caller does is no news to the user.
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No notes of what happens inside; other threads go on to say theirs."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
+
+
 def say(message: str) -> None:
     """Tell the user something: each time it is true, at most once in a call (:func:`one_call`)."""
+    if _silent.get():
+        return
     said = _said.get()
     if said is not None:
         if message in said:

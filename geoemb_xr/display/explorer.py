@@ -16,8 +16,9 @@ import xarray as xr
 from geoemb_xr.core import areas, arrays, geometry, kernels, times
 from geoemb_xr.core.errors import EmbeddingError, check_choice, require
 from geoemb_xr.core.model import BAND, check_embedding
+from geoemb_xr.core.notes import quiet
 from geoemb_xr.display.compared import Compared
-from geoemb_xr.display.labelled import Labelled, quiet
+from geoemb_xr.display.labelled import Labelled
 from geoemb_xr.display.sampled import Walk
 from geoemb_xr.display.windows import READ_LIMIT, Pixel, Window, window_of
 from geoemb_xr.execution import blocks
@@ -352,7 +353,7 @@ class Explorer(Labelled):
     # --- labels ------------------------------------------------------------------------------------------------
 
     def label(self, x: float, y: float, name: str) -> Pixel | None:
-        """Choose the pixel shown at a place, as :meth:`click`, and label it; a pixel has one label a period.
+        """Choose the pixel shown at a place, as :meth:`click`, and label it; a pixel has one label per period.
 
         Parameters
         ----------

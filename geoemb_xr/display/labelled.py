@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,7 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, check_choice, require
 from geoemb_xr.core.legend import Legend, default_colour, expected_colour
 from geoemb_xr.core.model import Product, attribution_of
-from geoemb_xr.core.notes import logger
+from geoemb_xr.core.notes import quiet
 from geoemb_xr.display.windows import Pixel
 from geoemb_xr.geo import wrapping
 
@@ -97,7 +95,7 @@ class Labelled:
     # --- pixels ------------------------------------------------------------------------------------------------
 
     def put(self, pixels: list[tuple[Pixel, str]], colours: Mapping[str, str] | None = None) -> None:
-        """Label pixels in one step that can be taken back; a pixel has one label a period.
+        """Label pixels in one step that can be taken back; a pixel has one label per period.
 
         Parameters
         ----------
@@ -174,7 +172,7 @@ class Labelled:
     def _fit_probe(self) -> Probe:
         from geoemb_xr.probes.probe import fit_probe
 
-        with quiet():
+        with quiet():  # a probe refitted at every click would tell of itself each time
             probe = fit_probe(self._points(), target="label", cv=0)
         assert probe.legend is not None
         names = probe.legend.names
@@ -193,14 +191,3 @@ class Labelled:
             version=str(self.attrs.get("version", "")),
         )
         return points.assign_coords(label=("location", [name for _, name in self.labelled]))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No notes meanwhile: a probe refitted at every click would tell of itself each time."""
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -64,6 +64,28 @@ def test_calls_of_two_threads_do_not_hush_each_other(caplog):
     assert caplog.messages == ["geoemb_xr: in each"] * 2
 
 
+def test_quiet_work_hushes_nobody_else_and_ends_with_itself(caplog):
+    caplog.set_level("INFO", "geoemb_xr")
+    begun, ended = threading.Event(), threading.Event()
+
+    def work():
+        with notes.quiet():
+            begun.set()
+            ended.wait(10)
+            notes.say("of the work")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait(10)
+    with notes.quiet():
+        notes.say("inside")
+    notes.say("meanwhile")
+    ended.set()
+    thread.join()
+    notes.say("after")
+    assert [each.getMessage() for each in caplog.records] == ["geoemb_xr: meanwhile", "geoemb_xr: after"]
+
+
 def test_a_second_fit_that_drops_labels_says_so_too(caplog):
     da = gx.testing.synthetic("alphaearth", shape=(40, 40)).emb.year(2018)
     labels = gx.testing.scene().points(60, radius=150)
