@@ -341,7 +341,7 @@ def _tile_of_npy(grid: _Grid, mask: geotiff.GeoTiffInfo, version: str) -> Tile:
         "version": version,
     }
     if scales.shape != size:
-        # A scale for each band leaves no codes with one scale a pixel: decoded as it is read.
+        # A scale for each band leaves no codes with one scale per pixel: decoded as it is read.
         return Tile(
             grid.path,
             reader=npy.DecodedReader(codes, scales),

@@ -13,6 +13,7 @@ from geoemb_xr.comparing import knndm
 from geoemb_xr.comparing.residuals import Range
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.geometry import EARTH_RADIUS, on_sphere
 from geoemb_xr.geo import places, polygons
 from geoemb_xr.probes import validation
 from geoemb_xr.probes.heads import Data
@@ -35,7 +36,7 @@ WEIGHTED = "the map's accuracy: how good are predictions in the area of the prob
 #: Regions that differences between products are told from where a split has none of its own.
 REGIONS = 20
 #: Metres of the mean radius of the earth; places all over the area of a domain.
-_RADIUS, _DOMAIN_PLACES = 6_371_000.0, 2000
+_DOMAIN_PLACES = 2000
 
 
 @dataclass(frozen=True)
@@ -224,15 +225,9 @@ def squares(lonlat: np.ndarray, side: float, groups: np.ndarray) -> np.ndarray:
     counts = np.bincount(groups)
     with np.errstate(invalid="ignore"):
         lon, lat = ((np.bincount(groups, each) / counts)[groups] for each in (lon, lat))
-    row = np.floor(lat * _RADIUS / side)
-    col = np.floor(lon * np.cos((row + 0.5) * side / _RADIUS) * _RADIUS / side)
+    row = np.floor(lat * EARTH_RADIUS / side)
+    col = np.floor(lon * np.cos((row + 0.5) * side / EARTH_RADIUS) * EARTH_RADIUS / side)
     return np.unique(np.column_stack([row, col]), axis=0, return_inverse=True)[1].reshape(-1)
-
-
-def on_sphere(lonlat: np.ndarray) -> np.ndarray:
-    """Places in degrees as metres from the centre of the earth (n, 3): distances hold across poles and ±180°."""
-    lon, lat = np.radians(lonlat).T
-    return _RADIUS * np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
 
 
 def domain_places(domain: Any) -> np.ndarray:

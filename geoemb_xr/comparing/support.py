@@ -12,10 +12,10 @@ import pandas as pd
 import shapely
 import xarray as xr
 
-from geoemb_xr.comparing.folds import on_sphere
 from geoemb_xr.core import geometry
 from geoemb_xr.core.arrays import decode
 from geoemb_xr.core.errors import EmbeddingError, MissingExtraError
+from geoemb_xr.core.geometry import on_sphere
 from geoemb_xr.core.legend import SOURCE, Legend, encode_classes
 from geoemb_xr.core.model import BAND, Product, check_embedding, registered
 from geoemb_xr.core.times import parse_dates, pick_times

@@ -343,8 +343,9 @@ def normalize(array: xr.DataArray) -> xr.DataArray:
     found = check_embedding(array, "normalize")
     decoded = decode(array)
     return map_bands(
-        _unit_length_of_own if is_encoded(array) else unit_length,
+        unit_length,
         array,
+        is_encoded(array),  # what was decoded for this is nobody else's
         dtype=np.float32,
         out=(BAND, decoded.coords[BAND].values),
         name=_name_of(array, found),
@@ -352,19 +353,12 @@ def normalize(array: xr.DataArray) -> xr.DataArray:
     )
 
 
-def unit_length(block: np.ndarray, axis: int) -> np.ndarray:
-    """Divide vectors by their length, summed in float64; NaN where that is 0."""
+def unit_length(block: np.ndarray, axis: int, own: bool = False) -> np.ndarray:
+    """Divide vectors by their length, summed in float64; NaN where that is 0; in place where they are ``own``."""
     bands = kernels.as_bands(block, axis)
-    out = np.empty(bands.shape, block.dtype)
+    out = bands if own else np.empty(bands.shape, block.dtype)
     kernels.divide_by_length(bands, out)
     return out.reshape(block.shape)
-
-
-def _unit_length_of_own(block: np.ndarray, axis: int) -> np.ndarray:
-    """As :func:`unit_length`, in the memory of vectors that were decoded for it."""
-    bands = kernels.as_bands(block, axis)
-    kernels.divide_by_length(bands, bands)
-    return bands.reshape(block.shape)
 
 
 def truncate(array: xr.DataArray, dims: int) -> xr.DataArray:

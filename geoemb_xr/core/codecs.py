@@ -90,7 +90,7 @@ def _encode_signed_square_onnx(vectors: Any) -> tuple[Any, Any]:
     return root.clip(-127, 127).cast("int8").standing(-128), None
 
 
-# --- one scale a pixel --------------------------------------------------------------------------------------
+# --- one scale per pixel --------------------------------------------------------------------------------------
 
 
 def decode_per_pixel_scale(codes: np.ndarray, scale: np.ndarray | None, axis: int) -> np.ndarray:

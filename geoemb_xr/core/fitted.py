@@ -24,6 +24,7 @@ import xarray as xr
 from geoemb_xr.core import npz, onnx_graph
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import Legend
+from geoemb_xr.core.local_paths import with_ending
 from geoemb_xr.core.model import BAND, Codec, check_comparable, comparability_key, is_encoded, product
 from geoemb_xr.core.synonyms import answering, answering_methods, no_such
 
@@ -174,10 +175,8 @@ class Fitted:
         MissingExtraError
             If the package ``onnx`` is not installed.
         """
-        target = Path(path)
-        target = target if target.suffix else target.with_suffix(".onnx")
         graph, facts = self.graph(product(self.product).codec if self.product else None)
-        return graph.write(target, type(self).__name__, facts)
+        return graph.write(with_ending(path, ".onnx"), type(self).__name__, facts)
 
     def graph(self, codec: Codec | None) -> tuple[onnx_graph.Graph, dict[str, str]]:
         """The model as an ONNX graph that takes codes, or vectors, and what its file says of it.
@@ -226,9 +225,7 @@ class Fitted:
         EmbeddingError
             If a field holds what neither NumPy nor JSON can write; nothing is written then.
         """
-        target = Path(path)
-        target = target if target.suffix else target.with_suffix(".npz")
-        return npz.write(target, *self._document())
+        return npz.write(with_ending(path, ".npz"), *self._document())
 
     def _document(self) -> tuple[str, dict[str, np.ndarray]]:
         """The header of a file, and its arrays."""

@@ -29,6 +29,8 @@ LONLAT = "EPSG:4326"
 
 #: Length of a degree of latitude, and of longitude at the equator: rounds what need not be exact.
 METRES_PER_DEGREE = 111_320.0
+#: Of a sphere as large as the Earth, in metres.
+EARTH_RADIUS = 6_371_000.0
 
 
 #: Attribute of y and x, as odc-geo writes it: the signed size of a pixel, in units of the CRS.
@@ -224,6 +226,12 @@ def _turned(crs: pyproj.CRS, turn: Affine) -> pyproj.CRS:
 
 def _epsg(code: int) -> dict[str, Any]:
     return {"authority": "EPSG", "code": code}
+
+
+def on_sphere(lonlat: np.ndarray) -> np.ndarray:
+    """Places in degrees as metres from the centre of the Earth (n, 3): distances hold across poles and ±180°."""
+    lon, lat = np.radians(lonlat).T
+    return EARTH_RADIUS * np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
 
 
 def pixel_centres(origin: float, step: float, start: int, stop: int) -> np.ndarray:

@@ -9,6 +9,18 @@ from urllib.parse import unquote
 from geoemb_xr.core.errors import SourceError
 
 
+def with_ending(path: str | os.PathLike[str], ending: str) -> Path:
+    """A path, with an ending where it has none.
+
+    Examples
+    --------
+    >>> with_ending("probe", ".npz").name, with_ending("probe.v2", ".npz").name
+    ('probe.npz', 'probe.v2')
+    """
+    found = Path(path)
+    return found if found.suffix else found.with_suffix(ending)
+
+
 def local_path(name: str | os.PathLike[str]) -> Path:
     """The path that a string or a ``file://`` URL means. A string is no URL: ``#``, ``?`` and ``%`` are letters.
 

@@ -21,7 +21,7 @@ from geoemb_xr.core.model import Codec
 from geoemb_xr.core.whole import replacing
 
 #: Read by onnxruntime since 1.12 (2022); ReduceMax takes its axes as an attribute up to here.
-_OPSET, _IR = 17, 8
+OPSET, IR = 17, 8
 #: The metadata that holds the model itself.
 MODEL = "geoemb_xr"
 
@@ -75,8 +75,8 @@ class Graph:
         """The graph as a model of onnx, its shapes filled in."""
         onnx = self._onnx
         graph = onnx.helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants)
-        opset = onnx.helper.make_opsetid("", _OPSET)
-        made = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=_IR, producer_name="geoemb_xr")
+        opset = onnx.helper.make_opsetid("", OPSET)
+        made = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR, producer_name="geoemb_xr")
         return onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True)
 
     def write(self, path: Path, name: str, facts: Mapping[str, str]) -> Path:
@@ -91,17 +91,22 @@ class Graph:
         facts : mapping
             The file's metadata.
         """
-        onnx, model = self._onnx, self.model(name)
-        onnx.helper.set_model_props(model, {key: value for key, value in facts.items() if value})
-        onnx.checker.check_model(model, full_check=True)
-        with replacing(path) as file:
-            file.write(model.SerializeToString())
-        return path
+        return write_model(self.model(name), path, facts, full_check=True)
+
+
+def write_model(model: Any, path: Path, facts: Mapping[str, str], *, full_check: bool = False) -> Path:
+    """Check a model of onnx and write it with its metadata, whole or not at all."""
+    onnx = require("onnx", "onnx")
+    onnx.helper.set_model_props(model, {key: value for key, value in facts.items() if value})
+    onnx.checker.check_model(model, full_check=full_check)
+    with replacing(path) as file:
+        file.write(model.SerializeToString())
+    return path
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """What a node gives: a table ``(n, k)``, one row a vector; what sums up rows gives ``(n, 1)``.
+    """What a node gives: a table ``(n, k)``, one row per vector; what sums up rows gives ``(n, 1)``.
 
     Parameters
     ----------

@@ -13,7 +13,6 @@ from geoemb_xr.geo.gridding import to_grid
 
 #: Cells along the longer side of the raster, at most.
 _CELLS = 1000
-_EARTH_M = 6_371_000.0
 
 
 def squares_of_points(array: xr.DataArray) -> xr.DataArray:
@@ -41,9 +40,7 @@ def _apart(array: xr.DataArray) -> float:
         raise EmbeddingError("explore needs the CRS of x and y: the array has no coordinate 'spatial_ref'")
     at = array.coords.to_dataset()[["x", "y"]].compute()
     lon, lat = geometry.transformer(crs, geometry.as_crs(geometry.LONLAT)).transform(at.x.values, at.y.values)
-    lon, lat = np.radians(lon), np.radians(lat)
-    east = np.cos(lat)
-    globe = _EARTH_M * np.stack([east * np.cos(lon), east * np.sin(lon), np.sin(lat)], axis=1)
+    globe = geometry.on_sphere(np.column_stack([lon, lat]))
     globe = np.unique(globe[np.isfinite(globe).all(axis=1)], axis=0)
     extent = float(np.linalg.norm(np.ptp(globe, axis=0))) if len(globe) else 0.0
     nearest = np.median(cKDTree(globe).query(globe, k=2)[0][:, 1]) if len(globe) > 1 else 0.0

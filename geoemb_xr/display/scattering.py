@@ -9,7 +9,7 @@ import xarray as xr
 
 from geoemb_xr.core.arrays import decode
 from geoemb_xr.core.errors import EmbeddingError, check_choice, require
-from geoemb_xr.core.legend import is_class_map, legend_of
+from geoemb_xr.core.legend import default_colour, is_class_map, legend_of
 from geoemb_xr.core.model import BAND, check_embedding
 from geoemb_xr.display import furniture, layers
 from geoemb_xr.display.windows import thin
@@ -164,10 +164,10 @@ def _choose(array: xr.DataArray, n_samples: int, seed: int) -> Any:
     return lambda each: thin(each, max(int(np.sqrt(n_samples * shape)), 2)).transpose(..., "y", "x")
 
 
-def _rows(vectors: xr.DataArray) -> np.ndarray:
-    return np.asarray(
-        np.moveaxis(vectors.values, vectors.get_axis_num(BAND), -1).reshape(-1, vectors.sizes[BAND])
-    )
+def _rows(vectors: xr.DataArray, dim: str = BAND) -> np.ndarray:
+    """Places as rows ``(n, dim)``."""
+    last = np.moveaxis(vectors.values, vectors.get_axis_num(dim), -1)
+    return np.asarray(last.reshape(-1, vectors.sizes[dim]))
 
 
 def _flattened(
@@ -184,10 +184,7 @@ def _flattened(
         f"component {i + 1} ({share:.0%} of variance)"
         for i, share in enumerate(model.explained_variance_ratio)
     ]
-    parts = model.transform(vectors)
-    flat = np.moveaxis(parts.values, parts.get_axis_num("component"), -1).reshape(
-        -1, parts.sizes["component"]
-    )
+    flat = _rows(model.transform(vectors), "component")
     return flat[np.isfinite(flat).all(axis=1)], (shares[0], shares[1])
 
 
@@ -202,8 +199,6 @@ def _draw_dots(ax: Any, at: np.ndarray, values: np.ndarray | None, given: xr.Dat
             zip(legend.values, legend.names, legend.colours, strict=True)
         )
     elif values.dtype.kind in "OUSb":
-        from geoemb_xr.core.legend import default_colour
-
         names = sorted({str(each) for each in values})
         values = np.array([str(each) for each in values])
         classes = [(name, name, default_colour(i)) for i, name in enumerate(names)]

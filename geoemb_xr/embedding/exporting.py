@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from geoemb_xr.core.errors import ComparabilityError, EmbeddingError, require
 from geoemb_xr.core.fitted import Fitted
-from geoemb_xr.core.whole import replacing
+from geoemb_xr.core.local_paths import with_ending
+from geoemb_xr.core.onnx_graph import IR, OPSET, write_model
 
 if TYPE_CHECKING:
     from geoemb_xr.embedding.cards import Encoder
 
-_OPSET, _IR = 17, 8
 _INPUTS = ("series", "months", "lonlat")
 
 
@@ -34,8 +34,6 @@ def export(encoder: Encoder, path: str | os.PathLike[str], model: Fitted | None,
             f"{encoder.version}, which this encoder makes"
         )
     onnx = require("onnx", "onnx")
-    target = Path(path)
-    target = target if target.suffix else target.with_suffix(".onnx")
     with tempfile.TemporaryDirectory() as folder:
         made = _network(encoder, Path(folder), quantize)
     facts = {
@@ -54,11 +52,7 @@ def export(encoder: Encoder, path: str | os.PathLike[str], model: Fitted | None,
             _rename(made.graph, each.name, each.name.removeprefix("model_"))
         facts |= own | {"attribution": f"{encoder.attribution} {model.attribution}".strip()}
     del made.metadata_props[:]
-    onnx.helper.set_model_props(made, {key: value for key, value in facts.items() if value})
-    onnx.checker.check_model(made)
-    with replacing(target) as file:
-        file.write(made.SerializeToString())
-    return target
+    return write_model(made, with_ending(path, ".onnx"), facts)
 
 
 def _rename(graph: Any, old: str, new: str) -> None:
@@ -105,7 +99,7 @@ def _network(encoder: Encoder, folder: Path, quantize: bool) -> Any:
         input_names=list(_INPUTS),
         output_names=["vectors"],
         dynamic_axes={**axes, "vectors": {0: "n"}},
-        opset_version=_OPSET,
+        opset_version=OPSET,
         dynamo=False,  # the newer exporter needs one more package
     )
     if quantize:
@@ -116,5 +110,5 @@ def _network(encoder: Encoder, folder: Path, quantize: bool) -> Any:
         )
         path = small
     made = onnx.load(str(path))
-    made.ir_version = _IR
+    made.ir_version = IR
     return made

@@ -23,9 +23,14 @@ def reads_of(graph: Any) -> Iterator[Read]:
         holder = next((each for each in graph.layers.values() if name in each), None)
         if slices is None or holder is None:
             continue
-        source = getattr(holder[name], "value", holder[name])
+        source = _held_by(holder, name)
         for key in layer.get_output_keys():
             yield source, tuple(slices[key[1:]])
+
+
+def _held_by(layer: Any, name: str) -> Any:
+    """The source that a layer holds, in a task or as it is."""
+    return getattr(layer[name], "value", layer[name])
 
 
 def culled_graph(arrays: Sequence[xr.DataArray]) -> tuple[Any, list[Any]]:
@@ -54,8 +59,6 @@ def absence_of(array: xr.DataArray) -> str:
     """Which share of the stored blocks of an array was found absent when it was opened or read; asks nothing."""
     graph = array.data.__dask_graph__() if array.chunks is not None else None
     for name, layer in getattr(graph, "layers", {}).items():
-        if name.startswith("original-"):
-            source = getattr(layer[name], "value", layer[name])
-            if said := getattr(source, "absence", ""):
-                return str(said)
+        if name.startswith("original-") and (said := getattr(_held_by(layer, name), "absence", "")):
+            return str(said)
     return ""

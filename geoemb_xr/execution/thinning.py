@@ -56,11 +56,15 @@ def _sliced_first(data: Any, cuts: Mapping[int, slice]) -> Any:
     kept = {axis: _kept(data.chunks[axis], cut) for axis, cut in cuts.items()}
     # names of their own: a scheduler that holds blocks of the whole map must not take them for these
     token = tokenize(sorted((axis, repr(cut)) for axis, cut in cuts.items()))
+
+    def thinned(name: str) -> str:
+        return f"{name}-thin-{token}"
+
     layers = {name: layer for name, layer in graph.layers.items() if name not in functions}
     needs = {name: set(graph.dependencies[name]) for name in layers}
     renamed: dict[Any, Any] = {}
     for name, axes in sources.items():
-        new, keys = f"{name}-thin-{token}", _keys(graph.layers[name], name)
+        new, keys = thinned(name), _keys(graph.layers[name], name)
         renamed |= {key: (new, *key[1:]) for key in keys}
         layers[new] = {
             renamed[key]: (getitem, key, tuple(
@@ -70,16 +74,14 @@ def _sliced_first(data: Any, cuts: Mapping[int, slice]) -> Any:
         }  # fmt: skip
         needs[new] = {name}
     tasks = {name: dict(graph.layers[name]) for name in functions}
-    renamed |= {key: (f"{name}-thin-{token}", *key[1:]) for name, own in tasks.items() for key in own}
+    renamed |= {key: (thinned(name), *key[1:]) for name, own in tasks.items() for key in own}
+    changed = functions | set(sources)
     for name, own in tasks.items():
-        new = f"{name}-thin-{token}"
+        new = thinned(name)
         layers[new] = {renamed[key]: task.substitute(renamed, key=renamed[key]) for key, task in own.items()}
-        changed = functions | set(sources)
-        needs[new] = {
-            f"{each}-thin-{token}" if each in changed else each for each in graph.dependencies[name]
-        }
+        needs[new] = {thinned(each) if each in changed else each for each in graph.dependencies[name]}
     positions = [[*kept[i]] if i in kept else range(n) for i, n in enumerate(data.numblocks)]
-    picked, top = f"picked-{token}-{data.name}", f"{data.name}-thin-{token}"
+    picked, top = f"picked-{token}-{data.name}", thinned(data.name)
     numbers = product(*(range(len(each)) for each in positions))
     layers[picked] = {
         (picked, *new): (top, *old) for new, old in zip(numbers, product(*positions), strict=True)

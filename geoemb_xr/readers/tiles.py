@@ -418,8 +418,9 @@ def _lazy_at(source: TileArray, rows: np.ndarray, cols: np.ndarray, groups: Sequ
     import dask.array as da
     from dask.base import tokenize
 
-    token = tokenize(_token(source), rows, cols)
-    held = dask.delayed(source, name=f"source-{_token(source)}")
+    state = _token(source)
+    token = tokenize(state, rows, cols)
+    held = dask.delayed(source, name=f"source-{state}")
     read = dask.delayed(_read_pixels, pure=True)
     lead = source.shape[:-2]
     meta = np.empty((0,) * (len(lead) + 1), source.dtype)

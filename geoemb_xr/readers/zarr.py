@@ -182,11 +182,8 @@ class ZarrReader:
     def read_at(self, time: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
         """Pixels (band, n), or (n,) where the array has no bands; each stored chunk of them is read once."""
         array = open_node(self.url, self.path, self.token)
-        bands = (
-            np.arange(array.shape[self.dims.index("band")]) if "band" in self.dims else np.zeros(1, np.int64)
-        )
-        chosen = np.array(self.bands) if self.bands is not None else bands
-        places = np.broadcast_arrays(self.steps[time], chosen[:, None], rows, cols)
+        bands = self.bands or range(array.shape[self.dims.index("band")] if "band" in self.dims else 1)
+        places = np.broadcast_arrays(self.steps[time], np.array(bands)[:, None], rows, cols)
         wanted = dict(zip(("time", "band", "y", "x"), places, strict=True))
         values = np.asarray(array.vindex[tuple(wanted[d] for d in self.dims)])
         if self.fill is not None:

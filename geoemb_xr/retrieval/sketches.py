@@ -22,6 +22,7 @@ from geoemb_xr.core import arrays, npz
 from geoemb_xr.core.codecs import pack_signs
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.fitted import decoded_bands
+from geoemb_xr.core.local_paths import with_ending
 from geoemb_xr.core.model import (
     BAND,
     attribution_of,
@@ -101,11 +102,10 @@ class Sketch:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it to one npz file, whole or not at all; ``.npz`` is added where the name has no ending."""
-        target = Path(path)
         header = {"format": _FORMAT, "geoemb_xr": __version__}
         header |= {name: getattr(self, name) for name in _FACTS}
-        target = target if target.suffix else target.with_suffix(".npz")
-        return npz.write(target, json.dumps(header), {name: getattr(self, name) for name in _ARRAYS})
+        kept = {name: getattr(self, name) for name in _ARRAYS}
+        return npz.write(with_ending(path, ".npz"), json.dumps(header), kept)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Sketch:

@@ -154,7 +154,26 @@ class ZarrObjects(Store):
                 yield name
 
 
-class WrittenWhole(WrapperStore[Store]):
+class _Watched(WrapperStore[Store]):
+    """A store whose absent objects mean something: ``_there`` sees what came of every key."""
+
+    def _there(self, key: str, found: Buffer | None) -> Buffer | None:
+        raise NotImplementedError
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """An object, or a range of it."""
+        return self._there(key, await self._store.get(key, prototype, byte_range))
+
+    def get_sync(
+        self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """An object, or a range of it, where the store reads without a loop."""
+        return self._there(key, super().get_sync(key, prototype=prototype, byte_range=byte_range))
+
+
+class WrittenWhole(_Watched):
     """A store of which every chunk of some arrays was written, those without data too: one that is gone is lost.
 
     Parameters
@@ -183,25 +202,13 @@ class WrittenWhole(WrapperStore[Store]):
             )
         return found
 
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        """An object, or a range of it."""
-        return self._there(key, await self._store.get(key, prototype, byte_range))
-
-    def get_sync(
-        self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        """An object, or a range of it, where the store reads without a loop."""
-        return self._there(key, super().get_sync(key, prototype=prototype, byte_range=byte_range))
-
 
 #: Keys of chunks of rasters and tables, whichever way they are encoded: ``array/c/0/1``, ``array/0.1``. A time axis
 #: that holds one zero is stored as no chunk.
 _CHUNK = re.compile(r"(?P<array>.*?)/?(?:\bc/)?\d+(?:[./]\d+)+")
 
 
-class Noticing(WrapperStore[Store]):
+class Noticing(_Watched):
     """A store by others, which does not say what was written: chunks that are absent are missing, and that is said.
 
     Parameters
@@ -226,18 +233,6 @@ class Noticing(WrapperStore[Store]):
             self._said.add(chunk["array"])
             say(f"{name} does not exist, and is read as missing")
         return found
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        """An object, or a range of it."""
-        return self._there(key, await self._store.get(key, prototype, byte_range))
-
-    def get_sync(
-        self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        """An object, or a range of it, where the store reads without a loop."""
-        return self._there(key, super().get_sync(key, prototype=prototype, byte_range=byte_range))
 
 
 def span_of(asked: ByteRequest | None) -> tuple[int, int | None] | None:

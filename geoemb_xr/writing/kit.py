@@ -21,6 +21,7 @@ from geoemb_xr.core.citing import cite
 from geoemb_xr.core.codecs import PER_PIXEL_SCALE
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.fitted import check_model
+from geoemb_xr.core.local_paths import with_ending
 from geoemb_xr.core.model import check_embedding, comparability_key, is_encoded, product
 from geoemb_xr.core.whole import replacing
 from geoemb_xr.geo import places
@@ -60,7 +61,7 @@ def field_kit(
     ----------
     array : DataArray (time?, band, y, x)
         An embedding on a grid. Codes stay as they are; floats are written as the product's codes, or as int8 with a
-        scale a pixel where it has none.
+        scale per pixel where it has none.
     probe : Probe
         Of ``ridge``, which can learn on, ``logistic``, ``centroid`` or ``mlp``.
     path : path
@@ -97,8 +98,7 @@ def field_kit(
     ...     bool((gx.open(kit, decode=False) == da).all()), kit.stat().st_size < 2e6
     (True, True)
     """
-    target = Path(path)
-    target = check_target(target if target.suffix else target.with_suffix(".zip"), mode)
+    target = check_target(with_ending(path, ".zip"), mode)
     array = _checked(array, probe)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         stage = Path(folder)

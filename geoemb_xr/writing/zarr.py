@@ -61,7 +61,7 @@ def to_zarr(
         Refuse where the store exists; replace it; append times after its last; or write where the array's
         coordinates lie in it. The last two touch no block but their own, and nothing until all is computed.
     encode : bool
-        Write embeddings as their product's codes; as int8 with a scale a pixel where it has none.
+        Write embeddings as their product's codes; as int8 with a scale per pixel where it has none.
     chunks : int
         Side of what a reader fetches at least, in pixels.
     shards : int, optional
