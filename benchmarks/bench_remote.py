@@ -1,6 +1,6 @@
 """Windows and points of remote stores beside rioxarray, aef-loader and zarr-python, on one server of this machine.
 
-The server answers after 30 ms, at 60 MB/s a connection, and counts requests and bytes: each reader is shown
+The server answers after 30 ms, at 60 MB/s per connection, and counts requests and bytes: each reader is shown
 beside the least that can be asked for. GDAL decodes with two threads for all (``GDAL_NUM_THREADS=2``, worth a
 factor of four to rioxarray), and peers open as their documentation says. geotessera takes no URL without
 encryption: what it calls, zarr-python on obstore, stands for it. rasteret is on no machine that this was run on.
