@@ -74,7 +74,7 @@ def open(  # the name that users know from xarray
         Where it lies; the published store by default, or the name of one of ``product.stores``. STAC items (dicts,
         pystac's, a JSON file or its URL) stand for the data that they name. A table (CSV,
         Parquet, GeoJSON, DataFrame) with a column per band, as Earth Engine's ``sampleRegions`` writes them, gives
-        its rows as points.
+        its rows as points; several with the same columns, in a list or a glob, open as one.
     geopolygon : polygons, GeoDataFrame, GeoJSON or path, optional
         Cut to its bounds; pixels outside are missing. A geometry without a CRS is in degrees.
     bbox : (west, south, east, north), optional
@@ -237,11 +237,13 @@ def _local(given: Any) -> Any:
     Raises
     ------
     SourceError
-        For a dict, whose keys would be read as paths.
+        For a dict, whose keys would be read as paths, and for an empty list.
     """
     if isinstance(given, Mapping):
         raise SourceError(_no_source(given))
     if isinstance(given, (list, tuple)):
+        if not given:
+            raise SourceError("the list of sources is empty; give paths, or None for what is published")
         return [_local(each) for each in given]
     return str(local_path(given)) if isinstance(given, str) and given.startswith("file://") else given
 

@@ -92,6 +92,50 @@ def test_places_of_a_table_are_in_memory_and_vectors_are_lazy(tmp_path):
     assert not [name for name, coord in found.coords.items() if coord.chunks is not None]
 
 
+@pytest.mark.parametrize("given", ["list", "glob", "frames", "mixed"])
+def test_several_tables_open_as_one(tmp_path, given):
+    first, second = table(5, seed=1), table(7, seed=2)
+    first.to_csv(tmp_path / "run[1]_a.csv", index=False)
+    second[sorted(second.columns)].to_csv(tmp_path / "run[1]_b.csv", index=False)
+    paths = [tmp_path / "run[1]_a.csv", str(tmp_path / "run[1]_b.csv")]
+    sources = {
+        "list": paths,
+        "glob": str(tmp_path / "run[[]1]_*.csv"),
+        "frames": [first, second],
+        "mixed": [paths[0], second],
+    }
+    array = gx.open("alphaearth", sources[given])
+    assert_is(array, pd.concat([first, second]))
+    np.testing.assert_array_equal(array["location"], np.arange(12))
+    assert array.attrs["source"] == ("table" if given == "frames" else "2 sources")
+
+
+def test_rows_of_several_tables_keep_numbers_that_differ():
+    first, second = table(3), table(2).set_index(pd.Index([7, 9]))
+    assert gx.open("alphaearth", [first, second])["location"].values.tolist() == [0, 1, 2, 7, 9]
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        (lambda t: t.assign(soil="clay"), r"same columns; a DataFrame and a DataFrame differ in \['soil'\]"),
+        (lambda t: t.assign(**dict.fromkeys(BANDS, 1)), "encoded and decoded arrays; decode them all, or none"),
+        (lambda t: gpd.GeoDataFrame(
+            t, geometry=gpd.points_from_xy(t.pop("lon"), t.pop("lat"), crs=4326).to_crs(32632)
+        ).assign(lon=t["A00"], lat=t["A00"]), "two CRSs, EPSG:4326 and EPSG:32632"),
+        (lambda t: "2018.tif", "a DataFrame is a table, '2018.tif' is none; open them apart"),
+    ],
+)  # fmt: skip
+def test_tables_that_differ_are_refused(second, says):
+    with pytest.raises(SourceError, match=says):
+        gx.open("alphaearth", [table(3), second(table(2))])
+
+
+def test_an_empty_list_is_no_source():
+    with pytest.raises(SourceError, match="the list of sources is empty"):
+        gx.open("alphaearth", [])
+
+
 def test_rows_are_chosen_by_place_and_year():
     frame = table()
     frame["year"] = np.where(np.arange(len(frame)) % 2, 2018, 2020)
