@@ -1,7 +1,8 @@
 """Interactive pictures: HoloViews elements that pan and zoom, overlay with ``*`` and stand side by side with ``+``.
 
-What is larger than the screen is read for each view anew: every n-th pixel of the part that is looked at. A mean,
-as datashader takes it, would read the same blocks and blur what classes and vectors mean.
+A raster that is larger than the screen is read for each view anew: every n-th pixel of the part that is looked at.
+A mean, as datashader takes it, would read every block and blur what classes and vectors mean. Of many points,
+datashader draws the first one in each pixel of the screen.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 #: Pixels of the screen: the width of a frame where ``figsize`` does not say, and its greatest height.
 _WIDTH, _TALLEST = 480, 640
 _PIXELS_PER_INCH = 96
+#: More points than a browser draws one by one.
+_MANY = 20_000
 #: Columns that ride along with points and are told on hover, at most.
 _TOLD = 8
 
@@ -51,7 +54,8 @@ def interactive_plot(
     -------
     holoviews object
         ``RGB``, ``Image``, ``Points`` or ``Polygons``; a ``HoloMap`` with a slider where there are several years,
-        components or categories; a ``DynamicMap`` that reads each view where a raster is larger than ``pixels``.
+        components or categories; a ``DynamicMap`` that draws each view anew where a raster is larger than
+        ``pixels`` or where there are more than 20,000 points.
     """
     hv = holoviews()
     if kind_of(array) != "map":
@@ -73,9 +77,11 @@ def interactive_plot(
     kdims = [hv.Dimension(d, label="year" if d == "time" else d) for d in facet]
     if raster and max(array.sizes["y"], array.sizes["x"]) > pixels:
         return _read_as_looked_at(geometry.north_up_array(array), steps, kdims, look, pixels)
-    draw = look.raster if raster else look.points
+    many = not raster and array.sizes["location"] > _MANY
+    draw = look.raster if raster else look.dots if many else look.points
     drawn = {key: draw(palette.apply(overview.isel(at))) for key, at in steps.items()}
-    return hv.HoloMap(drawn, kdims=kdims) if facet else drawn[()]
+    shown = hv.HoloMap(drawn, kdims=kdims) if facet else drawn[()]
+    return look.rasterised(shown) if many else shown
 
 
 def _read_as_looked_at(
@@ -167,21 +173,53 @@ class _Look:
 
     def raster(self, data: xr.DataArray, bounds: Bounds | None = None) -> Any:
         """An element of a raster: colours, classes or numbers ``(y, x)``."""
-        hv = holoviews()
         if bounds is None:
             left, right, bottom, top = furniture.extent_of(data)
             bounds = left, bottom, right, top
         if "rgb" in data.dims:
+            return self._pixels(data.values, bounds)
+        return self._pixels(self._numbers(data.transpose("y", "x").values), bounds)
+
+    def _pixels(self, values: np.ndarray, bounds: Bounds) -> Any:
+        """An element of colours ``(y, x, 4)`` or of numbers ``(y, x)``, north up."""
+        hv = holoviews()
+        if values.ndim == 3:
             vdims = [*hv.RGB.vdims, hv.RGB.alpha_dimension]
-            return hv.RGB(data.values, self._kdims(), vdims, bounds=bounds).opts(**self._options())
-        values = data.transpose("y", "x").values
-        options = self._options()
-        if self.palette.legend is not None:
-            values, options = self._class_numbers(values), self._options(names=self.palette.legend.names)
-        else:
+            return hv.RGB(values, self._kdims(), vdims, bounds=bounds).opts(**self._options())
+        legend = self.palette.legend
+        options = self._options(names=() if legend is None else legend.names)
+        if legend is None:
             options["tools"] = ["hover"]
-        value = hv.Dimension("value", label=self.name)
-        return hv.Image(values, self._kdims(), value, bounds=bounds).opts(**options, **self._bar())
+        return hv.Image(values, self._kdims(), self._value(), bounds=bounds).opts(**options, **self._bar())
+
+    def dots(self, data: xr.DataArray) -> Any:
+        """Points that have a number each, for :meth:`rasterised`: colours as 0xRRGGBB."""
+        if "rgb" in data.dims:
+            red, green, blue, alpha = np.moveaxis(data.values.astype(np.int64), -1, 0)
+            values = np.where(alpha > 0, red << 16 | green << 8 | blue, np.nan)
+        else:
+            values = self._numbers(data.values)
+        table = pd.DataFrame({"x": data["x"].values, "y": data["y"].values, "value": values.astype(float)})
+        return holoviews().Points(table.dropna(), self._kdims(), self._value())
+
+    def rasterised(self, dots: Any) -> Any:
+        """Bring dots to the pixels of the screen, whatever part of them is looked at."""
+        hv, datashader = holoviews(), require("datashader", "viz")
+        operations = require("holoviews.operation.datashader", "viz")
+        width, height = self.frame
+        first = datashader.first("value")  # a mean of classes or of colours has no meaning
+        pixels = operations.rasterize(dots, aggregator=first, width=width, height=height)
+        return hv.util.Dynamic(operations.dynspread(pixels, how="source"), operation=self._of_dots)
+
+    def _of_dots(self, image: Any) -> Any:
+        """The element of an image that datashader made of dots."""
+        values = image.dimension_values(2, flat=False)[::-1]
+        if self.palette.has_key:
+            return self._pixels(values, image.bounds.lbrt())
+        there = np.isfinite(values)
+        codes = np.where(there, values, 0).astype(np.int64)
+        colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255, 255 * there], axis=-1)
+        return self._pixels(colours.astype(np.uint8), image.bounds.lbrt())
 
     def points(self, data: xr.DataArray) -> Any:
         """An element of points, or of patches where their sizes are known; what rides along is told on hover."""
@@ -228,9 +266,13 @@ class _Look:
         dimension = holoviews().Dimension
         return [dimension(name, label=label) for name, label in zip(("x", "y"), self.axes, strict=True)]
 
-    def _class_numbers(self, values: np.ndarray) -> np.ndarray:
-        """Positions of the classes in the legend, whatever their codes; NaN where there is none."""
-        assert self.palette.legend is not None
+    def _value(self) -> Any:
+        return holoviews().Dimension("value", label=self.name)
+
+    def _numbers(self, values: np.ndarray) -> np.ndarray:
+        """Numbers as they are; of classes the positions in the legend, whatever their codes, NaN where none is."""
+        if self.palette.legend is None:
+            return values
         table = np.full(int(max(*self.palette.legend.values, values.max(initial=0))) + 1, np.nan, np.float32)
         table[list(self.palette.legend.values)] = np.arange(len(self.palette.legend.values))
         return np.asarray(table[values])

@@ -104,7 +104,8 @@ def plot(
     With ``interactive=True`` the picture is a HoloViews element: ``RGB`` of an embedding, ``Image`` of a class map
     (names on hover) or of numbers, ``Points``, or ``Polygons`` of patches. ``a * b`` overlays two, ``a + b`` puts
     them side by side and links the axes of one CRS. Years, components and categories become sliders. Of a raster
-    with more than ``pixels`` along a side every n-th pixel of the view is read, anew at each zoom.
+    with more than ``pixels`` along a side every n-th pixel of the view is read, anew at each zoom. More than 20,000
+    points are rasterised by datashader.
 
     Examples
     --------

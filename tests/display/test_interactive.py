@@ -114,6 +114,45 @@ def test_pictures_compose_and_only_those_of_one_crs_are_linked(da, classes):
     assert [type(each) for each in side] == [hv.Image, hv.Image]
 
 
+@pytest.mark.slow
+def test_many_points_are_brought_to_the_pixels_of_each_view(da, classes, monkeypatch):
+    from geoemb_xr.display import interactive
+
+    monkeypatch.setattr(interactive, "_MANY", 500)
+    table = gx.testing.scene().points(600, radius=150)
+    here = classes.emb.sample(table)
+    shown = here.emb.plot(interactive=True, figsize=(10, 8))
+    assert isinstance(shown, hv.DynamicMap)
+    plot = hv.renderer("bokeh").get_plot(shown)
+    box = classes.emb.geobox.boundingbox
+    middle = (box.left + box.right) / 2
+    ranges = {"x_range": (box.left, middle), "y_range": (box.bottom, box.top)}
+    (view,) = [each for each in plot.streams if isinstance(each, hv.streams.RangeXY)]
+    view.event(**ranges)
+    pixels = shown[()].dimension_values(2, flat=False)
+    inside = here[(here.x >= box.left).values & (here.x < middle).values]
+    assert set(pixels[np.isfinite(pixels)]) == {int(each) - 1 for each in inside.values}
+    there = [shown[()][x, y] for x, y in zip(inside.x.values, inside.y.values, strict=True)]
+    assert np.mean(np.array(there) == inside.values - 1) > 0.95  # where two share a pixel, one is seen
+    legend = hv.Store.lookup_options("bokeh", shown[()], "plot").kwargs["colorbar_opts"]
+    assert legend["major_label_overrides"] == dict(enumerate(classes.attrs["flag_meanings"].split()))
+
+    vectors = da.emb.sample(table)
+    coloured = vectors.emb.plot(interactive=True, model=da.emb.fit_pca(3))
+    assert coloured.kdims[0].label == "year"
+    found = np.stack([coloured[2020].dimension_values(i) for i in range(2, 6)], -1)
+    expected = vectors.emb.rgb(da.emb.fit_pca(3)).isel(time=1).transpose("location", "rgb").values
+    seen = {tuple(each) for each in found[found[:, 3] > 0]}
+    all_colours = {tuple(each) for each in expected}
+    assert seen <= all_colours
+    assert len(seen) > len(all_colours) / 2  # of points that share a pixel, one is seen
+
+
+def test_pictures_are_rasterised_by_what_users_know(classes):
+    rasterize = pytest.importorskip("holoviews.operation.datashader").rasterize
+    assert isinstance(rasterize(classes.emb.plot(interactive=True), dynamic=False), hv.Image)
+
+
 def test_pictures_and_class_maps_work_in_plain_hvplot(da, classes):
     picture = da.emb.year(2024).emb.rgb(["A01", "A16", "A09"])
     assert isinstance(picture.hvplot.rgb(x="x", y="y", bands="rgb"), hv.RGB)
