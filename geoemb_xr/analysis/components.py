@@ -545,7 +545,10 @@ def _limits(limits: Any) -> np.ndarray:
     """Limits of three colours, float32, shape (3, 2)."""
     if limits is None:
         raise EmbeddingError("rgb of components needs the fitted PCA, or limits=(low, high)")
-    pairs = np.asarray(limits, np.float32)
+    try:
+        pairs = np.asarray(limits, np.float32)
+    except (TypeError, ValueError):
+        pairs = np.empty(0, np.float32)
     pairs = np.broadcast_to(pairs, (3, 2)) if pairs.shape == (2,) else pairs[:3]
     if pairs.shape != (3, 2) or not (pairs[:, 0] < pairs[:, 1]).all():
         raise ValueError(f"limits are (low, high) with low < high, or three such pairs; got {limits!r}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import xarray as xr
 
@@ -118,6 +120,12 @@ HINTS = {
     "predict_proba": "predict(array, output='proba') gives probabilities",
     "resolution": "it is that of the grid: .emb.geobox.resolution",
     "shape": "it is that of the array: array.shape",
+}
+#: What people mean by None, where it is a value.
+NONE = {
+    "cv": "cv=0 for no validation",
+    "device": "device='cpu'",
+    "overviews": "overviews='none'",
 }
 #: Functions that take no array first.
 OF_PACKAGE = (
@@ -234,7 +242,7 @@ def no_method(name: str, known: Iterable[str], where: str, of_xarray: type) -> s
 
 
 def answering[**P, T](function: Callable[P, T], name: str | None = None) -> Callable[P, T]:
-    """A public function that answers a wrong keyword, or a Dataset where it takes one array.
+    """A public function that answers a wrong keyword or number, None where it says nothing, a Dataset for an array.
 
     Parameters
     ----------
@@ -248,10 +256,12 @@ def answering[**P, T](function: Callable[P, T], name: str | None = None) -> Call
     TypeError
         For a keyword that it does not have: which of its own is meant.
     EmbeddingError
-        For a Dataset: which call takes each of its variables.
+        For a Dataset: which call takes each of its variables. For None where a value is needed, and for anything
+        else where a whole number is.
     """
     called = name or function.__name__
-    parameters = inspect.signature(function).parameters
+    signature = inspect.signature(function)
+    parameters = signature.parameters
     open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     subject = str(
         next((each.annotation for each in parameters.values()), "")
@@ -267,6 +277,8 @@ def answering[**P, T](function: Callable[P, T], name: str | None = None) -> Call
                 raise TypeError(_no_keyword(called, name, list(parameters)))
         if takes_arrays and args and isinstance(args[0], xr.Dataset):
             raise EmbeddingError(_no_dataset(called, args[0]))
+        if kwargs or len(args) > 1 or any(each is None for each in args):
+            _check_values(called, signature, args, kwargs)
         return function(*args, **kwargs)
 
     return answered
@@ -288,6 +300,32 @@ def _no_keyword(function: str, name: str, parameters: list[str]) -> str:
     close = difflib.get_close_matches(name, valid, n=1)
     hint = f". Did you mean {close[0]!r}?" if close else f"; it has {', '.join(valid)}"
     return f"{function}() has no keyword {name!r}{hint}"
+
+
+def _check_values(function: str, signature: inspect.Signature, args: Any, kwargs: Any) -> None:
+    """Raise for None where a value is needed, as other packages mean many things by it, and for half a pixel."""
+    for name, given in signature.bind_partial(*args, **kwargs).arguments.items():
+        parameter = signature.parameters[name]
+        kind = re.sub(r"\[.*\]", "", str(parameter.annotation))  # of what holds it, not of what it holds
+        for each in given if parameter.kind is parameter.VAR_POSITIONAL else (given,):
+            if kind == "int" and each is not None and not hasattr(each, "__index__"):
+                raise EmbeddingError(f"{function}() takes a whole number for {name!r}; got {each!r}")
+            if each is None and _needs_value(parameter, kind):
+                raise EmbeddingError(_no_none(function, parameter))
+
+
+def _needs_value(parameter: inspect.Parameter, kind: str) -> bool:
+    """Whether None is no value of a parameter, by its annotation; of a switch it is one: off."""
+    free = any(word in kind for word in ("None", "Any", "object", "Like", "empty"))
+    return not free and kind != "bool" and parameter.default is not None
+
+
+def _no_none(function: str, parameter: inspect.Parameter) -> str:
+    name, default = parameter.name, parameter.default
+    if default is parameter.empty:
+        return f"{function}() needs {name!r}; got None"
+    says = f"{function}() takes no None for {name!r}; leave it out for {default!r}"
+    return f"{says}, or say {NONE[name]}" if name in NONE else says
 
 
 def _no_dataset(function: str, dataset: xr.Dataset) -> str:

@@ -140,9 +140,7 @@ def pick_times(available: np.ndarray, time: TimeLike, covers: str = "the array")
         wanted = _as_list(time)
         per = [_in_period(available, each) for each in wanted]
         missing = [w for w, p in zip(wanted, per, strict=True) if not p.size]
-        positions = np.unique(np.concatenate(per)) if per else np.array([], int)
-        if not per:
-            missing = [time]
+        positions = np.unique(np.concatenate(per))
     if missing:
         raise CoverageError(f"time {missing} is not in {covers}, which has {describe_times(available)}")
     return positions
@@ -156,7 +154,10 @@ def check_time(time: TimeLike) -> None:
             f"write {list(time)!r} for exactly those, or slice({', '.join(map(repr, time))}) for a range"
         )
     if not isinstance(time, slice):
-        for each in _as_list(time):
+        asked = _as_list(time)
+        if not asked:
+            raise EmbeddingError("time=[] asks for no period at all; leave it out for every one")
+        for each in asked:
             if each is not None:
                 _period(each)
         return

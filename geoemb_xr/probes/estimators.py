@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,17 @@ def head_of(estimator: Any) -> Head:
 def name_of(estimator: Any) -> str:
     """The class of an estimator, of a pipeline that of its last step."""
     return type(estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator).__name__
+
+
+@contextmanager
+def said(method: str) -> Iterator[None]:
+    """What scikit-learn refuses of options or labels, as an error of ours that names the method."""
+    try:
+        yield
+    except EmbeddingError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise EmbeddingError(f"method={method!r} cannot be fitted so: {error}") from error
 
 
 def _weights(estimator: Any, weights: np.ndarray) -> dict[str, np.ndarray]:

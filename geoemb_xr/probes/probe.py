@@ -474,7 +474,8 @@ def fit_probe(
     def fit(train: Data) -> tuple[heads.Head, Mapping[str, np.ndarray]]:
         return head, head.fit(train, **validation.tuned(head, train, settings, cv))
 
-    with one_thread():  # what is fitted is small: threads would cost more than they give
+    # what is fitted is small: threads would cost more than they give
+    with one_thread(), estimators.said(method):
         chosen = validation.tuned(head, data, settings, cv)
         if streamed is None:
             both = {

@@ -310,8 +310,9 @@ def test_errors_of_rgb():
         da.emb.rgb(da.emb.fit_pca(2))
     with pytest.raises(errors.EmbeddingError, match="no unit length"):
         scene("tessera", shape=(9, 8)).emb.rgb(["0", "1", "2"])
-    with pytest.raises(ValueError, match="low < high"):
-        da.emb.rgb(pca, limits=(1, 0))
+    for limits in ((1, 0), "auto"):
+        with pytest.raises(ValueError, match="low < high"):
+            da.emb.rgb(pca, limits=limits)
     with pytest.raises(errors.EmbeddingError, match="or limits="):
         da.emb.pca(pca).emb.rgb()
     with pytest.raises(errors.EmbeddingError, match="not band labels"):

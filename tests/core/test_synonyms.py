@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from dataclasses import fields
 
 import numpy as np
@@ -107,6 +108,36 @@ def test_every_synonym_leads_somewhere_and_hides_nothing():
 def test_a_wrong_keyword_is_answered_with_ours(codes, call, message):
     with pytest.raises(TypeError, match=message):
         call(codes)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda da: gx.fit_probe(da, None, cv=None), "leave it out for 5, or say cv=0 for no validation"),
+        (lambda da: da.emb.fit_probe(None, seed=None), "fit_probe() takes no None for 'seed'; leave it out for 0"),
+        (lambda da: da.emb.fit_pca(None), "fit_pca() takes no None for 'n_components'; leave it out for 3"),
+        (lambda da: da.emb.fit_clusters(None), "fit_clusters() needs 'n_clusters'; got None"),
+        (lambda da: gx.evaluate({"a": da}, None, n_labels=None), "'n_labels'; leave it out for (1, 10, 100, None)"),
+        (lambda da: da.to_dataset(name="a").emb.to_zarr("x.zarr", chunks=None), "'chunks'; leave it out for 256"),
+        (lambda da: da.emb.fit_clusters("3"), "takes a whole number for 'n_clusters'; got '3'"),
+        (lambda da: gx.search(da, (11.37, 47.25), 2.5), "search() takes a whole number for 'k'; got 2.5"),
+        (lambda da: da.emb.fit_pca(seed=np.random.RandomState(0)), "for 'seed'; got RandomState"),
+        (lambda da: da.emb.to_zarr("x.zarr", chunks={"x": 8}), "for 'chunks'; got {'x': 8}"),
+        (lambda da: gx.align(da, None), "align() needs 'arrays'; got None"),
+        (lambda da: gx.normalize(None), "normalize() needs 'array'; got None"),
+        (lambda da: da.emb.fit_pca(2).transform(None), "transform() needs 'array'; got None"),
+    ],
+)  # fmt: skip
+def test_none_and_numbers_that_are_not_whole_are_refused(codes, call, says):
+    with pytest.raises(EmbeddingError, match=re.escape(says)):
+        call(codes)
+
+
+def test_none_is_taken_where_a_default_is_none_or_a_switch(codes):
+    assert codes.emb.change(2018, None).sizes["y"] == 8  # the other year
+    assert gx.open("alphaearth", gx.example("alphaearth"), zones="merge", bbox=None, decode=None).emb.encoded
+    assert len(gx.search(codes.emb.year(2018), (11.37, 47.25), np.int8(2))) == 2
+    assert codes.emb.crop(codes.emb.bounds, crs=codes.emb.crs, mask=None).identical(codes)
 
 
 def test_attributes_of_scikit_learn_are_answered_with_ours(codes):

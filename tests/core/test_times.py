@@ -56,6 +56,11 @@ def test_what_is_no_date_is_named(bad):
         parse_dates([bad, bad] if bad is not True else pd.Series([True, False]), "column 'when'")
 
 
+def test_an_empty_list_of_times_is_refused():
+    with pytest.raises(EmbeddingError, match="asks for no period at all"):
+        pick_times(np.array([2018, 2024]), [])
+
+
 def test_a_time_axis_of_years_is_read_as_years():
     assert pick_times(np.array([2018, 2024]), 2024).tolist() == [1]
     assert pick_times(np.array([2018, 2024]), slice(2018, 2020)).tolist() == [0]

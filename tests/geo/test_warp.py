@@ -447,7 +447,7 @@ def test_errors_say_what_to_do():
     with pytest.raises(EmbeddingError, match="works on numbers"):
         gx.reproject(labels.astype("U5"), "EPSG:3035", resolution=10)
     for factor in (0, 2.5, True):
-        with pytest.raises(ValueError, match="whole number of pixels"):
+        with pytest.raises(ValueError, match="whole number"):
             gx.coarsen(da, factor)
     with pytest.raises(ValueError, match="at least one"):
         gx.mosaic([], "EPSG:3035")
