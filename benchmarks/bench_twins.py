@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 from harness import options, table
+from threadpoolctl import threadpool_limits
 
 from geoemb_xr.analysis import changes, clusters, temporal
 from geoemb_xr.core import kernels
 from geoemb_xr.execution import hashes, neighbours
+from geoemb_xr.geo import polygons
 from geoemb_xr.geo import resampling_kernels as warp
 from geoemb_xr.predicting import fused
 from geoemb_xr.probes import scores as classes
@@ -32,6 +34,12 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
     query = vectors[0].copy()
     where = rng.integers(0, side * 4096, (2, side, side)).astype(np.int64)
     words = np.ascontiguousarray(codes.T).reshape(side, side, BANDS).view(np.uint64)
+    pixels, third = words.view(np.int8), side // 3
+    land = rng.integers(0, 8, (side, side), np.uint8)
+    factors = np.full((side, side), FACTOR)
+    edges = np.ascontiguousarray(np.mgrid[: third + 1, : third + 1]) * (3 * 4096)
+    round_ = np.linspace(0, 2 * np.pi, 361)
+    ring = side * (0.5 + 0.4 * np.cos(round_)), side * (0.5 + 0.4 * np.sin(round_))
     cells = np.array([[i, j] for i in range(0, side, 64) for j in range(0, side, 64)])
     corners = rng.normal(size=(len(cells), 2, 2, 2)) * 100
     piece = vectors[:512]
@@ -65,6 +73,24 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
         "nearest pixels (reproject)": (
             warp.gather,
             lambda: (words, where, np.zeros(BANDS // 8, np.uint64), np.empty_like(words)),
+        ),
+        "bilinear (reproject)": (
+            warp.bilinear,
+            lambda: (pixels, factors, 2, where, True, np.empty((side, side, BANDS), np.float32)),
+        ),
+        "average of 3 × 3 pixels (coarsen)": (
+            warp.average,
+            lambda: (
+                pixels, factors, 2, edges, False, True, np.empty((third, third, BANDS), np.float32),
+                np.empty((third, third, 2), np.float32),
+            ),
+        ),
+        "mode of 3 × 3 classes": (
+            warp.mode,
+            lambda: (land, edges, np.zeros(256, np.int64), np.empty((third, third), np.uint8)),
+        ),
+        "shares of pixels in a polygon of 360 corners": (
+            polygons._add_rings, lambda: (*ring, np.array([0, 361]), np.zeros((side, side + 1)))
         ),
         "angle of change": (
             changes._angles, lambda: (vectors[:2048], vectors[2048:4096], np.empty(2048, np.float32))
@@ -122,7 +148,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     found, rows = {}, []
     for name, (kernel, make) in cases(64 if given.small else given.side).items():
         kernel.compiled(*make())
-        ours, theirs = (seconds(each, make, given.repeat) for each in (kernel.compiled, kernel.twin))
+        with threadpool_limits(1):
+            ours, theirs = (seconds(each, make, given.repeat) for each in (kernel.compiled, kernel.twin))
         found[name] = theirs / max(ours, 1e-9)
         rows.append([name, f"{1e3 * ours:.2f}", f"{1e3 * theirs:.2f}", f"{found[name]:.1f} ×"])
     print(table("Kernels and their twins", ["kernel", "compiled [ms]", "NumPy [ms]", "NumPy takes"], rows))

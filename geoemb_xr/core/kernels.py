@@ -108,6 +108,25 @@ def _compile(function: Callable[..., Any], fastmath: frozenset[str]) -> Any:
         return numba.njit(**options)(plain)
 
 
+def runs(first: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whole numbers from each of ``first`` on, ``number`` of each: loops of unlike length as one array, for twins.
+
+    Returns
+    -------
+    (ndarray, ndarray)
+        To which run each belongs, and the numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [each.tolist() for each in runs(np.array([5, 0, 8]), np.array([3, 0, 2]))]
+    [[0, 0, 0, 2, 2], [5, 6, 7, 8, 9]]
+    """
+    owner = np.repeat(np.arange(len(first)), number)
+    begun = np.cumsum(number) - number
+    return owner, first[owner] + np.arange(len(owner)) - begun[owner]
+
+
 # --- the order of memory --------------------------------------------------------------------------------------
 
 

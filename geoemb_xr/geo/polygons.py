@@ -7,6 +7,7 @@ its edges: each adds the area to its right, and what edges on the way down add, 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -207,6 +208,51 @@ def _add_rings(column: Any, row: Any, starts: Any, added: Any) -> None:
         sign = -1.0 if (turned > 0) == (ring == 0) else 1.0  # all but the first are holes
         for i in range(start, stop - 1):
             _add_edge(column[i], row[i], column[i + 1], row[i + 1], sign, added)
+
+
+@_add_rings.in_numpy
+def _add_rings_numpy(column: Any, row: Any, starts: Any, added: Any) -> None:
+    for ring, (start, stop) in enumerate(pairwise(starts.tolist())):
+        x, y = column[start:stop], row[start:stop]
+        if len(x) < 2:
+            continue
+        u, v = x - x[0], y - y[0]
+        turned = (u[:-1] * v[1:] - u[1:] * v[:-1]).sum()
+        sign = -1.0 if (turned > 0) == (ring == 0) else 1.0
+        _add_edges(x[:-1], y[:-1], x[1:], y[1:], sign, added)
+
+
+def _add_edges(x0: Any, y0: Any, x1: Any, y1: Any, sign: float, added: Any) -> None:
+    """What :func:`_add_edge` adds, of many edges: first cut into rows, then into pixels."""
+    low, high = np.minimum(y0, y1), np.maximum(y0, y1)
+    first, last = (v.astype(np.int64) for v in (np.maximum(np.floor(low), 0), np.ceil(high)))
+    number = np.where(low < high, np.maximum(np.minimum(last, len(added)) - first, 0), 0)
+    edge, r = kernels.runs(first, number)
+    x0, y0, x1, y1 = x0[edge], y0[edge], x1[edge], y1[edge]
+    top, bottom = np.maximum(low[edge], r), np.minimum(high[edge], r + 1)
+    slope = (x1 - x0) / (y1 - y0)
+    least, most = np.minimum(x0, x1), np.maximum(x0, x1)
+    one, other = (np.clip(x0 + (v - y0) * slope, least, most) for v in (top, bottom))
+    height = np.where(y1 > y0, sign, -sign) * (bottom - top)
+    _add_spans(np.minimum(one, other), np.maximum(one, other), height, r, added)
+
+
+def _add_spans(left: Any, right: Any, height: Any, r: Any, added: Any) -> None:
+    """What :func:`_add_span` adds, of many edges, each within its row ``r``."""
+    columns = added.shape[1] - 1
+    wide = right > left
+    steep = np.where(wide, height / np.where(wide, right - left, 1.0), 0.0)
+    before = np.where(right <= 0, height, np.where(left < 0, steep * -left, 0.0))
+    np.add.at(added[:, 0], r, before)
+    left = np.maximum(left, 0.0)
+    first = left.astype(np.int64)
+    last = np.minimum(np.maximum(np.ceil(right), first + 1), columns).astype(np.int64)
+    span, c = kernels.runs(first, np.where(right > 0, np.maximum(last - first, 0), 0))
+    start, stop = np.maximum(left[span], c), np.minimum(right[span], c + 1)
+    part = np.where(wide[span], steep[span] * (stop - start), height[span])
+    beside = (start + stop) / 2 - c
+    np.add.at(added, (r[span], c), part * (1 - beside))
+    np.add.at(added, (r[span], c + 1), part * beside)
 
 
 @kernels.jit_exact

@@ -6,11 +6,12 @@ from the corner of the window: a pixel covers 4096 of them, and its lower edge i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from geoemb_xr.core.kernels import jit, jit_exact
+from geoemb_xr.core.kernels import jit, jit_exact, runs
 
 
 @jit_exact
@@ -112,6 +113,17 @@ def _decoded(value: Any, factor: Any, power: Any) -> Any:
     return number * factor
 
 
+def _decoded_rows(vectors: Any, factors: Any, power: Any) -> Any:
+    """What :func:`_decoded` gives of many vectors (…, band), each with its factor."""
+    if power is None:
+        return vectors
+    numbers = vectors.astype(np.float32)
+    if power == 2:
+        numbers *= np.abs(numbers)
+    numbers *= factors[..., None]
+    return numbers
+
+
 @jit_exact
 def _mixed(wa: Any, a: Any, wb: Any, b: Any, wc: Any, c: Any, wd: Any, d: Any) -> Any:
     """A weighted sum as written: with fast arithmetic, its bits depend on the processor and on what is stored."""
@@ -173,6 +185,36 @@ def bilinear(window: Any, factors: Any, power: Any, at: Any, unit: Any, out: Any
             share = one / (np.sqrt(square) if unit else wa + wb + wc + wd)
             for k in range(bands):
                 mean[k] *= share
+
+
+@bilinear.in_numpy
+def _bilinear_numpy(window: Any, factors: Any, power: Any, at: Any, unit: Any, out: Any) -> None:
+    height, width, bands = window.shape
+    vectors, factor = window.reshape(height * width, bands), factors.reshape(height * width)
+    for i in range(
+        at.shape[1]
+    ):  # row by row: four neighbours of all bands are as much memory as four results
+        y, x = at[:, i]
+        row, col = y >> 12, x >> 12
+        inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+        here = np.where(inside, row * width + col, 0)
+        there = inside & (factor[here] != 0)
+        out[i, ~there] = np.nan
+        y, x, here = y[there], x[there], here[there]
+        south, east = (((v - 2048) & 4095).astype(np.float32) * np.float32(1 / 4096) for v in (y, x))
+        r0, c0 = (y - 2048) >> 12, (x - 2048) >> 12
+        pairs = []
+        for r, down in ((np.maximum(r0, 0), 1 - south), (np.minimum(r0 + 1, height - 1), south)):
+            for c, across in ((np.maximum(c0, 0), 1 - east), (np.minimum(c0 + 1, width - 1), east)):
+                lost = factor[r * width + c] == 0
+                at_pixel = np.where(lost, here, r * width + c)
+                share = np.where(lost, np.float32(0), down * across)
+                pairs.append((share, _decoded_rows(vectors[at_pixel], factor[at_pixel], power)))
+        mean = _mixed.function(*(each for share, vector in pairs for each in (share[:, None], vector)))
+        weight = np.add.reduce([share for share, _ in pairs])
+        length = np.sqrt(np.einsum("nb,nb->n", mean, mean)) if unit else weight
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out[i, there] = mean * (1 / length)[:, None]
 
 
 @jit_exact
@@ -252,6 +294,109 @@ def finish_means(sums: Any, corners: Any, unit: Any, out: Any, stats: Any) -> No
         for j in range(cols):
             lost = _footprint(corners, i, j, y, x)[0]
             _finish_mean(sums[i, j], 0.0 if lost else _area(y, x), unit, out[i, j], stats[i, j])
+
+
+@average.in_numpy
+def _average_numpy(
+    window: Any, factors: Any, power: Any, corners: Any, lengths: Any, unit: Any, out: Any, stats: Any
+) -> None:
+    for rows, around in _strips(corners, factors.size):
+        sums = np.zeros((*out[rows].shape[:2], out.shape[2] + 2))
+        area = _add_strip(window, factors, power, around, lengths, sums)
+        _finish_strip(sums, area, unit, out[rows], stats[rows])
+
+
+@add_footprints.in_numpy
+def _add_footprints_numpy(window: Any, factors: Any, power: Any, corners: Any, sums: Any) -> None:
+    for rows, around in _strips(corners, factors.size):
+        _add_strip(window, factors, power, around, True, sums[rows])
+
+
+@finish_means.in_numpy
+def _finish_means_numpy(sums: Any, corners: Any, unit: Any, out: Any, stats: Any) -> None:
+    for rows, around in _strips(corners, 0):
+        _finish_strip(sums[rows], _quadrangles(around)[-1], unit, out[rows], stats[rows])
+
+
+def _strips(corners: Any, pixels: int) -> Iterator[tuple[slice, Any]]:
+    """Rows of target pixels that fit into little memory together, and their corners; ``pixels`` of the window."""
+    rows, cols = corners.shape[1] - 1, corners.shape[2] - 1
+    step = max(1, min(4096 // max(cols, 1), 32_768 * rows // max(pixels, 1)))
+    for start in range(0, rows, step):
+        yield slice(start, start + step), corners[:, start : start + step + 1]
+
+
+def _add_strip(window: Any, factors: Any, power: Any, corners: Any, lengths: Any, sums: Any) -> np.ndarray:
+    """What :func:`_add_footprint` does, of all pixels: one product with a sparse matrix of shares."""
+    from scipy import sparse
+
+    target, row, col, share, area = _shares(corners, *factors.shape)
+    there = factors[row, col] != 0
+    target, share, pixel = target[there], share[there], (row * factors.shape[1] + col)[there]
+    pixel, column = np.unique(pixel, return_inverse=True)
+    matrix = sparse.csr_array((share, (target, column)), shape=(len(area), len(pixel)))
+    vectors = _decoded_rows(window.reshape(-1, window.shape[2])[pixel], factors.reshape(-1)[pixel], power)
+    sums[..., :-2] += (matrix @ vectors).reshape(*sums.shape[:2], -1)
+    sums[..., -2] += matrix.sum(axis=1).reshape(sums.shape[:2])
+    if lengths:
+        sums[..., -1] += (matrix @ np.sqrt(np.einsum("nb,nb->n", vectors, vectors))).reshape(sums.shape[:2])
+    return area
+
+
+def _finish_strip(sums: Any, area: Any, unit: Any, out: Any, stats: Any) -> None:
+    total, weight, length = sums[..., :-2], sums[..., -2], sums[..., -1]
+    size, area, some = np.linalg.norm(total, axis=-1), area.reshape(weight.shape), weight > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        out[...] = total * np.where(some, 1 / (size if unit else weight), np.nan)[..., None]
+        stats[..., 0] = np.where(some, np.minimum(size / length, 1), np.nan)
+        stats[..., 1] = np.where(area > 0, np.minimum(weight / area, 1), 0)
+
+
+def _quadrangles(corners: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What :func:`_footprint` and :func:`_area` give, of all target pixels, one after the other.
+
+    Rows and columns of the corners (n, 4), counted from the upper left source pixel; the first and the last source
+    pixel (2, n) that each spans; and areas, 0 where a corner is nowhere.
+    """
+    around = np.stack(
+        [corners[:, :-1, :-1], corners[:, :-1, 1:], corners[:, 1:, 1:], corners[:, 1:, :-1]], axis=-1
+    ).reshape(2, -1, 4)
+    first, last = (around >> 12).min(axis=-1), (around >> 12).max(axis=-1)
+    y, x = (around - first[..., None] * 4096) / 4096
+    area = np.abs((x * np.roll(y, -1, axis=1) - np.roll(x, -1, axis=1) * y).sum(axis=1)) / 2
+    return y, x, first, last, np.where((around[0] < -(2**61)).any(axis=-1), 0.0, area)
+
+
+def _shares(
+    corners: Any, height: Any, width: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Which target pixels cover which source pixels of a window, and how much of them; all targets' areas.
+
+    To the right of an edge lies a trapezoid in each row of source pixels. Those of the four edges, taken off on the
+    way up and added on the way down, are what is covered.
+    """
+    y, x, (top, left), (bottom, right), area = _quadrangles(corners)
+    low, high = np.maximum(top, 0), np.minimum(bottom + 1, height)
+    seen = (area > 0) & (low < high) & (left < width) & (right >= 0)
+    target, row = runs(low, np.where(seen, high - low, 0))
+    ends = np.arange(1.0, 2.0 + max((right - left)[seen], default=0))
+    covered = np.zeros((len(row), len(ends)))
+    within = (row - top[target])[:, None]
+    for e in range(4):
+        y0, x0, y1, x1 = (v[target, k, None] for k in (e, (e + 1) % 4) for v in (y, x))
+        above, below = (np.clip(v, within, within + 1) for v in (y0, y1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = (x1 - x0) / (y1 - y0)
+            one, other = (x0 + (v - y0) * slope for v in (above, below))
+            near, far = np.minimum(one, other), np.maximum(one, other)
+            inner = (ends - near) ** 2 / (2 * (far - near))
+            beside = np.where(ends >= far, ends - (near + far) / 2, np.where(ends <= near, 0.0, inner))
+            part = (below - above) * np.diff(beside, axis=1, prepend=0)
+        covered += np.where(below != above, part, 0.0)
+    share = _weight.function(covered)
+    col = left[target][:, None] + np.arange(len(ends))
+    at, along = np.nonzero((share > 0) & (col >= 0) & (col < width))
+    return target[at], row[at], col[at, along], share[at, along], area
 
 
 @jit
@@ -363,6 +508,18 @@ def mode(window: Any, corners: Any, counts: Any, out: Any) -> None:
             for r in range(max(top, 0), min(bottom + 1, height)):
                 for c in range(first, last):
                     counts[window[r, c]] = 0
+
+
+@mode.in_numpy
+def _mode_numpy(window: Any, corners: Any, counts: Any, out: Any) -> None:
+    for rows, around in _strips(corners, window.size):
+        target, row, col, share, area = _shares(around, *window.shape)
+        codes, which = np.unique(window[row, col], return_inverse=True)
+        shape = (len(area), len(codes) + 1)  # one to spare: no code, of no pixels
+        found = np.bincount(target * shape[1] + which, share, shape[0] * shape[1]).reshape(shape)
+        found[:, np.flatnonzero(codes == 0)] = 0
+        best = np.append(codes, 0)[found.argmax(axis=1)]  # the first of the best is the smallest code
+        out[rows] = np.where(found.max(axis=1) > 0, best, 0).reshape(-1, out.shape[1])
 
 
 @jit_exact

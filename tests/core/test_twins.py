@@ -14,15 +14,13 @@ from geoemb_xr.core.errors import MissingExtraError
 
 PACKAGE = Path(gx.__file__).parent
 ROOT = PACKAGE.parent
-#: Loops that there is no NumPy for: the ways that need them say so where numba is not to be had.
+#: Parts of other loops, which only these call.
 WITHOUT_TWIN = {
     "core.kernels": {"_find_finite"},
     "geo.resampling_kernels": {
-        "_decoded", "_mixed", "bilinear", "_cover", "average", "add_footprints", "finish_means", "_add_footprint",
-        "_finish_mean", "_weight", "_area", "mode", "_footprint",
+        "_decoded", "_mixed", "_cover", "_add_footprint", "_finish_mean", "_weight", "_area", "_footprint",
     },
-    "geo.polygons": {"_add_rings", "_add_span", "_add_edge"},
-    "analysis.changes": {"_rank_window"},
+    "geo.polygons": {"_add_span", "_add_edge"},
 }  # fmt: skip
 
 
@@ -91,8 +89,44 @@ def corners():
     return made
 
 
-QUERY = np.random.default_rng(0).normal(size=12).astype(np.float32)
+NOWHERE = -(2**62)
 FACTOR = np.float32(1 / 127.5**2)
+
+
+def window(dtype=np.int8):
+    """Vectors of a window (row, column, band), and the factor of each, 0 where it is missing."""
+    factors = np.where(rng().random((14, 11)) < 0.2, 0, rng().random((14, 11))).astype(np.float32)
+    if dtype == np.int8:
+        return rng().integers(-127, 128, (14, 11, 6), np.int8), factors * FACTOR, 2
+    return (
+        np.where(factors[..., None] == 0, np.nan, rng().normal(size=(14, 11, 6))).astype(dtype),
+        factors,
+        None,
+    )
+
+
+def turned(size):
+    """Corners of target pixels of a turned grid, ``size`` source pixels wide: some outside, some nowhere."""
+    i, j = np.mgrid[:9, :10] * size * 4096
+    made = np.rint([i * 0.97 + j * 0.23 - 5000, j * 0.97 - i * 0.23 + 3000]).astype(np.int64)
+    made[:, 2, 3] = NOWHERE
+    return made
+
+
+def squares():
+    """Corners of target pixels that lie in twos along the edges of source pixels."""
+    return np.ascontiguousarray(np.mgrid[-2:16:2, -4:14:2]) * 4096
+
+
+def rings():
+    """Polygons in pixels, as columns, rows and where each ring starts: a slanted one with a hole, and a square."""
+    outer = [(-2.5, 1.2), (3, -1), (11.7, 4), (8, 9.25), (8, 5), (1, 12.5), (-2.5, 1.2)]
+    hole = [(3, 3), (5, 3.5), (4, 5), (3, 3)]
+    column, row = np.array([*outer, *hole], np.float64).T.copy()
+    return column, row, np.array([0, len(outer), len(outer) + len(hole)]), np.zeros((8, 10))
+
+
+QUERY = np.random.default_rng(0).normal(size=12).astype(np.float32)
 #: Arguments of each kernel, which writes to some of them; and how far its twin may be off: 0 where it only gathers.
 CASES = {
     ("core.kernels", "_transpose_bytes"): (
@@ -139,6 +173,46 @@ CASES = {
     ("geo.resampling_kernels", "square_factors"): (
         lambda: (np.ascontiguousarray(codes(12, 30).T), -128, FACTOR, empty(30)), 0
     ),
+    **{
+        ("geo.resampling_kernels", "bilinear", f"{np.dtype(dtype)}{unit}"): (
+            lambda dtype=dtype, unit=unit: (
+                *window(dtype), at(), unit, empty(13, 17, 6, dtype=np.result_type(dtype, "f4")),
+            ),
+            1e-6,
+        )
+        for dtype in (np.int8, np.float32, np.float64) for unit in (True, False)
+    },
+    **{
+        ("geo.resampling_kernels", "average", f"{np.dtype(dtype)}{size}{unit}"): (
+            lambda dtype=dtype, size=size, unit=unit: (
+                *window(dtype), turned(size), not unit or size > 1, unit,
+                empty(8, 9, 6, dtype=np.result_type(dtype, "f4")), empty(8, 9, 2),
+            ),
+            1e-6,
+        )
+        for dtype in (np.int8, np.float32, np.float64) for size, unit in ((0.7, True), (2.6, False))
+    },
+    ("geo.resampling_kernels", "add_footprints"): (
+        lambda: (*window(), turned(2.6), np.ones((8, 9, 8))), 1e-6
+    ),
+    ("geo.resampling_kernels", "finish_means"): (
+        lambda: (
+            np.where(rng().random((8, 9, 1)) < 0.2, 0, rng().random((8, 9, 8))), turned(2.6), True, empty(8, 9, 6),
+            empty(8, 9, 2),
+        ),
+        1e-6,
+    ),
+    **{
+        ("geo.resampling_kernels", "mode", name): (
+            lambda corners=corners: (
+                rng().integers(0, 4, (14, 11), np.uint8), corners(), np.zeros(256, np.int64),
+                empty(8, 8, dtype=np.uint8),
+            ),
+            0,
+        )
+        for name, corners in (("turned", lambda: turned(2.6)[:, :, :9].copy()), ("ties", squares))
+    },
+    ("geo.polygons", "_add_rings"): (rings, 1e-12),
     ("retrieval.scores", "_squares_band_first"): (lambda: (codes(12, 5000), QUERY, empty(5000)), 1e-6),
     ("retrieval.scores", "_squares_band_last"): (
         lambda: (np.ascontiguousarray(codes(12, 30).T), QUERY, empty(30)), 1e-6
@@ -208,7 +282,7 @@ CASES = {
 @pytest.mark.parametrize("which", CASES, ids=".".join)
 def test_a_twin_gives_what_its_kernel_gives(which):
     pytest.importorskip("numba")
-    kernel, (make, off) = KERNELS[which], CASES[which]
+    kernel, (make, off) = KERNELS[which[:2]], CASES[which]
     ours, theirs, before = make(), make(), make()
     results = [kernel.compiled(*ours), kernel.twin(*theirs)]
     changed = 0
@@ -226,7 +300,7 @@ def test_a_twin_gives_what_its_kernel_gives(which):
 def test_every_kernel_has_a_twin_or_is_known_to_have_none():
     without = {(module, name) for module, names in WITHOUT_TWIN.items() for name in names}
     assert {key for key, kernel in KERNELS.items() if kernel.twin is None} == without
-    assert {key for key, kernel in KERNELS.items() if kernel.twin is not None} == set(CASES)
+    assert {key for key, kernel in KERNELS.items() if kernel.twin is not None} == {key[:2] for key in CASES}
 
 
 def test_a_loop_without_a_twin_says_what_is_missing(monkeypatch):
@@ -241,25 +315,29 @@ def test_a_loop_without_a_twin_says_what_is_missing(monkeypatch):
 # --- the whole way ------------------------------------------------------------------------------------------------
 
 WAY = """
-import sys, json, os, tempfile, time
+import sys
 if sys.argv[1] == "blocked":
     sys.modules["numba"] = None
-import numpy as np
-start = time.perf_counter()
+import numpy as np, shapely
 import geoemb_xr as gx
 from geoemb_xr.testing import scene
-took = time.perf_counter() - start
-os.chdir(tempfile.mkdtemp())
 codes = gx.testing.synthetic("alphaearth", shape=(60, 50), years=(2018, 2024), missing=True, decode=False)
 codes.emb.to_zarr("codes.zarr")
 da = gx.open("codes.zarr", decode=False)
 one = da.emb.year(2018)
+three = gx.testing.synthetic("alphaearth", shape=(30, 30), years=(2018, 2019, 2020))
 labels = scene().points(60, radius=200)
 found = {
     "decoded": da.emb.decode(),
     "cropped": da.emb.crop((11.3685, 47.2487, 11.3712, 47.2515)).emb.decode(),
     "reprojected": one.emb.reproject("EPSG:3035", resolution=10),
+    "bilinear": one.emb.reproject("EPSG:3035", resolution=10, resampling="bilinear"),
+    "average": one.emb.reproject("EPSG:3035", resolution=35),
+    "coarsened": one.emb.coarsen(4),
+    "classes": scene().truth(one.emb.geobox, 2018).emb.reproject("EPSG:3035", resolution=30, resampling="mode"),
+    "zonal": da.emb.zonal_stats(shapely.Polygon([(11.3685, 47.2489), (11.3712, 47.2491), (11.3700, 47.2515)])),
     "change": da.emb.change(2018, 2024),
+    "unusual": three.emb.change(2018, 2020, null="years").percentile,
     "similar": one.emb.similarity((11.37, 47.25)),
     "scores": one.emb.search((11.37, 47.25), 5).similarity.values,
     "pca": one.emb.pca(one.emb.fit_pca(3, n_samples="all")),
@@ -280,22 +358,27 @@ assert ("numba" in sys.modules and sys.modules["numba"] is not None) == (sys.arg
 np.savez(sys.argv[2], **{name: np.asarray(each) for name, each in found.items()})
 """
 
+#: What only gathers, and gives the same bits.
+MOVED = ("decoded", "cropped", "reprojected", "classes", "read again")
 
-def test_the_whole_way_goes_without_numba(tmp_path):
+
+def test_the_whole_way_goes_without_numba(tmp_path, monkeypatch):
     pytest.importorskip("numba")
     pytest.importorskip("matplotlib")
-    made = {}
-    for how in ("blocked", "compiled"):
-        path = tmp_path / f"{how}.npz"
-        command = [sys.executable, "-c", WAY, how, str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        made[how] = dict(np.load(path))
+    made = {how: tmp_path / f"{how}.npz" for how in ("blocked", "compiled")}
+    command = [sys.executable, "-c", WAY, "blocked", str(made["blocked"])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "again").mkdir()
+    monkeypatch.chdir(tmp_path / "again")
+    monkeypatch.setattr(sys, "argv", ["", "compiled", str(made["compiled"])])
+    exec(WAY, {})
+    made = {how: dict(np.load(path)) for how, path in made.items()}
     for name, ours in made["compiled"].items():
         theirs = made["blocked"][name]
-        if name in ("decoded", "cropped", "reprojected", "read again"):  # what gathers gives the same bits
+        if name in MOVED:
             np.testing.assert_array_equal(theirs, ours, err_msg=name)
-        elif ours.dtype.kind == "f":
+        elif ours.dtype.kind == "f" and name != "unusual":
             np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=2e-5, err_msg=name)
         else:
-            assert (theirs != ours).mean() < 0.002, name  # ties
+            assert (theirs != ours).mean() < 0.005, name  # ties
