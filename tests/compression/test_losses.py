@@ -50,6 +50,34 @@ def test_components_are_fitted_where_nothing_is_measured(monkeypatch):
     assert all(len(a.location) == len(train) for a in seen)
 
 
+def test_recall_is_what_faiss_finds():
+    """The true neighbours, and those that stored vectors find, with the ones close by on the ground left out."""
+    faiss = pytest.importorskip("faiss")
+    rng = np.random.default_rng(5)
+    true = rng.normal(size=(700, 16)).astype(np.float32) + np.repeat(rng.normal(size=(70, 16)), 10, axis=0)
+    true = true.astype(np.float32)
+    stored = np.round(true * 2) / 2
+    places = rng.uniform(0, 1000, (700, 2))
+    near = losses._nearest(true, places, 0)
+
+    def nearest(rows, k):
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        index = faiss.IndexFlatIP(rows.shape[1])
+        index.add(unit)
+        found = []
+        for query, order in zip(near.queries, index.search(unit[near.queries], 700)[1], strict=True):
+            far = np.hypot(*(places[order] - places[query]).T) > 0.01 * np.ptp(places, axis=0).max()
+            found.append(order[far][:k])
+        return found
+
+    for k in (10, 100):
+        pairs = list(zip(nearest(true, k), nearest(stored, k), strict=True))
+        assert all(set(a) == set(b) for (a, _), b in zip(pairs, near.order[:, :k], strict=True))
+        share = np.mean([len(set(a) & set(b)) / k for a, b in pairs])
+        assert share < 0.99
+        assert losses._recall(stored, near, k) == pytest.approx(share, abs=2e-3)  # ties
+
+
 def test_it_draws(found):
     plt = pytest.importorskip("matplotlib.pyplot")
     ax = found.plot(what="recall_100")

@@ -209,6 +209,22 @@ def test_other_codes_and_methods(product, method, tmp_path):
         assert (codes != ours.values).mean() < 1e-3
 
 
+@pytest.mark.parametrize("product", ["alphaearth", "tessera"])
+def test_a_vector_of_zeros_is_data_where_predict_says_so(product, tmp_path):
+    """Of a product of unit vectors it is none; of another one, whose lengths carry something, it is."""
+    da = gx.testing.synthetic(product, shape=(40, 30), years=(2024,), decode=False).emb.year(2024).load()
+    labels = gx.testing.scene().points(60, year=2024, radius=150)
+    probe = da.emb.fit_probe(labels, target="land_cover", method="ridge", cv=0)
+    da[:, 5, 7:9] = 0
+    found = predict_alone.Kit(gx.field_kit(da, probe, tmp_path / "kit.zip"))
+    made = np.zeros((40, 30), np.uint16)
+    for down, across, part in found.blocks(*found.window(None), found.time(None)):
+        made[down, across] = part
+    ours = da.emb.predict(probe).transpose("y", "x").values
+    assert (ours[5, 7:9] > 0).all() == (product == "tessera")
+    np.testing.assert_array_equal(made[5] > 0, ours[5] > 0)
+
+
 @pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:3035", "EPSG:4326", "EPSG:3857"])
 def test_places_are_found_without_proj(crs):
     geographic = crs == "EPSG:4326"
