@@ -40,8 +40,8 @@ class Plan:
     workers : int
         Tasks that run at once on this machine.
     peak_memory : int
-        Estimate in bytes: for every worker what it reads, its float32 vectors and its result, and the whole result
-        once.
+        Estimate in bytes: for every worker what it reads, its float32 vectors and its result; the whole result
+        once; and the stored blocks of remote files that are kept (``GEOEMB_CACHE_MB``).
     """
 
     blocks: int
@@ -108,9 +108,8 @@ def plan_of(arrays: Sequence[xr.DataArray]) -> Plan:
 
     graph, keys = culled_graph(lazy)
     fused = optimize_blockwise(graph, keys=keys)
-    reads, requests, transferred = _reads(graph)
-    # codes of a byte become float32 of four while a task runs
-    held = max((read.nbytes * (1 + 4 // read.itemsize) for read in reads), default=0)
+    reads, requests, transferred, kept = _reads(graph)
+    held = max((read.held for read in reads), default=0)
     block = max(math.prod(max(c) for c in each.chunks or ()) * each.dtype.itemsize for each in lazy)
     blocks = sum(each.data.npartitions for each in lazy)
     workers = min(os.cpu_count() or 1, blocks)
@@ -123,30 +122,33 @@ def plan_of(arrays: Sequence[xr.DataArray]) -> Plan:
         requests=requests,
         transfer_bytes=transferred,
         workers=workers,
-        peak_memory=workers * (held + block) + size,
+        peak_memory=workers * (held + block) + size + kept,
     )
 
 
 @dataclass(frozen=True)
 class _Read:
     nbytes: int
-    itemsize: int
+    held: int  # while a task reads it: codes of a byte become float32 of four
 
 
-def _reads(graph: Any) -> tuple[list[_Read], int, int]:
-    """What the tasks of a graph read, and with how many requests of how many bytes."""
+def _reads(graph: Any) -> tuple[list[_Read], int, int, int]:
+    """What the tasks of a graph read, with how many requests of how many bytes, and how much of it is kept."""
     found: list[_Read] = []
     windows: dict[int, tuple[Any, list[tuple[slice, ...]]]] = {}
     for source, window in reads_of(graph):
-        itemsize = np.dtype(source.dtype).itemsize
-        found.append(_Read(math.prod(w.stop - w.start for w in window) * itemsize, itemsize))
+        nbytes, itemsize = _bytes_of(source, [window]), np.dtype(source.dtype).itemsize
+        found.append(_Read(nbytes, nbytes * (1 + 4 // itemsize) + getattr(source, "beside", 0)))
         windows.setdefault(id(source), (source, []))[1].append(window)
-    requests = transferred = 0
+    requests = transferred = kept = 0
     for source, own in windows.values():
-        if hasattr(source, "transfer"):
-            more, size = source.transfer(own)
-        else:
-            itemsize = np.dtype(source.dtype).itemsize
-            more, size = len(own), sum(math.prod(w.stop - w.start for w in each) * itemsize for each in own)
+        read = _bytes_of(source, own)
+        more, size = source.transfer(own) if hasattr(source, "transfer") else (len(own), read)
         requests, transferred = requests + more, transferred + size
-    return found, requests, transferred
+        kept += source.kept(size, read) if hasattr(source, "kept") else 0
+    return found, requests, transferred, kept
+
+
+def _bytes_of(source: Any, windows: Sequence[tuple[slice, ...]]) -> int:
+    pixels = sum(math.prod(span.stop - span.start for span in window) for window in windows)
+    return int(pixels * np.dtype(source.dtype).itemsize)

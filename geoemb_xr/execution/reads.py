@@ -12,12 +12,18 @@ Read = tuple[Any, tuple[slice, ...]]
 
 
 def reads_of(graph: Any) -> Iterator[Read]:
-    """Each read of a graph: dask keeps slices of a source beside the layers of ``from_array``."""
-    from geoemb_xr.execution.internals import ArraySliceDep, Blockwise
+    """Each read of a graph: dask keeps slices of a source beside the layers of ``from_array``.
+
+    What reads rows of tables brings its source along, block by block.
+    """
+    from geoemb_xr.execution.internals import ArraySliceDep, ArrayValuesDep, Blockwise
 
     for layer in graph.layers.values():
         if not isinstance(layer, Blockwise):
             continue
+        for name, dep in layer.io_deps.items():
+            if isinstance(dep, ArrayValuesDep):
+                yield from _sources_of(layer, name, dep)
         slices = next((dep for dep in layer.io_deps.values() if isinstance(dep, ArraySliceDep)), None)
         name = f"original-{layer.output}"
         holder = next((each for each in graph.layers.values() if name in each), None)
@@ -26,6 +32,16 @@ def reads_of(graph: Any) -> Iterator[Read]:
         source = _held_by(holder, name)
         for key in layer.get_output_keys():
             yield source, tuple(slices[key[1:]])
+
+
+def _sources_of(layer: Any, name: str, dep: Any) -> Iterator[Read]:
+    """Values of a layer's blocks that are sources of their own, with a ``window``."""
+    axes = next(axes for each, axes in layer.indices if each == name)
+    for key in layer.get_output_keys():
+        place = dict(zip(layer.output_indices, key[1:], strict=True))
+        source = dep[tuple(place[axis] for axis in axes)]
+        if hasattr(source, "window"):
+            yield source, source.window
 
 
 def _held_by(layer: Any, name: str) -> Any:

@@ -105,5 +105,11 @@ def limit_bytes() -> int:
     return min(_DEFAULT_MB << 20, memory // _SHARE)
 
 
+def kept_of(came: int, decoded: int) -> int:
+    """Bytes that are kept of blocks that came as so many bytes and were decoded to so many."""
+    limit = limit_bytes()
+    return min(came, int(limit * RAW.share)) + min(decoded, int(limit * CACHE.share))
+
+
 #: Those of this process: blocks as they came, and decoded ones.
 RAW, CACHE = BlockCache(1 - _DECODED), BlockCache(_DECODED)

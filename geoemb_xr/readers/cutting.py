@@ -16,6 +16,7 @@ from geoemb_xr.core.areas import Area
 from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.readers.tiles import Request, block_sides, bounds_for
 from geoemb_xr.readers.zarr_chunks import transfer_of
+from geoemb_xr.stores.storage import current, using
 
 
 def cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str, age: str) -> T:
@@ -95,10 +96,15 @@ class _Stored:
     def __init__(self, variable: xr.Variable, name: str) -> None:
         self.variable, self.name = variable, name
         self.shape, self.dtype, self.ndim = variable.shape, variable.dtype, variable.ndim
+        self.storage = current()
 
     def transfer(self, windows: Sequence[tuple[slice, ...]]) -> tuple[int, int]:
         """Requests and bytes with which windows are read, where the file's own array tells."""
-        cuts: list[Any] = [self.variable[window]._data for window in windows]
+        with using(self.storage):
+            return self._transfer(windows)
+
+    def _transfer(self, windows: Sequence[tuple[slice, ...]]) -> tuple[int, int]:
+        cuts = [_lazily_cut(self.variable[window]) for window in windows]
         if all(hasattr(each, "key") and hasattr(each, "array") for each in cuts):
             stored, keys = cuts[0].array, [[_span(part) for part in each.key.tuple] for each in cuts]
             if hasattr(stored, "transfer"):
@@ -112,6 +118,11 @@ class _Stored:
         itemsize = self.dtype.itemsize
         return len(windows), sum(math.prod(s.stop - s.start for s in each) * itemsize for each in windows)
 
+    def kept(self, transferred: int, read: int) -> int:
+        """Bytes of blocks that stay after so many came and were read, where the file's own array keeps some."""
+        stored: Any = getattr(_lazily_cut(self.variable), "array", None)
+        return int(stored.kept(transferred, read)) if hasattr(stored, "kept") else 0
+
     def __getitem__(self, key: Any) -> np.ndarray:
         try:
             return np.asarray(self.variable[key].values)
@@ -120,6 +131,14 @@ class _Stored:
         except Exception as error:  # of zarr, a codec, GDAL or HDF5: a block that cannot be read is no nodata
             reason = str(error).strip().partition("\n")[0][:200]
             raise SourceError(f"{self.name} could not be read, it is damaged: {reason}") from error
+
+
+def _lazily_cut(variable: xr.Variable) -> Any:
+    """The lazily indexed array out of what xarray wraps it in."""
+    data: Any = variable._data
+    while not hasattr(data, "key") and hasattr(data, "array"):
+        data = data.array
+    return data
 
 
 def _span(part: Any) -> slice:

@@ -36,6 +36,7 @@ class Group:
     unplaced: int  # rows without a geometry, as far as the statistics tell
     places: tuple[Bounds, ...]  # boxes that hold all rows; none where nothing is known
     span: Span | None  # first and last date, both inclusive
+    stored: int = 0  # bytes of its vectors, compressed
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +113,7 @@ def read_footer(file: File, layout: PatchLayout) -> FileFacts:
     for i in range(meta.num_row_groups):
         stats = _Statistics(meta.row_group(i), columns)
         rows, values, nulls = stats.counts(vectors)
+        stored = stats.stored(vectors)
         if dims is None and rows > nulls:
             dims = (values - nulls) // (rows - nulls)
         if rows and values not in (rows * (dims or 0), (rows - nulls) * (dims or 0) + nulls):
@@ -121,7 +123,8 @@ def read_footer(file: File, layout: PatchLayout) -> FileFacts:
         places = stats.places(bbox, layout, crs) or _file_bounds(geo, place, crs)
         unplaced = stats.nulls(place.name if place is not None else None)
         gappy |= {name for name in whole if stats.nulls(name, unknown=1)}
-        groups.append(Group(i, rows, missing, stats.nulls(date), unplaced, places, stats.span(date)))
+        span = stats.span(date)
+        groups.append(Group(i, rows, missing, stats.nulls(date), unplaced, places, span, stored))
     bare = schema.remove_metadata()
     place = replace(place, crs=None) if place is not None else None
     found = (file, bare, vectors, dims or 0, place, crs, date, bbox, tuple(groups), emb, own)
@@ -226,8 +229,15 @@ class _Statistics:
 
     def counts(self, vectors: str) -> tuple[int, int, int]:
         """Rows, stored numbers, and nulls among them."""
-        leaf = next(path for path in self._columns if path.partition(".")[0] == vectors)
+        leaf = self._leaf(vectors)
         return self._group.num_rows, self._group.column(self._columns[leaf]).num_values, self.nulls(leaf)
+
+    def stored(self, vectors: str) -> int:
+        """Bytes of a column, compressed."""
+        return int(self._group.column(self._columns[self._leaf(vectors)]).total_compressed_size)
+
+    def _leaf(self, name: str) -> str:
+        return next(path for path in self._columns if path.partition(".")[0] == name)
 
     def nulls(self, leaf: str | None, unknown: int = 0) -> int:
         """How many are null; ``unknown`` where the statistics do not tell."""

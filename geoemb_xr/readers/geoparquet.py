@@ -26,7 +26,7 @@ from geoemb_xr.readers.layouts import PatchLayout
 from geoemb_xr.readers.parts import Part, inclusive, prune, select, side_by_side
 from geoemb_xr.readers.records import read_part, read_records, record_dtype, span_of
 from geoemb_xr.readers.tiles import Request
-from geoemb_xr.readers.vectors import read_vectors
+from geoemb_xr.readers.vectors import Rows, blocks_of
 from geoemb_xr.stores.listing import list_files
 
 if TYPE_CHECKING:
@@ -335,10 +335,10 @@ def _cut(part: Part, at: int, size: int) -> list[Part]:
     return [part.take(np.arange(a, b)) for a, b in pairwise(edges)]
 
 
-def _values(blocks: Sequence[list[Part]]) -> np.ndarray:
+def _values(blocks: Sequence[Any]) -> np.ndarray:
     out = np.empty(len(blocks), object)
-    for i, block in enumerate(blocks):
-        out[i] = tuple(block)
+    for i, block in enumerate(blocks):  # a list of tuples would be taken for a table
+        out[i] = block
     return out
 
 
@@ -350,31 +350,14 @@ def _assemble(
     attrs: Mapping[str, Any],
     coords: Mapping[str, Any],
 ) -> xr.DataArray:
-    import dask.array as da
     import pandas as pd
-    from dask.base import tokenize
 
-    from geoemb_xr.execution.internals import ArrayValuesDep
-
-    sizes = tuple(sum(map(len, block)) for block in blocks)
-    data = da.blockwise(
-        read_vectors,
-        "lb",
-        ArrayValuesDep((sizes,), _values(blocks)),
-        "l",
-        dims,
-        None,
-        new_axes={"b": dims},
-        dtype=np.float32,
-        meta=np.empty((0, 0), np.float32),
-        align_arrays=False,
-        name=f"vectors-{tokenize(blocks, dims)}",
-    )
+    data = blocks_of([Rows(tuple(block), dims) for block in blocks], "vectors", np.float32, {"b": dims})
     return xr.DataArray(
         data,
         dims=("location", BAND),
         coords={
-            "location": pd.RangeIndex(sum(sizes), name="location"),
+            "location": pd.RangeIndex(len(data), name="location"),
             BAND: list(product.bands[:dims]),
             **coords,
             geometry.SPATIAL_REF: geometry.crs_coord(crs),
@@ -403,7 +386,7 @@ def _lazy_coords(blocks: Sequence[list[Part]], layout: PatchLayout, dtype: np.dt
     records = da.blockwise(
         read_records,
         "l",
-        ArrayValuesDep((tuple(sum(map(len, block)) for block in blocks),), _values(blocks)),
+        ArrayValuesDep((tuple(sum(map(len, block)) for block in blocks),), _values(list(map(tuple, blocks)))),
         "l",
         layout,
         None,

@@ -25,6 +25,7 @@ from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.missing import mark_missing
 from geoemb_xr.core.notes import say
 from geoemb_xr.readers import cogs
+from geoemb_xr.readers.block_cache import kept_of
 from geoemb_xr.readers.claims import check_extent
 from geoemb_xr.readers.tiles import Tile
 from geoemb_xr.stores.credentials import DEFAULT_REGION, gdal_options
@@ -157,6 +158,10 @@ class GeoTiffReader:
             return cogs.transfer(self.path, self.token, touched)
         with _environment(self.path):
             return cogs.transfer_of(_dataset(self.path, self.token), touched)
+
+    def kept(self, transferred: int, read: int) -> int:
+        """Bytes of blocks that stay after so many came and were read: of remote files."""
+        return kept_of(transferred, read) if cogs.is_object(self.path) else 0
 
     def _read(self, bands: list[int], dataset: Any, window: Any) -> np.ndarray:
         if self.plane:

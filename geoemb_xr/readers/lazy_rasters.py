@@ -31,6 +31,10 @@ class _Raster(BackendArray):
         with using(self._storage):
             return self._reader.transfer(spans)
 
+    def kept(self, transferred: int, read: int) -> int:
+        """Bytes of blocks that stay after so many came and were read."""
+        return self._reader.kept(transferred, read)
+
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         basic = indexing.IndexingSupport.BASIC
         return indexing.explicit_indexing_adapter(key, self.shape, basic, self._window)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from dask.delayed import delayed
 
 from geoemb_xr.core import areas, columns, geometry, times
 from geoemb_xr.core.citing import OWN_TAG, product_of_facts
@@ -31,6 +30,7 @@ from geoemb_xr.readers.geotiff import OWN_PLACE, file_token, read_info
 from geoemb_xr.readers.inferring import in_convention, infer_product
 from geoemb_xr.readers.lazy_rasters import lazy_raster
 from geoemb_xr.readers.tiles import Request, Tile, assemble
+from geoemb_xr.readers.vectors import blocks_of
 from geoemb_xr.stores.listing import File, list_files, open_file, reading_parquet
 from geoemb_xr.stores.objects import UnlistedError
 
@@ -430,19 +430,64 @@ def _beside_coords(beside: pd.DataFrame, facts: Mapping[str, Any], crs: Any) -> 
 
 def _lazy_column(listed: File, file: Any, facts: Mapping[str, Any], kept: np.ndarray) -> Any:
     """The column of values, a dask block per row group that holds rows that were asked for."""
-    import dask.array as da
-
     column, width = facts["column"], len(facts.get("labels") or [])
     kind = file.schema_arrow.field(column).type
     dtype = np.dtype((kind.value_type if width else kind).to_pandas_dtype())
     edges = np.cumsum([0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))])
-    blocks = []
-    for group, (start, stop) in enumerate(pairwise(edges.tolist())):
+    places = [file.metadata.row_group(0).column(i).path_in_schema for i in range(file.metadata.num_columns)]
+    place = next(i for i, path in enumerate(places) if path.partition(".")[0] == column)
+    groups = []
+    for number, (start, stop) in enumerate(pairwise(edges.tolist())):
         rows = np.flatnonzero(kept[start:stop])
         if rows.size:
-            task = delayed(_read_group, pure=True)(listed, group, column, rows, width)
-            blocks.append(da.from_delayed(task, (rows.size, *([width] if width else [])), dtype))
-    return da.concatenate(blocks)
+            size = int(file.metadata.row_group(number).column(place).total_compressed_size)
+            groups.append(_Group(listed, number, column, rows, width, dtype, stop - start, size))
+    return blocks_of(groups, "rows", dtype, {"b": width} if width else {})
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Rows of a row group of a file of ours, which is read whole."""
+
+    file: File
+    number: int
+    column: str
+    rows: np.ndarray
+    width: int  # of a vector; 0 of a map
+    dtype: np.dtype[Any]
+    held: int  # rows of all of it
+    stored: int  # bytes of its column, compressed
+
+    def __len__(self) -> int:
+        return self.rows.size
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return self.file.url, self.file.token, self.number, self.column, self.rows.tobytes()
+
+    @property
+    def window(self) -> tuple[slice, ...]:
+        """Its rows, and all of a vector."""
+        return slice(0, len(self)), slice(0, max(self.width, 1))
+
+    @property
+    def beside(self) -> int:
+        """Bytes that reading holds beside the rows."""
+        return self.stored + self.held * max(self.width, 1) * self.dtype.itemsize
+
+    def transfer(self, windows: Sequence[tuple[slice, ...]]) -> tuple[int, int]:
+        """Requests and bytes with which it is read."""
+        return 1, self.stored
+
+    def read(self) -> np.ndarray:
+        """The rows."""
+        with reading_parquet(self.file.url):
+            found = _parquet(self.file).read_row_group(self.number, columns=[self.column])[self.column]
+        chunk = found.combine_chunks()
+        if self.width:
+            values = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.width)
+        else:
+            values = chunk.to_numpy(zero_copy_only=False)
+        return np.asarray(values if len(self) == len(values) else values[self.rows])
 
 
 def _file(name: str) -> File:
@@ -453,15 +498,6 @@ def _file(name: str) -> File:
 def _parquet(file: File) -> Any:
     require("pyarrow.parquet", "vector")
     return open_file(file, page_checksum_verification=True)
-
-
-def _read_group(file: File, group: int, column: str, rows: np.ndarray, width: int) -> np.ndarray:
-    """Some rows of a row group."""
-    with reading_parquet(file.url):
-        chunk = _parquet(file).read_row_group(group, columns=[column])[column].combine_chunks()
-    values = chunk.flatten().to_numpy(zero_copy_only=False) if width else chunk.to_numpy(zero_copy_only=False)
-    matrix = values.reshape(-1, width) if width else values
-    return np.asarray(matrix if rows.size == len(matrix) else matrix[rows])
 
 
 _PRODUCTS = {

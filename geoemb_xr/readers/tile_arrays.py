@@ -56,6 +56,15 @@ class Transfers(Protocol):
         ...
 
 
+@runtime_checkable
+class Keeps(Protocol):
+    """A reader that keeps what it read."""
+
+    def kept(self, transferred: int, read: int) -> int:
+        """Bytes that stay after so many came and were read."""
+        ...
+
+
 class TileArray:
     """Tiles of one lattice behind NumPy's slicing, for :func:`dask.array.from_array`.
 
@@ -207,6 +216,11 @@ class TileArray:
         pixels = sum(_area(spans[i]) for i in spans) / max(sum(_area(spans[i]) for i in looked_at), 1)
         return round(sum(n for n, _ in found) * pixels), round(sum(size for _, size in found) * pixels)
 
+    def kept(self, transferred: int, read: int) -> int:
+        """Bytes of blocks that readers keep after so many came and were read."""
+        reader = self.tiles[0].reader
+        return reader.kept(transferred, read) if isinstance(reader, Keeps) else 0
+
     def _transfer_of(self, i: int, spans: Sequence[tuple[int, slice, slice]]) -> tuple[int, int]:
         tile = self.tiles[i]
         if isinstance(tile.reader, Transfers):
@@ -283,7 +297,8 @@ def _named_as_unread(tile: Tile, what: str) -> Iterator[None]:
     except SourceError:
         raise
     except Exception as error:
-        raise SourceError(f"{tile.name} could not be read ({what}): {error}") from error
+        reason = str(error).strip().partition("\n")[0][:300]  # some add where in their own code
+        raise SourceError(f"{tile.name} could not be read ({what}): {reason}") from error
 
 
 def _in_squares(rows: np.ndarray, cols: np.ndarray, members: np.ndarray, side: int) -> list[np.ndarray]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,24 +12,138 @@ from geoemb_xr.core.errors import SourceError
 from geoemb_xr.readers.geometries import storage
 from geoemb_xr.readers.parts import Part
 from geoemb_xr.stores.listing import open_file, reading_parquet
+from geoemb_xr.stores.objects import is_remote
+
+#: Bytes that come at once where rows are passed over: over a network each request takes its time.
+_STREAM, _REMOTE_STREAM = 1 << 20, 8 << 20
+#: Bytes of vectors that are made of it at once.
+_STREAMED = 8 << 20
 
 
-def read_vectors(parts: Sequence[Part], dims: int) -> np.ndarray:
-    """Vectors of some parts, float32 (rows, dims); NaN where a vector is null."""
-    pieces: list[np.ndarray] = []
-    for part in parts:
-        with reading_parquet(part.facts.file.url):
-            pieces += _vectors_of(part, dims)
-    if len(pieces) == 1:
-        return pieces[0]
-    return np.concatenate(pieces) if pieces else np.empty((0, dims), np.float32)
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of one block, out of parts of row groups.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        In their order.
+    dims : int
+        Length of a vector.
+    """
+
+    parts: Sequence[Part]
+    dims: int
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return tuple(self.parts), self.dims
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the vectors."""
+        return np.dtype(np.float32)
+
+    @property
+    def window(self) -> tuple[slice, ...]:
+        """All rows, and all of a vector."""
+        return slice(0, len(self)), slice(0, self.dims)
+
+    @property
+    def beside(self) -> int:
+        """Bytes that reading holds beside the vectors: a row group, or what streams of it, also as it came."""
+        return max(
+            (
+                part.group.stored + part.group.rows * self.dims * 4 if _is_whole(part) else 2 * _STREAMED
+                for part in self.parts
+            ),
+            default=0,
+        )
+
+    def transfer(self, windows: Sequence[tuple[slice, ...]]) -> tuple[int, int]:
+        """Requests and bytes with which the rows are read: of a row group its vectors, up to the last row."""
+        requests = size = 0
+        for part in self.parts:
+            share = part.group.stored * part.stop / max(part.group.rows, 1)
+            pieces = 1 if _is_whole(part) else -(-share // _stream_of(part))
+            requests += int(pieces)
+            size += int(share if _is_whole(part) else min(pieces * _stream_of(part), part.group.stored))
+        return requests, size
+
+    def read(self) -> np.ndarray:
+        """Their vectors, float32 (rows, dims); NaN where a vector is null."""
+        pieces: list[np.ndarray] = []
+        for part in self.parts:
+            with reading_parquet(part.facts.file.url):
+                pieces += _vectors_of(part, self.dims)
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate(pieces) if pieces else np.empty((0, self.dims), np.float32)
+
+
+class Block(Protocol):
+    """Rows of a table that are one block, as :mod:`geoemb_xr.execution.reads` finds them in a graph."""
+
+    def __len__(self) -> int: ...
+
+    def read(self) -> np.ndarray:
+        """The rows."""
+        ...
+
+
+def blocks_of(blocks: Sequence[Block], name: str, dtype: Any, axes: Mapping[str, int]) -> Any:
+    """Blocks of rows as a dask array, each read by a task of its own.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+        In their order; they travel to the tasks, and the tokens of what they are made of name the array.
+    name : str
+        Begins its name.
+    dtype : dtype
+        Of what they read.
+    axes : mapping of str to int
+        The axis after the rows, where there is one, and its length.
+    """
+    import dask.array as da
+    from dask.base import tokenize
+
+    from geoemb_xr.execution.internals import ArrayValuesDep
+
+    values = np.empty(len(blocks), object)
+    values[:] = blocks
+    return da.blockwise(
+        _read,
+        ("l", *axes),
+        ArrayValuesDep((tuple(map(len, blocks)),), values),
+        "l",
+        new_axes=dict(axes),
+        dtype=dtype,
+        meta=np.empty((0,) * (1 + len(axes)), dtype),
+        align_arrays=False,
+        name=f"{name}-{tokenize(*blocks, *axes.items())}",
+    )
+
+
+def _read(block: Block) -> np.ndarray:
+    return block.read()
+
+
+def _is_whole(part: Part) -> bool:
+    return part.rows is None and part.stop - part.start == part.group.rows
+
+
+def _stream_of(part: Part) -> int:
+    return _REMOTE_STREAM if is_remote(part.facts.file.url) else _STREAM
 
 
 def _vectors_of(part: Part, dims: int) -> Iterator[np.ndarray]:
     """A whole row group as it lies in Arrow's memory; of a part only the rows, streaming past the others."""
     facts = part.facts
     rows = part.group.rows
-    if part.rows is None and part.stop - part.start == rows:
+    if _is_whole(part):
         parquet = open_file(facts.file, pre_buffer=False)
         column = parquet.read_row_group(part.group.index, columns=[facts.vectors], use_threads=False)[
             facts.vectors
@@ -36,8 +151,8 @@ def _vectors_of(part: Part, dims: int) -> Iterator[np.ndarray]:
         for chunk in column.chunks:
             yield as_matrix(chunk, dims, facts.file.url)
         return
-    parquet = open_file(facts.file, pre_buffer=False, buffer_size=1 << 20)
-    step = max(1024, min(rows, (8 << 20) // (4 * dims)))
+    parquet = open_file(facts.file, pre_buffer=False, buffer_size=_stream_of(part))
+    step = max(1024, min(rows, _STREAMED // (4 * dims)))
     offset, positions = 0, part.positions
     for batch in parquet.iter_batches(
         step, row_groups=[part.group.index], columns=[facts.vectors], use_threads=False

@@ -37,12 +37,15 @@ def names_in(array: Any, folder: str) -> list[str]:
 
 
 def _size(name: str, array: Any, url: str) -> int | None:
-    """Bytes of an object; of a member of an archive it is enough that there is one."""
+    """Bytes of an object, or of a member of an archive; None where there is none."""
     if not is_archive(url):
         return object_size(name)
     from zarr.core.sync import sync
 
-    return 1 if sync(array.store.exists(name.removeprefix(f"{url.rstrip('/')}/"))) else None
+    try:
+        return int(sync(array.store.getsize(name.removeprefix(f"{url.rstrip('/')}/"))))
+    except FileNotFoundError:
+        return None
 
 
 def unwritten(

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from geoemb_xr.stores.http import ObjectChangedError
-from geoemb_xr.stores.objects import fetch, get_ranges
+from geoemb_xr.stores.objects import NO_ETAG, fetch, get_ranges
 from geoemb_xr.stores.storage import Storage, current, using
 
 #: What the first request brings, and what a small read brings at least: headers lie side by side.
@@ -20,6 +20,8 @@ _AHEAD = 1 << 16
 #: Ranges that lie closer are asked for as one.
 _GAP = 1 << 15
 _LARGEST = 16 << 20
+#: So many small pieces of an object are kept: a header, and no file of small columns.
+_MOST_PIECES = 64
 
 
 def joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -64,6 +66,14 @@ class RemoteObject:
         """What changes when it is rewritten."""
         return f"{self.size}-{self.etag}"
 
+    def is_still(self, token: str) -> bool:
+        """Whether this is the state that a token ``size-ETag`` names, as far as both tell."""
+        size, _, etag = token.partition("-")
+        if not size.isdigit() or int(size) != self.size:
+            return not size.isdigit()
+        told = etag and self.etag and not etag.startswith(NO_ETAG)
+        return not told or _bare(etag) == _bare(self.etag)
+
     def read(self, start: int, stop: int) -> bytes:
         """Some bytes; of what is small, more is read and kept."""
         stop = min(stop, self.size)
@@ -78,6 +88,8 @@ class RemoteObject:
             return self.fetch([(start, stop)])[0]
         data = self.fetch([(start, min(start + _AHEAD, self.size))])[0]
         with self._lock:
+            if len(self._starts) > _MOST_PIECES:
+                self._starts, self._pieces = [], []
             at = bisect_right(self._starts, start)
             self._starts.insert(at, start)
             self._pieces.insert(at, data)
@@ -96,6 +108,11 @@ class RemoteObject:
         return found
 
 
+def _bare(etag: str) -> str:
+    """As listings and headers write it alike."""
+    return etag.removeprefix("W/").strip('"')
+
+
 @lru_cache(maxsize=128)
 def _kept(url: str, token: str, storage: Storage) -> RemoteObject:
     return RemoteObject(url)
@@ -110,10 +127,15 @@ def remote_object(url: str, token: str) -> RemoteObject:
         If ``token`` is the state of another one.
     """
     found = _kept(url, token, current())
-    if "-" in token and token[:1].isdigit() and token != found.state:
+    if not found.is_still(token):
         forget()
-        raise ObjectChangedError(f"{url} was replaced since it was opened; open it again")
+        raise replaced(url)
     return found
+
+
+def replaced(url: str) -> ObjectChangedError:
+    """The error for an object that is another one than when it was opened."""
+    return ObjectChangedError(f"{url} was replaced since it was opened; open it again")
 
 
 def forget() -> None:

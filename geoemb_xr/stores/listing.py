@@ -11,8 +11,8 @@ from typing import Any
 
 from geoemb_xr.core.errors import SourceError, require
 from geoemb_xr.stores import paths
-from geoemb_xr.stores.files import open_object
-from geoemb_xr.stores.objects import head, is_remote, matching
+from geoemb_xr.stores.files import ObjectFile, RemoteObject, open_object, replaced
+from geoemb_xr.stores.objects import NO_ETAG, head, is_remote, matching
 from geoemb_xr.stores.storage import Storage, current, using
 
 SUFFIXES = (".parquet", ".gpq", ".geoparquet")
@@ -79,7 +79,7 @@ def _list_by_fsspec(protocol: str, path: str) -> list[File]:
     for name, info in sorted(found.items()):
         full = name if "://" in name else f"{protocol}://{name.lstrip('/')}"
         mark = info.get("ETag") or info.get("e_tag") or info.get("last_modified") or info.get("created") or ""
-        files.append(File(full, int(info.get("size") or 0), f"{info.get('size')}-{mark}"))
+        files.append(File(full, int(info.get("size") or 0), f"{info.get('size')}-{NO_ETAG}{mark}"))
     return files
 
 
@@ -92,8 +92,26 @@ def open_file(file: File | str, **options: Any) -> Any:
     protocol, _, path = url.partition("://")
     if protocol not in _OURS:
         return parquet.ParquetFile(_filesystem(protocol).open(path, "rb"), **options)
-    with using(current() if isinstance(file, str) else file.storage):
+    if isinstance(file, str):
         return parquet.ParquetFile(open_object(url), **options)
+    of, footer = _footer(file)
+    return parquet.ParquetFile(ObjectFile(of), metadata=footer, **options)
+
+
+@lru_cache(maxsize=128)
+def _footer(file: File) -> tuple[RemoteObject, Any]:
+    """The state of a remote file that was listed, and its footer: read once in a process.
+
+    Raises
+    ------
+    ObjectChangedError
+        If it is another file by now: its rows and row groups may be others.
+    """
+    with using(file.storage):
+        of = RemoteObject(file.url, from_end=True)
+    if not of.is_still(file.token):
+        raise replaced(file.url)
+    return of, require("pyarrow.parquet", "remote").ParquetFile(ObjectFile(of)).metadata
 
 
 @contextmanager

@@ -27,6 +27,8 @@ from geoemb_xr.stores.storage import OWN_SCHEME, Storage, current
 
 #: Requests of one read that are under way at once.
 CONCURRENCY = 16
+#: Begins what stands for the ETag of an object that has none: a date.
+NO_ETAG = "@"
 
 
 def is_remote(path: str) -> bool:
@@ -131,7 +133,9 @@ def list_objects(url: str) -> list[Listed]:
     return sorted(
         (
             Listed(
-                _url_of(root, each["path"]), int(each["size"]), str(each["e_tag"] or each["last_modified"])
+                _url_of(root, each["path"]),
+                int(each["size"]),
+                str(each["e_tag"] or f"{NO_ETAG}{each['last_modified']}"),
             )
             for batch in listed
             for each in batch
@@ -422,7 +426,8 @@ def _head(url: str, storage: Storage) -> Answer:
     obstore = require("obstore", "remote")
     with _as_ours(url):
         meta = obstore.head(object_store(url), _key(url, storage))
-    return Answer(b"", 0, int(meta["size"]), str(meta.get("e_tag") or meta.get("last_modified") or ""))
+    state = meta.get("e_tag") or f"{NO_ETAG}{meta.get('last_modified') or ''}"
+    return Answer(b"", 0, int(meta["size"]), str(state))
 
 
 #: What obstore says of a host that is not found, or refuses connections.

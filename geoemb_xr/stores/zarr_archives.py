@@ -16,7 +16,8 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from geoemb_xr.core.errors import SourceError, require
 from geoemb_xr.stores.credentials import is_signed, s3_options
 from geoemb_xr.stores.files import ObjectFile, RemoteObject
-from geoemb_xr.stores.objects import is_remote
+from geoemb_xr.stores.http import CONNECT, stall_of
+from geoemb_xr.stores.objects import is_remote, not_encrypted
 from geoemb_xr.stores.storage import Storage, current, using
 from geoemb_xr.stores.zarr_objects import span_of
 
@@ -104,6 +105,13 @@ class ZippedZarr(Store):
         archive, root = self._archive
         return root + key in archive.NameToInfo
 
+    async def getsize(self, key: str) -> int:
+        """Bytes of a member, as they lie in the archive."""
+        archive, root = self._archive
+        if (member := archive.NameToInfo.get(root + key)) is None:
+            raise FileNotFoundError(f"{self.url} holds no {key!r}")
+        return member.compress_size
+
     async def set(self, key: str, value: Buffer) -> None:
         """Not here: it is read only."""
         self._check_writable()
@@ -169,7 +177,7 @@ def open_icechunk(url: str, snapshot: str = "") -> Any:
     """
     icechunk = require("icechunk", "icechunk")
     try:
-        repository = icechunk.Repository.open(_icechunk_storage(icechunk, url))
+        repository = icechunk.Repository.open(_icechunk_storage(icechunk, url), _icechunk_config(icechunk))
         session = (
             repository.readonly_session(snapshot_id=snapshot)
             if snapshot
@@ -184,6 +192,26 @@ def open_icechunk(url: str, snapshot: str = "") -> Any:
 def icechunk_snapshot(url: str) -> str:
     """The newest snapshot of a repository, which is its state."""
     return str(open_icechunk(url).session.snapshot_id)
+
+
+def _icechunk_config(icechunk: Any) -> Any:
+    """How long Icechunk goes on asking, which it does by itself."""
+    storage = current()
+    times = {"connect_timeout_ms": CONNECT, "read_timeout_ms": stall_of(storage)}
+    times |= {"operation_timeout_ms": storage.timeout}
+    limits = {name: int(1000 * min(seconds, storage.timeout)) for name, seconds in times.items()}
+    tries = {"max_tries": storage.retries + 1, "initial_backoff_ms": 100, "max_backoff_ms": 10_000}
+    settings = {"retries": icechunk.StorageRetriesSettings(**tries)}
+    if hasattr(icechunk, "StorageTimeoutSettings"):  # newer than the oldest that is allowed
+        settings["timeouts"] = icechunk.StorageTimeoutSettings(**limits)
+    return icechunk.RepositoryConfig(storage=icechunk.StorageSettings(**settings))
+
+
+def _http_limits() -> dict[str, str]:
+    """Options of Icechunk's HTTP client, which has time-outs of its own."""
+    storage = current()
+    stall, connect = stall_of(storage), min(CONNECT, storage.timeout / 3)
+    return {"read_timeout": f"{1000 * stall:.0f}ms", "connect_timeout": f"{1000 * connect:.0f}ms"}
 
 
 def _icechunk_storage(icechunk: Any, url: str) -> Any:
@@ -208,5 +236,7 @@ def _icechunk_storage(icechunk: Any, url: str) -> Any:
     if scheme == "gs":
         return icechunk.gcs_storage(bucket=bucket, prefix=prefix, anonymous=not is_signed())
     if scheme in ("http", "https"):
-        return icechunk.http_storage(url)
+        if scheme == "http" and not current().allow_http:
+            raise not_encrypted(url)
+        return icechunk.http_storage(url, opts=_http_limits())
     raise SourceError(f"{url}: repositories of Icechunk are read from a folder, s3://, gs:// or https://")

@@ -1,10 +1,12 @@
 """Containers × faults: right data, or an error that names the object; a hole never."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 from object_server import ObjectServer
+from sources import OTHERS, OWN, write_sources
 
 import geoemb_xr as gx
 from geoemb_xr.core.errors import SourceError
@@ -13,7 +15,7 @@ from geoemb_xr.stores.files import forget
 
 FAST = {"allow_http": True, "timeout": 6.0}
 #: Gives up soon, for what never goes well.
-BRIEF = {"allow_http": True, "timeout": 1.0}
+BRIEF = {"allow_http": True, "timeout": 1.0, "retries": 3}
 
 #: A scripted fault, by name.
 FAULTS = {
@@ -34,42 +36,12 @@ FINAL = {
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A served folder with a source of each container; name → (product, path, what the local read gives)."""
+    """A server of a source of each container, by name; and the server."""
     root = tmp_path_factory.mktemp("store")
-    alphaearth, tessera = gx.product("alphaearth"), gx.product("tessera")
-    sources = {
-        "cog": ("alphaearth", alphaearth.example(root / "cog", "cog")),
-        "zarr": ("alphaearth", alphaearth.example(root / "mosaic", "zarr")),
-        "tessera zarr": ("tessera", tessera.example(root / "tessera", "zarr")),
-        "npy": ("tessera", tessera.example(root / "npy", "npy")),
-        "parquet": ("earth_index", gx.product("earth_index").example(root / "patches", "geoparquet")),
-    }
-    found = {name: (product, files_of(path)) for name, (product, path) in sources.items()}
-    array = gx.testing.synthetic("alphaearth", shape=(24, 24), chunks=12, decode=False)
-    own = {
-        "own zarr": gx.to_zarr(array, root / "own.zarr"),
-        "own cog": gx.to_cog(array.isel(time=0), root / "own.tif"),
-        "own parquet": gx.to_geoparquet(array.isel(time=0).emb.sample(POINTS), root / "own.parquet"),
-    }
-    found |= {name: (None, [path]) for name, path in own.items()}
+    found = write_sources(root)
     with ObjectServer(root) as server:
         yield {name: Case(server, root, *each) for name, each in found.items()}, server
         server.reset()
-
-
-POINTS = [(gx.testing.scene().lon, gx.testing.scene().lat)]
-
-
-def files_of(path):
-    """A store is given itself, a folder by its files: a web server lists none."""
-    if path.is_file() or path.suffix == ".zarr":
-        return [path]
-    inner = sorted(path.rglob("*.zarr"))
-    if inner:
-        return inner
-    found = [p for p in sorted(path.rglob("*")) if p.suffix in (".tif", ".tiff", ".parquet")]
-    codes = [p for p in sorted(path.rglob("*.npy")) if not p.stem.endswith("_scales")]
-    return (codes or found)[:1]
 
 
 class Case:
@@ -98,7 +70,9 @@ class Case:
 
 #: Stores of others do not tell which chunks were written: an absent one is missing, which is said.
 SAID = {("404", "zarr"), ("404", "tessera zarr")}
-CONTAINERS = ["cog", "zarr", "tessera zarr", "npy", "parquet", "own zarr", "own cog", "own parquet"]
+#: Icechunk, which asks by itself, does not ask again for bytes that it did not ask for: an error at once.
+REFUSED = {("wrong range", "icechunk")}
+CONTAINERS = [*OTHERS, *OWN]
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -119,6 +93,10 @@ def test_what_passes_is_outlasted(store, container, fault):
     lazy = cases[container].remote({**FAST, "timeout": 1.5} if fault == "stall" else FAST)
     server.reset()
     server.fail(**FAULTS[fault], times=2, methods=("GET",))
+    if (fault, container) in REFUSED:
+        with pytest.raises(SourceError, match=r"http://127.*could not be read"):
+            lazy.compute()
+        return
     np.testing.assert_array_equal(lazy.values, cases[container].expected().values)
     assert server.faults[0].times == 0
 
@@ -140,6 +118,19 @@ def test_what_stays_is_an_error_that_names_the_object_or_does_no_harm(store, con
     assert fault in ("wrong range", "changed") or (fault, container) in SAID
     if (fault, container) not in SAID:
         np.testing.assert_array_equal(found, cases[container].expected().values)
+
+
+@pytest.mark.parametrize("container", ["parquet", "own parquet", "own cog"])
+def test_what_is_replaced_after_it_was_opened_is_an_error(store, container, tmp_path):
+    cases, _ = store
+    case = cases[container]
+    copy = shutil.copytree(case.files[0].parent, tmp_path / "kept")
+    with ObjectServer(copy) as server:
+        url = f"{server.url}/{case.files[0].name}"
+        lazy = case.open([url], storage=FAST)
+        (copy / case.files[0].name).touch()
+        with pytest.raises(SourceError, match=r"http://127.* was replaced"):
+            lazy.compute()
 
 
 def test_a_chunk_that_is_lost_from_a_store_of_ours_is_an_error(tmp_path):
