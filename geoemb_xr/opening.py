@@ -27,7 +27,7 @@ from geoemb_xr.readers import stac, tiles
 from geoemb_xr.readers import tables as from_tables
 from geoemb_xr.readers.points import area_of_points, vectors_at
 from geoemb_xr.readers.sources import grids_of, lattice_key
-from geoemb_xr.readers.tiles import Request
+from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores.objects import said_in_a_line
 from geoemb_xr.stores.storage import current, reaches_objects
 
@@ -96,7 +96,8 @@ def open(  # the name that users know from xarray
     crs : CRS, optional
         Put it on a grid in this CRS, edges on multiples of the resolution.
     resolution : float or (float, float), optional
-        Pixel size in units of the CRS; the product's own by default.
+        Pixel size in units of the CRS; the product's own by default. AlphaEarth's files have overviews, which are
+        means of their pixels: one of just that size is read in their place (80 m: a 64th of the bytes).
     resampling : str, optional
         As in :func:`geoemb_xr.reproject`; published vectors stay exact by default.
     zones : {"merge", "separate"}
@@ -199,7 +200,10 @@ def open(  # the name that users know from xarray
     elif points is not None:
         result = vectors_at(found, list(opened), request)
     else:
-        grids = grids_of(found, list(opened), read)
+        read_from: list[Tile] = list(opened)
+        if decode and resampling in (None, "average"):  # codes are never averaged
+            read_from = _coarse_where_right(read_from, read, geobox, target_crs, resolution)
+        grids = grids_of(found, read_from, read)
         if zones == "separate":
             if geobox is not None or target_crs is not None:
                 raise ValueError(
@@ -396,6 +400,19 @@ def _placed(found: Product, opened: Any, request: Request, crs: Any, resolution:
 
 
 # --- tiles to arrays ----------------------------------------------------------------------------------------
+
+
+def _coarse_where_right(
+    stored: list[Tile], request: Request, geobox: GeoBox | None, crs: Any, resolution: Any
+) -> list[Tile]:
+    """Tiles by their overviews, where these hold what the grid that was asked for would average."""
+    from geoemb_xr.readers.overviews import coarser
+
+    near = tiles.overlapping(stored, request.area)
+    if geobox is None and resolution is not None and near:
+        goal = crs if crs is not None else geometry.as_crs(near[0].geobox.crs)
+        geobox = areas.snapped_geobox(request.area or areas.area_of(near[0].geobox), goal, resolution)
+    return coarser(near, geobox) if geobox is not None and near else stored
 
 
 def _merge(

@@ -100,6 +100,7 @@ def _tile_of_row(row: Any, state: str) -> Tile:
         fill=-128,
         token=token,
         version="v1",
+        overviews_are_means=True,
     )
 
 
@@ -117,7 +118,7 @@ def _file_tile(request: Request, name: str) -> Tile:
     info = geotiff.read_info(name)
     numbers = geotiff.check_bands(info, NAME, BANDS, ("int8", "float32", "float64"))
     codes = info.dtype == "int8"
-    return geotiff.geotiff_tile(
+    tile = geotiff.geotiff_tile(
         info,
         times=(f"{paths.year_of_file(name, PRODUCT.period, request.time):04d}-01-01",),
         bands=BANDS,
@@ -126,6 +127,9 @@ def _file_tile(request: Request, name: str) -> Tile:
         fill=-128 if codes else float("nan"),
         version=info.tags.get("GEOEMB_VERSION", "v1"),
     )
+    return replace(
+        tile, overviews_are_means=codes
+    )  # of what is published: exports may be averaged in any way
 
 
 def _one_encoding(tiles: list[Tile]) -> list[Tile]:

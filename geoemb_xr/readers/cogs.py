@@ -75,6 +75,7 @@ def read_window(
     cols: slice,
     read: Callable[[Any, Any], np.ndarray],
     kind: object = None,
+    level: int | None = None,
 ) -> np.ndarray:
     """A window of a remote GeoTIFF, from the blocks that it touches.
 
@@ -90,9 +91,11 @@ def read_window(
         Of a dataset and a rasterio window: the values, rows and columns last.
     kind : hashable, optional
         What tells the values of one ``read`` from another's.
+    level : int, optional
+        Number of the overview that is read, from 0.
     """
     try:
-        return _from_cells(remote_object(url, token), bands, rows, cols, read, kind)
+        return _from_cells(remote_object(url, token), bands, rows, cols, read, kind, level)
     except ObjectChangedError:
         forget()
         raise
@@ -105,15 +108,16 @@ def _from_cells(
     cols: slice,
     read: Callable[[Any, Any], np.ndarray],
     kind: object,
+    level: int | None,
 ) -> np.ndarray:
-    height, width, block = _layout(of)
+    height, width, block = _layout(of, level)
     sides = _sides(block)
     out: np.ndarray | None = None
     for top in range(rows.start // sides[0] * sides[0], rows.stop, sides[0]):
         for left in range(cols.start // sides[1] * sides[1], cols.stop, sides[1]):
             bottom, right = min(top + sides[0], height), min(left + sides[1], width)
-            key = (of.url, of.state, current(), tuple(bands), kind, top, left)
-            make = partial(_cell, of, bands, (top, bottom), (left, right), block, read)
+            key = (of.url, of.state, current(), tuple(bands), kind, level, top, left)
+            make = partial(_cell, of, bands, (top, bottom), (left, right), block, read, level)
             cell = CACHE.get(key, make)
             if out is None:
                 shape = (*cell.shape[:-2], rows.stop - rows.start, cols.stop - cols.start)
@@ -127,13 +131,18 @@ def _from_cells(
     return out
 
 
-def _layout(of: RemoteObject) -> tuple[int, int, tuple[int, int]]:
-    """Height, width and block of a raster; told once for each state of it."""
-    if of.layout is None:
-        with opened(of) as (dataset, _):
+def _layout(of: RemoteObject, level: int | None) -> tuple[int, int, tuple[int, int]]:
+    """Height, width and block of a raster, or of an overview of it; told once for each state of it."""
+    if level not in of.layouts:
+        with opened(of, **of_level(level)) as (dataset, _):
             height, width = dataset.block_shapes[0]
-            of.layout = dataset.height, dataset.width, (int(height), int(width))
-    return of.layout
+            of.layouts[level] = dataset.height, dataset.width, (int(height), int(width))
+    return of.layouts[level]
+
+
+def of_level(level: int | None) -> dict[str, int]:
+    """GDAL's option for an overview."""
+    return {} if level is None else {"OVERVIEW_LEVEL": level}
 
 
 def _cell(
@@ -143,10 +152,11 @@ def _cell(
     cols: tuple[int, int],
     block: tuple[int, int],
     read: Callable[[Any, Any], np.ndarray],
+    level: int | None,
 ) -> np.ndarray:
     from rasterio.windows import Window
 
-    with opened(of) as (dataset, file):
+    with opened(of, **of_level(level)) as (dataset, file):
         spans = spans_of(dataset, bands, rows, cols, block)
         key = (of.url, of.state, current(), tuple(spans))
         file.hold(spans, RAW.get(key, partial(_fetched, of, spans)))
@@ -161,9 +171,9 @@ def _fetched(of: RemoteObject, spans: Sequence[tuple[int, int]]) -> np.ndarray:
 Window = tuple[Sequence[int], slice, slice]
 
 
-def transfer(url: str, token: str, windows: Sequence[Window]) -> tuple[int, int]:
+def transfer(url: str, token: str, windows: Sequence[Window], level: int | None = None) -> tuple[int, int]:
     """Requests and bytes of windows of a remote GeoTIFF, by its header, which is kept for the run."""
-    with opened(remote_object(url, token)) as (dataset, _):
+    with opened(remote_object(url, token), **of_level(level)) as (dataset, _):
         return transfer_of(dataset, windows)
 
 

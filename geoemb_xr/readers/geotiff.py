@@ -29,7 +29,7 @@ from geoemb_xr.readers.block_cache import kept_of
 from geoemb_xr.readers.claims import check_extent
 from geoemb_xr.readers.tiles import Tile
 from geoemb_xr.stores.credentials import DEFAULT_REGION, gdal_options
-from geoemb_xr.stores.files import RemoteObject
+from geoemb_xr.stores.files import RemoteObject, remote_object
 from geoemb_xr.stores.objects import head_object, is_remote
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ OWN_PLACE = "INTERNAL"
 _ANY_PLACE = "INTERNAL,PAM,WORLDFILE"
 
 
-def open_geotiff(path: str, *, place: str = OWN_PLACE) -> Any:
+def open_geotiff(path: str, *, place: str = OWN_PLACE, level: int | None = None) -> Any:
     """A dataset of rasterio's, of a file that is a GeoTIFF whatever its name.
 
     Any other driver is refused: a VRT called ``.tif`` would read whatever file or URL it names.
@@ -81,21 +81,21 @@ def open_geotiff(path: str, *, place: str = OWN_PLACE) -> Any:
     import rasterio
 
     if cogs.is_object(path):
-        return cogs.dataset_of(path, GEOREF_SOURCES=OWN_PLACE)
+        return cogs.dataset_of(path, GEOREF_SOURCES=OWN_PLACE, **cogs.of_level(level))
     try:
-        return rasterio.open(path, driver="GTiff", GEOREF_SOURCES=place)
+        return rasterio.open(path, driver="GTiff", GEOREF_SOURCES=place, **cogs.of_level(level))
     except rasterio.errors.RasterioError as error:
         raise SourceError(f"{path} could not be opened as a GeoTIFF: {error}") from error
 
 
-def _dataset(path: str, token: str) -> Any:
+def _dataset(path: str, token: str, level: int | None = None) -> Any:
     """An open dataset of this thread; the least recently used is closed when there are many."""
-    opened: OrderedDict[tuple[str, str], Any] = _local.__dict__.setdefault("opened", OrderedDict())
-    key = (path, token)
+    opened: OrderedDict[Any, Any] = _local.__dict__.setdefault("opened", OrderedDict())
+    key = (path, token, level)
     if key in opened:
         opened.move_to_end(key)
         return opened[key]
-    opened[key] = open_geotiff(path)
+    opened[key] = open_geotiff(path, level=level)
     while len(opened) > _MAX_OPEN:
         opened.popitem(last=False)[1].close()
     return opened[key]
@@ -125,6 +125,8 @@ class GeoTiffReader:
         Whether the file has a mask band.
     alpha : int
         Number of the alpha band that masks, 0 where there is none.
+    level : int, optional
+        Number of the overview that is read, from 0.
     """
 
     path: str
@@ -136,6 +138,7 @@ class GeoTiffReader:
     nodata: float | None = None
     masked: bool = False
     alpha: int = 0
+    level: int | None = None
 
     def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
         """A window (band, y, x), or (y, x) for a plane."""
@@ -146,18 +149,26 @@ class GeoTiffReader:
         if cogs.is_object(self.path):
             touched = [*bands, *([self.alpha] if self.alpha else [])]
             kind = (self.plane, self.fill, self.nodata, self.masked, self.alpha)
-            return cogs.read_window(self.path, self.token, touched, rows, cols, read, kind)
+            return cogs.read_window(self.path, self.token, touched, rows, cols, read, kind, self.level)
         with _environment(self.path):
-            return read(_dataset(self.path, self.token), Window.from_slices(rows, cols))
+            return read(_dataset(self.path, self.token, self.level), Window.from_slices(rows, cols))
 
     def transfer(self, spans: Sequence[tuple[int, slice, slice]]) -> tuple[int, int]:
         """Requests and bytes of windows: each stored block once, as the header says where it lies."""
         bands = {step: [self.indexes[step]] if self.by_time else list(self.indexes) for step, *_ in spans}
         touched = [(bands[step] + [self.alpha] * bool(self.alpha), rows, cols) for step, rows, cols in spans]
         if cogs.is_object(self.path):
-            return cogs.transfer(self.path, self.token, touched)
+            return cogs.transfer(self.path, self.token, touched, self.level)
         with _environment(self.path):
-            return cogs.transfer_of(_dataset(self.path, self.token), touched)
+            return cogs.transfer_of(_dataset(self.path, self.token, self.level), touched)
+
+    def overviews(self) -> list[int]:
+        """How many pixels wide a pixel of each overview is, as the header says."""
+        if cogs.is_object(self.path):
+            with cogs.opened(remote_object(self.path, self.token)) as (dataset, _):
+                return [int(factor) for factor in dataset.overviews(self.indexes[0])]
+        with _environment(self.path):
+            return [int(n) for n in _dataset(self.path, self.token).overviews(self.indexes[0])]
 
     def kept(self, transferred: int, read: int) -> int:
         """Bytes of blocks that stay after so many came and were read: of remote files."""

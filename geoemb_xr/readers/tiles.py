@@ -108,6 +108,8 @@ class Tile:
     decider : Tile, optional
         The one of the same grid that tells where this one is missing, where its own values do not: scales tell
         it of their codes, codes of their quality.
+    overviews_are_means : bool
+        Whether the file's overviews are means of the vectors of all pixels below, normalised once.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Tile:
     store: str = ""
     beside: Mapping[str, Tile] = field(default_factory=dict, hash=False)
     decider: Tile | None = None
+    overviews_are_means: bool = False
 
     def missing(self, values: np.ndarray) -> np.ndarray:
         """Which pixels of a window hold no data; of a plane its fill, what is not finite, and a scale of 0."""

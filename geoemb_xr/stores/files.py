@@ -56,8 +56,8 @@ class RemoteObject:
         self.storage = current()
         first = fetch(url, -_AHEAD) if from_end else fetch(url, 0, FIRST_BYTES)
         self.url, self.size, self.etag = url, first.size, first.etag
-        #: What a reader has made out of the header: height, width, and the sides of stored blocks.
-        self.layout: tuple[int, int, tuple[int, int]] | None = None
+        #: What a reader has made out of the header, of each overview too: height, width, sides of stored blocks.
+        self.layouts: dict[int | None, tuple[int, int, tuple[int, int]]] = {}
         self._lock = threading.Lock()
         self._starts, self._pieces = [first.start], [first.data]
 
