@@ -6,7 +6,7 @@ land cover, with changes whose place and year are known. Arrays made from it say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,6 +24,8 @@ from geoemb_xr.core.geometry import METRES_PER_DEGREE
 from geoemb_xr.core.model import BAND, Product
 from geoemb_xr.core.model import product as find_product
 from geoemb_xr.geo import wrapping
+from geoemb_xr.testing.laziness import assert_lazy_identical as assert_lazy_identical
+from geoemb_xr.testing.laziness import raise_if_dask_computes as raise_if_dask_computes
 from geoemb_xr.testing.strategies import embeddings as embeddings
 from geoemb_xr.testing.strategies import geoboxes as geoboxes
 
@@ -488,111 +490,3 @@ def images(
     )
     out = out if dates else out.isel(time=0, drop=True)
     return out if chunks is None else out.chunk({BAND: -1, "y": chunks, "x": chunks})
-
-
-# --- laziness -----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def raise_if_dask_computes(allowed: int = 0) -> Iterator[None]:
-    """Fail if dask computes more than ``allowed`` times inside the block.
-
-    Examples
-    --------
-    >>> import dask.array as da
-    >>> with raise_if_dask_computes():
-    ...     lazy = da.ones(3) + 1
-    """
-    import dask
-
-    count = 0
-
-    def counting(dsk: Any, keys: Any, **kwargs: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count > allowed:
-            raise AssertionError(f"dask computed {count} times, {allowed} allowed")
-        return dask.get(dsk, keys, **kwargs)
-
-    with dask.config.set(scheduler=counting):
-        yield
-
-
-def chunk_sizes(array: xr.DataArray, blocks: int) -> dict[Any, Any]:
-    """Uneven chunks along every dimension but ``band``: chunk edges must never show."""
-    chunks: dict[Any, Any] = {}
-    for dim, size in array.sizes.items():
-        chunks[dim] = -1 if dim == BAND else max(1, -(-size // blocks))
-    return chunks
-
-
-def assert_lazy_identical(
-    function: Callable[[xr.DataArray], xr.DataArray],
-    array: xr.DataArray,
-    *,
-    blocks: Sequence[int] = (1, 2, 3),
-    rtol: float = 0.0,
-    transposed: bool = True,
-    allowed_computes: int = 0,
-) -> xr.DataArray:
-    """Assert that a function is lazy and that chunking and the order of dimensions never change its result.
-
-    Parameters
-    ----------
-    function : callable
-        ``DataArray -> DataArray``.
-    array : DataArray
-        In memory.
-    blocks : sequence of int
-        Into how many blocks each dimension is cut, one dask run each.
-    rtol : float
-        0 compares bits; else relative to the largest value.
-    transposed : bool
-        Whether the array is also given with its dimensions reversed.
-    allowed_computes : int
-        How often dask may compute while building.
-
-    Returns
-    -------
-    DataArray
-        The result in memory.
-    """
-    expected = function(array)
-    assert expected.chunks is None or not array.chunks, (
-        "a function of an array in memory returns one in memory"
-    )
-    expected = expected.compute()
-    for n in blocks:
-        with raise_if_dask_computes(allowed_computes):
-            lazy = function(array.chunk(chunk_sizes(array, n)))
-        _assert_lazy_equal(lazy, expected, rtol, f"{n} blocks a dimension")
-    if transposed:
-        turned = array.transpose(*reversed(array.dims))
-        result = function(turned.chunk(chunk_sizes(turned, 2)))
-        _assert_lazy_equal(result.transpose(*expected.dims), expected, rtol, "dimensions reversed")
-        result = function(turned).transpose(*expected.dims)
-        _assert_close(result.compute(), expected, rtol, "dimensions reversed, in memory")
-    return expected
-
-
-def _assert_lazy_equal(lazy: xr.DataArray, expected: xr.DataArray, rtol: float, where: str) -> None:
-    assert lazy.chunks is not None, f"not lazy ({where})"
-    assert lazy.dtype == expected.dtype, f"declared {lazy.dtype}, in memory {expected.dtype} ({where})"
-    block = lazy.data.blocks[(0,) * lazy.ndim].compute()
-    assert block.dtype == lazy.dtype, f"declared {lazy.dtype}, computed {block.dtype} ({where})"
-    expected_block = tuple(c[0] for c in lazy.chunks)
-    assert block.shape == expected_block, f"declared block {expected_block}, computed {block.shape} ({where})"
-    _assert_close(lazy.compute(), expected, rtol, where)
-
-
-def _assert_close(actual: xr.DataArray, expected: xr.DataArray, rtol: float, where: str) -> None:
-    if rtol == 0:
-        try:
-            xr.testing.assert_identical(actual, expected)
-        except AssertionError as error:
-            raise AssertionError(f"{where}: {error}") from None
-        return
-    assert actual.attrs == expected.attrs, where
-    xr.testing.assert_identical(actual.coords.to_dataset(), expected.coords.to_dataset())
-    scale = float(np.nanmax(np.abs(expected.values))) or 1.0
-    np.testing.assert_allclose(actual.values, expected.values, rtol=0, atol=rtol * scale, err_msg=where)
