@@ -1,5 +1,6 @@
 """What pytest must know before it collects: what cannot be imported here, and how many processes to use."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -12,6 +13,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 #: Triton exists for Linux only; modules of other names must import, or their errors show.
 collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["geoemb_xr/predicting/*_cuda.py"]
+#: It has no examples, and imports torchgeo, which takes seconds in each process.
+collect_ignore = ["geoemb_xr/interop/datasets.py"]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -28,3 +31,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         and not (named or a_worker)
     ):
         config.option.numprocesses, config.option.dist = "auto", "worksteal"
+
+
+def pytest_collection_finish() -> None:
+    """Keep what all imports made, a million objects, out of each collection of garbage."""
+    gc.collect()
+    gc.freeze()

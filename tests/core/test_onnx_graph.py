@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 
+import lazily
 import numpy as np
 import pytest
 
@@ -12,8 +13,8 @@ from geoemb_xr.core import onnx_graph
 from geoemb_xr.core.codecs import CODECS
 from geoemb_xr.core.errors import EmbeddingError, MissingExtraError, SourceError
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
+onnx = lazily.importorskip("onnx")
+onnxruntime = lazily.importorskip("onnxruntime")
 
 LABELS = gx.testing.scene().points(60, radius=170)
 

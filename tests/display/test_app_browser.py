@@ -4,14 +4,15 @@ import shutil
 import socket
 import time
 
+import lazily
 import numpy as np
 import pytest
 
 import geoemb_xr as gx
 from geoemb_xr.display.app_figures import AXIS, GAP
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pn = pytest.importorskip("panel", reason="panel is not installed")
+sync_api = lazily.importorskip("playwright.sync_api")
+pn = lazily.importorskip("panel")
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [

@@ -1,13 +1,14 @@
 """Interactive pictures: what they hold, that they compose, and that nothing is read beyond what is looked at."""
 
+import lazily
 import numpy as np
 import pytest
 import xarray as xr
 
 import geoemb_xr as gx
 
-hv = pytest.importorskip("holoviews")
-pytest.importorskip("hvplot.xarray")
+hv = lazily.importorskip("holoviews")
+lazily.importorskip("hvplot")
 
 
 @pytest.fixture(scope="module")

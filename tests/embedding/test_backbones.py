@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import lazily
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from geoemb_xr.embedding import backbones
 from geoemb_xr.embedding.inputs import WAVELENGTHS
 
 torch = pytest.importorskip("torch")
-timm = pytest.importorskip("timm")
+timm = lazily.importorskip("timm")
 
 
 @pytest.fixture(scope="module", params=["ssl4eo-vits16-dino", "ssl4eo-resnet18-moco"])

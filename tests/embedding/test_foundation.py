@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import lazily
 import numpy as np
 import pytest
 import xarray as xr
@@ -13,7 +14,7 @@ from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.embedding import foundation
 
 torch = pytest.importorskip("torch")
-models = pytest.importorskip("torchgeo.models")
+models = lazily.importorskip("torchgeo.models")
 
 
 def seeded(network):

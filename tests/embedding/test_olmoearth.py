@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import lazily
 import numpy as np
 import pytest
 import xarray as xr
@@ -12,7 +13,7 @@ from geoemb_xr.core.errors import SourceError
 from geoemb_xr.embedding import olmoearth
 
 torch = pytest.importorskip("torch")
-package = pytest.importorskip("olmoearth_pretrain_minimal")
+package = lazily.importorskip("olmoearth_pretrain_minimal")
 
 DATES = ["2023-11-03", "2024-01-04", "2024-04-05"]
 OPTICAL, RADAR = olmoearth.BANDS[:12], olmoearth.BANDS[12:]

@@ -1,5 +1,6 @@
 """torchgeo takes what we give and we open what it opens, with torchgeo itself."""
 
+import lazily
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,11 +11,8 @@ from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.readers import torchgeo as reader
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-torchgeo = pytest.importorskip("torchgeo", reason="torchgeo is not installed")
-
-import torchgeo.datasets as tg  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
-from torchgeo.samplers import GriddedPatchSampler, RandomPatchSampler  # noqa: E402
+tg = lazily.importorskip("torchgeo.datasets")
+samplers = lazily.importorskip("torchgeo.samplers")
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +61,8 @@ def test_merging_times_fills_gaps_from_later_ones(codes):
 def test_samplers_and_loaders_give_pixels_of_the_array(codes, workers, tmp_path):
     array = gx.open(codes.emb.to_zarr(tmp_path / "a.zarr"), decode=False)
     dataset = array.emb.to_torchgeo()
-    sampler = RandomPatchSampler(dataset, size=16, length=12)
-    loader = DataLoader(
+    sampler = samplers.RandomPatchSampler(dataset, size=16, length=12)
+    loader = torch.utils.data.DataLoader(
         dataset, batch_size=4, sampler=sampler, num_workers=workers, collate_fn=tg.stack_samples
     )
     decoded, box = codes.emb.decode(), codes.emb.geobox
@@ -88,7 +86,7 @@ def test_samplers_and_loaders_give_pixels_of_the_array(codes, workers, tmp_path)
 
 def test_a_grid_of_patches_covers_everything(codes):
     dataset = codes.isel(time=[0]).emb.to_torchgeo()
-    sampler = GriddedPatchSampler(dataset, size=32, stride=32)
+    sampler = samplers.GriddedPatchSampler(dataset, size=32, stride=32)
     counted = sum(
         int(torch.isfinite(sample["image"][0]).sum()) for sample in (dataset[index] for index in sampler)
     )
@@ -154,7 +152,9 @@ def test_locations_are_items_with_exact_places(codes, workers):
     dataset = points.emb.to_torchgeo()
     assert isinstance(dataset, tg.NonGeoDataset)
     assert len(dataset) == 60
-    batches = list(DataLoader(dataset, batch_size=16, num_workers=workers, collate_fn=tg.stack_samples))
+    batches = list(
+        torch.utils.data.DataLoader(dataset, batch_size=16, num_workers=workers, collate_fn=tg.stack_samples)
+    )
     vectors = torch.cat([b["embedding"] for b in batches]).numpy()
     np.testing.assert_array_equal(vectors.reshape(2, 30, 64), points.emb.decode().values)
     x = torch.cat([b["x"] for b in batches]).numpy()

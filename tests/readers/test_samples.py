@@ -4,6 +4,7 @@ import json
 import random
 from dataclasses import replace
 
+import lazily
 import numpy as np
 import pytest
 import rasterio
@@ -14,7 +15,7 @@ from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.readers import samples
 
 torch = pytest.importorskip("torch")
-datasets = pytest.importorskip("torchgeo.datasets")
+datasets = lazily.importorskip("torchgeo.datasets")
 
 S2 = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 

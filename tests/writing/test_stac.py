@@ -2,6 +2,7 @@
 
 import json
 
+import lazily
 import numpy as np
 import pytest
 import shapely
@@ -10,7 +11,7 @@ import xarray as xr
 import geoemb_xr as gx
 from geoemb_xr.core.errors import EmbeddingError
 
-jsonschema = pytest.importorskip("jsonschema")
+jsonschema = lazily.importorskip("jsonschema")
 LINK = {"type": "object", "required": ["rel", "href"]}
 #: What the embeddings extension v0.0.1 (github.com/geo-embeddings/embeddings-stac-specification at 0a9cb04) and
 #: STAC 1.0.0 ask of an item: no other ``emb:`` fields than these, and an asset called ``embeddings``.
