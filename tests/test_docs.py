@@ -1,4 +1,7 @@
-"""The documentation builds without a warning, and every public name is in it."""
+"""The documentation builds without a warning, and every public name is in it.
+
+The site is built in the complete profile, and by CI in a step of its own.
+"""
 
 import importlib.metadata
 import importlib.util
@@ -38,21 +41,21 @@ def site(tmp_path_factory):
     return built(tmp_path_factory.mktemp("site"), "-D", "html_theme=basic")
 
 
-@pytest.mark.slow
+@pytest.mark.complete
 @pytest.mark.timeout(300)
 def test_every_public_name_has_a_page(site):
     for name in set(gx.__all__):
         assert (site / "generated" / "api" / f"geoemb_xr.{name}.html").exists(), name
 
 
-@pytest.mark.slow
+@pytest.mark.complete
 def test_the_atlas_has_every_product(site, catalog_products):
     page = (site / "generated" / "atlas.html").read_text()
     for product in catalog_products:
         assert f'id="product-{product.name.replace(".", "-")}"' in page
 
 
-@pytest.mark.slow
+@pytest.mark.complete
 def test_figures_of_the_correctness_page_are_as_it_says(site):
     page = (site / "correctness.html").read_text()
     assert "codes survive decode and encode: True" in page
