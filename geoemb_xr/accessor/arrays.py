@@ -289,7 +289,7 @@ class EmbAccessor(Models):
         return names(self._obj)
 
     def area(
-        self, unit: Unit = "ha", *, areas: Any = None, crs: object = None
+        self, unit: Unit | Any = "ha", *, areas: Any = None, crs: object = None
     ) -> pd.Series[float] | pd.DataFrame:
         """Ground area a class; see :func:`geoemb_xr.area`."""
         from geoemb_xr.analysis.class_maps import area

@@ -89,7 +89,7 @@ def _look_up(codes: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def area(
-    array: xr.DataArray, unit: Unit = "ha", *, areas: Any = None, crs: object = None
+    array: xr.DataArray, unit: Unit | Any = "ha", *, areas: Any = None, crs: object = None
 ) -> pd.Series[float] | pd.DataFrame:
     """Ground area of each class, on the ellipsoid whatever the CRS. Computes.
 
@@ -104,7 +104,7 @@ def area(
         Of the result.
     areas : polygons, GeoDataFrame, table, GeoJSON or path, optional
         As :func:`geoemb_xr.geo.places.read_places` takes them: the area in each, pixels by the exact share that it
-        covers.
+        covers. What is no text may stand first, too: ``area(polygons)``.
     crs : CRS, optional
         Of polygons that bring none; longitude and latitude by default.
 
@@ -126,6 +126,8 @@ def area(
     >>> float(gx.area(truth).sum().round())
     100.0
     """
+    if areas is None and not isinstance(unit, str):
+        areas, unit = unit, "ha"
     factor = _METRES[check_choice("unit", unit, _METRES)]
     if not is_class_map(array) or not {"y", "x"} <= set(array.dims):
         raise EmbeddingError(

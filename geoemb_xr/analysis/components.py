@@ -7,7 +7,7 @@ float32, merged in float64 (Chan, Golub and LeVeque 1983). The covariance is sma
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -401,22 +401,6 @@ def _solve(total: _Part, n_components: int, array: xr.DataArray, bands: tuple[st
         total_variance=float(np.trace(found.m2) / found.n),
         limits=limits,
         n=float(found.n),
-    )
-
-
-def of_three(model: PCA) -> PCA:
-    """The model, with components of nothing up to three and with room in its stretch: any data make a picture.
-
-    One vector repeated, or a mix of two, has no third component; it is mid grey.
-    """
-    more = max(3 - model.n_components, 0)
-    low, high = np.pad(model.limits, ((0, more), (0, 0))).T
-    room = np.where(high > low, 0.0, 0.5)
-    return replace(
-        model,
-        loadings=np.pad(model.loadings, ((0, more), (0, 0))),
-        explained_variance=np.pad(model.explained_variance, (0, more)),
-        limits=np.stack([low - room, high + room], axis=1),
     )
 
 

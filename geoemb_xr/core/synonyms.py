@@ -304,7 +304,11 @@ def _no_keyword(function: str, name: str, parameters: list[str]) -> str:
 
 def _check_values(function: str, signature: inspect.Signature, args: Any, kwargs: Any) -> None:
     """Raise for None where a value is needed, as other packages mean many things by it, and for half a pixel."""
-    for name, given in signature.bind_partial(*args, **kwargs).arguments.items():
+    try:
+        bound = signature.bind_partial(*args, **kwargs)
+    except TypeError:
+        return  # the call itself says better what is wrong
+    for name, given in bound.arguments.items():
         parameter = signature.parameters[name]
         kind = re.sub(r"\[.*\]", "", str(parameter.annotation))  # of what holds it, not of what it holds
         for each in given if parameter.kind is parameter.VAR_POSITIONAL else (given,):

@@ -19,6 +19,7 @@ from geoemb_xr.core.model import BAND, check_embedding
 from geoemb_xr.core.notes import quiet
 from geoemb_xr.display.compared import Compared
 from geoemb_xr.display.labelled import Labelled
+from geoemb_xr.display.layers import for_pictures
 from geoemb_xr.display.sampled import Walk
 from geoemb_xr.display.windows import READ_LIMIT, Pixel, Window, window_of
 from geoemb_xr.execution import blocks
@@ -108,10 +109,8 @@ class Explorer(Labelled):
         self.model = model if model is not None else self._fit()
 
     def _fit(self) -> PCA:
-        from geoemb_xr.analysis.components import fit_pca, of_three
-
         steps = sorted({0, self.step})
-        return of_three(fit_pca([self._codes(step) for step in steps], 3))
+        return for_pictures([self._codes(step) for step in steps])
 
     # --- where -------------------------------------------------------------------------------------------------
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from geoemb_xr.analysis.components import PCA, fit_pca, rgb
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.legend import Legend, is_class_map, legend_of
-from geoemb_xr.core.model import BAND, check_embedding, kind_of
-
-if TYPE_CHECKING:
-    from geoemb_xr.analysis.components import PCA
+from geoemb_xr.core.model import BAND, attribution_of, check_embedding, comparability_key, kind_of
+from geoemb_xr.execution import blocks
 
 _FACETS = ("time", "component", "category", "group")
 _CMAPS = {"angle": "magma", "euclidean": "magma", "cosine": "viridis"}
@@ -53,8 +52,6 @@ class Palette:
 
     def apply(self, array: xr.DataArray) -> xr.DataArray:
         """Values to draw: classes and numbers as they are, everything else as colours, ``rgb`` last."""
-        from geoemb_xr.analysis.components import rgb
-
         if self.legend is not None:
             return array
         if self.limits is not None:
@@ -80,10 +77,8 @@ def palette_of(array: xr.DataArray, *, model: PCA | None, limits: Any, cmap: Any
     if coloured and limits is not None and any(each is None for each in limits):
         raise ValueError("colours need both vmin= and vmax=")
     if kind_of(array) != "map":
-        from geoemb_xr.analysis.components import fit_pca, of_three
-
         check_embedding(array, "plot")
-        return Palette(model if model is not None else of_three(fit_pca(array, 3)), limits)
+        return Palette(model if model is not None else for_pictures(array), limits)
     if "rgb" in array.dims:
         return Palette()
     if coloured:
@@ -98,6 +93,41 @@ def palette_of(array: xr.DataArray, *, model: PCA | None, limits: Any, cmap: Any
     metric = str(array.attrs.get("metric", ""))
     chosen = cmap if cmap is not None else _CMAPS.get(metric, "viridis")
     return Palette(limits=_stretch(array, limits, metric), cmap=chosen)
+
+
+def for_pictures(array: xr.DataArray | Sequence[xr.DataArray]) -> PCA:
+    """Three components to show an array with; of one vector, or none, the first three bands."""
+    try:
+        return of_three(fit_pca(array, 3))
+    except EmbeddingError:  # too few vectors; anything else is raised once more below
+        (first, *_), bands = blocks.one_space(array, "plot")
+        return PCA(
+            *comparability_key(first),
+            bands,
+            attribution_of(first),
+            mean=np.zeros(len(bands)),
+            loadings=np.eye(3, len(bands)),
+            explained_variance=np.zeros(3),
+            total_variance=0.0,
+            limits=np.tile([-0.5, 0.5], (3, 1)),
+            n=0.0,
+        )
+
+
+def of_three(model: PCA) -> PCA:
+    """The model, with components of nothing up to three and with room in its stretch: any data make a picture.
+
+    One vector repeated, or a mix of two, has no third component; it is mid grey.
+    """
+    more = max(3 - model.n_components, 0)
+    low, high = np.pad(model.limits, ((0, more), (0, 0))).T
+    room = np.where(high > low, 0.0, 0.5)
+    return replace(
+        model,
+        loadings=np.pad(model.loadings, ((0, more), (0, 0))),
+        explained_variance=np.pad(model.explained_variance, (0, more)),
+        limits=np.stack([low - room, high + room], axis=1),
+    )
 
 
 def _stretch(array: xr.DataArray, given: Any, metric: str) -> tuple[float, float]:

@@ -102,7 +102,7 @@ def is_own(path: str | os.PathLike[str]) -> bool:
     except SourceError:
         return False
     with zarr_store.naming_damage(name):
-        root = zarr_store.open_node(name, "", zarr_store.store_token(name))
+        root = zarr_store.open_node(name, "", zarr_store.root_token(name))
         return hasattr(root, "arrays") and _vectors(root) is not None
 
 
@@ -122,7 +122,7 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
     if not zarr_store.is_store(name):  # a remote folder of anything
         return False
     with zarr_store.naming_damage(name):
-        root = zarr_store.open_node(name, "", zarr_store.store_token(name))
+        root = zarr_store.open_node(name, "", zarr_store.root_token(name))
         try:
             return hasattr(root, "arrays") and xarray_files.is_ours(root)
         except UnlistedError:  # ours tell in the root what is in it
@@ -187,7 +187,7 @@ def _container(name: str) -> str:
 
 
 def _root(name: str) -> Any:
-    root = zarr_store.open_node(name, "", zarr_store.store_token(name))
+    root = zarr_store.open_node(name, "", zarr_store.root_token(name))
     if not hasattr(root, "arrays"):
         raise SourceError(f"{name} is a single Zarr array without a group: it has no coordinates to open")
     return root

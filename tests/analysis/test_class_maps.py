@@ -89,6 +89,7 @@ def test_area_of_polygons_is_that_of_their_shape():
     ]
     frame = gpd.GeoDataFrame(geometry=shapes, crs=32632, index=list("abc"))
     found = truth.emb.area("m2", areas=frame)
+    pd.testing.assert_frame_equal(truth.emb.area(frame), truth.emb.area("ha", areas=frame))
     ground = [abs(pyproj.Geod(ellps="WGS84").geometry_area_perimeter(s)[0])
               for s in frame.geometry.dropna().segmentize(5).to_crs(4326)]  # fmt: skip
     np.testing.assert_allclose(found.loc[["a", "c"]].sum(axis=1), ground, rtol=1e-5)

@@ -133,6 +133,11 @@ def test_none_and_numbers_that_are_not_whole_are_refused(codes, call, says):
         call(codes)
 
 
+def test_too_many_arguments_are_said_as_python_says_it(codes):
+    with pytest.raises(TypeError, match=r"fit_probe\(\) takes .* positional arguments but 4 were given"):
+        gx.fit_probe(codes, None, None, None)
+
+
 def test_none_is_taken_where_a_default_is_none_or_a_switch(codes):
     assert codes.emb.change(2018, None).sizes["y"] == 8  # the other year
     assert gx.open("alphaearth", gx.example("alphaearth"), zones="merge", bbox=None, decode=None).emb.encoded

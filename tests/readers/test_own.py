@@ -12,6 +12,7 @@ import geoemb_xr as gx
 from geoemb_xr.core import conventions
 from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.readers import own
+from geoemb_xr.readers import zarr as zarr_store
 
 
 def foreign(
@@ -174,6 +175,16 @@ def test_a_rewritten_store_is_another_array(codes, tmp_path):
     again = gx.open(path, decode=False)
     assert again.data.name != first.data.name
     assert (again.values[0] == 0).all()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_chunks_of_a_store_are_walked_through_once_an_opening(codes, tmp_path, named, monkeypatch):
+    path = codes.emb.to_zarr(tmp_path / "a.zarr")
+    walked = []
+    token = zarr_store.store_token
+    monkeypatch.setattr(zarr_store, "store_token", lambda url: walked.append(url) or token(url))
+    gx.open("alphaearth", path) if named else gx.open(path)
+    assert walked == [str(path)]
 
 
 def test_a_geotiff_warped_since_keeps_its_new_place(codes, tmp_path):
