@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -22,8 +22,7 @@ from geoemb_xr.core.fitted import Fitted, Output
 from geoemb_xr.core.legend import MAX_CODE, Legend
 from geoemb_xr.core.model import BAND, attribution_of, comparability_key, product
 from geoemb_xr.core.onnx_graph import Value
-from geoemb_xr.execution import blocks, progress, sampling
-from geoemb_xr.execution.threads import one_blas_thread
+from geoemb_xr.execution import blocks, progress, sampling, threads
 
 #: Vectors that clusters are fitted on: centres of a few hundred clusters have hundreds of vectors each.
 SAMPLE = 200_000
@@ -236,7 +235,7 @@ def _nearest(vectors: np.ndarray, centres: np.ndarray, spherical: bool) -> np.nd
 def _fit(vectors: np.ndarray, k: int, spherical: bool, seed: int, method: str) -> tuple[np.ndarray, float]:
     """Centres, the largest cluster first, and the mean squared distance to them."""
     square = float(np.einsum("ij,ij->", vectors, vectors, dtype=np.float64))
-    with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threads.one_blas_thread(), threads.pool(os.cpu_count()) as pool:
         if method == "minibatch":
             starts = [_minibatch(vectors, k, spherical, seed)]
         else:
@@ -257,9 +256,7 @@ def _minibatch(vectors: np.ndarray, k: int, spherical: bool, seed: int) -> np.nd
     return _unit(centres) if spherical else centres
 
 
-def _lloyd(
-    vectors: np.ndarray, k: int, spherical: bool, seed: tuple[int, int], pool: ThreadPoolExecutor
-) -> np.ndarray:
+def _lloyd(vectors: np.ndarray, k: int, spherical: bool, seed: tuple[int, int], pool: Executor) -> np.ndarray:
     from sklearn.cluster import kmeans_plusplus
 
     few = vectors[: max(_SEEDING, 20 * k)]  # vectors lie in the order of hashes: any first ones are a sample
@@ -289,7 +286,7 @@ class _Step:
     score: float
 
 
-def _step(vectors: np.ndarray, centres: np.ndarray, spherical: bool, pool: ThreadPoolExecutor) -> _Step:
+def _step(vectors: np.ndarray, centres: np.ndarray, spherical: bool, pool: Executor) -> _Step:
     offsets = _offsets(centres, spherical)
 
     def part(own: slice) -> _Step:

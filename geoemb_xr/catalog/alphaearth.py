@@ -21,6 +21,7 @@ from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.model import Product
 from geoemb_xr.core.notes import say
 from geoemb_xr.examples.alphaearth import example_alphaearth
+from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.readers import geotiff
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.tiles import Request, Tile, overlapping, table_of
@@ -50,7 +51,7 @@ def open_alphaearth(source: Any, request: Request) -> list[Tile]:
     if isinstance(source, (str, os.PathLike)) and _is_zarr(os.fspath(source)):
         return [_mosaic_tile(os.fspath(source))]
     files = _indexed_files(source, request) or paths.expand(source, _TIFF)
-    return _one_encoding(paths.map_files(partial(_file_tile, request), files))
+    return _one_encoding(side_by_side(partial(_file_tile, request), files))
 
 
 def _is_zarr(name: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from geoemb_xr.core.codecs import FSQ
 from geoemb_xr.core.model import Product
 from geoemb_xr.examples.esd import example_esd
+from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.readers import geotiff
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores import paths
@@ -32,7 +33,7 @@ def open_esd(source: Any, request: Request) -> list[Tile]:
             "SDC30_EBD_V001/{year}/SDC30_EBD_V001_{MGRS}_{year}.tif",
             "the iEarth portal (login required)",
         )
-    return paths.map_files(partial(_tile, request), paths.expand(source, (".tif", ".tiff")))
+    return side_by_side(partial(_tile, request), paths.expand(source, (".tif", ".tiff")))
 
 
 def _tile(request: Request, name: str) -> Tile:

@@ -14,6 +14,7 @@ from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.core.model import Product
 from geoemb_xr.core.notes import say
 from geoemb_xr.examples.olmoearth import example_olmoearth
+from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.readers import geotiff, utm_zones
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.inferring import codec_of
@@ -35,7 +36,7 @@ def open_olmoearth(source: Any, request: Request) -> list[Tile]:
     if isinstance(source, (str, os.PathLike)) and zarr_store.is_store(os.fspath(source)):
         with zarr_store.naming_damage(os.fspath(source)):
             return _zones_of(os.fspath(source), request)
-    tiles = paths.map_files(lambda name: _tile(name, request), paths.expand(source, (".tif", ".tiff")))
+    tiles = side_by_side(lambda name: _tile(name, request), paths.expand(source, (".tif", ".tiff")))
     if len({tile.dtype for tile in tiles}) > 1:
         some = {tile.dtype: tile.name for tile in tiles}
         raise SourceError(f"codes and vectors in one source: {some}; open them apart")

@@ -8,6 +8,7 @@ from geoemb_xr.core.codecs import UNSCALED
 from geoemb_xr.core.model import Product
 from geoemb_xr.core.notes import say
 from geoemb_xr.examples.presto import example_presto
+from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.readers import geotiff
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores import paths
@@ -31,7 +32,7 @@ def open_presto(source: Any, request: Request) -> list[Tile]:
         "presto: its uint16 codes come as float32 as they are, with 0 as missing: no publisher states their "
         "scaling, and none is invented"
     )
-    return paths.map_files(_tile, paths.expand(source, (".tif", ".tiff")))
+    return side_by_side(_tile, paths.expand(source, (".tif", ".tiff")))
 
 
 def _tile(name: str) -> Tile:

@@ -25,6 +25,7 @@ from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.core.model import Product
 from geoemb_xr.core.notes import say
 from geoemb_xr.examples.tessera import example_tessera
+from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.readers import geotiff, npy, utm_zones
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.tiles import Request, Tile, overlapping, table_of
@@ -317,8 +318,8 @@ def _file_tiles(files: Sequence[str], request: Request) -> list[Tile]:
             f"({min(lon) - 0.05:.2f}, {min(lat) - 0.05:.2f}, {max(lon) + 0.05:.2f}, {max(lat) + 0.05:.2f}) degrees"
         )
     if not near[0].path.endswith(".npy"):
-        return paths.map_files(lambda grid: _export_tile(grid, request), near)
-    return _one_kind(paths.map_files(lambda grid: _npy_tile(grid, request), near))
+        return side_by_side(lambda grid: _export_tile(grid, request), near)
+    return _one_kind(side_by_side(lambda grid: _npy_tile(grid, request), near))
 
 
 def _npy_tile(grid: _Grid, request: Request) -> Tile:
@@ -504,7 +505,7 @@ def _tile_url(edition: _Edition, lon: float, lat: float, year: int) -> str:
 def _published_npy(request: Request) -> list[Tile]:
     if request.area is None:
         raise ValueError("the published tiles of tessera cover the world; give bbox=, points= or like=")
-    return paths.map_files(lambda grid: _npy_tile(grid, request), _published_grids(request))
+    return side_by_side(lambda grid: _npy_tile(grid, request), _published_grids(request))
 
 
 def coverage_tessera(source: Any, request: Request) -> pd.DataFrame:

@@ -1,19 +1,65 @@
-"""Threads of BLAS and OpenMP, held to one while dask's threads, or a fit of something small, are at work."""
+"""Threads: ours, where they can be started; and those of BLAS and OpenMP, held to one while others are at work."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import cache
 from typing import Any
 
+#: Reads that go side by side.
+_READS = 16
 _lock = threading.Lock()
 _inside = 0
 #: What restores the numbers of threads that were found, in the order in which they were changed.
 _limits: list[Any] = []
 _libraries: tuple[Any, Any] = (None, None)
 _modules = 0
+
+
+def side_by_side[In, Out](function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
+    """Results in order, in threads: reading headers is waiting, not work (504 COGs: 4.5 s, then 1.3 s).
+
+    Examples
+    --------
+    >>> side_by_side(len, ["one", "four"])
+    [3, 4]
+    """
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with pool(min(_READS, len(items))) as workers:
+        tasks = [workers.submit(copy_context().run, function, item) for item in items]  # storage= goes along
+        return [task.result() for task in tasks]
+
+
+def pool(size: int | None) -> Executor:
+    """So many threads; the calling one alone where none can be started, as in a browser."""
+    return ThreadPoolExecutor(size) if _can_start() else _AtOnce()
+
+
+@cache
+def _can_start() -> bool:
+    try:
+        threading.Thread(target=int).start()
+    except RuntimeError:
+        return False
+    return True
+
+
+class _AtOnce(Executor):
+    """Does what is submitted before it returns."""
+
+    def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 @contextmanager

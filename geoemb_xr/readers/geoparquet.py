@@ -21,9 +21,10 @@ from geoemb_xr.core.errors import ComparabilityError, CoverageError, EmbeddingEr
 from geoemb_xr.core.model import BAND, Product
 from geoemb_xr.core.notes import say
 from geoemb_xr.core.times import pick_times
+from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.readers.footers import FileFacts, read_footer
 from geoemb_xr.readers.layouts import PatchLayout
-from geoemb_xr.readers.parts import Part, inclusive, prune, select, side_by_side
+from geoemb_xr.readers.parts import Part, inclusive, prune, select
 from geoemb_xr.readers.records import read_part, read_records, record_dtype, span_of
 from geoemb_xr.readers.tiles import Request
 from geoemb_xr.readers.vectors import Rows, blocks_of

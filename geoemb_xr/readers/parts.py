@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,14 +12,13 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.areas import Area, Bounds
 from geoemb_xr.core.errors import CoverageError
 from geoemb_xr.core.times import time_spans
+from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.readers.footers import FileFacts, Group, timestamps
 from geoemb_xr.readers.layouts import PatchLayout, Span
 from geoemb_xr.readers.records import read_columns, row_bounds, span_of
 from geoemb_xr.readers.tiles import Request
 from geoemb_xr.stores.listing import File
 from geoemb_xr.stores.pruning import inside, touching
-
-_THREADS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,12 +138,3 @@ def prune(files: Sequence[File], request: Request, layout: PatchLayout) -> list[
         asked = request.area if request.area is not None else f"time={request.time!r}"
         raise CoverageError(f"none of {len(files)} files is of {asked}, by their names: {files[0].url} …")
     return kept
-
-
-def side_by_side[In, Out](function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
-    """Results in order; reads wait for disks and networks, so they go side by side."""
-    if len(items) < 2:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        tasks = [pool.submit(copy_context().run, function, item) for item in items]  # storage= goes along
-        return [task.result() for task in tasks]

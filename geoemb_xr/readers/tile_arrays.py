@@ -11,9 +11,9 @@ import numpy as np
 
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.notes import say
+from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.stores.absence import absent_note, noticing, share_of
 from geoemb_xr.stores.objects import is_remote, object_size
-from geoemb_xr.stores.paths import map_files
 from geoemb_xr.stores.storage import current, using
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class TileArray:
     def absent(self, names: Sequence[str]) -> list[str]:
         """Which of some objects are not there; asks the store."""
         with using(self.storage):
-            sizes = map_files(object_size, names)
+            sizes = side_by_side(object_size, names)
         return [name for name, size in zip(names, sizes, strict=True) if size is None]
 
     def look_for_objects(self) -> None:

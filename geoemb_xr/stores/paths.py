@@ -7,9 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -83,15 +81,6 @@ def _pattern(name: str) -> str:
         literal = literal.parent
     rest = os.path.relpath(name, literal)
     return os.path.join(glob.escape(str(literal)), rest) if literal.parts else name
-
-
-def map_files[T](function: Callable[[Any], T], files: Sequence[Any]) -> list[T]:
-    """A function of each file, in threads: reading headers is waiting, not work (504 COGs: 4.5 s, then 1.3 s)."""
-    if len(files) < 2:
-        return [function(file) for file in files]
-    with ThreadPoolExecutor(min(16, len(files))) as pool:
-        tasks = [pool.submit(copy_context().run, function, file) for file in files]  # storage= goes along
-        return [task.result() for task in tasks]
 
 
 def year_of_file(path: str, period: str = "", time: TimeLike = None) -> int:

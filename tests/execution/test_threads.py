@@ -130,3 +130,22 @@ def test_no_module_sets_what_belongs_to_the_process(path):
         if isinstance(node, ast.Attribute | ast.Name)
     }
     assert not names & STATE, f"{path} sets filters or limits of the whole process: use execution.threads"
+
+
+def test_where_no_thread_can_be_started_the_caller_does_the_work(monkeypatch):
+    def cannot(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", cannot)
+    threads._can_start.cache_clear()
+    try:
+        assert threads.side_by_side(lambda i: (i, threading.get_ident()), [1, 2]) == [
+            (1, threading.get_ident()),
+            (2, threading.get_ident()),
+        ]
+        with pytest.raises(ZeroDivisionError):
+            threads.side_by_side(lambda i: 1 // i, [1, 0])
+    finally:
+        threads._can_start.cache_clear()
+    monkeypatch.undo()
+    assert threading.get_ident() not in threads.side_by_side(lambda i: threading.get_ident(), [1, 2])
