@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from affine import Affine
 
 from geoemb_xr.core import geometry
+from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.readers.geotiff import GeoTiffReader
 from geoemb_xr.readers.tiles import Tile
-from geoemb_xr.stores.paths import map_files
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -38,7 +38,7 @@ def coarser(stored: Sequence[Tile], lattice: GeoBox) -> list[Tile]:
     factors = [_factor(tile, lattice) for tile in stored]
     if not stored or not all(factors):
         return list(stored)
-    found = map_files(partial(_overview, stored, factors), range(len(stored)))
+    found = side_by_side(partial(_overview, stored, factors), range(len(stored)))
     return [tile for tile in found if tile is not None] if None not in found else list(stored)
 
 
