@@ -3,7 +3,7 @@
 ``python docs/pictures.py`` draws ``images/seamless.png`` of the synthetic scene, and where ``GEOEMB_REAL_DATA``
 names a folder with real samples (an AlphaEarth chip in Wisconsin, points with labels in Iowa) all that opens README
 and documentation. The pixels themselves stay out of the repository. ``python docs/pictures.py notebooks`` runs the
-notebooks and keeps the picture of the cell that each has tagged ``picture``.
+notebooks and keeps the picture of the cell that each has tagged ``picture``; ``notebooks 01 04`` runs these two.
 """
 
 import base64
@@ -45,8 +45,8 @@ CLICK = 82, 72
 def main(what: list[str]) -> None:
     """Draw what is asked for."""
     matplotlib.use("agg")
-    if what == ["notebooks"]:
-        drawn = list(notebooks())
+    if what[:1] == ["notebooks"]:
+        drawn = notebooks(tuple(what[1:]))
     else:
         drawn = [seamless(IMAGES / "seamless.png")]
         if "GEOEMB_REAL_DATA" in os.environ:
@@ -175,8 +175,8 @@ def seamless(path: Path) -> Path:
 # --- notebooks ----------------------------------------------------------------------------------------------------
 
 
-def notebooks() -> list[Path]:
-    """Run every notebook that has a cell tagged ``picture``, and keep the last picture of that cell."""
+def notebooks(numbers: tuple[str, ...] = ()) -> list[Path]:
+    """Run the notebooks that have a cell tagged ``picture``, and keep the last picture of that cell."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -184,7 +184,7 @@ def notebooks() -> list[Path]:
     for path in sorted((IMAGES.parent.parent / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         tagged = [cell for cell in notebook.cells if "picture" in cell.metadata.get("tags", [])]
-        if not tagged:
+        if not tagged or (numbers and not path.stem.startswith(numbers)):
             continue
         with tempfile.TemporaryDirectory() as folder:
             NotebookClient(notebook, timeout=300, resources={"metadata": {"path": folder}}).execute()
@@ -200,7 +200,7 @@ def shrunk(png: bytes, path: Path, width: int = 640) -> Path:
     image = Image.open(io.BytesIO(png)).convert("RGB")
     if image.width > width:
         image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
-    return save(np.asarray(image), path, colours=128)
+    return save(np.asarray(image), path, colours=256, dithered=True)
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def save_figure(figure: object, path: Path) -> Path:
     return save(np.asarray(Image.open(drawn).convert("RGB")), path, colours=200)
 
 
-def save(pixels: np.ndarray, path: Path, *, colours: int) -> Path:
+def save(pixels: np.ndarray, path: Path, *, colours: int, dithered: bool = False) -> Path:
     """Save pixels as a small PNG with a palette; what is transparent becomes white."""
     from PIL import Image
 
@@ -223,7 +223,9 @@ def save(pixels: np.ndarray, path: Path, *, colours: int) -> Path:
     if image.mode == "RGBA":
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
-    image.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+    palette = image.quantize(colours)
+    dither = Image.Dither.FLOYDSTEINBERG if dithered else Image.Dither.NONE
+    image.quantize(colours, palette=palette, dither=dither).save(path, optimize=True)
     return path
 
 

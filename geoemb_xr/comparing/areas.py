@@ -18,7 +18,7 @@ from geoemb_xr.analysis.class_maps import Unit, area
 from geoemb_xr.core import geometry, html
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.legend import is_class_map, legend_of
-from geoemb_xr.core.notes import say
+from geoemb_xr.core.notes import quiet, say
 from geoemb_xr.geo import places
 from geoemb_xr.geo.points import sample
 from geoemb_xr.probes.label_values import class_names
@@ -104,7 +104,8 @@ def _sizes_of(array: xr.DataArray, what: str) -> pd.Series[float]:
             f"{what} needs a class map with dims (y, x): integers with a legend; got {array.dtype}, "
             f"{tuple(array.dims)}"
         )
-    found = area(array, "ha")
+    with quiet():  # that a map's areas are no estimates is why this is asked
+        found = area(array, "ha")
     assert isinstance(found, pd.Series)
     return found[found > 0]
 
