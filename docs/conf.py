@@ -5,8 +5,11 @@
 ``-t fast`` leaves the notebooks unexecuted, without their pictures.
 """
 
+import re
 import sys
 from pathlib import Path
+
+from docutils import nodes
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -50,6 +53,31 @@ napoleon_use_rtype = False
 napoleon_use_param = False
 
 
+#: Pages whose tables have calls: each function named there leads to its page.
+CALLS = ("how-to", "earth-engine", "if-you-know")
+CALLED = re.compile(r"(?<=\bgx\.)\w+|(?<=\.emb\.)\w+|\b(probe|ridge)(?=\.)")
+
+
 def setup(app):
     """Write what is generated before Sphinx looks for pages."""
     generate.everything(Path(__file__).parent)
+    app.connect("doctree-resolved", link_calls)
+
+
+def link_calls(app, doctree, page):
+    """Make the names of our functions in the tables of a page links."""
+    if page not in CALLS:
+        return
+    for cell in doctree.findall(nodes.entry):
+        for literal in cell.findall(nodes.literal):
+            code = literal.astext()
+            parts, end = [], 0
+            for name in CALLED.finditer(code):
+                public = "Probe" if name[1] else name[0]
+                if public in geoemb_xr.__all__:
+                    address = app.builder.get_relative_uri(page, f"generated/api/geoemb_xr.{public}")
+                    link = nodes.reference("", name[0], refuri=address, internal=True)
+                    parts += [nodes.Text(code[end : name.start()]), link]
+                    end = name.end()
+            literal.children = []
+            literal += [*parts, nodes.Text(code[end:])]

@@ -80,7 +80,7 @@ def open(  # the name that users know from xarray
     bbox : (west, south, east, north), optional
         Densified and rounded outwards to whole pixels; west > east crosses the antimeridian.
     bbox_crs : CRS
-        Of ``bbox``, and of a geopolygon or points that bring none; degrees by default.
+        CRS of ``bbox``, and of a geopolygon or points that bring none; degrees by default.
     points : pairs, shapely points, GeoDataFrame, table, dict, GeoJSON or path, optional
         Each point's vector from its own tile and zone, unwarped: ``(location, band)`` in the point's own year
         where the table has a column ``year``, ``time`` or ``date`` and ``time`` is not given, else
@@ -549,7 +549,7 @@ def coverage(
     Parameters
     ----------
     product : str or Product
-        Which.
+        Name of a product, or the product.
     source : path, optional
         Your own; the published store by default.
     bbox : (west, south, east, north), optional

@@ -6,6 +6,7 @@ The site is built in the complete profile, and by CI in a step of its own.
 import importlib.metadata
 import importlib.util
 import inspect
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,17 @@ def test_figures_of_the_correctness_page_are_as_it_says(site):
     page = (site / "correctness.html").read_text()
     assert "codes survive decode and encode: True" in page
     assert page.count("50 pixels: True") == 4
+
+
+@pytest.mark.slow
+def test_each_call_of_the_how_to_leads_to_its_function(site):
+    page = (site / "how-to.html").read_text()
+    rows = re.findall(r"<tr.*?</tr>", page, flags=re.DOTALL)
+    calls = [row for row in rows if re.search(r"\bgx\.|\.emb\.", re.sub(r"<.*?>", "", row))]
+    links = [re.findall(r'href="(generated/api/[^"#]+)"', row) for row in calls]
+    assert len(calls) > 75
+    assert all((site / link).exists() for row in links for link in row)
+    assert all(links), [row for row, found in zip(calls, links, strict=True) if not found]
 
 
 @pytest.mark.complete

@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-#: Binder has 2,000 MB. The CUDA build of torch, which Binder does not have, takes at least 165 MB more than the CPU build.
+#: Binder has 2,000 MB. The CUDA build of torch, which Binder does not have, takes 165 MB more than the CPU build.
 MEGABYTES_PLAIN, MEGABYTES_WITH_TORCH = 1000, 1400
 #: What a notebook may take beyond what the kernel held before it; what it imports takes 300 MB without torch.
 MEGABYTES_BEYOND = 1000

@@ -101,12 +101,12 @@ def area(
     array : DataArray (y, x) or (time, y, x)
         A class map.
     unit : {"ha", "km2", "m2"}
-        Of the result.
+        Unit of the result.
     areas : polygons, GeoDataFrame, table, GeoJSON or path, optional
         As :func:`geoemb_xr.geo.places.read_places` takes them: the area in each, pixels by the exact share that it
         covers. What is no text may stand first, too: ``area(polygons)``.
     crs : CRS, optional
-        Of polygons that bring none; longitude and latitude by default.
+        CRS of polygons that bring none; longitude and latitude by default.
 
     Returns
     -------

@@ -144,7 +144,7 @@ def fit_clusters(
     n_samples : int or "all"
         About how many vectors, chosen by a hash of their pixel's place; they are held in memory.
     seed : int
-        Of the choice and of the start (k-means++, Arthur and Vassilvitskii 2007).
+        Seed of the choice and of the start (k-means++, Arthur and Vassilvitskii 2007).
     method : {"full", "minibatch"}
         ``full`` keeps the best of three starts, each run until less than 0.01 % of the vectors change their
         cluster; ``minibatch`` is scikit-learn's (Sculley 2010): faster, a little worse.

@@ -53,13 +53,13 @@ class PCA(Fitted):
     product, version, bands, attribution
         As in :class:`~geoemb_xr.core.fitted.Fitted`.
     mean : ndarray (band,)
-        Of the vectors.
+        Mean of the vectors.
     loadings : ndarray (component, band)
         Unit length, orthogonal; the largest in absolute value is positive.
     explained_variance : ndarray (component,)
-        Along each component.
+        Variance along each component.
     total_variance : float
-        Over all bands.
+        Variance over all bands.
     limits : ndarray (component, 2)
         2nd and 98th percentile of the scores: what colours are stretched over.
     n : float
@@ -140,7 +140,7 @@ class PCA(Fitted):
         Parameters
         ----------
         scores : DataArray (…, component, …)
-            Of this model; the first few components will do.
+            Scores of this model; the first few components will do.
 
         Returns
         -------
@@ -320,11 +320,11 @@ def fit_pca(
         change the choice. By default all where there are at most four million, else a million, which puts
         the covariance within 1 %.
     weights : DataArray (y, x), optional
-        Of pixels, on the array's grid; one for each array. 0 leaves a pixel out.
+        Weights of pixels, on the array's grid; one for each array. 0 leaves a pixel out.
     mask : DataArray (y, x), optional
         True where pixels are used, on the array's grid; one for each array.
     seed : int
-        Of the choice.
+        Seed of the choice of pixels.
 
     Returns
     -------
@@ -415,7 +415,7 @@ def pca(array: xr.DataArray, model: PCA) -> xr.DataArray:
     array : DataArray (…, band, …)
         Codes or vectors of the product and version that the model was fitted on.
     model : PCA
-        From :func:`fit_pca`.
+        Model by :func:`fit_pca`.
 
     Returns
     -------

@@ -55,7 +55,7 @@ def aggregate(
     groups : mapping of year to label, or sequence of labels
         One a period; the result has the dimension ``group``. Years that a mapping leaves out are not used.
     weights : mapping of year to number, sequence, or DataArray (time,)
-        For ``mean`` and ``std``.
+        Weights of the years, for ``mean`` and ``std``.
     skipna : bool
         Whether years without data are left out; else a pixel that misses one is missing.
     resultant_length : bool

@@ -26,7 +26,7 @@ def controls_of(support: Support, data: Data, method: str) -> dict[tuple[str, st
     support : Support
         The labels.
     data : Data
-        Of the first product, whose vectors the permuted labels are learnt from.
+        Data of the first product, whose vectors the permuted labels are learnt from.
     method : str
         Method of the probe on permuted labels and on given features.
     """

@@ -87,7 +87,7 @@ def first_components(embeddings: Any) -> pd.DataFrame:
     Parameters
     ----------
     embeddings : DataFrame or DataArray (location, band)
-        By id.
+        Embeddings by id.
 
     Returns
     -------

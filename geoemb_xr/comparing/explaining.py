@@ -36,8 +36,8 @@ class Explanation:
     Parameters
     ----------
     contributions : DataFrame (class, band)
-        Of a linear probe, exactly: what each band adds to a class's score at the class's mean vector, against the
-        mean of all. A row adds up to the difference of the two scores. Empty for other probes.
+        Exact contributions of a linear probe: what each band adds to a class's score at the class's mean vector,
+        against the mean of all. A row adds up to the difference of the two scores. Empty for other probes.
     permutation : DataFrame
         One row per band: how much the score on held-out blocks falls where the band is shuffled (``drop``), and the
         standard deviation over repeats. Empty without labels.
@@ -170,7 +170,7 @@ class Explanation:
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
         what : {"contributions", "permutation", "fewer", "layers"}
-            Which table.
+            The table to draw.
 
         Returns
         -------

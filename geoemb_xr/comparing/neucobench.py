@@ -37,7 +37,7 @@ class Task:
     kind : {"classification", "regression"}
         What it asks for.
     labels : Series of float64
-        By id; rows without a label are left out.
+        Labels by id; rows without a label are left out.
     """
 
     kind: str
@@ -104,7 +104,7 @@ def write_embeddings(embeddings: Any, path: str | os.PathLike[str]) -> Path:
     Parameters
     ----------
     embeddings : DataFrame or DataArray (location, band)
-        By id.
+        Embeddings by id.
     path : path
         CSV to write; whole or not at all.
     """
@@ -175,7 +175,7 @@ def evaluate(
     Parameters
     ----------
     embeddings : DataFrame or DataArray (location, band)
-        By id, as :func:`read_embeddings` gives them.
+        Embeddings by id, as :func:`read_embeddings` gives them.
     tasks : mapping of str to Task
         As :func:`read_labels` gives them.
     splits, epochs, batch_size, learning_rate
@@ -336,11 +336,11 @@ def write_results(results: pd.DataFrame, folder: str | os.PathLike[str], name: s
     Parameters
     ----------
     results : DataFrame
-        Of :func:`evaluate`.
+        Results of :func:`evaluate`.
     folder : path
         Folder to write into; it is made.
     name : str
-        Of the method.
+        Name of the method.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)

@@ -41,9 +41,9 @@ class Support:
     Parameters
     ----------
     vectors : mapping of str to ndarray of float32 (n, band)
-        By the name of the product, without NaN.
+        Vectors by the name of the product, without NaN.
     common : mapping of str to ndarray of float32 (n, band)
-        Of products finer than the coarsest: means over the coarsest one's footprint, NaN where there is none.
+        Vectors of products finer than the coarsest: means over the coarsest one's footprint, else NaN.
     products : mapping of str to Product
         Facts of each.
     footprints : mapping of str to float
@@ -61,9 +61,9 @@ class Support:
     years : ndarray of int (n,)
         Year of each label; empty where labels have none.
     weights : ndarray of float64 (n,)
-        Of a probability sample; ones where there is none.
+        Weights of a probability sample; ones where there is none.
     features : mapping of str to ndarray of float32 (n, feature)
-        Of controls, such as raw bands and location encoders; NaN where there is none.
+        Features of controls, such as raw bands and location encoders; NaN where there is none.
     extent : float
         Metres: side of the largest label, 0 for points.
     purity : ndarray of float64 (n,)

@@ -73,7 +73,8 @@ class Better:
     p : float
         Two-sided, of an exact binomial test that both are right equally often.
     share, low, high : float
-        Of the labels where one is right: the share of the first, with its interval (Clopper and Pearson 1934).
+        Share of the first map among the labels where one map is right, with its interval (Clopper and
+        Pearson 1934).
     level : float
         Coverage of the interval.
     """

@@ -48,7 +48,7 @@ class Student(Fitted):
     product, version, bands
         Of what it takes, as in :class:`~geoemb_xr.core.fitted.Fitted`.
     attribution : str
-        Of what it takes and of the teacher.
+        Attribution of what it takes and of the teacher.
     teacher, teacher_version, teacher_bands
         Product, version and bands of the vectors that it learnt to make.
     method : {"ridge", "mlp"}
@@ -56,7 +56,7 @@ class Student(Fitted):
     neighbourhood : int
         How many pixels around each it looks at.
     parameters : mapping of str to ndarray
-        Of the method.
+        Parameters of the method.
     n : int
         Pixels that it was fitted on.
     card : mapping of str to mapping
@@ -188,7 +188,7 @@ def fit_student(
     n_samples : int
         How many pixels the card is made of, and a network learns from.
     seed : int
-        Of the choice of pixels.
+        Seed of the choice of pixels.
     **options
         Of the method, as in :func:`geoemb_xr.fit_probe`: ``alpha`` (0.001 for each pixel by default), or those of
         ``mlp``.

@@ -58,7 +58,7 @@ class Losses:
         ax : matplotlib Axes, optional
             A new figure by default.
         what : str
-            Which column.
+            The column to draw.
 
         Returns
         -------
@@ -110,7 +110,7 @@ def losses(
     n_samples : int
         About how many vectors are looked at.
     seed : int
-        Of their choice.
+        Seed of their choice.
 
     Returns
     -------

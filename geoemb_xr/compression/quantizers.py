@@ -48,7 +48,7 @@ class Compressor(Fitted):
     mean : ndarray of float32 (band,)
         Taken off before components are; zeros unless these are principal ones.
     loadings : ndarray of float32 (component, band)
-        Of principal components; none, ``(0, band)``, elsewhere.
+        Loadings of principal components; none, ``(0, band)``, elsewhere.
     dims : int
         How many numbers a vector has afterwards.
     explained : float
@@ -225,9 +225,9 @@ def compress(array: xr.DataArray, model: Compressor) -> xr.DataArray:
     Parameters
     ----------
     array : DataArray (…, band, …)
-        Of the model's product, version and bands; codes are decoded first.
+        Array of the model's product, version and bands; codes are decoded first.
     model : Compressor
-        Of :func:`fit_compressor`.
+        Model by :func:`fit_compressor`.
 
     Returns
     -------

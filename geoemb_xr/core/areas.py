@@ -37,7 +37,7 @@ class Area:
     west, south, east, north : float
         In units of ``crs``.
     crs : pyproj.CRS
-        Of the numbers.
+        CRS of the numbers.
     """
 
     west: float
@@ -207,7 +207,7 @@ def snapped_geobox(area: Area, crs: object, resolution: float | tuple[float, flo
     area : Area
         What to cover.
     crs : CRS
-        Of the grid.
+        CRS of the grid.
     resolution : float or (float, float)
         Pixel size in units of ``crs``, or (x, y).
 

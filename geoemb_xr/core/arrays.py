@@ -56,19 +56,19 @@ def map_bands(
     array : DataArray (…, band, …)
         An embedding array, or anything else with a ``band`` dimension.
     *params : object
-        Passed on. A large object goes in as one ``dask.delayed(model, pure=True)``, else every task would
-        carry a copy.
+        Arguments that are passed on. A large object goes in as one ``dask.delayed(model, pure=True)``, else every
+        task would carry a copy.
     dtype : dtype
-        Of the result.
+        Data type of the result.
     out : (str, sequence), optional
         Dimension that stands where ``band`` stood, and its labels; none by default.
     decode : bool
         Whether codes are decoded before the function sees them. If not, the function is called as
         ``function(block, axis, scale, *params)``, with ``scale`` None where the codec has none.
     name : str
-        Of the result.
+        Name of the result.
     attrs : mapping, optional
-        Of the result.
+        Attributes of the result.
 
     Returns
     -------
@@ -410,7 +410,7 @@ def concat(arrays: Sequence[xr.DataArray], dim: str) -> xr.DataArray:
     Parameters
     ----------
     arrays : sequence of DataArray
-        At least one.
+        Arrays to join, at least one.
     dim : str
         Usually ``"time"`` or ``"location"``.
 

@@ -202,7 +202,7 @@ def product_of_facts(facts: Mapping[str, Any], where: str) -> Product:
     facts : mapping
         As :func:`product_facts` wrote them; unknown keys are ignored.
     where : str
-        Which file, for the message.
+        Name of the file, for the message.
 
     Raises
     ------

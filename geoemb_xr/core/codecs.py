@@ -101,7 +101,7 @@ def decode_per_pixel_scale(codes: np.ndarray, scale: np.ndarray | None, axis: in
     codes : ndarray of int8 (…, band, …)
         The codes.
     scale : ndarray of float32
-        Of the codes' shape without the band axis, or with it (older Tessera files).
+        Scales in the codes' shape without the band axis, or with it (older Tessera files).
     axis : int
         Where the bands are.
     """

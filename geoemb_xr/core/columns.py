@@ -75,7 +75,7 @@ def column_of(name: Hashable, values: Any) -> Column:
     Parameters
     ----------
     name : hashable
-        For the message.
+        Name for the message.
     values : array
         Any; pandas' own arrays are taken as the objects they hold.
 

@@ -41,7 +41,7 @@ def require(module: str, extra: str = "", *, package: str = "") -> ModuleType:
     extra : str
         The extra of this package that brings it.
     package : str
-        Its name where packages are installed from, if no extra brings it.
+        Name of the package where packages are installed from, if no extra brings it.
 
     Raises
     ------

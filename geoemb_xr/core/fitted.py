@@ -42,15 +42,15 @@ class Output:
     Parameters
     ----------
     dtype : str
-        Of the map.
+        Data type of the map.
     dim : str or None
         Name of the dimension beside y and x (``component``, ``category``), None for a plain map.
     labels : sequence
-        Along ``dim``.
+        Labels along ``dim``.
     missing : float
         What a pixel without data gets: 0 in a class map, NaN elsewhere.
     attrs : mapping
-        Of the map.
+        Attributes of the map.
     space : (str, str), optional
         Product and version, where what it gives are vectors, along ``band``.
     """
@@ -102,7 +102,7 @@ class Fitted:
         Parameters
         ----------
         names : iterable of str
-            Of the arrays that there are.
+            Names of the arrays that there are.
         """
         return {}
 
@@ -184,7 +184,7 @@ class Fitted:
         Parameters
         ----------
         codec : Codec, optional
-            Of what comes in.
+            Codec of what comes in.
         """
         from geoemb_xr._version import __version__
 

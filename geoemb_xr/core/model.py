@@ -59,7 +59,7 @@ class Codec:
     name : str
         What the attribute ``codec`` of an encoded array says.
     dtype : str
-        Of the codes.
+        Data type of the codes.
     nodata : int or None
         The code of a missing value; one missing band makes the whole vector missing.
     decode : callable
@@ -76,7 +76,7 @@ class Codec:
         For kernels that decode as they go: 1 is ``q · scale``, 2 is ``q · |q| · factor``, both in float32; 0 where
         ``decode`` alone knows.
     factor : float
-        Of ``power`` 2.
+        Factor of ``power`` 2.
     decode_onnx : callable, optional
         ``(codes, scale) -> (vectors, valid)``, the same as a formula of values of an ONNX graph, ``(n, band)`` and
         ``(n, 1)``: see :mod:`geoemb_xr.core.onnx_graph`. Without it models of such products take vectors there.

@@ -29,7 +29,7 @@ def write(target: Path, header: str, arrays: Mapping[str, np.ndarray]) -> Path:
     header : str
         Text, read back first.
     arrays : mapping
-        By name; none may be called "header".
+        Arrays by name; none may be called "header".
     """
     with replacing(target) as file:
         dump(file, header, arrays)

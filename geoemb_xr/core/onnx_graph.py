@@ -87,7 +87,7 @@ class Graph:
         path : Path
             The file.
         name : str
-            Of the graph.
+            Name of the graph.
         facts : mapping
             The file's metadata.
         """
@@ -115,7 +115,7 @@ class Value:
     name : str
         In the graph.
     dtype : dtype
-        Of its numbers.
+        Data type of its numbers.
     missing : float or None
         What stands in an output where there is no data: by default NaN, and 0 among whole numbers.
     is_flat : bool
@@ -321,12 +321,12 @@ def vectors(graph: Graph, codec: Codec | None, bands: int, unit: bool) -> tuple[
     Parameters
     ----------
     graph : Graph
-        To add to.
+        Graph to add to.
     codec : Codec or None
-        Of the codes that come in: ``codes``, with ``scale`` where it has one. None, and a codec without
+        Codec of the codes that come in: ``codes``, with ``scale`` where it has one. None, and a codec without
         ``decode_onnx``, stand for ``vectors`` of float32.
     bands : int
-        Of decoded vectors; 0 where the model does not say.
+        Number of bands of decoded vectors; 0 where the model does not say.
     unit : bool
         Whether a vector of zeros is none, as in a product of unit vectors.
     """

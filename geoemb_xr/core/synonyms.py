@@ -247,7 +247,7 @@ def answering[**P, T](function: Callable[P, T], name: str | None = None) -> Call
     Parameters
     ----------
     function : callable
-        Of the package.
+        Function of the package.
     name : str, optional
         What users call it, where that is not its own name.
 

@@ -228,9 +228,9 @@ def year(array: xr.DataArray, when: TimeLike) -> xr.DataArray:
     Parameters
     ----------
     array : DataArray (time, …)
-        With a ``time`` dimension.
+        Array with a ``time`` dimension.
     when : int or str
-        Which.
+        The year.
 
     Returns
     -------

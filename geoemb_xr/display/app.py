@@ -57,13 +57,13 @@ def explore(
         ``decode=False``) take a quarter of the memory. Patches (location, band) are shown on their own grid, points
         as squares as wide as points are apart; a click chooses the one at a place.
     model : PCA, optional
-        Of the colours; by default fitted on what is shown first, of the first and the last year, and kept.
+        Model of the colours; by default fitted on what is shown first, of the first and the last year, and kept.
     labels : GeoDataFrame, table, or path of a file, optional
-        To start with: points, boxes and polygons, as :func:`fit_probe` takes them.
+        Labels to start with: points, boxes and polygons, as :func:`fit_probe` takes them.
     target : str, optional
         The column of their classes; the only one that may be it by default.
     probe : Probe, optional
-        Of classes, whose map is shown until a label changes.
+        Probe of classes, whose map is shown until a label changes.
     compare : DataArray, optional
         Another embedding (of any product, grid and CRS) or a map, such as classes, for the right map; years are
         matched.
@@ -74,7 +74,7 @@ def explore(
     tiles : bool
         Whether satellite pictures from the network lie under the map, which is then in Web Mercator.
     width : int
-        Of the app, in pixels of the screen.
+        Width of the app, in pixels of the screen.
 
     Returns
     -------

@@ -92,9 +92,9 @@ def draw_basemap(ax: Any, array: xr.DataArray, basemap: Any) -> None:
     Parameters
     ----------
     ax : matplotlib Axes
-        With the map.
+        Axes with the map.
     array : DataArray
-        Of the map.
+        Array of the map.
     basemap : True, str or xyzservices.TileProvider
         Satellite pictures, or the name of a provider such as ``"OpenStreetMap.Mapnik"``.
 

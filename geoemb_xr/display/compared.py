@@ -32,7 +32,7 @@ class Compared:
         An embedding of any product, which gets colours of its own, or a map: a picture, classes or numbers. Any
         grid and CRS.
     grid : GeoBox
-        Of the explored array.
+        Grid of the explored array.
 
     Raises
     ------

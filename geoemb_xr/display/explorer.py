@@ -47,7 +47,7 @@ class Explorer(Labelled):
     array : DataArray (time?, band, y, x)
         A raster embedding, encoded or decoded; lazy or in memory. Patches are shown on their own grid.
     model : PCA, optional
-        Of the picture's colours; by default fitted on what is shown first, of the first and the last period.
+        Model of the picture's colours; by default fitted on what is shown first, of the first and the last period.
     size : (int, int)
         Width and height of the picture in pixels of the screen.
     memory : int
@@ -326,7 +326,7 @@ class Explorer(Labelled):
         Parameters
         ----------
         pixel : Pixel
-            From :meth:`click`.
+            Pixel from :meth:`click`.
 
         Returns
         -------

@@ -30,7 +30,7 @@ def labelled_pixels(
     array : DataArray (time?, band, y, x)
         North-up.
     times : ndarray of datetime64, optional
-        Of the array.
+        Times of the array.
     step : int
         The period of labels that say none.
     labels : GeoDataFrame, table, or path of a file

@@ -128,13 +128,13 @@ class _Look:
     Parameters
     ----------
     palette : Palette
-        Of the values.
+        Palette of the values.
     name : str
-        Of the numbers, with their unit.
+        Name of the numbers, with their unit.
     title, credit : str
-        Above and below.
+        Text above and below the picture.
     axes : (str, str)
-        Labels.
+        Labels of the axes.
     frame : (int, int)
         Width and height in pixels of the screen.
     """

@@ -30,11 +30,11 @@ class Labelled:
     Parameters
     ----------
     product : Product
-        Of the vectors.
+        Product of the vectors.
     attrs : mapping
-        Of the array that is labelled.
+        Attributes of the array that is labelled.
     grid : GeoBox
-        Its own.
+        Grid of the array.
     dated : bool
         Whether its pixels have a time.
     """
@@ -102,7 +102,7 @@ class Labelled:
         pixels : list of (Pixel, str)
             Classes that are not there yet are made.
         colours : mapping of str to str, optional
-            Of such classes.
+            Colours of such classes.
         """
         for name in dict.fromkeys(name for _, name in pixels):
             if name not in self.classes:

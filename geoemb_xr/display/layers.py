@@ -28,15 +28,15 @@ class Palette:
     Parameters
     ----------
     model : PCA, optional
-        Of embeddings.
+        PCA of embeddings.
     stretch : tuple, optional
         Limits of the three colours of embeddings and components.
     legend : Legend, optional
-        Of class maps.
+        Legend of class maps.
     limits : (float, float), optional
-        Of numbers.
+        Limits of numbers.
     cmap : str or matplotlib Colormap
-        Of numbers.
+        Colour map of numbers.
     """
 
     model: PCA | None = None

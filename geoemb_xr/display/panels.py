@@ -37,11 +37,11 @@ def plot_each(
     cols : int
         Panels per row.
     pixels : int
-        Along the longer side of a panel, at most.
+        Largest number of pixels along the longer side of a panel.
     title : str, optional
-        Above the figure.
+        Text above the figure.
     figsize : (width, height), optional
-        Of the figure, in inches; of each panel where it is interactive.
+        Size of the figure, in inches; of each panel where it is interactive.
     interactive : bool
         Whether to return a HoloViews layout with linked axes.
 

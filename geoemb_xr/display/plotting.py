@@ -59,23 +59,23 @@ def plot(
     array : DataArray
         An embedding or a map, a raster or points.
     model : PCA, optional
-        For embeddings: one palette for several pictures.
+        PCA for embeddings: one palette for several pictures.
     limits : (low, high), optional
-        Of the colour bar, or of the three colours; by default the 2nd and 98th percentile of what is shown.
+        Limits of the colour bar, or of the three colours; by default the 2nd and 98th percentile of what is shown.
     vmin, vmax : float, optional
         One end of the limits, or both, as matplotlib calls them.
     cmap : str or matplotlib Colormap, optional
-        For a colour bar.
+        Colour map of numbers.
     cols : int
         Panels per row.
     pixels : int
         Most pixels along the longer side of a panel.
     title : str, optional
-        Above the picture; by default what is shown, in a few words.
+        Text above the picture; by default what is shown, in a few words.
     figsize : (width, height), optional
-        Of the figure, in inches.
+        Size of the figure, in inches.
     ax : matplotlib Axes, optional
-        To draw on; for one panel. What was drawn there before is kept.
+        Axes to draw one panel on. What was drawn there before is kept.
     basemap : True, str or xyzservices.TileProvider, optional
         Tiles from the network under the map, which lets them shine through: satellite pictures, or the name of a
         provider such as ``"OpenStreetMap.Mapnik"``. Needs contextily.

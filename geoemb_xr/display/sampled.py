@@ -23,7 +23,7 @@ class Walk:
     design : DataFrame, GeoDataFrame or path
         As :func:`geoemb_xr.sample_design` draws it. Labels that are there stay; the first place without is next.
     grid : GeoBox
-        Of the explored array; places outside of it are an error.
+        Grid of the explored array; places outside of it are an error.
 
     Raises
     ------

@@ -49,13 +49,13 @@ def scatter(
     thumbnails : int
         How many dots of a raster show a small picture of what is around them, in the colours of :func:`plot`.
     seed : int
-        Of the choice among points, and of UMAP.
+        Seed of the choice among points, and of UMAP.
     title : str, optional
-        Above the picture; by default the product and the period.
+        Text above the picture; by default the product and the period.
     figsize : (width, height), optional
-        Of the figure, in inches.
+        Size of the figure, in inches.
     ax : matplotlib Axes, optional
-        To draw on.
+        Axes to draw on.
 
     Returns
     -------

@@ -71,9 +71,9 @@ class Pixel(NamedTuple):
     Parameters
     ----------
     row, col : int
-        On the array's grid, north-up.
+        Position on the array's grid, north-up.
     x, y : float
-        Its centre, in the array's CRS.
+        Centre of the pixel, in the array's CRS.
     time : datetime64 or None
         The period that was shown.
     vector : ndarray of float32 (band,)
@@ -107,7 +107,7 @@ def window_of(
     array : DataArray (…, y, x)
         North-up.
     grid : GeoBox
-        Its own.
+        Grid of the array.
     x_range, y_range : (float, float), optional
         In the array's CRS; all of it by default.
     size : (int, int)

@@ -36,7 +36,7 @@ def make_backbone(encoder: Encoder, *, architecture: str, published: str) -> Any
     Parameters
     ----------
     encoder : Encoder
-        Its card; ``weights`` may be a file.
+        Card of the encoder; ``weights`` may be a file.
     architecture : str
         timm's name of the network.
     published : str

@@ -46,9 +46,9 @@ def masked(some: Any, encoder: Encoder, present: tuple[int, ...]) -> tuple[Any, 
     some : Tensor of float32 (n, time, band, …)
         In the encoder's unit, NaN where missing.
     encoder : Encoder
-        Its card.
+        Card of the encoder.
     present : tuple of int
-        Which of the encoder's bands they are.
+        Those of the encoder's bands that they are.
     """
     torch = require("torch", "encoders")
     shape = (*some.shape[:2], len(encoder.bands), *some.shape[3:])
@@ -77,9 +77,9 @@ def network(encoder: Encoder, device: str, precision: str = "float32") -> Any:
     Parameters
     ----------
     encoder : Encoder
-        Its card.
+        Card of the encoder.
     device : str
-        Of torch.
+        Device of torch.
     precision : {"auto", "float32", "bfloat16"}
         As the user gave it. Its weights are bfloat16 only where its card says that this is safe.
     """
@@ -152,13 +152,13 @@ def run(
     take : callable
         Gives a batch on the device; see :data:`Take`.
     encoder : Encoder
-        Whose network it is.
+        Encoder of the network.
     output, pooling : str
         What is made of what it gives.
     device, precision : str
         A device of torch; as the user gave it.
     batch : int
-        Of how many.
+        Number of chips in a batch.
 
     Returns
     -------

@@ -83,7 +83,7 @@ class Encoder:
         What an encoder of pictures is told besides, by name: longitudes and latitudes of chips ``(n, 2)``, days
         since 1970 ``(n,)``, NaN where not known. Encoders of series and cubes are always told months and places.
     resolution : float, optional
-        Of the images it was made for, in metres.
+        Resolution of the images it was made for, in metres.
     context_m : float, optional
         How far around a pixel it looks, in metres.
     bfloat16 : bool
@@ -94,14 +94,14 @@ class Encoder:
     weights : str
         Where they come from: a path, a URL, or words that say how to get them; empty where there are none.
     sha256 : str
-        Of the weights that its publisher gives.
+        Hash of the weights that its publisher gives.
     preparation : int
         Version of how images become its input here: raised whenever that changes a value.
     generated_by : str
         The generative model that makes up some of what it gives, such as absent sensors; empty for encoders that
         only look. What comes out is then a space of its own, and says so in the attribute ``generated_by``.
     licence, citation, attribution, doi : str
-        Of the weights.
+        Facts of the weights.
     aliases, quirks : tuple of str
         Other names that find it; what surprises, each in one sentence.
     make : callable or torch.nn.Module, optional
@@ -244,7 +244,7 @@ class Encoder:
         Parameters
         ----------
         bands : sequence of str
-            Of its own.
+            Some of its own bands.
         """
         at = [self.bands.index(b) for b in bands]
         count = len(self.bands)
@@ -263,7 +263,7 @@ class Encoder:
         Parameters
         ----------
         device : str
-            Of torch.
+            Device of torch.
 
         Returns
         -------

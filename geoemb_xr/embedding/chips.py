@@ -96,7 +96,7 @@ def lay_tokens(start: int, size: int, *, side: int, patch: int, margin: int) -> 
     size : int
         Pixels of the image.
     side, patch, margin : int
-        Of the chips, in pixels; ``margin`` is a multiple of ``patch``.
+        Sizes of the chips, in pixels; ``margin`` is a multiple of ``patch``.
 
     Raises
     ------
@@ -138,9 +138,9 @@ def lay_chips(start: int, size: int, *, side: int, stride: int) -> Axis:
     start, size : int
         As in :func:`lay_tokens`.
     side : int
-        Of a chip, in pixels.
+        Side of a chip, in pixels.
     stride : int
-        Of the grid, in pixels: the side of an output pixel, in whose middle the chip lies.
+        Stride of the grid, in pixels: the side of an output pixel, in whose middle the chip lies.
 
     Raises
     ------

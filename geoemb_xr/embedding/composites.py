@@ -37,7 +37,7 @@ def composite(
     images : DataArray (time, band, y, x), or Dataset with a variable per band
         In any order of dates.
     freq : str
-        Of pandas, for the starts of periods: ``"MS"`` months, ``"QS"`` quarters, ``"YS"`` years.
+        Frequency of pandas, for the starts of periods: ``"MS"`` months, ``"QS"`` quarters, ``"YS"`` years.
     mask : DataArray (time, y, x), "auto" or None
         True where a pixel shows the ground. ``"auto"`` takes a band ``SCL`` (Sentinel-2's scene classification),
         which is then left out of the result, and no mask where there is none.

@@ -30,7 +30,7 @@ class Piece:
     Parameters
     ----------
     into, of : tuple of slice
-        Of the window, and of the block.
+        Slices of the window, and of the block.
     """
 
     into: tuple[slice, ...]
@@ -48,7 +48,7 @@ class Place:
     window : ((int, int), (int, int))
         Rows and columns of the images that are read for it.
     days : float
-        Of the images since 1970, NaN where no date is known.
+        Days of the images since 1970, NaN where no date is known.
     beside : (tuple of Chip, tuple of Chip), optional
         All chips along y and x that see something of the block, where they are blended.
     """
@@ -72,23 +72,23 @@ class Job:
     Parameters
     ----------
     encoder : Encoder
-        With its bands.
+        Encoder with its bands.
     output, pooling : str
         What is made of what it gives.
     side : int
-        Of a chip; 1 for encoders of pixels.
+        Side of a chip; 1 for encoders of pixels.
     missing : float
         Share of missing pixels above which there is no vector.
     present : tuple of int
-        Which of the encoder's bands the images have.
+        Those of the encoder's bands that the images have.
     nodata : float or None
         What is missing besides NaN.
     scale, offset : float
-        From the images' numbers to the encoder's unit.
+        Factors from the images' numbers to the encoder's unit.
     months : tuple of int
-        Of a series, January being 0.
+        Months of a series, January being 0.
     grid : Grid, optional
-        Of the images; a stack of chips has none.
+        Grid of the images; a stack of chips has none.
     device, precision : str
         As the user gave them.
     batch_size : int or "auto"
@@ -141,13 +141,13 @@ def encode_stack(block: np.ndarray, job: Job, *told: np.ndarray, names: tuple[st
     Parameters
     ----------
     block : ndarray
-        Of the images.
+        Block of the images.
     job : Job
         What all blocks have in common.
     *told : ndarray (location, …)
         What the encoder is told besides.
     names : tuple of str
-        By which it is told.
+        Names of the arguments.
     """
     device = devices.place_for(job.device, True)
     with lanes.borrowed(device) as lane:
@@ -373,11 +373,11 @@ def _encoded(
     Parameters
     ----------
     job : Job
-        Of the call.
+        Job of the call.
     lane : Lane
-        To the device.
+        Lane to the device.
     count : int
-        Of the chips.
+        Number of chips.
     take : callable
         From a slice of them to a tensor ``(n, …)`` that may be changed.
     extra : mapping of str to ndarray (n, …), optional

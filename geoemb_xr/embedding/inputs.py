@@ -132,9 +132,9 @@ def pick_bands(
     Parameters
     ----------
     images : DataArray (…, band, …)
-        With names along ``band``, or given by ``bands``.
+        Images with names along ``band``, or given by ``bands``.
     encoder : Encoder
-        Whose bands are wanted.
+        Encoder whose bands are wanted.
     bands : sequence or mapping of str, optional
         The images' own bands in the encoder's order, or from the encoder's names to the images'. Where the images'
         bands have no names, they are named so as they lie.
@@ -248,7 +248,7 @@ def check_range(values: np.ndarray, band: str, unit: str) -> None:
     values : ndarray
         Some valid values of a block, after ``scale`` and ``offset``.
     band : str
-        Its name.
+        Name of the band.
     unit : str
         What the card says they are.
 

@@ -168,7 +168,7 @@ def open_program(source: Any, request: Request, product: Product, *, files: str)
     Parameters
     ----------
     source : path
-        Of the file.
+        Source of the file.
     request : Request
         As in :func:`open_encoder`.
     product : Product

@@ -19,7 +19,7 @@ def load_program(path: Path) -> Any:
     Parameters
     ----------
     path : Path
-        Of ``torch.export.save``, or of ONNX with one output (its first is taken).
+        File of ``torch.export.save``, or of ONNX with one output (its first is taken).
 
     Raises
     ------

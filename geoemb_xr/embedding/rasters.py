@@ -63,12 +63,12 @@ def embed(
     Parameters
     ----------
     images : DataArray (time?, band, y, x), Dataset with a variable per band, or dict of them
-        With a CRS, in memory or lazy, as odc-stac, stackstac, rioxarray and Xee give them. Several sensors come by
-        name, ``{"s2": …, "s1": …}``: the first gives grid and dates, others are read at its pixels, month by month.
-        Or chips as they are, ``(location, time?, band, y, x)``, of the encoder's size; series of pixels
+        Images with a CRS, in memory or lazy, as odc-stac, stackstac, rioxarray and Xee give them. Several sensors
+        come by name, ``{"s2": …, "s1": …}``: the first gives grid and dates, others are read at its pixels, by
+        month. Or chips as they are, ``(location, time?, band, y, x)``, of the encoder's size; series of pixels
         ``(location, time, band)``; or a dataset of torchgeo or torch, whose labels come along as coordinates.
     encoder : str or Encoder
-        Which; :func:`encoders` lists them.
+        Name of an encoder (:func:`encoders` lists them), or a card.
     bands : sequence or mapping of str, optional
         The images' bands in the encoder's order, or from the encoder's names to the images'. Found by their names
         where it is not given. Where the images' bands have no names, it names them as they lie.

@@ -38,15 +38,15 @@ def joined(
     Parameters
     ----------
     images : mapping of str to DataArray or Dataset
-        By sensor.
+        Images by sensor.
     encoder : Encoder
-        Whose bands are wanted.
+        Encoder whose bands are wanted.
     scale, offset : float or mapping of str to float
         ``images * scale + offset`` is in the encoder's units; for all sensors, or by sensor.
     bands : mapping of str to str, optional
-        From the encoder's names to the images'.
+        Names of the images' bands by the encoder's.
     harmonize : "auto" or bool
-        Of Sentinel-2's offset.
+        What to do about Sentinel-2's offset.
 
     Raises
     ------

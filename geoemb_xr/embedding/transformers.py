@@ -13,9 +13,9 @@ def block(attention: Any, dims: int) -> Any:
     Parameters
     ----------
     attention : torch.nn.Module
-        Of tokens ``(n, count, dims)`` and a mask ``(n, count)`` of those that are there.
+        Attention of tokens ``(n, count, dims)`` and a mask ``(n, count)`` of those that are there.
     dims : int
-        Of a token.
+        Length of a token.
 
     Returns
     -------

@@ -28,7 +28,7 @@ def write_example(
     Parameters
     ----------
     path : path
-        Of the file.
+        Path of the file.
     columns : mapping of str to array
         Arrow arrays, or what makes them.
     geometry_column : str, optional
@@ -82,13 +82,13 @@ def scene_patches(
     Parameters
     ----------
     side : float
-        Of a patch, in metres.
+        Side of a patch, in metres.
     count : (int, int)
         Rows and columns.
     dims : int
         Length of a vector.
     year : int
-        Whose landscape.
+        Year of the landscape.
     lon, lat : float, optional
         The middle; the scene's by default.
 

@@ -57,9 +57,9 @@ class Block:
     axis : int
         Where the bands are.
     scale : ndarray, optional
-        Of codes that have one a pixel.
+        Scales of codes that have one per pixel.
     codec : Codec, optional
-        Of codes.
+        Codec of codes.
     fields : tuple of ndarray
         A value a pixel each, such as a mask; dimensions as those of ``data`` without ``band``.
     keys : tuple of ndarray of uint64
@@ -184,7 +184,7 @@ def map_pieces(
     array : DataArray (…, band, …)
         Codes or vectors.
     *params : object
-        Passed on; a model as one ``dask.delayed(model, pure=True)``.
+        Arguments that are passed on; a model as one ``dask.delayed(model, pure=True)``.
     dtype, out, name, attrs
         As in :func:`geoemb_xr.core.arrays.map_bands`.
     """
@@ -256,7 +256,7 @@ def per_block(
     array : DataArray (…, band, …)
         Codes or vectors; one in memory is cut into blocks.
     *params : object
-        Passed on.
+        Arguments that are passed on.
     fields : sequence of DataArray or None
         A value a pixel each, on the array's own grid; missing dimensions are broadcast, None is left out.
 

@@ -106,7 +106,7 @@ class Lane:
     Parameters
     ----------
     device : str
-        Of torch.
+        Device of torch.
     """
 
     def __init__(self, device: str) -> None:
@@ -214,7 +214,7 @@ def borrowed(device: str) -> Iterator[Lane]:
     Parameters
     ----------
     device : str
-        Of torch. To a processor each task has a lane of its own: nothing travels.
+        Device of torch. To a processor each task has a lane of its own: nothing travels.
     """
     if not device.startswith("cuda"):
         lane = Lane(device)

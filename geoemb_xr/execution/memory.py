@@ -62,7 +62,7 @@ def check_room(nbytes: int, what: str, instead: str) -> None:
     nbytes : int
         That it would take.
     what : str
-        Its name in the message.
+        Name in the message.
     instead : str
         What to do, for the message.
 

@@ -25,7 +25,7 @@ def nearest(vectors: np.ndarray, references: np.ndarray, k: int) -> tuple[np.nda
     vectors : ndarray of float32 (band, n)
         Any order of memory.
     references : ndarray of float32 (m, band)
-        At least k.
+        Vectors to look in, at least k.
     k : int
         How many.
 

@@ -25,9 +25,9 @@ class Plan:
     blocks : int
         Blocks of the result.
     result_bytes : int
-        Of the result, in memory.
+        Bytes of the result, in memory.
     tasks : int
-        After blockwise fusion.
+        Number of tasks after blockwise fusion.
     reads : int
         Tasks that read from a source.
     read_bytes : int

@@ -30,7 +30,7 @@ def pick(array: xr.DataArray, cuts: Mapping[str, slice]) -> xr.DataArray:
     array : DataArray
         Lazy or in memory.
     cuts : mapping of str to slice
-        With positive steps.
+        Slices with positive steps.
     """
     taken = array.isel(cuts)
     if array.chunks is None or not taken.size:

@@ -106,7 +106,7 @@ def bounds(array: xr.DataArray) -> areas.Bounds:
     Parameters
     ----------
     array : DataArray (…, y, x) or (location, …)
-        With a CRS. Of patches the footprints count; a grid in degrees may run past 180.
+        Array with a CRS. Of patches the footprints count; a grid in degrees may run past 180.
 
     Raises
     ------

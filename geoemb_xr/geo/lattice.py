@@ -179,7 +179,7 @@ def coordinates(source: Grid, target: Grid, rows: Window, cols: Window, *, edges
     Parameters
     ----------
     source, target : Grid
-        From and to.
+        Grids to go from and to.
     rows, cols : (int, int)
         Window of the target, start and stop.
     edges : bool
@@ -306,7 +306,7 @@ def local(units: np.ndarray, source: Grid, window: tuple[Window, Window]) -> np.
     Parameters
     ----------
     units : ndarray of int64 (2, rows, cols)
-        From :func:`coordinates`; changed in place.
+        Coordinates from :func:`coordinates`; changed in place.
     source : Grid
         The grid.
     window : ((int, int), (int, int))
@@ -334,7 +334,7 @@ def reach(source: Grid, target: Grid, row_edges: np.ndarray, col_edges: np.ndarr
     Parameters
     ----------
     source, target : Grid
-        From and to.
+        Grids to go from and to.
     row_edges, col_edges : ndarray of int (blocks + 1,)
         Where the blocks begin and end.
 

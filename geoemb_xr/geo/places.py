@@ -43,7 +43,7 @@ class Places:
     table : DataFrame (n rows)
         All columns, those that say where included.
     crs : pyproj.CRS
-        Of points and shapes.
+        CRS of points and shapes.
     points : ndarray of float64 (n, 2), optional
         x and y, NaN where a place is missing; None for areas.
     shapes : ndarray of object (n,), optional
@@ -186,7 +186,7 @@ def read_places(given: Any, *, crs: object = None) -> Places:
         in ``table.attrs["crs"]``, or of geometries (shapely, WKT, WKB, GeoJSON); a dict of such columns; GeoJSON
         as a dict; an array of points; or the path of a file with any of these.
     crs : CRS, optional
-        Of numbers and shapes that bring none; longitude and latitude by default.
+        CRS of numbers and shapes that bring none; longitude and latitude by default.
 
     Returns
     -------
@@ -263,7 +263,7 @@ def points_xy(points: Any, crs: object) -> tuple[np.ndarray, np.ndarray]:
     points : object
         As :func:`read_places` takes them.
     crs : CRS
-        Of the result.
+        CRS of the result.
 
     Returns
     -------
@@ -281,7 +281,7 @@ def polygons_of(areas: Any, crs: object, target: pyproj.CRS) -> np.ndarray:
     areas : object
         As :func:`read_places` takes them.
     crs : CRS
-        Of polygons that bring none.
+        CRS of polygons that bring none.
     target : pyproj.CRS
         Of the result.
 

@@ -43,7 +43,7 @@ def sample(
         As :func:`geoemb_xr.geo.places.read_places` takes them; numbers without a CRS are longitude and latitude.
         Rows of a table without a place are left out and counted.
     crs : CRS, optional
-        Of points that bring none.
+        CRS of points that bring none.
     method : {"nearest"}
         The pixel that holds the point; the patch whose footprint holds it, of several the one with the nearest
         centre.
@@ -158,7 +158,7 @@ def crop(
         A box is rounded outwards to whole pixels; in degrees west > east crosses the antimeridian. Polygons as
         :func:`geoemb_xr.geo.places.read_places` takes them; missing ones are left out and counted.
     crs : CRS
-        Of numbers and of shapely polygons; geopandas brings its own.
+        CRS of numbers and of shapely polygons; geopandas brings its own.
     mask : bool
         Whether pixels of the box around a polygon that are not in it become missing.
     all_touched : bool
@@ -345,7 +345,7 @@ def to_geodataframe(array: xr.DataArray, *, min_pixels: int = 1) -> gpd.GeoDataF
     Parameters
     ----------
     array : DataArray
-        With ``x``, ``y`` and a CRS. Patches are the squares that they cover, cut in two where they cross the
+        Array with ``x``, ``y`` and a CRS. Patches are the squares that they cover, cut in two where they cross the
         antimeridian; a class map is polygons, one for each connected part of a class; anything else is points.
     min_pixels : int
         Parts of a class map with fewer pixels join the largest class beside them (GDAL's sieve).

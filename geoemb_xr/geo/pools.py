@@ -145,9 +145,9 @@ class Classes:
     zones : int
         How many.
     codes : tuple of int
-        Of the legend; 0 and codes that it lacks do not count.
+        Codes of the legend; 0 and codes that it lacks do not count.
     dtype : dtype
-        Of the result.
+        Data type of the result.
     """
 
     stats: Stats | Literal["sums"]

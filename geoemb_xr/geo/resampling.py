@@ -33,7 +33,7 @@ class Content:
     fill : int, float or bool
         A missing value.
     codec : Codec, optional
-        Of codes.
+        Codec of codes.
     unit : bool
         Whether vectors have unit length, so that means are renormalised.
     rgb : bool
@@ -111,7 +111,7 @@ class Warp:
     flips : tuple of (bool, bool)
         Whether an array's rows and columns run the other way.
     target : Grid
-        The result's.
+        Grid of the result.
     order : tuple of int
         Axes of a source block that come as (others…, vector?, y, x).
     vector : bool
@@ -121,7 +121,7 @@ class Warp:
     how : str
         The resampling.
     rule : str
-        Which source wins where several have data.
+        Rule for which source wins where several have data.
     stats : bool
         Whether resultant length and valid share are wanted.
     scaled : bool

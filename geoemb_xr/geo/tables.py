@@ -161,7 +161,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     Parameters
     ----------
     path : path
-        Of the file.
+        Path of the file.
 
     Returns
     -------

@@ -32,7 +32,7 @@ def vector_columns(columns: Iterable[Any], product: str | Product) -> list[Any] 
     columns : iterable
         Names of a table's columns.
     product : str or Product
-        Whose vectors.
+        Product of the vectors.
 
     Returns
     -------
@@ -79,9 +79,9 @@ def vectors_of(table: pd.DataFrame, product: Product) -> tuple[np.ndarray, list[
     Parameters
     ----------
     table : DataFrame (n rows)
-        With columns as :func:`vector_columns` finds them, or whole vectors in a column ``embedding``.
+        Table with columns as :func:`vector_columns` finds them, or whole vectors in a column ``embedding``.
     product : Product
-        Whose vectors.
+        Product of the vectors.
 
     Returns
     -------

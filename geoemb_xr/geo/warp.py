@@ -184,8 +184,8 @@ def mosaic(
     target : CRS, GeoBox or DataArray
         As in :func:`reproject`; a CRS covers all the arrays.
     rule : {"nearest-centre", "first"}
-        Which array a pixel is taken from where several have data there: the one whose centre is nearest, so that
-        seams fall midway, or the first.
+        Rule for which array a pixel is taken from where several have data: the one whose centre is nearest, so
+        that seams fall midway, or the first.
     resolution, resampling, chunks
         As in :func:`reproject`.
 

@@ -36,7 +36,7 @@ class Plan:
     source_rows, source_cols : list of ndarray of int
         Edges of each source's blocks, north-up.
     windows : list of ndarray
-        Of each source: what each block of the result needs, from :func:`geoemb_xr.geo.lattice.reach`.
+        For each source: what each block of the result needs, from :func:`geoemb_xr.geo.lattice.reach`.
     """
 
     job: Warp

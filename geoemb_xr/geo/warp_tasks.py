@@ -58,7 +58,7 @@ class _Work:
     Parameters
     ----------
     plan : Plan
-        Which blocks need which.
+        Plan that says which blocks need which.
     sources, scales : list of DataArray
         The arrays, and their scales where those are needed, (others…, y, x).
     dims : tuple

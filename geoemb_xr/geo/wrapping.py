@@ -60,7 +60,7 @@ def wrap(
     x, y : array, optional
         Coordinates of pixels' centres, or of locations.
     crs : CRS, optional
-        Of ``x`` and ``y``; longitude and latitude where it is not given.
+        CRS of ``x`` and ``y``; longitude and latitude where it is not given.
     time : year, date, or a list of them, optional
         Starts of the periods.
     scale : array, optional

@@ -50,9 +50,9 @@ def zonal_stats(
     areas : polygons, GeoDataFrame, table, GeoJSON or path
         As :func:`geoemb_xr.geo.places.read_places` takes them. A missing or empty one gives NaN.
     crs : CRS, optional
-        Of polygons that bring none; longitude and latitude by default.
+        CRS of polygons that bring none; longitude and latitude by default.
     stats : {"mean", "normalized", "stats", "covariance", "shares", "majority", "quantiles"}, optional
-        Of embeddings: the mean vector (the default); the mean at unit length (products with ``unit_norm``: the
+        For embeddings: the mean vector (the default); the mean at unit length (products with ``unit_norm``: the
         mean direction); minimum, maximum, mean and standard deviation of each band, one after the other; or the
         upper triangle of the covariance matrix, row by row. Of class maps: the share of each class (the default),
         or the class of most. Of other maps: "mean" (the default), "stats", or "quantiles": 5, 25, 50, 75 and

@@ -45,7 +45,7 @@ class ArrayDataset(_Travels, GeoDataset):  # type: ignore[misc]  # torchgeo is n
     Parameters
     ----------
     array : DataArray (time?, band?, y, x)
-        With a grid and a CRS.
+        Array with a grid and a CRS.
     transforms : callable, optional
         Applied to each sample.
     time_series : bool

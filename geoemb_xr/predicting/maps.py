@@ -281,9 +281,9 @@ class Estimator:
     estimator : object
         Fitted.
     legend : Legend or None
-        Of its classes; None for regression.
+        Legend of its classes; None for regression.
     names : tuple of str
-        Of the features it was fitted on; empty where it has none.
+        Names of the features it was fitted on; empty where it has none.
     """
 
     estimator: Any

@@ -38,7 +38,7 @@ class Nearest:
     offset : Tensor (padded m,)
         −|r|² / 2, minus infinity where padded.
     bands : int
-        Of the vectors.
+        Bands of the vectors.
     """
 
     references: Any

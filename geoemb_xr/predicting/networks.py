@@ -35,7 +35,7 @@ class Network:
     module : torch.nn.Module
         In evaluation mode: ``(n, band)`` to scores ``(n, classes)``, or to values ``(n, 1)`` or ``(n,)``.
     legend : Legend or None
-        Of its classes; None for regression.
+        Legend of its classes; None for regression.
     """
 
     module: Any
@@ -160,9 +160,9 @@ def outputs(
     unit : bool
         Whether vectors have unit length, so that one of zeros is missing.
     model : Prober or Network
-        On the device.
+        Model on the device.
     names : sequence of str
-        Of the outputs.
+        Names of the outputs.
     missing : mapping of str to float
         What a pixel without data gets.
 
@@ -196,7 +196,7 @@ class Prober:
     Parameters
     ----------
     probe : Probe
-        Whose.
+        The probe whose vectors they are.
     parameters, applicability : mapping of str to Tensor
         The probe's.
     kernel : callable or None

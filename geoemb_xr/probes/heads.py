@@ -33,13 +33,13 @@ class Data(NamedTuple):
     y : ndarray (n,)
         Positions of classes, 0 to ``classes`` − 1, each at least once; or values, for ``mlp`` also ``(n, value)``.
     weights : ndarray of float64 (n,)
-        Of the samples.
+        Weights of the samples.
     groups : ndarray of int (n,)
         No split parts a group.
     classes : int
         How many; 0 for regression.
     seed : int
-        Of whatever is drawn.
+        Seed of all that is drawn.
     places : ndarray of float64 (n, 2), optional
         East and north in metres, to block by.
     named : bool
@@ -81,7 +81,7 @@ class Head:
     options : mapping
         Names and defaults, scikit-learn's where it has the method.
     temperature : float
-        Of the scores where there is nothing to calibrate it with.
+        Temperature of the scores where there is nothing to calibrate it with.
     penalties : mapping of str to sequence of float
         What ``"auto"`` of an option tries, the strongest first.
     scores_onnx : callable, optional

@@ -92,8 +92,8 @@ def class_names(values: Any, legend: Legend | None = None) -> np.ndarray:
     values : array (n,)
         As :func:`as_labels` takes them.
     legend : Legend, optional
-        Of the map that they are compared with. Whole numbers are its codes, unless some are its names: those of a
-        map of booleans, or of a class called "0", are.
+        Legend of the map that they are compared with. Whole numbers are its codes, unless some are its names:
+        those of a map of booleans, or of a class called "0", are.
 
     Examples
     --------

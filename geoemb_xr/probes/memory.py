@@ -25,7 +25,7 @@ class Memory:
     Parameters
     ----------
     sums : mapping of int to RidgeSums
-        By fold; a single one where there are no folds.
+        Sums by fold; a single one where there are no folds.
     known : Data
         Labels to be scored on.
     folds : ndarray of int (n,)

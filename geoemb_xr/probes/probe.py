@@ -52,9 +52,9 @@ class Probe(Fitted):
     legend : Legend or None
         The classes; None for regression.
     parameters : mapping of str to ndarray
-        Of the method.
+        Parameters of the method.
     options : mapping
-        Of the method, as fitted.
+        Options of the method, as fitted.
     temperature : float
         Scores are divided by it before they become probabilities.
     counts : mapping of str to int
@@ -73,9 +73,9 @@ class Probe(Fitted):
         Sorted nonconformity of held-out labels: 1 less the true class's probability (Sadinle et al. 2019), or
         the absolute error. Sets and intervals from it hold only for what is exchangeable with the labels.
     memory : mapping of str to ndarray
-        Of ridge: what :meth:`update` adds new labels to, see :mod:`geoemb_xr.probes.memory`.
+        For ridge: what :meth:`update` adds new labels to, see :mod:`geoemb_xr.probes.memory`.
     coverage : float
-        Of the sets; ``dataclasses.replace(probe, coverage=0.8)`` makes another.
+        Coverage of the sets; ``dataclasses.replace(probe, coverage=0.8)`` makes another.
     """
 
     method: str
@@ -262,7 +262,7 @@ class Probe(Fitted):
         Parameters
         ----------
         year : int
-            Whose map the script shows; its functions take any.
+            Year of the map that the script shows; its functions take any.
 
         Returns
         -------
@@ -391,16 +391,16 @@ def fit_probe(
     group : str or array, optional
         What no split parts; by default the polygon, or the pixel whatever the year.
     weights : str or array, optional
-        Of the labels.
+        Weights of the labels.
     n_samples : int or "all", optional
-        Of a label raster: how many pixels of each class (or in all, of values) are drawn, 500 by default.
+        With a label raster: how many pixels of each class (or in all, of values) are drawn, 500 by default.
         ``"all"``, with ``method="ridge"``, takes every labelled pixel in one pass of sums over the blocks, on a
         cluster's workers too, and scores it on 500 of each class.
     cv : int
         Number of folds, of left-out regions and of random groups, for scores, calibration and the area of
         applicability; 0 for none.
     seed : int
-        Of whatever is drawn.
+        Seed of all that is drawn.
     **options
         Of the method, with scikit-learn's names: ``C`` and ``class_weight`` (logistic), ``alpha`` (ridge),
         ``n_neighbors``, ``metric`` and ``temperature`` (knn). Penalties act on vectors that are divided by one

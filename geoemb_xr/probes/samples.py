@@ -399,7 +399,7 @@ def period_of(times: np.ndarray, dates: Any, what: str = "the labels' dates") ->
     times : ndarray of datetime64 (time,)
         Starts of periods, ascending.
     dates : array of years, texts or dates (n,)
-        Of labels, as :func:`geoemb_xr.core.times.parse_dates` takes them.
+        Dates of labels, as :func:`geoemb_xr.core.times.parse_dates` takes them.
     what : str
         What they are, for a message.
     """

@@ -38,9 +38,9 @@ class Streamed:
     Parameters
     ----------
     sums : dict of (int, int) to RidgeSums
-        By a pixel's fold of left-out regions and its random fold.
+        Sums by a pixel's fold of left-out regions and its random fold.
     samples : Samples
-        Of each class some pixels, to be scored.
+        Some pixels of each class, to be scored.
     folds : mapping of str to ndarray of int (n,)
         ``blocked`` and ``random``, of the samples; empty without folds.
     counts : ndarray (class,)
@@ -94,7 +94,7 @@ def stream(array: xr.DataArray, raster: xr.DataArray, cv: int, seed: int) -> Str
     cv : int
         Number of folds.
     seed : int
-        Of the folds and the sample.
+        Seed of the folds and the sample.
 
     Raises
     ------

@@ -30,7 +30,7 @@ class BlockCache:
     Parameters
     ----------
     share : float
-        Of the bytes that a process keeps.
+        Share of the bytes that a process keeps.
     """
 
     def __init__(self, share: float) -> None:

@@ -88,7 +88,7 @@ def read_window(
     rows, cols : slice
         The window.
     read : callable
-        Of a dataset and a rasterio window: the values, rows and columns last.
+        Function of a dataset and a rasterio window: the values, rows and columns last.
     kind : hashable, optional
         What tells the values of one ``read`` from another's.
     level : int, optional

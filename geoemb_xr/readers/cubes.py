@@ -32,10 +32,10 @@ def open_cubes(
     Parameters
     ----------
     folder : path
-        With a folder for each sensor, ``s1``, ``s2l1c``, ``s2l2a``, and in them, at any depth, cubes named
+        Folder with a folder for each sensor, ``s1``, ``s2l1c``, ``s2l2a``, and in them, at any depth, cubes named
         ``<id>.zarr.zip`` with the variable ``bands``.
     sensors : sequence of str, optional
-        Which; all that are there by default.
+        Names of sensors; all that are there by default.
 
     Returns
     -------

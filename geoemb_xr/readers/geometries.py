@@ -24,7 +24,7 @@ class GeometryColumn:
     Parameters
     ----------
     name : str
-        Of the column.
+        Name of the column.
     encoding : str
         ``wkb``, ``wkt``, or one of GeoArrow's.
     crs : object
@@ -42,7 +42,7 @@ def find_geometry(schema: Any, geo: Mapping[str, Any], usual: str) -> GeometryCo
     Parameters
     ----------
     schema : pyarrow.Schema
-        With the metadata of its fields.
+        Schema with the metadata of its fields.
     geo : mapping
         The GeoParquet key of the footer; empty where there is none.
     usual : str
@@ -89,7 +89,7 @@ def read_geometries(column: Any, encoding: str, where: str) -> np.ndarray:
     column : pyarrow.ChunkedArray
         As read.
     encoding : str
-        Of :class:`GeometryColumn`.
+        Encoding of :class:`GeometryColumn`.
     where : str
         File and column, for messages.
 

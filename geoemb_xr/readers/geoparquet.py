@@ -53,7 +53,7 @@ def open_patches(source: Any, request: Request, product: Product, layout: PatchL
     request : Request
         Its area picks rows whose footprint it touches, its time those whose date it holds.
     product : Product
-        Whose they are.
+        Product of the patches.
     layout : PatchLayout
         How it lays them out.
 

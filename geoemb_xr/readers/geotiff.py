@@ -116,7 +116,7 @@ class GeoTiffReader:
     by_time : bool
         Whether each band is a time step of one code band (ESD).
     token : str
-        Of the file's state, so that a rewritten file is opened anew.
+        Token of the file's state, so that a rewritten file is opened anew.
     fill : float, optional
         What marks missing vectors here; by default values are left as they are stored.
     nodata : float, optional
@@ -313,9 +313,9 @@ def check_bands(
     Parameters
     ----------
     info : GeoTiffInfo
-        Of :func:`read_info`.
+        Facts of the file by :func:`read_info`.
     product : str
-        Its name, for messages.
+        Name of the product, for messages.
     bands : sequence of str
         Labels in the product's order.
     dtypes : sequence of str
@@ -418,7 +418,7 @@ def geotiff_tile(
     Parameters
     ----------
     info : GeoTiffInfo
-        Of :func:`read_info`.
+        Facts of the file by :func:`read_info`.
     times : sequence of str
         ISO dates of what it holds.
     bands : sequence of str
@@ -431,7 +431,7 @@ def geotiff_tile(
     indexes : sequence of int, optional
         GDAL band numbers; all by default.
     version : str
-        Of the product.
+        Version of the product.
     by_time : bool
         Whether each band is a time step.
     beside : mapping, optional

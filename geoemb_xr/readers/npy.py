@@ -38,9 +38,9 @@ class NpyInfo:
     Parameters
     ----------
     shape : tuple of int
-        Of the array.
+        Shape of the array.
     dtype : str
-        Of its values, byte order included.
+        Data type of its values, byte order included.
     offset : int
         Where its first value lies, in bytes.
     """
@@ -119,7 +119,7 @@ class NpyReader:
     dtype : str
         What its values must be.
     token : str
-        Of the file's state.
+        Token of the file's state.
     """
 
     path: str
@@ -228,9 +228,9 @@ class NpzReader:
     array : str
         Its name in it.
     info : NpyInfo
-        Its header, of :func:`read_npz_header`.
+        Header, as read by :func:`read_npz_header`.
     token : str
-        Of the file's state.
+        Token of the file's state.
     """
 
     path: str

@@ -74,7 +74,7 @@ class TileArray:
     Parameters
     ----------
     tiles : sequence of Tile
-        Of one lattice.
+        Tiles of one lattice.
     places : ndarray of int (tile, 4)
         First row, first column, stop row and stop column of each on the common grid.
     window : (slice, slice)

@@ -51,7 +51,7 @@ class Request:
     version, variant : str, optional
         Checked against the product's, its default filled in.
     chunks : int, mapping or "auto"
-        Of dask blocks.
+        Chunks of dask blocks.
     geobox : GeoBox, optional
         The target grid, where one was given: location encoders are evaluated on it.
     points : table, optional
@@ -147,7 +147,7 @@ def table_of(tiles: Iterable[Tile], time: TimeLike = None) -> pd.DataFrame:
     Parameters
     ----------
     tiles : iterable of Tile
-        Of any lattices.
+        Tiles of any lattices.
     time : year, list or slice, optional
         As ``gx.open`` takes it.
 
@@ -278,7 +278,7 @@ def assemble(
     Parameters
     ----------
     tiles : sequence of Tile
-        Of one lattice.
+        Tiles of one lattice.
     times : sequence of str
         ISO dates: the time axis. A tile that lacks one leaves it empty.
     area : Area, optional
@@ -286,7 +286,7 @@ def assemble(
     chunks : int, mapping or "auto"
         Side of blocks; they end where the store's own blocks end.
     attrs : mapping, optional
-        Of the array.
+        Attributes of the array.
 
     Returns
     -------

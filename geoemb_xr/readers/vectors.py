@@ -178,7 +178,7 @@ def as_matrix(column: Any, dims: int, name: str = "the column") -> np.ndarray:
     dims : int
         Length of a vector.
     name : str
-        Of the file, for messages.
+        Name of the file, for messages.
 
     Raises
     ------

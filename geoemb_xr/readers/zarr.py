@@ -150,7 +150,7 @@ class ZarrReader:
     bands : tuple of int, optional
         Positions of the bands along its axis, where not all as they lie.
     token : str
-        Of the store's state.
+        Token of the store's state.
     fill : float, optional
         What marks missing vectors here; by default values are left as they are stored.
     nodata : float, optional
@@ -376,14 +376,14 @@ def zarr_tile(
         What marks missing vectors here, whatever marks them in the store; the array's fill value by default. A
         chunk that was never written is missing.
     version : str
-        Of the product.
+        Version of the product.
     beside : mapping, optional
         Planes that belong to it.
     token : str
-        Of the store's state.
+        Token of the store's state.
     labels : sequence of str
-        Of the stored bands, where the store has them: bands are placed by them where they are ``bands`` in another
-        order.
+        Labels of the stored bands, where the store has them: bands are placed by them where they are ``bands``
+        in another order.
 
     Raises
     ------

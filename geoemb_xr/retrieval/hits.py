@@ -90,7 +90,7 @@ def apart(centres: np.ndarray, taken: Sequence[tuple[np.ndarray, float]], k: int
     taken : sequence of (ndarray (m, 3), float)
         Centres that are kept away from, and by how many metres; the last distance holds among the chosen too.
     k : int
-        At most so many.
+        Largest number of hits.
     """
     from scipy.spatial import cKDTree
 

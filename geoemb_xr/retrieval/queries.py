@@ -45,7 +45,7 @@ def vectors_of(array: xr.DataArray, query: Any, time: times.TimeLike) -> Any:
     Parameters
     ----------
     array : DataArray (…, band, …)
-        Whose space it is, and where places are looked up.
+        Array in whose space they are, and where places are looked up.
     query, time
         As in :func:`geoemb_xr.similarity`.
     """
@@ -89,7 +89,7 @@ def read(many: Sequence[xr.DataArray], query: Any, time: times.TimeLike, *, each
     Parameters
     ----------
     many : sequence of DataArray
-        Of one product, version and bands.
+        Arrays of one product, version and bands.
     query, time
         As in :func:`geoemb_xr.similarity`.
     each : bool

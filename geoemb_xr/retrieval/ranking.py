@@ -69,18 +69,18 @@ def search(
         Hits lie at least so many metres apart on the ground, and from the query where that is left out; of two
         that are closer, in whichever year or array, the better stays.
     how : {"mean", "max", "each"}
-        Of several places or vectors: their mean similarity, the best, or a search for each, all in one pass.
+        With several places or vectors: their mean similarity, the best, or a search for each, all in one pass.
     metric : {"cosine", "euclidean"}
         As in :func:`similarity`. Negatives and a background have a meaning for ``cosine`` only.
     time : year or date, optional
-        Which of the arrays' periods places are looked up in; all of them by default.
+        Those of the arrays' periods that places are looked up in; all of them by default.
     background : "mean" or vector, optional
         What all vectors of a region have in common, taken from vectors and queries before they are compared:
         "mean" is the mean of the arrays, which takes one more pass.
     sketch : Sketch or path, optional
-        Of :func:`build_sketch`: only the candidates that it names are scored, exactly. One array then.
+        Sketch by :func:`build_sketch`: only the candidates that it names are scored, exactly. One array then.
     crs : CRS, optional
-        Of a query and negatives that are places and bring none; longitude and latitude by default.
+        CRS of a query and negatives that are places and bring none; longitude and latitude by default.
 
     Returns
     -------

@@ -52,14 +52,14 @@ def similarity(
         as they are; a DataArray of them is checked to be of the same product. Words, or a list of them, where the
         space has a text encoder.
     how : {"mean", "max"}
-        Of several queries' similarities: their mean, or the best.
+        With several queries: the mean of their similarities, or the best.
     metric : {"cosine", "euclidean"}
         ``cosine`` of directions, 1 for the same one; for products without unit length too. ``euclidean`` is the
         distance, 0 for the same vector.
     time : year or date, optional
-        Which of the array's periods places are looked up in; all of them by default.
+        Those of the array's periods that places are looked up in; all of them by default.
     crs : CRS, optional
-        Of points and polygons that bring none; longitude and latitude by default.
+        CRS of points and polygons that bring none; longitude and latitude by default.
 
     Returns
     -------

@@ -58,9 +58,9 @@ class Sketch:
     Parameters
     ----------
     product, version : str
-        Of the array.
+        Product and version of the array.
     bands : tuple of str
-        Its bands.
+        Bands of the vectors.
     dims : tuple of str
         Dimensions along which vectors are counted.
     shape : tuple of int
@@ -185,7 +185,7 @@ def build_sketch(array: xr.DataArray, path: str | os.PathLike[str] | None = None
         Where it is written, beside the store; ``.npz`` is added where the name has no ending. Else it is only
         returned.
     seed : int
-        Of the vectors that recall is measured with, and of the directions.
+        Seed of the vectors that recall is measured with, and of the directions.
 
     Returns
     -------

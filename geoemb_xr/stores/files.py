@@ -47,7 +47,7 @@ class RemoteObject:
     Parameters
     ----------
     url : str
-        Of the object.
+        URL of the object.
     from_end : bool
         Whether the first request is for the end, where Parquet keeps its metadata.
     """

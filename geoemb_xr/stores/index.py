@@ -42,7 +42,7 @@ def read_index(
         File or URL. Of a remote table the row groups that are read are kept in the cache folder, as long as
         its ETag and size stay the same.
     columns : sequence of str
-        To return.
+        Columns to return.
     area : Area, optional
         All rows where it is None.
     bbox : tuple of str

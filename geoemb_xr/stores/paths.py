@@ -91,7 +91,7 @@ def year_of_file(path: str, period: str = "", time: TimeLike = None) -> int:
     path : str
         The file. A year is four digits that no digit, letter or version mark touches: ``2048px`` is none.
     period : str
-        Of the product, such as ``"2017–2025"``: no year before it is taken for one, nor one that is still to come.
+        Period of the product, such as ``"2017–2025"``: numbers before it, or still to come, are no years.
     time : year, date, list or slice, optional
         As the user gave it. One year decides where the name has none, or several.
 

@@ -29,7 +29,7 @@ class Transient(Exception):
     Parameters
     ----------
     reason : str
-        For the message.
+        Reason for the message.
     wait : float, optional
         Seconds that the server asks to wait.
     unreached : bool

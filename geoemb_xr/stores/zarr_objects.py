@@ -45,7 +45,7 @@ class ZarrObjects(Store):
     Parameters
     ----------
     url : str
-        Its root.
+        URL of the root.
     storage : Storage, optional
         How it is reached; as now by default.
     read_only : bool
@@ -179,9 +179,9 @@ class WrittenWhole(_Watched):
     Parameters
     ----------
     store : Store
-        Which.
+        The store.
     where : str
-        Its path or URL, for messages.
+        Path or URL, for messages.
     arrays : collection of str
         Paths of those arrays.
     """
@@ -214,9 +214,9 @@ class Noticing(_Watched):
     Parameters
     ----------
     store : Store
-        Which.
+        The store.
     where : str
-        Its path or URL.
+        Path or URL.
     """
 
     def __init__(self, store: Store, where: str) -> None:

@@ -130,7 +130,7 @@ class Scene:
         lon, lat : ndarray
             Degrees; shapes that broadcast.
         year : int
-            Which year's landscape.
+            Year of the landscape.
         """
         east, north = self._metres(lon, lat)
         relief = self._field(east, north, 0, 2600.0)
@@ -165,7 +165,7 @@ class Scene:
         lon, lat : ndarray
             Degrees.
         year : int
-            Which year's landscape.
+            Year of the landscape.
         dims : int
             Length of a vector.
         unit : bool
@@ -251,9 +251,9 @@ class Scene:
         n : int
             How many, drawn evenly over the classes that occur.
         year : int
-            Whose landscape they label.
+            Year of the landscape that they label.
         seed : int
-            Of the draw.
+            Seed of the draw.
         radius : float
             Half the side of the square they lie in, in metres.
         """
@@ -341,7 +341,7 @@ def geobox(
     shape : (int, int)
         Height and width in pixels.
     crs : CRS
-        Of the grid.
+        CRS of the grid.
     resolution : float
         In units of the CRS.
     offset : (float, float)
@@ -378,7 +378,7 @@ def synthetic(
     Parameters
     ----------
     product : str or Product
-        Whose bands, codec and norm it has.
+        Product whose bands, codec and norm it has.
     shape : (int, int)
         Height and width, in pixels of 10 m.
     years : sequence of int

@@ -63,11 +63,11 @@ def field_kit(
         An embedding on a grid. Codes stay as they are; floats are written as the product's codes, or as int8 with a
         scale per pixel where it has none.
     probe : Probe
-        Of ``ridge``, which can learn on, ``logistic``, ``centroid`` or ``mlp``.
+        Probe by ``ridge``, which can learn on, ``logistic``, ``centroid`` or ``mlp``.
     path : path
-        Of the zip; ``.zip`` is added where it has no ending.
+        Path of the zip; ``.zip`` is added where it has no ending.
     labels : table, GeoDataFrame or path, optional
-        To be taken along, as points, in ``labels.csv``.
+        Labels to take along, as points, in ``labels.csv``.
     mode : {"w-", "w"}
         Refuse where the file exists; or replace it.
     chunks : int

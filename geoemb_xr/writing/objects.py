@@ -86,7 +86,7 @@ def put_files(
     array : DataArray
         What is written.
     url : str
-        Of the file, or a template.
+        URL of the file, or a template.
     mode : {"w-", "w"}
         Refuse where an object exists, or replace it.
     write : callable
@@ -123,7 +123,7 @@ def write_store(
     dataset : Dataset
         As ``to_zarr`` writes it.
     url : str
-        Of the store.
+        URL of the store.
     mode : {"w-", "w"}
         Refuse where there is a store, or replace it once the new one is whole.
     sides : mapping

@@ -61,7 +61,7 @@ class Mean:
     Parameters
     ----------
     codec : Codec, optional
-        Of codes: means are taken of decoded vectors and encoded again.
+        Codec of codes: means are taken of decoded vectors and encoded again.
     vectors : bool
         Whether a pixel is missing as a whole; else each layer has gaps of its own.
     unit_norm : bool

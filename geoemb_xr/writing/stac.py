@@ -42,7 +42,7 @@ def to_stac(
     path : path
         The file or store, such as ``"aoi.zarr"`` or ``"crops.tif"``.
     id : str, optional
-        Of the item; the name of the file without its ending by default.
+        Id of the item; the name of the file without its ending by default.
     href : str, optional
         Where users reach the file; its name, beside the item, by default.
 

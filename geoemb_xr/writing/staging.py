@@ -49,7 +49,7 @@ def check_target(
     Parameters
     ----------
     path : path
-        On this machine; a ``file://`` URL is one too.
+        Path on this machine; a ``file://`` URL is one too.
     mode : str
         One of ``valid``.
     valid : sequence of str
@@ -132,7 +132,7 @@ class Layout:
     Parameters
     ----------
     chunks : tuple of int
-        Of the Zarr array.
+        Chunks of the Zarr array.
     offset : tuple of int
         Where the array's first element lies: a ragged first block then ends on a chunk edge.
     """

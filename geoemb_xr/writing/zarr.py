@@ -54,9 +54,9 @@ def to_zarr(
     array : DataArray or Dataset
         Embeddings or maps, rasters or locations; a Dataset has one variable each.
     path : path or URL
-        Of the store, such as ``"aoi.zarr"`` or ``"s3://bucket/aoi.zarr"``. In an object store blocks are written in
-        their place, the root last: until then it does not open. There it is up to you that a store has one writer,
-        and ``mode`` is ``"w-"`` or ``"w"``.
+        Path of the store, such as ``"aoi.zarr"`` or ``"s3://bucket/aoi.zarr"``. In an object store blocks are
+        written in their place, the root last: until then it does not open. There it is up to you that a store has
+        one writer, and ``mode`` is ``"w-"`` or ``"w"``.
     mode : {"w-", "w", "a", "r+"}
         Refuse where the store exists; replace it; append times after its last; or write where the array's
         coordinates lie in it. The last two touch no block but their own, and nothing until all is computed.

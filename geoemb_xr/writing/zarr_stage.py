@@ -38,7 +38,7 @@ def stage_store(
     dataset : Dataset
         Lazy variables are rechunked to whole shards.
     part : Path
-        Of the target.
+        Part of the target.
     sides : mapping of str to mapping of str to int
         Sides of the shards of each lazy variable.
     purpose : sequence
@@ -100,7 +100,7 @@ def consolidate(store: Path, edit: Callable[[dict[str, Any]], None] | None = Non
     Parameters
     ----------
     store : Path
-        Of format 3, or of 2.
+        Store of format 3, or of 2.
     edit : callable, optional
         Changes the attributes of the root (of format 3) afterwards.
     """
