@@ -122,14 +122,14 @@ def test_fits_in_several_threads_leave_threads_and_warnings_as_they_were(two_thr
 STATE = {"catch_warnings", "simplefilter", "filterwarnings", "threadpool_limits", "seterr", "set_num_threads"}
 
 
-@pytest.mark.parametrize("path", sorted(Path(gx.__file__).parent.rglob("*.py")), ids=lambda p: p.name)
-def test_no_module_sets_what_belongs_to_the_process(path):
-    names = {
-        node.attr if isinstance(node, ast.Attribute) else node.id
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute | ast.Name)
-    }
-    assert not names & STATE, f"{path} sets filters or limits of the whole process: use execution.threads"
+def test_no_module_sets_what_belongs_to_the_process():
+    wrong = []
+    for path in sorted(Path(gx.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node, "attr", None) or getattr(node, "id", None)
+            if name in STATE:
+                wrong.append(f"{path}:{node.lineno} sets {name} for the whole process: use execution.threads")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_where_no_thread_can_be_started_the_caller_does_the_work(monkeypatch):
