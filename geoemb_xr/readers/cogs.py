@@ -156,15 +156,26 @@ def _cell(
 ) -> np.ndarray:
     from rasterio.windows import Window
 
+    window = Window.from_slices(slice(*rows), slice(*cols))
+    decoded: list[np.ndarray] = []
     with opened(of, **of_level(level)) as (dataset, file):
         spans = spans_of(dataset, bands, rows, cols, block)
+
+        def fetched() -> np.ndarray:
+            """The blocks as they come, decoded while others are on their way."""
+            with of.coming(spans) as (body, coming):
+                file.hold(spans, body, coming)
+                decoded.append(np.array(read(dataset, window)))
+                for task in coming:
+                    task.result()
+            return body
+
         key = (of.url, of.state, current(), tuple(spans))
-        file.hold(spans, RAW.get(key, partial(_fetched, of, spans)))
-        return np.array(read(dataset, Window.from_slices(slice(*rows), slice(*cols))))
-
-
-def _fetched(of: RemoteObject, spans: Sequence[tuple[int, int]]) -> np.ndarray:
-    return np.frombuffer(b"".join(of.fetch(spans)), np.uint8)
+        body = RAW.get(key, fetched)
+        if decoded:
+            return decoded[0]
+        file.hold(spans, body)
+        return np.array(read(dataset, window))
 
 
 #: Bands, rows and columns of a window.

@@ -6,12 +6,16 @@ import io
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from geoemb_xr.stores.http import ObjectChangedError
-from geoemb_xr.stores.objects import NO_ETAG, fetch, get_ranges
+from geoemb_xr.stores.objects import NO_ETAG, coming_ranges, fetch, get_ranges
 from geoemb_xr.stores.storage import Storage, current, using
 
 #: What the first request brings, and what a small read brings at least: headers lie side by side.
@@ -107,6 +111,27 @@ class RemoteObject:
             found.append(bodies[at][start - starts[at] : stop - starts[at]])
         return found
 
+    @contextmanager
+    def coming(self, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[np.ndarray, list[Future[bytes]]]]:
+        """As :meth:`fetch`, while they come: one body of all, and of each range who says that it is in there."""
+        asked = joined(spans)
+        starts = [a for a, _ in asked]
+        places = np.cumsum([0, *(stop - start for start, stop in spans)])
+        body = np.empty(int(places[-1]), np.uint8)
+        of_range = [bisect_right(starts, start) - 1 for start, _ in spans]
+        inside: dict[int, list[int]] = {}
+        for number, at in enumerate(of_range):
+            inside.setdefault(at, []).append(number)
+
+        def put(at: int, data: bytes) -> None:
+            came = np.frombuffer(data, np.uint8)
+            for number in inside[at]:
+                start, stop = (each - starts[at] for each in spans[number])
+                body[places[number] : places[number + 1]] = came[start:stop]
+
+        with using(self.storage), coming_ranges(self.url, asked, etag=self.etag, use=put) as tasks:
+            yield body, [tasks[at] for at in of_range]
+
 
 def _bare(etag: str) -> str:
     """As listings and headers write it alike."""
@@ -151,7 +176,7 @@ class ObjectFile(io.RawIOBase):
 
     def __init__(self, of: RemoteObject | str) -> None:
         self.object = of if isinstance(of, RemoteObject) else RemoteObject(of, from_end=True)
-        self.held: dict[int, memoryview] = {}
+        self.held: dict[int, tuple[memoryview, Future[bytes] | None]] = {}
         self.errors: list[Exception] = []
         self._at = 0
 
@@ -178,26 +203,30 @@ class ObjectFile(io.RawIOBase):
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.object.size}[whence]
         return self._at
 
-    def hold(self, spans: Sequence[tuple[int, int]], body: Any) -> None:
-        """Keep the bytes of ranges that are about to be read, one after the other in ``body``."""
+    def hold(
+        self, spans: Sequence[tuple[int, int]], body: Any, coming: Sequence[Future[bytes]] | None = None
+    ) -> None:
+        """Keep the bytes of ranges that are about to be read: in ``body``, or on their way there."""
         self.held.clear()
         view, at = memoryview(body), 0
-        for start, stop in spans:
-            self.held[start] = view[at : at + stop - start]
+        for number, (start, stop) in enumerate(spans):
+            self.held[start] = view[at : at + stop - start], None if coming is None else coming[number]
             at += stop - start
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes."""
         stop = self.object.size if size < 0 else self._at + size
-        held = self.held.get(self._at)
-        if held is not None and stop - self._at <= len(held):
-            data = bytes(held[: stop - self._at])
-        else:
-            try:
+        held, coming = self.held.get(self._at, (None, None))
+        try:
+            if held is not None and stop - self._at <= len(held):
+                if coming is not None:
+                    coming.result()
+                data = bytes(held[: stop - self._at])
+            else:
                 data = self.object.read(self._at, stop)
-            except Exception as error:
-                self.errors.append(error)
-                raise
+        except Exception as error:
+            self.errors.append(error)
+            raise
         self._at += len(data)
         return data
 

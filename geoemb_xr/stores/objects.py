@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -86,13 +86,35 @@ def get_ranges(url: str, spans: Sequence[tuple[int, int]], *, etag: str = "") ->
     """Several ranges (first byte, the one after the last) of an object, side by side."""
     if len(spans) < 2:
         return [fetch(url, *span, etag=etag).data for span in spans]
-    pool = ThreadPoolExecutor(min(CONCURRENCY, len(spans)))
-    try:
-        tasks = [pool.submit(copy_context().run, lambda s=s: fetch(url, *s, etag=etag).data) for s in spans]
+    with coming_ranges(url, spans, etag=etag) as tasks:
         done, _ = wait(tasks, return_when=FIRST_EXCEPTION)
         for task in done:
             task.result()
         return [task.result() for task in tasks]
+
+
+@contextmanager
+def coming_ranges(
+    url: str,
+    spans: Sequence[tuple[int, int]],
+    *,
+    etag: str = "",
+    use: Callable[[int, bytes], None] | None = None,
+) -> Iterator[list[Future[bytes]]]:
+    """Ranges of an object while they come; ``use`` is called with number and bytes of each that did.
+
+    What has not come when the block is left is no longer waited for.
+    """
+
+    def bring(number: int, span: tuple[int, int]) -> bytes:
+        data = fetch(url, *span, etag=etag).data
+        if use is not None:
+            use(number, data)
+        return data
+
+    pool = ThreadPoolExecutor(max(min(CONCURRENCY, len(spans)), 1))
+    try:
+        yield [pool.submit(copy_context().run, bring, i, span) for i, span in enumerate(spans)]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # where one failed, the others are not waited for
 

@@ -195,7 +195,7 @@ def killed_at(line, work):
 
 
 @pytest.mark.parametrize("how", ["w", "a", "r+"])
-@pytest.mark.parametrize("points", [3, pytest.param(400, marks=pytest.mark.complete)])
+@pytest.mark.parametrize("points", [3, pytest.param(100, marks=pytest.mark.complete)])
 def test_a_store_is_whole_after_the_same_call_wherever_it_was_killed(how, points, small, tmp_path):
     old = small.expand_dims("time").chunk(y=4)
     new = (7 - old).astype("u1").assign_attrs(old.attrs)
@@ -224,6 +224,30 @@ def test_a_store_is_whole_after_the_same_call_wherever_it_was_killed(how, points
         np.testing.assert_array_equal(back[-1:].values, written.values)
         left = {p.name for p in tmp_path.iterdir()} - {"a.zarr"}
         assert not left or how == "a", (line, left)
+
+
+@pytest.mark.parametrize("method", ["to_cog", "to_geoparquet"])
+@pytest.mark.parametrize("points", [3, pytest.param(100, marks=pytest.mark.complete)])
+def test_a_file_is_absent_or_whole_wherever_its_writer_was_killed(method, points, small, vectors, tmp_path):
+    written = (small.chunk(y=4) if method == "to_cog" else vectors.chunk(location=2)).assign_attrs(kept="yes")
+
+    def write():
+        with dask.config.set(scheduler="synchronous"):
+            return getattr(written.emb, method)(path, mode="w")
+
+    def is_whole():
+        np.testing.assert_array_equal(np.sort(gx.open(path).values, None), np.sort(written.values, None))
+
+    path = tmp_path / ("out.tif" if method == "to_cog" else "out.parquet")
+    lines = killed_at(-1, write)
+    for line in np.sort(np.random.default_rng(points).choice(np.arange(1, lines), points)).tolist():
+        path.unlink()
+        killed_at(line, write)
+        if path.exists():
+            is_whole()
+        write()
+        is_whole()
+        assert {p.name for p in tmp_path.iterdir()} <= {path.name, "out.qml"}, line  # colours for QGIS
 
 
 KILLED = """
