@@ -20,7 +20,7 @@ import xarray as xr
 import geoemb_xr as gx
 from geoemb_xr import __main__ as demo
 from geoemb_xr.core import geometry, html
-from geoemb_xr.core.errors import EmbeddingError, MissingExtraError, SourceError
+from geoemb_xr.core.errors import EmbeddingError, MissingExtraError, MissingFileError, SourceError
 from geoemb_xr.core.legend import legend_of
 from geoemb_xr.core.model import attribution_of
 
@@ -265,7 +265,7 @@ def _open(name: str, source: str | None, **options: Any) -> xr.DataArray:
 def _open_own(options: argparse.Namespace) -> xr.DataArray:
     path = options.source if options.part == "map" else options.path
     if options.product is None and not Path(path).exists():
-        raise FileNotFoundError(f"no such store: {path}")
+        raise MissingFileError(f"no such store: {path}")
     found = (
         gx.open(path, decode=False)
         if options.product is None

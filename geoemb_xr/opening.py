@@ -15,7 +15,7 @@ import xarray as xr
 from geoemb_xr.core import areas, arrays, geometry, longitudes, times
 from geoemb_xr.core.areas import Area
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError, check_choice
-from geoemb_xr.core.local_paths import local_path
+from geoemb_xr.core.local_paths import local_path, says_local
 from geoemb_xr.core.model import Product, is_encoded, registered
 from geoemb_xr.core.model import product as find_product
 from geoemb_xr.core.notes import one_call, say
@@ -236,7 +236,7 @@ def _without_dataset(product: Any, source: Any) -> tuple[Any, Any]:
 
 
 def _local(given: Any) -> Any:
-    """``file://`` URLs, alone or in a list, as the paths they are: every reader takes those alike.
+    """``file://`` URLs and ``~``, alone or in a list, as the paths they are: every reader takes those alike.
 
     Raises
     ------
@@ -249,7 +249,7 @@ def _local(given: Any) -> Any:
         if not given:
             raise SourceError("the list of sources is empty; give paths, or None for what is published")
         return [_local(each) for each in given]
-    return str(local_path(given)) if isinstance(given, str) and given.startswith("file://") else given
+    return str(local_path(given)) if says_local(given) else given
 
 
 def _no_source(given: Mapping[Any, Any]) -> str:

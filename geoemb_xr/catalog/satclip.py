@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoemb_xr.core.errors import SourceError, require
+from geoemb_xr.core.errors import MissingFileError, SourceError, require
 from geoemb_xr.core.model import Product
 from geoemb_xr.embedding.locations import open_encoder
 from geoemb_xr.readers.tiles import Request
@@ -24,9 +24,7 @@ def open_satclip(source: Any, request: Request) -> xr.DataArray:
     """SatCLIP's vectors on a grid, an area or points; ``source`` is a checkpoint, by default the hub's."""
     path = None if source is None or source == "hub" else os.fspath(source)
     if path is not None and not Path(path).is_file():
-        raise FileNotFoundError(
-            f"no checkpoint of SatCLIP at {path}; download {HUB} (satclip-vit16-l40.ckpt)"
-        )
+        raise MissingFileError(f"no checkpoint of SatCLIP at {path}; download {HUB} (satclip-vit16-l40.ckpt)")
     load = partial(load_satclip, path)
     return open_encoder(load, request, PRODUCT, lonlat=True, source=path or HUB)
 

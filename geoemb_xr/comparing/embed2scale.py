@@ -12,6 +12,7 @@ import pandas as pd
 
 from geoemb_xr.comparing.neucobench import table_of, write_embeddings
 from geoemb_xr.core.errors import EmbeddingError, SourceError
+from geoemb_xr.core.local_paths import local_path
 
 #: Numbers that a submission has for each id.
 DIMS = 1024
@@ -68,7 +69,7 @@ def check_submission(path: str | os.PathLike[str], ids: Iterable[str] | None = N
     EmbeddingError
         If ids are missing or twice there, or the numbers are not 1,024 finite ones.
     """
-    if not Path(path).exists():
+    if not local_path(path).exists():
         raise SourceError(f"no such file of embeddings: {path}")
     table = pd.read_csv(path, dtype={"id": str})
     if "id" not in table.columns:

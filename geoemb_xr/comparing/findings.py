@@ -14,6 +14,7 @@ import pandas as pd
 
 from geoemb_xr.comparing.folds import SPLITS
 from geoemb_xr.comparing.grouping import LEAST_LABELS
+from geoemb_xr.core.local_paths import local_path
 
 Picture = Literal["scores", "learning", "distance", "calibration", "groups"]
 
@@ -210,6 +211,6 @@ class Evaluation:
         """
         from geoemb_xr.comparing.report import page
 
-        target = Path(path)
+        target = local_path(path)
         target.write_text(page(self), encoding="utf-8")
         return target

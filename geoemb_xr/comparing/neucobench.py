@@ -20,6 +20,7 @@ import xarray as xr
 
 from geoemb_xr.core.arrays import decode
 from geoemb_xr.core.errors import EmbeddingError, SourceError
+from geoemb_xr.core.local_paths import local_path
 from geoemb_xr.core.model import BAND
 from geoemb_xr.execution import progress
 
@@ -66,7 +67,7 @@ def read_embeddings(path: str | os.PathLike[str], *, dims: int | None = None) ->
     SourceError
         If the file is missing, has no column ``id``, or has more dimensions than ``dims``.
     """
-    if not Path(path).exists():
+    if not local_path(path).exists():
         raise SourceError(f"no such file of embeddings: {path}")
     table = pd.read_csv(path, dtype={"id": str})
     if "id" not in table.columns:
@@ -109,7 +110,7 @@ def write_embeddings(embeddings: Any, path: str | os.PathLike[str]) -> Path:
         CSV to write; whole or not at all.
     """
     table = table_of(embeddings)
-    target = Path(path)
+    target = local_path(path)
     part = target.with_name(target.name + ".part")
     try:
         table.set_axis(pd.RangeIndex(table.shape[1]), axis=1).to_csv(part, index_label="id")
@@ -127,7 +128,7 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, Task]:
     SourceError
         If there are none, or one is of an unknown type or lacks a column.
     """
-    files = sorted(Path(folder).glob("*__*.csv"))
+    files = sorted(local_path(folder).glob("*__*.csv"))
     if not files:
         raise SourceError(f"no labels '<task>__<type>.csv' in {folder}")
     tasks = {}
@@ -342,7 +343,7 @@ def write_results(results: pd.DataFrame, folder: str | os.PathLike[str], name: s
     name : str
         Name of the method.
     """
-    target = Path(folder)
+    target = local_path(folder)
     target.mkdir(parents=True, exist_ok=True)
     for task, row in results.iterrows():
         own: dict[str, Any] = {key: float(row[key]) for key in ("q_stat", "mean_score", "std_dev")}

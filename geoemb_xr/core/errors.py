@@ -27,6 +27,10 @@ class SourceError(EmbeddingError):
     """A file or store is not what its product says; the message names it and what is wrong."""
 
 
+class MissingFileError(SourceError, FileNotFoundError):
+    """A file, folder or store is not where it was said to be."""
+
+
 class MissingExtraError(ImportError):
     """An optional package is missing; the message says which line installs it."""
 

@@ -24,7 +24,7 @@ import xarray as xr
 from geoemb_xr.core import npz, onnx_graph
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import Legend
-from geoemb_xr.core.local_paths import with_ending
+from geoemb_xr.core.local_paths import existing, with_ending
 from geoemb_xr.core.model import BAND, Codec, check_comparable, comparability_key, is_encoded, product
 from geoemb_xr.core.synonyms import answering, answering_methods, no_such
 
@@ -291,7 +291,8 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
         If it is no model of ours, of a class that is not imported, or if its parts do not fit each other.
     """
     try:
-        source = io.BytesIO(onnx_graph.embedded(path)) if Path(path).suffix == ".onnx" else path
+        path = existing(path, "file of a model")
+        source = io.BytesIO(onnx_graph.embedded(path)) if path.suffix == ".onnx" else path
         with npz.opened(source) as (text, shapes, read):
             header = json.loads(text)
             kind, values = _class_of(header), _values_of(header)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from urllib.parse import unquote
 
-from geoemb_xr.core.errors import SourceError
+from geoemb_xr.core.errors import MissingFileError, SourceError
 
 
 def with_ending(path: str | os.PathLike[str], ending: str) -> Path:
@@ -17,12 +17,33 @@ def with_ending(path: str | os.PathLike[str], ending: str) -> Path:
     >>> with_ending("probe", ".npz").name, with_ending("probe.v2", ".npz").name
     ('probe.npz', 'probe.v2')
     """
-    found = Path(path)
+    found = local_path(path)
     return found if found.suffix else found.with_suffix(ending)
+
+
+def existing(path: str | os.PathLike[str], what: str) -> Path:
+    """The path of a file that is there.
+
+    Raises
+    ------
+    MissingFileError
+        If it is not; the message says what it would be.
+    """
+    found = local_path(path)
+    if not found.exists():
+        raise MissingFileError(f"no such {what}: {found}")
+    return found
+
+
+def says_local(name: object) -> bool:
+    """Whether a name is written in a way that only :func:`local_path` reads: ``file://…`` and ``~/…``."""
+    return isinstance(name, str | os.PathLike) and os.fspath(name).startswith(("file://", "~"))
 
 
 def local_path(name: str | os.PathLike[str]) -> Path:
     """The path that a string or a ``file://`` URL means. A string is no URL: ``#``, ``?`` and ``%`` are letters.
+
+    ``~`` is the home of the user, where no folder has that name.
 
     Raises
     ------
@@ -38,7 +59,7 @@ def local_path(name: str | os.PathLike[str]) -> Path:
     if not text.startswith("file://"):
         if "://" in text:
             raise SourceError(f"{text} is not a path on this machine")
-        return Path(text)
+        return Path(text) if text[:1] != "~" or os.path.exists(text) else Path(text).expanduser()
     host, slash, rest = text.removeprefix("file://").partition("/")
     if host not in ("", "localhost"):
         raise SourceError(f"{text} names the host {host!r}; a file on this machine is file:///…")

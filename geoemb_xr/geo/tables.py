@@ -15,7 +15,7 @@ import xarray as xr
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, SourceError, require
-from geoemb_xr.core.local_paths import local_path
+from geoemb_xr.core.local_paths import existing
 
 GEOMETRY = "geometry"
 #: Endings of files that geopandas reads through GDAL.
@@ -172,9 +172,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     SourceError
         If the file is not there, cannot be read, or is of another kind.
     """
-    path = local_path(path)
-    if not path.exists():
-        raise SourceError(f"no such file of points, areas or labels: {path}")
+    path = existing(path, "file of points, areas or labels")
     ending = path.suffix.lower()
     try:
         if ending in _TEXT_FILES:

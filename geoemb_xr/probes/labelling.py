@@ -12,7 +12,7 @@ import xarray as xr
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import SOURCE, is_class_map, legend_of
-from geoemb_xr.core.local_paths import local_path
+from geoemb_xr.core.local_paths import existing, local_path
 from geoemb_xr.execution import progress
 from geoemb_xr.execution.hashes import mixed
 from geoemb_xr.geo import places, tables
@@ -47,9 +47,7 @@ def read_labels(labels: Any) -> xr.DataArray | pd.DataFrame:
         )
     file = tables.file_of(labels)
     if file is not None and (path := local_path(file)).suffix.lower() in (".tif", ".tiff"):
-        if not path.exists():
-            raise SourceError(f"no such file of labels: {path}")
-        return _open_raster(str(path))
+        return _open_raster(str(existing(path, "file of labels")))
     table = places.with_places(tables.table_of(labels)[0])
     if file is not None:
         table.attrs[tables.FILE] = file

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoemb_xr.core import geometry
-from geoemb_xr.core.errors import SourceError
+from geoemb_xr.core.errors import MissingFileError, SourceError
 from geoemb_xr.core.missing import mark_missing
 from geoemb_xr.core.notes import say
 from geoemb_xr.readers import cogs
@@ -224,7 +224,7 @@ def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
     if is_remote(name):
         return _read_info(name, name)
     if not Path(name).exists():
-        raise FileNotFoundError(f"no such file: {name}")
+        raise MissingFileError(f"no such file: {name}")
     return _read_info(name, file_token(name))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from geoemb_xr.core import kernels
 from geoemb_xr.core.codecs import decode_per_pixel_scale
-from geoemb_xr.core.errors import SourceError
+from geoemb_xr.core.errors import MissingFileError, SourceError
 from geoemb_xr.readers.tile_arrays import Transfers
 from geoemb_xr.readers.tiles import Reader
 from geoemb_xr.stores.files import FIRST_BYTES, forget, remote_object
@@ -72,7 +72,7 @@ def read_header(path: str | os.PathLike[str]) -> NpyInfo:
     if is_remote(name):
         return _parse_header(remote_object(name, "").read(0, _HEADER_BYTES), name)
     if not Path(name).exists():
-        raise FileNotFoundError(f"no such file: {name}")
+        raise MissingFileError(f"no such file: {name}")
     with open(name, "rb") as file:
         info = _parse_header(file.read(_HEADER_BYTES), name)
     wanted = info.offset + int(np.prod(info.shape, dtype=np.int64)) * np.dtype(info.dtype).itemsize
@@ -203,7 +203,7 @@ def read_npz_header(path: str | os.PathLike[str], array: str) -> NpyInfo:
 
 def _member(name: str, array: str) -> Any:
     if not Path(name).exists():
-        raise FileNotFoundError(f"no such file: {name}")
+        raise MissingFileError(f"no such file: {name}")
     try:
         archive = zipfile.ZipFile(name)
     except zipfile.BadZipFile as error:

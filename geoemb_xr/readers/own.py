@@ -20,7 +20,7 @@ import xarray as xr
 
 from geoemb_xr.core import areas, columns, geometry, times
 from geoemb_xr.core.citing import OWN_TAG, product_of_facts
-from geoemb_xr.core.errors import CoverageError, SourceError, require
+from geoemb_xr.core.errors import CoverageError, MissingFileError, SourceError, require
 from geoemb_xr.core.missing import codec_attrs
 from geoemb_xr.core.model import BAND, Codec, Product, registered
 from geoemb_xr.readers import xarray_files
@@ -99,6 +99,8 @@ def is_own(path: str | os.PathLike[str]) -> bool:
     try:
         if _container(name) != "zarr":
             return False
+    except MissingFileError:
+        raise
     except SourceError:
         return False
     with zarr_store.naming_damage(name):
@@ -169,7 +171,7 @@ def _container(name: str) -> str:
         part = local.with_name(local.name + ".part")
         if part.exists():
             raise SourceError(f"{name} was never finished; write it again and it goes on from {part}")
-        raise FileNotFoundError(f"no such file or store: {name}")
+        raise MissingFileError(f"no such file or store: {name}")
     if name.lower().endswith((".tif", ".tiff")):
         return "tif"
     if name.lower().endswith((".parquet", ".geoparquet", ".gpq")):

@@ -59,7 +59,11 @@ def holds_vectors(source: Any, product: Product) -> bool:
         return True
     if isinstance(source, str) and source.lower().endswith(_ENDINGS):
         return True
-    if not isinstance(source, str) or not source.endswith((*SUFFIXES, ".pq")) or not os.path.isfile(source):
+    if (
+        not isinstance(source, str)
+        or not source.lower().endswith((*SUFFIXES, ".pq"))
+        or not os.path.isfile(source)
+    ):
         return False
     if product.kind != "patch" or product.open is None:
         return True

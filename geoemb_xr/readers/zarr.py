@@ -20,7 +20,7 @@ import numpy as np
 from affine import Affine
 
 from geoemb_xr.core import geometry
-from geoemb_xr.core.errors import EmbeddingError, SourceError
+from geoemb_xr.core.errors import EmbeddingError, MissingFileError, SourceError
 from geoemb_xr.core.missing import NODATA_KEYS, mark_missing
 from geoemb_xr.readers.claims import check_extent
 from geoemb_xr.readers.tiles import Tile
@@ -72,7 +72,7 @@ def _open_node(url: str, path: str, token: str, storage: Storage) -> Any:
     import zarr
 
     if not is_remote(url) and not Path(url).exists():
-        raise FileNotFoundError(f"no such store: {url}")
+        raise MissingFileError(f"no such store: {url}")
     try:
         return zarr.open(store_of(url, snapshot=token), path=path or None, mode="r")
     except (FileNotFoundError, KeyError, ValueError) as error:

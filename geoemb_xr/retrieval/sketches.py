@@ -22,7 +22,7 @@ from geoemb_xr.core import arrays, npz
 from geoemb_xr.core.codecs import pack_signs
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.fitted import decoded_bands
-from geoemb_xr.core.local_paths import with_ending
+from geoemb_xr.core.local_paths import existing, with_ending
 from geoemb_xr.core.model import (
     BAND,
     attribution_of,
@@ -117,7 +117,7 @@ class Sketch:
             If it is no sketch, or its parts do not fit each other.
         """
         try:
-            with npz.opened(path) as (text, shapes, read):
+            with npz.opened(existing(path, "file of a sketch")) as (text, shapes, read):
                 header = json.loads(text)
                 if header.get("format") != _FORMAT:
                     raise ValueError("it has another format")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from geoemb_xr.core.errors import SourceError, require
+from geoemb_xr.core.errors import MissingFileError, SourceError, require
 from geoemb_xr.stores import paths
 from geoemb_xr.stores.files import ObjectFile, RemoteObject, open_object, replaced
 from geoemb_xr.stores.objects import NO_ETAG, head, is_remote, matching
@@ -37,12 +37,12 @@ def list_files(source: Any) -> list[File]:
     files = []
     folder = isinstance(source, (str, os.PathLike)) and os.path.isdir(source)  # may be called data.parquet
     for name in paths.expand(os.path.join(source, "**", "*") if folder else source, SUFFIXES):
-        if folder and (not name.endswith(SUFFIXES) or os.path.isdir(name)):
+        if folder and (not name.lower().endswith(SUFFIXES) or os.path.isdir(name)):
             continue
         stat = os.stat(name)
         files.append(File(name, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}"))
     if not files:
-        raise FileNotFoundError(f"no {' or '.join(SUFFIXES)} file in {source}")
+        raise MissingFileError(f"no {' or '.join(SUFFIXES)} file in {source}")
     return files
 
 
@@ -57,7 +57,7 @@ def _filesystem(protocol: str) -> Any:
 
 def _list_remote(url: str) -> list[File]:
     protocol, _, path = url.partition("://")
-    if protocol in _OURS and path.partition("?")[0].endswith(SUFFIXES) and "*" not in path:
+    if protocol in _OURS and path.partition("?")[0].lower().endswith(SUFFIXES) and "*" not in path:
         found = head(url)
         return [File(url, found.size, f"{found.size}-{found.etag}")]
     if protocol in _OURS and protocol != "hf":
@@ -68,13 +68,13 @@ def _list_remote(url: str) -> list[File]:
 def _list_by_fsspec(protocol: str, path: str) -> list[File]:
     """What a file system of fsspec lists: hf, whose own is used, and those that only it has."""
     fs = _filesystem(protocol)
-    if path.endswith(SUFFIXES) and not any(sign in path for sign in "*?["):
+    if path.lower().endswith(SUFFIXES) and not any(sign in path for sign in "*?["):
         found = {path: fs.info(path)}
     else:
         pattern = path if any(sign in path for sign in "*?[") else f"{path.rstrip('/')}/**"
-        found = {k: v for k, v in fs.glob(pattern, detail=True).items() if k.endswith(SUFFIXES)}
+        found = {k: v for k, v in fs.glob(pattern, detail=True).items() if k.lower().endswith(SUFFIXES)}
     if not found:
-        raise FileNotFoundError(f"no {' or '.join(SUFFIXES)} file at {protocol}://{path}")
+        raise MissingFileError(f"no {' or '.join(SUFFIXES)} file at {protocol}://{path}")
     files = []
     for name, info in sorted(found.items()):
         full = name if "://" in name else f"{protocol}://{name.lstrip('/')}"

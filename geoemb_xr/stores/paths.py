@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from geoemb_xr.core.errors import CoverageError, SourceError
-from geoemb_xr.core.local_paths import local_path
+from geoemb_xr.core.errors import CoverageError, MissingFileError, SourceError
+from geoemb_xr.core.local_paths import local_path, says_local
 from geoemb_xr.core.times import TimeLike, time_spans
 from geoemb_xr.stores.objects import is_remote, matching
 
@@ -41,7 +41,7 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
             raise TypeError(f"a source is a path, a folder, a glob, a URL or a list of those; got {source!r}")
         return list(dict.fromkeys(name for each in source for name in expand(each, suffixes)))
     name = os.fspath(source)
-    if name.startswith("file://"):
+    if says_local(name):
         name = str(local_path(name))
     if is_remote(name):
         return _remote_files(name, suffixes)
@@ -49,13 +49,13 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
     if path.is_dir() and path.suffix.lower() not in suffixes:
         found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in suffixes)
         if not found:
-            raise FileNotFoundError(f"no {' or '.join(suffixes)} file in {name}")
+            raise MissingFileError(f"no {' or '.join(suffixes)} file in {name}")
         return found
     if path.exists():
         return [name]
     found = sorted(glob.glob(_pattern(name), recursive=True))
     if not found:
-        raise FileNotFoundError(f"no such file, folder or match of a glob: {name}")
+        raise MissingFileError(f"no such file, folder or match of a glob: {name}")
     return found
 
 

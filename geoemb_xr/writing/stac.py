@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.conventions import as_json, root_attrs
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.legend import is_class_map, legend_of
+from geoemb_xr.core.local_paths import local_path
 from geoemb_xr.core.model import BAND, attribution_of, check_embedding, kind_of
 
 _EXTENSIONS = "https://stac-extensions.github.io"
@@ -65,7 +65,7 @@ def to_stac(
     >>> item["id"], item["properties"]["proj:code"], item["properties"]["start_datetime"]
     ('aoi', 'EPSG:32632', '2018-01-01T00:00:00Z')
     """
-    target = Path(os.fspath(path).removeprefix("file://"))
+    target = local_path(path)
     embedding = kind_of(array) != "map"
     if embedding:
         check_embedding(array, "to_stac")

@@ -23,7 +23,7 @@ import xarray as xr
 
 from geoemb_xr._version import __version__
 from geoemb_xr.core import times
-from geoemb_xr.core.errors import SourceError, check_choice
+from geoemb_xr.core.errors import MissingFileError, SourceError, check_choice
 from geoemb_xr.core.local_paths import local_path
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution import progress, workers
@@ -76,7 +76,7 @@ def check_target(
     if target.is_dir() and not folder:
         raise FileExistsError(f"{target} is a folder; give the file in it a name")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"the folder {target.parent} does not exist; make it first")
+        raise MissingFileError(f"the folder {target.parent} does not exist; make it first")
     return target
 
 

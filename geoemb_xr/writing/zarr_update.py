@@ -19,7 +19,7 @@ from dask.base import tokenize
 
 from geoemb_xr.core import columns, geometry, times
 from geoemb_xr.core.conventions import UNFINISHED
-from geoemb_xr.core.errors import EmbeddingError, SourceError
+from geoemb_xr.core.errors import EmbeddingError, MissingFileError, SourceError
 from geoemb_xr.core.model import BAND, check_comparable, comparability_key, kind_of
 from geoemb_xr.execution.internals import CFDatetimeCoder
 from geoemb_xr.writing.locking import only_writer
@@ -53,7 +53,7 @@ def write_into(dataset: xr.Dataset, target: Path, mode: Literal["a", "r+"]) -> P
         If what is written does not fit the store; nothing is touched then.
     """
     if not target.is_dir():
-        raise FileNotFoundError(f"{target} does not exist; mode='w-' makes it")
+        raise MissingFileError(f"{target} does not exist; mode='w-' makes it")
     if mode == "r+":
         update = _planned(dataset, target, mode)
         key = tokenize({dim: where.tolist() for dim, where in update.places.items()})[:8]

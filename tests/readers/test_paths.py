@@ -1,14 +1,16 @@
 """Paths and the years in them: a path is a path whatever letters it has; a name goes before its folders."""
 
+import functools
 import shutil
 
+import geopandas
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import geoemb_xr as gx
-from geoemb_xr.core.errors import CoverageError, SourceError
+from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError
 from geoemb_xr.readers import geotiff
 from geoemb_xr.stores import paths
 
@@ -138,3 +140,91 @@ def test_a_store_needs_no_ending(tmp_path, monkeypatch):
     gx.testing.synthetic("alphaearth", shape=(6, 7)).emb.to_zarr(tmp_path / "store")
     monkeypatch.chdir(tmp_path)
     assert gx.open("store").identical(gx.open(tmp_path / "store"))
+
+
+#: What writes a file or store, and what reads it.
+FILES = {
+    "store.ZARR": (lambda p: codes().emb.to_zarr(p), gx.open),
+    "cog_2018.TIF": (lambda p: codes().emb.to_cog(p), lambda p: gx.open("alphaearth", p)),
+    "points.PARQUET": (lambda p: points().emb.to_geoparquet(p), lambda p: gx.open("alphaearth", p)),
+    "pca.npz": (lambda p: codes().emb.fit_pca(1).save(p), gx.load_model),
+    "pca.onnx": (lambda p: codes().emb.fit_pca(1).to_onnx(p), gx.load_model),
+    "sketch.npz": (lambda p: gx.build_sketch(codes(), p), lambda p: codes().emb.search(points(), 1, sketch=p)),
+}  # fmt: skip
+#: What is written by others.
+TABLES = {
+    "table.CSV": lambda frame, p: frame.to_csv(p),
+    "table.PARQUET": lambda frame, p: frame.to_parquet(p),
+    "table.GEOJSON": lambda frame, p: geopandas.GeoDataFrame(
+        frame.drop(columns=["lon", "lat"]), geometry=geopandas.points_from_xy(frame.lon, frame.lat, crs=4326)
+    ).to_file(p, driver="GeoJSON"),
+}
+
+
+@functools.cache
+def codes():
+    return gx.testing.synthetic("alphaearth", shape=(6, 7)).emb.year(2018)
+
+
+def points():
+    return codes().emb.sample(gx.testing.scene().points(3, radius=20)[["lon", "lat"]])
+
+
+def spelled(path, spelling, monkeypatch):
+    """A path, or what stands for it."""
+    if spelling == "home":
+        monkeypatch.setenv("HOME", str(path.parent))
+        return f"~/{path.name}"
+    if spelling == "link":
+        link = path.parent.parent / "link"
+        link.symlink_to(path.parent)
+        return link / path.name
+    return path.as_uri()
+
+
+@pytest.mark.parametrize("spelling", ["home", "link", "uri"])
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_written_lies_where_it_was_said_and_is_read_there(tmp_path, name, spelling, monkeypatch):
+    if name.endswith(".onnx"):
+        pytest.importorskip("onnx")
+    path = tmp_path / "run #2" / name
+    path.parent.mkdir()
+    write_it, read_it = FILES[name]
+    given = spelled(path, spelling, monkeypatch)
+    write_it(given)
+    assert path.exists()
+    assert read_it(given) is not None
+    assert {each.name for each in path.parent.iterdir()} == {name}
+
+
+@pytest.mark.parametrize("spelling", ["home", "link", "uri"])
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_read_from_where_they_lie(tmp_path, name, spelling, monkeypatch):
+    path = tmp_path / "run #2" / name
+    path.parent.mkdir()
+    TABLES[name](points().emb.decode().emb.to_dataframe().drop(columns=["x", "y"]), path)
+    given = spelled(path, spelling, monkeypatch)
+    assert gx.open("alphaearth", given).sizes == {"location": 3, "band": 64}
+    assert codes().emb.sample(given).sizes["location"] == 3
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path: gx.open(path),
+        lambda path: gx.open("alphaearth", path),
+        lambda path: gx.open("tessera", path),
+        lambda path: gx.open("clay-v0", path),
+        lambda path: gx.load_model(path),
+        lambda path: codes().emb.sample(path),
+        lambda path: codes().emb.crop(path),
+        lambda path: codes().emb.fit_probe(path),
+        lambda path: codes().emb.search(points(), 1, sketch=path),
+        lambda path: codes().emb.to_zarr(f"{path}/a.zarr"),
+    ],
+)
+@pytest.mark.parametrize("ending", [".zarr", ".tif", ".parquet", ".csv", ".npz"])
+def test_what_is_not_there_is_named_by_an_error_of_ours(tmp_path, call, ending):
+    with pytest.raises(EmbeddingError, match="nowhere") as caught:
+        call(str(tmp_path / f"nowhere{ending}"))
+    assert isinstance(caught.value, FileNotFoundError | SourceError)
