@@ -221,6 +221,22 @@ class Encoder:
             quirks=self.quirks,
         )
 
+    def of_pixels(self) -> Encoder:
+        """The same network for series of single pixels, whose vectors are a space of their own.
+
+        Examples
+        --------
+        >>> import geoemb_xr as gx
+        >>> gx.encoder("galileo-nano").of_pixels().product.name
+        'galileo-nano-pixels-encoder'
+        """
+        if self.kind != "cube":
+            return self
+        return replace(
+            self, name=f"{self.name}-pixels", kind="series", outputs=("pixels",), pooling="mean", prefix=0,
+            chip=1, patch=1, margin=0, context_m=None if self.resolution is None else self.resolution / 2,
+        )  # fmt: skip
+
     def with_chip(self, side: int) -> Encoder:
         """The same encoder for chips of another size, if its network takes any.
 

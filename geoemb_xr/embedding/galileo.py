@@ -77,12 +77,33 @@ def make_galileo(encoder: Encoder) -> Any:
     path = Path(encoder.weights)
     if not path.is_file():
         raise SourceError(
-            f"{encoder.name} needs its weights: fetch data/models/nano/encoder.pt (4.2 MB, MIT) of "
-            f"github.com/nasaharvest/galileo, then gx.encoder({encoder.name!r}, weights='encoder.pt')"
+            "Galileo needs its weights: fetch data/models/nano/encoder.pt (4.2 MB, MIT) of "
+            "github.com/nasaharvest/galileo, then gx.encoder('galileo-nano', weights='encoder.pt')"
         )
     state = {k.replace(".backbone", ""): v for k, v in read_weights(path).items()}
     depth = 1 + max((int(k.split(".")[1]) for k in state if k.startswith("blocks.")), default=-1)
-    return fill(_network(encoder, max(depth, 1)), state, path, encoder.name)
+    network = fill(_network(encoder, max(depth, 1)), state, path, encoder.name)
+    return network if encoder.kind == "cube" else _of_pixels(network)
+
+
+def _of_pixels(network: Any) -> Any:
+    """From series ``(n, time, band)`` to vectors ``(n, dims)``: a pixel is a chip of one patch of 1 × 1."""
+    torch = require("torch", "encoders")
+
+    class Pixels(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
+        """The mean of all tokens of a pixel, weather and place among them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, series: Any, *, absent: Any, months: Any, lonlat: Any) -> Any:
+            made = self.network(
+                series[..., None, None], absent=absent[..., None, None], months=months, lonlat=lonlat
+            )
+            return made[:, 0]
+
+    return Pixels()
 
 
 def _network(encoder: Encoder, depth: int) -> Any:
@@ -290,7 +311,7 @@ ENCODERS = (
         margin=4,
         # without a margin 30.3 and 17.1 (a synthetic scene of two months, Sentinel-2, official weights)
         seam=(16.0, 16.4),
-        outputs=("tokens", "chips"),
+        outputs=("tokens", "chips", "pixels"),
         pooling="cls",
         prefix=1,
         steps=STEPS,
@@ -314,6 +335,7 @@ ENCODERS = (
         attribution="Galileo, Tseng et al. 2025 (MIT).",
         quirks=(
             "The place, as latitude and longitude, is one of its tokens.",
+            "As pixels, a patch is one pixel and its vector the mean of all its tokens: a space of its own.",
             "Land-cover maps and population, which it can take, are not given: they would answer for the images.",
         ),
         make=make_galileo,

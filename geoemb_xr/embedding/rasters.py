@@ -134,6 +134,8 @@ def embed(
     (('band', 'y', 'x'), 'rcf-encoder')
     """
     card = find_encoder(encoder)
+    if output == "pixels" and output in card.outputs:
+        card = card.of_pixels()
     generators = inputs.generators_of(images, card)
     if samples.is_samples(images):
         images = samples.read_samples(images)

@@ -25,6 +25,15 @@ OFFICIAL = {
     BANDS[18:]: ([-0.016971, 0.004312, -0.056626], [-0.003365, 0.006084, 0.000202]),
 }
 
+#: The same of the pixel in row 3, column 7, alone, with patches of one pixel.
+OFFICIAL_PIXEL = {
+    (): [-0.010679, 0.011452, -0.255166],
+    BANDS[:2]: [-0.011258, 0.016671, -0.272572],
+    BANDS[2:12]: [-0.01212, -0.003147, -0.354289],
+    BANDS[12:14]: [-0.001925, 0.000412, -0.265554],
+    BANDS[18:]: [-0.012273, 0.012728, -0.258056],
+}
+
 
 def months(side, corner=(680_000, 5_240_000)):
     """Three months of all bands around the means of the encoder's training, on a grid that begins with a patch."""
@@ -61,6 +70,29 @@ def test_official_weights_give_the_official_code_s_numbers(real_data, absent):
     np.testing.assert_allclose(tokens.values[0, :3, 1, 2], patch, atol=1e-5)
     chips = gx.embed(images, own, output="chips", stride=16)
     np.testing.assert_allclose(chips.values[0, :3, 0, 0], whole, atol=1e-5)
+    pixels = gx.embed(images, own, output="pixels")
+    np.testing.assert_allclose(pixels.values[0, :3, 3, 7], OFFICIAL_PIXEL[absent], atol=1e-5)
+
+
+def test_a_pixel_is_a_vector_of_its_own_space(card):
+    images = months(16)
+    images[:, :, 2, 3] = np.nan
+    images[1, 2:12, 5, 9] = np.nan
+    with testing.raise_if_dask_computes():
+        pixels = gx.embed(images.chunk({"time": 1, "band": 7, "y": 5, "x": 9}), card, output="pixels")
+    assert pixels.emb.product.name == "galileo-nano-pixels-encoder"
+    assert pixels.sizes == {"time": 1, "band": 128, "y": 16, "x": 16}
+    assert pixels.emb.geobox == images.assign_attrs(pixels.attrs).emb.geobox
+    assert np.isnan(pixels.values[0, :, 2, 3]).all()
+    assert np.isfinite(pixels.values[0]).all(0).sum() == 255
+    part = gx.embed(images[..., 4:9, 6:11], card, output="pixels")
+    np.testing.assert_allclose(part.values, pixels.values[..., 4:9, 6:11], atol=1e-5)
+    other = images.copy()
+    other[:, :, :5] += 7  # no neighbour tells anything
+    same = gx.embed(other, card, output="pixels")
+    np.testing.assert_allclose(same.values[..., 5:, :], pixels.values[..., 5:, :], atol=1e-5)
+    with pytest.raises(EmbeddingError, match="galileo-nano-pixels-encoder"):
+        gx.concat([pixels, gx.embed(months(16), card)], dim="time")
 
 
 def test_chunks_and_windows_change_nothing(card):
