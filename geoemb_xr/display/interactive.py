@@ -8,7 +8,9 @@ datashader draws the first one in each pixel of the screen.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.areas import Bounds
 from geoemb_xr.core.errors import EmbeddingError, require
 from geoemb_xr.core.model import check_embedding, kind_of
+from geoemb_xr.core.notes import in_notebook
 from geoemb_xr.display import furniture, layers
 from geoemb_xr.display.windows import thin, window_of
 from geoemb_xr.execution import progress
@@ -116,9 +119,16 @@ def _step(array: xr.DataArray, dim: str, i: int) -> str | int:
 
 
 def holoviews() -> Any:
-    """HoloViews with the Bokeh backend, as hvPlot sets it up."""
-    require("hvplot.xarray", "viz")
-    return require("holoviews", "viz")
+    """HoloViews with the Bokeh backend, as hvPlot sets it up.
+
+    hvPlot is imported anew in each cell of a notebook, and loads its scripts there. They come from the installed
+    packages: a page without a network is not blank.
+    """
+    hv = require("holoviews", "viz")
+    inline = in_notebook() and "hvplot.xarray" not in sys.modules
+    with hv.extension.param.update(inline=True) if inline else nullcontext():
+        require("hvplot.xarray", "viz")
+    return hv
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,28 @@ def test_many_points_are_brought_to_the_pixels_of_each_view(da, classes, monkeyp
     assert len(seen) > len(all_colours) / 2  # of points that share a pixel, one is seen
 
 
+def test_scripts_in_a_notebook_come_from_the_installed_packages(monkeypatch):
+    import sys
+
+    import hvplot
+    import param
+
+    from geoemb_xr.display import interactive
+
+    class OfNotebooks(hv.extension):
+        inline = param.Boolean(False)
+
+    loaded = []
+    monkeypatch.setattr(hv, "extension", OfNotebooks)
+    monkeypatch.setattr(hvplot, "hvplot_extension", lambda *_, **__: loaded.append(hv.extension.inline))
+    monkeypatch.setattr(interactive, "in_notebook", lambda: True)
+    monkeypatch.delitem(sys.modules, "hvplot.xarray", raising=False)  # as hvPlot does before each cell
+    interactive.holoviews()
+    interactive.holoviews()
+    assert loaded == [True]
+    assert not hv.extension.inline
+
+
 def test_pictures_are_rasterised_by_what_users_know(classes):
     rasterize = pytest.importorskip("holoviews.operation.datashader").rasterize
     assert isinstance(rasterize(classes.emb.plot(interactive=True), dynamic=False), hv.Image)
