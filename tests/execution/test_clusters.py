@@ -4,10 +4,13 @@ import os
 import signal
 import threading
 
+import dask
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, wait
+from mixing import scene
 from object_server import ObjectServer
 
 import geoemb_xr as gx
@@ -89,3 +92,37 @@ def test_a_worker_that_is_killed_while_reading_costs_only_time(served, alone):
         found = STEPS["reproject"](served).compute()
         timer.join()
     xr.testing.assert_identical(found, alone["reproject"])
+
+
+def test_images_are_embedded_as_alone(cluster):
+    images = scene().chunk(y=40, x=50)
+    with dask.config.set(scheduler="threads"):
+        alone = gx.embed(images, "rcf").compute()
+    xr.testing.assert_allclose(gx.embed(images, "rcf").compute(), alone, rtol=1e-5, atol=1e-6)
+
+
+def test_workers_of_600_mb_spill_what_they_cannot_hold_and_give_the_same(tmp_path):
+    """Two workers are asked to keep 1.1 GB of vectors, and to read and write maps the while."""
+    rng = np.random.default_rng(0)
+    side, block = 2048, 512
+    codes = da.random.default_rng(0).integers(
+        -8, 8, (1, 64, side, side), np.int8, chunks=(1, 64, block, block)
+    )
+    array = gx.wrap(codes, "alphaearth", geobox=gx.testing.geobox((side, side)), time=[2020])
+    path = gx.to_zarr(array, tmp_path / "codes.zarr", chunks=block)
+    query = rng.normal(size=64).astype("float32")
+    alone = gx.open(path).emb.similarity(query).compute()
+    warped = gx.open(path).emb.similarity(query).emb.reproject("EPSG:3035", resolution=20).compute()
+    options = {**OPTIONS, "memory_limit": "600MB", "local_directory": str(tmp_path)}
+    with LocalCluster(**options, env={"GEOEMB_CACHE_MB": "64"}) as made, Client(made) as client:
+        before = set(client.run(os.getpid).values())
+        kept = gx.open(path).persist()
+        wait(kept)
+        assert sum(client.run(lambda dask_worker: len(dask_worker.data.disk)).values()) > 0
+        xr.testing.assert_allclose(kept.emb.similarity(query).compute(), alone, atol=1e-6)
+        del kept
+        there = gx.open(path).emb.similarity(query).emb.reproject("EPSG:3035", resolution=20)
+        xr.testing.assert_allclose(there.compute(), warped, atol=1e-5)
+        written = gx.open(path).emb.to_zarr(tmp_path / "again.zarr", encode=True)
+        assert set(client.run(os.getpid).values()) == before  # none was killed for its memory
+    np.testing.assert_array_equal(gx.open(written, decode=False).values, codes.compute())
