@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -336,16 +336,15 @@ def check_bands(
         raise SourceError(
             f"{info.path} holds {info.dtype}; a file of {product!r} holds {' or '.join(dtypes)}"
         )
-    readings: list[list[Any]] = [
-        [read(each, bands) for each in info.descriptions] for read in (_whole, _tail, _part)
-    ]
-    for described in readings:
+    for described in _readings(info.descriptions, bands):
         if set(bands) <= set(described):
-            twice = [band for band in bands if described.count(band) > 1]
+            counts = Counter(described)
+            twice = [band for band in bands if counts[band] > 1]
             if twice:
                 first, second = [i for i, each in enumerate(described, 1) if each == twice[0]][:2]
                 raise SourceError(f"{info.path} calls both band {first} and band {second} {twice[0]!r}")
-            return tuple(described.index(band) + 1 for band in bands)
+            placed = {band: i for i, band in enumerate(described, 1)}
+            return tuple(placed[band] for band in bands)
     if (numbered := _by_number(info.descriptions, len(bands))) is not None:
         return numbered
     count = len(bands)
@@ -362,24 +361,18 @@ def check_bands(
     return tuple(numbers)
 
 
-def _whole(description: str, bands: Sequence[str]) -> str:
-    return description
+def _readings(descriptions: Sequence[str], bands: Sequence[str]) -> Iterator[list[str]]:
+    """Bands as descriptions may name them, the plainest way first.
 
-
-def _words_of(description: str) -> list[str]:
-    return re.split(r"[^A-Za-z0-9]+", description)
-
-
-def _tail(description: str, bands: Sequence[str]) -> str:
-    """What "Tessera_Band_7" and "0_A07" end in."""
-    return _words_of(description)[-1]
-
-
-def _part(description: str, bands: Sequence[str]) -> str:
-    """The one band that a part of "a07" or "A07_mean" names, in letters of any size; empty where there is none."""
+    The description itself, what it ends in ("Tessera_Band_7", "0_A07"), the one band that a part of it names in
+    letters of any size ("a07", "A07_mean"; empty where there is none).
+    """
+    yield list(descriptions)
+    words = [re.split(r"[^A-Za-z0-9]+", each) for each in descriptions]
+    yield [each[-1] for each in words]
     known = {band.lower(): band for band in bands if not band.isdigit()}
-    named = {known[word.lower()] for word in _words_of(description) if word.lower() in known}
-    return named.pop() if len(named) == 1 else ""
+    named = [{known[word.lower()] for word in each if word.lower() in known} for each in words]
+    yield [each.pop() if len(each) == 1 else "" for each in named]
 
 
 def _by_number(descriptions: Sequence[str], count: int) -> tuple[int, ...] | None:
