@@ -152,23 +152,26 @@ def test_many_points_are_brought_to_the_pixels_of_each_view(da, classes, monkeyp
 def test_scripts_in_a_notebook_come_from_the_installed_packages(monkeypatch):
     import sys
 
+    import holoviews
     import hvplot
     import param
 
     from geoemb_xr.display import interactive
 
-    class OfNotebooks(hv.extension):
+    class OfNotebooks(holoviews.extension):
         inline = param.Boolean(False)
 
     loaded = []
-    monkeypatch.setattr(hv, "extension", OfNotebooks)
-    monkeypatch.setattr(hvplot, "hvplot_extension", lambda *_, **__: loaded.append(hv.extension.inline))
+    monkeypatch.setattr(holoviews, "extension", OfNotebooks)
+    monkeypatch.setattr(
+        hvplot, "hvplot_extension", lambda *_, **__: loaded.append(holoviews.extension.inline)
+    )
     monkeypatch.setattr(interactive, "in_notebook", lambda: True)
     monkeypatch.delitem(sys.modules, "hvplot.xarray", raising=False)  # as hvPlot does before each cell
     interactive.holoviews()
     interactive.holoviews()
     assert loaded == [True]
-    assert not hv.extension.inline
+    assert not holoviews.extension.inline
 
 
 def test_pictures_are_rasterised_by_what_users_know(classes):
