@@ -157,7 +157,10 @@ def _write(
     _consolidate(store)
     if target.exists():
         settle(store)
-        os.replace(target, part / "replaced.zarr")
+        replaced = part / "replaced.zarr"
+        if replaced.exists():  # of a run that was killed while it swept up: a whole store stands in its place
+            discard(replaced)
+        os.replace(target, replaced)
     put_in_place(store, target)
     discard(part)
 

@@ -226,6 +226,24 @@ def test_a_store_is_whole_after_the_same_call_wherever_it_was_killed(how, points
         assert not left or how == "a", (line, left)
 
 
+def test_a_store_that_was_replaced_by_a_run_killed_while_it_swept_up_is_no_obstacle(
+    small, tmp_path, monkeypatch
+):
+    def write(values):
+        return small.copy(data=values).chunk(y=4).emb.to_zarr(tmp_path / "a.zarr", mode="w")
+
+    def kill(*_):
+        raise Killed
+
+    write(small.values)
+    with monkeypatch.context() as patched:
+        patched.setattr("geoemb_xr.writing.zarr.discard", kill)
+        with pytest.raises(Killed):
+            write(small.values)
+    np.testing.assert_array_equal(gx.open(write(small.values)).values, small.values)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.zarr"}
+
+
 @pytest.mark.parametrize("method", ["to_cog", "to_geoparquet"])
 @pytest.mark.parametrize("points", [3, pytest.param(100, marks=pytest.mark.complete)])
 def test_a_file_is_absent_or_whole_wherever_its_writer_was_killed(method, points, small, vectors, tmp_path):
