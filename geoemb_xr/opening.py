@@ -245,6 +245,10 @@ def _local(given: Any) -> Any:
     """
     if isinstance(given, Mapping):
         raise SourceError(_no_source(given))
+    if isinstance(given, np.ndarray):
+        raise SourceError(
+            f"an array of shape {given.shape} is no source; gx.wrap makes an embedding of vectors"
+        )
     if isinstance(given, (list, tuple)):
         if not given:
             raise SourceError("the list of sources is empty; give paths, or None for what is published")

@@ -413,6 +413,9 @@ def _lonlat(table: Any) -> np.ndarray:
     """Places of labels in degrees; a polygon has a point inside it."""
     if hasattr(table, "geom_type") and set(table.geom_type.dropna()) - {"Point"}:
         table = table.set_geometry(table.geometry.representative_point())
+    elif not hasattr(table, "geom_type") and (given := places.read_places(table)).shapes is not None:
+        inner = shapely.point_on_surface(given.polygons(geometry.as_crs(geometry.LONLAT)))
+        return np.column_stack([shapely.get_x(inner), shapely.get_y(inner)])
     return np.column_stack(places.points_xy(table, geometry.LONLAT))
 
 

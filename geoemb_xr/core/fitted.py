@@ -303,6 +303,8 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
             field, _, key = name.removeprefix(_ESCAPE).partition("/")
             values |= {field: {**values.get(field, {}), key: array} if key else array}
         return kind(**values)
+    except IsADirectoryError as error:
+        raise SourceError(f"{path} is a folder, not the file of a model") from error
     except (EmbeddingError, ImportError, MemoryError, OSError):
         raise
     except Exception as error:  # of zip, zlib, or NumPy, which reads headers as Python

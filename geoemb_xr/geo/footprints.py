@@ -67,7 +67,7 @@ def patches_in(array: xr.DataArray, given: places.Places, rule: Literal["centre"
     array : DataArray (location, …)
         Points or patches, with ``x``, ``y`` and a CRS. Lazy places are read.
     given : Places
-        Polygons.
+        Polygons; or points, which a footprint holds.
     rule : {"centre", "touched"}
         Whether the centre lies in a polygon (an edge belongs to both sides), or any of the footprint does.
     """
@@ -79,7 +79,10 @@ def patches_in(array: xr.DataArray, given: places.Places, rule: Literal["centre"
     else:
         at = array.coords.to_dataset()[["x", "y"]].compute()
         squares = shapely.points(at["x"].values, at["y"].values)
-    shape = polygons.union(given.polygons(crs))
+    if given.points is not None and has_footprints(array):
+        shape: Any = shapely.multipoints(np.column_stack(given.xy(crs)))
+    else:
+        shape = polygons.union(given.polygons(crs))
     if crs.is_geographic and len(squares):
         shape = polygons.around_the_world(shape, tuple(shapely.total_bounds(squares)))
     shapely.prepare(shape)

@@ -156,7 +156,8 @@ def crop(
         An embedding, encoded or decoded, or a map.
     area : (west, south, east, north), polygons, GeoDataFrame, table, GeoJSON or path
         A box is rounded outwards to whole pixels; in degrees west > east crosses the antimeridian. Polygons as
-        :func:`geoemb_xr.geo.places.read_places` takes them; missing ones are left out and counted.
+        :func:`geoemb_xr.geo.places.read_places` takes them; missing ones are left out and counted. Points, of
+        patches: those whose footprint holds one.
     crs : CRS
         CRS of numbers and of shapely polygons; geopandas brings its own.
     mask : bool
@@ -202,7 +203,8 @@ def _crop_locations(array: xr.DataArray, area: Any, crs: object, all_touched: bo
         box = areas.parse_bbox(area, crs)
         area, crs = shapely.MultiPolygon([shapely.box(*part) for part in box.parts]), box.crs
     given = places.read_places(area, crs=crs).present("crop")
-    rows = footprints.patches_in(array, given, "touched" if boxed or all_touched else "centre")
+    touched = boxed or all_touched or given.points is not None
+    rows = footprints.patches_in(array, given, "touched" if touched else "centre")
     if not rows.size:
         raise CoverageError(f"the area holds none of the {array.sizes['location']} locations")
     return array.isel(location=rows)

@@ -38,7 +38,9 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
     """
     if not isinstance(source, (str, os.PathLike)):
         if not isinstance(source, Iterable):
-            raise TypeError(f"a source is a path, a folder, a glob, a URL or a list of those; got {source!r}")
+            raise SourceError(
+                f"a source is a path, a folder, a glob, a URL or a list of those; got {source!r}"
+            )
         return list(dict.fromkeys(name for each in source for name in expand(each, suffixes)))
     name = os.fspath(source)
     if says_local(name):

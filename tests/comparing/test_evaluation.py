@@ -1,10 +1,13 @@
 """Products side by side: the better one wins, controls score what they must, and a leak is seen."""
 
 import dataclasses
+import json
 
+import geopandas
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -314,3 +317,20 @@ def test_what_cannot_be_compared_is_said(task):
         )
     with pytest.raises(EmbeddingError, match="evaluate: 'a': no label is left"):
         gx.evaluate({"a": arrays["good"] * np.nan}, table, target="crop")
+
+
+@pytest.mark.parametrize("spelling", ["collection", "text", "features", "wkt", "wkb"])
+def test_places_of_polygons_are_found_in_whatever_holds_them(spelling):
+    boxes = [shapely.box(11.36, 47.25, 11.37, 47.26), None, shapely.box(11.38, 47.25, 11.39, 47.26)]
+    frame = geopandas.GeoDataFrame({"crop": ["a", "b", "a"]}, geometry=boxes, crs=4326)
+    collection = json.loads(frame.to_json())
+    given = {
+        "collection": collection,
+        "text": frame.to_json(),
+        "features": collection["features"],
+        "wkt": frame.to_wkt().rename(columns={"geometry": "wkt"}),
+        "wkb": pd.DataFrame(frame.to_wkb()),
+    }[spelling]
+    expected = support_module._lonlat(frame)
+    np.testing.assert_allclose(support_module._lonlat(support_module._table(given, None)), expected)
+    assert np.isnan(expected[1]).all()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import geoemb_xr as gx
 from geoemb_xr.core import areas
-from geoemb_xr.core.errors import EmbeddingError, SourceError
+from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError
 from geoemb_xr.geo.places import positions_on, read_places
 
 LON, LAT = [11.37, 11.3702], [47.25, 47.2503]
@@ -462,3 +462,23 @@ def test_a_file_that_is_no_table_is_an_error_that_names_it(tmp_path, ending, con
 def test_a_text_that_begins_as_geojson_and_is_none_is_refused():
     with pytest.raises(EmbeddingError, match="is GeoJSON, which this is not"):
         read_places('{"type": "Point"')
+
+
+@pytest.mark.parametrize("spelling", ["pair", "pairs", "shapely", "series", "table", "geojson"])
+def test_patches_are_cropped_to_those_that_hold_points(spelling):
+    patches = gx.open("clay-v0", gx.example("clay-v0"))
+    lon, lat = float(patches.x[1]), float(patches.y[1])
+    point = shapely.Point(lon, lat)
+    given = {
+        "pair": (lon, lat),
+        "pairs": [(lon, lat)] * 2,
+        "shapely": point,
+        "series": gpd.GeoSeries([point], crs=4326),
+        "table": pd.DataFrame({"lon": [lon], "lat": [lat]}),
+        "geojson": shapely.geometry.mapping(point),
+    }[spelling]
+    cut = patches.emb.crop(given)
+    near = (abs(patches.x - lon) < 1e-6) & (abs(patches.y - lat) < 1e-6)
+    assert cut.identical(patches.isel(location=np.flatnonzero(near)))
+    with pytest.raises(CoverageError, match="holds none of the"):
+        patches.emb.crop((0.0, 0.0))

@@ -228,3 +228,14 @@ def test_what_is_not_there_is_named_by_an_error_of_ours(tmp_path, call, ending):
     with pytest.raises(EmbeddingError, match="nowhere") as caught:
         call(str(tmp_path / f"nowhere{ending}"))
     assert isinstance(caught.value, FileNotFoundError | SourceError)
+
+
+@pytest.mark.parametrize("given", [5, True, {1}, [None], np.zeros((3, 2)), [np.zeros(3)], {"type": "Point"}])
+def test_what_is_no_source_is_refused_in_words(given):
+    with pytest.raises(SourceError, match="source"):
+        gx.open("alphaearth", given)
+
+
+def test_a_folder_is_no_model(tmp_path):
+    with pytest.raises(SourceError, match="is a folder, not the file of a model"):
+        gx.load_model(tmp_path)

@@ -345,7 +345,7 @@ def test_sources_become_files(tmp_path):
         paths.expand(tmp_path, (".gpq",))
     with pytest.raises(FileNotFoundError, match="no such file, folder or match"):
         paths.expand(str(tmp_path / "*.nothing"), (".tif",))
-    with pytest.raises(TypeError, match="a source is a path"):
+    with pytest.raises(SourceError, match="a source is a path"):
         paths.expand(7, (".tif",))
 
 
