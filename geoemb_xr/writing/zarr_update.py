@@ -21,6 +21,7 @@ from geoemb_xr.core import columns, geometry, times
 from geoemb_xr.core.conventions import UNFINISHED
 from geoemb_xr.core.errors import EmbeddingError, MissingFileError, SourceError
 from geoemb_xr.core.model import BAND, check_comparable, comparability_key, kind_of
+from geoemb_xr.core.whole import replacing
 from geoemb_xr.execution.internals import CFDatetimeCoder
 from geoemb_xr.writing.locking import only_writer
 from geoemb_xr.writing.staging import at, discard, part_of, settle
@@ -28,6 +29,8 @@ from geoemb_xr.writing.zarr_stage import consolidate, edit_root, lazy_variables,
 
 #: Positions of a stage's elements in the store it goes to, along each dimension.
 Places = Mapping[str, np.ndarray]
+#: The file of a stage with the metadata that an append changes, as they were.
+KEPT = "metadata.json"
 
 
 def write_into(dataset: xr.Dataset, target: Path, mode: Literal["a", "r+"]) -> Path:
@@ -60,6 +63,7 @@ def write_into(dataset: xr.Dataset, target: Path, mode: Literal["a", "r+"]) -> P
         with only_writer(target, update.claim(), key=key):
             return _carry_out(update, part_of(target, key))
     with only_writer(target):
+        _take_back(target, part_of(target))
         return _carry_out(_planned(dataset, target, mode), part_of(target))
 
 
@@ -276,6 +280,7 @@ def _carry_out(update: _Update, part: Path) -> Path:
     for name in lazy:
         _move_shards(staged, update, name)
     if update.mode == "a":
+        _keep_metadata(update, part)
         _extend(update)
     consolidate(target, partial(_mark, part.name, None))  # its age tells, too, that the store changed
     discard(part)
@@ -327,6 +332,29 @@ def _move_shards(staged: Path, update: _Update, name: str) -> None:
 def _shard_indices(variable: xr.Variable, sides: Mapping[Hashable, int]) -> Iterator[tuple[int, ...]]:
     counts = (range(-(-n // sides[dim])) for dim, n in zip(variable.dims, variable.shape, strict=True))
     return itertools.product(*counts)
+
+
+def _keep_metadata(update: _Update, part: Path) -> None:
+    """Keep how long the arrays are, for :func:`_take_back`."""
+    names = [str(n) for n, v in lazy_variables(update.dataset).items() if "time" in v.dims] + [*update.along]
+    kept = {name: _metadata_file(update.target / name).read_text() for name in names}
+    with replacing(part / KEPT) as file:
+        file.write(json.dumps(kept).encode())
+
+
+def _take_back(target: Path, part: Path) -> None:
+    """Give the arrays the length back that they had before an append that was killed while it made room."""
+    kept, root = part / KEPT, target / "zarr.json"
+    if not kept.exists():
+        return
+    marked = (
+        json.loads(root.read_text()).get("attributes", {}).get(UNFINISHED, {}) if root.exists() else part.name
+    )
+    if part.name in marked:
+        for name, text in json.loads(kept.read_text()).items():
+            with replacing(_metadata_file(target / name)) as file:
+                file.write(text.encode())
+    kept.unlink()
 
 
 def _extend(update: _Update) -> None:

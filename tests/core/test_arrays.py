@@ -116,7 +116,7 @@ def test_pick_times(time, expected):
         (float("nan"), ValueError, "not a year or a date"),
         ([None], ValueError, "not a year or a date"),
         ("soon", ValueError, "not a year or a date"),
-        ([], CoverageError, "is not in"),
+        ([], EmbeddingError, "asks for no period at all"),
     ],
 )
 def test_pick_times_refuses(time, error, says):

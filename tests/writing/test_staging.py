@@ -16,6 +16,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import xarray as xr
 
 import geoemb_xr as gx
 from geoemb_xr.core import errors
@@ -175,7 +176,9 @@ def killed_at(line, work):
 
     def trace(frame, event, _):
         nonlocal count
-        if "/geoemb_xr/writing/" not in frame.f_code.co_filename:
+        file = frame.f_code.co_filename
+        # what a killed process had locked is let go by the system, but this one lives on
+        if "/geoemb_xr/writing/" not in file or file.endswith("locking.py"):
             return None
         if event == "line":
             count += 1
@@ -221,7 +224,8 @@ def test_a_store_is_whole_after_the_same_call_wherever_it_was_killed(how, points
         with contextlib.suppress(errors.EmbeddingError) if how == "a" else contextlib.nullcontext():
             write()
         back = gx.open(tmp_path / "a.zarr")
-        np.testing.assert_array_equal(back[-1:].values, written.values)
+        times = [old, later] if how == "a" else [new]
+        xr.testing.assert_equal(back.drop_attrs(), xr.concat(times, "time").compute().drop_attrs())
         left = {p.name for p in tmp_path.iterdir()} - {"a.zarr"}
         assert not left or how == "a", (line, left)
 
