@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _open(options: argparse.Namespace) -> Any:
     try:
-        source = gx.example(options.product, scene="lifelike") if options.source is None else options.source
+        source = gx.example(options.product) if options.source is None else options.source
         return gx.open(options.product, source, bbox=options.bbox, time=options.time)
     except ValueError as error:  # what the user typed: a box, a year, a name
         raise SourceError(str(error)) from error

@@ -24,7 +24,7 @@ BBOX = (11.365, 47.247, 11.375, 47.253)
 
 @pytest.fixture(scope="module")
 def cog():
-    return gx.example("alphaearth")
+    return gx.example("alphaearth", scene="clear")
 
 
 @pytest.fixture

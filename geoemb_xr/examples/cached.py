@@ -23,7 +23,7 @@ def example(
     *,
     container: str | None = None,
     directory: str | os.PathLike[str] | None = None,
-    scene: Literal["clear", "lifelike"] = "clear",
+    scene: Literal["clear", "lifelike"] = "lifelike",
 ) -> Any:
     """Write a small synthetic source in a product's true format, and return it.
 
@@ -35,9 +35,9 @@ def example(
         One of ``product.containers``; the first by default.
     directory : path, optional
         Folder to write to; by default a cache, where it is written once.
-    scene : {"clear", "lifelike"}
-        What it shows: a landscape whose classes are told apart without a mistake, or the same with noise, mixed
-        pixels, variety within classes and holes of clouds, as real vectors have them.
+    scene : {"lifelike", "clear"}
+        What it shows: a landscape with noise, mixed pixels, variety within classes and holes of clouds, as real
+        vectors have them, or the same without any, whose classes are told apart without a mistake.
 
     Returns
     -------

@@ -42,7 +42,9 @@ class Case:
 def make_case():
     @lru_cache(maxsize=1)  # arrays of one case in memory at a time
     def make(product, container):
-        source = gx.example(product, container=container)  # in the cache, which all processes share
+        source = gx.example(
+            product, container=container, scene="clear"
+        )  # in the cache, which all processes share
         with testing.raise_if_dask_computes():
             lazy = open_example(product, source)
         return Case(product, container, source, lazy, lazy.compute())
