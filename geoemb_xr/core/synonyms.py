@@ -18,12 +18,15 @@ NAMES: dict[str, str | tuple[str, ...]] = {
     "accuracy": "scores",
     "apply_model": "predict",
     "bbox": "bounds",
+    "benchmark": "evaluate",
     "bibtex": "cite",
     "box": "bounds",
     "center": "centres",
+    "change_vector": "change",
     "citation": "cite",
     "classes": "legend",
     "classes_": "legend",
+    "classifier": "fit_probe",
     "classify": "predict",
     "clip": "crop",
     "clip_box": "crop",
@@ -34,12 +37,19 @@ NAMES: dict[str, str | tuple[str, ...]] = {
     "components": "loadings",
     "components_": "loadings",
     "confusion_matrix": "confusion",
+    "cosine": "similarity",
     "cosine_similarity": "similarity",
+    "cross_validate": "evaluate",
+    "datasets": "products",
+    "dequantise": "decode",
     "dequantize": "decode",
     "diff": "change",
-    "distance": "similarity",
+    "difference": "change",
     "dim": "dims",
+    "distance": "similarity",
     "download": "load",
+    "embed_images": "embed",
+    "encode_images": "embed",
     "evaluate_probe": "scores",
     "explained_variance_": "explained_variance",
     "explained_variance_ratio_": "explained_variance_ratio",
@@ -49,45 +59,80 @@ NAMES: dict[str, str | tuple[str, ...]] = {
     "find": "search",
     "find_similar": "search",
     "fit": "fit_probe",
+    "fit_classifier": "fit_probe",
     "fit_kmeans": "fit_clusters",
+    "fit_knn": "fit_probe",
+    "fit_umap": "fit_pca",
+    "from_array": "wrap",
+    "from_dataarray": "wrap",
+    "from_dataset": "wrap",
+    "from_file": "open",
+    "get_model": "load_model",
     "imshow": "plot",
     "inertia_": "inertia",
     "info": "check",
     "intercept_": "parameters",
+    "isel_bbox": "crop",
     "isel_points": "sample",
     "kmeans": "fit_clusters",
     "knn": "search",
     "labels_": "predict",
     "licence": "cite",
     "license": ("licence", "cite"),
+    "list_datasets": "products",
+    "list_encoders": "encoders",
+    "list_models": "encoders",
+    "load_embeddings": "open",
     "mask": "crop",
-    "n_bands": "dims",
+    "mean": ("mean", "aggregate"),
     "mean_": "mean",
+    "median": "aggregate",
     "merge": ("mosaic", "concat"),
+    "models": "encoders",
+    "n_bands": "dims",
     "n_components_": "n_components",
+    "n_features_in_": "dims",
     "nearest": "search",
+    "neighbors": "search",
     "open_dataarray": "open",
     "open_dataset": "open",
+    "open_mfdataset": "open",
+    "open_rasterio": "open",
     "open_zarr": "open",
+    "pca_rgb": "rgb",
+    "point_query": "sample",
     "polygonize": "to_geodataframe",
+    "quantise": "encode",
     "quantize": "encode",
     "rasterize": "to_grid",
     "read": "open",
+    "reduceRegion": "zonal_stats",
+    "reduceRegions": "zonal_stats",
     "regression": "fit_probe",
     "regrid": "reproject",
     "reproject_match": "reproject",
     "resample": "reproject",
+    "rgb_image": "rgb",
     "rmse": "scores",
+    "sample_points": "sample",
+    "sampleRegions": "sample",
     "save": ("to_zarr", "save"),
     "score": "scores",
+    "search_products": "products",
     "segment": "fit_clusters",
+    "sel_bbox": "crop",
+    "sel_time": "year",
     "show": "plot",
     "similar": "similarity",
     "statistics": "zonal_stats",
     "stats": "zonal_stats",
+    "std": "aggregate",
+    "subset": "crop",
     "summary": "check",
     "to_crs": "reproject",
+    "to_csv": "to_dataframe",
     "to_df": "to_dataframe",
+    "to_file": ("to_geodataframe", "save"),
     "to_gdf": "to_geodataframe",
     "to_geopandas": "to_geodataframe",
     "to_geotiff": "to_cog",
@@ -103,10 +148,13 @@ NAMES: dict[str, str | tuple[str, ...]] = {
     "total_bounds": "bounds",
     "train": "fit_probe",
     "transform": ("pca", "predict"),
+    "trend": ("change_point", "change"),
     "tsne": "pca",
     "umap": "pca",
     "vectorize": "to_geodataframe",
     "view": ("explore", "plot"),
+    "visualise": "plot",
+    "visualize": "plot",
     "warp": "reproject",
     "write": "to_zarr",
     "zonal": "zonal_stats",
@@ -117,6 +165,7 @@ HINTS = {
     "buffer": "widen the area itself, in a CRS of metres: areas.buffer(100)",
     "feature_importances_": "gx.explain(array, probe) tells what a probe goes by",
     "inverse_transform": "scores keep no more than their components; take the array that they were made of",
+    "nodata": "vectors that are missing are NaN; of codes, .rio.nodata says the code",
     "predict_proba": "predict(array, output='proba') gives probabilities",
     "resolution": "it is that of the grid: .emb.geobox.resolution",
     "shape": "it is that of the array: array.shape",
@@ -137,7 +186,7 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "affine": ("geobox",),
     "aoi": ("geopolygon", "area", "areas", "points"),
     "bbox": ("area", "geopolygon"),
-    "bounds": ("bbox",),
+    "bounds": ("bbox", "area"),
     "chunk_size": ("chunks",),
     "cmap_limits": ("limits",),
     "crs": ("target",),
@@ -175,6 +224,7 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "shape": ("geopolygon", "area", "areas"),
     "stat": ("stats",),
     "statistics": ("stats",),
+    "target": ("query",),
     "top_k": ("k",),
     "transform": ("geobox",),
     "url": ("source",),
@@ -198,6 +248,11 @@ OF_DATASETS = (
 )
 
 
+def _ours(name: str) -> tuple[str, ...]:
+    ours = NAMES.get(name, ())
+    return (ours,) if isinstance(ours, str) else ours
+
+
 def no_such(name: str, known: Iterable[str], where: str) -> str:
     """What to say of a name that is not there.
 
@@ -210,8 +265,7 @@ def no_such(name: str, known: Iterable[str], where: str) -> str:
     """
     names = [each for each in known if not each.startswith("_")]
     says = f"{where} has no attribute {name!r}"
-    ours = NAMES.get(name, ())
-    found = next((each for each in ([ours] if isinstance(ours, str) else ours) if each in names), None)
+    found = next((each for each in _ours(name) if each in names), None)
     if found is not None:
         return f"{says}; here it is called {found!r}"
     if name in HINTS:
@@ -233,8 +287,9 @@ def no_method(name: str, known: Iterable[str], where: str, of_xarray: type) -> s
     says = no_such(name, known, where)
     if "here it is called" in says or name in HINTS:
         return says
-    if name in OF_PACKAGE:
-        return f"{where} has no attribute {name!r}; it is a function: geoemb_xr.{name}"
+    found = next((each for each in (name, *_ours(name)) if each in (*OF_PACKAGE, "encode")), None)
+    if found is not None:
+        return f"{where} has no attribute {name!r}; it is a function: geoemb_xr.{found}"
     if hasattr(of_xarray, name) and not name.startswith("_"):
         its = "array" if of_xarray is xr.DataArray else "Dataset"
         return f"{where} has no attribute {name!r}; it is a method of the {its} itself: {its.lower()}.{name}"

@@ -48,6 +48,8 @@ def test_what_sounds_like_nothing_of_ours_is_plainly_not_there(codes):
     [
         ("isel", "it is a method of the array itself: array.isel"),
         ("evaluate", "it is a function: geoemb_xr.evaluate"),
+        ("quantize", "it is a function: geoemb_xr.encode"),
+        ("sampleRegions", "here it is called 'sample'"),
         ("buffer", r"areas\.buffer\(100\)"),
         ("total_bounds", "here it is called 'bounds'"),
     ],
