@@ -341,8 +341,13 @@ def geobox_of(array: xr.DataArray | xr.Dataset, what: str = "this") -> GeoBox:
     Raises
     ------
     EmbeddingError
-        If it has no regular grid or no CRS.
+        If it is no array, or has no regular grid or no CRS.
     """
+    if not isinstance(array, xr.DataArray | xr.Dataset):
+        raise EmbeddingError(
+            f"{what} needs a DataArray that has a grid; got {type(array).__name__}. A file is opened first "
+            "(rioxarray.open_rasterio, or gx.open); a GeoBox goes where 'geobox' or 'target' is asked for."
+        )
     array = plain_names(array)
     if "y" not in array.dims or "x" not in array.dims or "y" not in array.coords or "x" not in array.coords:
         raise EmbeddingError(

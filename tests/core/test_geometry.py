@@ -323,3 +323,11 @@ def test_a_turned_grid_lies_where_its_affine_says(crs, degrees, shear, steps):
     np.testing.assert_allclose(
         degrees_of[0].transform(u, v), degrees_of[1].transform(x, y), rtol=0, atol=1e-11
     )
+
+
+@pytest.mark.parametrize("like", ["scene.tif", None, np.zeros((2, 2))])
+def test_what_is_no_array_has_no_grid(like):
+    with pytest.raises(
+        EmbeddingError, match=r"like= needs a DataArray that has a grid; got (str|NoneType|ndarray). A file"
+    ):
+        geometry.geobox_of(like, "like=")
