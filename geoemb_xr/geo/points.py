@@ -314,8 +314,9 @@ def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
     if "location" in rows:
         rows = ["location", *(d for d in rows if d != "location")]
     flat = array.transpose(*rows, *([wide] if wide else [])).compute()
-    beside = {
-        str(name): coord.broadcast_like(flat if wide is None else flat.isel({wide: 0}))
+    narrow = flat if wide is None else flat.isel({wide: 0})
+    columns = {
+        str(name): _spread(coord, narrow)
         for name, coord in flat.coords.items()
         if name not in flat.dims and name != geometry.SPATIAL_REF and wide not in coord.dims
     }
@@ -324,7 +325,6 @@ def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
         if rows == ["location"]
         else pd.MultiIndex.from_product([flat.coords[d].values for d in rows], names=[str(d) for d in rows])
     )
-    columns = {name: coord.transpose(*rows).values.reshape(-1) for name, coord in beside.items()}
     names = (
         ["value" if array.name is None else str(array.name)]
         if wide is None
@@ -339,6 +339,14 @@ def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
     if crs is not None:  # x and y are found again by what reads tables
         table.attrs["crs"] = geometry.crs_name(crs) if crs.to_epsg() else crs.to_wkt()
     return table
+
+
+def _spread(coord: xr.DataArray, rows: xr.DataArray) -> Any:
+    """Values of a coordinate for each row of a table; those of pandas' own types, which do not broadcast, too."""
+    if not isinstance(coord.dtype, np.dtype):
+        plain = coord.copy(data=np.asarray(coord.to_series(), dtype=object).reshape(coord.shape))
+        return pd.array(_spread(plain, rows), dtype=coord.dtype)
+    return coord.broadcast_like(rows).transpose(*rows.dims).values.reshape(-1)
 
 
 def to_geodataframe(array: xr.DataArray, *, min_pixels: int = 1) -> gpd.GeoDataFrame:

@@ -368,3 +368,22 @@ def test_shapes_across_the_antimeridian_are_cut_small(way, west):
 def test_points_are_found_a_turn_away(west):
     points = [(182.2, 0.0), (-177.8, 0.0), (-190.0, 0.0), (359.5, 0.0)]
     assert globe(west).emb.sample(points).values.tolist() == [-177.5, -177.5, 170.5, -0.5]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.Categorical(["a", None, "b"]),
+        pd.date_range("2020", periods=3, tz="Europe/Vienna"),
+        pd.array([True, None, False], dtype="boolean"),
+        pd.array([1, None, 2**60], dtype="Int64"),
+    ],
+    ids=lambda values: str(values.dtype),
+)
+def test_columns_of_pandas_own_types_stay_in_a_table(values):
+    array = gx.testing.synthetic("alphaearth", shape=(20, 20)).emb.sample([(11.37, 47.25)] * 3)
+    column = pd.Series(values, index=array.indexes["location"], name="rides")
+    array = array.isel(time=[0, 0]).assign_coords(rides=("location", values))
+    for table in (array.emb.to_dataframe(), array.emb.to_geodataframe()):
+        for time in (0, 1):
+            pd.testing.assert_series_equal(table["rides"].iloc[time::2].droplevel("time"), column)
