@@ -343,7 +343,7 @@ def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
 
 def _spread(coord: xr.DataArray, rows: xr.DataArray) -> Any:
     """Values of a coordinate for each row of a table; those of pandas' own types, which do not broadcast, too."""
-    if not isinstance(coord.dtype, np.dtype):
+    if pd.api.types.is_extension_array_dtype(coord.dtype):
         plain = coord.copy(data=np.asarray(coord.to_series(), dtype=object).reshape(coord.shape))
         return pd.array(_spread(plain, rows), dtype=coord.dtype)
     return coord.broadcast_like(rows).transpose(*rows.dims).values.reshape(-1)
