@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,14 +73,29 @@ class Losses:
             _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
         for name, row in self.table.iterrows():
             ax.plot(row["stored"], row[what], "o", color="#1b6ca8" if "pca" in str(name) else "#d1793a")
-            ax.annotate(
-                str(name), (row["stored"], row[what]), xytext=(5, 4), textcoords="offset points", fontsize=8
-            )
         ax.set_xscale("log", base=2)
-        ax.set_xlabel("bytes a vector, after zstd")
+        ax.set_xlabel("bytes per vector, after zstd")
         ax.set_ylabel(what.replace("_", " "))
         ax.spines[["top", "right"]].set_visible(False)
+        drawn = self.table[what].dropna()
+        _name_points(ax, {str(name): (self.table.at[name, "stored"], y) for name, y in drawn.items()})
         return ax
+
+
+def _name_points(ax: Any, points: dict[str, tuple[float, float]]) -> None:
+    """Write a name beside each point, where it meets neither another name or point nor the edge."""
+    box_of = require("matplotlib.transforms", "viz").Bbox.from_bounds
+    ax.figure.canvas.draw()  # lays out the axes, in which names are measured
+    taken = [box_of(x - 4, y - 4, 8, 8) for x, y in ax.transData.transform(list(points.values()))]
+    for name, point in points.items():
+        text = ax.annotate(name, point, xytext=(0, 0), textcoords="offset points", fontsize=8)
+        for up, (align, right) in itertools.product((4, -10, -22, -34, -46), (("left", 6), ("right", -6))):
+            text.set_horizontalalignment(align)
+            text.xyann = (right, up)
+            box = text.get_window_extent()
+            if box.x1 < ax.bbox.x1 and box.x0 > ax.bbox.x0 and not box.count_overlaps(taken):
+                break
+        taken.append(box)
 
 
 @one_call()

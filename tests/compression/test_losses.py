@@ -82,6 +82,8 @@ def test_it_draws(found):
     plt = pytest.importorskip("matplotlib.pyplot")
     ax = found.plot(what="recall_100")
     assert [each.get_text() for each in ax.texts] == found.table.index.tolist()
+    boxes = [each.get_window_extent() for each in ax.texts]
+    assert all(box.count_overlaps(boxes) == 1 for box in boxes)  # itself
     plt.close(ax.figure)
     with pytest.raises(errors.EmbeddingError, match="nothing to draw for 'speed'"):
         found.plot(what="speed")
