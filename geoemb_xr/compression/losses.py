@@ -77,12 +77,12 @@ class Losses:
         ax.set_xlabel("bytes per vector, after zstd")
         ax.set_ylabel(what.replace("_", " "))
         ax.spines[["top", "right"]].set_visible(False)
-        drawn = self.table[what].dropna()
-        _name_points(ax, {str(name): (self.table.at[name, "stored"], y) for name, y in drawn.items()})
+        drawn = self.table.dropna(subset=[what])
+        _name_points(ax, dict(zip(drawn.index, drawn[["stored", what]].to_numpy(), strict=True)))
         return ax
 
 
-def _name_points(ax: Any, points: dict[str, tuple[float, float]]) -> None:
+def _name_points(ax: Any, points: dict[str, np.ndarray]) -> None:
     """Write a name beside each point, where it meets neither another name or point nor the edge."""
     box_of = require("matplotlib.transforms", "viz").Bbox.from_bounds
     ax.figure.canvas.draw()  # lays out the axes, in which names are measured
