@@ -325,7 +325,7 @@ def _rank_block(block: np.ndarray, reach: int) -> np.ndarray:
 def _rank(values: np.ndarray, reach: int) -> np.ndarray:
     """Percentage of ``values[1:]`` in the window around a pixel that are below its ``values[0]``.
 
-    Not compiled: that is no faster, with 512² pixels as with 256².
+    Not compiled: NumPy takes as long with 512² pixels, and up to a third longer with others.
     """
     height, width = values.shape[1] - 2 * reach, values.shape[2] - 2 * reach
     own = values[0, reach : reach + height, reach : reach + width]

@@ -128,9 +128,8 @@ def _file_tile(request: Request, name: str) -> Tile:
         fill=-128 if codes else float("nan"),
         version=info.tags.get("GEOEMB_VERSION", "v1"),
     )
-    return replace(
-        tile, overviews_are_means=codes
-    )  # of what is published: exports may be averaged in any way
+    # of what is published, which is codes: exports may be averaged in any way
+    return replace(tile, overviews_are_means=codes)
 
 
 def _one_encoding(tiles: list[Tile]) -> list[Tile]:

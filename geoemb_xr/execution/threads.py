@@ -57,7 +57,7 @@ class _AtOnce(Executor):
         future: Future[T] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:
+        except Exception as error:  # raised by ``result()``, as by a thread's
             future.set_exception(error)
         return future
 

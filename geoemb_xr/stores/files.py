@@ -224,7 +224,7 @@ class ObjectFile(io.RawIOBase):
                 data = bytes(held[: stop - self._at])
             else:
                 data = self.object.read(self._at, stop)
-        except Exception as error:
+        except Exception as error:  # GDAL hides it behind an error of its own: kept for who called GDAL
             self.errors.append(error)
             raise
         self._at += len(data)

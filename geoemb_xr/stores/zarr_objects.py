@@ -158,7 +158,7 @@ class _Watched(WrapperStore[Store]):
     """A store whose absent objects mean something: ``_there`` sees what came of every key."""
 
     def _there(self, key: str, found: Buffer | None) -> Buffer | None:
-        raise NotImplementedError
+        raise NotImplementedError  # the base class alone says nothing of what is absent
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
