@@ -122,6 +122,24 @@ def test_ridge_sums_add_up_in_any_parts(sizes, seed):
         np.testing.assert_allclose(value, whole[name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("alpha", [1e-6, 1e-2, 1.0, 100.0])
+def test_ridge_is_as_exact_with_a_weak_penalty_as_with_a_strong_one(alpha):
+    d = data(n=200, classes=0)
+    x, _ = one_scale(d)
+    oracle = Ridge(alpha=alpha, solver="svd").fit(x, d.y)
+    head, parameters = fitted("ridge", d, alpha=alpha)
+    np.testing.assert_allclose(head.scores(parameters, d.x.T)[0], oracle.predict(x), rtol=1e-6, atol=1e-5)
+
+
+def test_of_many_ridges_without_a_penalty_the_shortest_is_taken():
+    d = data(n=50, classes=0)
+    twice = np.hstack([d.x, d.x])
+    sums = RidgeSums.of(twice, d.y[:, None], d.weights)
+    weights = sums.solve(0.0)["weights"][0]
+    plain = np.linalg.lstsq(twice - twice.mean(0), d.y - d.y.mean(), rcond=1e-6)[0]
+    np.testing.assert_allclose(weights, plain, rtol=0, atol=1e-5)
+
+
 def test_a_constant_band_has_no_weight():
     d = data()
     d = d._replace(x=np.column_stack([d.x, np.full(len(d.x), 7.0, "f4")]))

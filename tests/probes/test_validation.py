@@ -121,6 +121,27 @@ def test_temperature_makes_probabilities_right():
     assert validation.temperature_of(data, true / 3) == pytest.approx(1 / 3, rel=0.03)
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_temperature_is_that_of_scipys_likelihood(missing):
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    rng = np.random.default_rng(0)
+    y = rng.integers(1, 4, 200)
+    scores = rng.integers(-2, 3, (4, 200)).astype("f4")  # many are largest together
+    scores[y, np.arange(200)] += 1
+    if missing:
+        scores[0] = validation.NEVER
+    data = Data(np.empty((200, 1), "f4"), y, rng.random(200), np.arange(200), 4, 0)
+
+    def loss(log_temperature):
+        scaled = scores.astype("f8") * np.exp(-log_temperature)
+        return data.weights @ (logsumexp(scaled, axis=0) - scaled[y, np.arange(200)])
+
+    expected = np.exp(minimize_scalar(loss, bounds=np.log([1e-3, 1e3]), options={"xatol": 1e-6}).x)
+    assert validation.temperature_of(data, scores) == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_class_that_a_fold_never_saw_does_not_spoil_the_temperature():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((90, 3)).astype("f4")
