@@ -22,6 +22,7 @@ from geoemb_xr.core.arrays import decode
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.local_paths import local_path
 from geoemb_xr.core.model import BAND
+from geoemb_xr.core.whole import replacing
 from geoemb_xr.execution import progress
 
 _TYPES = {"classification": "classification", "cls": "classification", "regression": "regression",
@@ -111,12 +112,8 @@ def write_embeddings(embeddings: Any, path: str | os.PathLike[str]) -> Path:
     """
     table = table_of(embeddings)
     target = local_path(path)
-    part = target.with_name(target.name + ".part")
-    try:
-        table.set_axis(pd.RangeIndex(table.shape[1]), axis=1).to_csv(part, index_label="id")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(target) as file:
+        table.set_axis(pd.RangeIndex(table.shape[1]), axis=1).to_csv(file, index_label="id")
     return target
 
 

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from geoemb_xr.core.errors import MissingFileError
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[BinaryIO]:
     """A file to write to; it takes the place of ``target`` once all is written, else nothing is left of it.
 
+    Who may read it is as for any new file: those of ``tempfile`` are their owner's alone.
+
     Parameters
     ----------
     target : Path
         In a folder that is there.
+
+    Raises
+    ------
+    MissingFileError
+        If the folder is not.
     """
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
+    if not target.parent.is_dir():
+        raise MissingFileError(f"no such folder to write to: {target.parent}")
+    temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             yield file
-        os.replace(temporary, target)
+        temporary.replace(target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -13,13 +13,10 @@ import xarray as xr
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError
-from geoemb_xr.core.geometry import METRES_PER_DEGREE
+from geoemb_xr.core.geometry import EARTH_RADIUS, METRES_PER_DEGREE
 from geoemb_xr.core.model import BAND, attribution_of
 from geoemb_xr.geo import footprints, ground, polygons
 from geoemb_xr.retrieval.best import Best
-
-#: The sphere on which a chord becomes the distance along the ground, in metres.
-_RADIUS = 6_371_008.8
 
 
 def dims_of(array: xr.DataArray) -> list[Hashable]:
@@ -114,7 +111,7 @@ def apart(centres: np.ndarray, taken: Sequence[tuple[np.ndarray, float]], k: int
 
 def _chord(metres: float) -> float:
     """The straight line between two places so many metres apart; a hair less, as centres are rounded."""
-    return 2 * _RADIUS * float(np.sin(min(metres / (2 * _RADIUS), np.pi / 2))) * (1 - 1e-9)
+    return 2 * EARTH_RADIUS * float(np.sin(min(metres / (2 * EARTH_RADIUS), np.pi / 2))) * (1 - 1e-9)
 
 
 def pixel_metres(array: xr.DataArray) -> float:
