@@ -1,6 +1,6 @@
 """Sketches: one bit for each of 64 signs of a vector, scanned in place of the vectors.
 
-The signs of a vector less the mean agree in most places with those of its neighbours. Counting where they differ
+The signs of a vector less the mean agree in most places with those of its neighbours. Weighing where they differ
 takes 8 bytes a vector; the best are then scored exactly. On real AlphaEarth pixels signs about the mean find more
 than plain ones, or those of random directions, and 64 of these serve a space of any length.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr._version import __version__
-from geoemb_xr.core import arrays, npz
+from geoemb_xr.core import arrays, kernels, npz
 from geoemb_xr.core.codecs import pack_signs
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.fitted import decoded_bands
@@ -43,8 +43,10 @@ BITS = 64
 _LEAST, _MOST = 1000, 1 / 8
 #: So many candidates are scored that this share of the true best is among them, if they are not too many.
 _AIM = 0.99
-#: Words compared at a time: 8 MB, and what is made of them.
+#: Words looked at at a time: 8 MB, and what is made of them.
 _PART = 1 << 20
+#: The level of what has no data.
+_NOWHERE = (1 << 16) - 1
 #: Queries on which recall is measured, and hits of each.
 _QUERIES, _HITS = 32, 100
 #: Bits in which signs made again may differ on the mean: sums are rounded otherwise in other blocks.
@@ -137,22 +139,59 @@ class Sketch:
             ) from error
 
     def nearest(self, aim: np.ndarray, n: int) -> np.ndarray:
-        """Positions of the n vectors, about, whose signs differ least from those of a direction ``(band,)``."""
-        counts, at_most = self.differences(aim)
+        """Positions of the n vectors, about, whose signs agree best with a direction ``(band,)``, in order."""
+        levels, at_most = self.levels(aim)
         limit = int(np.searchsorted(at_most, min(n, at_most[-1])))
-        sure = np.flatnonzero(counts < limit)
-        return np.concatenate([sure, np.flatnonzero(counts == limit)[: max(n - sure.size, 0)]])
+        near = levels < limit
+        left = n - int(at_most[limit - 1]) if limit else n
+        near[np.flatnonzero(levels == limit)[:left]] = True
+        return np.flatnonzero(near)
 
-    def differences(self, aim: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """In how many signs each vector differs from a direction, and how many differ in at most 0, 1, … 64."""
-        own = pack_signs(aim[None] @ self.planes if len(self.planes) else aim[None])[0, 0]
-        counts = np.empty(self.bits.size, np.uint8)
-        for start in range(0, counts.size, _PART):
-            part = slice(start, start + _PART)
-            np.bitwise_count(self.bits[part] ^ own, out=counts[part])
-        there = np.unpackbits(self.present, count=counts.size, bitorder="little").view(np.bool_)
-        counts[~there] = BITS + 1
-        return counts, np.cumsum(np.bincount(counts, minlength=BITS + 2)[: BITS + 1])
+    def levels(self, aim: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How far the signs of each vector are from a direction, and how many are at level 0, 1, … at most.
+
+        A sign that differs counts by how far the direction is from zero there: what is near zero is of either sign
+        by chance. Half as many candidates hold the true best as where all signs count alike.
+        """
+        levels, counts = np.empty(self.bits.size, np.uint16), np.zeros(_NOWHERE + 1, np.int64)
+        tables = _tables(aim @ self.planes if len(self.planes) else aim)
+        _levels(self.bits, self.present, tables, levels, counts)
+        return levels, np.cumsum(counts[:_NOWHERE])
+
+
+def _tables(aim: np.ndarray) -> np.ndarray:
+    """What eight signs at a time add to the level of a vector ``(8, 256)``."""
+    weights = np.abs(aim, dtype=np.float64).reshape(8, 8)
+    if weights.any():
+        weights *= (_NOWHERE - BITS) / weights.sum()
+    own = (aim > 0).reshape(8, 1, 8)
+    signs = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little") > 0
+    return np.asarray(((signs != own) * np.rint(weights)[:, None]).sum(axis=2), np.uint16)
+
+
+@kernels.jit
+def _levels(bits: Any, present: Any, tables: Any, out: Any, counts: Any) -> None:
+    for i in range(bits.size):
+        word, total = bits[i], 0
+        for part in range(8):
+            total += tables[part, (word >> np.uint64(8 * part)) & np.uint64(255)]
+        if not (present[i >> 3] >> (i & 7)) & 1:
+            total = _NOWHERE
+        out[i] = total
+        counts[total] += 1
+
+
+@_levels.in_numpy
+def _levels_numpy(bits: Any, present: Any, tables: Any, out: Any, counts: Any) -> None:
+    there = np.unpackbits(present, count=bits.size, bitorder="little").view(np.bool_)
+    for start in range(0, bits.size, _PART):
+        part = slice(start, start + _PART)
+        own = tables[0][bits[part] & np.uint64(255)]
+        for i in range(1, 8):
+            own += tables[i][(bits[part] >> np.uint64(8 * i)) & np.uint64(255)]
+        own[~there[part]] = _NOWHERE
+        counts += np.bincount(own, minlength=counts.size)
+        out[part] = own
 
 
 _FACTS = ("product", "version", "bands", "dims", "shape", "attribution", "candidates", "recall")
@@ -265,9 +304,9 @@ def _measured(array: xr.DataArray, sketch: Sketch, there: np.ndarray, seed: int)
     true, _ = Scan([array], Scorer(np.ascontiguousarray(rows), rows[:0], "each", "cosine")).best(_HITS)
     ranks = np.empty(true.positions.size, np.int64)
     for i, row in enumerate(rows):
-        counts, at_most = sketch.differences(row - sketch.mean)
+        levels, at_most = sketch.levels(row - sketch.mean)
         own = true.query == i
-        ranks[own] = at_most[counts[true.positions[own]]]
+        ranks[own] = at_most[levels[true.positions[own]]]
     wanted = int(np.quantile(ranks, _AIM, method="higher"))
     candidates = min(max(wanted, _LEAST), max(int(there.size * _MOST), _LEAST))
     return candidates, float((ranks <= candidates).mean())
@@ -312,7 +351,10 @@ class Shortlist(Candidates):
         """As :meth:`Candidates.best`; each turn looks at eight times as many candidates."""
         n = max(self.sketch.candidates * room // _HITS, _LEAST) * 8**turn
         n = min(n, self.sketch.bits.size)
-        rows = np.unique(np.concatenate([self.sketch.nearest(aim, n) for aim in self._aims()]))
+        near = np.zeros(self.sketch.bits.size, np.bool_)
+        for aim in self._aims():
+            near[self.sketch.nearest(aim, n)] = True
+        rows = np.flatnonzero(near)
         block = _at(self.array, rows)
         self._check(rows, block)
         collector = Collector(self.scorer.count, room)

@@ -223,6 +223,16 @@ CASES = {
     ("retrieval.scores", "_products_band_last"): (
         lambda: (vectors(30, 12, missing=True), QUERY, *np.zeros((2, 30), "f4")), 1e-5
     ),
+    ("retrieval.sketches", "_levels"): (
+        lambda: (
+            rng().integers(0, 2**63, 100).astype(np.uint64),
+            rng().integers(0, 256, 13).astype(np.uint8),
+            rng().integers(0, 8191, (8, 256)).astype(np.uint16),
+            empty(100, dtype=np.uint16),
+            np.zeros(1 << 16, np.int64),
+        ),
+        0,
+    ),
     ("analysis.changes", "_angles"): (
         lambda: (vectors(30, 12, missing=True), vectors(30, 12)[::-1].copy(), empty(30)), 1e-6
     ),

@@ -7,6 +7,7 @@ import pytest
 
 import geoemb_xr as gx
 from geoemb_xr.core import codecs, errors
+from geoemb_xr.retrieval import sketches
 
 HERE = (11.37, 47.25)
 
@@ -46,6 +47,31 @@ def test_a_sketch_finds_nearly_all(product, least, tmp_path, caplog):
     np.testing.assert_allclose(
         apart.similarity, da.emb.search(HERE, 5, min_distance=60).similarity, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("twin", [sketches._levels, sketches._levels_numpy], ids=["compiled", "numpy"])
+@pytest.mark.parametrize("aim", ["some", "zero"])
+def test_levels_are_weighted_counts_of_signs_that_differ(twin, aim, monkeypatch):
+    monkeypatch.setattr(sketches, "_levels", twin)
+    monkeypatch.setattr(sketches, "_PART", 64)
+    rng = np.random.default_rng(0)
+    vectors, there = rng.standard_normal((150, 64)), rng.random(150) > 0.2
+    bits, present = codecs.pack_signs(vectors)[:, 0], np.packbits(there, bitorder="little")
+    aim = rng.standard_normal(64).astype("f4") if aim == "some" else np.zeros(64, "f4")
+    facts = "alphaearth", "v1", tuple(map(str, range(64))), ("location",), (150,), "", 0, 0.0
+    sketch = sketches.Sketch(*facts, bits, present, np.zeros(64, "f4"), np.empty((0, 64), "f4"))
+    levels, at_most = sketch.levels(aim)
+    expected = (((vectors > 0) != (aim > 0)) * np.abs(aim)).sum(axis=1)
+    np.testing.assert_allclose(
+        levels[there], expected[there] * (65_535 - 64) / (np.abs(aim).sum() or 1.0), atol=32
+    )
+    assert (levels[~there] == 65_535).all()
+    assert [at_most[v] for v in levels[there]] == [(levels[there] <= v).sum() for v in levels[there]]
+    for n in (0, 1, 60, 150):
+        found = sketch.nearest(aim, n)
+        np.testing.assert_array_equal(np.sort(levels[found]), np.sort(levels[there])[:n])
+        assert there[found].all()
+        assert (np.diff(found) > 0).all()
 
 
 def test_signs_are_those_of_vectors_about_their_mean():
