@@ -181,7 +181,7 @@ def least_of(path: Path, rows: slice, cols: slice) -> tuple[int, int]:
             for y in range(top // block, -(-bottom // block))
             for x in range(cols.start // block, -(-cols.stop // block))
         ]
-    return len(sizes) + 1, sum(sizes) + (1 << 15)
+    return len(sizes) + 1, sum(sizes) + (1 << 16)
 
 
 def bench_tile(folder: Path, side: int, block: int, points: int, repeat: int) -> None:

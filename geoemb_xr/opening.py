@@ -28,6 +28,7 @@ from geoemb_xr.readers import tables as from_tables
 from geoemb_xr.readers.points import area_of_points, vectors_at
 from geoemb_xr.readers.sources import grids_of, lattice_key
 from geoemb_xr.readers.tiles import Request, Tile
+from geoemb_xr.stores.files import one_look
 from geoemb_xr.stores.objects import said_in_a_line
 from geoemb_xr.stores.storage import current, reaches_objects
 
@@ -40,6 +41,7 @@ Resampling = Literal["nearest", "bilinear", "average", "mode"]
 
 @one_call()
 @reaches_objects
+@one_look()
 def open(  # the name that users know from xarray
     product: str | Product | os.PathLike[str],
     source: Any = None,

@@ -1,7 +1,8 @@
 """Windows of remote GeoTIFFs: the stored blocks that a window touches, each fetched and decoded once.
 
-GDAL parses headers and decodes; bytes come from :mod:`geoemb_xr.stores`, so that credentials, retries and checks
-are those of every other read. All blocks of a window are asked for at once, and not as GDAL comes to each.
+GDAL parses headers, and decodes what :mod:`geoemb_xr.readers.stored_blocks` does not. Bytes come from
+:mod:`geoemb_xr.stores`, so that credentials, retries and checks are those of every other read. All blocks of a
+window are asked for at once, and not as GDAL comes to each.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.readers.block_cache import CACHE, RAW
+from geoemb_xr.readers.stored_blocks import cell_of
 from geoemb_xr.stores.files import ObjectFile, RemoteObject, forget, joined, remote_object
 from geoemb_xr.stores.http import ObjectChangedError
 from geoemb_xr.stores.storage import current
@@ -77,7 +79,7 @@ def read_window(
     kind: object = None,
     level: int | None = None,
 ) -> np.ndarray:
-    """A window of a remote GeoTIFF, from the blocks that it touches.
+    """A window of a remote GeoTIFF, from the blocks that it touches; of one that is kept, not to be written into.
 
     Parameters
     ----------
@@ -119,6 +121,8 @@ def _from_cells(
             key = (of.url, of.state, current(), tuple(bands), kind, level, top, left)
             make = partial(_cell, of, bands, (top, bottom), (left, right), block, read, level)
             cell = CACHE.get(key, make)
+            if top <= rows.start and rows.stop <= bottom and left <= cols.start and cols.stop <= right:
+                return cell[..., rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
             if out is None:
                 shape = (*cell.shape[:-2], rows.stop - rows.start, cols.stop - cols.start)
                 out = np.empty(shape, cell.dtype)
@@ -157,25 +161,29 @@ def _cell(
     from rasterio.windows import Window
 
     window = Window.from_slices(slice(*rows), slice(*cols))
-    decoded: list[np.ndarray] = []
     with opened(of, **of_level(level)) as (dataset, file):
         spans = spans_of(dataset, bands, rows, cols, block)
+        ours = cell_of(of, dataset, bands, rows, cols, len(spans))
+        decoded: list[np.ndarray] = []
 
         def fetched() -> np.ndarray:
             """The blocks as they come, decoded while others are on their way."""
-            with of.coming(spans) as (body, coming):
-                file.hold(spans, body, coming)
-                decoded.append(np.array(read(dataset, window)))
+            with of.coming(spans, None if ours is None else ours.put) as (body, coming):
+                if ours is None:
+                    file.hold(spans, body, coming)
+                    decoded.append(np.array(read(dataset, window)))
                 for task in coming:
                     task.result()
             return body
 
         key = (of.url, of.state, current(), tuple(spans))
         body = RAW.get(key, fetched)
-        if decoded:
-            return decoded[0]
-        file.hold(spans, body)
-        return np.array(read(dataset, window))
+        if ours is not None and ours.is_filled(spans, body):
+            return read(ours, window)
+        if not decoded:
+            file.hold(spans, body)
+            decoded.append(np.array(read(dataset, window)))
+        return decoded[0]
 
 
 #: Bands, rows and columns of a window.

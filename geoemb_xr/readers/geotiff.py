@@ -29,7 +29,7 @@ from geoemb_xr.readers.block_cache import kept_of
 from geoemb_xr.readers.claims import check_extent
 from geoemb_xr.readers.tiles import Tile
 from geoemb_xr.stores.credentials import DEFAULT_REGION, gdal_options
-from geoemb_xr.stores.files import RemoteObject, remote_object
+from geoemb_xr.stores.files import object_now, remote_object
 from geoemb_xr.stores.objects import head_object, is_remote
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
     """
     name = os.fspath(path)
     if cogs.is_object(name):
-        of = RemoteObject(name)
+        of = object_now(name)
         with cogs.opened(of, GEOREF_SOURCES=OWN_PLACE) as (dataset, _):
             return _info_of(dataset, name, of.state)
     if is_remote(name):

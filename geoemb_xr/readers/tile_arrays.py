@@ -278,7 +278,8 @@ class TileArray:
         if values.shape != expected:
             raise SourceError(f"{tile.name} gave a window of shape {values.shape} instead of {expected}")
         values = values[..., :: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
-        return np.ascontiguousarray(values.astype(tile.dtype, copy=False))
+        values = np.ascontiguousarray(values.astype(tile.dtype, copy=False))
+        return values if values.flags.writeable else values.copy()  # others read what a cache keeps
 
     def _stored(self, i: int, rows: slice, cols: slice) -> tuple[slice, slice, bool, bool]:
         """A window of the common grid as a tile stores it: rows, columns, and which of them are turned."""

@@ -6,10 +6,11 @@ import io
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import lru_cache
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from geoemb_xr.stores.objects import NO_ETAG, coming_ranges, fetch, get_ranges
 from geoemb_xr.stores.storage import Storage, current, using
 
 #: What the first request brings, and what a small read brings at least: headers lie side by side.
-FIRST_BYTES = 1 << 15
+FIRST_BYTES = 1 << 16
 _AHEAD = 1 << 16
 #: Ranges that lie closer are asked for as one.
 _GAP = 1 << 15
@@ -112,8 +113,13 @@ class RemoteObject:
         return found
 
     @contextmanager
-    def coming(self, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[np.ndarray, list[Future[bytes]]]]:
-        """As :meth:`fetch`, while they come: one body of all, and of each range who says that it is in there."""
+    def coming(
+        self, spans: Sequence[tuple[int, int]], use: Callable[[int, np.ndarray], None] | None = None
+    ) -> Iterator[tuple[np.ndarray, list[Future[bytes]]]]:
+        """As :meth:`fetch`, while they come: one body of all, and of each range who says that it is in there.
+
+        ``use`` is called with number and bytes of each range that came, in the thread that brought it.
+        """
         asked = joined(spans)
         starts = [a for a, _ in asked]
         places = np.cumsum([0, *(stop - start for start, stop in spans)])
@@ -127,7 +133,10 @@ class RemoteObject:
             came = np.frombuffer(data, np.uint8)
             for number in inside[at]:
                 start, stop = (each - starts[at] for each in spans[number])
-                body[places[number] : places[number + 1]] = came[start:stop]
+                part = body[places[number] : places[number + 1]]
+                part[:] = came[start:stop]
+                if use is not None:
+                    use(number, part)
 
         with using(self.storage), coming_ranges(self.url, asked, etag=self.etag, use=put) as tasks:
             yield body, [tasks[at] for at in of_range]
@@ -138,9 +147,35 @@ def _bare(etag: str) -> str:
     return etag.removeprefix("W/").strip('"')
 
 
-@lru_cache(maxsize=128)
-def _kept(url: str, token: str, storage: Storage) -> RemoteObject:
-    return RemoteObject(url)
+#: Objects of which headers are kept, by URL, token and storage.
+_MOST_OBJECTS = 128
+_kept: OrderedDict[tuple[str, str, Storage], RemoteObject] = OrderedDict()
+_keeping = threading.Lock()
+#: Objects that were looked at within one call.
+_looked_at: ContextVar[dict[tuple[str, Storage], RemoteObject] | None] = ContextVar("looked_at", default=None)
+
+
+@contextmanager
+def one_look() -> Iterator[None]:
+    """Look once at each object inside: all that opens it there works with one state of it."""
+    token = _looked_at.set({})
+    try:
+        yield
+    finally:
+        _looked_at.reset(token)
+
+
+def object_now(url: str) -> RemoteObject:
+    """An object as it is now, kept for who reads it by its state as a token, where an ETag tells that."""
+    looked_at = _looked_at.get()
+    found = None if looked_at is None else looked_at.get((url, current()))
+    if found is None:
+        found = RemoteObject(url)
+        if looked_at is not None:
+            looked_at[url, current()] = found
+        if found.etag and not found.etag.startswith(NO_ETAG):
+            _keep(url, found.state, found)
+    return found
 
 
 def remote_object(url: str, token: str) -> RemoteObject:
@@ -151,11 +186,25 @@ def remote_object(url: str, token: str) -> RemoteObject:
     ObjectChangedError
         If ``token`` is the state of another one.
     """
-    found = _kept(url, token, current())
+    with _keeping:
+        found = _kept.get((url, token, current()))
+        if found is not None:
+            _kept.move_to_end((url, token, current()))
+    if found is None:
+        found = RemoteObject(url)
+        _keep(url, token, found)
     if not found.is_still(token):
         forget()
         raise replaced(url)
     return found
+
+
+def _keep(url: str, token: str, found: RemoteObject) -> None:
+    with _keeping:
+        _kept[url, token, current()] = found
+        _kept.move_to_end((url, token, current()))
+        while len(_kept) > _MOST_OBJECTS:
+            _kept.popitem(last=False)
 
 
 def replaced(url: str) -> ObjectChangedError:
@@ -165,7 +214,8 @@ def replaced(url: str) -> ObjectChangedError:
 
 def forget() -> None:
     """Forget the headers that were read: an object was replaced."""
-    _kept.cache_clear()
+    with _keeping:
+        _kept.clear()
 
 
 class ObjectFile(io.RawIOBase):

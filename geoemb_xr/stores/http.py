@@ -148,20 +148,21 @@ def _checked(
         last = size if span[1] is None else min(span[1], size) if size >= 0 else span[1]
         if (start, stop) != (first, last):
             raise Transient(f"bytes {first}–{last} were asked for, {start}–{stop} came")
-    body = bytearray()
+    pieces: list[bytes] = []
     ends = max(ends, monotonic() + max(stop - start, 0) / SLOWEST)
     while piece := answer.read(_PIECE):
-        body += piece
+        pieces.append(piece)
         if monotonic() > ends:
-            raise Transient(f"only {len(body)} of {stop - start} bytes came in time")
+            raise Transient(f"only {sum(map(len, pieces))} of {stop - start} bytes came in time")
+    body = b"".join(pieces)
     if stop >= 0 and len(body) != stop - start:
         raise Transient(f"only {len(body)} of {stop - start} bytes came")
     if answer.status == 200:  # a server without ranges sends it all
         size = len(body)
         if span is not None:
             first = span[0] if span[0] >= 0 else max(size + span[0], 0)
-            return Answer(bytes(body[first : span[1]]), first, size, found)
-    return Answer(bytes(body), start, size, found)
+            return Answer(body[first : span[1]], first, size, found)
+    return Answer(body, start, size, found)
 
 
 def _strong(etag: str) -> str:
