@@ -2,7 +2,7 @@
 
 Peers are the best loops one can write: chips that are cut and normalised already, in batches of the same size; on a
 GPU once from chips that lie there (``bare``) and once from page-locked memory, copied beside the work (``locked``).
-The tiled inference of terratorch and of rs-embed, which hold the area in memory, is not compared with.
+The tiled inference of terratorch and of rs-embed is compared with in ``bench_tilings.py``.
 There everything works in bfloat16. The row ``no network`` has a network that does nothing: how fast it is fed.
 Weights are random: a network's time does not depend on them, but seams do, so their angles say how the arithmetic
 behaves and nothing of a trained encoder.

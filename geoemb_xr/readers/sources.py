@@ -63,10 +63,13 @@ def one_version(found: Product, stored: Sequence[Tile], request: Request) -> str
     CoverageError
         If they are not of the one that was asked for.
     """
-    versions = sorted({tile.version for tile in stored if tile.version})
+    names = {tile.version: tile.name for tile in stored if tile.version}
+    versions = sorted(names)
     if len(versions) > 1:
         raise SourceError(
-            f"this source mixes versions {versions} of {found.name!r}, which are different spaces"
+            f"this source mixes versions {versions} of {found.name!r}, which are different spaces: "
+            + " and ".join(f"{names[version]} is {version!r}" for version in versions)
+            + ". Pass the files of one of them"
         )
     own = versions[0] if versions else ""
     # where a product lists families of versions, one of those stands for what begins with it

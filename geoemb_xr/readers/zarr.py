@@ -519,7 +519,7 @@ def naming_damage(name: str) -> Iterator[None]:
     """What zarr, NumPy or xarray raise over metadata that are damaged, as an error of ours that names the store."""
     try:
         yield
-    except (EmbeddingError, ImportError, OSError, MemoryError):
+    except (EmbeddingError, ImportError, OSError, MemoryError, NameError):  # a NameError is a fault of code
         raise
     except Exception as error:
         raise SourceError(

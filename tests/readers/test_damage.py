@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import geoemb_xr as gx
-from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.errors import EmbeddingError, SourceError
+from geoemb_xr.readers.zarr import naming_damage
 
 #: Where checksums are written, so that no flip may go unseen.
 CHECKED = {"own.zarr", "own.parquet"}
@@ -87,3 +88,13 @@ def test_damage_is_an_error_that_names_the_file(files, name, times, tmp_path):
             said = str(error)
         assert name in said or part in said
         assert name not in CHECKED or found.equals(whole)
+
+
+def test_a_fault_of_code_is_not_called_a_damaged_file():
+    with (
+        pytest.raises(SourceError, match=r"a\.zarr could not be opened: its metadata are damaged"),
+        naming_damage("a.zarr"),
+    ):
+        raise KeyError("shape")
+    with pytest.raises(NameError, match="shap"), naming_damage("a.zarr"):
+        raise NameError("name 'shap' is not defined")
