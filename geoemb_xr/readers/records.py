@@ -159,8 +159,9 @@ def read_part(part: Part, layout: PatchLayout, dtype: np.dtype[Any]) -> np.ndarr
         if facts.date is not None:
             dates = timestamps(table[facts.date].to_numpy(zero_copy_only=False))
             out["date"] = np.where(np.isnat(dates), named, dates)
-    for name in names:
-        out[name] = _values(table[name], dtype[name], f"{facts.file.url}, column {name!r}")
+    with reading_parquet(facts.file.url):  # a text of damaged bytes is found out where it becomes Python's
+        for name in names:
+            out[name] = _values(table[name], dtype[name], f"{facts.file.url}, column {name!r}")
     return out
 
 

@@ -381,3 +381,14 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "a.parquet").write_bytes(raw[:-100])
     with pytest.raises(SourceError, match=r"a.parquet is not a Parquet file that can be read"):
         opened(tmp_path)
+
+
+def test_a_text_of_damaged_bytes_is_named(tmp_path):
+    frame(3).assign(note=["one", "zwei", "drei"]).to_parquet(
+        tmp_path / "a.parquet", index=False, compression=None
+    )
+    raw = (tmp_path / "a.parquet").read_bytes()
+    assert b"zwei" in raw
+    (tmp_path / "a.parquet").write_bytes(raw.replace(b"zwei", b"z\xffei"))
+    with pytest.raises(SourceError, match=r"a.parquet is not a Parquet file that can be read"):
+        opened(tmp_path).note.compute()
