@@ -21,6 +21,8 @@ collect_ignore = ["geoemb_xr/interop/datasets.py"]
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Use all cores, unless files are named: they take less time than the start of workers does.
 
+    A file stays with one worker: what its tests share is made once, and notebooks run in one kernel.
+
     This is no option in pyproject.toml, so that ``-p no:xdist`` still works.
     """
     named = config.args_source is pytest.Config.ArgsSource.ARGS
@@ -30,7 +32,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         and config.option.numprocesses is None
         and not (named or a_worker)
     ):
-        config.option.numprocesses, config.option.dist = "auto", "worksteal"
+        config.option.numprocesses, config.option.dist = "auto", "loadfile"
 
 
 def pytest_collection_finish() -> None:

@@ -5,7 +5,6 @@
 ``-t fast`` leaves the notebooks unexecuted, without their pictures.
 """
 
-import re
 import sys
 from pathlib import Path
 
@@ -55,7 +54,6 @@ napoleon_use_param = False
 
 #: Pages whose tables have calls: each function named there leads to its page.
 CALLS = ("how-to", "earth-engine", "if-you-know")
-CALLED = re.compile(r"(?<=\bgx\.)\w+|(?<=\.emb\.)\w+|\b(probe|ridge)(?=\.)")
 
 
 def setup(app):
@@ -72,12 +70,10 @@ def link_calls(app, doctree, page):
         for literal in cell.findall(nodes.literal):
             code = literal.astext()
             parts, end = [], 0
-            for name in CALLED.finditer(code):
-                public = "Probe" if name[1] else name[0]
-                if public in geoemb_xr.__all__:
-                    address = app.builder.get_relative_uri(page, f"generated/api/geoemb_xr.{public}")
-                    link = nodes.reference("", name[0], refuri=address, internal=True)
-                    parts += [nodes.Text(code[end : name.start()]), link]
-                    end = name.end()
+            for public, where in generate.public_names(code):
+                address = app.builder.get_relative_uri(page, generate.page_of(public))
+                link = nodes.reference("", code[where], refuri=address, internal=True)
+                parts += [nodes.Text(code[end : where.start]), link]
+                end = where.stop
             literal.children = []
             literal += [*parts, nodes.Text(code[end:])]

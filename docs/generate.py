@@ -83,6 +83,7 @@ FACTS = {
     "citation": "Citation",
     "doi": "DOI",
 }
+CALLED = re.compile(r"(?<=\bgx\.)\w+|(?<=\.emb\.)\w+|\b(probe|ridge)(?=\.)")
 OVERVIEW = ("title", "kind", "dims", "dtype", "resolution", "period", "unit_norm", "licence")
 
 
@@ -163,6 +164,17 @@ def names_by_heading() -> dict[str, list[str]]:
         found.setdefault(HEADINGS.get(path) or HEADINGS.get(room, room), []).append(name)
     order = {heading: i for i, heading in enumerate(dict.fromkeys(HEADINGS.values()))}
     return {h: sorted(found[h], key=str.lower) for h in sorted(found, key=lambda h: (order.get(h, 999), h))}
+
+
+def public_names(code: str) -> list[tuple[str, slice]]:
+    """Public names that a call says, and where in it: what has a page of its own."""
+    said = [("Probe" if name[1] else name[0], slice(*name.span())) for name in CALLED.finditer(code)]
+    return [(name, where) for name, where in said if name in gx.__all__]
+
+
+def page_of(name: str) -> str:
+    """The page that autosummary writes for a public name, from the top of the documentation."""
+    return f"generated/api/geoemb_xr.{name}"
 
 
 def api() -> str:
