@@ -1,15 +1,22 @@
 """What pytest must know before it collects: what cannot be imported here, and how many processes to use."""
 
+import functools
 import gc
 import importlib.util
 import os
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
 # Where bytecode is not kept, each worker and subprocess compiles all that it imports: a third of the suite's time.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Tests run beside one another already: threads of BLAS and OpenMP would wait for each other, which takes CPU too.
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
 
 #: Triton exists for Linux only; modules of other names must import, or their errors show.
 collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["geoemb_xr/predicting/*_cuda.py"]
@@ -39,3 +46,22 @@ def pytest_collection_finish() -> None:
     """Keep what all imports made, a million objects, out of each collection of garbage."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """A file stays with one worker; so do all that import torchvision, which takes ten seconds in each process."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByImports(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "torchvision" if _imports_torchvision(config.rootpath / file) else file
+
+    return ByImports(config, log) if config.option.dist == "loadfile" else None
+
+
+@functools.cache
+def _imports_torchvision(path: Path) -> bool:
+    bring_it = re.compile(r"""importorskip\("(timm|torchgeo|torchvision)""")
+    return path.name == "test_prose.py" or (path.suffix == ".py" and bool(bring_it.search(path.read_text())))

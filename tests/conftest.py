@@ -58,3 +58,11 @@ def real_data() -> Path:
 def catalog_products():
     """The products that the package itself brings: tests register others of their own."""
     return model.published()
+
+
+@pytest.fixture
+def no_location_encoder(monkeypatch):
+    """None is at hand: to load one as a control takes seconds in each comparison."""
+    from geoemb_xr.comparing import support
+
+    monkeypatch.setattr(support, "registered", lambda: [])

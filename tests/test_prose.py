@@ -5,7 +5,9 @@ a comment that says why: ``<!-- not run: … -->``.
 """
 
 import re
+import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +85,7 @@ def things():
         "probe": one.emb.fit_probe(labels, target="crop"),
         "ridge": one.emb.fit_probe(labels, target="crop", method="ridge"),
         "new_labels": labels.groupby("crop").head(5),
-        "RandomForestClassifier": RandomForestClassifier,
+        "RandomForestClassifier": partial(RandomForestClassifier, n_estimators=5),
         "estimator": estimator,
         "patches": gx.open("earth-index", gx.example("earth-index")),
         "images": gx.testing.images((96, 96), chunks=48),
@@ -102,6 +104,9 @@ def world(things, tmp_path, monkeypatch):
     """The same in a folder with the files that the pages read; the published stores are examples."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plt, "show", lambda: None)
+    monkeypatch.setitem(
+        sys.modules, "geoclip", None
+    )  # a further control of each comparison, where it is installed
     truly, coverage = gx.open, gx.coverage
 
     def offline(product, source=None, **options):

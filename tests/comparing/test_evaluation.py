@@ -119,6 +119,7 @@ def test_coordinates_are_the_nearest_label(task):
     np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.usefixtures("no_location_encoder")
 def test_a_leak_is_seen():
     """Labels that follow places, not vectors: random folds find them, regions do not."""
     lon, lat = places()
@@ -131,6 +132,7 @@ def test_a_leak_is_seen():
     assert "coordinates" in found.beaten()["noise"] or found.table()["blocks"]["noise", "ridge"] < 0.65
 
 
+@pytest.mark.usefixtures("no_location_encoder")
 def test_only_labels_that_all_cover_count(task):
     arrays, table = task
     gaps = arrays["bad"].copy()
@@ -153,6 +155,7 @@ def test_groups_scores_and_their_worst(found, task):
     assert mine.value.between(0.3, 1).all()
 
 
+@pytest.mark.usefixtures("no_location_encoder")
 def test_a_region_left_out_has_an_interval_from_blocks_inside_it(task):
     arrays, table = task
     found = gx.evaluate(
@@ -184,6 +187,7 @@ def test_labels_of_a_source_are_known_by_their_name(target, source, seen):
     assert is_seen(target, [source]) is seen
 
 
+@pytest.mark.usefixtures("no_location_encoder")
 def test_values_have_r2_about_the_means_of_groups():
     y = labels_of(np.random.default_rng(2), "values")
     lon, lat = places()
@@ -251,6 +255,7 @@ def test_holm():
     np.testing.assert_allclose(contrasts.holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
 
 
+@pytest.mark.usefixtures("no_location_encoder")
 def test_persistence_and_labels_that_were_seen(task):
     arrays, table = task
     seen = {"seen": product("seen-one", table.crop.to_numpy(), 0.3, trained_on=("Crop",)), **arrays}

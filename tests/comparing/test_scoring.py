@@ -156,6 +156,7 @@ def unlike():
     return {"fine": fine, "coarse": coarse}, labels
 
 
+@pytest.mark.usefixtures("no_location_encoder")
 def test_the_finer_product_is_averaged_over_the_coarsers_pixel(unlike):
     arrays, labels = unlike
     support = support_of(arrays, labels)
@@ -177,6 +178,7 @@ def test_the_finer_product_is_averaged_over_the_coarsers_pixel(unlike):
             assert np.isnan(support.purity[own]).all()
 
 
+@pytest.mark.usefixtures("no_location_encoder")
 def test_rows_for_common_support_equal_dims_and_purity(unlike):
     arrays, labels = unlike
     found = gx.evaluate(arrays, labels, methods=["ridge"], splits=["random"], n_labels=[None])
@@ -190,6 +192,7 @@ def test_rows_for_common_support_equal_dims_and_purity(unlike):
     assert native["coarse", "pure"] > native["coarse", "mixed"]
 
 
+@pytest.mark.usefixtures("no_location_encoder")
 def test_patches_have_the_labels_inside_of_them(unlike):
     arrays, _ = unlike
     fine = arrays["fine"]
@@ -202,6 +205,7 @@ def test_patches_have_the_labels_inside_of_them(unlike):
     assert fine.dims[0] == "band"
 
 
+@pytest.mark.usefixtures("no_location_encoder")
 def test_a_probability_sample_weighs_and_says_which_question_it_answers(unlike):
     arrays, _ = unlike
     truth = gx.testing.scene().truth(gx.testing.geobox((64, 64)), 2018)
@@ -221,6 +225,7 @@ def test_a_probability_sample_weighs_and_says_which_question_it_answers(unlike):
         support_of(given, design, target="label", design=-weight.to_numpy())
 
 
+@pytest.mark.usefixtures("no_location_encoder")
 def test_features_and_declared_contrasts(unlike):
     arrays, labels = unlike
     labels = labels.assign(raw=np.arange(len(labels)) * 1.0, other=np.nan)

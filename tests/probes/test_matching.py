@@ -89,6 +89,7 @@ VERBS = {
 }
 
 
+@pytest.mark.usefixtures("no_location_encoder")
 @pytest.mark.parametrize("verb", VERBS)
 def test_labels_mean_the_same_in_every_form(array, frame, tmp_path, verb):
     expected = VERBS[verb](array, frame)
