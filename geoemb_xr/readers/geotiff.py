@@ -490,7 +490,7 @@ def write_geotiff(
     tags : mapping, optional
         Metadata.
     **options : object
-        GDAL creation options.
+        GDAL creation options; tiles are no larger than the image.
     """
     import rasterio
 
@@ -508,6 +508,10 @@ def write_geotiff(
         "tiled": True,
         **options,
     }
+    # GDAL pads the last tiles: 768 bands of a small image would be 200 MB to read and write
+    if profile["tiled"]:
+        for name, side in zip(("blockysize", "blockxsize"), data.shape[1:], strict=True):
+            profile[name] = min(int(profile.get(name, 256)), -(-side // 16) * 16)
     with rasterio.open(target, "w", **profile) as dataset:
         dataset.write(data)
         for i, name in enumerate(descriptions):
