@@ -67,7 +67,7 @@ def all_verbs(years: xr.DataArray) -> dict[str, Verb]:
     vectors = one.emb.decode().persist()
     labels = gx.testing.scene().points(300, radius=600.0)
     pca, kmeans = one.emb.fit_pca(3), one.emb.fit_clusters(CLASSES)
-    probe = one.emb.fit_probe(labels, target="label", cv=0)
+    probe = one.emb.fit_probe(labels, target="land_cover", cv=0)
     compressor = one.emb.fit_compressor(dims=16)
     codec = gx.product("alphaearth").codec
     query = vectors[:, 3, 3].values

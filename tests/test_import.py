@@ -43,6 +43,19 @@ print(json.dumps([m for m in {HEAVY!r} if m in sys.modules and m not in before])
     assert json.loads(run_python(code)) == []
 
 
+def test_opening_a_geotiff_loads_nothing_that_it_does_not_need():
+    source = str(geoemb_xr.example("alphaearth"))  # made here: writing it needs more
+    code = f"""
+import json, sys, xarray, dask.array
+before = set(sys.modules)
+import geoemb_xr as gx
+gx.open("alphaearth", {source!r})
+heavy = ("zarr", "numba", "sklearn", "geopandas", "matplotlib", "torch")
+print(json.dumps([m for m in heavy if m in sys.modules and m not in before]))
+"""
+    assert json.loads(run_python(code)) == []
+
+
 def test_completion_shows_what_matters_and_every_name_resolves():
     names = dir(geoemb_xr)
     assert not [n for n in names if n.startswith("_")]

@@ -24,7 +24,8 @@ from geoemb_xr.core.errors import EmbeddingError, MissingFileError, SourceError
 from geoemb_xr.core.missing import NODATA_KEYS, mark_missing
 from geoemb_xr.readers.claims import check_extent
 from geoemb_xr.readers.tiles import Tile
-from geoemb_xr.readers.zarr_chunks import is_archive, names_in, object_names, transfer_of, unwritten
+from geoemb_xr.readers.zarr_chunks import names_in, object_names, transfer_of, unwritten
+from geoemb_xr.stores.archives import is_archive, is_icechunk, is_zipped
 from geoemb_xr.stores.objects import head_object, is_remote, list_folders
 from geoemb_xr.stores.storage import Storage, current
 
@@ -36,7 +37,7 @@ def store_of(url: str, whole: Sequence[str] = (), snapshot: str = "") -> Any:
     """
     import zarr
 
-    from geoemb_xr.stores.zarr_archives import ZippedZarr, is_icechunk, is_zipped, open_icechunk
+    from geoemb_xr.stores.zarr_archives import ZippedZarr, open_icechunk
     from geoemb_xr.stores.zarr_objects import Noticing, WrittenWhole, ZarrObjects
 
     if is_zipped(url):
@@ -116,7 +117,7 @@ def root_token(url: str) -> str:
 
 
 def _archive_token(url: str) -> str:
-    from geoemb_xr.stores.zarr_archives import icechunk_snapshot, is_icechunk
+    from geoemb_xr.stores.zarr_archives import icechunk_snapshot
 
     if is_icechunk(url):
         return icechunk_snapshot(url)

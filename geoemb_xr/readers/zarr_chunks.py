@@ -14,19 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from geoemb_xr.stores.archives import is_archive
 from geoemb_xr.stores.objects import get_range, is_remote, object_size
 
 #: What a shard's index says of an inner chunk that it does not hold.
 _EMPTY = np.uint64(2**64 - 1)
-
-
-def is_archive(name: str) -> bool:
-    """Whether a store is no folder of chunks: what it lacks was never written, as its own directory says."""
-    if "icechunk" not in name.lower() and not name.lower().endswith(".zip") and not Path(name).is_dir():
-        return False
-    from geoemb_xr.stores.zarr_archives import is_icechunk, is_zipped
-
-    return is_zipped(name) or is_icechunk(name)
 
 
 def names_in(array: Any, folder: str) -> list[str]:

@@ -6,7 +6,6 @@ import os
 import zipfile
 from collections.abc import AsyncIterator
 from functools import cached_property
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -14,6 +13,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from geoemb_xr.core.errors import SourceError, require
+from geoemb_xr.stores.archives import ROOTS
 from geoemb_xr.stores.credentials import is_signed, s3_options
 from geoemb_xr.stores.files import ObjectFile, RemoteObject
 from geoemb_xr.stores.http import CONNECT, stall_of
@@ -21,7 +21,6 @@ from geoemb_xr.stores.objects import is_remote, not_encrypted
 from geoemb_xr.stores.storage import Storage, current, using
 from geoemb_xr.stores.zarr_objects import span_of
 
-_ROOTS = ("zarr.json", ".zgroup", ".zarray")
 #: A member may not claim more bytes than this, unpacked.
 _LARGEST_MEMBER = 1 << 31
 
@@ -69,7 +68,7 @@ class ZippedZarr(Store):
             except zipfile.BadZipFile as error:
                 raise SourceError(f"{self.url} is not a zip file, or is truncated: {error}") from error
         names = archive.namelist()
-        roots = sorted({n.rpartition("/")[0] for n in names if n.rpartition("/")[2] in _ROOTS}, key=len)
+        roots = sorted({n.rpartition("/")[0] for n in names if n.rpartition("/")[2] in ROOTS}, key=len)
         if not roots:
             raise SourceError(f"{self.url} holds no Zarr store; it holds {names[:5]}")
         return archive, f"{roots[0]}/" if roots[0] else ""
@@ -140,29 +139,7 @@ class ZippedZarr(Store):
             yield name
 
 
-def is_zipped(name: str) -> bool:
-    """Whether a path or URL is a zipped Zarr store: by its name, and where it is on a disk by what it holds."""
-    lower = name.lower()
-    if is_remote(name):
-        return lower.endswith(".zarr.zip")
-    if not lower.endswith(".zip") or not Path(name).is_file():
-        return False
-    try:
-        with zipfile.ZipFile(name) as archive:
-            return any(each.rpartition("/")[2] in _ROOTS for each in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return lower.endswith(".zarr.zip")  # what is wrong with it is said when it is opened
-
-
 # --- Icechunk -----------------------------------------------------------------------------------------------------
-
-
-def is_icechunk(name: str) -> bool:
-    """Whether a path or URL is a repository of Icechunk: by its name, or by what a folder holds."""
-    if is_remote(name):
-        return name.rstrip("/").lower().endswith(".icechunk")
-    folder = Path(name)
-    return (folder / "snapshots").is_dir() and any((folder / each).exists() for each in ("repo", "refs"))
 
 
 def open_icechunk(url: str, snapshot: str = "") -> Any:
