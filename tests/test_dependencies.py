@@ -30,6 +30,12 @@ def normal(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def last_name(function):
+    """``c`` of ``a.b.c`` and of ``c``."""
+    return getattr(function, "attr", None) or getattr(function, "id", None)
+
+
+@lru_cache(maxsize=1)
 def imported():
     """Third-party top-level modules, and where each is imported."""
     found = {}
@@ -40,7 +46,7 @@ def imported():
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 names = [node.module]
-            elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in BY_NAME:
+            elif isinstance(node, ast.Call) and last_name(node.func) in BY_NAME:
                 names = [each.value for each in node.args[:1] if isinstance(each, ast.Constant)]
             for name in (str(each).partition(".")[0] for each in names):
                 if name != "geoemb_xr" and name not in sys.stdlib_module_names:

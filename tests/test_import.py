@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -93,11 +94,16 @@ def below(room: str) -> set[str]:
     return {room}.union(*(row[: row.index(room)] for row in ROWS if room in row))
 
 
-def imported(source: str) -> Iterator[tuple[int, str]]:
+@cache
+def imported(source: str) -> list[tuple[int, str]]:
     """``(line, dotted name)`` of everything that code imports from the package, also inside functions or by string.
 
     What stands under ``if TYPE_CHECKING`` is never run and left out.
     """
+    return list(_imports(source))
+
+
+def _imports(source: str) -> Iterator[tuple[int, str]]:
     skipped: set[ast.AST] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
@@ -108,13 +114,18 @@ def imported(source: str) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+        elif isinstance(node, ast.Call) and _last_name(node.func).endswith(("import_module", "__import__")):
             # `import_module(f"geoemb_xr.{…}")` is read up to its first gap
             first = node.args[0] if node.args else None
             if isinstance(first, ast.JoinedStr):
                 first = first.values[0]
             if isinstance(first, ast.Constant):
                 yield node.lineno, str(first.value)
+
+
+def _last_name(function: ast.expr) -> str:
+    """``c`` of ``a.b.c`` and of ``c``: to write the whole of each call takes a second."""
+    return getattr(function, "attr", None) or getattr(function, "id", "")
 
 
 def offences(path: Path, source: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import geoemb_xr as gx
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.missing import missing_pixels
+from geoemb_xr.examples import alphaearth
 from geoemb_xr.readers import geotiff, tiles
 from geoemb_xr.readers import zarr as zarr_store
 
@@ -219,7 +221,7 @@ def test_a_header_that_claims_more_than_the_earth_is_refused(tmp_path, monkeypat
 
 @pytest.mark.parametrize("claim", [("embeddings", [4, 64, 10**9, 10**9]), ("time", [10**9])])
 def test_zarr_metadata_that_claim_too_much_are_refused(tmp_path, claim):
-    path = gx.example("alphaearth", container="zarr", directory=tmp_path)
+    path = alphaearth.example_alphaearth(tmp_path, "zarr", size=64)
     metadata = path / claim[0] / "zarr.json"
     metadata.write_text(json.dumps({**json.loads(metadata.read_text()), "shape": claim[1]}))
     with pytest.raises(SourceError, match=r"claims a shape|time steps but 1000000000 times"):
@@ -377,7 +379,7 @@ def test_bands_of_a_zarr_lie_where_its_labels_say(tmp_path):
 
 @pytest.mark.parametrize("lost", ["embeddings", "scales"])
 def test_a_lost_shard_of_tessera_is_an_error_and_absent_scales_are_missing(tmp_path, lost):
-    path = gx.example("tessera", container="zarr", directory=tmp_path)
+    path = shutil.copytree(gx.example("tessera", container="zarr"), tmp_path / "tessera.zarr")
     before = gx.open("tessera", path).values
     shards = sorted(p for p in path.glob(f"utm*/{lost}/c/**/*") if p.is_file())
     shards[1].unlink()
