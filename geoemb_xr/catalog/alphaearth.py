@@ -208,7 +208,7 @@ PRODUCT = Product(
     model="AlphaEarth Foundations",
     encoder="Space Time Precision encoder",
     inputs=(
-        "Sentinel-1, Sentinel-2, Landsat; in training also what it had to tell: PALSAR-2, GEDI, the "
+        "Sentinel-1, Sentinel-2, Landsat; targets in training: PALSAR-2, GEDI, the "
         "elevation model GLO-30, ERA5-Land, GRACE, NLCD and texts"
     ),
     trained_on=(

@@ -108,7 +108,7 @@ class Diagnosis:
         norm = self.norm
         kept = ", ".join(f"{share:.0%} in {dims}" for share, dims in self.dims_for.items())
         rows = [
-            ("vectors", f"{self.n:,} of {self.dims} bands; {self.duplicates:,} equal another"),
+            ("vectors", f"{self.n:,} of {self.dims} bands; {self.duplicates:,} duplicates"),
             ("intrinsic dimension", f"{estimates or '–'}; two nearest neighbours {self.intrinsic_twonn:.1f}"),
             ("effective rank", f"{self.effective_rank:.1f}; variance: {kept}"),
             ("spread", f"uniformity {self.uniformity:.2f}, isotropy {self.isotropy:.2f}, mean cosine "

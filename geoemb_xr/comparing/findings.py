@@ -14,6 +14,7 @@ import pandas as pd
 
 from geoemb_xr.comparing.folds import SPLITS
 from geoemb_xr.comparing.grouping import LEAST_LABELS
+from geoemb_xr.core import html
 from geoemb_xr.core.local_paths import local_path
 
 Picture = Literal["scores", "learning", "distance", "calibration", "groups"]
@@ -132,27 +133,33 @@ class Evaluation:
 
     def notes(self) -> list[str]:
         """What a reader must know, a sentence each."""
-        found = [f"{row.Index}: {row.answers}" for row in self.splits.itertuples()]
+        return [text if name == "note" else f"{name}: {text}" for name, text in self._rows()]
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """What a reader must know, by the split that it is about."""
+        found = []
         for row in self.splits.itertuples():
-            said = [
+            said = [str(row.answers)]
+            said += [
                 f"{label} {getattr(row, name):,.0f} m"
                 for name, label in (("side_m", "blocks of"), ("range_m", "residuals alike up to"),
                                     ("buffer_m", "buffer of"), ("w_m", "W is"))
-                if np.isfinite(getattr(row, name))
+                if np.isfinite(getattr(row, name)) and (name != "buffer_m" or getattr(row, name))
             ]  # fmt: skip
             said += [str(row.note)] if row.note else []
-            if said:
-                found.append(f"{row.Index}: {'; '.join(said)}")
+            found.append((str(row.Index), said[0] + (f" ({'; '.join(said[1:])})" if said[1:] else "")))
         found += [
-            f"{name} does not beat {', '.join(those)}" for name, those in self.beaten().items() if those
+            ("note", f"{name} does not beat {', '.join(those)}")
+            for name, those in self.beaten().items()
+            if those
         ]
         found += [
-            f"{name} was trained on such labels ({row.trained_on}): no fair test of it"
+            ("note", f"{name} was trained on such labels ({row.trained_on}): no fair test of it")
             for name, row in self.facts.iterrows()
             if row.label_seen_in_training
         ]
         if self.dropped:
-            found.append("left out: " + ", ".join(f"{n} labels {why}" for why, n in self.dropped.items()))
+            found.append(("left out", ", ".join(f"{n} labels {why}" for why, n in self.dropped.items())))
         return found
 
     def _title(self) -> str:
@@ -164,10 +171,8 @@ class Evaluation:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        first, _, rest = self._title().partition(":")
-        return "<br>".join([f"<b>{escape(first)}</b>:{escape(rest)}", *map(escape, self.notes())]) + str(
-            self.table().round(3).to_html()
-        )
+        scores = self.table().round(3).to_html(border=0)
+        return html.card(self._title(), [(name, escape(text)) for name, text in self._rows()], scores)
 
     def plot(self, ax: Any = None, *, what: Picture = "scores") -> Any:
         """Draw what was found.

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 Rows = list[tuple[str, str]]
 #: The class twice: JupyterLab's own rules for tables, which centre and stripe them, are as specific as one.
 _STYLE = (
-    "<style>.geoemb{font-size:13px;line-height:1.45;max-width:56em;text-align:left}"
+    "<style>.geoemb{font-size:13px;line-height:1.45;max-width:56em;text-align:left;overflow-x:auto}"
     ".geoemb b.title{font-size:14px}"
     ".geoemb.geoemb table{border-collapse:collapse;margin:.3em 0 0;margin-right:auto;table-layout:auto;border:none;"
     "color:inherit;font-size:inherit}"
     ".geoemb.geoemb tbody tr,.geoemb.geoemb tbody tr:nth-child(even),.geoemb.geoemb tbody tr:hover{background:none}"
-    ".geoemb.geoemb td{padding:1px 14px 1px 0;text-align:left;vertical-align:top;border:none;background:none;"
+    ".geoemb.geoemb td,.geoemb.geoemb th{padding:1px 14px 1px 0;text-align:left;vertical-align:top;border:none;"
+    "background:none;font-weight:inherit;"
     "color:inherit;max-width:none;overflow-wrap:anywhere}"
-    ".geoemb.geoemb td:first-child{opacity:.6;white-space:nowrap}"
+    ".geoemb.geoemb td:first-child,.geoemb.geoemb th{opacity:.6;white-space:nowrap}"
     ".geoemb i.swatch{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 0;border-radius:2px}</style>"
 )
+#: Said in each cell as well: JupyterLab drops the style sheet of a notebook that it does not trust.
+_LEFT = ' style="text-align:left;vertical-align:top"'
 #: A path longer than this is told by its ends.
 _LONGEST = 60
 
 
-def card(title: str, rows: Iterable[tuple[str, str]]) -> str:
-    """HTML of a title and of rows; values are HTML already, names are escaped."""
-    cells = "".join(f"<tr><td>{escape(name)}</td><td>{value}</td></tr>" for name, value in rows)
-    return f'{_STYLE}<div class="geoemb"><b class="title">{escape(title)}</b><table>{cells}</table></div>'
+def card(title: str, rows: Iterable[tuple[str, str]], *below: str) -> str:
+    """HTML of a title, of rows and of what stands below; values are HTML already, names are escaped."""
+    facts = table((escape(name), value) for name, value in rows)
+    return f'{_STYLE}<div class="geoemb"><b class="title">{escape(title)}</b>{facts}{"".join(below)}</div>'
+
+
+def table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:
+    """HTML of a table in a card; its cells are HTML already."""
+    lines = [(head, "th")] if head else []
+    lines += [(row, "td") for row in rows]
+    body = "".join(
+        "<tr>" + "".join(f"<{tag}{_LEFT}>{cell}</{tag}>" for cell in cells) + "</tr>" for cells, tag in lines
+    )
+    return f'<table style="margin-left:0">{body}</table>'
 
 
 def human_bytes(n: float) -> str:

@@ -274,7 +274,9 @@ class Product:
             ("vectors", f"{self.dims} bands, {length}, stored as {storage}"),
             (
                 "one for",
-                " ".join(filter(None, ({"location": "any place"}.get(self.kind, f"a {self.kind}"), ground))),
+                " of ".join(
+                    filter(None, ({"location": "any place"}.get(self.kind, f"a {self.kind}"), ground))
+                ),
             ),
             ("where", self.extent),
             ("when", ", ".join(filter(None, (self.period, self.cadence)))),
@@ -411,8 +413,10 @@ def product(name: str | Product) -> Product:
     found = _registry.get(normalise_name(name))
     if found is None:
         names = sorted({each.name for each in _registry.values()})
+        begin = [each for each in names if each.startswith(normalise_name(name))] if name else []
         close = difflib.get_close_matches(normalise_name(name), list(_registry), n=1)
-        hint = f" Did you mean {_registry[close[0]].name!r}?" if close else ""
+        meant = begin or [_registry[each].name for each in close]
+        hint = f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
         raise ValueError(f"unknown product {name!r}; known are {', '.join(names)}.{hint}")
     return found
 

@@ -490,4 +490,6 @@ def encoders() -> pd.DataFrame:
 
 
 def _cell(value: object) -> object:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else value
+    if not isinstance(value, tuple):
+        return value
+    return ", ".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
+
+from geoemb_xr.core import html
 
 if TYPE_CHECKING:
     from geoemb_xr.probes.probe import Probe
@@ -19,41 +20,35 @@ _NOTES = {
 
 def card(probe: Probe) -> str:
     """HTML of a probe."""
-    title = f"Probe <b>{escape(probe.target)}</b>: {escape(probe.method)}, {probe.task}"
     facts = [
-        ("product", f"{probe.product} {probe.version}".strip() or "plain arrays"),
-        ("options", ", ".join(f"{k}={v}" for k, v in probe.options.items()) or "none"),
+        ("product", escape(f"{probe.product} {probe.version}".strip()) or "plain arrays"),
+        ("options", escape(", ".join(f"{k}={v}" for k, v in probe.options.items())) or "none"),
         ("labels", _pairs(probe.counts)),
-        ("dropped", _pairs(probe.dropped) or "none"),
-        ("attribution", probe.attribution),
+        ("left out", _pairs(probe.dropped, ": ") or "none"),
+        ("attribution", escape(probe.attribution)),
     ]
-    parts = [f"<div>{title}</div>", _table([("", "")], [f for f in facts if f[1]])]
+    parts = []
     kinds = [kind for kind in _NOTES if kind in probe.scores]
     if kinds:
         names = list(probe.scores[kinds[0]])
-        rows = [(k, *(f"{probe.scores[k][n]:.3f}" for n in names), _NOTES[k]) for k in kinds]
-        parts.append(_table([("held out", *(n.replace("_", " ") for n in names), "")], rows))
+        rows = [(k, *(f"{probe.scores[k][n]:.3f}" for n in names)) for k in kinds]
+        parts.append(html.table(rows, ("held out", *(n.replace("_", " ") for n in names))))
+        parts.append(html.table((k, _NOTES[k]) for k in kinds))
     if "coverage" in probe.scores:
         low, high = (f(probe.scores["coverage"].values()) for f in (min, max))
         parts.append(
-            f"<div>conformal sets at 90 %: {low:.0%} to {high:.0%} of the labels of a left-out fold are in theirs; "
-            "promised only for what is exchangeable with the labels</div>"
+            f"<div>Conformal sets at 90 % contain {low:.0%} to {high:.0%} of the labels of a left-out fold. Their "
+            "promise of 90 % holds only for places that are exchangeable with the labels.</div>"
         )
     if probe.legend is not None and probe.confusion.size:
         names = [escape(n) for n in probe.legend.names]
         rows = [(n, *(f"{v:g}" for v in row)) for n, row in zip(names, probe.confusion, strict=True)]
-        parts.append("<details><summary>confusion: true (rows), predicted (columns)</summary>")
-        parts.append(_table([("", *names)], rows) + "</details>")
-    return "".join(parts)
+        summary = "<summary>Confusion matrix: true classes in rows, predicted ones in columns</summary>"
+        parts.append(f"<details>{summary}{html.table(rows, ('', *names))}</details>")
+    return html.card(
+        f"Probe {probe.target}: {probe.method}, {probe.task}", [f for f in facts if f[1]], *parts
+    )
 
 
-def _pairs(counts: Any) -> str:
-    return ", ".join(f"{escape(str(name))} {n}" for name, n in counts.items())
-
-
-def _table(head: Sequence[Sequence[str]], rows: Iterable[Sequence[str]]) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag} style='text-align:left'>{c}</{tag}>" for c in cells) + "</tr>"
-
-    heading = "".join(line(cells, "th") for cells in head if any(cells))
-    return f"<table>{heading}{''.join(line(row, 'td') for row in rows)}</table>"
+def _pairs(counts: Any, between: str = " ") -> str:
+    return ", ".join(f"{escape(str(name))}{between}{n}" for name, n in counts.items())

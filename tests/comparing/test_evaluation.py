@@ -294,7 +294,11 @@ def test_the_page_is_one_file(found, tmp_path):
     assert "http" not in page.replace("http-equiv", "")
     for text in ("good", "permuted labels", "optimistic", "Differences between products", "By group"):
         assert text in page
-    assert "balanced accuracy on 240 labels" in found._repr_html_()
+    card = found._repr_html_()
+    assert "balanced accuracy on 240 labels" in card
+    for name in found.splits.index:  # one row per split: its question, and what was measured
+        assert card.count(f">{name}</td>") == 1
+    assert "blocks: transfer" in str(found)
 
 
 def test_it_is_deterministic(task, found):

@@ -74,6 +74,11 @@ def test_unknown_product_lists_the_known_ones():
         gx.product("alphaerth")
 
 
+def test_a_name_that_several_begin_with_lists_them():
+    with pytest.raises(ValueError, match=r"Did you mean 'clay-v0' or .*'clay-v1.5-sentinel2'\?"):
+        gx.product("Clay")
+
+
 def test_every_product_has_the_facts_that_must_travel():
     for each in model.registered():
         if each.open is None:

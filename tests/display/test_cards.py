@@ -40,7 +40,7 @@ def test_html_is_escaped_and_has_the_legend(opened):
     truth = gx.testing.scene().truth(opened.emb.geobox, 2018)
     html = truth.emb._repr_html_()
     assert html.count("background:#") == 6
-    assert "<table>" in html
+    assert "<table" in html
     evil = opened.assign_attrs(source="<script>alert(1)</script>")
     assert "<script>" not in evil.emb._repr_html_()
     evil = truth.assign_attrs(long_name="<b>x</b>")
@@ -151,5 +151,9 @@ def test_a_card_is_left_aligned_and_readable_in_jupyterlab_light_and_dark(opened
             align, own, row, colour = cell.evaluate(seen)
             assert (align, own, row) == ("left", "rgba(0, 0, 0, 0)", "rgba(0, 0, 0, 0)")
             assert colour == ("rgb(255, 255, 255)" if ink == "#ffffff" else "rgb(17, 17, 17)")
+            assert page.locator(".geoemb table").bounding_box()["x"] < 5
+            page.evaluate("document.querySelector('.jp-RenderedHTMLCommon style').remove()")
+            align, *_ = cell.evaluate(seen)  # as JupyterLab shows a notebook that it does not trust
+            assert align == "left"
             assert page.locator(".geoemb table").bounding_box()["x"] < 5
         browser.close()

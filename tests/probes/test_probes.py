@@ -241,8 +241,12 @@ def test_card_and_repr():
     probe = array().emb.fit_probe(points(), target="land_cover")
     assert "blocked" in repr(probe)
     html = probe._repr_html_()
-    for text in ("land_cover", "optimistic", "left-out regions", "confusion", "grassland", "exchangeable"):
+    for text in ("land_cover", "optimistic", "left-out regions", "Confusion", "grassland", "exchangeable"):
         assert text in html
+    assert (
+        html.count("<table") == 4
+    )  # facts, scores, what they mean and confusion, in one card that is left-aligned
+    assert html.count("text-align:left;vertical-align:top") == html.count("<td") + html.count("<th ")
     plain = gx.fit_probe(np.eye(6, dtype="f4"), ["<b>", "c"] * 3, cv=0)
     assert "<b>," not in plain._repr_html_().replace("<b>label</b>", "")
     assert "&lt;b&gt;" in plain._repr_html_()
