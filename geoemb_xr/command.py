@@ -38,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     if given[:1] == ["demo"]:
         return demo.main(given[1:])
+    if not given:
+        _parser().print_help()
+        return 2
     options = _parser().parse_args(given)
     try:
         status: int = options.run(options)
@@ -45,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"geoemb {options.part}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; the same command again goes on where it was", file=sys.stderr)
+        again = "; the same command again goes on where it was" if options.run is fetch else ""
+        print(f"\nstopped{again}", file=sys.stderr)
         return 130
     return status
 
@@ -71,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("name", metavar="NAME", help="a product or one of its aliases")
 
     example = "geoemb coverage alphaearth --bbox 11.30 47.20 11.45 47.30 --time 2024"
-    part = _part(parts, "coverage", coverage, "list which tiles exist of a place", example)
+    part = _part(parts, "coverage", coverage, "list which tiles of a place exist", example)
     _where(part)
 
     example = "geoemb fetch alphaearth --bbox 11.30 47.20 11.45 47.30 --time 2018 2024 --to innsbruck.zarr"
@@ -153,7 +157,8 @@ def products(options: argparse.Namespace) -> int:
     table = gx.products()
     if options.opens:
         table = table[[gx.product(name).open is not None for name in table.index]]
-    _print_table(table[_OVERVIEW].reset_index(names="product"))
+    shown = table[_OVERVIEW].rename(columns={"resolution": "resolution [m]"})
+    _print_table(shown.reset_index(names="product"))
     print("\ngeoemb card NAME shows the facts of one")
     return 0
 
@@ -162,7 +167,7 @@ def card(options: argparse.Namespace) -> int:
     """Print the facts of a product."""
     found = gx.product(options.name)
     rows = [("name", found.name), *((name.replace("_", " "), _text(getattr(found, name))) for name in _FACTS)]
-    rows += [("surprise", quirk) for quirk in found.quirks]
+    rows += [("note", quirk) for quirk in found.quirks]
     _print_rows([(name, value) for name, value in rows if value])
     return 0
 
@@ -223,10 +228,10 @@ def make_map(options: argparse.Namespace) -> int:
 
 
 def explore(options: argparse.Namespace) -> int:
-    """Serve the app until it is stopped."""
+    """Serve the app to this machine until it is stopped."""
     app = gx.explore(_open_own(options), labels=options.labels, target=options.target)
     print("stop with Ctrl+C", flush=True)
-    app.show(port=options.port, open=not options.no_browser)
+    app.show(address="localhost", port=options.port, open=not options.no_browser)
     return 0
 
 

@@ -73,10 +73,10 @@ def open(  # the name that users know from xarray
     product : str, Product or path
         A product's name, or the path of a store that this package wrote, whose metadata name it.
     source : path, glob, URL, store, list, STAC items or dataset, optional
-        Where it lies; the published store by default, or the name of one of ``product.stores``. STAC items (dicts,
-        pystac's, a JSON file or its URL) stand for the data that they name. A table (CSV,
-        Parquet, GeoJSON, DataFrame) with a column per band, as Earth Engine's ``sampleRegions`` writes them, gives
-        its rows as points; several with the same columns, in a list or a glob, open as one.
+        Place of the data; the published store by default, or the name of one of ``product.stores``. STAC items
+        (dicts, pystac's, a JSON file or its URL) stand for the data that they name. A table (CSV, Parquet, GeoJSON,
+        DataFrame) with a column per band, as Earth Engine's ``sampleRegions`` writes them, gives its rows as
+        points; several with the same columns, in a list or a glob, open as one.
     geopolygon : polygons, GeoDataFrame, GeoJSON or path, optional
         Cut to its bounds; pixels outside are missing. A geometry without a CRS is in degrees.
     bbox : (west, south, east, north), optional
@@ -110,7 +110,7 @@ def open(  # the name that users know from xarray
     decode : bool
         Vectors as float32, else the stored codes (a quarter of the bytes).
     storage : obstore store or dict, optional
-        How objects are reached. A store of your own, of which ``source`` then names keys; or options: those of
+        Way to reach objects. A store of your own, of which ``source`` then names keys; or options: those of
         obstore (``region``, ``endpoint``, ``access_key_id``, …), ``timeout`` (seconds until a read that fails is
         given up, 90), ``retries`` (20), ``allow_http`` (read URLs that are not encrypted). By default the
         environment's credentials, else none.

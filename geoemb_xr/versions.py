@@ -19,7 +19,7 @@ def show_versions(file: TextIO | None = None) -> None:
     Parameters
     ----------
     file : text file, optional
-        Where to; standard output by default.
+        File to write to; standard output by default.
 
     Examples
     --------

@@ -106,6 +106,13 @@ def test_help_teaches_by_example_and_demo_is_the_demo(capsys):
     assert "python -m geoemb_xr" in capsys.readouterr().out
 
 
+def test_without_a_part_it_prints_its_help(capsys):
+    assert main([]) == 2
+    told = capsys.readouterr().out
+    for part in ("products", "fetch", "map", "explore", "demo", "Start with"):
+        assert part in told
+
+
 def test_explore_serves_a_folder_and_each_page_has_figures_of_its_own(tiles, monkeypatch, capsys):
     from pathlib import Path
 
@@ -117,6 +124,7 @@ def test_explore_serves_a_folder_and_each_page_has_figures_of_its_own(tiles, mon
     assert main(["explore", folder, "--product", "alphaearth", "--no-browser"]) == 0
     assert "Ctrl+C" in capsys.readouterr().out
     assert served["open"] is False
+    assert served["address"] == "localhost"  # a page for this machine, not for its network
     pages = [served["make"]() for _ in range(2)]
     assert pages[0] is not pages[1]
     assert pages[0].get_root() is not None

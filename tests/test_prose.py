@@ -50,6 +50,7 @@ def calls(page: Path) -> list[str]:
 def things():
     """Names that the pages use."""
     import geopandas as gpd
+    import holoviews as hv
     from odc.geo.geobox import GeoBox
     from sklearn.ensemble import RandomForestClassifier
 
@@ -67,6 +68,7 @@ def things():
     return {
         "gx": gx,
         "xr": xr,
+        "hv": hv,
         "da": da,
         "a": da.isel(x=slice(48)),
         "b": da.isel(x=slice(48, None)),

@@ -143,7 +143,7 @@ class EmbDatasetAccessor:
         overviews: Literal["auto", "mean", "mode", "nearest", "none"] = "auto",
         storage: Any = None,
     ) -> list[Path | str]:
-        """Write a GeoTIFF a variable, named by ``{name}`` in the path; see :func:`geoemb_xr.to_cog`."""
+        """Write one GeoTIFF per variable, named by ``{name}`` in the path; see :func:`geoemb_xr.to_cog`."""
         from geoemb_xr.writing.cog import to_cog_each
 
         options: dict[str, Any] = {"mode": mode, "encode": encode, "overviews": overviews, "storage": storage}

@@ -47,7 +47,7 @@ class KMeans(Fitted):
     inertia : float
         Mean squared distance to the own centre, of the vectors it was fitted on (of unit vectors: 2 − 2 cos).
     n : int
-        How many those were.
+        Number of those vectors.
     legend : Legend
         Codes 1…K and their names.
 
@@ -138,7 +138,7 @@ def fit_clusters(
     array : DataArray (…, band, …) or sequence of them
         Codes or vectors. Missing vectors are left out.
     n_clusters : int
-        How many clusters.
+        Number of clusters.
     mask : DataArray (y, x), optional
         True where pixels are used, on the array's grid; one for each array.
     n_samples : int or "all"

@@ -314,7 +314,7 @@ def fit_pca(
     array : DataArray (…, band, …) or sequence of them
         Codes or vectors; several tiles, years or scenes get one basis. Missing vectors are left out.
     n_components : int
-        How many to keep.
+        Number of components to keep.
     n_samples : int or "all", optional
         About how many vectors, chosen by a hash of their pixel's place so that neither chunks nor crops
         change the choice. By default all where there are at most four million, else a million, which puts
@@ -462,9 +462,9 @@ def rgb(
     array : DataArray (…, band, …) or (…, component, …)
         An embedding, or components of one.
     model : PCA or three band labels, optional
-        What to show; may be left out where the array holds components already and ``limits`` are given.
+        Model or bands to show; may be left out where the array holds components already and ``limits`` are given.
     limits : (low, high) or three of them, optional
-        What 0 and 255 stand for. By default those kept in the model, so that all tiles and years have one
+        Values that 0 and 255 stand for. By default those kept in the model, so that all tiles and years have one
         palette; ±0.3 for bands of unit vectors, as in Google's examples.
 
     Returns

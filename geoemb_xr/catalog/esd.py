@@ -1,4 +1,4 @@
-"""ESD, Embedded Seamless Data: a code a month, each of six axes; published behind a login, so read from files.
+"""ESD, Embedded Seamless Data: one code per month, each of six axes; published behind a login, so read from files.
 
 torchgeo decodes the quality band as if it were a code, and code 0, which is no data, to −1 on every axis.
 """
@@ -64,7 +64,7 @@ PRODUCT = Product(
     cadence="Annual",
     survey="ESD | Pixel | Global | 30 m | 2000–2024 | Annual | 12 | uint16→float32 | CC-BY-4.0",
     model="ESDNet",
-    encoder="ESDNet with finite scalar quantisation (levels 8, 8, 8, 5, 5, 5), a code a month",
+    encoder="ESDNet with finite scalar quantisation (levels 8, 8, 8, 5, 5, 5), one code per month",
     inputs="Landsat 5, 7, 8 and 9, MODIS Terra, NASADEM",
     access="iEarth portal, login required: download, then give the files",
     containers=("geotiff",),

@@ -183,8 +183,8 @@ def area_estimate(
         Column of the reference classes: names as in the legend, or codes. A class that the map does not have may
         occur. Rows without a label are left out and counted.
     design : {"stratified", "random"}, optional
-        How the places were drawn, if they do not come from :func:`sample_design`: at random within each class of
-        this map, or at random over the whole map. Labels that were collected in any other way, or used for
+        Way in which the places were drawn, if they do not come from :func:`sample_design`: at random within each
+        class of this map, or at random over the whole map. Labels that were collected in any other way, or used for
         training, give no estimate.
     cluster : str, optional
         Column of clusters, where places were drawn in groups (all places of a drawn tile, say): standard errors are

@@ -40,7 +40,7 @@ class Difference:
     p : float
         Two-sided; NaN below six blocks.
     blocks : int
-        How many it is told from.
+        Number of blocks that it is computed from.
     """
 
     value: float

@@ -60,7 +60,7 @@ class Diagnosis:
     outliers : int
         Number of vectors at least 16 times as long as the median.
     problems : tuple of str
-        What is wrong, in words.
+        Sentences about what is wrong.
     """
 
     n: int

@@ -35,7 +35,7 @@ def write_submission(
     Returns
     -------
     Path
-        Where it is.
+        Path of the file.
 
     Raises
     ------

@@ -71,7 +71,7 @@ def evaluate(
     time : int, str or column, optional
         As in :func:`geoemb_xr.fit_probe`.
     group : str or array, optional
-        What no split may part; by default labels at one place.
+        Groups that each split keeps together; by default the labels at one place.
     by : str, optional
         Column, such as a country, by which scores are told apart as well.
     design : str or array, optional
@@ -81,7 +81,7 @@ def evaluate(
     domain : bbox, polygons, GeoBox or array, optional
         The area to be mapped. Adds the split ``"knndm"``.
     splits : sequence of str
-        How labels are held out. ``"blocks"``: square blocks as wide as the errors of a probe are alike (or twenty
+        Ways to hold out labels. ``"blocks"``: square blocks as wide as the errors of a probe are alike (or twenty
         regions where that cannot be told). ``"regions"``: one value of ``by`` at a time. ``"groups"``: one value of
         ``group`` at a time. ``"years"``: one year at a time. ``"places_years"``: a block in one year, trained on
         other blocks in other years. ``"knndm"``: folds as far from training labels as the pixels of ``domain`` are

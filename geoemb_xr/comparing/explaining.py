@@ -51,7 +51,7 @@ class Explanation:
     base : float
         The score of all bands on held-out blocks; NaN without labels.
     probe : Probe
-        What is explained.
+        Class or value that is explained.
     samples : Samples or None
         The labels, for :meth:`examples`.
     mean : ndarray (band,)
@@ -239,7 +239,7 @@ def explain(
     cv : int
         Number of blocked folds.
     repeats : int
-        How often each band is shuffled.
+        Number of times each band is shuffled.
     seed : int
         Seed of whatever is drawn.
 

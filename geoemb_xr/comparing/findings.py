@@ -44,11 +44,11 @@ class Evaluation:
         One row per product: dimensions, footprint in metres, whether the labels are among those it was trained on,
         and attribution.
     target : str
-        What was predicted.
+        Name of the column that was predicted.
     n : int
         Number of labels that all products cover.
     dropped : mapping of str to int
-        How many labels were left out, by reason.
+        Number of labels that were left out, by reason.
     splits : DataFrame
         One row per split: the question that it answers, folds, blocks, their side, the range of the residuals'
         autocorrelation, the buffer, W of kNNDM, and notes.

@@ -52,11 +52,11 @@ class Split:
     buffer : float
         Metres around test samples from which no training sample is taken.
     units : ndarray of int (n,), optional
-        What differences and intervals are told from: blocks, regions or groups.
+        Units that differences and intervals are computed from: blocks, regions or groups.
     years : ndarray of int (n,), optional
         With them a test set is one fold in one year, and neither the fold nor the year is trained on.
     facts : mapping
-        How the folds were made: ``side_m``, ``range_m``, ``w_m``, ``note``.
+        Facts about how the folds were made: ``side_m``, ``range_m``, ``w_m``, ``note``.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Layout:
     years : ndarray of int (n,)
         Year of each label; empty where there are none.
     reach : Range or None
-        How far residuals are alike.
+        Distance in metres up to which residuals are alike.
     domain : ndarray (m, 3) or None
         Places all over the area to be mapped.
     """

@@ -37,7 +37,7 @@ class Task:
     Parameters
     ----------
     kind : {"classification", "regression"}
-        What it asks for.
+        Kind of answer that it asks for.
     labels : Series of float64
         Labels by id; rows without a label are left out.
     """

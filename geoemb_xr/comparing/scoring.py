@@ -82,7 +82,7 @@ class Held:
     scores : ndarray of float32 (classes, n) or (1, n)
         NaN where nothing could be trained.
     temperature : ndarray (n,)
-        What scores are divided by before they become probabilities, told inside the training part.
+        Divisor of scores before they become probabilities, fitted inside the training part.
     distance : ndarray (n,)
         Metres to the nearest training label.
     """

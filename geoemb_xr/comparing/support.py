@@ -53,7 +53,7 @@ class Support:
     legend : Legend or None
         The classes; None for regression.
     groups, by : ndarray (n,)
-        What no split may part, and what scores are told apart by (empty where not asked for).
+        Groups that each split keeps together, and groups that scores are reported by (empty where not asked for).
     lonlat : ndarray of float64 (n, 2)
         Places in degrees.
     previous : ndarray (n,)
@@ -69,11 +69,11 @@ class Support:
     purity : ndarray of float64 (n,)
         Share of the labels in the coarsest product's cell that are of the same class; NaN where it is not known.
     dropped : mapping of str to int
-        How many labels were left out, by reason.
+        Number of labels that were left out, by reason.
     target : str
         Name of the labels.
     source : str
-        Where they are from, as :func:`geoemb_xr.labels` says; empty where that is not known.
+        Source of the labels, as :func:`geoemb_xr.labels` says; empty where that is not known.
     """
 
     vectors: Mapping[str, np.ndarray]

@@ -189,12 +189,12 @@ def error_bound(array: xr.DataArray, reference: Any, *, target: str = "label", l
     target : str
         Column of the labels.
     level : float
-        How sure the bound is: the true share is larger at most so often as 1 − level.
+        Confidence of the bound: the true share is larger in at most 1 − level of all samples.
 
     Returns
     -------
     float
-        Of the area of the map.
+        Largest share of the map's area that is wrong.
 
     Notes
     -----

@@ -46,15 +46,15 @@ class Student(Fitted):
     Parameters
     ----------
     product, version, bands
-        Of what it takes, as in :class:`~geoemb_xr.core.fitted.Fitted`.
+        Those of its inputs, as in :class:`~geoemb_xr.core.fitted.Fitted`.
     attribution : str
         Attribution of what it takes and of the teacher.
     teacher, teacher_version, teacher_bands
         Product, version and bands of the vectors that it learnt to make.
     method : {"ridge", "mlp"}
-        What it is.
+        Kind of student.
     neighbourhood : int
-        How many pixels around each it looks at.
+        Number of pixels around each pixel that it looks at.
     parameters : mapping of str to ndarray
         Parameters of the method.
     n : int
@@ -173,7 +173,7 @@ def fit_student(
     Parameters
     ----------
     inputs : DataArray (…, band, …)
-        What the student sees: an embedding, also one of :func:`geoemb_xr.embed`, or reflectances that
+        Inputs of the student: an embedding, also one of :func:`geoemb_xr.embed`, or reflectances that
         ``gx.wrap(bands, gx.Product("reflectance", dims=…))`` made one.
     targets : DataArray (…, band, …)
         The teacher's vectors on the same grid (see :func:`geoemb_xr.align`) or at the same locations.
@@ -181,17 +181,17 @@ def fit_student(
         A linear map, fitted on every pixel; or a network (needs the extra ``torch`` to be fitted, not to be
         applied), fitted on the sample.
     neighbourhood : int
-        How many pixels around each the student looks at, too: 1 is 3 × 3. One that is missing counts as the pixel
-        itself.
+        Number of pixels around each pixel that the student looks at, too: 1 is 3 × 3. One that is missing counts as
+        the pixel itself.
     labels, target
         As in :func:`geoemb_xr.fit_probe`: what probes score with the student's vectors stands on the card.
     n_samples : int
-        How many pixels the card is made of, and a network learns from.
+        Number of pixels that the card is made of, and that a network learns from.
     seed : int
         Seed of the choice of pixels.
     **options
-        Of the method, as in :func:`geoemb_xr.fit_probe`: ``alpha`` (0.001 for each pixel by default), or those of
-        ``mlp``.
+        Options of the method, as in :func:`geoemb_xr.fit_probe`: ``alpha`` (0.001 for each pixel by default), or
+        those of ``mlp``.
 
     Returns
     -------
@@ -272,7 +272,8 @@ def neighbours(array: xr.DataArray, reach: int) -> xr.DataArray:
     array : DataArray (…, band, y, x)
         Codes or vectors.
     reach : int
-        So many pixels to each side; 0 leaves the array as it is. Neighbours without data count as the pixel itself.
+        Number of pixels to each side; 0 leaves the array as it is. Neighbours without data count as the pixel
+        itself.
     """
     if not reach:
         return array

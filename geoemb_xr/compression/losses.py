@@ -39,7 +39,7 @@ class Losses:
         accuracy, or R² of values, in left-out regions) and ``worst_class`` (recall of the class that is found
         worst). NaN where it cannot be measured.
     n : int
-        How many vectors it was measured on.
+        Number of vectors that it was measured on.
     """
 
     table: pd.DataFrame

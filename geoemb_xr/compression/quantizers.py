@@ -44,13 +44,13 @@ class Compressor(Fitted):
     method : {"pca", "prefix"}
         Where fewer components are kept: principal ones, or the first of a Matryoshka product.
     codec : {"int8", "signed-square", "bit"}
-        How they are stored.
+        Storage of the numbers.
     mean : ndarray of float32 (band,)
         Taken off before components are; zeros unless these are principal ones.
     loadings : ndarray of float32 (component, band)
         Loadings of principal components; none, ``(0, band)``, elsewhere.
     dims : int
-        How many numbers a vector has afterwards.
+        Number of values per vector afterwards.
     explained : float
         Share of the variance that is kept, in the data that it was fitted on.
     """
@@ -168,9 +168,9 @@ def fit_compressor(
     array : DataArray (…, band, …) or sequence of them
         Codes or vectors, as in :func:`geoemb_xr.fit_pca`.
     dims : int, optional
-        How many components to keep. All by default: vectors stay in their space and are stored in fewer bits.
+        Number of components to keep. All by default: vectors stay in their space and are stored in fewer bits.
     codec : {"int8", "signed-square", "bit"}
-        How numbers are stored: as int8 with a scale a vector; as signed squares, which are finest near 0 and need
+        Storage of the numbers: int8 with one scale per vector; as signed squares, which are finest near 0 and need
         no scale; or as their signs alone, which keeps directions roughly and takes an eighth of a byte once
         compressed.
     method : {"pca", "prefix"}
@@ -295,7 +295,7 @@ def decompress(array: xr.DataArray, model: Compressor) -> xr.DataArray:
     Parameters
     ----------
     array : DataArray (…, band, …)
-        What :func:`compress` gave with the same model.
+        Result of :func:`compress` with the same model.
     model : Compressor
         The same.
 

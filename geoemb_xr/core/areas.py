@@ -205,7 +205,7 @@ def snapped_geobox(area: Area, crs: object, resolution: float | tuple[float, flo
     Parameters
     ----------
     area : Area
-        What to cover.
+        Area to cover.
     crs : CRS
         CRS of the grid.
     resolution : float or (float, float)

@@ -39,7 +39,7 @@ class Citation:
     bibtex : str
         BibTeX entries.
     share_alike : bool
-        Whether what is derived must carry the same licence.
+        Whether derived data must carry the same licence.
     """
 
     products: tuple[str, ...]

@@ -54,7 +54,7 @@ def decode_signed_square(codes: np.ndarray, scale: np.ndarray | None, axis: int)
     scale : None
         This codec has none.
     axis : int
-        Where the bands are.
+        Position of the band axis.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def decode_per_pixel_scale(codes: np.ndarray, scale: np.ndarray | None, axis: in
     scale : ndarray of float32
         Scales in the codes' shape without the band axis, or with it (older Tessera files).
     axis : int
-        Where the bands are.
+        Position of the band axis.
     """
     if scale is None:
         raise SourceError(

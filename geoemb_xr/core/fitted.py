@@ -48,7 +48,7 @@ class Output:
     labels : sequence
         Labels along ``dim``.
     missing : float
-        What a pixel without data gets: 0 in a class map, NaN elsewhere.
+        Value of a pixel without data: 0 in a class map, NaN elsewhere.
     attrs : mapping
         Attributes of the map.
     space : (str, str), optional
@@ -75,7 +75,7 @@ class Fitted:
     bands : tuple of str
         The bands it takes, in order.
     attribution : str
-        What must travel with it.
+        Attribution that must travel with it.
     """
 
     product: str

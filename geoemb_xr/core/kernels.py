@@ -138,7 +138,7 @@ def band_last(block: np.ndarray, axis: int) -> np.ndarray:
     block : ndarray (…, band, …)
         Any dtype, any strides.
     axis : int
-        Where the bands are.
+        Position of the band axis.
 
     Returns
     -------

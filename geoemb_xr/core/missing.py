@@ -27,7 +27,7 @@ def missing_pixels(values: np.ndarray, axis: int, nodata: float | None = None) -
     values : ndarray (…, band, …)
         Codes or vectors.
     axis : int
-        Where the bands are.
+        Position of the band axis.
     nodata : float, optional
         The declared value. Vectors hold zeros, so that a nodata of 0 marks only those that are 0 in every band.
 
@@ -75,7 +75,7 @@ def mark_missing(
     values : ndarray (…, band, …)
         Codes or vectors.
     axis : int
-        Where the bands are.
+        Position of the band axis.
     fill : float
         What marks missing vectors here: NaN, or the codec's nodata.
     nodata : float, optional

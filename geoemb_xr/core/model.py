@@ -57,7 +57,7 @@ class Codec:
     Parameters
     ----------
     name : str
-        What the attribute ``codec`` of an encoded array says.
+        Name, the attribute ``codec`` of an encoded array.
     dtype : str
         Data type of the codes.
     nodata : int or None
@@ -119,7 +119,7 @@ class Product:
     dtype : str
         As stored.
     codec : Codec, optional
-        How codes are decoded; None where vectors are stored as floats.
+        Codec of the codes; None where vectors are stored as floats.
     other_codecs : tuple of Codec
         Codes that exports of it come in, told apart by their dtype.
     unit_norm : bool
@@ -127,7 +127,7 @@ class Product:
     resolution : float, optional
         Ground distance of a pixel or a patch, in metres.
     context_m : float, optional
-        How far around a pixel the encoder looked, in metres; only where a source says so.
+        Distance around a pixel that the encoder looked at, in metres; only where a source says so.
     extent, period, cadence : str
         Where, when and how often; ``*`` stands for gaps.
     survey : str
@@ -155,13 +155,13 @@ class Product:
     aliases : tuple of str
         Other names that find it.
     citation, bibtex, doi : str
-        How to cite it.
+        Reference to cite.
     licence, licence_notes, attribution : str
         SPDX identifier, what conflicts or is unclear, and the text that must be shown.
     share_alike : bool
         Whether derived data must carry the same licence.
     quirks : tuple of str
-        What surprises, each in one sentence.
+        Surprises, each in one sentence.
     open : callable, optional
         ``(source, request) -> list of tiles, DataArray or Dataset``: see :class:`geoemb_xr.core.protocols.Open`.
     coverage : callable, optional

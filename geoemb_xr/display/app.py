@@ -132,7 +132,7 @@ class App:
     Parameters
     ----------
     state : Explorer
-        What is shown and known, usable without the widgets too.
+        State of the app, usable without the widgets too.
     size : (int, int)
         Width and height of a map on the screen.
     tiles : bool

@@ -52,7 +52,7 @@ class Display:
     Parameters
     ----------
     state : Explorer
-        What is shown.
+        State that is shown.
     size : (int, int)
         Width and height of a map on the screen.
     tiles : bool

@@ -12,7 +12,7 @@ FAINT = "#777777"
 
 
 def packed(rgba: np.ndarray) -> np.ndarray:
-    """RGBA ``(…, 4)`` of uint8 as one uint32 a pixel, as Bokeh takes it."""
+    """RGBA ``(…, 4)`` of uint8 as one uint32 per pixel, as Bokeh takes it."""
     return np.asarray(np.ascontiguousarray(rgba).view(np.uint32)[..., 0])
 
 

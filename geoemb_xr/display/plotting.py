@@ -105,7 +105,8 @@ def plot(
     (names on hover) or of numbers, ``Points``, or ``Polygons`` of patches. ``a * b`` overlays two, ``a + b`` puts
     them side by side and links the axes of one CRS. Years, components and categories become sliders. Of a raster
     with more than ``pixels`` along a side every n-th pixel of the view is read, anew at each zoom. More than 20,000
-    points are rasterised by datashader.
+    points are rasterised by datashader. ``holoviews.save(picture, "page.html", resources="inline")`` writes a page
+    that opens without a network and keeps the sliders; a large raster is then shown as thinned to ``pixels``.
 
     Examples
     --------

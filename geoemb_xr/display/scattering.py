@@ -39,7 +39,7 @@ def scatter(
     array : DataArray
         An embedding of one period, a raster or points.
     by : DataArray or str, optional
-        What colours the dots: a map on the same grid, such as classes, or the name of a column that rides along
+        Colours of the dots: a map on the same grid, such as classes, or the name of a column that rides along
         with points.
     method : {"pca", "umap"}
         The first two principal components, or UMAP (McInnes et al. 2018, arXiv:1802.03426), which keeps neighbours
@@ -47,7 +47,7 @@ def scatter(
     n_samples : int
         About how many vectors are drawn, evenly over a raster.
     thumbnails : int
-        How many dots of a raster show a small picture of what is around them, in the colours of :func:`plot`.
+        Number of dots of a raster that show a small picture of what is around them, in the colours of :func:`plot`.
     seed : int
         Seed of the choice among points, and of UMAP.
     title : str, optional

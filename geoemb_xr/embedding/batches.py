@@ -148,7 +148,7 @@ def run(
     module : torch.nn.Module
         Takes a batch and gives vectors ``(n, dims)``, tokens ``(n, token, dims)`` or maps ``(n, dims, y, x)``.
     count : int
-        How many there are, at least one.
+        Number of chips, at least one.
     take : callable
         Gives a batch on the device; see :data:`Take`.
     encoder : Encoder
@@ -172,7 +172,7 @@ def run(
     done = 0
     # the threads are dask's
     exact = threads.one_thread() if kind == "cpu" else _full_precision() if kind == "cuda" else nullcontext()
-    # a module may have its own way to one vector a chip
+    # a module may have its own way to one vector per chip
     is_own = hasattr(module, "chips") and output == "chips" and pooling == encoder.pooling
     call = module.chips if is_own else module
     mixed = torch.autocast(kind, torch.bfloat16) if half and not encoder.bfloat16 else nullcontext()

@@ -52,27 +52,27 @@ class Encoder:
         Whether it looks at chips ``(n, band, y, x)``, at series of pixels ``(n, time, band)``, or at chips over
         time ``(n, time, band, y, x)``.
     bands : tuple of str
-        What it takes, in this order; empty where it takes whatever it is given.
+        Names of the bands that it takes, in this order; empty where it takes any.
     wavelengths : tuple of float
-        Centres in nanometres, one a band, NaN where a band has none; empty where they do not matter.
+        Centres in nanometres, one per band, NaN where a band has none; empty where they do not matter.
     units : str or tuple of str
-        What its numbers are, for all bands or for each: ``reflectance`` (1 is white), ``dn`` (reflectance times
+        Unit of its numbers, for all bands or for each: ``reflectance`` (1 is white), ``dn`` (reflectance times
         10,000), ``dB``, ``power``, ``K``, ``m``, ``degrees``, ``index`` or ``any``.
     mean, std : tuple of float
-        Subtracted, then divided by, one a band or one for all; none where values go in as they are.
+        Subtracted, then divided by, one per band or one for all; none where values go in as they are.
     chip : int
         Side of what it looks at, in pixels.
     patch : int
         Side of a token, in pixels.
     margin : int
-        How far a chip looks beyond the tokens that are kept of it, in pixels; a multiple of ``patch``.
+        Distance in pixels that a chip looks beyond the tokens that are kept of it; a multiple of ``patch``.
     seam : (float, float) or ()
         Mean angle in degrees between neighbouring tokens of two chips and of one, measured with its weights and
         margin; empty where it is not measured.
     outputs : tuple of {"tokens", "chips", "pixels"}
-        What it gives, the default first.
+        Kinds of output, the default first.
     pooling : {"mean", "cls"}
-        How tokens become the vector of a chip.
+        Way in which tokens become the vector of a chip.
     prefix : int
         Tokens before those of patches, the class token first.
     steps : int
@@ -80,19 +80,19 @@ class Encoder:
     optional : tuple of str
         Bands that may be absent: the encoder takes a mask for them, or makes its first layer for those there are.
     takes : tuple of {"lonlat", "days"}
-        What an encoder of pictures is told besides, by name: longitudes and latitudes of chips ``(n, 2)``, days
+        Other inputs of an encoder of pictures, by name: longitudes and latitudes of chips ``(n, 2)``, days
         since 1970 ``(n,)``, NaN where not known. Encoders of series and cubes are always told months and places.
     resolution : float, optional
         Resolution of the images it was made for, in metres.
     context_m : float, optional
-        How far around a pixel it looks, in metres.
+        Distance around a pixel that it looks at, in metres.
     bfloat16 : bool
         Whether its whole network may work in half the precision: its vectors then change by less than a cosine of
         0.001.
     inputs : str
         Sensors and processing level, in words.
     weights : str
-        Where they come from: a path, a URL, or words that say how to get them; empty where there are none.
+        Source of the weights: a path, a URL, or words that say how to get them; empty where there are none.
     sha256 : str
         Hash of the weights that its publisher gives.
     preparation : int

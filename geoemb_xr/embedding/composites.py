@@ -1,4 +1,4 @@
-"""Composites: one picture a month of many, clouds left out, as encoders of series want them."""
+"""Composites: one picture per month of many, clouds left out, as encoders of series want them."""
 
 from __future__ import annotations
 

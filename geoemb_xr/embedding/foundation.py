@@ -2,7 +2,7 @@
 
 Networks and weights are torchgeo's. Of what comes with weights only the normalisation is taken, as numbers on the
 card; where there is none the card has its own, and says so. Each network here gives tokens, and beside them its own
-way to one vector a chip.
+way to one vector per chip.
 """
 
 from __future__ import annotations

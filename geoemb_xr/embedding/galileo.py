@@ -1,8 +1,9 @@
 """Galileo (Tseng et al. 2025): a transformer of chips over months, of several sensors, in patches of any size.
 
 Written from the paper and the published weights, whose names its parts bear. A token is a group of bands in a
-patch and a month; weather has one a month, terrain one a patch, the place one. Tokens of which anything is missing
-are left out. The vector of a patch is the mean of the tokens that speak of it, that of a chip the mean of all.
+patch and a month; weather has one per month, terrain one per patch, the place one. Tokens of which anything is
+missing are left out. The vector of a patch is the mean of the tokens that speak of it, that of a chip the mean of
+all.
 """
 
 from __future__ import annotations

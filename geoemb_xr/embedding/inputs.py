@@ -308,7 +308,7 @@ def pick_time(images: xr.DataArray, encoder: Encoder, time: Any) -> xr.DataArray
         if images.sizes["time"] > encoder.steps:
             raise EmbeddingError(
                 f"{encoder.name} takes up to {encoder.steps} dates, and the images have {images.sizes['time']}: "
-                "select some, or make one a month of them with .resample(time='MS').median()"
+                "select some, or make one per month of them with .resample(time='MS').median()"
             )
         dated = "date" if "location" in images.dims and "date" in images.coords else "time"
         if dated not in images.coords or images.coords[dated].dtype.kind != "M":

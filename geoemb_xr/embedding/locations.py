@@ -174,7 +174,7 @@ def open_program(source: Any, request: Request, product: Product, *, files: str)
     product : Product
         The encoder's: of what the program gives, the first ``dims`` numbers are its vector.
     files : str
-        Which files, and where they are had.
+        Names of the files, and where to get them.
 
     Raises
     ------

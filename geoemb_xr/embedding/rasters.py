@@ -75,12 +75,12 @@ def embed(
     output : {"tokens", "chips", "pixels"}, optional
         A vector per patch, a vector per chip, or a vector per pixel; the encoder's first.
     pooling : {"mean", "cls"}, optional
-        How the vector of a chip is made of its tokens; the encoder's own.
+        Way in which the vector of a chip is made of its tokens; the encoder's own by default.
     stride : int, optional
         Pixels between chips, as many as each owns; a chip looks the same way beyond them on each side. By default
         the side of a chip, less the margins for tokens.
     margin : int or "auto"
-        How far a chip looks beyond the tokens that are kept of it, in pixels; the encoder's own.
+        Distance in pixels that a chip looks beyond the tokens that are kept of it; the encoder's own by default.
     blend : bool
         Whether a token is the mean over all chips that see it, weighted by how far in them it lies, in float64 and
         in the order of the chips; else it is that of one chip. Seams become ramps, of vectors no network gave.
@@ -89,7 +89,7 @@ def embed(
         A chip with a larger share of missing pixels has no vector; 0.25 by default. In others they are filled with
         the encoder's mean. Encoders of series leave out what is missing: only a pixel without any value has none.
     time : date, "each" or selection, optional
-        Which date an encoder of single dates sees, or a vector for each; which dates of a series.
+        Date that an encoder of single dates sees, or one vector per date; the dates of a series.
     scale, offset : float or mapping of str to float
         ``images * scale + offset`` is in the encoder's unit: ``scale=1e-4`` makes digital numbers reflectance. By
         name for several sensors.
@@ -108,7 +108,7 @@ def embed(
     chunks : int or "auto"
         Side of a block of the result, in pixels of the images; that of the images' own blocks by default.
     resources : mapping of str to float, optional
-        What a worker of the connected dask cluster must offer, such as ``{"GPU": 1}``.
+        Resources that a worker of the connected dask cluster must offer, such as ``{"GPU": 1}``.
 
     Returns
     -------

@@ -131,7 +131,7 @@ def _at_dates(images: xr.DataArray, base: xr.DataArray, name: str) -> xr.DataArr
     months, own = (pd.PeriodIndex(each.time.values, freq="M") for each in (base, images))
     if own.has_duplicates:
         raise EmbeddingError(
-            f"the sensor {name!r} has two images of {own[own.duplicated()][0]}: make one a month, as in "
+            f"the sensor {name!r} has two images of {own[own.duplicated()][0]}: make one per month, as in "
             ".resample(time='MS').median()"
         )
     at = own.get_indexer(months)

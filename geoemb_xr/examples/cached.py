@@ -36,13 +36,13 @@ def example(
     directory : path, optional
         Folder to write to; by default a cache, where it is written once.
     scene : {"lifelike", "clear"}
-        What it shows: a landscape with noise, mixed pixels, variety within classes and holes of clouds, as real
-        vectors have them, or the same without any, whose classes are told apart without a mistake.
+        Scene that it shows: a landscape with noise, mixed pixels, variety within classes and holes of clouds, as
+        real vectors have them, or the same without any, whose classes are told apart without a mistake.
 
     Returns
     -------
     path or list of paths
-        What :func:`geoemb_xr.open` takes as ``source``.
+        Path or paths that :func:`geoemb_xr.open` takes as ``source``.
 
     Raises
     ------

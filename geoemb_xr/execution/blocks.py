@@ -55,7 +55,7 @@ class Block:
     data : ndarray (…, band, …)
         Codes or vectors.
     axis : int
-        Where the bands are.
+        Position of the band axis.
     scale : ndarray, optional
         Scales of codes that have one per pixel.
     codec : Codec, optional

@@ -1,6 +1,6 @@
 """The nearest of some reference vectors: pieces of scores by matrix product, the best kept as they go by.
 
-Choosing among 10,000 scores a pixel costs more than computing them where it is done by sorting. Here a score
+Choosing among 10,000 scores per pixel costs more than computing them where it is done by sorting. Here a score
 is looked at once, sixty-four at a time, and touched only if it beats the worst of those kept.
 """
 
@@ -27,7 +27,7 @@ def nearest(vectors: np.ndarray, references: np.ndarray, k: int) -> tuple[np.nda
     references : ndarray of float32 (m, band)
         Vectors to look in, at least k.
     k : int
-        How many.
+        Number of neighbours.
 
     Returns
     -------

@@ -206,7 +206,7 @@ def patches_of(array: xr.DataArray, what: str) -> Patches:
 
 
 def one_a_place(patches: Patches) -> np.ndarray:
-    """Positions of one patch a place: the latest, then the first."""
+    """Positions of one patch per place: the latest, then the first."""
     step = _SAME_PLACE / METRES_PER_DEGREE
     x, y = np.round(patches.lon / step), np.round(patches.lat / step)
     age = -patches.date.astype("datetime64[ns]").astype(np.int64)

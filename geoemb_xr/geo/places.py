@@ -283,7 +283,7 @@ def polygons_of(areas: Any, crs: object, target: pyproj.CRS) -> np.ndarray:
     crs : CRS
         CRS of polygons that bring none.
     target : pyproj.CRS
-        Of the result.
+        CRS of the result.
 
     Returns
     -------

@@ -61,7 +61,7 @@ class Moments:
     stats : str
         As in :func:`geoemb_xr.zonal_stats`.
     zones, bands : int
-        How many.
+        Number of each.
     """
 
     stats: Stats
@@ -143,7 +143,7 @@ class Classes:
     stats : {"shares", "majority", "sums"}
         Of equal shares the class first in the legend has the majority.
     zones : int
-        How many.
+        Number of zones.
     codes : tuple of int
         Codes of the legend; 0 and codes that it lacks do not count.
     dtype : dtype
@@ -196,7 +196,7 @@ class Quantiles:
     Parameters
     ----------
     zones, bands : int
-        How many.
+        Number of each.
     """
 
     zones: int

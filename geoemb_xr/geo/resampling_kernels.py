@@ -480,7 +480,7 @@ def _area(y: Any, x: Any) -> Any:
 def mode(window: Any, corners: Any, counts: Any, out: Any) -> None:
     """The class that covers most of each target pixel's footprint; 0 is no data, the smaller code wins a tie.
 
-    ``window`` is (row, column) of small unsigned integers, ``counts`` an array of zeros, one a code.
+    ``window`` is (row, column) of small unsigned integers, ``counts`` an array of zeros, one per code.
     """
     height, width = window.shape
     rows, cols = out.shape

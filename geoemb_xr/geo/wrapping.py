@@ -52,7 +52,7 @@ def wrap(
         finite. A table has a column per band, and places in columns of longitude and
         latitude, of x and y with ``crs=``, or of geometries (of an area the centre); all other columns ride along.
     product : str or Product
-        What it holds; a :class:`Product` made on the spot for your own model's output.
+        Product that it holds; a :class:`Product` made on the spot for your own model's output.
     dims : sequence of str, optional
         The dimensions, where they are not the usual ones.
     geobox : GeoBox, optional
@@ -209,7 +209,7 @@ def fill_gaps(
     block : ndarray (…, band, …)
         Vectors or codes.
     axis : int
-        Where the bands are.
+        Position of the band axis.
     nodata : float or None
         What a missing value was said to be. Zero is one only in all bands: a vector may have a zero in one.
     is_unit : bool

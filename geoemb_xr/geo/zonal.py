@@ -46,7 +46,7 @@ def zonal_stats(
     ----------
     array : DataArray (time?, band, y, x), (time?, …, y, x) or (location, band)
         An embedding, encoded or decoded; a map: classes, similarity, change, entropy, components; or patches.
-        What is missing does not count.
+        Vectors; missing ones do not count.
     areas : polygons, GeoDataFrame, table, GeoJSON or path
         As :func:`geoemb_xr.geo.places.read_places` takes them. A missing or empty one gives NaN.
     crs : CRS, optional

@@ -40,7 +40,7 @@ class Labels:
     bias : Tensor (group, class)
         Minus infinity where padded: never the largest.
     values : Tensor of int32 (group, class)
-        What the map holds.
+        Contents of the map.
     small : bool
         Whether the map is of bytes.
     """

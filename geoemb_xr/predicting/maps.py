@@ -63,9 +63,9 @@ def predict(
     batch_size : int or "auto"
         Pixels at a time on a device of torch.
     resources : mapping of str to float, optional
-        What a worker of the connected dask cluster must offer, such as ``{"GPU": 1}``: checked at once. The
-        writers (``to_cog``, ``to_zarr``) keep to it; dask's own ``compute`` and ``persist`` forget it unless they
-        are told again, ``.compute(resources={"GPU": 1})``.
+        Resources that a worker of the connected dask cluster must offer, such as ``{"GPU": 1}``: checked at once.
+        The writers (``to_cog``, ``to_zarr``) keep to it; dask's own ``compute`` and ``persist`` forget it unless
+        they are told again, ``.compute(resources={"GPU": 1})``.
 
     Returns
     -------

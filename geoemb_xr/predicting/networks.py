@@ -164,7 +164,7 @@ def outputs(
     names : sequence of str
         Names of the outputs.
     missing : mapping of str to float
-        What a pixel without data gets.
+        Value of a pixel without data.
 
     Returns
     -------

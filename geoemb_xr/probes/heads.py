@@ -37,7 +37,7 @@ class Data(NamedTuple):
     groups : ndarray of int (n,)
         No split parts a group.
     classes : int
-        How many; 0 for regression.
+        Number of classes; 0 for regression.
     seed : int
         Seed of all that is drawn.
     places : ndarray of float64 (n, 2), optional
@@ -77,13 +77,13 @@ class Head:
     scores : callable
         ``(parameters, vectors) -> (classes, n)`` or ``(1, n)``, float32, for vectors ``(band, n)``.
     tasks : tuple of str
-        What it can do.
+        Tasks of the method.
     options : mapping
         Names and defaults, scikit-learn's where it has the method.
     temperature : float
         Temperature of the scores where there is nothing to calibrate it with.
     penalties : mapping of str to sequence of float
-        What ``"auto"`` of an option tries, the strongest first.
+        Values that ``"auto"`` of an option tries, the strongest first.
     scores_onnx : callable, optional
         ``(parameters, vectors) -> (n, classes)``, ``scores`` as a formula of an ONNX graph
         (:mod:`geoemb_xr.core.onnx_graph`).
@@ -143,7 +143,7 @@ class RidgeSums:
     Parameters
     ----------
     count : int
-        How many labels.
+        Number of labels.
     weight : float
         Σw.
     x, y : ndarray (band,), (target,)

@@ -106,7 +106,7 @@ def labels(raster: Any, path: Any = None, *, per_class: int | None = 500, seed: 
     path : path or list of paths, optional
         Files of the named labels, or a folder that holds them.
     per_class : int, optional
-        How many points of each class, or in all where labels are floats; None takes all. Of a raster to draw from.
+        Number of points per class that are drawn from a raster, or in all where labels are floats; None takes all.
     seed : int
         Any whole number; another draws others. The draw is by a hash of the pixel's place: chunks never change it.
 

@@ -46,9 +46,9 @@ class Probe(Fitted):
     method : str
         A name in :data:`geoemb_xr.probes.heads.HEADS`.
     task : {"classification", "regression"}
-        What it does.
+        Task of the probe.
     target : str
-        What was labelled.
+        Name of what was labelled.
     legend : Legend or None
         The classes; None for regression.
     parameters : mapping of str to ndarray
@@ -206,7 +206,7 @@ class Probe(Fitted):
         if self.method == "knn" or (self.method == "centroid" and min(self.counts.values()) < 2):
             raise EmbeddingError(
                 f"a {self.method} probe of these labels holds training vectors, which tell their places; "
-                "private=True is for logistic, ridge and mlp, and for centroid with two labels a class or more"
+                "private=True is for logistic, ridge and mlp, and for centroid with two labels per class or more"
             )
         return replace(self, applicability={}, memory={})
 
@@ -378,7 +378,7 @@ def fit_probe(
     array : DataArray (…, band, …), DataFrame or ndarray (n, band)
         An embedding, encoded or decoded; a table with a column per band, places and labels; or plain vectors.
     labels : table with lon and lat, GeoDataFrame, path, raster, or array (n,)
-        What is known. Texts, booleans and whole numbers are classes, floats are values (regression).
+        Labels. Texts, booleans and whole numbers are classes, floats are values (regression).
         Labels without data are dropped and counted. None takes the coordinate ``target`` of points.
     target : str, optional
         The column of labels; the only one left, by default.
@@ -389,7 +389,7 @@ def fit_probe(
     time : str, int, optional
         The column of dates of labels, or the one year they all hold for. Needed where the array has several.
     group : str or array, optional
-        What no split parts; by default the polygon, or the pixel whatever the year.
+        Groups that each split keeps together; by default each polygon, or each pixel over all years.
     weights : str or array, optional
         Weights of the labels.
     n_samples : int or "all", optional
@@ -402,7 +402,7 @@ def fit_probe(
     seed : int
         Seed of all that is drawn.
     **options
-        Of the method, with scikit-learn's names: ``C`` and ``class_weight`` (logistic), ``alpha`` (ridge),
+        Options of the method, with scikit-learn's names: ``C`` and ``class_weight`` (logistic), ``alpha`` (ridge),
         ``n_neighbors``, ``metric`` and ``temperature`` (knn). Penalties act on vectors that are divided by one
         number: their total variance is 1 for ``C``, the mean variance of a band for ``alpha``, which is by default
         the number of labels for classes and 0.03 of it for values. They hold abroad, so nothing is tuned unless

@@ -48,11 +48,11 @@ class Samples:
     weights : ndarray of float64 (n,)
         1 where none are given.
     groups : ndarray of int (n,)
-        What no split parts.
+        Groups that each split keeps together.
     places : ndarray of float64 (n, 2), optional
         East and north in metres, to block by; None where they are unknown.
     dropped : mapping of str to int
-        How many labels were left out, by reason.
+        Number of labels that were left out, by reason.
     legend : Legend, optional
         Names and colours that the labels brought.
     named : bool

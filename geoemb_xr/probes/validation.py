@@ -113,13 +113,13 @@ def held_out_by_sums(
     Parameters
     ----------
     data : Data
-        What is scored.
+        Data that are scored.
     folds : ndarray of int (n,)
         The fold of each of them.
     others : callable
         A fold to the sums of the others.
     alpha : callable
-        Which of the data are in the other folds (n,) to the penalty.
+        Function from a mask (n,) of the data in the other folds to the penalty.
     """
     scores = np.empty((data.classes or 1, len(folds)), np.float32)
     for fold in np.unique(folds):

@@ -49,13 +49,13 @@ def open_patches(source: Any, request: Request, product: Product, layout: PatchL
     Parameters
     ----------
     source : path, folder, glob, URL, or a list of those
-        Where the files lie; the name of a published store, or None for the first of them.
+        Place of the files; the name of a published store, or None for the first of them.
     request : Request
         Its area picks rows whose footprint it touches, its time those whose date it holds.
     product : Product
         Product of the patches.
     layout : PatchLayout
-        How it lays them out.
+        Layout of its files.
 
     Returns
     -------

@@ -37,7 +37,7 @@ def check(array: xr.DataArray, *, coverage: pd.DataFrame | None = None) -> dict[
     array : DataArray (…, band, …)
         Encoded or decoded.
     coverage : DataFrame, optional
-        What is published, as :func:`geoemb_xr.coverage` lists it: a tile of it that lies on the array and of which
+        Published tiles, as :func:`geoemb_xr.coverage` lists it: a tile of it that lies on the array and of which
         no pixel has data is lost. Rasters only.
 
     Returns

@@ -1,4 +1,4 @@
-"""A product's tiles as arrays: one a lattice, in one version, of the times that were asked for."""
+"""A product's tiles as arrays: one per lattice, in one version, of the times that were asked for."""
 
 from __future__ import annotations
 

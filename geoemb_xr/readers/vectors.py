@@ -103,7 +103,7 @@ def blocks_of(blocks: Sequence[Block], name: str, dtype: Any, axes: Mapping[str,
     name : str
         Begins its name.
     dtype : dtype
-        Of what they read.
+        Data type of what they read.
     axes : mapping of str to int
         The axis after the rows, where there is one, and its length.
     """

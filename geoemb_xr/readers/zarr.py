@@ -147,7 +147,7 @@ class ZarrReader:
     dims : tuple of str
         Its axes, of ``time``, ``band``, ``y``, ``x``.
     steps : tuple of int
-        Positions along its time axis, one a step of the tile.
+        Positions along its time axis, one per step of the tile.
     bands : tuple of int, optional
         Positions of the bands along its axis, where not all as they lie.
     token : str

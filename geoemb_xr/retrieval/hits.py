@@ -144,11 +144,11 @@ def table(
     best : Best
         The hits.
     metric : str
-        What scores are.
+        Meaning of the scores.
     labels : ndarray, optional
-        What queries are called.
+        Names of the queries.
     names : list, optional
-        What arrays are called.
+        Names of the arrays.
     """
     crs = _common_crs(many)
     parts = []

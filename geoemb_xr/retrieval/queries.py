@@ -67,13 +67,13 @@ class Asked:
     vectors : ndarray of float32 (n, band)
         NaN where a pixel has no data.
     group : ndarray of int (n,)
-        Which query each belongs to.
+        Query that each vector belongs to.
     labels : ndarray (queries,)
-        What the queries are called.
+        Names of the queries.
     centres : ndarray of float64 (m, 3)
         Centres of the pixels or patches that they were read at, in metres from the centre of the Earth.
     centre_group : ndarray of int (m,)
-        Which query each centre belongs to.
+        Query that each centre belongs to.
     """
 
     vectors: np.ndarray

@@ -60,9 +60,9 @@ def search(
     query : (lon, lat), points, polygon, vector or words
         As in :func:`similarity`. A place is looked up in every array that holds it.
     k : int
-        How many, for each query.
+        Number of hits per query.
     negatives : as query, optional
-        What is not looked for: the score is the similarity to the query less that to these.
+        Examples of what is not looked for: the score is the similarity to the query less that to these.
     exclude_query : bool
         Whether the places that the query was read at are left out, in every year and array. Vectors have no place.
     min_distance : float, optional
@@ -75,8 +75,8 @@ def search(
     time : year or date, optional
         Those of the arrays' periods that places are looked up in; all of them by default.
     background : "mean" or vector, optional
-        What all vectors of a region have in common, taken from vectors and queries before they are compared:
-        "mean" is the mean of the arrays, which takes one more pass.
+        Part that all vectors of a region have in common, subtracted from vectors and queries before they are
+        compared: "mean" is the mean of the arrays, which takes one more pass.
     sketch : Sketch or path, optional
         Sketch by :func:`build_sketch`: only the candidates that it names are scored, exactly. One array then.
     crs : CRS, optional

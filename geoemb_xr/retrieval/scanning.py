@@ -79,11 +79,11 @@ class Candidates:
         Parameters
         ----------
         room : int
-            How many.
+            Number of candidates to keep.
         before : Best, optional
             What the last call gave.
         turn : int
-            How many calls there were.
+            Number of calls so far.
         """
         raise NotImplementedError
 

@@ -1,7 +1,7 @@
 """Sketches: one bit for each of 64 signs of a vector, scanned in place of the vectors.
 
 The signs of a vector less the mean agree in most places with those of its neighbours. Weighing where they differ
-takes 8 bytes a vector; the best are then scored exactly. On real AlphaEarth pixels signs about the mean find more
+takes 8 bytes per vector; the best are then scored exactly. On real AlphaEarth pixels signs about the mean find more
 than plain ones, or those of random directions, and 64 of these serve a space of any length.
 """
 
@@ -68,15 +68,15 @@ class Sketch:
     shape : tuple of int
         Their lengths.
     attribution : str
-        What must travel with it.
+        Attribution that must travel with it.
     candidates : int
-        How many a search for 100 hits scores exactly.
+        Number of vectors that a search for 100 hits scores exactly.
     recall : float
         Share of the true 100 that are among those, measured when it was made.
     bits : ndarray of uint64 (n,)
         The signs.
     present : ndarray of uint8 (n / 8,)
-        Which vectors have data, a bit each.
+        Mask of the vectors that have data, one bit per vector.
     mean : ndarray of float32 (band,)
         Mean direction, taken off before signs are.
     planes : ndarray of float32 (band, 64)
@@ -212,7 +212,7 @@ def opened(sketch: Sketch | str | os.PathLike[str]) -> Sketch:
 
 @one_call()
 def build_sketch(array: xr.DataArray, path: str | os.PathLike[str] | None = None, *, seed: int = 0) -> Sketch:
-    """Make a sketch of an array, with which :func:`search` looks at 8 bytes a vector first. Computes.
+    """Make a sketch of an array, with which :func:`search` looks at 8 bytes per vector first. Computes.
 
     Three passes: one for the mean, one for the signs, one to measure what share of the true best it finds.
 
@@ -221,7 +221,7 @@ def build_sketch(array: xr.DataArray, path: str | os.PathLike[str] | None = None
     array : DataArray (…, band, …)
         Codes or vectors, raster or points; best the whole store, so that it is made once.
     path : path, optional
-        Where it is written, beside the store; ``.npz`` is added where the name has no ending. Else it is only
+        Path of its file, beside the store; ``.npz`` is added where the name has no ending. Else it is only
         returned.
     seed : int
         Seed of the vectors that recall is measured with, and of the directions.
@@ -229,7 +229,7 @@ def build_sketch(array: xr.DataArray, path: str | os.PathLike[str] | None = None
     Returns
     -------
     Sketch
-        8 bytes a vector, and a bit for whether there is one.
+        8 bytes per vector, and a bit for whether there is one.
 
     Raises
     ------

@@ -34,7 +34,7 @@ class Storage:
     timeout : float
         Seconds after which a request that fails is no longer tried again. A minute's outage is outlasted.
     retries : int
-        How often a request is tried again, at most.
+        Largest number of times a request is tried again.
     allow_http : bool
         Whether a URL may be read without encryption.
     """

@@ -33,7 +33,7 @@ class ZippedZarr(Store):
     url : str
         Path or URL.
     storage : Storage, optional
-        How it is reached; as now by default.
+        Options that reach it; those of the current call by default.
     """
 
     supports_writes = False

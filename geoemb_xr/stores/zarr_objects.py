@@ -47,7 +47,7 @@ class ZarrObjects(Store):
     url : str
         URL of the root.
     storage : Storage, optional
-        How it is reached; as now by default.
+        Options that reach it; those of the current call by default.
     read_only : bool
         Whether nothing may be written.
     """

@@ -75,9 +75,9 @@ class Scene:
     noise : float
         Length of the random part of a unit vector; 0.06 turns it by about 3 degrees.
     variety : float
-        How much places of one class differ: lengths of smooth deviations from the class's direction.
+        Differences between places of one class: lengths of smooth deviations from the class's direction.
     alike : float
-        How much the directions of plants have in common.
+        Share that the directions of plants have in common.
     blur : float
         Metres over which a pixel sees its surroundings: pixels at edges are mixed.
     clouds : float
@@ -249,7 +249,7 @@ class Scene:
         Parameters
         ----------
         n : int
-            How many, drawn evenly over the classes that occur.
+            Number of points, drawn evenly over the classes that occur.
         year : int
             Year of the landscape that they label.
         seed : int

@@ -19,7 +19,7 @@ def raise_if_dask_computes(allowed: int = 0) -> Iterator[None]:
     Parameters
     ----------
     allowed : int
-        How often it may compute.
+        Number of times it may compute.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def assert_lazy_identical(
     transposed : bool
         Whether the array is also given with its dimensions reversed.
     allowed_computes : int
-        How often dask may compute while building.
+        Number of times dask may compute while the result is built.
 
     Returns
     -------

@@ -73,10 +73,10 @@ def to_cog(
     encode : bool
         Write an embedding as its product's codes: a quarter of the bytes or less.
     overviews : {"auto", "mean", "mode", "nearest", "none"}
-        How overviews are made of base pixels. ``"auto"`` is mode for class maps, mean for numbers (of decoded
-        vectors, brought to unit length where the product's are) and nearest for pictures.
+        Way in which overviews are made of base pixels. ``"auto"`` is mode for class maps, mean for numbers (of
+        decoded vectors, brought to unit length where the product's are) and nearest for pictures.
     storage : obstore store or dict, optional
-        How an object store is reached, as in :func:`geoemb_xr.open`. The file is made on this machine first.
+        Options that reach an object store, as in :func:`geoemb_xr.open`. The file is made on this machine first.
 
     Returns
     -------

@@ -70,7 +70,7 @@ def to_geoparquet(
     encode : bool
         Write an embedding as its product's codes; as int8 with a scale a row where it has none.
     storage : obstore store or dict, optional
-        How an object store is reached, as in :func:`geoemb_xr.open`. The file is made on this machine first.
+        Options that reach an object store, as in :func:`geoemb_xr.open`. The file is made on this machine first.
 
     Returns
     -------

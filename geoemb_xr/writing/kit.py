@@ -76,7 +76,7 @@ def field_kit(
     Returns
     -------
     Path
-        Of the zip.
+        Path of the zip.
 
     Raises
     ------

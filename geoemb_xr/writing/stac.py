@@ -38,13 +38,13 @@ def to_stac(
     Parameters
     ----------
     array : DataArray
-        What was written: an embedding or a map with a CRS.
+        Array that was written: an embedding or a map with a CRS.
     path : path
         The file or store, such as ``"aoi.zarr"`` or ``"crops.tif"``.
     id : str, optional
         Id of the item; the name of the file without its ending by default.
     href : str, optional
-        Where users reach the file; its name, beside the item, by default.
+        Address of the file for users; its name, beside the item, by default.
 
     Returns
     -------

@@ -68,12 +68,12 @@ def to_zarr(
         Side of a file of the store, in pixels; the array's dask blocks by default, so that each is written
         once.
     storage : obstore store or dict, optional
-        How an object store is reached, as in :func:`geoemb_xr.open`. Of a store of your own ``path`` is a key.
+        Options that reach an object store, as in :func:`geoemb_xr.open`. Of a store of your own ``path`` is a key.
 
     Returns
     -------
     Path or str
-        Of the store; its URL in an object store.
+        Path of the store; its URL in an object store.
 
     Raises
     ------

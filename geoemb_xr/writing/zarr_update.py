@@ -48,7 +48,7 @@ def write_into(dataset: xr.Dataset, target: Path, mode: Literal["a", "r+"]) -> P
     Returns
     -------
     Path
-        Of the store.
+        Path of the store.
 
     Raises
     ------

@@ -196,3 +196,39 @@ def test_options_that_do_not_go_together_are_refused(da):
         da.emb.change(2018, 2024).emb.plot(interactive=True, limits=(0, 1), vmax=3)
     with pytest.raises(ValueError, match="both vmin= and vmax="):
         da.emb.plot(interactive=True, vmax=3)
+
+
+@pytest.mark.complete
+@pytest.mark.parametrize("pixels", [1000, 40])
+def test_a_saved_page_shows_every_year_without_a_network(da, tmp_path, pixels):
+    """Its slider draws what the page holds, of small arrays and of those that are read as they are looked at."""
+    import shutil
+
+    import holoviews
+
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    path = tmp_path / "years.html"
+    holoviews.save(da.emb.plot(interactive=True, pixels=pixels), path, resources="inline")
+    told = "Bokeh.documents[0].roots().flatMap(r => [...r.references()])"
+    title = f"{told}.filter(m => m.type == 'Title').map(m => m.text).join()"
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.set_default_timeout(60_000)
+        page.context.set_offline(True)
+        page.goto(path.as_uri())
+        page.locator(".noUi-handle").focus()
+        pictures = []
+        for i, year in enumerate(da.time.dt.year.values):
+            if i:
+                page.keyboard.press("ArrowRight")
+            page.wait_for_function(f"{title}.includes('{year}')")
+            pictures.append(
+                page.evaluate(
+                    f"{told}.filter(m => m.type == 'ColumnDataSource').map(s => ''+s.data.image)[0]"
+                )
+            )
+        browser.close()
+    assert len(set(pictures)) == len(pictures) == da.sizes["time"] > 1
