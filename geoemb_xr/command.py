@@ -122,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     part.add_argument("--target", metavar="COLUMN", help="the column of their classes")
     part.add_argument("--port", type=int, default=0, help="of the page (default: a free one)")
+    part.add_argument("--width", type=int, default=1180, help="of the app in pixels (default: %(default)s)")
     part.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
 
     parts.add_parser("demo", help="run the offline demo, as python -m geoemb_xr", add_help=False)
@@ -229,7 +230,7 @@ def make_map(options: argparse.Namespace) -> int:
 
 def explore(options: argparse.Namespace) -> int:
     """Serve the app to this machine until it is stopped."""
-    app = gx.explore(_open_own(options), labels=options.labels, target=options.target)
+    app = gx.explore(_open_own(options), labels=options.labels, target=options.target, width=options.width)
     print("stop with Ctrl+C", flush=True)
     app.show(address="localhost", port=options.port, open=not options.no_browser)
     return 0

@@ -117,16 +117,21 @@ def test_explore_serves_a_folder_and_each_page_has_figures_of_its_own(tiles, mon
     from pathlib import Path
 
     import panel as pn
+    from bokeh.plotting import figure
+
+    from geoemb_xr.display.app_display import MARGINS
+    from geoemb_xr.display.app_widgets import SIDE
 
     served = {}
     monkeypatch.setattr(pn, "serve", lambda panels, **options: served.update(options, make=panels))
     folder = str(Path(tiles).parent if Path(tiles).is_file() else tiles)
-    assert main(["explore", folder, "--product", "alphaearth", "--no-browser"]) == 0
+    assert main(["explore", folder, "--product", "alphaearth", "--no-browser", "--width", "900"]) == 0
     assert "Ctrl+C" in capsys.readouterr().out
     assert served["open"] is False
     assert served["address"] == "localhost"  # a page for this machine, not for its network
     pages = [served["make"]() for _ in range(2)]
     assert pages[0] is not pages[1]
-    assert pages[0].get_root() is not None
+    root = pages[0].get_root()
+    assert {each.frame_width for each in root.select({"type": figure})} == {(900 - SIDE - MARGINS) // 2}
     assert main(["explore", "nowhere.zarr"]) == 2
     assert "no such store" in capsys.readouterr().err

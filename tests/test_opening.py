@@ -419,7 +419,16 @@ def test_examples_are_written_once_and_where_asked(container, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"bbox": (0, 0, 1, 1)}, CoverageError, r"does not cover \(0, 0, 1, 1\).*covers \(11\.3.*2018, 2020"),
+        (
+            {"bbox": (0, 0, 1, 1)},
+            CoverageError,
+            r"does not cover \(0, 0, 1, 1\).*covers \(11\.3.*2022, 2024$",
+        ),
+        (
+            {"bbox": (47.24, 11.36, 47.25, 11.37)},
+            CoverageError,
+            r"Longitudes come first: .* \(11\.36, 47\.24, ",
+        ),
         ({"time": 2019}, CoverageError, "2018, 2020, 2022, 2024"),
         ({"time": (2018, 2020)}, TypeError, "is a tuple"),
         ({"bbox": BBOX, "points": [(11, 47)]}, ValueError, "got bbox and points"),

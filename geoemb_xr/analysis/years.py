@@ -117,7 +117,10 @@ def pieces_of(years: list[Block]) -> Any:
 def times_of(array: xr.DataArray, what: str) -> np.ndarray:
     """Starts of an array's periods; raises where it has no ``time``."""
     if TIME not in array.dims:
-        raise EmbeddingError(f"{what} needs a 'time' dimension; got dims {tuple(array.dims)}")
+        raise EmbeddingError(
+            f"{what} needs a 'time' dimension; got dims {tuple(array.dims)}. Open several years, such as "
+            "time=[2018, 2024], and call it before .emb.year"
+        )
     return np.asarray(array.coords[TIME].values, "datetime64[ns]")
 
 

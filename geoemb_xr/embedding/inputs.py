@@ -69,7 +69,7 @@ def as_raster(images: Any, encoder: Encoder) -> xr.DataArray:
         images = images.to_dataarray(BAND)
     if not isinstance(images, xr.DataArray):
         raise EmbeddingError(
-            "embed takes images as an xarray raster (time?, band, y, x) with a CRS, a Dataset with a variable a "
+            "embed takes images as an xarray raster (time?, band, y, x) with a CRS, a Dataset with a variable per "
             f"band, or a dict of them by sensor; got {type(images).__name__}"
         )
     if "product" in images.attrs and BAND in images.dims:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,10 @@ from geoemb_xr.readers.tiles import Request, Tile
 
 
 def grids_of(found: Product, stored: list[Tile], request: Request) -> list[xr.DataArray]:
-    """One array a lattice, that which covers most first."""
+    """One array per lattice, that which covers most first."""
     near = tiles.overlapping(stored, request.area)
     if not near:
-        raise CoverageError(
-            f"{found.name} does not cover {request.area} in this source, which {covers(stored)}"
-        )
+        raise _not_covered(found, stored, request)
     version = one_version(found, near, request)
     times = times_of(near, request, found)
     near = [tile for tile in near if set(tile.times) & set(times)]
@@ -34,10 +33,19 @@ def grids_of(found: Product, stored: list[Tile], request: Request) -> list[xr.Da
     ]
     grids = [each for each in found_arrays if each is not None]
     if not grids:
-        raise CoverageError(
-            f"{found.name} does not cover {request.area} in this source, which {covers(stored)}"
-        )
+        raise _not_covered(found, stored, request)
     return sorted(grids, key=lambda each: -each.sizes["y"] * each.sizes["x"])
+
+
+def _not_covered(found: Product, stored: list[Tile], request: Request) -> CoverageError:
+    """The error for an area without tiles, which looks whether latitudes were given before longitudes."""
+    area = request.area
+    said = f"{found.name} does not cover {area} in this source, which {covers(stored)}"
+    if area is not None and area.crs.is_geographic and max(abs(area.west), abs(area.east)) <= 90:
+        turned = replace(area, west=area.south, south=area.west, east=area.north, north=area.east)
+        if tiles.overlapping(stored, turned):
+            said += f". Longitudes come first: (west, south, east, north) would be {turned}"
+    return CoverageError(said)
 
 
 def attrs_of(found: Product, stored: Sequence[Tile], version: str) -> dict[str, Any]:
