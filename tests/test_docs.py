@@ -115,6 +115,18 @@ def test_public_names_are_documented_in_full(name):
         assert not missing, f"{name} does not document {missing}"
 
 
+def test_the_page_on_laziness_lists_all_that_computes():
+    page = (ROOT / "docs" / "data-model.md").read_text().partition("## What is lazy")[2]
+    named = set(re.findall(r"`(\w+)`", page))
+    computing = {
+        name
+        for name in set(gx.__all__) - MODULES
+        if "Computes" in (inspect.getdoc(getattr(gx, name)) or "").partition("\n")[0]
+        and not name.startswith(("fit_", "to_"))
+    }
+    assert {"evaluate", "search"} <= computing <= named
+
+
 @pytest.fixture(scope="module")
 def generate():
     """The module that writes the generated pages."""
