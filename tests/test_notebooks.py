@@ -1,7 +1,8 @@
 """Every notebook runs: offline, on one core, within its memory, without a warning, and as stripped as it was.
 
 Most of the time of a notebook is taken by what it imports. So they run one after the other in one kernel, each in a
-namespace and a folder of its own; in the complete profile each also runs in a kernel of its own, as on Binder.
+namespace and a folder of its own; in the complete profile each also runs in a kernel of its own, as on Binder,
+with GeoCLIP as a control of its comparisons.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ import os as _os, gc as _gc, sys as _sys
 if "matplotlib.pyplot" in _sys.modules:
     _sys.modules["matplotlib.pyplot"].close("all")
 _os.chdir({folder!r})
+_sys.modules.pop("geoclip", None)
+if not {geoclip}:
+    _sys.modules["geoclip"] = None  # as where it is not installed
 _gc.collect()
 open("/proc/self/clear_refs", "w").write("5")
 """
@@ -120,13 +124,15 @@ def state(cell: Any) -> tuple[float, float, bool]:
     return float(seconds), int(kilobytes) / 1024, torch == "True"
 
 
-def execute(path: Path, manager: Any, folder: Path) -> Run:
-    """Run a notebook in a folder of its own."""
+def execute(path: Path, manager: Any, folder: Path, geoclip: bool = True) -> Run:
+    """Run a notebook in a folder of its own, with or without GeoCLIP."""
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    ran = run_cells(manager, [FRESH.format(folder=str(folder)), STATE, *notebook.cells, STATE])
+    ran = run_cells(
+        manager, [FRESH.format(folder=str(folder), geoclip=geoclip), STATE, *notebook.cells, STATE]
+    )
     (began, before, had_torch), (ended, peak, torch) = state(ran.cells[1]), state(ran.cells[-1])
     ran.cells = ran.cells[2:-1]
     return Run(ran, ended - began, before, peak, torch, torch and not had_torch)
@@ -160,7 +166,8 @@ def shared():
 @pytest.mark.timeout(6 * SECONDS)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_runs_offline_on_one_core(path, shared, tmp_path):
-    run = execute(path, shared, tmp_path)
+    # a location encoder as a control, where no notebook asks for one, is half the time of a comparison
+    run = execute(path, shared, tmp_path, geoclip='gx.open(\\"geoclip' in path.read_text())
     assert_ran_well(run)
     of_torch = MEGABYTES_WITH_TORCH - MEGABYTES_PLAIN if run.brought_torch else 0
     assert run.megabytes - run.before < MEGABYTES_BEYOND + of_torch
