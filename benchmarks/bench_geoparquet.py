@@ -65,15 +65,15 @@ def ours(bbox: tuple[float, ...]) -> Callable[[str], np.ndarray]:
     """Open lazily, then compute."""
     from geoemb_xr.core import areas
     from geoemb_xr.core.model import Product
-    from geoemb_xr.readers.footers import Layout
     from geoemb_xr.readers.geoparquet import open_patches
+    from geoemb_xr.readers.layouts import PatchLayout
     from geoemb_xr.readers.tiles import Request
 
     product = Product("bench-patches", dims=DIMS, kind="patch")
 
     def run(folder: str) -> np.ndarray:
         request = Request(area=areas.parse_bbox(bbox))
-        return np.asarray(open_patches(folder, request, product, Layout()).values)
+        return np.asarray(open_patches(folder, request, product, PatchLayout()).values)
 
     return run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +18,21 @@ import geoemb_xr as gx
 SIDE = 512
 
 
-def options(description: str | None, argv: Sequence[str] | None, side: int) -> argparse.Namespace:
-    """``--small``, ``--side``, ``--repeat`` and ``--peer-repeat``."""
+def options(
+    description: str | None, argv: Sequence[str] | None, side: int, parts: Sequence[str] = ()
+) -> argparse.Namespace:
+    """``--small``, ``--side``, ``--repeat`` and ``--peer-repeat``; with parts: which, their rows and data."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--small", action="store_true", help="the smallest size, to see that it runs")
     parser.add_argument("--side", type=int, default=side, help="pixels along a side")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--peer-repeat", type=int, help="how often peers that take minutes are timed")
+    if parts:
+        parser.add_argument("--parts", nargs="+", choices=parts, default=parts[:2])
+        parser.add_argument("--rows", type=int, default=1_000_000, help="patches, or vectors of a scan")
+        parser.add_argument(
+            "--real", default=os.environ.get("GEOEMB_REAL_DATA", "."), help="folder of samples"
+        )
     given = parser.parse_args(argv)
     given.peer_repeat = given.peer_repeat or given.repeat
     if given.small:
