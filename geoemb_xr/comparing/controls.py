@@ -10,7 +10,7 @@ import numpy as np
 
 from geoemb_xr.comparing.scoring import Predictor, probe_predictor
 from geoemb_xr.comparing.support import Support
-from geoemb_xr.probes.heads import Data
+from geoemb_xr.probes.heads import Data, Head
 
 #: Neighbours that a smooth surface is averaged over.
 _SMOOTH = 20
@@ -18,7 +18,9 @@ _SMOOTH = 20
 _LEAST = 1e-6
 
 
-def controls_of(support: Support, data: Data, method: str) -> dict[tuple[str, str], tuple[Data, Predictor]]:
+def controls_of(
+    support: Support, data: Data, method: str, head: Head
+) -> dict[tuple[str, str], tuple[Data, Predictor]]:
     """By name and method: the labels that a control is scored on, and how it predicts them.
 
     Parameters
@@ -27,20 +29,20 @@ def controls_of(support: Support, data: Data, method: str) -> dict[tuple[str, st
         The labels.
     data : Data
         Data of the first product, whose vectors the permuted labels are learnt from.
-    method : str
+    method, head : str, Head
         Method of the probe on permuted labels and on given features.
     """
     found = {
         ("coordinates", "nearest"): (data, _neighbours(data, 1)),
         ("coordinates", "smooth"): (data, _neighbours(data, _SMOOTH)),
         ("constant", "most frequent" if data.classes else "mean"): (data, _constant(data)),
-        ("permuted labels", method): _permuted(data, method),
+        ("permuted labels", method): _permuted(data, head),
     }
     if support.previous.size:
         found["persistence", "earlier label"] = (data, _earlier(data, support.previous))
     for name, values in support.features.items():
         one = data._replace(x=_filled(values))
-        found[name, method] = one, probe_predictor(one, method)
+        found[name, method] = one, probe_predictor(one, head)
     return found
 
 
@@ -93,13 +95,13 @@ def _earlier(data: Data, previous: np.ndarray) -> Predictor:
     return predict
 
 
-def _permuted(data: Data, method: str) -> tuple[Data, Predictor]:
+def _permuted(data: Data, head: Head) -> tuple[Data, Predictor]:
     """Labels dealt out anew among groups, so that only what a split leaks can be learnt."""
     rng = np.random.default_rng(data.seed)
     first = np.unique(data.groups, return_index=True)[1]
     dealt = rng.permutation(data.y[first])[np.unique(data.groups, return_inverse=True)[1]]
     permuted = data._replace(y=dealt)
-    return permuted, probe_predictor(permuted, method)
+    return permuted, probe_predictor(permuted, head)
 
 
 def _targets(data: Data, train: np.ndarray) -> np.ndarray:

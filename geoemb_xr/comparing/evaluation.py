@@ -23,8 +23,8 @@ from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.notes import one_call, say
 from geoemb_xr.execution import progress
 from geoemb_xr.execution.threads import one_thread
-from geoemb_xr.probes import validation
-from geoemb_xr.probes.heads import HEADS, Data
+from geoemb_xr.probes import estimators, validation
+from geoemb_xr.probes.heads import HEADS, Data, Head
 from geoemb_xr.probes.scores import softmax
 
 #: Labels in a cell are of one class for this share of them in a pure cell.
@@ -43,7 +43,7 @@ def evaluate(
     design: Any = None,
     domain: Any = None,
     splits: Sequence[SplitName] = ("blocks", "random"),
-    methods: Sequence[str] = ("logistic", "knn"),
+    methods: Sequence[Any] = ("logistic", "knn"),
     n_labels: Sequence[int | None] = (1, 10, 100, None),
     previous: str | None = None,
     features: Mapping[str, Any] | None = None,
@@ -86,9 +86,9 @@ def evaluate(
         ``group`` at a time. ``"years"``: one year at a time. ``"places_years"``: a block in one year, trained on
         other blocks in other years. ``"knndm"``: folds as far from training labels as the pixels of ``domain`` are
         from labels (Linnenbrink et al. 2024). ``"random"``: groups at random.
-    methods : sequence of str
+    methods : sequence of str or estimator
         Probes, as in :func:`geoemb_xr.fit_probe`, with their default options. Methods that cannot do the task are
-        left out.
+        left out. Estimators of scikit-learn go by the name of their class.
     n_labels : sequence of int or None
         Number of training labels per class (in all for values); None is all of them. Few labels are drawn anew up
         to 30 times; smaller draws are parts of larger ones, and the test labels stay as they are.
@@ -141,19 +141,18 @@ def evaluate(
     """
     names_of(arrays)
     wanted = _wanted(splits, group, by, domain, design)
-    for method in methods:
-        check_choice("methods", method, HEADS)
+    heads = _heads(methods)
     pairs = _declared(contrasts, arrays)
     support = support_of(
         arrays, labels, target=target, time=time, group=group, by=by, previous=previous, design=design,
         features=features,
     )  # fmt: skip
-    able = _able(methods, support.classes)
+    able = _able(heads, support.classes)
     data = {name: support.data(x, seed) for name, x in support.vectors.items()}
     first = next(iter(data.values()))
     with one_thread(), progress.shown("evaluate"):
         blocked = by is not None or {"blocks", "places_years"} & set(wanted)
-        reach = _reach(data, able[0], cv) if blocked else None
+        reach = _reach(data, next(iter(able.values())), cv) if blocked else None
         layout = Layout(
             first, support.lonlat, cv, max(support.footprints.values()) + support.extent, support.by,
             support.years, reach, None if domain is None else domain_places(domain),
@@ -166,20 +165,18 @@ def evaluate(
             weighted=design is not None,
             blocks=layout.blocks(),
         )
-        for (name, one), method in itertools.product(data.items(), able):
-            held.score(name, method, one, scoring.probe_predictor(one, method), n_labels)
+        for (name, one), (method, head) in itertools.product(data.items(), able.items()):
+            held.score(name, method, one, scoring.probe_predictor(one, head), n_labels)
         for name, kind, one, dims in _variants(support, data):
-            for method in able:
-                held.score(
-                    name, method, one, scoring.probe_predictor(one, method, dims), [None], support=kind
-                )
-        for (name, method), (one, predict) in controls_of(support, first, able[0]).items():
+            for method, head in able.items():
+                held.score(name, method, one, scoring.probe_predictor(one, head, dims), [None], support=kind)
+        for (name, method), (one, predict) in controls_of(support, first, *next(iter(able.items()))).items():
             held.score(name, method, one, predict, [None])
     if support.dropped:
         say(f"evaluate left out labels: {', '.join(f'{n} {why}' for why, n in support.dropped.items())}")
     return Evaluation(
         scores=pd.DataFrame(held.rows),
-        differences=_differences(held, data, able, pairs, level, seed),
+        differences=_differences(held, data, list(able), pairs, level, seed),
         groups=pd.DataFrame(held.tables["groups"]),
         facts=_facts(support),
         target=support.target,
@@ -225,18 +222,30 @@ def _declared(
     return [(a, b) for a, b in pairs]
 
 
-def _able(methods: Sequence[str], classes: int) -> list[str]:
+def _heads(methods: Sequence[Any]) -> dict[str, Head]:
+    """Methods by name; a second estimator of a class is numbered."""
+    found: dict[str, Head] = {}
+    for method in [methods] if isinstance(methods, str) or hasattr(methods, "fit") else methods:
+        name, head = estimators.named(method)
+        again = sum(each.split(" ")[0] == name for each in found)
+        if not isinstance(method, str) and again:
+            name = f"{name} {again + 1}"
+        found[name] = head
+    return found
+
+
+def _able(heads: Mapping[str, Head], classes: int) -> dict[str, Head]:
     task = "classification" if classes else "regression"
-    able = [name for name in methods if task in HEADS[name].tasks]
+    able = {name: head for name, head in heads.items() if task in head.tasks}
     if not able:
         raise EmbeddingError(
-            f"none of methods={list(methods)} does {task}; use "
+            f"none of methods={list(heads)} does {task}; use "
             f"{[name for name, each in HEADS.items() if task in each.tasks]}"
         )
     return able
 
 
-def _reach(data: Mapping[str, Data], method: str, cv: int) -> Range | None:
+def _reach(data: Mapping[str, Data], head: Head, cv: int) -> Range | None:
     """The longest range of autocorrelation of the products' residuals."""
     found: Range | None = None
     for one in data.values():
@@ -244,7 +253,7 @@ def _reach(data: Mapping[str, Data], method: str, cv: int) -> Range | None:
         if folds is None:
             return None
         scores = scoring.held_out(
-            scoring.probe_predictor(one, method), one, Split("random", folds, 0.0), None, 0
+            scoring.probe_predictor(one, head), one, Split("random", folds, 0.0), None, 0
         )
         done = np.flatnonzero(~np.isnan(scores).any(axis=0))
         if one.classes:

@@ -10,7 +10,7 @@ import numpy as np
 
 from geoemb_xr.comparing.folds import Split
 from geoemb_xr.probes import validation
-from geoemb_xr.probes.heads import HEADS, Data
+from geoemb_xr.probes.heads import HEADS, Data, Head
 from geoemb_xr.probes.scores import quantile, softmax
 
 #: Positions of training and test samples to scores of the test samples, ``(classes, n)`` or ``(1, n)``.
@@ -28,9 +28,9 @@ _LEAST = 1e-6
 # --- predictors -----------------------------------------------------------------------------------------------
 
 
-def probe_predictor(data: Data, method: str, dims: int | None = None) -> Predictor:
+def probe_predictor(data: Data, method: str | Head, dims: int | None = None) -> Predictor:
     """A probe with its default options, on all bands or on the first principal components of the training part."""
-    head = HEADS[method]
+    head = HEADS[method] if isinstance(method, str) else method
 
     def predict(train: np.ndarray, test: np.ndarray) -> np.ndarray:
         part, x = data.at(train), data.x[test]

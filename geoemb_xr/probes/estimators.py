@@ -8,12 +8,28 @@ from typing import Any
 
 import numpy as np
 
-from geoemb_xr.core.errors import EmbeddingError
-from geoemb_xr.probes.heads import Data, Head, Parameters, Task
+from geoemb_xr.core.errors import EmbeddingError, check_choice
+from geoemb_xr.probes.heads import HEADS, Data, Head, Parameters, Task
+
+
+def named(method: Any) -> tuple[str, Head]:
+    """What ``method=`` means: the name of one of ours, or an estimator, and its head.
+
+    Raises
+    ------
+    EmbeddingError
+        If it is neither.
+    """
+    if isinstance(method, str):
+        return method, HEADS[check_choice("method", method, HEADS)]
+    head = head_of(method)
+    return name_of(method), head
 
 
 def head_of(estimator: Any) -> Head:
     """An estimator as a head; it is copied for every fit, and itself left as it is.
+
+    A ``random_state`` that is not given is the seed of the probe, so that the same call gives the same probe.
 
     Parameters
     ----------
@@ -45,6 +61,8 @@ def head_of(estimator: Any) -> Head:
         from sklearn.base import clone
 
         own = clone(estimator)
+        drawn = {name for name, value in own.get_params().items() if value is None}
+        own.set_params(**{name: data.seed for name in drawn if name.split("__")[-1] == "random_state"})
         own.fit(data.x, data.y, **_weights(own, data.weights))
         return {"estimator": own}
 
@@ -69,16 +87,28 @@ def said(method: str) -> Iterator[None]:
 
 def _weights(estimator: Any, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Weights as keywords of ``fit``; none where they are equal."""
-    from sklearn.utils.validation import has_fit_parameter
-
     if np.ptp(weights) == 0:
         return {}
-    name, last = estimator.steps[-1] if hasattr(estimator, "steps") else ("", estimator)
-    if not has_fit_parameter(last, "sample_weight"):
+    keyword = _keyword(estimator)
+    if keyword is None:
         raise EmbeddingError(
             f"{name_of(estimator)} takes no weights; leave weights= out, or use another method"
         )
-    return {f"{name}__sample_weight" if name else "sample_weight": weights / weights.mean()}
+    return {keyword: weights / weights.mean()}
+
+
+def _keyword(estimator: Any) -> str | None:
+    """The keyword by which ``fit`` takes weights, through pipelines and searches; None where it takes none."""
+    from sklearn.model_selection._search import BaseSearchCV
+    from sklearn.utils.validation import has_fit_parameter
+
+    if isinstance(estimator, BaseSearchCV):  # hands on what it gets
+        return _keyword(estimator.estimator)
+    if hasattr(estimator, "steps"):
+        name, last = estimator.steps[-1]
+        inner = _keyword(last)
+        return None if inner is None else f"{name}__{inner}"
+    return "sample_weight" if has_fit_parameter(estimator, "sample_weight") else None
 
 
 def scores(parameters: Parameters, x: np.ndarray) -> np.ndarray:

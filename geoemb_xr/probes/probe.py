@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core.errors import EmbeddingError, check_choice
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.fitted import Fitted, Output, check_model, decoded_bands
 from geoemb_xr.core.legend import Legend
 from geoemb_xr.core.model import attribution_of, check_embedding, comparability_key
@@ -432,11 +432,7 @@ def fit_probe(
     >>> probe.legend.names[:2]
     ('built-up', 'forest')
     """
-    if isinstance(method, str):
-        check_choice("method", method, HEADS)
-        head = HEADS[method]
-    else:
-        head, method = estimators.head_of(method), estimators.name_of(method)
+    method, head = estimators.named(method)
     if isinstance(cv, bool) or cv < 0 or cv == 1:
         raise EmbeddingError(f"cv is a number of folds, 2 or more, or 0 for none; got {cv!r}")
     streamed: streaming.Streamed | None = None

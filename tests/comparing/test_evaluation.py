@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 import shapely
 from scipy import stats
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import LinearSVC
 
 import geoemb_xr as gx
 from geoemb_xr.catalog.geoclip import load_geoclip
@@ -19,7 +21,7 @@ from geoemb_xr.comparing.controls import controls_of
 from geoemb_xr.comparing.seen import is_seen
 from geoemb_xr.comparing.support import support_of
 from geoemb_xr.core.errors import EmbeddingError
-from geoemb_xr.probes.heads import Data
+from geoemb_xr.probes.heads import HEADS, Data
 
 N = 240
 BANDS = 6
@@ -109,7 +111,7 @@ def test_coordinates_are_the_nearest_label(task):
     support = support_of(arrays, table, target="crop")
     data = support.data(support.vectors["good"], 0)
     split = layout(support, data).split("random")
-    one, predict = controls_of(support, data, "ridge")["coordinates", "nearest"]
+    one, predict = controls_of(support, data, "ridge", HEADS["ridge"])["coordinates", "nearest"]
     got = scoring.held_out(predict, one, split, None, 0).argmax(axis=0)
     expected = np.empty(N, int)
     for fold in range(5):
@@ -306,6 +308,30 @@ def test_it_is_deterministic(task, found):
     again = gx.evaluate(arrays, table, target="crop", by="country", methods=["ridge"], n_labels=[2, None])
     pd.testing.assert_frame_equal(again.scores, found.scores)
     pd.testing.assert_frame_equal(again.differences, found.differences)
+
+
+def test_estimators_are_methods_and_go_by_the_name_of_their_class(task):
+    arrays, labels = task
+    options = {"target": "crop", "n_labels": [None], "splits": ["random"]}
+    methods = [LinearSVC(C=0.01), GaussianNB(), GaussianNB(var_smoothing=0.5)]
+    found = gx.evaluate(arrays, labels, methods=methods, **options).scores
+    mine = found[found["product"].isin(arrays) & (found["score"] == "balanced_accuracy")]
+    assert mine["method"].unique().tolist() == ["LinearSVC", "GaussianNB", "GaussianNB 2"]
+    value = mine.set_index(["product", "method", "support"])["value"]
+    assert value["good", "LinearSVC", "native"] > 0.9
+    one = gx.evaluate(arrays, labels, methods=GaussianNB(var_smoothing=0.5), **options).scores
+    again = one[(one["product"] == "bad") & (one["score"] == "balanced_accuracy")]["value"].iloc[0]
+    assert value["bad", "GaussianNB 2", "native"] == again != value["bad", "GaussianNB", "native"]
+    support = support_of(arrays, labels, target="crop")
+    data = support.data(support.vectors["bad"], 0)
+
+    def by_hand(train, test):
+        bayes = GaussianNB(var_smoothing=0.5).fit(data.x[train], data.y[train])
+        return bayes.predict_proba(data.x[test]).T
+
+    split = layout(support, data).split("random")
+    expected = scoring.measures(data, scoring.held_out(by_hand, data, split, None, 0), np.array([]))
+    assert expected["balanced_accuracy"] == pytest.approx(again, abs=1e-6)
 
 
 def test_what_cannot_be_compared_is_said(task):

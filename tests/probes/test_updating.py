@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.model_selection import GridSearchCV, PredefinedSplit, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -191,6 +192,30 @@ def test_an_estimator_takes_weights_where_it_can():
     np.testing.assert_allclose(probe.apply(x, "proba"), oracle.predict_proba(x), atol=1e-5)
     with pytest.raises(EmbeddingError, match="KNeighborsClassifier takes no weights"):
         gx.fit_probe(x, y, method=KNeighborsClassifier(), weights=w)
+
+
+def test_weights_go_through_searches_and_pipelines():
+    x, y, w = labelled()
+    inner = make_pipeline(StandardScaler(), LogisticRegression())
+    search = GridSearchCV(inner, {"logisticregression__C": [0.01, 1.0]}, cv=2)
+    probe = gx.fit_probe(x, y, method=search, weights=w, cv=0)
+    oracle = clone(search).fit(x, y, logisticregression__sample_weight=w / w.mean())
+    np.testing.assert_allclose(probe.apply(x, "proba"), oracle.predict_proba(x), atol=1e-5)
+    with pytest.raises(EmbeddingError, match="takes no weights"):
+        gx.fit_probe(x, y, method=GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1]}), weights=w)
+
+
+def test_an_estimator_draws_from_the_seed_of_the_probe():
+    x, y, _ = labelled()
+    forest = make_pipeline(StandardScaler(), RandomForestClassifier(5))
+    first, again = (gx.fit_probe(x, y, method=forest, cv=2, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first.apply(x, "proba"), again.apply(x, "proba"))
+    assert first.scores == again.scores
+    seeded = make_pipeline(StandardScaler(), RandomForestClassifier(5, random_state=3)).fit(x, y)
+    np.testing.assert_allclose(
+        first.parameters["estimator"].predict_proba(x), seeded.predict_proba(x), atol=1e-12
+    )
+    assert forest.get_params()["randomforestclassifier__random_state"] is None
 
 
 def test_an_estimator_of_values():
