@@ -53,10 +53,10 @@ def sample_design(array: xr.DataArray, n: int, *, least: int | None = None, seed
 
     Returns
     -------
-    pandas.DataFrame
-        One row per place, in random order: ``lon``, ``lat``, ``stratum`` (the mapped class), ``stratum_ha`` (the
-        area of that class) and an empty column ``label``, to be filled in without looking at ``stratum``. It can be
-        written to a file and read again.
+    GeoDataFrame, or DataFrame without geopandas
+        One row per place, a point in longitude and latitude, in random order: ``lon``, ``lat``, ``stratum`` (the
+        mapped class), ``stratum_ha`` (the area of that class) and an empty column ``label``, to be filled in
+        without looking at ``stratum``. It can be written to a file and read again.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def sample_design(array: xr.DataArray, n: int, *, least: int | None = None, seed
     >>> truth = gx.testing.scene().truth(gx.testing.geobox((200, 200)), 2018)
     >>> design = gx.sample_design(truth, 100)
     >>> len(design), list(design.columns)
-    (100, ['lon', 'lat', 'stratum', 'stratum_ha', 'label'])
+    (100, ['lon', 'lat', 'stratum', 'stratum_ha', 'label', 'geometry'])
     """
     sizes = _sizes_of(array, "sample_design")
     if n != int(n) or n < len(sizes):
@@ -84,7 +84,18 @@ def sample_design(array: xr.DataArray, n: int, *, least: int | None = None, seed
     table[STRATUM] = stratum[kept]
     table[SIZE] = table[STRATUM].map(sizes)
     table["label"] = None
-    return table.reset_index(drop=True)
+    return _with_points(table.reset_index(drop=True))
+
+
+def _with_points(table: pd.DataFrame) -> pd.DataFrame:
+    """A GeoDataFrame, where geopandas is installed; else without points."""
+    try:
+        import geopandas
+    except ImportError:
+        return table
+    points = geopandas.points_from_xy(table["lon"], table["lat"])
+    found: pd.DataFrame = geopandas.GeoDataFrame(table, geometry=points, crs=geometry.LONLAT)
+    return found
 
 
 def _allocated(sizes: pd.Series[float], n: int, least: int | None) -> pd.Series[int]:

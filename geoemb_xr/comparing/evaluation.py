@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,11 @@ def evaluate(
     """
     names_of(arrays)
     wanted = _wanted(splits, group, by, domain, design)
-    heads = _heads(methods)
+    heads, n_labels = _heads(methods), _counts(n_labels)
+    if isinstance(cv, bool) or cv < 2:
+        raise EmbeddingError(f"cv is a number of folds, 2 or more; got {cv!r}")
+    if not 0 < level < 1:
+        raise EmbeddingError(f"level is the coverage of intervals, between 0 and 1; got {level!r}")
     pairs = _declared(contrasts, arrays)
     support = support_of(
         arrays, labels, target=target, time=time, group=group, by=by, previous=previous, design=design,
@@ -232,6 +237,19 @@ def _heads(methods: Sequence[Any]) -> dict[str, Head]:
             name = f"{name} {again + 1}"
         found[name] = head
     return found
+
+
+def _counts(n_labels: Any) -> list[int | None]:
+    """Numbers of labels as a list: where none can be drawn, a product would vanish from the table unsaid."""
+    counts = [n_labels] if isinstance(n_labels, Integral) else list(n_labels)
+    wrong = [
+        n for n in counts if n is not None and (isinstance(n, bool) or not isinstance(n, Integral) or n < 1)
+    ]
+    if wrong or not counts:
+        raise EmbeddingError(
+            f"n_labels are numbers of labels a class, 1 or more, or None for all; got {(wrong or [counts])[0]!r}"
+        )
+    return [None if n is None else int(n) for n in counts]
 
 
 def _able(heads: Mapping[str, Head], classes: int) -> dict[str, Head]:

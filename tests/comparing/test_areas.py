@@ -1,5 +1,6 @@
 """Areas with intervals, against the worked examples of the papers that the estimators come from."""
 
+import geopandas
 import numpy as np
 import pandas as pd
 import pytest
@@ -97,6 +98,10 @@ def test_a_design_is_a_stratified_sample_in_random_order():
     mapped = worse(truth())
     design = gx.sample_design(mapped, 120, least=10)
     assert len(design) == 120
+    assert isinstance(design, geopandas.GeoDataFrame)
+    assert design.crs.to_epsg() == 4326
+    assert (design.geometry.x == design.lon).all()
+    assert (design.geometry.y == design.lat).all()
     assert design.stratum.value_counts().min() >= 10
     names = mapped.emb.legend["name"]
     assert (names.loc[gx.sample(mapped, design).values.astype(int)].to_numpy() == design.stratum).all()
@@ -189,10 +194,10 @@ def test_clustered_references_have_wider_intervals():
 def test_training_labels_are_refused_and_rows_without_a_place_are_counted(caplog):
     there = truth()
     sampled = labelled(gx.sample_design(there, 100), there)
-    gx.area_estimate(there, sampled, training=sampled.assign(lat=sampled.lat + 1))
+    gx.area_estimate(there, sampled, training=sampled.set_geometry(sampled.translate(yoff=1)))
     with pytest.raises(EmbeddingError, match="100 references lie in pixels that the map was trained on"):
         gx.area_estimate(there, sampled, training=sampled[["lon", "lat"]])
-    sampled.loc[3, "lon"] = np.nan
+    sampled.loc[3, "geometry"] = None
     with caplog.at_level("INFO", logger="geoemb_xr"):
         assert gx.area_estimate(there, sampled).table.references.sum() == 99
     assert "1 references where the map has no data" in caplog.text

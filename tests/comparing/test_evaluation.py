@@ -346,6 +346,15 @@ def test_what_cannot_be_compared_is_said(task):
         gx.evaluate(arrays, table, target="crop", splits=["groups"])
     with pytest.raises(EmbeddingError, match=r"none of methods=\['logistic'\] does regression"):
         gx.evaluate(arrays, table.assign(crop=1.5), target="crop", methods=["logistic"])
+    for wrong, said in (
+        ({"n_labels": [0]}, "n_labels are numbers of labels a class, 1 or more.*got 0"),
+        ({"n_labels": [2.5, None]}, "got 2.5"),
+        ({"n_labels": []}, r"got \[\]"),
+        ({"cv": 1}, "cv is a number of folds, 2 or more; got 1"),
+        ({"level": 95}, "between 0 and 1; got 95"),
+    ):
+        with pytest.raises(EmbeddingError, match=said):
+            gx.evaluate(arrays, table, target="crop", **wrong)
     with pytest.raises(EmbeddingError, match="240 labels lie elsewhere than the points of the same index"):
         gx.evaluate(
             arrays, table.assign(crop=table.crop, lon=11.0, lat=47.0), target="crop", splits=["blocks"]

@@ -205,7 +205,7 @@ def test_a_sample_is_labelled_one_by_one_without_its_strata(codes, truth, tmp_pa
     again = gx.explore(codes, design=tmp_path / "half.csv", width=700)
     assert again.state.walk.at == 5
     saved = again.display()._design_file().read()
-    assert saved.splitlines()[0] == "lon,lat,stratum,stratum_ha,label"
+    assert saved.splitlines()[0] == "lon,lat,stratum,stratum_ha,label,geometry"
     page = str(display.layout.select(lambda each: hasattr(each, "object")))
     assert "stratum" not in page
 
