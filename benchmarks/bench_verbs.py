@@ -65,18 +65,17 @@ def all_verbs(years: xr.DataArray) -> dict[str, Verb]:
     """Each public lazy verb by its name."""
     one = years.isel(time=-1)
     vectors = one.emb.decode().persist()
-    labels = gx.testing.scene().points(300, radius=600.0)
+    labels = gx.testing.scene().points(300, radius=600.0).drop(columns="year")
     pca, kmeans = one.emb.fit_pca(3), one.emb.fit_clusters(CLASSES)
     probe = one.emb.fit_probe(labels, target="land_cover", cv=0)
     compressor = one.emb.fit_compressor(dims=16)
-    codec = gx.product("alphaearth").codec
-    query = vectors[:, 3, 3].values
+    query = vectors.values[:, np.isfinite(vectors.values[0])][:, 0]  # the first pixel with data
     grid = one.emb.geobox
     zones = polygons(grid)
     shifted = grid.zoom_to(resolution=9.7)
     found: dict[str, tuple[Any, Any, int]] = {
         "decode": (one.emb.decode(), one, 0),
-        "encode": (gx.encode(vectors, codec), vectors, 0),
+        "encode": (gx.encode(vectors), vectors, 0),
         "normalize": (one.emb.normalize(), one, 0),
         "coarsen": (one.emb.coarsen(2), one, 0),
         "reproject, nearest": (one.emb.reproject(shifted), one, 0),
@@ -92,7 +91,7 @@ def all_verbs(years: xr.DataArray) -> dict[str, Verb]:
         "similarity": (one.emb.similarity(query), one, 1),
         "predict, clusters": (one.emb.predict(kmeans), one, CLASSES),
         "predict, label": (one.emb.predict(probe), one, CLASSES),
-        "predict, probabilities": (one.emb.predict(probe, output="probabilities"), one, CLASSES),
+        "predict, probabilities": (one.emb.predict(probe, output="proba"), one, CLASSES),
         "compress": (one.emb.compress(compressor), one, 16),
     }
     verbs = {name: (lazy, _bytes(read) + _bytes(lazy), rows) for name, (lazy, read, rows) in found.items()}
