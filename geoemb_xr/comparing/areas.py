@@ -305,7 +305,14 @@ def _labelled(array: xr.DataArray, reference: Any, target: str, cluster: str | N
         say(
             "area_estimate left out " + ", ".join(f"{n} references {why}" for why, n in left_out.items() if n)
         )
-    return table.dropna(subset=["mapped", "reference"])
+    kept = table.dropna(subset=["mapped", "reference"])
+    if kept.empty:
+        raise EmbeddingError(
+            f"no reference has a label and lies on the map: fill the column {target!r} first"
+        )
+    if {STRATUM, SIZE} <= set(table.columns):  # one without any label has its area all the same
+        kept.attrs["strata"] = dict(table.groupby(STRATUM)[SIZE].first())
+    return kept
 
 
 def _strata(
@@ -319,7 +326,7 @@ def _strata(
     if design is not None:
         raise ValueError(f"design is 'stratified' or 'random'; got {design!r}")
     if {STRATUM, SIZE} <= set(table.columns):
-        return table[STRATUM].to_numpy(), dict(table.groupby(STRATUM)[SIZE].first())
+        return table[STRATUM].to_numpy(), table.attrs["strata"]
     raise EmbeddingError(
         "area_estimate needs a probability sample, and these references do not say how they were drawn: draw them "
         "with gx.sample_design(map, n), or say design='stratified' (at random within each class of this map) or "

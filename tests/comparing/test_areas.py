@@ -191,6 +191,18 @@ def test_clustered_references_have_wider_intervals():
         gx.area_estimate(mapped, sampled, design="random", cluster="block")
 
 
+def test_strata_without_labels_are_not_lost():
+    there = truth()
+    design = gx.sample_design(there, 100)
+    with pytest.raises(EmbeddingError, match=r"no reference has a label.*fill the column 'label' first"):
+        gx.area_estimate(there, design)
+    sampled = labelled(design, there)
+    first = sampled.stratum.iloc[0]
+    sampled.loc[sampled.stratum == first, "label"] = None
+    with pytest.raises(EmbeddingError, match=rf"too few in: {first} \(0\)"):
+        gx.area_estimate(there, sampled)
+
+
 def test_training_labels_are_refused_and_rows_without_a_place_are_counted(caplog):
     there = truth()
     sampled = labelled(gx.sample_design(there, 100), there)
