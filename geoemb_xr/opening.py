@@ -446,8 +446,8 @@ def _merge(
         geobox = _extended(main, request.area or _whole(grids))
         names = [geometry.crs_name(geometry.geobox_of(g).crs) for g in grids]
         say(
-            f"{found.name}: the area lies in {', '.join(dict.fromkeys(names))}; brought to {names[0]}, "
-            "which covers most of it (nearest; zones='separate' keeps them apart)"
+            f"{found.name}: the area lies on {len(grids)} grids in {', '.join(dict.fromkeys(names))}; brought to "
+            f"the one in {names[0]} that covers most of it (nearest; zones='separate' keeps them apart)"
         )
         resampling = resampling or "nearest"
     else:
