@@ -121,8 +121,7 @@ def run(lazy: Any, threads: int) -> None:
     if callable(lazy):
         lazy()
         return
-    for each in lazy.data_vars.values() if isinstance(lazy, xr.Dataset) else [lazy]:
-        consume(each, threads=threads)
+    consume(*(lazy.data_vars.values() if isinstance(lazy, xr.Dataset) else [lazy]), threads=threads)
 
 
 def product_seconds(pixels: int, rows: int, threads: int, tile: int = 4096) -> float:

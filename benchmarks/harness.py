@@ -46,11 +46,13 @@ def compare(
     return {name: statistics.median(each) for name, each in times.items()}
 
 
-def consume(array: Any, *, threads: int = 2) -> None:
-    """Compute a lazy array block by block and keep nothing of it."""
-    data = getattr(array, "data", array)
-    small = data.map_blocks(_touch, dtype=np.int8, chunks=tuple((1,) * n for n in data.numblocks))
-    small.compute(scheduler="threads", num_workers=threads)
+def consume(*arrays: Any, threads: int = 2) -> None:
+    """Compute lazy arrays together, block by block, and keep nothing of them."""
+    import dask
+
+    data = [getattr(each, "data", each) for each in arrays]
+    small = [d.map_blocks(_touch, dtype=np.int8, chunks=tuple((1,) * n for n in d.numblocks)) for d in data]
+    dask.compute(*small, scheduler="threads", num_workers=threads)
 
 
 def _touch(block: Any) -> np.ndarray:

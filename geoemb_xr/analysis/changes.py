@@ -236,7 +236,9 @@ def _steps(vectors: list[np.ndarray], metric: str) -> list[np.ndarray]:
         out = np.empty(len(each), np.float32)
         _KERNELS[metric](last, each, out)
         steps.append(out)
-        there = np.isfinite(each).all(axis=1)
+        there = np.isfinite(out)  # then both vectors are; what is NaN is looked at
+        if not there.all():
+            there |= np.isfinite(each).all(axis=1)
         last = each if there.all() else np.where(there[:, None], each, last)
     return steps
 
