@@ -163,7 +163,8 @@ def better_map(
     known &= np.array([each is not None for each in there])
     if not known.any():
         raise EmbeddingError(
-            "no label lies where the two maps differ; draw some with gx.disagreements(first, second, n)"
+            "no label lies where the two maps differ: gx.disagreements(first, second, n) draws places to label "
+            "there, or says that they agree everywhere"
         )
     if not known.all():
         say(

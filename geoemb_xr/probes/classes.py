@@ -104,5 +104,5 @@ def describe(data: Data, legend: Legend | None, target: str) -> str:
 
 def left_out(dropped: Mapping[str, int]) -> str:
     """How many labels were left out and why, in words."""
-    reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n)
+    reasons = ", ".join(f"{n} ({reason})" for reason, n in dropped.items() if n)
     return f"; left out: {reasons}" if reasons else ""
