@@ -55,16 +55,27 @@ class Layout(NamedTuple):
         """
         raw = out.reshape(-1).view(np.uint8)
         if self.compression == _ZSTD:
-            from numcodecs import zstd
-
-            zstd.decompress(data, raw)
+            _decompress_zstd(data, raw)
         elif self.compression == _NONE:
-            raw[:] = np.frombuffer(data, np.uint8)
+            raw[:] = np.frombuffer(data, np.uint8, raw.size)
         else:  # no more than there is room for, whatever it holds
-            raw[:] = np.frombuffer(zlib.decompressobj().decompress(data, raw.size), np.uint8)
+            found = zlib.decompressobj().decompress(data, raw.size)
+            raw[:] = np.frombuffer(found, np.uint8, raw.size)
         if self.predictor == 2:
             whole = out.view(f"u{out.dtype.itemsize}")
             np.add.accumulate(whole, axis=1, dtype=whole.dtype, out=whole)
+
+
+def _decompress_zstd(data: Any, raw: np.ndarray) -> None:
+    """Fill an array; numcodecs does not tell when there is too little, which leaves the last byte as it was."""
+    from numcodecs import zstd
+
+    for last in (0x5A, 0xA5):
+        raw[-1] = last
+        zstd.decompress(data, raw)
+        if raw[-1] != last:
+            return
+    raise ValueError(f"less than {raw.size} bytes are in it")
 
 
 class Cell:

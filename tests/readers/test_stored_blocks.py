@@ -1,8 +1,11 @@
 """Plain GeoTIFFs are decoded without GDAL, to what GDAL decodes; what is not plain is left to it."""
 
+import zlib
+
 import numpy as np
 import pytest
 import rasterio
+from numcodecs import zstd
 from object_server import ObjectServer
 from rasterio.enums import Resampling
 
@@ -11,6 +14,7 @@ from geoemb_xr import testing
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.readers import geotiff
 from geoemb_xr.readers.block_cache import CACHE, RAW
+from geoemb_xr.readers.stored_blocks import Layout
 from geoemb_xr.stores.files import ObjectFile, forget
 from geoemb_xr.stores.storage import parse_storage, using
 
@@ -108,6 +112,22 @@ def test_a_block_that_cannot_be_decoded_is_gdals_error(served, by_gdal, tmp_path
     with pytest.raises(SourceError, match=r"damaged\.tif could not be"):
         reader.read(0, slice(0, 8), slice(0, 8))
     assert by_gdal
+
+
+@pytest.mark.parametrize("compression", [1, 8, 50000], ids=["none", "deflate", "zstd"])
+@pytest.mark.parametrize("last", [0, 0x5A, 0xA5])
+@pytest.mark.parametrize("size", [1, 63, 64])
+def test_a_block_with_too_little_in_it_is_not_filled_up(compression, last, size):
+    values = np.full(size, last, np.uint8)
+    compress = {1: bytes, 8: zlib.compress, 50000: zstd.compress}[compression]
+    layout = Layout(np.dtype(np.uint8), (8, 8), 1, compression, 1)
+    out = np.zeros((8, 8, 1), np.uint8)
+    if size == out.size:
+        layout.decode(compress(values.tobytes()), out)
+        np.testing.assert_array_equal(out.reshape(-1), values)
+    else:
+        with pytest.raises(ValueError, match=r"less than 64 bytes|buffer is smaller"):
+            layout.decode(compress(values.tobytes()), out)
 
 
 def test_a_window_asks_for_one_header_and_for_its_blocks(tmp_path, by_gdal):
