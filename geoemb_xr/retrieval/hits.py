@@ -51,13 +51,16 @@ def _by_array(
 
 
 def _xy(array: xr.DataArray, where: dict[Hashable, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
-    found = []
-    for name in ("x", "y"):
-        at = where.get("location", where.get(name))
-        if at is None or name not in array.coords:
-            return None
-        found.append(np.asarray(array.coords[name].isel({array.coords[name].dims[0]: at}).values, np.float64))
-    return found[0], found[1]
+    at = {name: where.get("location", where.get(name)) for name in ("x", "y")}
+    if any(rows is None or name not in array.coords for name, rows in at.items()):
+        return None
+    coords = {name: array.coords[name].variable for name in at}
+    found = xr.Dataset({name: each.isel({each.dims[0]: at[name]}) for name, each in coords.items()})
+    return _both(found.compute())
+
+
+def _both(found: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(found["x"].values, np.float64), np.asarray(found["y"].values, np.float64)
 
 
 # --- distances ----------------------------------------------------------------------------------------------------
@@ -180,7 +183,18 @@ def _known(
     array: xr.DataArray, where: dict[Hashable, np.ndarray], target: pyproj.CRS | None
 ) -> dict[str, Any]:
     columns: dict[str, Any] = {}
-    xy, crs = _xy(array, where), geometry.crs_of(array)
+    rows = xr.Dataset()
+    if (
+        "location" in where
+    ):  # lazy columns are read for the hits only, and all together: they lie in the same files
+        rows = xr.Dataset(
+            {
+                str(name): each.variable.isel(location=where["location"])
+                for name, each in array.coords.items()
+                if each.dims == ("location",) and name != "location"
+            }
+        ).compute()
+    xy, crs = _both(rows) if "x" in rows and "y" in rows else _xy(array, where), geometry.crs_of(array)
     if xy is not None:
         if crs is not None:
             to_lonlat = geometry.transformer(crs, geometry.as_crs(geometry.LONLAT))
@@ -189,15 +203,7 @@ def _known(
     for dim in ("time", "location"):
         if dim in where and dim in array.coords:
             columns[dim] = array.coords[dim].values[where[dim]]
-    if "location" in where:  # read for the hits only: such columns may be lazy
-        rows = xr.Dataset(
-            {
-                str(name): each.variable.isel(location=where["location"])
-                for name, each in array.coords.items()
-                if each.dims == ("location",) and name not in columns
-            }
-        ).compute()
-        columns |= {str(name): each.values for name, each in rows.items()}
+    columns |= {str(name): each.values for name, each in rows.items() if name not in columns}
     if xy is not None and crs is not None and target is not None:
         columns["geometry"] = polygons.projected(_shapes(array, where, xy), crs, target)
     return columns
