@@ -246,6 +246,7 @@ def per_block(
     array: xr.DataArray,
     *params: Any,
     fields: Sequence[xr.DataArray | None] = (),
+    keyed: bool = True,
 ) -> list[Any]:
     """``function(block, *params)`` for every :class:`Block`, delayed.
 
@@ -259,6 +260,8 @@ def per_block(
         Arguments that are passed on.
     fields : sequence of DataArray or None
         A value a pixel each, on the array's own grid; missing dimensions are broadcast, None is left out.
+    keyed : bool
+        Whether blocks can hash their pixels. For patches this reads the places of all of them.
 
     Raises
     ------
@@ -280,12 +283,12 @@ def per_block(
     lazy = [array.data, *(each.data for each in pixels)]
     lazy += [] if scale is None else [scale.chunk(chunks).data]
     lazy = [each.to_delayed(optimize_graph=False) for each in dask.optimize(*lazy)]
-    keys = {d: _keys(array, d) for d in dims}
+    keys = {d: _keys(array, d) for d in dims} if keyed else {}
     edges = {d: np.concatenate(([0], np.cumsum(chunks[d]))) for d in dims}
     task = dask.delayed(_on_block, pure=False)
     tasks = []
     for index in np.ndindex(*(len(chunks[d]) for d in dims)):
-        own = tuple(keys[d][edges[d][i] : edges[d][i + 1]] for d, i in zip(dims, index, strict=True))
+        own = tuple(keys[d][edges[d][i] : edges[d][i + 1]] for d, i in zip(dims, index, strict=True) if keyed)
         data = lazy[0][(*index[:axis], 0, *index[axis:])]
         extra = [each[index] for each in lazy[1:]]
         start = tuple(int(edges[d][i]) for d, i in zip(dims, index, strict=True))
@@ -410,7 +413,10 @@ def _keys(array: xr.DataArray, dim: str) -> np.ndarray:
     """Numbers that tell the places along a dimension, the same in any crop, order and chunks."""
     values = array.coords[dim].values if dim in array.coords else np.arange(array.sizes[dim])
     if dim == "location" and "x" in array.coords and "y" in array.coords:
-        bits = [np.asarray(array.coords[d].values, np.float64).view(np.uint64) for d in ("x", "y")]
+        places = xr.Dataset(
+            {d: array.coords[d].variable for d in ("x", "y")}
+        ).compute()  # in one pass of files
+        bits = [np.asarray(places[d].values, np.float64).view(np.uint64) for d in ("x", "y")]
         numbers = mixed(mixed(bits[0]) + bits[1])
     elif dim in ("x", "y"):
         numbers = np.floor(values / _step(array, dim) + _OFF_GRID).astype(np.int64).view(np.uint64)

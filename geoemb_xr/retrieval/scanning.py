@@ -101,7 +101,9 @@ class Scan(Candidates):
         parts, first = [], 0
         for array in self.many:
             shape = tuple(array.sizes[d] for d in hits.dims_of(array))
-            parts += blocks.per_block(_best_of_block, array, self.scorer, room, last, shape, first)
+            parts += blocks.per_block(
+                _best_of_block, array, self.scorer, room, last, shape, first, keyed=False
+            )
             first += int(np.prod(shape, dtype=np.int64))
         found: Best = blocks.merged(parts, Merge(room), label="search")
         return found, bool((found.count(self.scorer.count) == room).any())

@@ -5,9 +5,10 @@ import pandas as pd
 import pyproj
 import pytest
 import shapely
+import xarray as xr
 
 import geoemb_xr as gx
-from geoemb_xr.core import errors
+from geoemb_xr.core import errors, geometry
 from geoemb_xr.retrieval import hits, ranking
 
 HERE = (11.37, 47.25)
@@ -285,3 +286,31 @@ def test_without_geopandas_it_is_a_plain_table(monkeypatch):
     found = scene().emb.search(HERE, 3)
     assert type(found) is pd.DataFrame
     assert found.columns.tolist() == ["similarity", "lon", "lat", "x", "y", "time"]
+
+
+def test_places_of_patches_are_read_for_hits_alone_and_once():
+    import dask.array as da
+
+    rng, read = np.random.default_rng(0), []
+    some = gx.testing.synthetic("alphaearth", shape=(2, 2))
+    places = np.stack([rng.uniform(10, 11, 40), rng.uniform(47, 48, 40)])
+
+    def look(rows, axis):
+        read.append((axis, int(rows[0])))
+        return places[axis, rows]
+
+    rows = da.arange(40, chunks=10)
+    lazy = {
+        name: ("location", rows.map_blocks(look, axis, dtype=float, meta=np.empty(0)))
+        for axis, name in enumerate("xy")
+    }
+    vectors = rng.normal(size=(40, 64)).astype(np.float32)
+    patches = xr.DataArray(
+        da.from_array(vectors, chunks=(10, 64)),
+        dims=("location", "band"),
+        coords=lazy | {"spatial_ref": geometry.crs_coord(4326), "band": some.band},
+        attrs=some.attrs,
+    )
+    found = patches.emb.search(vectors[23], 1)
+    assert (found.lon.item(), found.lat.item()) == pytest.approx(tuple(places[:, 23]))
+    assert sorted(read) == [(0, 20), (1, 20)]
