@@ -247,7 +247,7 @@ def _counts(n_labels: Any) -> list[int | None]:
     ]
     if wrong or not counts:
         raise EmbeddingError(
-            f"n_labels are numbers of labels a class, 1 or more, or None for all; got {(wrong or [counts])[0]!r}"
+            f"n_labels are numbers of labels per class, 1 or more, or None for all; got {(wrong or [counts])[0]!r}"
         )
     return [None if n is None else int(n) for n in counts]
 

@@ -259,7 +259,7 @@ def per_block(
     *params : object
         Arguments that are passed on.
     fields : sequence of DataArray or None
-        A value a pixel each, on the array's own grid; missing dimensions are broadcast, None is left out.
+        One value per pixel, on the array's own grid; missing dimensions are broadcast, None is left out.
     keyed : bool
         Whether blocks can hash their pixels. For patches this reads the places of all of them.
 
@@ -413,9 +413,8 @@ def _keys(array: xr.DataArray, dim: str) -> np.ndarray:
     """Numbers that tell the places along a dimension, the same in any crop, order and chunks."""
     values = array.coords[dim].values if dim in array.coords else np.arange(array.sizes[dim])
     if dim == "location" and "x" in array.coords and "y" in array.coords:
-        places = xr.Dataset(
-            {d: array.coords[d].variable for d in ("x", "y")}
-        ).compute()  # in one pass of files
+        # lazy ones lie in the same files: one pass reads both
+        places = xr.Dataset({d: array.coords[d].variable for d in ("x", "y")}).compute()
         bits = [np.asarray(places[d].values, np.float64).view(np.uint64) for d in ("x", "y")]
         numbers = mixed(mixed(bits[0]) + bits[1])
     elif dim in ("x", "y"):

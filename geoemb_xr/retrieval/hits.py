@@ -54,9 +54,15 @@ def _xy(array: xr.DataArray, where: dict[Hashable, np.ndarray]) -> tuple[np.ndar
     at = {name: where.get("location", where.get(name)) for name in ("x", "y")}
     if any(rows is None or name not in array.coords for name, rows in at.items()):
         return None
-    coords = {name: array.coords[name].variable for name in at}
-    found = xr.Dataset({name: each.isel({each.dims[0]: at[name]}) for name, each in coords.items()})
-    return _both(found.compute())
+    return _both(_read(array, where, list(at)))
+
+
+def _read(array: xr.DataArray, where: dict[Hashable, np.ndarray], names: Sequence[Hashable]) -> xr.Dataset:
+    """Coordinates of hits: lazy ones are read for these alone, and together, since they lie in the same files."""
+    coords = {name: array.coords[name].variable for name in names}
+    return xr.Dataset(
+        {name: each.isel({each.dims[0]: where[each.dims[0]]}) for name, each in coords.items()}
+    ).compute()
 
 
 def _both(found: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -183,17 +189,11 @@ def _known(
     array: xr.DataArray, where: dict[Hashable, np.ndarray], target: pyproj.CRS | None
 ) -> dict[str, Any]:
     columns: dict[str, Any] = {}
-    rows = xr.Dataset()
-    if (
-        "location" in where
-    ):  # lazy columns are read for the hits only, and all together: they lie in the same files
-        rows = xr.Dataset(
-            {
-                str(name): each.variable.isel(location=where["location"])
-                for name, each in array.coords.items()
-                if each.dims == ("location",) and name != "location"
-            }
-        ).compute()
+    rows = _read(
+        array,
+        where,
+        [name for name, each in array.coords.items() if each.dims == ("location",) and name != "location"],
+    )
     xy, crs = _both(rows) if "x" in rows and "y" in rows else _xy(array, where), geometry.crs_of(array)
     if xy is not None:
         if crs is not None:

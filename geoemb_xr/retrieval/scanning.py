@@ -168,7 +168,7 @@ def mean_vector(many: Sequence[xr.DataArray], what: str, *, directions: bool = F
     EmbeddingError
         If there are none.
     """
-    parts = [task for each in many for task in blocks.per_block(_sum_of_block, each, directions)]
+    parts = [task for each in many for task in blocks.per_block(_sum_of_block, each, directions, keyed=False)]
     total, count = blocks.merged(parts, _added, label=f"{what}: mean")
     if not count:
         raise EmbeddingError(f"{what} found no pixel with data")

@@ -254,7 +254,9 @@ def build_sketch(array: xr.DataArray, path: str | os.PathLike[str] | None = None
     dims = hits.dims_of(array)
     shape = tuple(array.sizes[d] for d in dims)
     parts = blocks.merged(
-        blocks.per_block(_signs_of_block, array, mean, planes), _gathered, label="build_sketch: signs"
+        blocks.per_block(_signs_of_block, array, mean, planes, keyed=False),
+        _gathered,
+        label="build_sketch: signs",
     )
     bits, there = np.zeros(shape, np.uint64), np.zeros(shape, np.bool_)
     for start, own, present in parts:

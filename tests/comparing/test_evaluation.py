@@ -347,7 +347,7 @@ def test_what_cannot_be_compared_is_said(task):
     with pytest.raises(EmbeddingError, match=r"none of methods=\['logistic'\] does regression"):
         gx.evaluate(arrays, table.assign(crop=1.5), target="crop", methods=["logistic"])
     for wrong, said in (
-        ({"n_labels": [0]}, "n_labels are numbers of labels a class, 1 or more.*got 0"),
+        ({"n_labels": [0]}, "n_labels are numbers of labels per class, 1 or more.*got 0"),
         ({"n_labels": [2.5, None]}, "got 2.5"),
         ({"n_labels": []}, r"got \[\]"),
         ({"cv": 1}, "cv is a number of folds, 2 or more; got 1"),

@@ -20,7 +20,7 @@ def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path):
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"probe.npz": b"new"}
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no such modes")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes of groups and others")
 def test_a_colleague_may_read_what_any_new_file_lets_her_read(tmp_path):
     plain, target = tmp_path / "plain", tmp_path / "probe.npz"
     plain.touch()
