@@ -6,6 +6,7 @@ import copy
 import difflib
 import hashlib
 import importlib
+import math
 import os
 import pkgutil
 from collections.abc import Callable, Sequence
@@ -154,6 +155,7 @@ class Encoder:
     make: Callable[[Encoder], Any] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        self.__setstate__(self.__dict__)
         if not self.name or self.name != normalise_name(self.name):
             raise ValueError(f"an encoder's name is lower case with dashes; got {self.name!r}")
         for what in ("dims", "chip", "patch", "steps"):
@@ -181,6 +183,11 @@ class Encoder:
                 raise ValueError(f"{what} has {length} values for {count} bands")
         if not isinstance(self.units, str) and len(self.units) != count:
             raise ValueError(f"units has {len(self.units)} values for {count} bands")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # two NaN are equal only if they are one object, and a card is a value: the same in every process
+        told = tuple(math.nan if wave != wave else wave for wave in state["wavelengths"])
+        self.__dict__.update(state, wavelengths=told)
 
     @cached_property
     def digest(self) -> str:
