@@ -12,6 +12,7 @@ import xarray as xr
 
 try:
     from dask._task_spec import DataNode, Task, TaskRef
+    from dask.array.chunk import getitem
     from dask.blockwise import Blockwise, optimize_blockwise
     from dask.core import flatten
     from dask.layers import ArraySliceDep, ArrayValuesDep
@@ -38,6 +39,7 @@ __all__ = [
     "flatten",
     "get_sync",
     "get_threaded",
+    "getitem",
     "indexing",
     "optimize_blockwise",
 ]

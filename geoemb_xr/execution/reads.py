@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 #: A source behind NumPy's slicing, and a window of it.
@@ -78,3 +79,62 @@ def absence_of(array: xr.DataArray) -> str:
         if name.startswith("original-") and (said := getattr(_held_by(layer, name), "absence", "")):
             return str(said)
     return ""
+
+
+# --- rows of tables -----------------------------------------------------------------------------------------------
+
+
+def values_at(coords: Mapping[Hashable, xr.DataArray], rows: np.ndarray) -> xr.Dataset:
+    """Values of coordinates along one dimension at some rows, lazy ones read for these alone. Computes.
+
+    Columns of one table are read together, and nothing is made of its other rows: to decode the footprints of all
+    patches of a block takes longer than to score their vectors.
+    """
+    import dask
+
+    columns = {name: one for name, each in coords.items() if (one := _column_of(each)) is not None}
+    rest = {
+        name: each.variable.isel({each.dims[0]: rows}) for name, each in coords.items() if name not in columns
+    }
+    order = np.argsort(rows, kind="stable")
+    sources = {layer: (dep, coords[name].data.chunks[0]) for name, (layer, _, dep) in columns.items()}
+    reads = {layer: _reads_at(dep, sizes, rows[order]) for layer, (dep, sizes) in sources.items()}
+    tables: dict[str, list[np.ndarray]]
+    found: xr.Dataset
+    tables, found = dask.compute(reads, xr.Dataset(rest))
+    for name, (layer, field, _) in columns.items():
+        values = np.empty(rows.size, coords[name].dtype)
+        values[order] = np.concatenate([table[field] for table in tables[layer]])
+        found[name] = coords[name].dims, values
+    ordered: xr.Dataset = found[list(coords)]
+    return ordered
+
+
+def _column_of(coord: xr.DataArray) -> tuple[str, str, Any] | None:
+    """The layer that reads a table whose column this is, as it was opened; the column's name; and the blocks."""
+    from geoemb_xr.execution.internals import ArrayValuesDep, Blockwise, getitem
+
+    layers = coord.data.__dask_graph__().layers if coord.chunks is not None else {}
+    top = layers[coord.data.name] if len(layers) == 2 else None
+    if not isinstance(top, Blockwise) or top.task.func is not getitem:
+        return None
+    (layer, _), (field, axes) = top.indices
+    dep = next(iter(getattr(layers.get(layer), "io_deps", {}).values()), None)
+    known = axes is None and isinstance(dep, ArrayValuesDep) and hasattr(dep[(0,)], "take")
+    return (layer, field, dep) if known else None
+
+
+def _reads_at(blocks: Any, sizes: Sequence[int], rows: np.ndarray) -> list[Any]:
+    """Ascending rows of a table, read block by block, delayed."""
+    import dask
+
+    edges = np.cumsum([0, *sizes])
+    own = np.split(rows, np.searchsorted(rows, edges[1:-1]))
+    wanted = [(i, each - edges[i]) for i, each in enumerate(own) if each.size]
+    step = dask.delayed(_read_rows, pure=False, traverse=False)
+    return [step(blocks[(i,)], each) for i, each in wanted]
+
+
+def _read_rows(block: Any, rows: np.ndarray) -> np.ndarray:
+    read: np.ndarray = block.take(rows).read()
+    return read

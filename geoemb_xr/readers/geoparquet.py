@@ -25,7 +25,7 @@ from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.readers.footers import FileFacts, read_footer
 from geoemb_xr.readers.layouts import PatchLayout
 from geoemb_xr.readers.parts import Part, inclusive, prune, select
-from geoemb_xr.readers.records import read_part, read_records, record_dtype, span_of
+from geoemb_xr.readers.records import Records, read_part, record_dtype, span_of
 from geoemb_xr.readers.tiles import Request
 from geoemb_xr.readers.vectors import Rows, blocks_of
 from geoemb_xr.stores.listing import list_files
@@ -336,13 +336,6 @@ def _cut(part: Part, at: int, size: int) -> list[Part]:
     return [part.take(np.arange(a, b)) for a, b in pairwise(edges)]
 
 
-def _values(blocks: Sequence[Any]) -> np.ndarray:
-    out = np.empty(len(blocks), object)
-    for i, block in enumerate(blocks):  # a list of tuples would be taken for a table
-        out[i] = block
-    return out
-
-
 def _assemble(
     blocks: Sequence[list[Part]],
     dims: int,
@@ -379,25 +372,7 @@ def _attrs(facts: Sequence[FileFacts], product: Product, version: str) -> dict[s
 
 def _lazy_coords(blocks: Sequence[list[Part]], layout: PatchLayout, dtype: np.dtype[Any]) -> dict[str, Any]:
     """Places, dates and ids, each a dask array cut as the vectors are; one read serves all of a block."""
-    import dask.array as da
-    from dask.base import tokenize
-
-    from geoemb_xr.execution.internals import ArrayValuesDep
-
-    records = da.blockwise(
-        read_records,
-        "l",
-        ArrayValuesDep((tuple(sum(map(len, block)) for block in blocks),), _values(list(map(tuple, blocks)))),
-        "l",
-        layout,
-        None,
-        dtype,
-        None,
-        dtype=dtype,
-        meta=np.empty(0, dtype),
-        align_arrays=False,
-        name=f"records-{tokenize(blocks, layout, dtype)}",
-    )
+    records = blocks_of([Records(tuple(block), layout, dtype) for block in blocks], "records", dtype, {})
     return {name: ("location", records[name]) for name in dtype.names or ()}
 
 

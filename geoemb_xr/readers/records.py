@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,10 +135,41 @@ def _common_kind(one: Any, other: Any) -> Any:
     return np.result_type(*kinds) if all(kind.kind in "iuf" for kind in kinds) else None
 
 
-def read_records(parts: Sequence[Part], layout: PatchLayout, dtype: np.dtype[Any]) -> np.ndarray:
-    """Places, dates and riding columns of some parts, as one structured array."""
-    pieces = [read_part(part, layout, dtype) for part in parts]
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, dtype)])
+@dataclass(frozen=True, eq=False)
+class Records:
+    """Places, dates and riding columns of one block, out of parts of row groups.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        In their order.
+    layout : PatchLayout
+        Layout of their files.
+    dtype : dtype
+        Its fields are the columns.
+    """
+
+    parts: Sequence[Part]
+    layout: PatchLayout
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return tuple(self.parts), self.layout, self.dtype
+
+    def take(self, rows: np.ndarray) -> Records:
+        """Those at some rows of the block, in ascending order."""
+        edges = np.cumsum([0, *map(len, self.parts)])
+        own = np.split(rows, np.searchsorted(rows, edges[1:-1]))
+        taken = [p.take(r - e) for p, r, e in zip(self.parts, own, edges, strict=False) if r.size]
+        return replace(self, parts=tuple(taken))
+
+    def read(self) -> np.ndarray:
+        """As one structured array."""
+        pieces = [read_part(part, self.layout, self.dtype) for part in self.parts]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, self.dtype)])
 
 
 def read_part(part: Part, layout: PatchLayout, dtype: np.dtype[Any]) -> np.ndarray:

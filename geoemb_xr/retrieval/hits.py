@@ -15,6 +15,7 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.geometry import EARTH_RADIUS, METRES_PER_DEGREE
 from geoemb_xr.core.model import BAND, attribution_of
+from geoemb_xr.execution.reads import values_at
 from geoemb_xr.geo import footprints, ground, polygons
 from geoemb_xr.retrieval.best import Best
 
@@ -54,15 +55,10 @@ def _xy(array: xr.DataArray, where: dict[Hashable, np.ndarray]) -> tuple[np.ndar
     at = {name: where.get("location", where.get(name)) for name in ("x", "y")}
     if any(rows is None or name not in array.coords for name, rows in at.items()):
         return None
-    return _both(_read(array, where, list(at)))
-
-
-def _read(array: xr.DataArray, where: dict[Hashable, np.ndarray], names: Sequence[Hashable]) -> xr.Dataset:
-    """Coordinates of hits: lazy ones are read for these alone, and together, since they lie in the same files."""
-    coords = {name: array.coords[name].variable for name in names}
-    return xr.Dataset(
-        {name: each.isel({each.dims[0]: where[each.dims[0]]}) for name, each in coords.items()}
-    ).compute()
+    if "location" in where:
+        return _both(values_at({name: array.coords[name] for name in at}, where["location"]))
+    x, y = (np.asarray(array.coords[name].values[rows], np.float64) for name, rows in at.items())
+    return x, y
 
 
 def _both(found: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -189,11 +185,8 @@ def _known(
     array: xr.DataArray, where: dict[Hashable, np.ndarray], target: pyproj.CRS | None
 ) -> dict[str, Any]:
     columns: dict[str, Any] = {}
-    rows = _read(
-        array,
-        where,
-        [name for name, each in array.coords.items() if each.dims == ("location",) and name != "location"],
-    )
+    riding = {n: each for n, each in array.coords.items() if each.dims == ("location",) and n != "location"}
+    rows = values_at(riding, where["location"]) if riding else xr.Dataset()
     xy, crs = _both(rows) if "x" in rows and "y" in rows else _xy(array, where), geometry.crs_of(array)
     if xy is not None:
         if crs is not None:
@@ -205,14 +198,22 @@ def _known(
             columns[dim] = array.coords[dim].values[where[dim]]
     columns |= {str(name): each.values for name, each in rows.items() if name not in columns}
     if xy is not None and crs is not None and target is not None:
-        columns["geometry"] = polygons.projected(_shapes(array, where, xy), crs, target)
+        own = array if "location" not in where else _alone(array, rows, where["location"])
+        columns["geometry"] = polygons.projected(_shapes(own, where, xy), crs, target)
     return columns
+
+
+def _alone(array: xr.DataArray, known: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
+    """Hits of an array with what was read of them, so that no other patch's place is asked for."""
+    lazy = [name for name in known.variables if name in array.coords]
+    hits = array.drop_vars(lazy).isel({"location": rows, "time": 0}, missing_dims="ignore")
+    return hits.assign_coords(known.variables)
 
 
 def _shapes(
     array: xr.DataArray, where: dict[Hashable, np.ndarray], xy: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    """Footprints of hits in the array's CRS: squares of pixels and patches, else points."""
+    """Footprints of hits in the array's CRS: squares of pixels and patches, else points. Patches are hits alone."""
     x, y = xy
     crs = geometry.crs_of(array)
     assert crs is not None
@@ -221,8 +222,7 @@ def _shapes(
         dx, dy = abs(affine.a) / 2, abs(affine.e) / 2
         return np.asarray(shapely.box(x - dx, y - dy, x + dx, y + dy), dtype=object)
     if footprints.has_footprints(array):
-        own = array.isel({"location": where["location"], "time": 0}, missing_dims="ignore")
-        squares = footprints.squares_of(footprints.patches_of(own, "search"), crs)
+        squares = footprints.squares_of(footprints.patches_of(array, "search"), crs)
         return polygons.cut_at_180(squares) if crs.is_geographic else squares
     return np.asarray(shapely.points(x, y), dtype=object)
 

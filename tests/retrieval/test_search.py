@@ -9,6 +9,7 @@ import xarray as xr
 
 import geoemb_xr as gx
 from geoemb_xr.core import errors, geometry
+from geoemb_xr.readers import geoparquet, records
 from geoemb_xr.retrieval import hits, ranking
 
 HERE = (11.37, 47.25)
@@ -314,3 +315,25 @@ def test_places_of_patches_are_read_for_hits_alone_and_once():
     found = patches.emb.search(vectors[23], 1)
     assert (found.lon.item(), found.lat.item()) == pytest.approx(tuple(places[:, 23]))
     assert sorted(read) == [(0, 20), (1, 20)]
+
+
+def test_of_patches_that_stay_lazy_only_hits_have_their_footprints_decoded(monkeypatch):
+    source = gx.example("earth-index")
+    eager = gx.open("earth-index", source)
+    order = np.argsort(eager.coords["id"].values)
+    monkeypatch.setattr(geoparquet, "EAGER_ROWS", 0)
+    lazy = gx.open("earth-index", source, chunks={"location": 7})
+    assert lazy.coords["x"].chunks is not None
+    queries = eager.values[order[[3, 60, 3]]]
+    decoded = []
+    shapes_of = records._shapes
+    monkeypatch.setattr(records, "_shapes", lambda t, f: decoded.append(len(t)) or shapes_of(t, f))
+    found = lazy.emb.search(queries, 2, how="each")  # two queries have the same hits
+    assert sum(decoded) == len(found) == 6
+    expected = eager.emb.search(queries, 2, how="each")
+    assert isinstance(found, type(expected))
+    names = [n for n in expected if n != "location"]  # rows count in the files' order here
+    pd.testing.assert_frame_equal(pd.DataFrame(found[names]), pd.DataFrame(expected[names]), atol=1e-6)
+    # a part of it is another graph: right too
+    half = lazy.isel(location=slice(5, None)).emb.search(queries[:1], 1)
+    assert half["id"].item() in eager.coords["id"].values
