@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import sys
-import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoemb_xr.core.errors import SourceError, missing, require
+from geoemb_xr.core.errors import SourceError, missing
 from geoemb_xr.core.model import Product
+from geoemb_xr.embedding.geoclip import location_encoder
 from geoemb_xr.embedding.locations import open_encoder, vectors_at
 from geoemb_xr.readers.tiles import Request
 
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 NAME = "geoclip"
-_BARE = "_geoemb_xr_geoclip"
 
 
 def open_geoclip(source: Any, request: Request) -> xr.DataArray:
@@ -45,17 +42,8 @@ def _package() -> Path:
 
 
 def load_geoclip() -> Any:
-    """The location encoder with its weights.
-
-    The package's own ``__init__`` imports its image encoder, and with it transformers: many seconds for what is not
-    used here. So the module of the location encoder is imported beneath a bare package of another name.
-    """
-    require("torch", "torch")
-    if _BARE not in sys.modules:
-        bare = types.ModuleType(_BARE)
-        bare.__path__ = [str(_package() / "model")]
-        sys.modules[_BARE] = bare
-    return importlib.import_module(f"{_BARE}.location_encoder").LocationEncoder().eval()
+    """The location encoder with its weights."""
+    return location_encoder(_package() / "model" / "weights" / "location_encoder_weights.pth")
 
 
 PRODUCT = Product(

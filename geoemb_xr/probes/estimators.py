@@ -99,10 +99,11 @@ def _weights(estimator: Any, weights: np.ndarray) -> dict[str, np.ndarray]:
 
 def _keyword(estimator: Any) -> str | None:
     """The keyword by which ``fit`` takes weights, through pipelines and searches; None where it takes none."""
-    from sklearn.model_selection._search import BaseSearchCV
     from sklearn.utils.validation import has_fit_parameter
 
-    if isinstance(estimator, BaseSearchCV):  # hands on what it gets
+    if {"estimator", "refit"} <= estimator.get_params(
+        deep=False
+    ).keys():  # a search, which hands on what it gets
         return _keyword(estimator.estimator)
     if hasattr(estimator, "steps"):
         name, last = estimator.steps[-1]

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import types
 
 import geopandas as gpd
 import numpy as np
@@ -11,6 +12,7 @@ import xarray as xr
 
 import geoemb_xr as gx
 from geoemb_xr import testing
+from geoemb_xr.catalog.geoclip import _package, load_geoclip
 from geoemb_xr.core import areas, geometry, model
 from geoemb_xr.core.errors import CoverageError, MissingExtraError, SourceError
 from geoemb_xr.embedding import locations
@@ -72,11 +74,15 @@ def area():
 # --- geoclip ------------------------------------------------------------------------------------------------
 
 
-def test_geoclip_equals_the_package(geoclip, torch):
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+def test_geoclip_equals_the_package(geoclip, torch, monkeypatch):
     """Its own class, from its own module, called as its documentation does: (latitude, longitude)."""
     array = opened("geoclip", points=PLACES).compute()
     pairs = torch.tensor(PLACES[["lat", "lon"]].to_numpy().copy(), dtype=torch.float32)
-    own = importlib.import_module("_geoemb_xr_geoclip.location_encoder").LocationEncoder()
+    bare = types.ModuleType("bare_geoclip")  # the package's own __init__ brings transformers
+    bare.__path__ = [str(_package() / "model")]
+    monkeypatch.setitem(sys.modules, "bare_geoclip", bare)
+    own = importlib.import_module("bare_geoclip.location_encoder").LocationEncoder()
     with torch.no_grad():
         expected = own.eval()(pairs).numpy()
     np.testing.assert_allclose(array.values, expected, rtol=0, atol=1e-5)
@@ -93,6 +99,13 @@ def test_geoclip_equals_the_package_imported_whole(geoclip, torch):
         np.testing.assert_allclose(
             opened("geoclip", points=PLACES).values, own(pairs).numpy(), rtol=0, atol=1e-5
         )
+
+
+def test_loading_geoclip_says_nothing_and_draws_no_random_numbers(geoclip, torch, recwarn):
+    state = torch.get_rng_state()
+    load_geoclip()
+    assert not recwarn.list
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_geoclip_leaves_the_image_encoder_alone(geoclip):
