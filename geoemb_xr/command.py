@@ -232,7 +232,7 @@ def explore(options: argparse.Namespace) -> int:
     """Serve the app to this machine until it is stopped."""
     app = gx.explore(_open_own(options), labels=options.labels, target=options.target, width=options.width)
     print("stop with Ctrl+C", flush=True)
-    app.show(address="localhost", port=options.port, open=not options.no_browser)
+    app.show(address="localhost", port=options.port, show=not options.no_browser)
     return 0
 
 

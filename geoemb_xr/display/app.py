@@ -18,8 +18,8 @@ from geoemb_xr.core.errors import require
 from geoemb_xr.core.model import check_embedding
 from geoemb_xr.core.notes import in_notebook
 from geoemb_xr.display import app_words
-from geoemb_xr.display.app_display import MARGINS, Display, ground_stretch
-from geoemb_xr.display.app_widgets import SIDE
+from geoemb_xr.display.app_display import Display, ground_stretch
+from geoemb_xr.display.app_layout import MARGINS, SIDE
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -74,7 +74,8 @@ def explore(
     tiles : bool
         Whether satellite pictures from the network lie under the map, which is then in Web Mercator.
     width : int
-        Width of the app, in pixels of the screen.
+        Greatest width of the app, in pixels of the screen. It is as wide as its cell or window where that is
+        narrower: the controls are then below the maps, and on a phone the maps are one below the other.
 
     Returns
     -------
@@ -134,7 +135,7 @@ class App:
     state : Explorer
         State of the app, usable without the widgets too.
     size : (int, int)
-        Width and height of a map on the screen.
+        Greatest width and height of a map on the screen.
     tiles : bool
         Whether pictures from the network lie underneath.
     """
@@ -183,7 +184,7 @@ class App:
 
     def servable(self, title: str | None = None) -> App:
         """Offer the app to ``panel serve``."""
-        self.display().layout.servable(title=title or app_words.title(self.state))
+        self._page().servable(title=title or app_words.title(self.state))
         return self
 
     def show(self, **options: Any) -> Any:
@@ -192,7 +193,14 @@ class App:
         Each page that is opened, or loaded again, has figures and widgets of its own around the same labels.
         """
         serve = require("panel", "viz").serve
-        return serve(lambda: self.display().layout, **{"title": app_words.title(self.state), **options})
+        return serve(self._page, **{"title": app_words.title(self.state), **options})
+
+    def _page(self) -> Any:
+        """The layout of another display, as a page of its own: as wide as its window on phones, too."""
+        page = require("panel", "viz").state.curdoc
+        if page is not None:
+            page.template_variables["meta"] = {"viewport": "width=device-width, initial-scale=1"}
+        return self.display().layout
 
     def __panel__(self) -> Any:
         return self.display().layout

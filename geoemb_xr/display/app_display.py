@@ -18,7 +18,7 @@ import xarray as xr
 from geoemb_xr.core import geometry, times
 from geoemb_xr.core.errors import EmbeddingError, require
 from geoemb_xr.core.legend import is_class_map, legend_of
-from geoemb_xr.display import app_drawing, app_figures, app_tools, app_widgets, app_words
+from geoemb_xr.display import app_drawing, app_figures, app_layout, app_tools, app_widgets, app_words
 from geoemb_xr.display.app_drawing import FAINT
 from geoemb_xr.display.app_widgets import LOOK
 from geoemb_xr.display.compared import is_picture
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 #: So many pixels tell how far a map's colours are stretched.
 _STRETCH_PIXELS = 100_000
-#: What axes and gaps take beside the two maps, in pixels of the screen.
-MARGINS = 150
 #: Pixels of the array to either side of a place of a design.
 _AROUND = 40
 
@@ -54,7 +52,7 @@ class Display:
     state : Explorer
         State that is shown.
     size : (int, int)
-        Width and height of a map on the screen.
+        Greatest width and height of a map on the screen.
     tiles : bool
         Whether pictures from the network lie underneath.
     """
@@ -81,8 +79,11 @@ class Display:
         self.widgets = app_widgets.make(pn, state)
         self._busy = pn.indicators.LoadingSpinner(value=False, size=18, margin=(6, 10), visible=False)
         self._watch()
-        self._heads = [pn.pane.HTML("", width=size[0], margin=0) for _ in range(2)]
-        self._status = pn.pane.HTML("", width=app_widgets.SIDE - 20, margin=(6, 10))
+        self._heads = [
+            pn.pane.HTML("", sizing_mode="stretch_width", margin=(0, right, 0, left))
+            for left, right in (app_layout.PICTURE_BORDERS, app_layout.ANSWER_BORDERS)
+        ]
+        self._status = pn.pane.HTML("", sizing_mode="stretch_width", margin=(6, 10))
         self.layout = self._lay_out(pn)
         if state.walk is not None:
             self._show_place()
@@ -109,11 +110,11 @@ class Display:
         self.keys = app_tools.listen(maps, self.press)
         app_figures.follow(made["picture"], sources["view"], self.move)
         bands = [str(name) for name in state.product.decoded_bands]
-        made["vector"] = app_figures.make_vector(sources["vector"], bands, size[0])
+        made["vector"] = app_figures.make_vector(sources["vector"], bands)
         if len(state.periods) > 1:
             assert state.times is not None
             years = [app_drawing.decimal_year(t) for t in state.times]
-            made["course"], self._now = app_figures.make_course(sources["course"], years, size[0])
+            made["course"], self._now = app_figures.make_course(sources["course"], years)
         return made
 
     def _start(self) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -126,20 +127,17 @@ class Display:
         return (x - dx, x + dx), (y - dy, y + dy)
 
     def _lay_out(self, pn: Any) -> Any:
-        side = app_widgets.column(pn, self.widgets, [self._busy, self._status])
-        layouts = require("bokeh.layouts", "viz")
         f = self.figures
-        maps = layouts.row(f["picture"], f["answer"])
-        charts = layouts.row([chart for name, chart in f.items() if name in ("vector", "course")])
-        self._pane = pn.pane.Bokeh(layouts.column(self.swipe.slider, maps, charts), margin=0)
-        titles = pn.Row(
-            pn.Spacer(width=app_figures.AXIS), self._heads[0], pn.Spacer(width=app_figures.GAP),
-            self._heads[1], margin=0,
-        )  # fmt: skip
-        return pn.Column(
-            pn.pane.HTML(app_words.head_html(self.state), margin=(0, 10, 6, 10)),
-            pn.Row(side, pn.Column(titles, self._pane, margin=0), margin=0),
-            pn.pane.HTML(app_words.credit_html(self.state), margin=(0, 10)),
+        left, self._pane = app_layout.half(pn, self._heads[0], self.swipe.slider, f["picture"], f["vector"])
+        courses = [f["course"]] if "course" in f else []
+        right, _ = app_layout.half(pn, self._heads[1], self.swipe.gap, f["answer"], *courses)
+        return app_layout.whole(
+            pn,
+            app_words.head_html(self.state),
+            app_layout.controls(pn, self.widgets, [self._busy, self._status]),
+            [left, right],
+            app_words.credit_html(self.state),
+            app_layout.width_of(self._size),
         )
 
     def _watch(self) -> None:
@@ -473,7 +471,7 @@ class Display:
         }
         there = course.dropna()
         first = times.describe_times(there.index.values[:1]) if len(there) else ""
-        chart.title.text = f"Its course: angle to {first}"
+        chart.title.text = f"Its course: degrees from {first}"
         high = max(1.15 * float(there.max()), 5.0) if len(there) else 5.0
         chart.y_range.update(start=-0.04 * high, end=high)
         assert self.state.times is not None

@@ -7,13 +7,11 @@ from typing import Any
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import require
-from geoemb_xr.display import app_drawing
+from geoemb_xr.display import app_drawing, app_layout
 from geoemb_xr.display.app_drawing import FAINT
 from geoemb_xr.display.app_tools import IMAGE
 from geoemb_xr.display.app_words import INK
 
-#: What axes and gaps take beside the two maps, in pixels of the screen.
-AXIS, GAP = 50, 45
 _CHART_HEIGHT = 150
 #: A view is at rest, and read again, when its ranges have not changed for so many milliseconds.
 _REST_MS = 120
@@ -31,10 +29,11 @@ def make_map(
 ) -> Any:
     """A map: an image, labels, a ring around the chosen pixel and a cross at a place of a design."""
     first = name == "picture"
+    left, right = app_layout.PICTURE_BORDERS if first else app_layout.ANSWER_BORDERS
     figure = require("bokeh.plotting", "viz").figure(
-        x_range=ranges[0], y_range=ranges[1], frame_width=size[0], frame_height=size[1],
+        x_range=ranges[0], y_range=ranges[1], sizing_mode="stretch_width", frame_height=size[1],
         tools="pan,wheel_zoom,reset", active_scroll="wheel_zoom", toolbar_location=None if first else "right",
-        min_border_left=AXIS if first else GAP, min_border_right=0,
+        min_border_left=left, min_border_right=right,
         background_fill_color="#f4f4f4", outline_line_color="#bbbbbb", name=name,
     )  # fmt: skip
     if tiles:
@@ -52,6 +51,7 @@ def make_map(
         axis.ticker.desired_num_ticks = 4
     figure.yaxis.major_label_orientation = "vertical"
     figure.yaxis.visible = first
+    app_layout.keep_shape(figure, size)
     return figure
 
 
@@ -84,9 +84,9 @@ def follow(figure: Any, view: Any, move: Callable[[Any], None]) -> None:
     view.on_change("data", lambda attr, old, new: move(new))
 
 
-def make_vector(source: Any, names: Sequence[str], width: int) -> Any:
+def make_vector(source: Any, names: Sequence[str]) -> Any:
     """Bars of the chosen pixel's vector."""
-    bars = _make_chart(AXIS, width)
+    bars = _make_chart(app_layout.PICTURE_BORDERS)
     bars.vbar(x="band", top="value", width=0.8, source=source, color=_ACCENT)
     bars.x_range.range_padding = 0.01
     if not names[0].isdigit():
@@ -94,10 +94,10 @@ def make_vector(source: Any, names: Sequence[str], width: int) -> Any:
     return bars
 
 
-def make_course(source: Any, years: Sequence[float], width: int) -> tuple[Any, Any]:
+def make_course(source: Any, years: Sequence[float]) -> tuple[Any, Any]:
     """The angle of the chosen pixel over the years, and the line at the shown year."""
     models = require("bokeh.models", "viz")
-    course = _make_chart(GAP, width)
+    course = _make_chart(app_layout.ANSWER_BORDERS, y_axis_location="right")
     now = models.Span(dimension="height", line_color=FAINT, line_dash="dashed", line_width=1)
     course.add_layout(now)
     course.line("year", "angle", source=source, color=_ACCENT, line_width=1.5)
@@ -105,14 +105,13 @@ def make_course(source: Any, years: Sequence[float], width: int) -> tuple[Any, A
     course.x_range = models.Range1d(min(years) - 0.4, max(years) + 0.4)
     course.y_range = models.Range1d(0, 5)
     course.xaxis.ticker = app_drawing.year_ticks(list(years))
-    course.yaxis.axis_label = "degrees"
     return course, now
 
 
-def _make_chart(left: int, width: int) -> Any:
+def _make_chart(borders: tuple[int, int], **options: Any) -> Any:
     chart = require("bokeh.plotting", "viz").figure(
-        frame_width=width, frame_height=_CHART_HEIGHT, toolbar_location=None, tools="", title=" ",
-        outline_line_color=None, min_border_left=left, min_border_right=0,
+        sizing_mode="stretch_width", frame_height=_CHART_HEIGHT, toolbar_location=None, tools="", title=" ",
+        outline_line_color=None, min_border_left=borders[0], min_border_right=borders[1], **options,
     )  # fmt: skip
     app_drawing.style(chart)
     chart.yaxis.ticker.desired_num_ticks = 4

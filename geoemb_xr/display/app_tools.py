@@ -12,6 +12,7 @@ from geoemb_xr.core.errors import require
 PIXEL, BOX, POLYGON = "pixel", "box", "polygon"
 #: Columns of an image's source.
 IMAGE = ("image", "x", "y", "dw", "dh")
+_SLIDER_HEIGHT = 24
 
 # What lies right of the line is laid over the left map: cut in the browser, so that nothing is sent meanwhile.
 _SWIPE = """
@@ -61,8 +62,11 @@ class Swipe:
         models = require("bokeh.models", "viz")
         self.slider = models.Slider(
             start=0, end=1, step=0.005, value=0.5, show_value=False, title="", visible=False,
-            width=figure.frame_width, margin=(0, 0, 0, figure.min_border_left), tooltips=False, name="swipe",
+            height=_SLIDER_HEIGHT, sizing_mode="stretch_width", margin=(0, 0, 0, figure.min_border_left),
+            tooltips=False, name="swipe",
         )  # fmt: skip
+        #: As high as the slider, over the other map.
+        self.gap = models.Spacer(height=_SLIDER_HEIGHT, visible=False)
         self.line = models.Span(dimension="height", line_color="white", line_width=2, visible=False)
         laid, none = (models.ColumnDataSource({column: [] for column in IMAGE}) for _ in range(2))
         figure.image_rgba(**{column: column for column in IMAGE}, source=laid, level="glyph")
@@ -82,7 +86,7 @@ class Swipe:
 
     def show(self, shown: bool) -> None:
         """Lay the right map over the left one, or take it away."""
-        self.slider.visible = self.line.visible = shown
+        self.slider.visible = self.gap.visible = self.line.visible = shown
 
 
 class Shapes:

@@ -57,9 +57,9 @@ def text(content: str, *, size: int, colour: str = _THEMED, more: str = "") -> s
     return f'<div style="{_FONT}font-size:{size}px;color:{colour};line-height:1.35;{more}">{content}</div>'
 
 
-def heading(pn: Any, content: str, width: int) -> Any:
+def heading(pn: Any, content: str) -> Any:
     """Return a small heading of the side column."""
-    return pn.pane.HTML(text(content, size=12, colour=FAINT), width=width, margin=(10, 10, 0, 10))
+    return pn.pane.HTML(text(content, size=12, colour=FAINT), margin=(10, 10, 0, 10))
 
 
 def title(state: Explorer) -> str:

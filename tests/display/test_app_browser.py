@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 import geoemb_xr as gx
-from geoemb_xr.display.app_figures import AXIS, GAP
+from geoemb_xr.display.app_layout import ANSWER_BORDERS, PICTURE_BORDERS
 
 sync_api = lazily.importorskip("playwright.sync_api")
-pn = lazily.importorskip("panel")
+lazily.importorskip("panel")
 
+#: Above the frame of a map within its canvas.
+TOP = 5
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
     "--no-sandbox",
@@ -51,20 +53,34 @@ def app():
 
 
 @pytest.fixture(scope="module")
-def maps(app, page):
-    """The two maps on the screen, as boxes."""
+def address(app):
+    """Where the app is served."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    server = pn.serve(
-        {"app": lambda: app.display().layout}, port=port, show=False, threaded=True, verbose=False
-    )
-    page.goto(f"http://localhost:{port}/app")
-    figures = page.locator(".bk-Figure")
-    figures.nth(3).wait_for()
-    page.wait_for_timeout(1000)
-    yield [figures.nth(i).locator(".bk-CanvasBox, .bk-Canvas").first.bounding_box() or {} for i in range(2)]
+    server = app.show(port=port, show=False, threaded=True, verbose=False)
+    yield f"http://localhost:{port}"
     server.stop()
+
+
+def visit(page, address):
+    """Open the app, and wait until it has its shape."""
+    page.goto(address)
+    page.locator(".bk-Figure").nth(3).wait_for()
+    page.wait_for_timeout(1000)
+
+
+def canvas(page, number):
+    """Where the canvas of a map is on the screen: in the page, each map is followed by its chart."""
+    drawn = page.locator(".bk-Figure").nth(2 * number).locator(".bk-CanvasBox, .bk-Canvas").first
+    return drawn.bounding_box() or {}
+
+
+@pytest.fixture(scope="module")
+def maps(page, address):
+    """The two maps on the screen, as boxes."""
+    visit(page, address)
+    return [canvas(page, number) for number in (0, 1)]
 
 
 def until(condition, seconds=30):
@@ -163,23 +179,33 @@ def test_change_needs_another_year_and_is_drawn(app, page, maps):
     assert page.errors == []
 
 
-def frame(page, app, number):
-    """A map without its axes, wherever the slider of the swipe has moved it to."""
-    box = page.locator(".bk-Figure").nth(number).locator(".bk-CanvasBox, .bk-Canvas").first.bounding_box()
-    border = (AXIS, GAP)[number]
-    width, height = app._size
-    return {"x": box["x"] + border + 5, "y": box["y"] + 20, "width": width - 10, "height": height - 40}
+def frame(page, number):
+    """A map without its axes, wherever the slider of the swipe and the width of the window have moved it to."""
+    box = canvas(page, number)
+    left, right = (PICTURE_BORDERS, ANSWER_BORDERS)[number]
+    across = box["width"] - left - right  # as high as wide, since the array is
+    return {"x": box["x"] + left, "y": box["y"] + TOP, "width": across, "height": across}
+
+
+def inside(box):
+    """A map without its margin, where a tick or a ring may stand."""
+    return {
+        "x": box["x"] + 5,
+        "y": box["y"] + 15,
+        "width": box["width"] - 10,
+        "height": box["height"] - 40,
+    }
 
 
 def test_a_swipe_lays_the_right_map_over_the_left_one(app, page, maps):
     page.get_by_text("another year", exact=True).click()
     page.get_by_text("Embedding 2018").wait_for()
     page.wait_for_timeout(1500)
-    alone, answer = (colours(page, frame(page, app, number))[1] for number in (0, 1))
+    alone, answer = (colours(page, inside(frame(page, number)))[1] for number in (0, 1))
     left, right = slice(0, alone.shape[1] // 3), slice(-alone.shape[1] // 3, None)
 
     def shows(expected, columns):
-        shown = colours(page, frame(page, app, 0))[1]
+        shown = colours(page, inside(frame(page, 0)))[1]
         return (shown[:, columns] == expected[:, columns]).mean() > 0.95
 
     assert not shows(answer, right)
@@ -219,4 +245,35 @@ def test_boxes_are_dragged_and_keys_go_through_years(app, page, maps):
     page.keyboard.press("ArrowLeft")  # belongs to the text
     page.wait_for_timeout(300)
     assert app.state.period == "2021"
+    assert page.errors == []
+
+
+def test_the_app_fits_its_window_and_clicks_hit_their_pixels(app, page, address):
+    visit(page, address)
+    assert page.locator("meta[name=viewport]").get_attribute("content").startswith("width=device-width")
+    for width in (1440, 1024, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(1500)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        maps = [frame(page, number) for number in (0, 1)]
+        assert maps[0]["width"] == pytest.approx(maps[1]["width"], abs=1)
+        charts = [page.locator(".bk-Figure").nth(i).bounding_box() for i in (1, 3)]
+        control = page.get_by_text("The right map shows").bounding_box()
+        if width == 390:  # one map with its chart below the other, and the controls below both
+            assert maps[1]["y"] > charts[0]["y"] + charts[0]["height"]
+            assert control["y"] >= charts[1]["y"] + charts[1]["height"]
+        else:
+            assert maps[0]["y"] == maps[1]["y"]
+            assert control["x"] + control["width"] < maps[0]["x"]
+        for map_, title in zip(maps, ("Embedding 20", ": similar to the pixel"), strict=True):
+            head = page.get_by_text(title).first.bounding_box()
+            assert 0 < map_["y"] - head["y"] < 80
+            assert 0 <= head["x"] - map_["x"] < 5
+        for number, across, down in ((0, 0.305, 0.535), (1, 0.805, 0.225)):
+            drawn = page.locator(".bk-Figure").nth(2 * number)
+            drawn.evaluate("shown => shown.scrollIntoView({block: 'center'})")
+            before = app.state.pixel
+            page.mouse.click(*at(frame(page, number), across, down))
+            until(lambda before=before: app.state.pixel is not before)
+            assert (app.state.pixel.col, app.state.pixel.row) == (int(across * 200), int(down * 200))
     assert page.errors == []
