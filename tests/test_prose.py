@@ -124,6 +124,9 @@ def world(things, tmp_path, monkeypatch):
     ids = things["patches"].location.values
     pd.DataFrame({"id": ids, "label": np.arange(len(ids))}).to_csv("tasks/order__regr.csv", index=False)
     (tmp_path / "tiles").symlink_to(gx.example("alphaearth"))
+    (tmp_path / "exports").mkdir()
+    things["one"].emb.to_cog("exports/2024.tif")  # vectors, as Earth Engine exports them
+    things["one"].emb.sample(things["points"]).emb.to_dataframe().to_csv("points.csv", index=False)
     yield dict(things)
     plt.close("all")
 
