@@ -381,6 +381,11 @@ def _axis(coordinate: xr.DataArray, name: str, what: str) -> tuple[float, float 
     values = coordinate.values
     if values.size == 0:
         raise EmbeddingError(f"{what} got an array with no pixels along {name!r}")
+    if values.ndim != 1:
+        raise EmbeddingError(
+            f"{what} needs straight rows and columns, with a coordinate {name!r} along {name!r} alone; got "
+            f"{coordinate.dims}. Warp it to a regular grid first, as with pyresample"
+        )
     first = float(values[0])
     if values.size == 1:
         stated = coordinate.attrs.get(RESOLUTION)

@@ -93,10 +93,10 @@ def _seen(raster: xr.DataArray, mask: xr.DataArray | str | None) -> xr.DataArray
     if isinstance(mask, str):
         check_choice("mask", mask, ("auto",))
         mask = None
-        if BAND in raster.coords and _SCL in raster[BAND].values:
-            classes = raster.sel({BAND: _SCL}, drop=True)
-            mask = classes.isin(CLEAR)
-            raster = raster.sel({BAND: [str(b) for b in raster[BAND].values if b != _SCL]})
+        names = [str(b).upper() for b in raster[BAND].values] if BAND in raster.coords else []
+        if _SCL in names:  # some catalogues write it in small letters
+            mask = raster.isel({BAND: names.index(_SCL)}, drop=True).isin(CLEAR)
+            raster = raster.isel({BAND: [k for k, name in enumerate(names) if name != _SCL]})
     nodata = inputs.missing_value(raster)
     values = raster.astype(np.float32)
     if nodata is not None:

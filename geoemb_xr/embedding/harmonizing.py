@@ -7,6 +7,7 @@ are computed: where the three disagree, nobody guesses.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -27,7 +28,14 @@ _DARK, _JUST_ABOVE = 850.0, 1200.0
 #: Numbers below are reflectance, not digital numbers: whoever scaled them knew the offset.
 _REFLECTANCE = 20.0
 _PIXELS = 4096
-_LEAVE, _REMOVE, _REMOVED = 0, 1, 2
+#: From this baseline on the offset is there.
+_FOUR = 4.0
+#: So many bands tell together.
+_ENOUGH = 3
+_DECIDE = "Look at water and shade: where they have 1,000 or more pass harmonize=True, else harmonize=False"
+#: What is to be done with a band: nothing; take the offset off; look whether it is there although the catalogue has
+#: taken it off, or although the baseline had none.
+_LEAVE, _REMOVE, _REMOVED, _NEVER = 0, 1, 2, 3
 
 
 def harmonize(images: xr.DataArray | xr.Dataset, how: Harmonize = "auto") -> xr.DataArray:
@@ -37,7 +45,7 @@ def harmonize(images: xr.DataArray | xr.Dataset, how: Harmonize = "auto") -> xr.
     ----------
     images : DataArray (time?, band, y, x), or Dataset with a variable per band
         Digital numbers, with the coordinates of their catalogue: the baseline (``s2:processing_baseline``) and,
-        where it has one, its flag (``earthsearch:boa_offset_applied``).
+        where it has one, its flag (``earthsearch:boa_offset_applied``). Of one picture attributes say it, too.
     how : {"auto"} or bool
         Decide date by date: from baseline 04.00 on the offset is there, unless the catalogue says that it has
         removed it. True removes it everywhere, False nowhere.
@@ -64,16 +72,21 @@ def harmonize(images: xr.DataArray | xr.Dataset, how: Harmonize = "auto") -> xr.
     """
     if how not in ("auto", True, False):
         raise ValueError(f"harmonize is 'auto', True or False; got {how!r}")
-    raster = images.to_dataarray(BAND) if isinstance(images, xr.Dataset) else images
+    raster: xr.DataArray = inputs.as_array(images)
     todo = _todo(raster, how)
     if how is False or (todo.values == _LEAVE).all():
         return raster
     nodata = inputs.missing_value(raster)
+    first = [d for d in ("time", BAND) if d in raster.dims]
     found: xr.DataArray = xr.apply_ufunc(
         _without,
-        raster,
+        raster.transpose(*first, ...),
         todo,
-        kwargs={"nodata": 0.0 if nodata is None else nodata, "is_sure": how is True},
+        kwargs={
+            "nodata": 0.0 if nodata is None else nodata,
+            "is_sure": how is True,
+            "is_dated": "time" in raster.dims,
+        },
         dask="parallelized",
         output_dtypes=[np.float32],
         keep_attrs=False,
@@ -93,36 +106,42 @@ def _todo(raster: xr.DataArray, how: Harmonize) -> xr.DataArray:
         return xr.DataArray(np.where(is_band, _REMOVE, _LEAVE), dims=BAND)
     if baselines is None:
         return xr.DataArray(np.full(is_band.size, _LEAVE), dims=BAND)
-    is_new = np.vectorize(_at_least_four, otypes=[bool])(baselines.values)
+    is_new = np.vectorize(lambda b: _number(b) >= _FOUR, otypes=[bool])(baselines.values)
     is_removed = np.zeros((), bool) if flags is None else np.vectorize(_is_true, otypes=[bool])(flags.values)
-    is_new, is_removed = np.broadcast_arrays(is_new, is_removed)
-    # of what the catalogue has removed only blue can tell: the others are never that dark by themselves
+    is_old = np.vectorize(lambda b: _number(b) < _FOUR, otypes=[bool])(baselines.values)
+    is_new, is_old, is_removed = np.broadcast_arrays(is_new, is_old, is_removed)
     todo = np.where(is_new[..., None] & is_band, _REMOVE, _LEAVE)
+    todo = np.where(is_old[..., None] & is_band, _NEVER, todo)
+    # of what the catalogue has removed only blue can tell: the others are never that dark by themselves
     todo = np.where(is_removed[..., None] & (todo == _REMOVE), np.where(is_blue, _REMOVED, _LEAVE), todo)
     return xr.DataArray(todo, dims=("time", BAND)[-todo.ndim :])
 
 
 def _said(raster: xr.DataArray, names: tuple[str, ...]) -> xr.DataArray | None:
     found = next((raster.coords[n] for n in names if n in raster.coords), None)
+    if found is None and (own := next((n for n in names if n in raster.attrs), None)):
+        return xr.DataArray(raster.attrs[own])
     if found is None or not set(found.dims) <= {"time"}:
         return None
     held: xr.DataArray = found.compute()  # a few words: `.chunk` makes coordinates lazy, too
     return held
 
 
-def _at_least_four(baseline: object) -> bool:
+def _number(baseline: object) -> float:
+    """A baseline as catalogues (``05.09``) and names of products (``N0509``) have it; NaN where there is none."""
+    text = str(baseline).strip().upper().removeprefix("N")
     try:
-        return float(str(baseline)[:5]) >= 4.0
+        return float(text[:5]) / (100 if len(text) == 4 and text.isdigit() else 1)
     except ValueError:
-        return False  # an item without a baseline says nothing
+        return math.nan
 
 
 def _is_true(flag: object) -> bool:
     return str(flag).lower() in ("true", "1", "1.0")
 
 
-def _without(block: np.ndarray, todo: np.ndarray, nodata: float, is_sure: bool) -> np.ndarray:
-    """A block less the offset where it is to be removed."""
+def _without(block: np.ndarray, todo: np.ndarray, nodata: float, is_sure: bool, is_dated: bool) -> np.ndarray:
+    """A block ``(time?, band, …)`` less the offset where it is to be removed."""
     out = block.astype(np.float32)
     out[(block == nodata) | ~np.isfinite(out)] = np.nan
     todo = np.broadcast_to(todo, out.shape)
@@ -132,26 +151,40 @@ def _without(block: np.ndarray, todo: np.ndarray, nodata: float, is_sure: bool) 
         return out
     for kind in (_REMOVE, _REMOVED):
         _look(out[todo == kind], kind)
+    for picture, kinds in zip(out, todo, strict=True) if is_dated else [(out, todo)]:
+        _look_for_none(picture, kinds)
     return np.where(todo == _REMOVE, np.maximum(out - np.float32(OFFSET), 0), out)
+
+
+def _darkest(values: np.ndarray) -> float:
+    values = values.ravel()[:: max(1, values.size // _PIXELS)]
+    values = values[np.isfinite(values)]
+    return float(np.quantile(values, 0.01)) if values.size else math.nan
 
 
 def _look(values: np.ndarray, kind: int) -> None:
     """Raise where dark pixels contradict what is said of them."""
-    values = values[:: max(1, values.size // _PIXELS)]
-    values = values[np.isfinite(values)]
-    if values.size == 0:
-        return
-    dark = float(np.quantile(values, 0.01))
-    decide = (
-        "Look at water and shade: where they have 1,000 or more pass harmonize=True, else harmonize=False"
-    )
+    dark = _darkest(values)
     if kind == _REMOVE and dark < _DARK:
         raise EmbeddingError(
             "the processing baseline says that Sentinel-2's offset of 1,000 is in these numbers, and the darkest "
-            f"have {dark:.0f}, which is too dark for that. {decide}"
+            f"have {dark:.0f}, which is too dark for that. {_DECIDE}"
         )
     if kind == _REMOVED and OFFSET <= dark <= _JUST_ABOVE:
         raise EmbeddingError(
             "the catalogue says that Sentinel-2's offset of 1,000 is removed from these numbers, and the darkest "
-            f"blue has {dark:.0f}, as if it were there. {decide}"
+            f"blue has {dark:.0f}, as if it were there. {_DECIDE}"
+        )
+
+
+def _look_for_none(picture: np.ndarray, todo: np.ndarray) -> None:
+    """Raise where the baseline had no offset, and dark pixels of all bands are as if it were there.
+
+    One band alone says nothing: the darkest sand of a desert is as bright, but not in all bands.
+    """
+    dark = [_darkest(band) for band, kind in zip(picture, todo, strict=True) if (kind == _NEVER).all()]
+    if len(dark) >= _ENOUGH and all(OFFSET <= each <= _JUST_ABOVE for each in dark):
+        raise EmbeddingError(
+            "the processing baseline says that Sentinel-2's offset of 1,000 was never in these numbers, and the "
+            f"darkest of each band have {min(dark):.0f} to {max(dark):.0f}, as if it were there. {_DECIDE}"
         )

@@ -37,7 +37,8 @@ WAVELENGTHS = {
     "B08": 832.8, "B8A": 864.7, "B09": 945.1, "B10": 1373.5, "B11": 1613.7, "B12": 2202.4,
 }  # fmt: skip
 _ALIASES = {alias: name for name, aliases in _SENTINEL2.items() for alias in aliases}
-_AXES = {"lat": "y", "latitude": "y", "lon": "x", "longitude": "x", "bands": BAND, "channel": BAND}
+_LONLAT = {"lat": "y", "latitude": "y", "lon": "x", "longitude": "x"}
+_AXES = {**_LONLAT, "bands": BAND, "channel": BAND, "X": "x", "Y": "y"}
 #: Further apart, two wavelengths are not one band.
 _SAME_BAND_NM = 30.0
 #: Resolutions whose ratio is beyond this are told of.
@@ -45,6 +46,8 @@ _FAR_RESOLUTION = 1.5
 #: Attributes of images that say where they are from.
 ORIGIN = ("source", GENERATED)
 _MISSING_KEYS = ("_FillValue", "missing_value", "nodata")
+_SAID = (*_MISSING_KEYS, "grid_mapping")
+_WAVELENGTHS = ("wavelength", "center_wavelength", "wavelengths")
 
 
 def generators_of(images: Any, encoder: Encoder) -> str:
@@ -65,8 +68,7 @@ def as_raster(images: Any, encoder: Encoder) -> xr.DataArray:
     EmbeddingError
         If it is not a raster of images, or has no CRS, or is rotated.
     """
-    if isinstance(images, xr.Dataset):
-        images = images.to_dataarray(BAND)
+    images = as_array(images)
     if not isinstance(images, xr.DataArray):
         raise EmbeddingError(
             "embed takes images as an xarray raster (time?, band, y, x) with a CRS, a Dataset with a variable per "
@@ -76,7 +78,7 @@ def as_raster(images: Any, encoder: Encoder) -> xr.DataArray:
         raise EmbeddingError(
             f"embed takes images, and this is an embedding already (product {images.attrs['product']!r})"
         )
-    is_lonlat = {"x", "y"} <= {_AXES.get(str(d)) for d in images.dims}
+    is_lonlat = {"x", "y"} <= {_LONLAT.get(str(d)) for d in images.dims}
     images = images.rename({d: _AXES[str(d)] for d in images.dims if str(d) in _AXES})
     if BAND not in images.dims and len(encoder.bands) == 1:
         images = images.expand_dims({BAND: list(encoder.bands)})
@@ -86,15 +88,68 @@ def as_raster(images: Any, encoder: Encoder) -> xr.DataArray:
             f"embed takes images with dims (time?, band, y, x); got {tuple(map(str, images.dims))}"
             + (f", and {', '.join(wrong)} is none of them: rename or select it" if wrong else "")
         )
-    if geometry.crs_of(images) is None and "epsg" in images.coords:  # as stackstac says it
-        code = int(images.coords["epsg"].item())
-        images = images.assign_coords({geometry.SPATIAL_REF: geometry.crs_coord(code)})
-    if is_lonlat and geometry.crs_of(images) is None:  # axes that are called longitude and latitude are those
-        images = images.assign_coords({geometry.SPATIAL_REF: geometry.crs_coord(geometry.LONLAT)})
+    if geometry.crs_of(images) is None:
+        # axes that are called longitude and latitude are those
+        crs = _crs_elsewhere(images) or (geometry.LONLAT if is_lonlat else None)
+        if crs is None:
+            raise EmbeddingError(
+                "embed needs a CRS, and the images have none: give them one with rioxarray's "
+                ".rio.write_crs('EPSG:…') or odc-geo's .odc.assign_crs('EPSG:…'); chips without a place have the "
+                "dims (location, band, y, x)"
+            )
+        images = images.assign_coords({geometry.SPATIAL_REF: geometry.crs_coord(crs)})
     _check_upright(images)
     geometry.geobox_of(images, "embed")
     order = [d for d in ("time", BAND, "y", "x") if d in images.dims]
     return geometry.north_up_array(images.transpose(*order))
+
+
+def as_array(images: Any) -> Any:
+    """A Dataset with a variable per band as one array, with what its variables say; all else as it is.
+
+    What is missing in a variable, by its own attributes, is NaN where variables differ in that.
+    """
+    if not isinstance(images, xr.Dataset):
+        return images
+    names = [n for n, v in images.data_vars.items() if {"grid_mapping_name", "crs_wkt"} & set(v.attrs)]
+    images = images.set_coords(names)
+    most = max((v.ndim for v in images.data_vars.values()), default=0)
+    bands = {str(n): v for n, v in images.data_vars.items() if v.ndim == most}  # the rest is no picture
+    codes = {n: missing_value(v) for n, v in bands.items()}
+    if len(set(codes.values())) > 1:
+        bands = {n: v if codes[n] is None else _without_code(v, codes[n]) for n, v in bands.items()}
+    whole = images.drop_vars(list(images.data_vars)).assign(bands).to_dataarray(BAND)
+    parts = list(bands.values())
+    whole.attrs = {**images.attrs, **_shared([v.attrs for v in parts])}
+    whole.encoding = _shared([{k: v.encoding[k] for k in _SAID if k in v.encoding} for v in parts])
+    for name in _WAVELENGTHS:
+        if parts and all(name in v.attrs for v in parts):
+            whole = whole.assign_coords({name: (BAND, [float(v.attrs[name]) for v in parts])})
+    before = [d for d in ("location", "time") if d in whole.dims]
+    return whole.transpose(*before, BAND, ...)
+
+
+def _without_code(band: xr.DataArray, code: float | None) -> xr.DataArray:
+    """A band in floating point, NaN where it had the code of what is missing."""
+    exact = np.float32 if band.dtype.itemsize <= 2 else np.float64
+    attrs = {k: v for k, v in band.attrs.items() if k not in _MISSING_KEYS}
+    return band.astype(exact).where(band != code).assign_attrs(attrs)
+
+
+def _shared(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all say alike."""
+    if not several:
+        return {}
+    first, *others = several
+    return {k: v for k, v in first.items() if all(k in o and np.array_equal(o[k], v) for o in others)}
+
+
+def _crs_elsewhere(images: xr.DataArray) -> Any:
+    """The CRS where stackstac and Xee say it: as a coordinate of catalogues, or as an attribute."""
+    for name in ("proj:code", "proj:epsg", "epsg"):
+        if name in images.coords and images.coords[name].ndim == 0:
+            return images.coords[name].item()
+    return images.attrs.get("crs")
 
 
 def _check_upright(images: xr.DataArray) -> None:
@@ -167,14 +222,16 @@ def pick_bands(
             f"{encoder.name} takes {len(wanted)} bands, {', '.join(wanted)}; bands= names {len(bands)}: "
             f"{list(bands)}"
         )
-    if own is None:
+    near = _by_wavelength(images, encoder)
+    if own is None and not near:
         raise EmbeddingError(
             f"{encoder.name} takes the bands {', '.join(wanted)}, and the images' bands have no names: name "
             "them as they lie, with bands=[…]"
         )
+    own = own or [str(k) for k in range(images.sizes[BAND])]
     exact = {name: i for i, name in reversed(list(enumerate(own)))}
     alike = {band_name(name): i for i, name in reversed(list(enumerate(own)))}
-    at = {b: exact.get(name, alike.get(band_name(name))) for b, name in asked.items()}
+    at = {b: exact.get(name, alike.get(band_name(name), near.get(b))) for b, name in asked.items()}
     missing = [b for b in wanted if at[b] is None and b not in encoder.optional]
     if missing:
         raise EmbeddingError(
@@ -207,17 +264,33 @@ def _place(own: Sequence[str], band: str) -> int:
     return list(own).index(str(band))
 
 
+def _wavelengths(images: xr.DataArray) -> np.ndarray | None:
+    """Wavelengths that the images say their bands have, in nanometres; None where they say none."""
+    given = next((images.coords[k] for k in _WAVELENGTHS if k in images.coords), None)
+    if given is None or given.dims != (BAND,):
+        return None
+    values = np.asarray(given.values, np.float64)
+    return values * 1000 if np.nanmax(values) < 100 else values  # micrometres
+
+
+def _by_wavelength(images: xr.DataArray, encoder: Encoder) -> dict[str, int]:
+    """Which of the images' bands each of the encoder's is by its wavelength, where just one is that near."""
+    given = _wavelengths(images)
+    if given is None or not encoder.wavelengths:
+        return {}
+    nearest: dict[str, list[int]] = {}
+    for place, value in enumerate(given):
+        far = np.abs(np.array(encoder.wavelengths) - value)
+        if (far <= _SAME_BAND_NM).any():
+            nearest.setdefault(encoder.bands[int(np.nanargmin(far))], []).append(place)
+    return {band: places[0] for band, places in nearest.items() if len(places) == 1}
+
+
 def _check_wavelengths(images: xr.DataArray, bands: Sequence[str], encoder: Encoder) -> None:
     """Raise where the images say a wavelength that is not the encoder's."""
-    given = next(
-        (images.coords[k] for k in ("wavelength", "center_wavelength", "wavelengths") if k in images.coords),
-        None,
-    )
-    if given is None or given.dims != (BAND,) or not encoder.wavelengths:
+    values = _wavelengths(images)
+    if values is None or not encoder.wavelengths:
         return
-    values = np.asarray(given.values, np.float64)
-    if np.nanmax(values) < 100:  # micrometres
-        values = values * 1000
     for band, value in zip(bands, values, strict=True):
         expected = encoder.wavelengths[encoder.bands.index(band)]
         if math.isfinite(expected) and math.isfinite(value) and abs(value - expected) > _SAME_BAND_NM:
@@ -261,6 +334,10 @@ def check_range(values: np.ndarray, band: str, unit: str) -> None:
         return
     low, middle, high = (float(v) for v in np.quantile(values, (0.01, 0.5, 0.99)))
     says = f"{band} has values from {low:.4g} to {high:.4g}, median {middle:.4g}"
+    if unit == "reflectance" and middle > 5 and high <= 120:
+        raise EmbeddingError(
+            f"{says}: per cent, and the encoder takes reflectance, where 1 is white. Pass scale=0.01"
+        )
     if unit == "reflectance" and middle > 5:
         raise EmbeddingError(
             f"{says}: digital numbers, and the encoder takes reflectance, where 1 is white. Pass scale=1e-4, and "

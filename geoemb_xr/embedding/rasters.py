@@ -139,7 +139,8 @@ def embed(
     generators = inputs.generators_of(images, card)
     if samples.is_samples(images):
         images = samples.read_samples(images)
-    are_joined = isinstance(images, Mapping) and not isinstance(images, xr.Dataset)
+    images = inputs.as_array(images)
+    are_joined = isinstance(images, Mapping)
     if are_joined:
         images, bands = sensors.joined(images, card, scale, offset, bands, harmonize), None
         scale, offset = 1.0, 0.0

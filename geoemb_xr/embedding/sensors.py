@@ -61,6 +61,7 @@ def joined(
             raise EmbeddingError(f"{what} names {sorted(strange)}; the sensors are {sorted(images)}")
     found: list[xr.DataArray] = []
     each_some = replace(encoder, optional=encoder.bands)  # what all of them lack is told of together, later
+    images = {name: inputs.as_array(each) for name, each in images.items()}
     are_chips = stacks.is_stack(images)
     if are_chips:
         stacks.check_alike(images)

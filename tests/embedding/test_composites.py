@@ -46,6 +46,8 @@ def test_the_scene_classification_masks_and_leaves(images):
     expected = gx.composite(images, mask=clear)
     found = gx.composite(given.chunk({"x": 3, "band": 1}))
     assert "SCL" not in found.band
+    small = given.assign_coords(band=[str(b).lower() for b in given.band.values])
+    np.testing.assert_array_equal(gx.composite(small).values, expected.values)
     np.testing.assert_array_equal(found.values, expected.values)
     assert np.isnan(expected.values[0]).sum() > 0
     assert not np.array_equal(expected.values[0], gx.composite(images).values[0], equal_nan=True)

@@ -46,6 +46,7 @@ def stored(true, has_offset):
             (0, 0, 0, 0),
         ),
         ([("s2:processing_baseline", "05.00")], (1, 1, 1, 1)),
+        ([("processing:version", ("time", ["N0214", "N0400", "N0509", "5.10"]))], (0, 1, 1, 1)),
         ([("s2:processing_baseline", "02.00")], (0, 0, 0, 0)),
         ([], (0, 1, 0, 1)),
     ],
@@ -56,7 +57,7 @@ def test_each_date_is_as_if_it_had_none(true, coords, has_offset, chunks):
     with testing.raise_if_dask_computes():
         found = gx.harmonize(images)
     assert found.dims == images.dims
-    if not coords or coords[0][1] == "02.00":  # nothing says that there is one
+    if not coords:  # nothing says that there is one
         xr.testing.assert_equal(found, images)
         return
     expected = true.where(true > 0).astype("f4")
@@ -84,6 +85,26 @@ def test_a_flag_that_dark_pixels_contradict_is_told(true):
     images = stored(true, (0, 0, 1, 1)).assign_coords(dict([BASELINES, flags]))
     with pytest.raises(EmbeddingError, match=r"catalogue says .* is removed .* darkest blue has 1120"):
         gx.harmonize(images).compute()
+
+
+def test_an_offset_that_an_old_baseline_never_had_is_told(true):
+    """SSL4EO-S12 adds it to old pictures, to make them like the new."""
+    said = true.assign_coords({"s2:processing_baseline": "02.14"})
+    images = stored(true, (0, 1, 0, 0)).assign_coords(said.coords)
+    with pytest.raises(EmbeddingError, match=r"never in these numbers, .* have 1120 to 1120, as if"):
+        gx.harmonize(images.transpose("y", "band", "time", "x").chunk({"time": 1})).compute()
+    sand = true.where(true != 120, 1100)  # bright ground, dark in blue alone
+    sand[:, 1:3] = sand[:, 1:3].clip(2500)
+    kept = gx.harmonize(sand.assign_coords(said.coords))
+    np.testing.assert_array_equal(kept.values[:, 1], sand.values[:, 1])
+
+
+def test_one_picture_may_say_its_baseline_as_an_attribute(true):
+    images = stored(true, (0, 0, 0, 1)).isel(time=3).assign_attrs({"s2:processing_baseline": "05.09"})
+    expected = true.isel(time=3).where(lambda v: v > 0)
+    np.testing.assert_array_equal(gx.harmonize(images).values, expected.values)
+    flagged = true.isel(time=3).assign_attrs({"processing_baseline": 5.09, "boa_offset_applied": True})
+    np.testing.assert_array_equal(gx.harmonize(flagged).values, expected.values)
 
 
 def test_reflectance_is_left_as_it_is(true):

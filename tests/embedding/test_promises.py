@@ -79,6 +79,94 @@ def test_sensors_have_their_own_grids_dates_and_names_of_axes(optical):
     np.testing.assert_allclose(without[0], found[0], atol=1e-6)
 
 
+# --- images as their readers give them ---------------------------------------------------------------------------
+
+PAIR = gx.Encoder(
+    "pair", dims=3, bands=("B02", "B04"), wavelengths=(492.4, 664.6), units="reflectance", chip=16, patch=8,
+    outputs=("tokens", "chips"), make=torch.nn.Conv2d(2, 3, 8, 8),
+)  # fmt: skip
+
+
+def pictures():
+    """Two bands, with the vectors of them."""
+    images = testing.images((48, 40), bands=PAIR.bands)
+    return images, gx.embed(images, PAIR).values
+
+
+def test_variables_of_a_dataset_keep_what_each_says_is_missing():
+    """As odc-stac and rioxarray write it: ``nodata`` is an attribute of each variable."""
+    images, _ = pictures()
+    numbers = (images * 10_000).round().astype("int16")
+    numbers[0, 8:16, 8:16] = -1
+    numbers[1, 30:34, 20:24] = -9999
+    parts = {b: numbers.sel(band=b, drop=True) for b in PAIR.bands}
+    expected = gx.embed(numbers.where(numbers >= 0), PAIR, scale=1e-4, quality=True).compute()
+    assert float(expected.valid.min()) < 1
+    differ = xr.Dataset(
+        {"B02": parts["B02"].assign_attrs(nodata=-1), "B04": parts["B04"].assign_attrs(nodata=-9999)}
+    )
+    found = gx.embed(differ.chunk(y=20), PAIR, scale=1e-4, quality=True)
+    xr.testing.assert_allclose(found.compute(), expected)
+    alike = xr.Dataset(
+        {b: each.where(each >= 0, -5).assign_attrs(_FillValue=-5) for b, each in parts.items()}
+    )
+    xr.testing.assert_allclose(gx.embed(alike, PAIR, scale=1e-4, quality=True).compute(), expected)
+    months = gx.composite(differ.expand_dims(time=np.array(["2024-05-02"], "M8[ns]")), mask=None)
+    np.testing.assert_array_equal(np.isnan(months.values[0]), numbers.values < 0)
+    sensors = gx.embed({"s2": alike}, PAIR, scale=1e-4, quality=True)
+    np.testing.assert_allclose(sensors.valid, expected.valid)
+
+
+def test_a_grid_mapping_that_lies_among_the_variables_is_no_band():
+    images, expected = pictures()
+    told = images.to_dataset("band").drop_vars("spatial_ref").assign(crs=geometry.crs_coord("EPSG:32632"))
+    for name in PAIR.bands:
+        told[name].attrs["grid_mapping"] = "crs"
+    found = gx.embed(told.assign(time_bounds=("n", [0.0, 1.0])), PAIR)
+    np.testing.assert_allclose(found.values, expected, atol=1e-5)
+    assert found.emb.geobox.crs.to_epsg() == 32632
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda im: im.assign_coords(epsg=32632),
+        lambda im: im.assign_coords({"proj:epsg": 32632}),
+        lambda im: im.assign_coords({"proj:code": "EPSG:32632"}),
+        lambda im: im.assign_attrs(crs="epsg:32632").rename(x="X", y="Y").transpose("X", "band", "Y"),
+    ],
+)
+def test_the_crs_is_read_where_catalogues_have_it(told):
+    images, expected = pictures()
+    found = gx.embed(told(images.drop_vars("spatial_ref")), PAIR)
+    np.testing.assert_allclose(found.values, expected, atol=1e-5)
+    assert found.emb.geobox.crs.to_epsg() == 32632
+
+
+def test_bands_without_names_are_found_by_their_wavelengths():
+    images, expected = pictures()
+    turned = images.isel(band=[1, 0]).assign_coords(band=[1, 2], wavelength=("band", [0.665, 0.49]))
+    np.testing.assert_allclose(gx.embed(turned, PAIR).values, expected, atol=1e-5)
+    near = xr.concat([turned, turned[:1]], "band").assign_coords(wavelength=("band", [665.0, 490.0, 660.0]))
+    with pytest.raises(EmbeddingError, match="B04 is missing"):  # two are red: which is meant?
+        gx.embed(near.assign_coords(band=[1, 2, 3]), PAIR)
+    variables = images.to_dataset("band")
+    for name, wave in zip(PAIR.bands, (664.6, 492.4), strict=True):
+        variables[name].attrs["center_wavelength"] = wave
+    with pytest.raises(EmbeddingError, match="B02 lies at 665 nm"):
+        gx.embed(variables, PAIR)
+
+
+def test_per_cent_and_curved_grids_say_what_to_do():
+    images, _ = pictures()
+    with pytest.raises(EmbeddingError, match=r"per cent.*scale=0.01"):
+        gx.embed(images * 100, PAIR).compute()
+    y, x = np.meshgrid(images.y, images.x, indexing="ij")
+    curved = images.drop_vars(["y", "x"]).assign_coords(y=(("y", "x"), y), x=(("y", "x"), x))
+    with pytest.raises(EmbeddingError, match="straight rows and columns"):
+        gx.embed(curved, PAIR)
+
+
 def test_dates_in_any_order_are_one_series(optical):
     expected = gx.embed(optical, SERIES)
     turned = gx.embed(optical.isel(time=[2, 0, 1]), SERIES)
