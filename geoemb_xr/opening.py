@@ -101,7 +101,7 @@ def open(  # the name that users know from xarray
         Pixel size in units of the CRS; the product's own by default. AlphaEarth's files have overviews, which are
         means of their pixels: one of just that size is read in their place (80 m: a 64th of the bytes).
     resampling : str, optional
-        As in :func:`geoemb_xr.reproject`; published vectors stay exact by default.
+        See :func:`geoemb_xr.reproject`; published vectors stay exact by default.
     zones : {"merge", "separate"}
         Several UTM zones: bring them over to the one that covers most, or a dict by CRS. On a grid of your own
         the zone of lower code wins where zones overlap, so that a window of the grid has the values of the whole.
@@ -513,7 +513,7 @@ def _finish_own(
     resampling: str | None,
     decode: bool,
 ) -> Any:
-    """What was read back from a store of ours, as it was asked for: at points, on a grid, masked, decoded."""
+    """Cut and decode an array of our own store as the request asks: at points, on a grid, masked, decoded."""
     if isinstance(opened, xr.Dataset):
         options = (request, geopolygon, target, resolution, resampling, decode)
         return xr.Dataset({name: _finish_own(each, *options) for name, each in opened.data_vars.items()})
@@ -559,13 +559,13 @@ def coverage(
     source : path, optional
         Your own; the published store by default.
     bbox : (west, south, east, north), optional
-        In degrees.
+        A box in degrees.
     geopolygon : geometry, optional
         Instead of ``bbox``.
     time : year, list or slice, optional
-        As in :func:`open`.
+        See :func:`open`.
     storage : obstore store or dict, optional
-        As in :func:`open`.
+        See :func:`open`.
 
     Returns
     -------

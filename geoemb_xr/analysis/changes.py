@@ -350,7 +350,7 @@ def change_point(array: xr.DataArray, *, metric: Literal["angle", "euclidean"] =
     array : DataArray (time, …, band, …)
         Three periods or more; codes or vectors. A year without data is stepped over.
     metric : {"angle", "euclidean"}
-        As in :func:`change`.
+        See :func:`change`.
 
     Returns
     -------

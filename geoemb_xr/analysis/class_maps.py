@@ -103,8 +103,8 @@ def area(
     unit : {"ha", "km2", "m2"}
         Unit of the result.
     areas : polygons, GeoDataFrame, table, GeoJSON or path, optional
-        As :func:`geoemb_xr.geo.places.read_places` takes them: the area in each, pixels by the exact share that it
-        covers. What is no text may stand first, too: ``area(polygons)``.
+        Anything that :func:`geoemb_xr.geo.places.read_places` takes. The result then has the area in each
+        polygon, with the exact share that it covers of each pixel. ``area(polygons)`` works, too.
     crs : CRS, optional
         CRS of polygons that bring none; longitude and latitude by default.
 

@@ -39,7 +39,7 @@ class KMeans(Fitted):
     Parameters
     ----------
     product, version, bands, attribution
-        As in :class:`~geoemb_xr.core.fitted.Fitted`.
+        See :class:`~geoemb_xr.core.fitted.Fitted`.
     centres : ndarray (cluster, band)
         float32; the largest cluster first; of unit length where ``spherical``.
     spherical : bool
@@ -152,7 +152,7 @@ def fit_clusters(
     Returns
     -------
     KMeans
-        For ``array.emb.predict(kmeans)``: spherical where the product's vectors have unit length.
+        A model for ``array.emb.predict(kmeans)``, spherical where the product's vectors have unit length.
 
     Raises
     ------

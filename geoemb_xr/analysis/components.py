@@ -51,7 +51,7 @@ class PCA(Fitted):
     Parameters
     ----------
     product, version, bands, attribution
-        As in :class:`~geoemb_xr.core.fitted.Fitted`.
+        See :class:`~geoemb_xr.core.fitted.Fitted`.
     mean : ndarray (band,)
         Mean of the vectors.
     loadings : ndarray (component, band)
@@ -329,8 +329,8 @@ def fit_pca(
     Returns
     -------
     PCA
-        With the stretch for :func:`rgb`. Components whose variance is below 1e-7 of the largest are noise of
-        float32 sums and are not kept.
+        The model, with the stretch for :func:`rgb`. Components whose variance is below 1e-7 of the largest are
+        noise of float32 sums and are not kept.
 
     Raises
     ------

@@ -53,7 +53,7 @@ def aggregate(
         A pandas alias such as ``"5YE"``. A period belongs where it starts, and bins are counted from the first;
         ``time`` is then the start of each bin's first period.
     groups : mapping of year to label, or sequence of labels
-        One a period; the result has the dimension ``group``. Years that a mapping leaves out are not used.
+        One label per period; the result has the dimension ``group``. Years that a mapping leaves out are not used.
     weights : mapping of year to number, sequence, or DataArray (time,)
         Weights of the years, for ``mean`` and ``std``.
     skipna : bool

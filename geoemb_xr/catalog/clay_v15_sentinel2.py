@@ -22,7 +22,7 @@ _STORE = "s3://us-west-2.opendata.source.coop/clay/lgnd-clay-v1-5-sentinel-2-l2a
 
 
 def place_of_path(path: str) -> Bounds | None:
-    """What LGND's partitions promise: a grid zone for scenes, a geohash for aggregates."""
+    """Return what LGND's partitions promise: a grid zone for scenes, a geohash for aggregates."""
     keys = layouts.hive(path)
     if "gzd" in keys:
         return layouts.zone_bounds(keys["gzd"])

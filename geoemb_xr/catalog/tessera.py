@@ -101,9 +101,9 @@ def _version_of(path: str, request: Request, number: str = "", variant: str = ""
     path : str
         File or store; a folder of the published layout names its edition.
     request : Request
-        With the version asked for.
+        The request, with the version asked for.
     number, variant : str
-        What metadata say, such as ``"1.1"`` and ``"cambridge"``.
+        Edition and variant in the metadata, such as ``"1.1"`` and ``"cambridge"``.
     """
     if "synthetic" in (number, variant):
         return "synthetic"

@@ -14,7 +14,7 @@ _DRAWS = 2000
 
 
 def correctness(data: Data, scores: np.ndarray) -> np.ndarray:
-    """What each sample adds to the score (n,): its share of balanced accuracy, or of R²; 0 where not predicted."""
+    """Return each sample's part of the score (n,): of balanced accuracy or R², and 0 where not predicted."""
     done = ~np.isnan(scores).any(axis=0)
     weights = data.weights * done
     out = np.zeros(len(data.y))

@@ -65,12 +65,12 @@ def evaluate(
     arrays : mapping of str to DataArray
         Embeddings by name: products, versions, or what :func:`geoemb_xr.fuse` stacked.
     labels : table, GeoDataFrame, path or DataArray
-        As in :func:`geoemb_xr.fit_probe`: points, polygons or a label raster. Strings, booleans and integers are
+        See :func:`geoemb_xr.fit_probe`: points, polygons or a label raster. Strings, booleans and integers are
         classes, floats are values.
     target : str, optional
         Column of the labels; may be left out where there is only one.
     time : int, str or column, optional
-        As in :func:`geoemb_xr.fit_probe`.
+        See :func:`geoemb_xr.fit_probe`.
     group : str or array, optional
         Groups that each split keeps together; by default the labels at one place.
     by : str, optional
@@ -375,7 +375,7 @@ class _Held:
             )
 
     def _detail(self, where: dict[str, Any], data: Data, found: scoring.Held, split: Split) -> None:
-        """What is told apart by class, distance, block, group and purity."""
+        """Return the parts of the score by class, distance, block, group and purity."""
         if not found.done.any():
             return
         support = self.support

@@ -168,7 +168,7 @@ class Explanation:
         Parameters
         ----------
         ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
+            Axes to draw on; a new figure by default.
         what : {"contributions", "permutation", "fewer", "layers"}
             The table to draw.
 
@@ -233,7 +233,7 @@ def explain(
     probe : Probe
         Fitted by :func:`geoemb_xr.fit_probe`.
     labels, target, time, group
-        As in :func:`geoemb_xr.fit_probe`. Without labels only contributions and layers are told.
+        See :func:`geoemb_xr.fit_probe`. Without labels only contributions and layers are told.
     layers : mapping of str to DataArray, optional
         Layers such as elevation; each is looked up at the places of pixels of the array.
     cv : int
@@ -352,7 +352,7 @@ def _linear(probe: Probe) -> np.ndarray | None:
 def _contributions(
     probe: Probe, data: Data | None, vectors: np.ndarray, mean: np.ndarray, bands: list[str]
 ) -> pd.DataFrame:
-    """What each band adds to a class's score at the class's mean vector; of values, for one deviation of it."""
+    """Return what each band adds to the score of a class at its mean vector, or to a value per deviation."""
     weights = _linear(probe)
     if weights is None:
         say(f"a {probe.method} probe is not linear: explain gives no contributions, only what labels tell")

@@ -132,11 +132,11 @@ class Evaluation:
         return kept.loc[rows].assign(score=score.loc[rows]).reset_index(drop=True)
 
     def notes(self) -> list[str]:
-        """What a reader must know, a sentence each."""
+        """The caveats of a comparison, one sentence each."""
         return [text if name == "note" else f"{name}: {text}" for name, text in self._rows()]
 
     def _rows(self) -> list[tuple[str, str]]:
-        """What a reader must know, by the split that it is about."""
+        """The caveats of a comparison, by the split that each is about."""
         found = []
         for row in self.splits.itertuples():
             said = [str(row.answers)]
@@ -180,7 +180,7 @@ class Evaluation:
         Parameters
         ----------
         ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
+            Axes to draw on; a new figure by default.
         what : {"scores", "learning", "distance", "calibration", "groups"}
             The main score of every product and control, one colour per split; against the number of labels; against
             the distance from training labels; calibration curves with the coverage of conformal sets by block; or
@@ -212,7 +212,7 @@ class Evaluation:
         Returns
         -------
         Path
-            Where it is.
+            The path of the file.
         """
         from geoemb_xr.comparing.report import page
 

@@ -92,7 +92,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Layout:
-    """What splits are made from.
+    """The places, groups and times that splits are made from.
 
     Parameters
     ----------

@@ -175,7 +175,7 @@ def evaluate(
     embeddings : DataFrame or DataArray (location, band)
         Embeddings by id, as :func:`read_embeddings` gives them.
     tasks : mapping of str to Task
-        As :func:`read_labels` gives them.
+        The result of :func:`read_labels`.
     splits, epochs, batch_size, learning_rate
         The benchmark's own by default.
     normalize_labels : bool

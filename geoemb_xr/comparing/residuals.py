@@ -39,7 +39,7 @@ def autocorrelation_range(places: np.ndarray, residuals: np.ndarray, seed: int) 
     Parameters
     ----------
     places : ndarray (n, d)
-        In metres.
+        Coordinates in metres.
     residuals : ndarray (n, classes)
         Errors: shares of classes, or one column of values.
     seed : int

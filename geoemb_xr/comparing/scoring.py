@@ -93,7 +93,7 @@ class Held:
 
     @property
     def done(self) -> np.ndarray:
-        """Which samples were predicted (n,)."""
+        """Whether each sample was predicted (n,)."""
         return np.asarray(~np.isnan(self.scores).any(axis=0))
 
     @property

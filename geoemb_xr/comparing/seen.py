@@ -36,7 +36,7 @@ def is_seen(target: str, trained_on: Sequence[str]) -> bool:
 
 
 def _names_of(source: str) -> set[str]:
-    """What labels of a source are called: by its whole name, by what in it is written like one, by short forms."""
+    """Return the names of a source of labels: the whole one, those that are parts of it, and short forms."""
     words = re.findall(r"[A-Za-z0-9]+", source)
     whole = "".join(word for word in words if not word.isdigit()).lower()
     own = {word.lower() for word in words if len(word) >= 4 and sum(map(str.isupper, word)) > 1}

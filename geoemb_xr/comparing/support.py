@@ -106,7 +106,7 @@ class Support:
         return on_sphere(self.lonlat)
 
     def data(self, x: np.ndarray, seed: int) -> Data:
-        """What a probe is fitted on, with these vectors."""
+        """Return what a probe is fitted on, with these vectors."""
         ones = np.ones(len(self.y))
         return Data(x, self.y, ones, self.groups, self.classes, seed, self.metres)
 
@@ -240,7 +240,7 @@ def _of_patches(name: str, array: xr.DataArray, product: Product, table: Any, ti
 
 
 def _of_places(lonlat: np.ndarray, taken: set[str]) -> dict[str, np.ndarray]:
-    """What the location encoders that are at hand know of the labels' places, by name."""
+    """Return the vectors of the installed location encoders at the labels' places, by name."""
     found = {}
     for each in registered():
         if each.place is not None and each.name not in taken:
@@ -250,7 +250,7 @@ def _of_places(lonlat: np.ndarray, taken: set[str]) -> dict[str, np.ndarray]:
 
 
 def _features(name: str, given: Any, table: Any) -> np.ndarray:
-    """What a control learns from (n, feature): columns of the labels, or the values of a raster."""
+    """Return the features of a control (n, feature): columns of the labels, or values of a raster."""
     if not isinstance(given, xr.DataArray):
         columns = [column_of(table, each, f"features[{name!r}]") for each in np.atleast_1d(given)]
         try:

@@ -184,7 +184,7 @@ def fit_student(
         Number of pixels around each pixel that the student looks at, too: 1 is 3 × 3. One that is missing counts as
         the pixel itself.
     labels, target
-        As in :func:`geoemb_xr.fit_probe`: what probes score with the student's vectors stands on the card.
+        See :func:`geoemb_xr.fit_probe`: what probes score with the student's vectors stands on the card.
     n_samples : int
         Number of pixels that the card is made of, and that a network learns from.
     seed : int
@@ -196,7 +196,7 @@ def fit_student(
     Returns
     -------
     Student
-        For ``inputs.emb.predict(student)``, whose version tells by what it was made.
+        A model for ``inputs.emb.predict(student)``. The version of the result says what made it.
 
     Raises
     ------

@@ -118,7 +118,7 @@ def losses(
         Codes or vectors, with x and y; with several years the noise of change between the first and the last is
         measured too.
     labels : table, GeoDataFrame, path or DataArray, optional
-        As in :func:`geoemb_xr.fit_probe`: what a probe scores with the vectors.
+        See :func:`geoemb_xr.fit_probe`: what a probe scores with the vectors.
     target : str, optional
         Column of the labels.
     dims : sequence of int

@@ -40,7 +40,7 @@ class Compressor(Fitted):
     Parameters
     ----------
     product, version, bands, attribution
-        As in :class:`~geoemb_xr.core.fitted.Fitted`.
+        See :class:`~geoemb_xr.core.fitted.Fitted`.
     method : {"pca", "prefix"}
         Where fewer components are kept: principal ones, or the first of a Matryoshka product.
     codec : {"int8", "signed-square", "bit"}
@@ -176,7 +176,7 @@ def fit_compressor(
     method : {"pca", "prefix"}
         Fewer components are the principal ones, or a prefix where the product has one (a Matryoshka product).
     n_samples, mask, seed
-        As in :func:`geoemb_xr.fit_pca`.
+        See :func:`geoemb_xr.fit_pca`.
 
     Returns
     -------

@@ -35,7 +35,7 @@ class Area:
     Parameters
     ----------
     west, south, east, north : float
-        In units of ``crs``.
+        Numbers in units of ``crs``.
     crs : pyproj.CRS
         CRS of the numbers.
     """

@@ -200,7 +200,7 @@ def product_of_facts(facts: Mapping[str, Any], where: str) -> Product:
     Parameters
     ----------
     facts : mapping
-        As :func:`product_facts` wrote them; unknown keys are ignored.
+        The facts that :func:`product_facts` wrote; unknown keys are ignored.
     where : str
         Name of the file, for the message.
 

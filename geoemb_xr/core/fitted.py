@@ -166,7 +166,7 @@ class Fitted:
         Returns
         -------
         Path
-            Where it is.
+            The path of the file.
 
         Raises
         ------
@@ -218,7 +218,7 @@ class Fitted:
         Returns
         -------
         Path
-            Where it is.
+            The path of the file.
 
         Raises
         ------

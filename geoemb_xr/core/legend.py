@@ -54,7 +54,7 @@ class Legend:
     values : tuple of int
         Codes, 1 to 65,534; 0 is no data.
     names : tuple of str
-        As the user wrote them.
+        The names as the user wrote them.
     colours : tuple of str
         ``#rrggbb``.
 

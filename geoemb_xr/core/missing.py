@@ -77,9 +77,9 @@ def mark_missing(
     axis : int
         Position of the band axis.
     fill : float
-        What marks missing vectors here: NaN, or the codec's nodata.
+        The value of missing vectors here: NaN, or the codec's nodata.
     nodata : float, optional
-        What marks them there.
+        The value of missing vectors there.
     masked : ndarray of bool, optional
         Others that a mask says are missing.
     """
@@ -108,7 +108,7 @@ def believe_nodata(array: xr.DataArray, codec: Codec | None) -> xr.DataArray:
     array : DataArray (…, band, …)
         Floats, or codes of ``codec``.
     codec : Codec, optional
-        None for floats.
+        The codec of codes; None for floats.
     """
     nodata = declared_nodata(array)
     if codec is None:

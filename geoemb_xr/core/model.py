@@ -117,7 +117,7 @@ class Product:
     bands : tuple of str
         Band labels of the stored array; ``"0"``, ``"1"``, … by default.
     dtype : str
-        As stored.
+        The stored data type.
     codec : Codec, optional
         Codec of the codes; None where vectors are stored as floats.
     other_codecs : tuple of Codec
@@ -129,7 +129,7 @@ class Product:
     context_m : float, optional
         Distance around a pixel that the encoder looked at, in metres; only where a source says so.
     extent, period, cadence : str
-        Where, when and how often; ``*`` stands for gaps.
+        Place, years and frequency of the product; ``*`` stands for gaps.
     survey : str
         Its row in the survey, verbatim, cells parted by ``" | "`` (see ``SURVEY``); empty where it has none.
     model, encoder, inputs : str
@@ -137,7 +137,7 @@ class Product:
     trained_on : tuple of str
         Data sets whose labels the model saw in training: no fair task for it.
     access : str
-        Who may read it where.
+        Who may read the published store, and where.
     containers : tuple of str
         Containers that this package opens, the default first.
     stores : mapping of str to str
@@ -343,8 +343,8 @@ def register(new: Product) -> Product:
     Parameters
     ----------
     new : Product
-        To register it again, as it is, does nothing. One of your own with other facts, as from a notebook's cell
-        that was run again, takes the place of the one before, and a note tells what is different.
+        The product. Registering it again unchanged does nothing. A product of your own with other facts,
+        as from a cell that was run again, replaces the one before, and a note says what is different.
 
     Returns
     -------

@@ -111,9 +111,9 @@ class Value:
     Parameters
     ----------
     graph : Graph
-        That it is part of.
+        The graph of the value.
     name : str
-        In the graph.
+        The name in the graph.
     dtype : dtype
         Data type of its numbers.
     missing : float or None
@@ -225,7 +225,7 @@ class Value:
         return ~(self._alone("IsNaN", dtype=bool) | self._alone("IsInf", dtype=bool))
 
     def cast(self, dtype: Any) -> Value:
-        """As another type."""
+        """Return the value as another type."""
         return self._alone("Cast", dtype=dtype, to=self.graph.type_of(dtype))
 
     def sum(self) -> Value:

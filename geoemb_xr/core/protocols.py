@@ -86,7 +86,7 @@ def kind_of_opened(opened: object, name: str) -> Literal["tiles", "array", "data
     Parameters
     ----------
     opened : object
-        What a product's ``open`` returned.
+        The result of a product's ``open``.
     name : str
         The product's.
 

@@ -304,7 +304,7 @@ def answering[**P, T](function: Callable[P, T], name: str | None = None) -> Call
     function : callable
         Function of the package.
     name : str, optional
-        What users call it, where that is not its own name.
+        The name that users know, where it is not its own.
 
     Raises
     ------

@@ -23,7 +23,7 @@ def parse_dates(values: Any, what: str = "the dates") -> np.ndarray:
         Years (2018, 2018.0, "2018"), days as ``YYYYMMDD``, ISO dates, datetimes with or without a zone (read in
         UTC), periods; None, NaN and empty texts are missing.
     what : str
-        What they are, for the message.
+        The name of the values in a message.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def pick_times(available: np.ndarray, time: TimeLike, covers: str = "the array")
         A year, a date, exactly those in a list, an inclusive slice of years or dates, or all. A period
         matches by its start: ``2024`` is every period that starts in 2024.
     covers : str
-        What has these times, for the message.
+        The name of what has these times, in a message.
 
     Returns
     -------

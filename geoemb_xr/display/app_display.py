@@ -442,7 +442,7 @@ class Display:
         self._put_image("answer", app_drawing.coloured(values, palette, limits))
 
     def _stretch_of(self, values: np.ndarray, kind: Answer) -> tuple[float, float]:
-        """What the colours of an answer are stretched over."""
+        """Return the limits that the colours of an answer are stretched over."""
         if kind not in self._limits:
             step = max(int(np.sqrt(values.size / _STRETCH_PIXELS)), 1)
             some = values[::step, ::step]

@@ -51,7 +51,7 @@ def make(pn: Any, state: Any) -> dict[str, Any]:
 
 
 def _answers(state: Any) -> dict[str, str]:
-    """What the right map may show, in words."""
+    """Return the choices of the right map, in words."""
     answers = {"similar to the pixel": "similarity", "classes of your labels": "classes"}
     if len(state.periods) > 1:
         answers[f"change since {state.periods[0]}"] = "change"

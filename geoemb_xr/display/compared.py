@@ -55,7 +55,7 @@ class Compared:
 
     @property
     def name(self) -> str:
-        """What it is, in a few words."""
+        """The name of the compared array, in a few words."""
         one = self.array.isel(time=0, drop=True) if "time" in self.array.dims else self.array
         return layers.heading(one.drop_vars("time", errors="ignore")) or "compared map"
 

@@ -165,14 +165,14 @@ class Explorer(Labelled):
         Parameters
         ----------
         x_range, y_range : (float, float), optional
-            In the array's CRS; all of it by default.
+            Coordinates in the array's CRS; all of it by default.
         width, height : int
             Pixels of the screen.
 
         Returns
         -------
         DataArray (y, x, rgb)
-            As :meth:`picture`.
+            See :meth:`picture`.
         """
         self.look(x_range, y_range, width, height)
         return self.picture()
@@ -208,8 +208,8 @@ class Explorer(Labelled):
         Parameters
         ----------
         kind : {"similarity", "change", "classes", "year", "compared"}
-            To the clicked pixel; since the first period; of the probe; the picture of another period
-            (:attr:`other`); the array to compare with.
+            Similarity to the clicked pixel; change since the first period; classes of the probe; the picture of
+            another period (:attr:`other`); the array to compare with.
 
         Returns
         -------
@@ -288,7 +288,7 @@ class Explorer(Labelled):
         Parameters
         ----------
         x, y : float
-            In the array's CRS.
+            Coordinates in the array's CRS.
 
         Returns
         -------
@@ -357,9 +357,9 @@ class Explorer(Labelled):
         Parameters
         ----------
         x, y : float
-            In the array's CRS.
+            Coordinates in the array's CRS.
         name : str
-            One of :attr:`classes`.
+            The name of one of :attr:`classes`.
         """
         check_choice("class", name, self.classes)
         pixel = self.click(x, y)
@@ -373,9 +373,9 @@ class Explorer(Labelled):
         Parameters
         ----------
         shape : shapely geometry
-            In the array's CRS; a box too.
+            Coordinates in the array's CRS; a box too.
         name : str
-            One of :attr:`classes`.
+            The name of one of :attr:`classes`.
         """
         check_choice("class", name, self.classes)
         geopandas = require("geopandas", "vector")
@@ -393,7 +393,7 @@ class Explorer(Labelled):
         Parameters
         ----------
         labels : GeoDataFrame, table, or path of a file
-            As :func:`geoemb_xr.fit_probe` takes them. What says no year is of the shown period.
+            Anything that :func:`geoemb_xr.fit_probe` takes. What says no year is of the shown period.
         target : str, optional
             The column of classes.
         """

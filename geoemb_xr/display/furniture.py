@@ -92,7 +92,7 @@ def axis_names(crs: pyproj.CRS | None) -> tuple[str, str]:
 
 
 def _set_ticks(axis: Any, length: float, *, plain: bool) -> None:
-    """As many ticks as their labels have room in a length of inches."""
+    """Return as many ticks as have room for their labels in a length of inches."""
     ticker = require("matplotlib.ticker", "viz")
     most = int(np.clip(length / 0.8, 1, 4))  # a label takes two thirds of an inch
     axis.set_major_locator(ticker.MaxNLocator(most, min_n_ticks=min(most, 2)))

@@ -133,7 +133,7 @@ def holoviews() -> Any:
 
 @dataclass(frozen=True)
 class _Look:
-    """What all elements of a picture have in common.
+    """The options that all elements of a picture have in common.
 
     Parameters
     ----------

@@ -158,7 +158,7 @@ def facets(array: xr.DataArray) -> list[str]:
 
 
 def panels(data: xr.DataArray, facet: Sequence[str]) -> list[tuple[str, xr.DataArray]]:
-    """What each panel shows, and its title."""
+    """Return what each panel shows, with its title."""
     found = [("", data)]
     for dim in facet:
         found = [
@@ -185,7 +185,7 @@ def _period(value: np.datetime64) -> str:
 
 
 def heading(array: xr.DataArray) -> str:
-    """What is shown, in a few words: the product or the map, a selected band, and the period."""
+    """Return a title: the product or the map, a selected band, and the period."""
     if kind_of(array) != "map":
         what = f"{array.attrs['product']} {array.attrs.get('version', '')}".strip()
     elif "rgb" in array.dims:

@@ -63,7 +63,7 @@ def plot(
     limits : (low, high), optional
         Limits of the colour bar, or of the three colours; by default the 2nd and 98th percentile of what is shown.
     vmin, vmax : float, optional
-        One end of the limits, or both, as matplotlib calls them.
+        Lower and upper end of the limits, with matplotlib's names.
     cmap : str or matplotlib Colormap, optional
         Colour map of numbers.
     cols : int

@@ -21,7 +21,7 @@ class Walk:
     Parameters
     ----------
     design : DataFrame, GeoDataFrame or path
-        As :func:`geoemb_xr.sample_design` draws it. Labels that are there stay; the first place without is next.
+        The result of :func:`geoemb_xr.sample_design`. Labels in it stay; the first place without one is next.
     grid : GeoBox
         Grid of the explored array; places outside of it are an error.
 

@@ -128,7 +128,7 @@ def _one_period(array: xr.DataArray) -> xr.DataArray:
 
 
 def _beside(array: xr.DataArray, by: xr.DataArray | str | None) -> xr.DataArray | None:
-    """What colours the dots, in the order of the array's places."""
+    """Return the values that colour the dots, in the order of the array's places."""
     if isinstance(by, str):
         if by not in array.coords:
             riding = [str(name) for name, c in array.coords.items() if c.dims == ("location",)]
@@ -153,7 +153,7 @@ def _beside(array: xr.DataArray, by: xr.DataArray | str | None) -> xr.DataArray 
 
 
 def _choose(array: xr.DataArray, n_samples: int, seed: int) -> Any:
-    """What takes some places of an array, or of what lies beside it."""
+    """Return a function that takes some places of an array, or of values beside it."""
     if "location" in array.dims:
         count = array.sizes["location"]
         rng = np.random.default_rng(seed)

@@ -89,7 +89,7 @@ class Pixel(NamedTuple):
 
     @property
     def key(self) -> tuple[int, int, np.datetime64 | None]:
-        """What tells it from others."""
+        """The key of a pixel: its row, column and time."""
         return self.row, self.col, self.time
 
 
@@ -109,7 +109,7 @@ def window_of(
     grid : GeoBox
         Grid of the array.
     x_range, y_range : (float, float), optional
-        In the array's CRS; all of it by default.
+        Coordinates in the array's CRS; all of it by default.
     size : (int, int)
         Width and height of the picture, in pixels of the screen.
     """

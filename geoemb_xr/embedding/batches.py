@@ -44,7 +44,7 @@ def masked(some: Any, encoder: Encoder, present: tuple[int, ...]) -> tuple[Any, 
     Parameters
     ----------
     some : Tensor of float32 (n, time, band, …)
-        In the encoder's unit, NaN where missing.
+        Values in the encoder's unit, NaN where missing.
     encoder : Encoder
         Card of the encoder.
     present : tuple of int
@@ -81,7 +81,7 @@ def network(encoder: Encoder, device: str, precision: str = "float32") -> Any:
     device : str
         Device of torch.
     precision : {"auto", "float32", "bfloat16"}
-        As the user gave it. Its weights are bfloat16 only where its card says that this is safe.
+        The choice of the user. Its weights are bfloat16 only where its card says that this is safe.
     """
     own = getattr(encoder.make, "__qualname__", "")
     half = is_half(encoder, device, precision) and encoder.bfloat16
@@ -154,7 +154,7 @@ def run(
     encoder : Encoder
         Encoder of the network.
     output, pooling : str
-        What is made of what it gives.
+        The kind of result that is made of the network's output.
     device, precision : str
         A device of torch; as the user gave it.
     batch : int
@@ -163,7 +163,7 @@ def run(
     Returns
     -------
     Tensor of float32
-        On the device.
+        Vectors on the device.
     """
     torch = require("torch", "encoders")
     kind = device.partition(":")[0]

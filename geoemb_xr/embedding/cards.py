@@ -291,7 +291,7 @@ class Encoder:
         Returns
         -------
         torch.nn.Module
-            In evaluation mode, without gradients.
+            The network in evaluation mode, without gradients.
 
         Raises
         ------
@@ -326,7 +326,7 @@ class Encoder:
         Returns
         -------
         Path
-            Where it is.
+            The path of the file.
 
         Raises
         ------

@@ -56,7 +56,7 @@ class Axis:
     side : int
         Pixels of a chip.
     chips : tuple of Chip
-        In order.
+        The chips, in order.
     """
 
     origin: int
@@ -136,7 +136,7 @@ def lay_chips(start: int, size: int, *, side: int, stride: int) -> Axis:
     Parameters
     ----------
     start, size : int
-        As in :func:`lay_tokens`.
+        See :func:`lay_tokens`.
     side : int
         Side of a chip, in pixels.
     stride : int

@@ -35,7 +35,7 @@ def composite(
     Parameters
     ----------
     images : DataArray (time, band, y, x), or Dataset with a variable per band
-        In any order of dates.
+        Images with their dates in any order.
     freq : str
         Frequency of pandas, for the starts of periods: ``"MS"`` months, ``"QS"`` quarters, ``"YS"`` years.
     mask : DataArray (time, y, x), "auto" or None

@@ -74,7 +74,7 @@ class Job:
     encoder : Encoder
         Encoder with its bands.
     output, pooling : str
-        What is made of what it gives.
+        The kind of result that is made of the network's output.
     side : int
         Side of a chip; 1 for encoders of pixels.
     missing : float
@@ -82,7 +82,7 @@ class Job:
     present : tuple of int
         Those of the encoder's bands that the images have.
     nodata : float or None
-        What is missing besides NaN.
+        The value that is missing besides NaN.
     scale, offset : float
         Factors from the images' numbers to the encoder's unit.
     months : tuple of int
@@ -90,7 +90,7 @@ class Job:
     grid : Grid, optional
         Grid of the images; a stack of chips has none.
     device, precision : str
-        As the user gave them.
+        The choice of the user.
     batch_size : int or "auto"
         Chips at a time.
     quality : bool
@@ -143,7 +143,7 @@ def encode_stack(block: np.ndarray, job: Job, *told: np.ndarray, names: tuple[st
     block : ndarray
         Block of the images.
     job : Job
-        What all blocks have in common.
+        The facts that all blocks have in common.
     *told : ndarray (location, …)
         What the encoder is told besides.
     names : tuple of str

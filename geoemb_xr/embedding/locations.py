@@ -170,7 +170,7 @@ def open_program(source: Any, request: Request, product: Product, *, files: str)
     source : path
         Source of the file.
     request : Request
-        As in :func:`open_encoder`.
+        See :func:`open_encoder`.
     product : Product
         The encoder's: of what the program gives, the first ``dims`` numbers are its vector.
     files : str

@@ -253,7 +253,7 @@ class _Choices:
 
     @property
     def side(self) -> int:
-        """Of a chip, in pixels."""
+        """Side of a chip, in pixels."""
         return 1 if self.output == "pixels" else self.encoder.chip
 
     def axis(self, along: lattice.Axis) -> Axis:
@@ -410,7 +410,7 @@ def _labelled(data: Any, raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job
 
 
 def _affine(grid: lattice.Grid, axes: tuple[Axis, Axis]) -> Affine:
-    """Of the result, counted from the lattice's origin: the same for a crop of the images as for the whole."""
+    """Affine of the result, from the origin of the lattice: the same for a crop of the images as for the whole."""
     y, x = (
         ((along.start - chips.global_number(along.start)) + axis.origin * axis.patch) * along.step
         for axis, along in zip(axes, (grid.y, grid.x), strict=True)

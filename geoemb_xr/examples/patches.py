@@ -37,7 +37,7 @@ def write_example(
     footer : mapping of str to object, optional
         More keys of the footer, written as JSON.
     **options
-        Of :func:`pyarrow.parquet.write_table`.
+        Options of :func:`pyarrow.parquet.write_table`.
     """
     import shapely
 

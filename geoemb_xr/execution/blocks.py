@@ -107,7 +107,7 @@ class Block:
                 yield where, self._decode(bands[i, :, start:stop], 0, where)
 
     def centred(self, shift: np.ndarray, size: int = PIECE) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        """As :meth:`pieces`, less ``shift``, and which vectors have data: those that have none are zeros.
+        """Yield the :meth:`pieces` less ``shift``, and which vectors have data: those without are zeros.
 
         All pieces lie in one buffer, the next one over the last: memory that is new to the process costs more
         than the arithmetic does.
@@ -186,7 +186,7 @@ def map_pieces(
     *params : object
         Arguments that are passed on; a model as one ``dask.delayed(model, pure=True)``.
     dtype, out, name, attrs
-        As in :func:`geoemb_xr.core.arrays.map_bands`.
+        See :func:`geoemb_xr.core.arrays.map_bands`.
     """
     codec = arrays.codec_of(array) if is_encoded(array) else None
     length = None if out is None else len(out[1])

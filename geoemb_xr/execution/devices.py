@@ -21,7 +21,7 @@ def place_for(device: str, able: bool) -> str:
     Parameters
     ----------
     device : str
-        As the user gave it.
+        The choice of the user.
     able : bool
         Whether what is to run can run on a GPU.
 

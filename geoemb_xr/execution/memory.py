@@ -60,11 +60,11 @@ def check_room(nbytes: int, what: str, instead: str) -> None:
     Parameters
     ----------
     nbytes : int
-        That it would take.
+        Bytes that the work would take.
     what : str
         Name in the message.
     instead : str
-        What to do, for the message.
+        Advice for the message.
 
     Raises
     ------

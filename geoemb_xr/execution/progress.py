@@ -111,7 +111,7 @@ def shown(label: str, *, patience: float | None = None) -> Iterator[None]:
     Parameters
     ----------
     label : str
-        What is done.
+        Name of the work.
     patience : float, optional
         Seconds after which something is shown; two by default.
 

@@ -141,7 +141,7 @@ def _looks_at_pixels(layer: Any) -> bool:
 
 
 def _kept(chunks: tuple[int, ...], cut: slice) -> dict[int, slice]:
-    """Of each block that keeps pixels, which ones."""
+    """Return which pixels each block keeps, for blocks that keep some."""
     start, stop, step = cut.indices(sum(chunks))
     edges = np.cumsum([0, *chunks])
     found = {}

@@ -48,7 +48,7 @@ class GroundArea:
 
     @classmethod
     def of(cls, grid: GeoBox) -> GroundArea:
-        """Of a grid."""
+        """Measure the pixels of a grid."""
         a = grid.affine
         return cls((a.f + a.e / 2, a.c + a.a / 2), (a.e, a.a), *nodes_of(grid))
 

@@ -70,7 +70,7 @@ class Grid:
     y, x : Axis
         y descends, x ascends.
     crs : str
-        As text: each process parses it once.
+        The CRS as text, which each process parses once.
     """
 
     y: Axis

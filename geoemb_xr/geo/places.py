@@ -261,7 +261,7 @@ def points_xy(points: Any, crs: object) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     points : object
-        As :func:`read_places` takes them.
+        Anything that :func:`read_places` takes.
     crs : CRS
         CRS of the result.
 
@@ -279,7 +279,7 @@ def polygons_of(areas: Any, crs: object, target: pyproj.CRS) -> np.ndarray:
     Parameters
     ----------
     areas : object
-        As :func:`read_places` takes them.
+        Anything that :func:`read_places` takes.
     crs : CRS
         CRS of polygons that bring none.
     target : pyproj.CRS
@@ -482,7 +482,7 @@ def pixels_at(grid: GeoBox, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, n
     grid : GeoBox
         Any orientation.
     x, y : ndarray (n,)
-        In the grid's CRS; degrees may be written a turn away.
+        Coordinates in the grid's CRS; degrees may be written a turn away.
     """
     r, c = positions_on(grid, x, y)
     with np.errstate(invalid="ignore"):

@@ -40,8 +40,8 @@ def sample(
     array : DataArray (…, y, x) or (location, band)
         An embedding, encoded or decoded, or a map; or vectors of patches.
     points : pairs, shapely points, GeoDataFrame, table, dict, GeoJSON, path or array of points
-        As :func:`geoemb_xr.geo.places.read_places` takes them; numbers without a CRS are longitude and latitude.
-        Rows of a table without a place are left out and counted.
+        Anything that :func:`geoemb_xr.geo.places.read_places` takes. Numbers without a CRS are longitude and
+        latitude. Rows of a table without a place are left out and counted.
     crs : CRS, optional
         CRS of points that bring none.
     method : {"nearest"}

@@ -105,7 +105,7 @@ def coverage(shape: Any, ys: np.ndarray, xs: np.ndarray, size: tuple[float, floa
     Parameters
     ----------
     shape : polygon
-        In the pixels' CRS.
+        A polygon in the pixels' CRS.
     ys, xs : ndarray (h,), (w,)
         Centres of pixels, evenly spaced, in either direction.
     size : (float, float)

@@ -32,7 +32,7 @@ class Pool(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the result."""
+        """Data type of the result."""
         ...
 
     def valid(self, vectors: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ class Moments:
     Parameters
     ----------
     stats : str
-        As in :func:`geoemb_xr.zonal_stats`.
+        See :func:`geoemb_xr.zonal_stats`.
     zones, bands : int
         Number of each.
     """
@@ -69,7 +69,7 @@ class Moments:
     bands: int
 
     def labels(self, bands: Sequence[str]) -> list[str]:
-        """Of the result, for "stats" and "covariance"."""
+        """Names of the result's bands, for "stats" and "covariance"."""
         if self.stats == "stats":
             return [f"{band}_{what}" for what in ("min", "max", "mean", "std") for band in bands]
         return [f"{a}_{b}" for i, a in enumerate(bands) for b in bands[i:]]
@@ -81,7 +81,7 @@ class Moments:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the result."""
+        """Data type of the result."""
         return np.dtype(np.float32)
 
     def valid(self, vectors: np.ndarray) -> np.ndarray:
@@ -209,11 +209,11 @@ class Quantiles:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the result."""
+        """Data type of the result."""
         return np.dtype(np.float32)
 
     def labels(self, bands: Sequence[str]) -> list[str]:
-        """Of the result, quantile by quantile."""
+        """Names of the result's bands, quantile by quantile."""
         return [f"{band}_q{100 * q:02.0f}".lstrip("_") for q in QUANTILES for band in bands]
 
     def valid(self, vectors: np.ndarray) -> np.ndarray:

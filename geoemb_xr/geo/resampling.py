@@ -29,7 +29,7 @@ class Content:
     Parameters
     ----------
     dtype : str
-        As stored.
+        The stored data type.
     fill : int, float or bool
         A missing value.
     codec : Codec, optional
@@ -72,7 +72,7 @@ class Content:
 
     @property
     def float_dtype(self) -> str:
-        """Of means."""
+        """Data type of means."""
         return "float64" if self.dtype == "float64" else "float32"
 
     def stored(self, values: np.ndarray) -> np.ndarray:
@@ -107,7 +107,7 @@ class Warp:
     Parameters
     ----------
     sources : tuple of Grid
-        One of each array, north-up.
+        One grid per array, north-up.
     flips : tuple of (bool, bool)
         Whether an array's rows and columns run the other way.
     target : Grid
@@ -117,7 +117,7 @@ class Warp:
     vector : bool
         Whether there is a vector axis.
     content : Content
-        What pixels hold.
+        The kind of values.
     how : str
         The resampling.
     rule : str
@@ -141,7 +141,7 @@ class Warp:
 
     @property
     def dtype(self) -> str:
-        """Of the result."""
+        """Data type of the result."""
         moved = self.how in ("nearest", "mode") or self.content.rgb
         return self.content.dtype if moved else self.content.float_dtype
 

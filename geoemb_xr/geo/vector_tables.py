@@ -37,7 +37,7 @@ def vector_columns(columns: Iterable[Any], product: str | Product) -> list[Any] 
     Returns
     -------
     list or None
-        One a band; None where the table has no such columns.
+        One column per band; None where the table has no such columns.
 
     Raises
     ------

@@ -182,12 +182,12 @@ def mosaic(
     sources : sequence of DataArray
         Embeddings of one product and version, or maps of one kind, with the same dimensions, bands and times.
     target : CRS, GeoBox or DataArray
-        As in :func:`reproject`; a CRS covers all the arrays.
+        See :func:`reproject`; a CRS covers all the arrays.
     rule : {"nearest-centre", "first"}
         Rule for which array a pixel is taken from where several have data: the one whose centre is nearest, so
         that seams fall midway, or the first.
     resolution, resampling, chunks
-        As in :func:`reproject`.
+        See :func:`reproject`.
 
     Returns
     -------

@@ -30,7 +30,7 @@ class Plan:
     Parameters
     ----------
     job : Warp
-        What is done in a block.
+        The work of a block.
     rows, cols : ndarray of int
         Edges of the result's blocks.
     source_rows, source_cols : list of ndarray of int

@@ -215,7 +215,7 @@ def fill_gaps(
     is_unit : bool
         Whether vectors have unit length, so that one of zeros is none.
     missing : float
-        What is written.
+        The value that is written instead.
     """
     gaps = np.zeros(tuple(np.delete(block.shape, axis)), bool)
     if block.dtype.kind == "f":

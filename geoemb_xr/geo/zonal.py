@@ -48,15 +48,15 @@ def zonal_stats(
         An embedding, encoded or decoded; a map: classes, similarity, change, entropy, components; or patches.
         Vectors; missing ones do not count.
     areas : polygons, GeoDataFrame, table, GeoJSON or path
-        As :func:`geoemb_xr.geo.places.read_places` takes them. A missing or empty one gives NaN.
+        Anything that :func:`geoemb_xr.geo.places.read_places` takes. A missing or empty one gives NaN.
     crs : CRS, optional
         CRS of polygons that bring none; longitude and latitude by default.
     stats : {"mean", "normalized", "stats", "covariance", "shares", "majority", "quantiles"}, optional
-        For embeddings: the mean vector (the default); the mean at unit length (products with ``unit_norm``: the
-        mean direction); minimum, maximum, mean and standard deviation of each band, one after the other; or the
-        upper triangle of the covariance matrix, row by row. Of class maps: the share of each class (the default),
-        or the class of most. Of other maps: "mean" (the default), "stats", or "quantiles": 5, 25, 50, 75 and
-        95 %, for which all pixels of the polygons are held in memory.
+        The statistics of embeddings: the mean vector (the default); the mean at unit length (products with
+        ``unit_norm``: the mean direction); minimum, maximum, mean and standard deviation of each band, one after
+        the other; or the upper triangle of the covariance matrix, row by row. For class maps: the share of each
+        class (the default), or the majority class. For other maps: "mean" (the default), "stats", or
+        "quantiles": 5, 25, 50, 75 and 95 %, for which all pixels of the polygons are held in memory.
     all_touched : bool
         Whether every pixel (or patch) that a polygon touches counts fully, instead of by the exact share it covers.
 

@@ -40,7 +40,7 @@ def to_torchgeo(
     Returns
     -------
     torchgeo.datasets.GeoDataset or torchgeo.datasets.NonGeoDataset
-        For samplers, ``stack_samples`` and a ``DataLoader`` with workers.
+        A dataset for samplers, ``stack_samples`` and a ``DataLoader`` with workers.
 
     Raises
     ------

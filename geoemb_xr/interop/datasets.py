@@ -143,7 +143,7 @@ def _computed(window: xr.DataArray) -> np.ndarray:
 
 
 def _first_valid(data: Tensor) -> Tensor:
-    """Of several times, the first that has data at each pixel, as torchgeo merges files."""
+    """Take the first of several times that has data at each pixel, as torchgeo merges files."""
     merged = data[0]
     for later in data[1:]:
         missing = torch.isnan(merged) if merged.is_floating_point() else merged == 0

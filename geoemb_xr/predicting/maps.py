@@ -27,10 +27,10 @@ PIECE = 4096
 
 
 class Model(Protocol):
-    """What can be applied: all fitted models, and estimators and networks in the shape of one."""
+    """A model that `predict` applies: a fitted one, or an estimator or network in the shape of one."""
 
     def outputs(self) -> Mapping[str, Output]:
-        """What it can give, by name."""
+        """The names of its outputs."""
 
     def apply(self, vectors: np.ndarray, output: str) -> np.ndarray:
         """An output for vectors ``(n, band)`` without NaN: ``(n,)`` or ``(n, k)``."""

@@ -48,7 +48,7 @@ class Nearest:
 
     @classmethod
     def of(cls, vectors: Any, offset: Any) -> Nearest:
-        """Of references ``(m, band)`` and their offsets ``(m,)``; compiles."""
+        """Take references ``(m, band)`` and their offsets ``(m,)``; compiles."""
         count, bands = vectors.shape
         padded = -(-count // _GROUP) * _GROUP
         references = vectors.new_zeros(padded, max(triton.next_power_of_2(bands), 16))

@@ -33,7 +33,7 @@ class Network:
     Parameters
     ----------
     module : torch.nn.Module
-        In evaluation mode: ``(n, band)`` to scores ``(n, classes)``, or to values ``(n, 1)`` or ``(n,)``.
+        A network in evaluation mode: ``(n, band)`` to scores ``(n, classes)``, or to values ``(n, 1)`` or ``(n,)``.
     legend : Legend or None
         Legend of its classes; None for regression.
     """
@@ -154,9 +154,9 @@ def outputs(
     Parameters
     ----------
     codes, scale : Tensor (band, n), Tensor (n,) or None
-        As stored.
+        Codes or vectors as they are stored.
     codec : Codec or None
-        None for vectors.
+        The codec of codes; None for vectors.
     unit : bool
         Whether vectors have unit length, so that one of zeros is missing.
     model : Prober or Network
@@ -169,7 +169,7 @@ def outputs(
     Returns
     -------
     dict of str to Tensor
-        By name.
+        Outputs by name.
     """
     kernel = getattr(model, "kernel", None)
     if kernel is not None and fused.can_fuse(codec, model.probe, tuple(names)):

@@ -16,7 +16,7 @@ from geoemb_xr.probes.scores import quantile, softmax
 def checked(
     data: Data, head: heads.Head, folds: Mapping[str, np.ndarray], held: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """What held-out scores tell: measures, temperature, conformal scores, area of applicability."""
+    """The results of held-out scores: measures, temperature, conformal scores, area of applicability."""
     scores = {name: validation.measures(data, each) for name, each in held.items()}
     none = np.empty(0, np.float32)
     if not held:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def data_of(samples: Samples, seed: int) -> tuple[Task, Data, Legend | None]:
-    """What labels ask for, what a head is fitted on, and the legend of its classes (None for values)."""
+    """Return the task of labels, the targets of a head, and the legend of its classes (None for values)."""
     y = samples.labels
     rest: Any = {
         "weights": samples.weights,
@@ -96,7 +96,7 @@ def by_name(numbers: np.ndarray, legend: Legend | None) -> dict[str, int]:
 
 
 def describe(data: Data, legend: Legend | None, target: str) -> str:
-    """What labels were taken for, in words."""
+    """Say in words what the labels were taken for."""
     if legend is None:
         return f"{target!r} is floats: regression on {len(data.y)} labels (whole numbers would be classes)"
     return f"{target!r}: classification of {len(data.y)} labels in {data.classes} classes"

@@ -13,7 +13,7 @@ from geoemb_xr.probes.heads import HEADS, Data, Head, Parameters, Task
 
 
 def named(method: Any) -> tuple[str, Head]:
-    """What ``method=`` means: the name of one of ours, or an estimator, and its head.
+    """Resolve ``method=``: the name of a method of ours, or an estimator and its head.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def name_of(estimator: Any) -> str:
 
 @contextmanager
 def said(method: str) -> Iterator[None]:
-    """What scikit-learn refuses of options or labels, as an error of ours that names the method."""
+    """Turn what scikit-learn refuses into an error of ours that names the method."""
     try:
         yield
     except EmbeddingError:

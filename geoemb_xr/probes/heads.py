@@ -24,7 +24,7 @@ Parameters = Mapping[str, np.ndarray]
 
 
 class Data(NamedTuple):
-    """What a head is fitted on.
+    """The data that a head is fitted on.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def _linear_onnx(parameters: Parameters, x: Value) -> Value:
 
 @dataclass(frozen=True)
 class RidgeSums:
-    """What ridge needs of the data: sums that add up, so that parts can be fitted anywhere in any order.
+    """The sums that ridge needs of the data. Sums of parts add up, in any order and on any machine.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ class RidgeSums:
 
 
 def _solution(gram: np.ndarray, xy: np.ndarray, share: float) -> np.ndarray:
-    """Of ``gram @ solution = xy``, the shortest where there are many.
+    """Solve ``gram @ solution = xy``, by the shortest solution where there are many.
 
     By Cholesky's factors, a thirtieth of the time of singular values (128 bands: 0.4 ms for 13), where the penalty
     holds the condition number, at most 1 + bands / share, so low that both agree to 1e-12.
@@ -219,7 +219,7 @@ def penalty(alpha: float | None, count: int, classes: int) -> float:
 
 
 def targets_of(data: Data) -> np.ndarray:
-    """What ridge regresses on, float64 ``(n, target)``: a column of 0 and 1 for each class, or the values."""
+    """Return the targets of ridge, float64 ``(n, target)``: a column of 0 and 1 per class, or the values."""
     y = data.y[:, None].astype(np.float64)
     return (y == np.arange(data.classes)).astype(np.float64) if data.classes else y
 

@@ -90,7 +90,7 @@ def class_names(values: Any, legend: Legend | None = None) -> np.ndarray:
     Parameters
     ----------
     values : array (n,)
-        As :func:`as_labels` takes them.
+        Anything that :func:`as_labels` takes.
     legend : Legend, optional
         Legend of the map that they are compared with. Whole numbers are its codes, unless some are its names:
         those of a map of booleans, or of a class called "0", are.

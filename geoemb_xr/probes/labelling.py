@@ -113,8 +113,8 @@ def labels(raster: Any, path: Any = None, *, per_class: int | None = 500, seed: 
     Returns
     -------
     pandas.DataFrame, GeoDataFrame or DataArray
-        Of a raster ``lon``, ``lat`` and the label, named as the raster. Of NLCD, LCMAP and WorldCover a lazy class
-        map with their names and colours, and the year of the file as ``time``. Of EuroCrops its parcels and of
+        A table of ``lon``, ``lat`` and the label, named as the raster. NLCD, LCMAP and WorldCover give a lazy class
+        map with their names and colours, and the year of the file as ``time``. EuroCrops gives its parcels and
         EuroSAT the footprints of its chips, with the column ``label``. All are labels for
         :func:`geoemb_xr.fit_probe` and :func:`geoemb_xr.evaluate`, which bring them to the grid of any product.
 
@@ -206,7 +206,7 @@ def first(labels: np.ndarray, hashes: np.ndarray, per_class: int | None) -> np.n
 
 
 def nodata_of(raster: xr.DataArray) -> Any:
-    """What marks a pixel without a label: 0 in a class map, else what ``_FillValue`` says; None for nothing."""
+    """Return the value of pixels without a label: 0 in a class map, else ``_FillValue``; None for none."""
     nodata = raster.attrs.get("_FillValue", raster.encoding.get("_FillValue"))
     return 0 if nodata is None and is_class_map(raster) else nodata
 

@@ -38,7 +38,7 @@ class Memory:
 
     @classmethod
     def of(cls, data: Data, folds: np.ndarray | None) -> Memory:
-        """Of labelled vectors."""
+        """Make the memory of a probe from labelled vectors."""
         folds = np.zeros(len(data.y), np.int64) if folds is None else folds
         targets = targets_of(data)
         sums = {

@@ -42,7 +42,7 @@ class Probe(Fitted):
     Parameters
     ----------
     product, version, bands, attribution
-        As in :class:`~geoemb_xr.core.fitted.Fitted`.
+        See :class:`~geoemb_xr.core.fitted.Fitted`.
     method : str
         A name in :data:`geoemb_xr.probes.heads.HEADS`.
     task : {"classification", "regression"}
@@ -119,7 +119,7 @@ class Probe(Fitted):
         return {name: dims for name, dims in every.items() if name in have}
 
     def outputs(self) -> Mapping[str, Output]:
-        """What ``predict`` can give with it."""
+        """The outputs that ``predict`` can give with it."""
         found = self._values() if self.legend is None else self._classes(self.legend)
         if self.applicability:
             index = "dissimilarity index (Meyer and Pebesma 2021)"
@@ -188,7 +188,7 @@ class Probe(Fitted):
         Returns
         -------
         Path
-            Where it is.
+            The path of the file.
 
         Raises
         ------
@@ -245,7 +245,7 @@ class Probe(Fitted):
         Returns
         -------
         Path
-            Where it is.
+            The path of the file.
 
         Raises
         ------

@@ -44,7 +44,7 @@ class Samples:
     vectors : ndarray of float32 (n, band)
         Decoded, without NaN.
     labels : ndarray (n,)
-        As the user wrote them.
+        The labels as the user wrote them.
     weights : ndarray of float64 (n,)
         1 where none are given.
     groups : ndarray of int (n,)
@@ -392,7 +392,9 @@ def _steps(array: xr.DataArray, table: Any, time: Any, target: str) -> tuple[np.
 
 
 def period_of(times: np.ndarray, dates: Any, what: str = "the labels' dates") -> np.ndarray:
-    """Which period holds each date, −1 where none does: a period ends where the next starts, or after a year.
+    """Return the period that holds each date, and −1 where none does.
+
+    A period ends where the next one starts, or after a year.
 
     Parameters
     ----------
@@ -401,7 +403,7 @@ def period_of(times: np.ndarray, dates: Any, what: str = "the labels' dates") ->
     dates : array of years, texts or dates (n,)
         Dates of labels, as :func:`geoemb_xr.core.times.parse_dates` takes them.
     what : str
-        What they are, for a message.
+        The name of the dates in a message.
     """
     when = parse_dates(dates, what).astype("datetime64[s]")
     starts = times.astype("datetime64[s]")
@@ -480,7 +482,7 @@ def _at_locations(
 
 
 def _of_another_time(array: xr.DataArray, time: Any, target: str | None) -> np.ndarray:
-    """Which points carry a date or year of their own that is not of the array's time."""
+    """Return which points have a date or year of their own that is not in the array's time."""
     along = {str(k).lower(): v for k, v in array.coords.items() if v.dims == ("location",)}
     name = next((c for c in _TIME_COLUMNS if c in along and along[c].name != target), None)
     if name is None or time is not None or "time" not in array.coords or array.coords["time"].ndim:

@@ -33,7 +33,7 @@ _Sums = dict[tuple[int, int], RidgeSums]
 
 @dataclass(frozen=True)
 class Streamed:
-    """What one pass brings.
+    """The result of one pass.
 
     Parameters
     ----------

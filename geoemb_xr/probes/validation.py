@@ -178,7 +178,7 @@ def measures(data: Data, scores: np.ndarray) -> dict[str, float]:
 
 
 def learnt(data: Data, scores: np.ndarray) -> np.ndarray:
-    """Which samples are of a class that their fold's training part had: only they can be calibrated with."""
+    """Return which samples have a class that their fold was trained on: calibration can use only these."""
     if not data.classes:
         return np.arange(len(data.y))
     return np.flatnonzero(np.isfinite(scores[data.y, np.arange(len(data.y))]))
@@ -255,7 +255,7 @@ def standard_error(data: Data, scores: np.ndarray, folds: np.ndarray) -> float:
 
 
 def temperature_of(data: Data, scores: np.ndarray) -> float:
-    """What held-out scores are divided by so that their softmax is likeliest (Guo et al. 2017).
+    """Return the temperature that makes the softmax of held-out scores likeliest (Guo et al. 2017).
 
     The likelihood is concave in 1 / temperature.
     """

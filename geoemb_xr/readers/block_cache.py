@@ -84,7 +84,7 @@ class BlockCache:
             self._bytes -= self._blocks.popitem(last=False)[1].nbytes
 
     def _after_fork(self) -> None:
-        """What threads of the parent were reading will never come here."""
+        """Forget what threads of the parent process were reading: it never arrives here."""
         if self._process != os.getpid():
             self._process = os.getpid()
             self._coming.clear()

@@ -92,7 +92,7 @@ def read_window(
     read : callable
         Function of a dataset and a rasterio window: the values, rows and columns last.
     kind : hashable, optional
-        What tells the values of one ``read`` from another's.
+        A key that is the same only for reads of the same values.
     level : int, optional
         Number of the overview that is read, from 0.
     """

@@ -31,7 +31,7 @@ def cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str, ag
     name : str
         The file, for messages and for the name of the graph.
     age : str
-        What changes when the file is rewritten.
+        A key that changes when the file is rewritten.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def _span(part: Any) -> slice:
 
 
 def inside(x: np.ndarray, y: np.ndarray, area: Area, crs: object) -> np.ndarray:
-    """Which places lie in an area; degrees may be written a turn away."""
+    """Return which places lie in an area; degrees may be written a turn away."""
     within = np.zeros(x.shape, bool)
     for west, south, east, north in bounds_for(area, crs):
         for turn in (0, 360) if geometry.as_crs(crs).is_geographic else (0,):

@@ -28,7 +28,7 @@ class GeometryColumn:
     encoding : str
         ``wkb``, ``wkt``, or one of GeoArrow's.
     crs : object
-        As PROJ reads it, GeoParquet's default where that holds; None where nothing says it.
+        A CRS that PROJ reads, GeoParquet's default where that holds; None where nothing says it.
     """
 
     name: str
@@ -87,7 +87,7 @@ def read_geometries(column: Any, encoding: str, where: str) -> np.ndarray:
     Parameters
     ----------
     column : pyarrow.ChunkedArray
-        As read.
+        The column as read.
     encoding : str
         Encoding of :class:`GeometryColumn`.
     where : str

@@ -118,9 +118,9 @@ class GeoTiffReader:
     token : str
         Token of the file's state, so that a rewritten file is opened anew.
     fill : float, optional
-        What marks missing vectors here; by default values are left as they are stored.
+        The value of missing vectors here; by default values are left as they are stored.
     nodata : float, optional
-        What marks them in the file, where that is something else.
+        The value of missing vectors in the file, where it differs.
     masked : bool
         Whether the file has a mask band.
     alpha : int
@@ -190,7 +190,7 @@ class GeoTiffReader:
 
 @dataclass(frozen=True)
 class GeoTiffInfo:
-    """What a GeoTIFF's header says."""
+    """The facts in the header of a GeoTIFF."""
 
     path: str
     geobox: Any
@@ -298,7 +298,7 @@ def _checked_block(dataset: Any, name: str) -> tuple[int, int]:
 
 
 def file_token(path: str) -> str:
-    """What changes when a file is rewritten: size and modification time; size and ETag of a remote one."""
+    """Return a key that changes when a file is rewritten: its size, with the time of change or the ETag."""
     if is_remote(path):
         return head_object(path) if cogs.is_object(path) else path
     stat = os.stat(path)
@@ -319,7 +319,7 @@ def check_bands(
     bands : sequence of str
         Labels in the product's order.
     dtypes : sequence of str
-        What the file may hold.
+        The data types that the file may have.
 
     Returns
     -------
@@ -417,9 +417,9 @@ def geotiff_tile(
     bands : sequence of str
         Labels of the bands read; empty for a plane.
     dtype : str, optional
-        What the blocks are cast to; as stored by default.
+        The dtype of the blocks; the stored one by default.
     fill : float, optional
-        What marks missing vectors here, whatever marks them in the file; NaN by default for floats, else the file's
+        The value of missing vectors here, whatever it is in the file; NaN by default for floats, else the file's
         nodata, else 0.
     indexes : sequence of int, optional
         GDAL band numbers; all by default.

@@ -33,7 +33,7 @@ _HEADER_BYTES = 4096
 
 @dataclass(frozen=True)
 class NpyInfo:
-    """What a .npy file's header says.
+    """The facts in the header of a .npy file.
 
     Parameters
     ----------
@@ -115,9 +115,9 @@ class NpyReader:
     path : str
         File or URL.
     shape : tuple of int
-        What the file must have.
+        The shape that the file must have.
     dtype : str
-        What its values must be.
+        The data type that the file must have.
     token : str
         Token of the file's state.
     """

@@ -33,7 +33,7 @@ def coarser(stored: Sequence[Tile], lattice: GeoBox) -> list[Tile]:
     stored : sequence of Tile
         All that are to be read.
     lattice : GeoBox
-        Whose pixel size and edges count.
+        The grid whose pixel size and edges count.
     """
     factors = [_factor(tile, lattice) for tile in stored]
     if not stored or not all(factors):

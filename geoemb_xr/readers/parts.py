@@ -36,7 +36,7 @@ class Part:
 
     @property
     def positions(self) -> np.ndarray:
-        """Of its rows within the row group."""
+        """The positions of its rows within the row group."""
         return np.arange(self.start, self.stop) if self.rows is None else self.rows
 
     def take(self, chosen: np.ndarray) -> Part:

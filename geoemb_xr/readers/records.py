@@ -128,7 +128,7 @@ def record_dtype(facts: Sequence[FileFacts], layout: PatchLayout) -> np.dtype[An
 
 
 def _common_kind(one: Any, other: Any) -> Any:
-    """What holds the values of two files' columns; None where one holds numbers and the other none."""
+    """Return the dtype that holds two files' columns; None where one holds numbers and the other none."""
     if one == other:
         return one
     kinds = np.dtype(one), np.dtype(other)
@@ -142,7 +142,7 @@ class Records:
     Parameters
     ----------
     parts : sequence of Part
-        In their order.
+        The parts, in their order.
     layout : PatchLayout
         Layout of their files.
     dtype : dtype
@@ -167,7 +167,7 @@ class Records:
         return replace(self, parts=tuple(taken))
 
     def read(self) -> np.ndarray:
-        """As one structured array."""
+        """The records as one structured array."""
         pieces = [read_part(part, self.layout, self.dtype) for part in self.parts]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, self.dtype)])
 

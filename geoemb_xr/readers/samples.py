@@ -162,7 +162,7 @@ def _read(dataset: Any, key: str, numbers: np.ndarray, shape: tuple[int, ...]) -
 
 
 def _labels_of(dataset: Any, numbers: np.ndarray, first: Mapping[str, Any]) -> dict[str, Any]:
-    """What samples say besides images, along ``location``, read without the images where a dataset allows it."""
+    """Return what samples have beside images, along ``location``, without the images where a dataset allows it."""
     plain = {
         k: v
         for k, v in first.items()

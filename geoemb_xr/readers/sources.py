@@ -101,7 +101,7 @@ def source_of(stored: Sequence[Tile]) -> str:
 
 
 def covers(stored: Sequence[Tile]) -> str:
-    """What tiles cover, for messages."""
+    """Say what tiles cover, for messages."""
     if not stored:
         return "is empty"
     boxes = [b for tile in stored for b in areas.area_of(tile.geobox).lonlat()]
@@ -113,7 +113,7 @@ def covers(stored: Sequence[Tile]) -> str:
 
 
 def lattice_key(array: xr.DataArray) -> tuple[Any, ...]:
-    """What orders lattices the same for every cut of them: CRS, pixel size, and where their edges lie."""
+    """Return a key that orders lattices alike for every cut: CRS, pixel size, and where their edges lie."""
     box = geometry.geobox_of(array)
     affine = box.affine
     edges = (round(at / step % 1.0, 3) for at, step in ((affine.c, affine.a), (affine.f, affine.e)))

@@ -79,12 +79,12 @@ def _decompress_zstd(data: Any, raw: np.ndarray) -> None:
 
 
 class Cell:
-    """What is read of some whole blocks, in the place of a dataset: it puts them together as they come.
+    """Stand in for a dataset: put whole blocks together as they come.
 
     Parameters
     ----------
     layout : Layout
-        How they are stored.
+        The layout of the stored blocks.
     bands : sequence of int
         Numbers of the bands, from 1.
     rows, cols : (int, int)

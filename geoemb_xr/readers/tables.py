@@ -36,9 +36,9 @@ def holds_vectors(source: Any, product: Product) -> bool:
     Parameters
     ----------
     source : object
-        As ``gx.open`` takes it.
+        The `source` of ``gx.open``.
     product : Product
-        Whose vectors: files of patches are Parquet too, and told apart by their columns.
+        The product of the vectors. Files of patches are Parquet, too; their columns tell them apart.
 
     Raises
     ------

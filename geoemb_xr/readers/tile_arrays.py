@@ -165,7 +165,7 @@ class TileArray:
         return out
 
     def _holds(self, i: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-        """Which pixels lie in a tile."""
+        """Return which pixels lie in a tile."""
         top, left, bottom, right = self.places[i]
         return np.asarray((rows >= top) & (rows < bottom) & (cols >= left) & (cols < right))
 
@@ -180,7 +180,7 @@ class TileArray:
         return np.asarray(values, tile.dtype)
 
     def _hits(self, time: int, rows: slice, cols: slice) -> list[tuple[int, int, slice, slice]]:
-        """Which tiles hold a part of a window: number, step, rows and columns."""
+        """Return the tiles that hold a part of a window: number, step, rows and columns."""
         hits = []
         for i, step in self._at[time]:
             top, left, bottom, right = self.places[i]
@@ -229,7 +229,7 @@ class TileArray:
         return len(spans), _area(spans) * itemsize
 
     def absent(self, names: Sequence[str]) -> list[str]:
-        """Which of some objects are not there; asks the store."""
+        """Ask the store which of some objects do not exist."""
         with using(self.storage):
             sizes = side_by_side(object_size, names)
         return [name for name, size in zip(names, sizes, strict=True) if size is None]

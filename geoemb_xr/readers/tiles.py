@@ -47,7 +47,7 @@ class Request:
     area : Area, optional
         The ground to cover; everything where it is None.
     time : year, date, list or slice, optional
-        As the user gave it; :func:`geoemb_xr.core.times.pick_times` selects by it.
+        The choice of the user; :func:`geoemb_xr.core.times.pick_times` selects by it.
     version, variant : str, optional
         Checked against the product's, its default filled in.
     chunks : int, mapping or "auto"
@@ -90,15 +90,15 @@ class Tile:
     reader : Reader
         Reads a window.
     dtype : str
-        As stored.
+        The stored data type.
     bands : tuple of str
         Labels; empty for a plane.
     block : (int, int)
         Height and width of the store's own blocks.
     fill : float
-        What stands where there is no data.
+        The value where there is no data.
     token : str
-        What changes when the file is rewritten: size and ETag or modification time.
+        A key that changes when the file is rewritten: size and ETag or modification time.
     version : str
         The product's version, where the file tells.
     store : str
@@ -149,7 +149,7 @@ def table_of(tiles: Iterable[Tile], time: TimeLike = None) -> pd.DataFrame:
     tiles : iterable of Tile
         Tiles of any lattices.
     time : year, list or slice, optional
-        As ``gx.open`` takes it.
+        See ``gx.open``.
 
     Returns
     -------

@@ -27,7 +27,7 @@ class Rows:
     Parameters
     ----------
     parts : sequence of Part
-        In their order.
+        The parts, in their order.
     dims : int
         Length of a vector.
     """
@@ -43,7 +43,7 @@ class Rows:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the vectors."""
+        """The dtype of the vectors."""
         return np.dtype(np.float32)
 
     @property

@@ -153,9 +153,9 @@ class ZarrReader:
     token : str
         Token of the store's state.
     fill : float, optional
-        What marks missing vectors here; by default values are left as they are stored.
+        The value of missing vectors here; by default values are left as they are stored.
     nodata : float, optional
-        What marks them in the store.
+        The value of missing vectors in the store.
     unwritten : float, optional
         What a chunk that was never written reads as, where that is not ``fill``.
     """
@@ -374,7 +374,7 @@ def zarr_tile(
     steps : sequence of int, optional
         Their positions along the array's time axis; 0, 1, … by default.
     fill : float, optional
-        What marks missing vectors here, whatever marks them in the store; the array's fill value by default. A
+        The value of missing vectors here, whatever marks them in the store; the array's fill value by default. A
         chunk that was never written is missing.
     version : str
         Version of the product.

@@ -38,7 +38,7 @@ def in_order(array: xr.DataArray) -> xr.DataArray:
 def _by_array(
     many: Sequence[xr.DataArray], positions: np.ndarray
 ) -> Iterator[tuple[int, xr.DataArray, np.ndarray, dict[Hashable, np.ndarray]]]:
-    """Which hits lie in each array, and where in it."""
+    """Return which hits lie in each array, and where in it."""
     first = 0
     for i, array in enumerate(many):
         dims = dims_of(array)
@@ -140,7 +140,7 @@ def pixel_metres(array: xr.DataArray) -> float:
 def table(
     many: Sequence[xr.DataArray], best: Best, metric: str, labels: np.ndarray | None, names: list[Any] | None
 ) -> pd.DataFrame:
-    """What is known of the hits: a row each, in their order.
+    """Return a table of what is known of the hits, one row per hit, in their order.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ def vectors_of(array: xr.DataArray, query: Any, time: times.TimeLike) -> Any:
     array : DataArray (…, band, …)
         Array in whose space they are, and where places are looked up.
     query, time
-        As in :func:`geoemb_xr.similarity`.
+        See :func:`geoemb_xr.similarity`.
     """
     direct = _direct(array, query)
     if direct is not None:
@@ -91,7 +91,7 @@ def read(many: Sequence[xr.DataArray], query: Any, time: times.TimeLike, *, each
     many : sequence of DataArray
         Arrays of one product, version and bands.
     query, time
-        As in :func:`geoemb_xr.similarity`.
+        See :func:`geoemb_xr.similarity`.
     each : bool
         Whether each vector, place or text is a query of its own; else all are one.
     """

@@ -58,7 +58,7 @@ def search(
     array : DataArray (…, band, …), sequence or mapping of them
         Codes or vectors, rasters or points: several tiles, zones or years of one product and version.
     query : (lon, lat), points, polygon, vector or words
-        As in :func:`similarity`. A place is looked up in every array that holds it.
+        See :func:`similarity`. A place is looked up in every array that holds it.
     k : int
         Number of hits per query.
     negatives : as query, optional
@@ -69,11 +69,11 @@ def search(
         Hits lie at least so many metres apart on the ground, and from the query where that is left out; of two
         that are closer, in whichever year or array, the better stays.
     how : {"mean", "max", "each"}
-        With several places or vectors: their mean similarity, the best, or a search for each, all in one pass.
+        The mean similarity to several places or vectors, the best, or a search for each, all in one pass.
     metric : {"cosine", "euclidean"}
-        As in :func:`similarity`. Negatives and a background have a meaning for ``cosine`` only.
+        See :func:`similarity`. Negatives and a background have a meaning for ``cosine`` only.
     time : year or date, optional
-        Those of the arrays' periods that places are looked up in; all of them by default.
+        The period of the arrays in which places are looked up; all of them by default.
     background : "mean" or vector, optional
         Part that all vectors of a region have in common, subtracted from vectors and queries before they are
         compared: "mean" is the mean of the arrays, which takes one more pass.
@@ -145,7 +145,7 @@ def _check_numbers(k: int, min_distance: float | None) -> None:
 
 
 def _named(array: Any) -> tuple[list[Any] | None, xr.DataArray | list[xr.DataArray]]:
-    """What several arrays are called: their keys, or their numbers."""
+    """Return the names of several arrays: their keys, or their numbers."""
     if isinstance(array, xr.DataArray):
         return None, array
     if isinstance(array, Mapping):

@@ -81,7 +81,7 @@ class Candidates:
         room : int
             Number of candidates to keep.
         before : Best, optional
-            What the last call gave.
+            The result of the last call.
         turn : int
             Number of calls so far.
         """
@@ -96,7 +96,7 @@ class Scan(Candidates):
     scorer: Scorer
 
     def best(self, room: int, before: Best | None = None, turn: int = 0) -> tuple[Best, bool]:
-        """As :meth:`Candidates.best`."""
+        """See :meth:`Candidates.best`."""
         last = None if before is None else before.last(self.scorer.count)
         parts, first = [], 0
         for array in self.many:

@@ -52,12 +52,12 @@ def similarity(
         as they are; a DataArray of them is checked to be of the same product. Words, or a list of them, where the
         space has a text encoder.
     how : {"mean", "max"}
-        With several queries: the mean of their similarities, or the best.
+        The mean of the similarities to several queries, or the best.
     metric : {"cosine", "euclidean"}
         ``cosine`` of directions, 1 for the same one; for products without unit length too. ``euclidean`` is the
         distance, 0 for the same vector.
     time : year or date, optional
-        Those of the array's periods that places are looked up in; all of them by default.
+        The period of the array in which places are looked up; all of them by default.
     crs : CRS, optional
         CRS of points and polygons that bring none; longitude and latitude by default.
 

@@ -66,7 +66,7 @@ class Sketch:
     dims : tuple of str
         Dimensions along which vectors are counted.
     shape : tuple of int
-        Their lengths.
+        The lengths of these dimensions.
     attribution : str
         Attribution that must travel with it.
     candidates : int
@@ -160,7 +160,7 @@ class Sketch:
 
 
 def _tables(aim: np.ndarray) -> np.ndarray:
-    """What eight signs at a time add to the level of a vector ``(8, 256)``."""
+    """Return what each byte of eight signs adds to the level of a vector ``(8, 256)``."""
     weights = np.abs(aim, dtype=np.float64).reshape(8, 8)
     if weights.any():
         weights *= (_NOWHERE - BITS) / weights.sum()
@@ -319,12 +319,12 @@ def _measured(array: xr.DataArray, sketch: Sketch, there: np.ndarray, seed: int)
 
 @dataclass(frozen=True)
 class Shortlist(Candidates):
-    """What a sketch finds near, scored exactly.
+    """Score exactly what a sketch finds near.
 
     Parameters
     ----------
     array : DataArray
-        That the sketch was made of.
+        The array that the sketch was made of.
     sketch : Sketch
         Checked to be of the array.
     scorer : Scorer
@@ -350,7 +350,7 @@ class Shortlist(Candidates):
             raise ValueError("a sketch holds directions: use metric='cosine', or search without it")
 
     def best(self, room: int, before: Best | None = None, turn: int = 0) -> tuple[Best, bool]:
-        """As :meth:`Candidates.best`; each turn looks at eight times as many candidates."""
+        """See :meth:`Candidates.best`; each turn looks at eight times as many candidates."""
         n = max(self.sketch.candidates * room // _HITS, _LEAST) * 8**turn
         n = min(n, self.sketch.bits.size)
         near = np.zeros(self.sketch.bits.size, np.bool_)

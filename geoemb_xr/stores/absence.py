@@ -42,7 +42,7 @@ def share_of(paths: Sequence[str], total: int) -> str:
 
 
 def absent_note(paths: Sequence[str], total: int, what: str) -> str:
-    """What is said of stored blocks that are not there."""
+    """Return the note about stored blocks that are absent."""
     return (
         f"{share_of(paths, total)} of {what} do not exist, such as {paths[0]}. They are read as missing; the store "
         "does not say whether they were lost or never written"

@@ -97,7 +97,7 @@ def s3_options() -> dict[str, Any]:
 
 
 def gdal_options(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """What of GDAL's defaults for object stores is to be set: nothing that the user has set up."""
+    """Return GDAL's options for object stores, except those that the user has set."""
     left_out = set(os.environ)
     if is_signed():
         left_out.add("AWS_NO_SIGN_REQUEST")

@@ -68,7 +68,7 @@ class RemoteObject:
 
     @property
     def state(self) -> str:
-        """What changes when it is rewritten."""
+        """A key that changes when the file is rewritten."""
         return f"{self.size}-{self.etag}"
 
     def is_still(self, token: str) -> bool:
@@ -116,7 +116,7 @@ class RemoteObject:
     def coming(
         self, spans: Sequence[tuple[int, int]], use: Callable[[int, np.ndarray], None] | None = None
     ) -> Iterator[tuple[np.ndarray, list[Future[bytes]]]]:
-        """As :meth:`fetch`, while they come: one body of all, and of each range who says that it is in there.
+        """Fetch like :meth:`fetch`, but return at once: one body of all, and a task per range that ends with it.
 
         ``use`` is called with number and bytes of each range that came, in the thread that brought it.
         """
@@ -143,7 +143,7 @@ class RemoteObject:
 
 
 def _bare(etag: str) -> str:
-    """As listings and headers write it alike."""
+    """Return an ETag without its marks, which listings and headers write differently."""
     return etag.removeprefix("W/").strip('"')
 
 

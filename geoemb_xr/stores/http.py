@@ -57,7 +57,7 @@ def get(url: str, storage: Storage, span: tuple[int, int | None] | None, etag: s
     span : (int, int or None), optional
         First byte and the one after the last; a negative first counts from the end.
     etag : str
-        What the object must be, where it is known.
+        The expected state of the object, where it is known.
 
     Raises
     ------

@@ -48,7 +48,7 @@ def read_index(
     bbox : tuple of str
         Columns with west, south, east and north in degrees; west > east crosses the antimeridian.
     time : year, list or slice, optional
-        As ``gx.open`` takes it.
+        The `storage` of ``gx.open``.
     year : str
         Column with the year.
     margin : float

@@ -59,7 +59,7 @@ def fetch(url: str, start: int | None = None, stop: int | None = None, *, etag: 
     start, stop : int, optional
         First byte and the one after the last; a negative start counts from the end.
     etag : str
-        What the object must be, as an earlier answer said.
+        The expected state of the object, from an earlier answer.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def head(url: str) -> Answer:
 
 
 def head_object(url: str) -> str:
-    """What changes when an object is rewritten: its size and ETag."""
+    """The size and ETag of an object, which change when it is rewritten."""
     found = head(url)
     return f"{found.size}-{found.etag}"
 
@@ -458,7 +458,7 @@ _UNREACHED = ("ConnectionRefused", '"dns error"')
 
 @contextmanager
 def _as_ours(url: str) -> Iterator[None]:
-    """What obstore raises: as missing, refused, changed, or worth another try."""
+    """Turn an error of obstore into one of ours: missing, refused, changed, or worth another try."""
     try:
         yield
     except FileNotFoundError as error:

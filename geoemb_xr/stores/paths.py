@@ -95,7 +95,7 @@ def year_of_file(path: str, period: str = "", time: TimeLike = None) -> int:
     period : str
         Period of the product, such as ``"2017–2025"``: numbers before it, or still to come, are no years.
     time : year, date, list or slice, optional
-        As the user gave it. One year decides where the name has none, or several.
+        The years that the user asked for. One year decides where the name has none, or several.
 
     Raises
     ------

@@ -14,14 +14,14 @@ Range = tuple[float, float]
 
 
 def touching(rows: np.ndarray, boxes: Sequence[Bounds], *, degrees: bool, edges: bool = True) -> np.ndarray:
-    """Which rows touch one of several boxes.
+    """Return which rows touch one of several boxes.
 
     Parameters
     ----------
     rows : ndarray (n, 4)
         West, south, east and north; one with a number that is not finite touches nothing.
     boxes : sequence of (west, south, east, north)
-        In the CRS of the rows.
+        Boxes in the CRS of the rows.
     degrees : bool
         Whether the numbers are longitudes and latitudes: then west > east crosses the antimeridian, 0 … 360 is as
         good as −180 … 180, and 179 … 181 is one piece.

@@ -93,7 +93,7 @@ def persistently[T](attempt: Callable[[], T], what: str, storage: Storage) -> T:
 
 
 def seconds_of(header: str | None) -> float | None:
-    """What ``Retry-After`` asks for: seconds, or a date.
+    """Return the seconds that ``Retry-After`` asks for, given as seconds or as a date.
 
     Examples
     --------

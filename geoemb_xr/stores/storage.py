@@ -108,7 +108,7 @@ def _hashable(value: Any) -> Any:
 
 
 def _identity(store: Any) -> str:
-    """What tells one store from another: what it is made of; of one in memory, itself."""
+    """Return the key of a store: its class and settings, or the store itself where it is in memory."""
     try:
         return hashlib.sha1(pickle.dumps(store)).hexdigest()
     except Exception:  # of obstore: a store in memory does not travel
@@ -119,7 +119,7 @@ _current: ContextVar[Storage] = ContextVar("geoemb_xr_storage", default=Storage(
 
 
 def current() -> Storage:
-    """What objects are reached by now."""
+    """Return the options that objects are reached with now."""
     return _current.get()
 
 

@@ -49,7 +49,7 @@ class Event:
     east, north : float
         Centre, metres from the scene's centre.
     radius : float
-        In metres.
+        Radius in metres.
     before, after : str
         Classes: only pixels of ``before`` change.
     """
@@ -225,7 +225,7 @@ class Scene:
         Parameters
         ----------
         geobox : GeoBox
-            Where.
+            The grid of the result.
         years : int or sequence of int
             One year gives ``(y, x)``, several ``(time, y, x)``.
         """
@@ -343,7 +343,7 @@ def geobox(
     crs : CRS
         CRS of the grid.
     resolution : float
-        In units of the CRS.
+        Size of a pixel in units of the CRS.
     offset : (float, float)
         Shift of the centre to the east and north, in units of the CRS.
 

@@ -72,7 +72,7 @@ def assert_lazy_identical(
     function : callable
         ``DataArray -> DataArray``.
     array : DataArray
-        In memory.
+        An array in memory.
     blocks : sequence of int
         Into how many blocks each dimension is cut, one dask run each.
     rtol : float

@@ -38,7 +38,7 @@ def only_writer(target: Path, claim: Claim = None, *, key: str = "") -> Iterator
     Parameters
     ----------
     target : Path
-        What is written.
+        The file or store to write.
     claim : mapping of str to list of int, optional
         The part of it that is written, in shards along each dimension: parts that do not meet may be written at
         the same time.

@@ -84,7 +84,7 @@ def put_files(
     Parameters
     ----------
     array : DataArray
-        What is written.
+        The data to write.
     url : str
         URL of the file, or a template.
     mode : {"w-", "w"}
@@ -121,7 +121,7 @@ def write_store(
     Parameters
     ----------
     dataset : Dataset
-        As ``to_zarr`` writes it.
+        The dataset that ``to_zarr`` writes.
     url : str
         URL of the store.
     mode : {"w-", "w"}
@@ -129,7 +129,7 @@ def write_store(
     sides : mapping
         Sides of the shards of each lazy variable.
     purpose : list
-        What tells this work from another, besides what is written.
+        A key of this work, besides what is written.
     write_template : callable
         Makes the store with metadata and all that is in memory, in a folder.
     """

@@ -175,7 +175,7 @@ class Job:
     data : dask array
         Each block covers whole chunks (or shards) of ``target``.
     target : zarr.Array, or anything else that takes blocks
-        Where they go; small, since it travels to workers.
+        The target of blocks; small, since it travels to workers.
     marks : zarr.Array
         An element a block, 1 where it is written; each element a chunk, so that marks never meet.
     offset : tuple of int
@@ -348,7 +348,7 @@ def open_stage(folder: Path, fingerprint: Sequence[Any], product: Path | None = 
     folder : Path
         Made where it is not there.
     fingerprint : sequence
-        What tells this work from another, as JSON has it.
+        A key of this work, as JSON has it.
     product : Path, optional
         What blocks are written into, where that lies outside. An earlier run that was killed after it had put
         the product in its place left only marks.

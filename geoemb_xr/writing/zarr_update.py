@@ -39,7 +39,7 @@ def write_into(dataset: xr.Dataset, target: Path, mode: Literal["a", "r+"]) -> P
     Parameters
     ----------
     dataset : Dataset
-        As ``to_zarr`` writes it, lazy.
+        The dataset that ``to_zarr`` writes, lazy.
     target : Path
         A store of ours, or one that others wrote.
     mode : {"a", "r+"}
