@@ -45,7 +45,7 @@ def evaluate(
     domain: Any = None,
     splits: Sequence[SplitName] = ("blocks", "random"),
     methods: Sequence[Any] = ("logistic", "knn"),
-    n_labels: Sequence[int | None] = (1, 10, 100, None),
+    n_labels: Sequence[int | None] | int | None = (1, 10, 100, None),
     previous: str | None = None,
     features: Mapping[str, Any] | None = None,
     contrasts: Sequence[tuple[str, str]] | None = None,
@@ -90,7 +90,7 @@ def evaluate(
     methods : sequence of str or estimator
         Probes, as in :func:`geoemb_xr.fit_probe`, with their default options. Methods that cannot do the task are
         left out. Estimators of scikit-learn go by the name of their class.
-    n_labels : sequence of int or None
+    n_labels : sequence of int or None, or one
         Number of training labels per class (in all for values); None is all of them. Few labels are drawn anew up
         to 30 times; smaller draws are parts of larger ones, and the test labels stay as they are.
     previous : str, optional
@@ -142,7 +142,7 @@ def evaluate(
     """
     names_of(arrays)
     wanted = _wanted(splits, group, by, domain, design)
-    heads, n_labels = _heads(methods), _counts(n_labels)
+    heads, counts = _heads(methods), _counts(n_labels)
     if isinstance(cv, bool) or cv < 2:
         raise EmbeddingError(f"cv is a number of folds, 2 or more; got {cv!r}")
     if not 0 < level < 1:
@@ -171,7 +171,7 @@ def evaluate(
             blocks=layout.blocks(),
         )
         for (name, one), (method, head) in itertools.product(data.items(), able.items()):
-            held.score(name, method, one, scoring.probe_predictor(one, head), n_labels)
+            held.score(name, method, one, scoring.probe_predictor(one, head), counts)
         for name, kind, one, dims in _variants(support, data):
             for method, head in able.items():
                 held.score(name, method, one, scoring.probe_predictor(one, head, dims), [None], support=kind)
@@ -179,11 +179,13 @@ def evaluate(
             held.score(name, method, one, predict, [None])
     if support.dropped:
         say(f"evaluate left out labels: {', '.join(f'{n} {why}' for why, n in support.dropped.items())}")
+    facts = _facts(support)
+    seen = facts.index[facts.label_seen_in_training]
     return Evaluation(
-        scores=pd.DataFrame(held.rows),
+        scores=pd.DataFrame(held.rows).assign(label_seen_in_training=lambda rows: rows["product"].isin(seen)),
         differences=_differences(held, data, list(able), pairs, level, seed),
         groups=pd.DataFrame(held.tables["groups"]),
-        facts=_facts(support),
+        facts=facts,
         target=support.target,
         n=len(support.y),
         dropped=support.dropped,
@@ -241,7 +243,7 @@ def _heads(methods: Sequence[Any]) -> dict[str, Head]:
 
 def _counts(n_labels: Any) -> list[int | None]:
     """Numbers of labels as a list: where none can be drawn, a product would vanish from the table unsaid."""
-    counts = [n_labels] if isinstance(n_labels, Integral) else list(n_labels)
+    counts = [n_labels] if n_labels is None or isinstance(n_labels, Integral) else list(n_labels)
     wrong = [
         n for n in counts if n is not None and (isinstance(n, bool) or not isinstance(n, Integral) or n < 1)
     ]

@@ -32,7 +32,8 @@ class Evaluation:
     ----------
     scores : DataFrame
         One row per product or control, support, method, split, number of labels and score: ``value``, its standard
-        deviation over draws (``sd``, NaN for a single one) and ``n``, the number of labels that were predicted.
+        deviation over draws (``sd``, NaN for a single one), ``n``, the number of labels that were predicted, and
+        ``label_seen_in_training``, whether the product was trained on such labels.
         ``support`` is ``"native"``, ``"common"`` (finer products averaged over the coarsest one's footprint) or
         ``"equal dims"`` (as many principal components as the shortest product has bands).
     differences : DataFrame
@@ -92,23 +93,26 @@ class Evaluation:
         """The hardest split that was asked for: where regions, groups or years are left out."""
         return str(next(name for name in SPLITS if (self.scores["split"] == name).any()))
 
+    def fullest(self) -> pd.DataFrame:
+        """The scores of each product from the most labels that were asked for: all, where ``n_labels`` has None."""
+        keys = [self.scores[name] for name in ("product", "method", "support", "split")]
+        count = self.scores.n_labels.fillna(np.inf)
+        return self.scores[count == count.groupby(keys).transform("max")]
+
     def table(self, support: str = "native") -> pd.DataFrame:
         """The main score with all labels: a row per product and method, a column per split."""
-        shown = self.scores[
-            (self.scores.score == self.main_score)
-            & self.scores.n_labels.isna()
-            & (self.scores.support == support)
-        ]
+        scores = self.fullest()
+        shown = scores[(scores.score == self.main_score) & (scores.support == support)]
         table = shown.pivot_table(index=["product", "method"], columns="split", values="value", sort=False)
         return table.rename_axis(columns=None)
 
     def supports(self) -> pd.DataFrame:
         """The main score of the main split: a row per product and method, a column per support."""
-        shown = self.scores[
-            (self.scores.score == self.main_score)
-            & self.scores.n_labels.isna()
-            & (self.scores["split"] == self.main_split)
-            & self.scores["product"].isin(self.facts.index)
+        scores = self.fullest()
+        shown = scores[
+            (scores.score == self.main_score)
+            & (scores["split"] == self.main_split)
+            & scores["product"].isin(self.facts.index)
         ]
         table = shown.pivot_table(index=["product", "method"], columns="support", values="value", sort=False)
         return table.rename_axis(columns=None)
@@ -148,6 +152,10 @@ class Evaluation:
             ]  # fmt: skip
             said += [str(row.note)] if row.note else []
             found.append((str(row.Index), said[0] + (f" ({'; '.join(said[1:])})" if said[1:] else "")))
+        most = self.scores.n_labels.max()
+        if not self.scores.n_labels[self.scores["product"].isin(self.facts.index)].isna().any():
+            of = "labels" if self.main_score == "r2" else "labels per class"
+            found.append(("note", f"products learnt from {most:g} {of}, controls from all"))
         found += [
             ("note", f"{name} does not beat {', '.join(those)}")
             for name, those in self.beaten().items()

@@ -41,7 +41,9 @@ def available(found: Evaluation) -> list[str]:
         "calibration": found.coverage,
         "groups": found.groups,
     }
-    return [name for name in PICTURES if len(have[name])]
+    return [
+        name for name in PICTURES if len(have[name]) and have[name]["product"].isin(found.facts.index).any()
+    ]
 
 
 def _score(found: Evaluation) -> str:
@@ -50,9 +52,9 @@ def _score(found: Evaluation) -> str:
 
 def _need(found: Evaluation, what: str) -> None:
     if what not in available(found):
-        reason = {"learning": "n_labels= has numbers", "groups": "by= names a column"}
+        reason = {"learning": "n_labels= has numbers", "groups": "by= names a column and n_labels= has None"}
         raise EmbeddingError(f"there is nothing to draw for {what!r}; it is there where "
-                             f"{reason.get(what, 'labels were predicted')}")  # fmt: skip
+                             f"{reason.get(what, 'n_labels= has None, for all labels')}")  # fmt: skip
 
 
 def _scores(found: Evaluation, ax: Any) -> None:

@@ -23,7 +23,7 @@ _STYLE = (
     "img{max-width:100%;display:block;margin:1em 0}.missing{color:#777}"
 )
 _TITLES = {
-    "scores": "Scores with all labels",
+    "scores": "Scores",
     "learning": "Few labels",
     "distance": "Distance from training labels",
     "calibration": "Probabilities and conformal sets",
@@ -78,11 +78,8 @@ def _beside(found: Evaluation, name: str) -> list[pd.DataFrame]:
 
 
 def _all_scores(found: Evaluation) -> pd.DataFrame:
-    shown = found.scores[
-        found.scores.n_labels.isna()
-        & (found.scores["split"] == found.main_split)
-        & (found.scores.support == "native")
-    ]
+    scores = found.fullest()
+    shown = scores[(scores["split"] == found.main_split) & (scores.support == "native")]
     table = shown.pivot_table(index=["product", "method"], columns="score", values="value", sort=False)
     return table.rename_axis(columns=None)
 

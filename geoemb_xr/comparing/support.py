@@ -16,13 +16,14 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.arrays import decode
 from geoemb_xr.core.errors import EmbeddingError, MissingExtraError
 from geoemb_xr.core.geometry import on_sphere
-from geoemb_xr.core.legend import SOURCE, Legend, encode_classes
+from geoemb_xr.core.legend import SOURCE, Legend
 from geoemb_xr.core.model import BAND, Product, check_embedding, registered
 from geoemb_xr.core.times import parse_dates, pick_times
 from geoemb_xr.geo import footprints, places, polygons, tables
 from geoemb_xr.geo.lattice import source_grid
 from geoemb_xr.geo.points import sample
 from geoemb_xr.probes import labelling
+from geoemb_xr.probes.classes import encoded
 from geoemb_xr.probes.heads import Data
 from geoemb_xr.probes.samples import aligned, column_of, guess_target, samples_of
 
@@ -150,7 +151,7 @@ def support_of(
     if not keep.any():
         raise EmbeddingError(f"no label has data in all products; left out: {dropped}")
     kept = values[keep].to_numpy()
-    y, legend = _encoded(kept)
+    y, legend = _encoded(kept, labelling.legend_for(table, target))
     everywhere = _lonlat(table)
     lonlat = everywhere[keep]
     cell, squares = _cells(arrays, everywhere)
@@ -356,15 +357,15 @@ def _purity(cell: np.ndarray | None, keep: np.ndarray, y: np.ndarray | None) -> 
 # --- what stands beside the labels --------------------------------------------------------------------------------
 
 
-def _encoded(values: np.ndarray) -> tuple[np.ndarray, Legend | None]:
+def _encoded(values: np.ndarray, known: Legend | None) -> tuple[np.ndarray, Legend | None]:
     if values.dtype.kind == "f":
         return values.astype(np.float64), None
-    codes, legend = encode_classes(values)
+    y, legend = encoded(values, known)
     if len(legend.values) < 2:
         raise EmbeddingError(
             f"all {len(values)} labels are of one class, {legend.names[0]!r}; two are needed"
         )
-    return np.searchsorted(legend.values, codes), legend
+    return y, legend
 
 
 def _previous(table: Any, name: str | None, keep: np.ndarray, legend: Legend | None) -> np.ndarray:

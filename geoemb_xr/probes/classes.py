@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,9 +27,7 @@ def data_of(samples: Samples, seed: int) -> tuple[Task, Data, Legend | None]:
     }
     if y.dtype.kind == "f":
         return "regression", Data(samples.vectors, y.astype(np.float64), classes=0, seed=seed, **rest), None
-    codes, legend = encode_classes(y)
-    if samples.legend is not None:
-        legend = _subset(samples.legend, legend.values)
+    positions, legend = encoded(y, samples.legend)
     if len(legend.values) < 2:
         raise EmbeddingError(f"all {len(y)} labels are of one class, {legend.names[0]!r}; a probe needs two")
     if len(y) > 20 and len(legend.values) > len(y) / 2:
@@ -37,7 +35,6 @@ def data_of(samples: Samples, seed: int) -> tuple[Task, Data, Legend | None]:
             f"{len(y)} labels are of {len(legend.values)} classes ({', '.join(legend.names[:3])}, …), so most "
             "classes have one label: is this the column of labels? For values give floats (regression)"
         )
-    positions = np.searchsorted(legend.values, codes)
     data = Data(samples.vectors, positions, classes=len(legend.values), seed=seed, **rest)
     return "classification", data, legend
 
@@ -68,15 +65,34 @@ def known_data(probe: Probe, samples: Samples) -> Data:
     return Data(samples.vectors, positions, *rest)._replace(classes=len(known))
 
 
-def _subset(legend: Legend, values: Sequence[int]) -> Legend:
-    """The entries of a legend for some of its codes."""
-    entries = {v: (v, n, c) for v, n, c in zip(legend.values, legend.names, legend.colours, strict=True)}
-    unnamed = [v for v in values if v not in entries]
+def encoded(labels: np.ndarray, known: Legend | None) -> tuple[np.ndarray, Legend]:
+    """Positions of labels among the classes that they are of, and those classes.
+
+    Parameters
+    ----------
+    labels : ndarray of str, bool or int (n,)
+    known : Legend, optional
+        Names of codes, and colours of codes and names.
+
+    Raises
+    ------
+    EmbeddingError
+        If there are codes that it does not name.
+    """
+    colours = {} if known is None else dict(zip(known.names, known.colours, strict=True))
+    codes, legend = encode_classes(labels, colours=colours)
+    positions = np.searchsorted(legend.values, codes)
+    if known is None or labels.dtype.kind not in "iu":  # texts name themselves
+        return positions, legend
+    entries = {v: (v, n, c) for v, n, c in zip(known.values, known.names, known.colours, strict=True)}
+    unnamed = [v for v in legend.values if v not in entries]
     if unnamed:
         raise EmbeddingError(
-            f"the labels have classes {unnamed} that their legend does not name: {legend.values}"
+            f"the labels have classes {unnamed} that their legend does not name: {known.values}"
         )
-    return Legend(*(tuple(column) for column in zip(*(entries[v] for v in values), strict=True)))
+    return positions, Legend(
+        *(tuple(column) for column in zip(*(entries[v] for v in legend.values), strict=True))
+    )
 
 
 def _regrouped(groups: np.ndarray) -> np.ndarray:

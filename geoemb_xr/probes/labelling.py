@@ -11,7 +11,7 @@ import xarray as xr
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, SourceError
-from geoemb_xr.core.legend import SOURCE, is_class_map, legend_of
+from geoemb_xr.core.legend import SOURCE, Legend, is_class_map, legend_of
 from geoemb_xr.core.local_paths import existing, local_path
 from geoemb_xr.execution import progress
 from geoemb_xr.execution.hashes import mixed
@@ -163,10 +163,18 @@ def drawn_points(raster: xr.DataArray, *, per_class: int | None = 500, seed: int
     name = "label" if raster.name is None else str(raster.name)
     table = pd.DataFrame({"lon": lon, "lat": lat, name: found.label})
     if is_class_map(raster):
-        table.attrs["legend"] = legend_of(raster).attrs()
+        table.attrs["legend"] = {**legend_of(raster).attrs(), "column": name}
     if SOURCE in raster.attrs:
         table.attrs[SOURCE] = raster.attrs[SOURCE]
     return table
+
+
+def legend_for(table: Any, target: str) -> Legend | None:
+    """The legend that a table brings for a column of labels; none for others than the one it was drawn with."""
+    attrs = getattr(table, "attrs", {}).get("legend")
+    if attrs is None or attrs.get("column", target) in set(table.columns) - {target}:
+        return None
+    return legend_of(xr.DataArray(attrs=attrs))
 
 
 def smallest(strata: np.ndarray, hashes: np.ndarray, count: int | None) -> np.ndarray:

@@ -16,7 +16,7 @@ import xarray as xr
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.arrays import decode
 from geoemb_xr.core.errors import CoverageError, EmbeddingError
-from geoemb_xr.core.legend import Legend, legend_of
+from geoemb_xr.core.legend import Legend
 from geoemb_xr.core.model import BAND, product, registered
 from geoemb_xr.core.notes import say
 from geoemb_xr.core.times import describe_times, parse_dates, pick_times
@@ -212,11 +212,6 @@ def _drawn_labels(raster: xr.DataArray, array: xr.DataArray, per_class: int) -> 
     return table
 
 
-def _legend(table: Any) -> Legend | None:
-    attrs = getattr(table, "attrs", {})
-    return legend_of(xr.DataArray(attrs=attrs["legend"])) if "legend" in attrs else None
-
-
 # --- labels on an array ---------------------------------------------------------------------------------------
 
 
@@ -270,7 +265,9 @@ def samples_of(
     groups = _groups(None if own is None else own[of], default)
     at = metres(grid, rows, cols)
     named = own is not None
-    return _clean(x, values[of], weight[of], groups, at, dropped, _legend(table), named), target
+    return _clean(
+        x, values[of], weight[of], groups, at, dropped, labelling.legend_for(table, target), named
+    ), target
 
 
 def _of_times(array: xr.DataArray) -> str:
@@ -435,6 +432,7 @@ def _at_locations(
             )
         array = array.isel(time=int(steps[0]))
     dropped: dict[str, int] = {}
+    legend = None
     if labels is None:
         if target is None:
             raise EmbeddingError("target= must name the coordinate of labels, or give the labels")
@@ -451,7 +449,7 @@ def _at_locations(
         rows = matching.points_of(array, table)
         dropped["no point of their own"] = int((rows < 0).sum())
         table, array = table[rows >= 0], array.isel(location=rows[rows >= 0])
-        labels = column_of(table, target, "target")
+        labels, legend = column_of(table, target, "target"), labelling.legend_for(table, target)
         group, weights = (
             table[name].to_numpy() if isinstance(name, str) and name in table.columns else name
             for name in (group, weights)
@@ -478,7 +476,7 @@ def _at_locations(
     default = np.unique(at, axis=0, return_inverse=True)[1].reshape(-1)
     groups = _groups(own, default)
     named = own is not None
-    return _clean(x, values, weight, groups, at, dropped, None, named), target or "label"
+    return _clean(x, values, weight, groups, at, dropped, legend, named), target or "label"
 
 
 def _of_another_time(array: xr.DataArray, time: Any, target: str | None) -> np.ndarray:

@@ -378,3 +378,20 @@ def test_places_of_polygons_are_found_in_whatever_holds_them(spelling):
     expected = support_module._lonlat(frame)
     np.testing.assert_allclose(support_module._lonlat(support_module._table(given, None)), expected)
     assert np.isnan(expected[1]).all()
+
+
+def test_drawn_labels_keep_their_names_and_few_labels_alone_are_a_table(tmp_path):
+    scene, box = gx.testing.scene(), gx.testing.geobox((64, 64))
+    drawn = gx.labels(scene.truth(box, 2018), per_class=15)
+    arrays = {"one": gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)}
+    found = gx.evaluate(arrays, drawn, methods="ridge", n_labels=None)
+    own = [scene.names[code - 1] for code in np.unique(drawn.land_cover)]
+    assert found.classes["class"].unique().tolist() == own
+    few = gx.evaluate(arrays, drawn, methods="ridge", n_labels=(1, 3))
+    row = few.scores[(few.scores["product"] == "one") & (few.scores.score == few.main_score)]
+    kept = row[(row.n_labels == 3) & (row["split"] == "blocks")]
+    assert few.table().loc[("one", "ridge"), "blocks"] == kept.value.item()
+    assert "products learnt from 3 labels per class, controls from all" in str(few)
+    few.to_html(tmp_path / "few.html")
+    with pytest.raises(EmbeddingError, match="n_labels= has None"):
+        few.plot(what="distance")

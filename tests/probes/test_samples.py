@@ -328,3 +328,22 @@ def test_a_label_file_on_another_grid_is_aligned_by_the_most_frequent_class(tmp_
         np.searchsorted([0, *probe.legend.values], da.emb.predict(probe).values)
     ]
     assert (found == truth(da)).mean() > 0.95
+
+
+def test_names_of_drawn_labels_are_of_their_column_alone():
+    da = gx.testing.synthetic("alphaearth", shape=(64, 64)).emb.year(2018)
+    drawn = gx.labels(SCENE.truth(gx.testing.geobox((64, 64)), 2018), per_class=15)
+    drawn["kind"] = np.where(drawn.land_cover > 4, "field", "other")
+    drawn["code"] = np.where(drawn.land_cover > 4, 2, 9)
+
+    def names(table, target):
+        return da.emb.fit_probe(table, target=target, method="centroid", cv=0).legend.names
+
+    own = tuple(SCENE.names[code - 1] for code in np.unique(drawn.land_cover))
+    assert names(drawn, "land_cover") == names(drawn.rename(columns={"land_cover": "lc"}), "lc") == own
+    assert names(drawn, "kind") == ("field", "other")  # not the names of codes 1 and 2
+    assert names(drawn, "code") == ("2", "9")
+    spelt = drawn.assign(land_cover=np.array(SCENE.names)[drawn.land_cover - 1])
+    probe = da.emb.fit_probe(spelt, target="land_cover", method="centroid", cv=0)
+    assert set(probe.legend.names) == set(own)
+    assert set(probe.legend.colours) <= set(SCENE.truth(gx.testing.geobox((8, 8)), 2018).emb.legend["colour"])
