@@ -246,7 +246,7 @@ def _labels(options: argparse.Namespace) -> tuple[pd.DataFrame, str] | None:
         table = pd.read_csv(options.labels)
         if options.target is not None and options.target not in table.columns:
             raise SourceError(
-                f"--target {options.target!r} is no column of {options.labels}: {list(table.columns)}"
+                f"--target {options.target!r} is not a column of {options.labels}: {list(table.columns)}"
             )
         return table, options.target or _likely_target(table)
     return None

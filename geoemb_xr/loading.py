@@ -29,7 +29,7 @@ def load_model(path: str | os.PathLike[str]) -> Fitted:
     Raises
     ------
     SourceError
-        If it is no model of ours.
+        If it is not a model of ours.
 
     Examples
     --------

@@ -249,7 +249,7 @@ def _local(given: Any) -> Any:
         raise SourceError(_no_source(given))
     if isinstance(given, np.ndarray):
         raise SourceError(
-            f"an array of shape {given.shape} is no source; gx.wrap makes an embedding of vectors"
+            f"an array of shape {given.shape} is not a source; gx.wrap makes an embedding of vectors"
         )
     if isinstance(given, (list, tuple)):
         if not given:
@@ -260,7 +260,9 @@ def _local(given: Any) -> Any:
 
 def _no_source(given: Mapping[Any, Any]) -> str:
     if "assets" in given:
-        return "it has assets but no 'stac_version', so that it is no STAC item; give the path or URL of an asset"
+        return (
+            "it has assets but no 'stac_version', so it is not a STAC item; give the path or URL of an asset"
+        )
     if "type" in given:
         return "GeoJSON is a place and no source: geopolygon= takes an area, points= points"
     return f"a source is a path, URL, glob or a list of them, a table or a dataset; got a dict of {list(given)[:6]}"

@@ -61,7 +61,7 @@ def names(array: xr.DataArray) -> xr.DataArray:
     Raises
     ------
     EmbeddingError
-        If the array is no class map.
+        If the array is not a class map.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def area(
     Raises
     ------
     EmbeddingError
-        If the array is no class map.
+        If the array is not a class map.
 
     Examples
     --------

@@ -513,7 +513,8 @@ def rgb(
         raise EmbeddingError(f"rgb needs three band labels of {list(own[:3])}…{own[-1]}; got {labels}")
     if limits is None and not product(found).unit_norm:
         raise EmbeddingError(
-            f"rgb of bands needs limits=(low, high): {found.name!r} has no unit length to tell them from"
+            f"rgb of bands needs limits=(low, high): vectors of {found.name!r} have no unit length, which would "
+            "give them"
         )
     stretch = _limits(_UNIT_LIMITS if limits is None else limits)
     rows = [own.index(label) for label in labels]

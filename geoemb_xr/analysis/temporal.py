@@ -160,7 +160,7 @@ def _bins(times: np.ndarray, freq: str) -> list[np.ndarray]:
     try:
         grouped = positions.resample(freq, closed="left", label="left")
     except ValueError as error:
-        raise ValueError(f"freq={freq!r} is no pandas alias such as '5YE' or 'QS' ({error})") from None
+        raise ValueError(f"freq={freq!r} is not a pandas alias such as '5YE' or 'QS' ({error})") from None
     return [np.asarray(members) for _, members in grouped if len(members)]
 
 

@@ -66,7 +66,7 @@ def _npz_tile(name: str) -> Tile:
     rows, cols, _ = info.shape
     step = 360 / cols
     if rows != round(180 / step) + 1:
-        raise SourceError(f"{name} has {rows} × {cols} cells, which is no grid of nodes from pole to pole")
+        raise SourceError(f"{name} has {rows} × {cols} cells, which is not a grid of nodes from pole to pole")
     say(
         f"copernicus-embed: {os.path.basename(name)} does not say where its cells lie; taken as nodes, with the "
         "first column's centre at −180° (as in the GeoTIFF). Another reader takes its left edge as −180°: half a "

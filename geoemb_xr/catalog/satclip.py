@@ -35,7 +35,7 @@ def load_satclip(path: str | None) -> Any:
     Raises
     ------
     SourceError
-        If the hub cannot be reached, or the file is no checkpoint of SatCLIP.
+        If the hub cannot be reached, or the file is not a checkpoint of SatCLIP.
     """
     module = require("torchgeo.models.satclip", "torchgeo")
     if path is None:
@@ -43,7 +43,7 @@ def load_satclip(path: str | None) -> Any:
             return module.satclip(module.SatCLIP_Weights.SATCLIP_VIT16_L40)
         except OSError as error:
             raise SourceError(
-                f"the weights of SatCLIP cannot be had from {HUB} ({error}); where there is no network, download "
+                f"the weights of SatCLIP could not be downloaded from {HUB} ({error}); without a network, download "
                 "satclip-vit16-l40.ckpt elsewhere and give its path as source"
             ) from error
     torch = require("torch", "torch")
@@ -57,7 +57,7 @@ def load_satclip(path: str | None) -> Any:
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise SourceError(f"{path} is no checkpoint of SatCLIP ViT16-L40: {error}") from error
+        raise SourceError(f"{path} is not a checkpoint of SatCLIP ViT16-L40: {error}") from error
     return model.eval()
 
 

@@ -305,7 +305,7 @@ def _file_tiles(files: Sequence[str], request: Request) -> list[Tile]:
     grids = [grid for each in files if (grid := _grid_of(each, request)) is not None]
     if not grids:
         raise SourceError(
-            f"{files[0]} and {len(files) - 1} more are no tiles of {NAME!r}, which are named "
+            f"{files[0]} and {len(files) - 1} more are not tiles of {NAME!r}, which are named "
             "grid_<lon>_<lat>.npy or grid_<lon>_<lat>_<year>.tiff"
         )
     if len({grid.path.endswith(".npy") for grid in grids}) > 1:

@@ -61,7 +61,7 @@ def sample_design(array: xr.DataArray, n: int, *, least: int | None = None, seed
     Raises
     ------
     EmbeddingError
-        If the array is no class map, or ``n`` is smaller than the number of classes.
+        If the array is not a class map, or ``n`` is smaller than the number of classes.
 
     Examples
     --------
@@ -281,7 +281,7 @@ def _labelled(array: xr.DataArray, reference: Any, target: str, cluster: str | N
         raise EmbeddingError(f"area_estimate needs a table with a column {target!r} (target=); got {got}")
     if cluster is not None and cluster not in given.columns:
         raise EmbeddingError(
-            f"cluster={cluster!r} is no column of the references; they have {list(given.columns)}"
+            f"cluster={cluster!r} is not a column of the references; they have {list(given.columns)}"
         )
     classes = legend_of(array)
     names = dict(zip(classes.values, classes.names, strict=True))

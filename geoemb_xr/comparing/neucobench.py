@@ -134,7 +134,7 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, Task]:
         table = pd.read_csv(path, dtype={"id": str})
         if kind not in _TYPES or not {"id", "label"} <= set(table.columns):
             raise SourceError(
-                f"{path} is no file of labels: its type is one of {', '.join(_TYPES)}, its columns id and "
+                f"{path} is not a file of labels: its type is one of {', '.join(_TYPES)}, its columns id and "
                 f"label; got {kind!r}, {list(table.columns)}"
             )
         labels = pd.to_numeric(table.set_index("id")["label"], errors="coerce").dropna()

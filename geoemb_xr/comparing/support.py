@@ -440,5 +440,5 @@ def names_of(arrays: Mapping[str, Any] | Sequence[Any]) -> None:
     for name, each in arrays.items():
         if not isinstance(each, xr.DataArray):
             raise EmbeddingError(
-                f"evaluate: {name!r} is no DataArray of embeddings, but {type(each).__name__}"
+                f"evaluate: {name!r} is not a DataArray of embeddings, but {type(each).__name__}"
             )

@@ -227,7 +227,7 @@ def product_of_facts(facts: Mapping[str, Any], where: str) -> Product:
         return known
     if codec is not None and codec not in CODECS:
         raise SourceError(
-            f"{where} holds codes of {codec!r}, which is no codec of this package ({', '.join(CODECS)}); "
+            f"{where} holds codes of {codec!r}, which is not a codec of this package ({', '.join(CODECS)}); "
             "register the product it belongs to first: gx.register(gx.Product(…, codec=…))"
         )
     valid = {each.name for each in fields(Product)} - _NOT_WRITTEN

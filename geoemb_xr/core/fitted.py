@@ -288,7 +288,7 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
     Raises
     ------
     SourceError
-        If it is no model of ours, of a class that is not imported, or if its parts do not fit each other.
+        If it is not a model of ours, of a class that is not imported, or if its parts do not fit each other.
     """
     try:
         path = existing(path, "file of a model")

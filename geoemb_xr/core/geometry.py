@@ -365,7 +365,7 @@ def geobox_of(array: xr.DataArray | xr.Dataset, what: str = "this") -> GeoBox:
     x0, dx = _axis(xs, "x", what)
     if dy is None and dx is None:
         raise EmbeddingError(
-            f"{what} got one single pixel, from which no resolution can be told: x and y have no attribute "
+            f"{what} got a single pixel, which does not show a resolution: x and y have no attribute "
             "'resolution'; keep at least two pixels, or use .emb.sample(points)."
         )
     # An axis of one pixel takes the other axis's size; rows of one pixel run north to south.

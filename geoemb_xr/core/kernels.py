@@ -66,7 +66,7 @@ class Kernel[**P, R]:
         if self.twin is None:
             raise MissingExtraError(
                 f"{self.function.__name__.strip('_')} is a compiled loop without a twin in NumPy: it needs the "
-                "package 'numba', which is not installed, or not to be had here"
+                "package 'numba', which is not installed, or does not exist for this machine"
             )
         return self.twin
 

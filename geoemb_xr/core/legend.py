@@ -162,7 +162,7 @@ def legend_of(array: xr.DataArray) -> Legend:
     Raises
     ------
     EmbeddingError
-        If the array is no class map.
+        If the array is not a class map.
     """
     if "legend" in array.attrs:
         entries = json.loads(array.attrs["legend"])

@@ -41,7 +41,7 @@ def says_local(name: object) -> bool:
 
 
 def local_path(name: str | os.PathLike[str]) -> Path:
-    """The path that a string or a ``file://`` URL means. A string is no URL: ``#``, ``?`` and ``%`` are letters.
+    """Return the path of a string or a ``file://`` URL. A string is not a URL: ``#``, ``?`` and ``%`` are letters.
 
     ``~`` is the home of the user, where no folder has that name.
 

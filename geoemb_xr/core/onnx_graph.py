@@ -369,7 +369,7 @@ def embedded(path: str | os.PathLike[str]) -> bytes:
     except OSError:
         raise
     except Exception as error:  # protobuf's own kinds of errors differ by version
-        raise SourceError(f"{path} is no ONNX file, or damaged: {error}") from error
+        raise SourceError(f"{path} is not an ONNX file, or damaged: {error}") from error
     facts = {each.key: each.value for each in held.metadata_props}
     if MODEL not in facts:
         raise SourceError(

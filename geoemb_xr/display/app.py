@@ -86,7 +86,7 @@ def explore(
     Raises
     ------
     EmbeddingError
-        If the array is no embedding, or the design has places outside of it.
+        If the array is not an embedding, or the design has places outside of it.
     MissingExtraError
         If Panel is not installed.
 

@@ -113,7 +113,7 @@ def draw_basemap(ax: Any, array: xr.DataArray, basemap: Any) -> None:
             source = contextily.providers.query_name(source)
         except ValueError as error:
             raise ValueError(
-                f"basemap={basemap!r} is no provider of tiles; xyzservices.providers lists them, such as "
+                f"basemap={basemap!r} is not a provider of tiles; xyzservices.providers lists them, such as "
                 "'OpenStreetMap.Mapnik'"
             ) from error
     for each in ax.images:

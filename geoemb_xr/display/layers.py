@@ -69,7 +69,7 @@ def palette_of(array: xr.DataArray, *, model: PCA | None, limits: Any, cmap: Any
     Raises
     ------
     EmbeddingError
-        If the array has a band dimension, but is no embedding.
+        If the array has a band dimension, but is not an embedding.
     ValueError
         If colours are given one limit without the other.
     """

@@ -64,7 +64,7 @@ def scatter(
     Raises
     ------
     EmbeddingError
-        If the array is no embedding of one period, has fewer than three vectors with data, or ``by`` lies on
+        If the array is not an embedding of one period, has fewer than three vectors with data, or ``by`` lies on
         another grid.
     MissingExtraError
         If matplotlib, or for ``method="umap"`` umap-learn, is not installed.
@@ -132,7 +132,7 @@ def _beside(array: xr.DataArray, by: xr.DataArray | str | None) -> xr.DataArray 
     if isinstance(by, str):
         if by not in array.coords:
             riding = [str(name) for name, c in array.coords.items() if c.dims == ("location",)]
-            raise EmbeddingError(f"by={by!r} is no column of the points; there are {riding}")
+            raise EmbeddingError(f"by={by!r} is not a column of the points; there are {riding}")
         found: xr.DataArray = array.coords[by]
         return found
     if by is None:

@@ -45,7 +45,7 @@ def make_backbone(encoder: Encoder, *, architecture: str, published: str) -> Any
     Raises
     ------
     SourceError
-        If the weights cannot be had, or are another network's.
+        If the weights cannot be downloaded, or are another network's.
     """
     timm = require("timm", "encoders")
     state = _state(encoder, published)

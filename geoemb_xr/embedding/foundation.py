@@ -36,7 +36,7 @@ def loaded(network: Any, encoder: Encoder, published: str) -> Any:
     Raises
     ------
     SourceError
-        If they cannot be had, or are another network's.
+        If they cannot be downloaded, or are another network's.
     """
     path = Path(encoder.weights)
     if path.is_file():

@@ -40,7 +40,7 @@ def make_olmoearth(encoder: Encoder, *, version: str, size: str) -> Any:
     Raises
     ------
     SourceError
-        If the weights cannot be had, or are another network's.
+        If the weights cannot be downloaded, or are another network's.
     """
     package = require("olmoearth_pretrain_minimal", "encoders")
     network = package.OlmoEarthPretrain_v1(model_size=size, model_version=version).model

@@ -162,8 +162,8 @@ def _lonlat(images: xr.DataArray, job: Job) -> Any:
     crs = geometry.crs_of(images) if names == _PLACES[-1] else geometry.LONLAT
     if names is None or crs is None:
         raise EmbeddingError(
-            f"{job.encoder.name} is told where its pixels lie: give the stack coordinates 'lon' and 'lat' along "
-            "'location'"
+            f"{job.encoder.name} needs to know where its pixels lie: give the stack coordinates 'lon' and 'lat' "
+            "along 'location'"
         )
     along = da.stack([da.asarray(images.coords[k].data) for k in names], axis=1).rechunk({1: -1})
     return da.map_blocks(

@@ -46,7 +46,7 @@ def make_terramind(encoder: Encoder, *, sensors: tuple[str, ...], size: str) -> 
     Raises
     ------
     SourceError
-        If the weights cannot be had, or are another network's.
+        If the weights cannot be downloaded, or are another network's.
     """
     path = Path(encoder.weights)
     if not path.is_file():

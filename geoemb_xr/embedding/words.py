@@ -46,7 +46,7 @@ def _folder() -> str:
     named = os.environ.get(FOLDER)
     if named is not None:
         if not os.path.isdir(named):
-            raise SourceError(f"{FOLDER}={named!r} is no folder: it is to hold the files of {SIGLIP}")
+            raise SourceError(f"{FOLDER}={named!r} is not a folder: it should hold the files of {SIGLIP}")
         return named
     hub = require("huggingface_hub", "text")
     try:

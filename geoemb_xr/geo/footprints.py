@@ -44,7 +44,7 @@ def nearest_patch(array: xr.DataArray, points: Any) -> np.ndarray:
     Raises
     ------
     EmbeddingError
-        If it is no array of locations, or nobody says how large a patch is.
+        If it is not an array of locations, or nobody says how large a patch is.
 
     Examples
     --------

@@ -54,7 +54,7 @@ def to_grid(
     Raises
     ------
     EmbeddingError
-        If it is no array of locations, or nobody says how large a patch is.
+        If it is not an array of locations, or nobody says how large a patch is.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def _default_grid(patches: Patches, resolution: float | tuple[float, float] | No
     from affine import Affine
 
     if not patches.lon.size:
-        raise EmbeddingError("to_grid got no patches, so that no grid can be told; give geobox=")
+        raise EmbeddingError("to_grid got no patches, so their grid is unknown; give geobox=")
     zones, counts = np.unique(patches.zone, return_counts=True)
     zone = int(zones[np.argmax(counts)])
     crs = geometry.utm_crs(abs(zone), south=zone < 0)

@@ -137,7 +137,7 @@ def _numbers(table: pd.DataFrame, chosen: Sequence[Any], product: Product) -> np
     limits = np.iinfo(product.codec.dtype)
     if codes.min() < limits.min or codes.max() > limits.max:
         raise EmbeddingError(
-            f"the whole numbers in the table are no codes of {product.name!r}: they run from {codes.min()} to "
+            f"the whole numbers in the table are not codes of {product.name!r}: they run from {codes.min()} to "
             f"{codes.max()}, beyond {product.codec.dtype}"
         )
     return codes.astype(product.codec.dtype)

@@ -122,7 +122,7 @@ def _check(probe: Probe) -> None:
         )
     if probe.method not in _LINEAR:
         raise EmbeddingError(
-            f"a {probe.method} probe is no linear formula, which to_earth_engine writes: "
+            f"a {probe.method} probe is not a linear formula, which to_earth_engine writes: "
             f"fit one with method={', '.join(map(repr, _LINEAR))}, or use to_onnx"
         )
     strange = sorted(set(probe.bands) - set(product(_PRODUCT).bands))

@@ -122,7 +122,7 @@ def class_map(paths: list[Path], legend: Legend | None) -> xr.DataArray:
     Raises
     ------
     SourceError
-        If a file is no raster of whole numbers, or files are of several years.
+        If a file is not a raster of whole numbers, or files are of several years.
     """
     parts = [_one_map(path, legend) for path in paths]
     years = sorted({int(part["time"].dt.year) for part in parts if "time" in part.coords})
@@ -184,7 +184,7 @@ def eurocrops(paths: list[Path], _: Legend | None) -> Any:
         table: Any = tables.read_table(path)
         missing = {"EC_hcat_n", "EC_hcat_c"} - set(table.columns)
         if missing:
-            raise SourceError(f"{path} is no file of EuroCrops: it lacks the columns {sorted(missing)}")
+            raise SourceError(f"{path} is not a file of EuroCrops: it lacks the columns {sorted(missing)}")
         kept = table[table["EC_hcat_n"].notna()].copy()
         kept["EC_hcat_c"] = kept["EC_hcat_c"].astype("string").str.removesuffix(".0")
         kept.insert(0, "label", kept["EC_hcat_n"].astype(str))

@@ -60,7 +60,7 @@ def _open_raster(path: str) -> xr.DataArray:
     Raises
     ------
     SourceError
-        If it is no GeoTIFF, does not say where it lies, or has several bands.
+        If it is not a GeoTIFF, does not say where it lies, or has several bands.
     """
     import rasterio
     import rioxarray

@@ -205,7 +205,7 @@ class Probe(Fitted):
     def _without_vectors(self) -> Probe:
         if self.method == "knn" or (self.method == "centroid" and min(self.counts.values()) < 2):
             raise EmbeddingError(
-                f"a {self.method} probe of these labels holds training vectors, which tell their places; "
+                f"a {self.method} probe of these labels holds training vectors, which reveal their places; "
                 "private=True is for logistic, ridge and mlp, and for centroid with two labels per class or more"
             )
         return replace(self, applicability={}, memory={})

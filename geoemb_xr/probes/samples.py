@@ -156,7 +156,7 @@ def column_of(table: Any, name: Any, what: str) -> np.ndarray:
         return as_labels(name)
     if name not in table.columns:
         raise EmbeddingError(
-            f"{what}={name!r} is no column of the labels; they have {list(map(str, table.columns))}"
+            f"{what}={name!r} is not a column of the labels; they have {list(map(str, table.columns))}"
         )
     return as_labels(table[name])
 
@@ -492,5 +492,5 @@ def _of_another_time(array: xr.DataArray, time: Any, target: str | None) -> np.n
 def _coordinate(array: xr.DataArray, name: str, what: str) -> np.ndarray:
     if name not in array.coords or array.coords[name].dims != ("location",):
         known = [str(k) for k, v in array.coords.items() if v.dims == ("location",)]
-        raise EmbeddingError(f"{what}={name!r} is no coordinate along 'location'; it has {known}")
+        raise EmbeddingError(f"{what}={name!r} is not a coordinate along 'location'; it has {known}")
     return np.asarray(array.coords[name].values)

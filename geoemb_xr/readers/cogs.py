@@ -41,7 +41,7 @@ def opened(of: RemoteObject, **options: Any) -> Iterator[tuple[Any, ObjectFile]]
     Raises
     ------
     SourceError
-        If it is no GeoTIFF; what failed below it is raised as it was.
+        If it is not a GeoTIFF; what failed below it is raised as it was.
     """
     import rasterio
 

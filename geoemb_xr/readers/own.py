@@ -296,7 +296,7 @@ def _geotiff_facts(name: str) -> dict[str, Any] | None:
     try:
         facts = json.loads(text)
     except json.JSONDecodeError as error:
-        raise SourceError(f"{name} has a tag {OWN_TAG!r} that is no JSON ({error})") from error
+        raise SourceError(f"{name} has a tag {OWN_TAG!r} that is not JSON ({error})") from error
     return facts if isinstance(facts, dict) else None
 
 

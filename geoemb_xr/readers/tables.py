@@ -86,7 +86,7 @@ def open_table(source: Any, request: Request, product: Product) -> xr.DataArray:
     SourceError
         If the table has no vectors of the product, or several differ in columns, CRS or codes.
     ValueError
-        If a grid or points are asked for: a table of points is no raster.
+        If a grid or points are asked for: a table of points is not a raster.
     """
     if request.geobox is not None or request.points is not None:
         raise ValueError(

@@ -23,7 +23,7 @@ from geoemb_xr.core.model import (
 )
 from geoemb_xr.geo import footprints, ground, places, polygons, tables
 
-#: How names of files with places begin or end, where there is no such file: a mistyped path is no text.
+#: How names of files with places begin or end, where there is no such file: a mistyped path is not text.
 _FILES = (
     ".csv",
     ".parquet",

@@ -12,7 +12,7 @@ ROOTS = ("zarr.json", ".zgroup", ".zarray")
 
 
 def is_archive(name: str) -> bool:
-    """Whether a store is no folder of chunks: what it lacks was never written, as its own directory says."""
+    """Whether a store is not a folder of chunks: what it lacks was never written, as its own directory says."""
     return is_zipped(name) or is_icechunk(name)
 
 

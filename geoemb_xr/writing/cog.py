@@ -86,7 +86,7 @@ def to_cog(
     Raises
     ------
     EmbeddingError
-        If the array is no raster, or its codes need per-pixel scales.
+        If the array is not a raster, or its codes need per-pixel scales.
     FileExistsError
         If the file is there and ``mode`` does not say to replace it.
     ValueError

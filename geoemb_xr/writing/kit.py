@@ -85,7 +85,7 @@ def field_kit(
     ComparabilityError
         If the probe was fitted on another product or version.
     EmbeddingError
-        If the array is no raster, or the script has no formula for the probe or the codes.
+        If the array is not a raster, or the script has no formula for the probe or the codes.
 
     Examples
     --------

@@ -294,7 +294,7 @@ class Kit:
                 targets.append([float(label)])
                 continue
             if label not in self.legend["names"]:
-                raise SystemExit(f"{label!r} is no class of this probe: {', '.join(self.legend['names'])}")
+                raise SystemExit(f"{label!r} is not a class of this probe: {', '.join(self.legend['names'])}")
             targets.append([float(name == label) for name in self.legend["names"]])
         return places, targets
 

@@ -139,7 +139,7 @@ def _opened(target: Path) -> xr.Dataset:
             mask_and_scale=False,
         )
     except (FileNotFoundError, KeyError, ValueError) as error:
-        raise SourceError(f"{target} is no Zarr store that can be written into: {error}") from error
+        raise SourceError(f"{target} is not a Zarr store that can be written into: {error}") from error
 
 
 def _shard(node: zarr.Array[Any]) -> tuple[int, ...]:

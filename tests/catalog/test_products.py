@@ -375,7 +375,7 @@ def test_copernicus_cells_are_nodes(tmp_path, caplog):
     assert np.isnan(globe.isel(y=0).values).all()
     (tmp_path / "bad").mkdir()
     np.savez(tmp_path / "bad" / "x.npz", arr_0=np.zeros((3, 9, 768), np.float32))
-    with pytest.raises(errors.SourceError, match="3 × 9 cells, which is no grid of nodes"):
+    with pytest.raises(errors.SourceError, match="3 × 9 cells, which is not a grid of nodes"):
         gx.open("copernicus-embed", tmp_path / "bad")
 
 

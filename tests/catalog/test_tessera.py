@@ -469,7 +469,7 @@ def test_a_file_cut_after_opening_raises_when_computed(copied):
 
 def test_sources_that_are_something_else(tmp_path, make):
     (tmp_path / "x.npy").touch()
-    with pytest.raises(SourceError, match=r"are no tiles of 'tessera', which are named"):
+    with pytest.raises(SourceError, match=r"are not tiles of 'tessera', which are named"):
         gx.open("tessera", tmp_path)
     zarr.open_group(tmp_path / "a.zarr", mode="w").create_group("other")
     with pytest.raises(SourceError, match=r"has no groups utm01 … utm60; it has \['other'\]"):

@@ -187,7 +187,7 @@ def test_clustered_references_have_wider_intervals():
     assert clustered.table.area_high["forest"] > single.table.area_high["forest"]
     with pytest.raises(EmbeddingError, match="two or more clusters"):
         gx.area_estimate(mapped, sampled.assign(tile=1), design="random", cluster="tile")
-    with pytest.raises(EmbeddingError, match="cluster='block' is no column"):
+    with pytest.raises(EmbeddingError, match="cluster='block' is not a column"):
         gx.area_estimate(mapped, sampled, design="random", cluster="block")
 
 

@@ -335,7 +335,7 @@ def test_estimators_are_methods_and_go_by_the_name_of_their_class(task):
 
 
 def test_what_cannot_be_compared_is_said(task):
-    with pytest.raises(EmbeddingError, match="'good' is no DataArray of embeddings, but NoneType"):
+    with pytest.raises(EmbeddingError, match="'good' is not a DataArray of embeddings, but NoneType"):
         gx.evaluate({"good": None}, task[1], target="crop")
     arrays, table = task
     with pytest.raises(EmbeddingError, match="mapping of names to arrays"):

@@ -52,7 +52,7 @@ def test_one_row_takes_the_size_of_columns():
     row = raster(gx.testing.geobox((2, 5))).isel(y=[0])
     forgotten = row.assign_coords(y=row.y.values, x=row.x.values)
     assert geometry.geobox_of(forgotten).resolution.x == 10
-    with pytest.raises(EmbeddingError, match=r"one single pixel.*no attribute 'resolution'"):
+    with pytest.raises(EmbeddingError, match=r"a single pixel.*no attribute 'resolution'"):
         geometry.geobox_of(forgotten.isel(x=[0]))
 
 

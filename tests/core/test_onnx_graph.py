@@ -228,7 +228,7 @@ def test_other_files_are_told_apart(written, tmp_path):
     with pytest.raises(SourceError, match="an ONNX graph without a model of this package"):
         gx.load_model(tmp_path / "foreign.onnx")
     (tmp_path / "text.onnx").write_text("no graph")
-    with pytest.raises(SourceError, match="is no ONNX file"):
+    with pytest.raises(SourceError, match="is not an ONNX file"):
         gx.load_model(tmp_path / "text.onnx")
     with pytest.raises(FileNotFoundError):
         gx.load_model(tmp_path / "nowhere.onnx")

@@ -344,7 +344,7 @@ def test_a_basemap_lies_under_a_map_on_request(monkeypatch):
     assert ax.images[0].get_alpha() < 1
     change.emb.plot(basemap=True)
     assert "World" in asked[1]["source"].name
-    with pytest.raises(ValueError, match="is no provider of tiles"):
+    with pytest.raises(ValueError, match="is not a provider of tiles"):
         change.emb.plot(basemap="OpenStreetMup")
     with pytest.raises(ValueError, match="leave out ax= and basemap="):
         change.emb.plot(basemap=True, interactive=True)

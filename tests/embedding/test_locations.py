@@ -213,7 +213,7 @@ def test_satclip_refuses_what_it_is_not(checkpoint, torch, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint of SatCLIP at .*missing.ckpt; download"):
         opened("satclip", tmp_path / "missing.ckpt", points=PLACES)
     torch.save({"other.weight": torch.zeros(3)}, tmp_path / "other.pt")
-    with pytest.raises(SourceError, match=r"other.pt is no checkpoint of SatCLIP"):
+    with pytest.raises(SourceError, match=r"other.pt is not a checkpoint of SatCLIP"):
         opened("satclip", tmp_path / "other.pt", points=PLACES).compute()
 
 
@@ -224,7 +224,8 @@ def test_satclip_offline_says_what_to_do(checkpoint, torch, tmp_path, monkeypatc
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     with pytest.raises(
-        SourceError, match=r"cannot be had from https://huggingface.co/microsoft/SatCLIP.*give its path"
+        SourceError,
+        match=r"could not be downloaded from https://huggingface.co/microsoft/SatCLIP.*give its path",
     ):
         opened("satclip", points=PLACES).compute()
 

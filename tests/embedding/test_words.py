@@ -24,7 +24,9 @@ def test_words_without_weights_say_how_to_get_them(patches, monkeypatch, tmp_pat
     with pytest.raises(SourceError, match=r"no route to host.*hf download google/siglip.*GEOEMB_SIGLIP"):
         patches.emb.search("solar farm")
     monkeypatch.setenv("GEOEMB_SIGLIP", str(tmp_path / "nowhere"))
-    with pytest.raises(SourceError, match=r"nowhere' is no folder: it is to hold the files of google/siglip"):
+    with pytest.raises(
+        SourceError, match=r"nowhere' is not a folder: it should hold the files of google/siglip"
+    ):
         patches.emb.similarity("solar farm")
 
 

@@ -144,7 +144,7 @@ def test_names_stay_names(node, codes):
 def test_what_is_not_linear_is_refused(codes, method):
     probe = codes.emb.fit_probe(LABELS, target="land_cover", method="ridge", cv=0)
     with pytest.raises(
-        EmbeddingError, match=f"a {method} probe is no linear formula.*'ridge', 'logistic', 'centroid'"
+        EmbeddingError, match=f"a {method} probe is not a linear formula.*'ridge', 'logistic', 'centroid'"
     ):
         replace(probe, method=method).to_earth_engine()
 

@@ -257,7 +257,7 @@ def test_errors_say_the_way_out(tmp_path):
     da = array()
     with pytest.raises(EmbeddingError, match=r"target= must name the column of labels, one of \['a', 'b'\]"):
         da.emb.fit_probe(pd.DataFrame({"lon": [11.37], "lat": [47.25], "a": [1], "b": [2]}))
-    with pytest.raises(EmbeddingError, match="target='crop' is no column"):
+    with pytest.raises(EmbeddingError, match="target='crop' is not a column"):
         da.emb.fit_probe(points(), target="crop")
     with pytest.raises(CoverageError, match="no label lies in the array, which covers"):
         da.emb.fit_probe(points().assign(lon=0.0), target="land_cover")

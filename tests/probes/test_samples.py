@@ -82,7 +82,7 @@ def test_points_that_were_sampled_carry_their_labels():
     assert "blocked" in sampled.emb.fit_probe(target="land_cover").scores
     by_value = sampled.emb.fit_probe(sampled.land_cover.values, cv=0)
     assert by_value.legend.names == sampled.emb.fit_probe(target="land_cover", cv=0).legend.names
-    with pytest.raises(EmbeddingError, match="target='crop' is no coordinate along 'location'"):
+    with pytest.raises(EmbeddingError, match="target='crop' is not a coordinate along 'location'"):
         sampled.emb.fit_probe(target="crop")
     with pytest.raises(EmbeddingError, match=r"labels need shape \(150,\); got \(3,\)"):
         sampled.emb.fit_probe(np.zeros(3))

@@ -142,7 +142,7 @@ def test_a_probe_of_nothing_but_vectors_is_not_private(tmp_path):
         gx.fit_probe(x, y, method="knn"),
         gx.fit_probe(x[:3], list("abc"), method="centroid", cv=0),
     ):
-        with pytest.raises(EmbeddingError, match="holds training vectors, which tell their places"):
+        with pytest.raises(EmbeddingError, match="holds training vectors, which reveal their places"):
             probe.save(tmp_path / "never", private=True)
     assert list(tmp_path.iterdir()) == []
 

@@ -134,7 +134,7 @@ def test_two_products_of_one_name_are_an_error(tmp_path):
     with pytest.raises(SourceError, match="two things of one name"):
         gx.open(path)
     group.update_attributes({conventions.FACTS: {"name": "own-new", "dims": 64, "codec": "secret"}})
-    with pytest.raises(SourceError, match="'secret', which is no codec of this package"):
+    with pytest.raises(SourceError, match="'secret', which is not a codec of this package"):
         gx.open(path)
     group.update_attributes({conventions.FACTS: {"dims": 64}})
     with pytest.raises(SourceError, match="without a name and dims"):
@@ -358,7 +358,7 @@ def test_what_is_no_store(tmp_path):
         own.read_store(tmp_path / "plain.tif")
     with rasterio.open(tmp_path / "plain.tif", "r+") as file:
         file.update_tags(geoemb_xr="{no json")
-    with pytest.raises(SourceError, match="is no JSON"):
+    with pytest.raises(SourceError, match="is not JSON"):
         gx.open(tmp_path / "plain.tif")
     import pandas as pd
 

@@ -168,7 +168,7 @@ def test_labels_of_several_devices_teach_as_update_does(kit, codes, probe, tmp_p
     ours = codes.emb.year(2024).emb.predict(updated).values
     assert (np.array([0, *legend["code"]])[found] != ours).mean() < 1e-3
     new.assign(label="a swamp").to_csv(tmp_path / "c.csv", index=False)
-    assert "'a swamp' is no class of this probe" in alone(own, "learn", tmp_path / "c.csv").stderr
+    assert "'a swamp' is not a class of this probe" in alone(own, "learn", tmp_path / "c.csv").stderr
     new[["lon", "lat"]].to_csv(tmp_path / "d.csv", index=False)
     assert "lacks the columns ['label']" in alone(own, "learn", tmp_path / "d.csv").stderr
 
