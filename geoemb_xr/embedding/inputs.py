@@ -129,6 +129,15 @@ def as_array(images: Any) -> Any:
     return whole.transpose(*before, BAND, ...)
 
 
+def of_use(images: Any, encoder: Encoder) -> Any:
+    """Of a dataset's sensors those that have a band of the encoder; all where none has, or it takes any bands."""
+    if not isinstance(images, Mapping) or not encoder.bands:
+        return images
+    wanted = {band_name(b) for b in encoder.bands}
+    own = {k: v for k, v in images.items() if wanted & {band_name(b) for b in _own_names(v) or ()}}
+    return own or images
+
+
 def _without_code(band: xr.DataArray, code: float | None) -> xr.DataArray:
     """A band in floating point, NaN where it had the code of what is missing."""
     exact = np.float32 if band.dtype.itemsize <= 2 else np.float64

@@ -138,7 +138,7 @@ def embed(
         card = card.of_pixels()
     generators = inputs.generators_of(images, card)
     if samples.is_samples(images):
-        images = samples.read_samples(images)
+        images = inputs.of_use(samples.read_samples(images), card)
     images = inputs.as_array(images)
     are_joined = isinstance(images, Mapping)
     if are_joined:

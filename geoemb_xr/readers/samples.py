@@ -20,6 +20,12 @@ _BIGEARTHNET = {
     "s1": ("VH", "VV"),
     "s2": ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"),
 }
+#: What the sensors of Copernicus-Pretrain hold, whose samples say no names.
+_COPERNICUS = {
+    "s1_grd": ("VV", "VH"),
+    "s2_toa": (*(f"B{k:02d}" for k in range(1, 9)), "B8A", *(f"B{k:02d}" for k in range(9, 13))),
+    "dem": ("elevation",),
+}
 _drawing = threading.Lock()
 
 
@@ -43,7 +49,8 @@ def read_samples(dataset: Any) -> xr.DataArray | dict[str, xr.DataArray]:
     Returns
     -------
     DataArray (location, time?, band, y, x), or dict of them by sensor
-        Images are read when they are computed. A label is the coordinate ``label``, a class by its name; of labels
+        Images are read when they are computed. Those of MMEarth, which its reader normalises, are in their own
+        units again. A label is the coordinate ``label``, a class by its name; of labels
         that are several at a time each class is a coordinate of its name, true or false. Numbers that a sample has
         besides, such as ``lon`` and ``lat``, are coordinates, too.
 
@@ -89,7 +96,12 @@ def read_samples(dataset: Any) -> xr.DataArray | dict[str, xr.DataArray]:
         found[key] = xr.DataArray(
             da.concatenate(blocks), dims=dims, coords=coords, attrs=attrs, name="images"
         )
-    return found[keys[0]] if len(keys) == 1 else {k.removeprefix("image_"): v for k, v in found.items()}
+    return found[keys[0]] if len(keys) == 1 else {_sensor(k): v for k, v in found.items()}
+
+
+def _sensor(key: str) -> str:
+    """The sensor that an image of a sample is of: torchgeo calls them ``image_s1``, WebDataset ``s1_grd.pth``."""
+    return key.removeprefix("image_").removesuffix(".pth")
 
 
 def _unwrapped(dataset: Any) -> tuple[Any, np.ndarray]:
@@ -130,11 +142,13 @@ def _layout(dataset: Any, key: str, shape: tuple[int, ...]) -> tuple[Sequence[st
     """Names of an image's bands, where the dataset says them, and its shape ``(time?, band, y, x)``."""
     own: Any = getattr(dataset, "bands", None)
     if isinstance(own, str) and type(dataset).__name__.startswith("BigEarthNet"):
-        sensor = key.removeprefix("image_") if "_" in key else own
+        sensor = _sensor(key) if "_" in key else own
         own = _BIGEARTHNET.get(sensor, (*_BIGEARTHNET["s1"], *_BIGEARTHNET["s2"]))
     by_sensor = getattr(dataset, "modality_bands", None)
     if isinstance(by_sensor, Mapping):
-        own = by_sensor.get(key.removeprefix("image_"))
+        own = by_sensor.get(_sensor(key))
+    if own is None and key.endswith(".pth"):
+        own = _COPERNICUS.get(_sensor(key))
     names = None if own is None or isinstance(own, str) else [str(b) for b in own]
     count = shape[-3]
     if names and getattr(dataset, "seasons", 1) > 1 and count == len(names) * dataset.seasons:
@@ -149,7 +163,7 @@ def _read(dataset: Any, key: str, numbers: np.ndarray, shape: tuple[int, ...]) -
     out = np.empty((len(numbers), *shape), np.float32)
     for into, number in zip(out, numbers, strict=True):
         sample = _sample(dataset, int(number))
-        image = np.asarray(sample[key], np.float32)
+        image = _as_measured(dataset, key, sample)
         if image.size != into.size:
             raise SourceError(
                 f"the image of sample {number} of {type(dataset).__name__} is {image.shape}, and others are {shape}"
@@ -159,6 +173,35 @@ def _read(dataset: Any, key: str, numbers: np.ndarray, shape: tuple[int, ...]) -
         if len(shape) == 4 and dates.shape == shape[:1]:
             into[...] = into[np.argsort(dates, kind="stable")]
     return out
+
+
+def _as_measured(dataset: Any, key: str, sample: Mapping[str, Any]) -> np.ndarray:
+    """An image of a sample in its sensor's units: MMEarth normalises by band, and Sentinel-2 by its level."""
+    image = np.asarray(sample[key], np.float32)
+    how = getattr(dataset, "normalization_mode", None)
+    if how not in ("z-score", "min-max") or not hasattr(dataset, "band_stats"):
+        return image
+    sensor = _sensor(key)
+    own, first = sensor, 0
+    if sensor == "sentinel2":
+        own = f"sentinel2_{dataset.tile_info[str(int(sample['tile_id']))]['S2_type']}"
+    elif sensor.startswith("sentinel1"):  # both orbits are one sensor there, one after the other
+        own, first = "sentinel1", 4 * sensor.endswith("_desc")
+    if own not in dataset.band_stats:
+        return image
+    bands = dataset.all_modality_bands[sensor]
+    at = [first + bands.index(b) for b in dataset.modality_bands[sensor]]
+    low, high = ("mean", "std") if how == "z-score" else ("min", "max")
+    shift, size = (np.asarray(dataset.band_stats[own][k])[at, None, None] for k in (low, high))
+    if (
+        sensor == "sentinel2"
+    ):  # it looks for 0, which is no data, after it has normalised, and there 0 is the mean
+        image = np.nan_to_num(image, nan=0.0)
+    values = image * (size if how == "z-score" else size - shift) + shift
+    if sensor == "sentinel2":
+        values = np.rint(values)
+        values[values == 0] = np.nan
+    return values.astype(np.float32)
 
 
 def _labels_of(dataset: Any, numbers: np.ndarray, first: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,6 +224,8 @@ def _labels_of(dataset: Any, numbers: np.ndarray, first: Mapping[str, Any]) -> d
         columns = {
             k: ("location", np.asarray([np.asarray(s[k]) for s in samples])) for k in plain if k != "label"
         }
+        if "date" in columns and columns["date"][1].dtype.kind in "if":  # seconds since 1970
+            columns["date"] = ("location", columns["date"][1].astype("M8[s]").astype("M8[ns]"))
         if "label" not in first:
             return columns
         labels = np.stack([np.asarray(s["label"]) for s in samples])

@@ -2,12 +2,15 @@
 
 import json
 import random
+import sys
+import types
 from dataclasses import replace
 
 import lazily
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 
 import geoemb_xr as gx
 from geoemb_xr import testing
@@ -167,6 +170,104 @@ def test_several_images_of_a_sample_are_sensors():
     np.testing.assert_allclose(da.values, expected, atol=1e-5)
     with pytest.raises(EmbeddingError, match="'s1' has 4 along location, and 's2' has 3"):
         gx.embed({"s1": found["s1"], "s2": found["s2"].isel(location=slice(3))}, card)
+
+
+class Hdf5:
+    """Arrays by name, where h5py is not installed: what torchgeo asks of an HDF5 file."""
+
+    def __init__(self, path, mode):
+        self.path = path
+
+    def __enter__(self):
+        return dict(np.load(self.path))
+
+    def __exit__(self, *error):
+        return None
+
+
+@pytest.fixture
+def mmearth(tmp_path, monkeypatch):
+    """MMEarth as it is published: arrays in one file, and what is known of tiles and bands in three more."""
+    monkeypatch.setitem(sys.modules, "h5py", types.SimpleNamespace(File=Hdf5))
+    rng = np.random.default_rng(3)
+    folder = tmp_path / "data_100k_v001"
+    folder.mkdir()
+    s2 = rng.integers(90, 4000, (3, 13, 16, 16)).astype("u2")
+    s2[0, :, :2] = 0
+    s1 = rng.uniform(-25, -5, (3, 8, 16, 16)).astype("f4")
+    s1[:, [2, 3, 6, 7]] = -np.inf  # no HH and HV
+    metadata = np.array([(str(k).encode(),) for k in (40, 41, 42)], dtype=[("id", "S10")])
+    with open(folder / "data_100k_v001.h5", "wb") as file:
+        np.savez(file, sentinel2=s2, sentinel1=s1, metadata=metadata)
+    bands = datasets.MMEarth.all_modality_bands
+    tiles = {
+        str(k): {
+            "lat": 40.0 + k, "lon": 10.0, "S2_DATE": "2020-03-05", "S2_type": "l2a" if k % 2 else "l1c",
+            "BANDS": {name: bands[name] for name in ("sentinel2", "sentinel1_asc", "sentinel1_desc")},
+        }
+        for k in (40, 41, 42)
+    }  # fmt: skip
+    stats = {
+        name: {
+            "mean": [100.0 + 10 * k + (7 if name.endswith("l1c") else 0) for k in range(count)],
+            "std": [50.0 + k for k in range(count)],
+            "min": [90.0] * count, "max": [900.0 + k for k in range(count)],
+        }
+        for name, count in (("sentinel2_l2a", 13), ("sentinel2_l1c", 13), ("sentinel1", 8))
+    }  # fmt: skip
+    for name, value in (("tile_info", tiles), ("band_stats", stats), ("splits", {"train": [0, 1, 2]})):
+        (folder / f"data_100k_v001_{name}.json").write_text(json.dumps(value))
+    return tmp_path, s2.astype("f4"), s1
+
+
+@pytest.mark.parametrize("how", ["z-score", "min-max"])
+def test_mmearth_s_sensors_come_in_their_own_units_with_places_and_dates(mmearth, how):
+    root, s2, s1 = mmearth
+    given = {"subset": "MMEarth100k", "normalization_mode": how}
+    whole = datasets.MMEarth(root, modalities=("sentinel2", "sentinel1_asc", "sentinel1_desc"), **given)
+    found = samples.read_samples(whole)
+    np.testing.assert_array_equal(found["sentinel2"].values, np.where(s2 == 0, np.nan, s2))
+    for name, first in (("sentinel1_asc", 0), ("sentinel1_desc", 4)):
+        np.testing.assert_allclose(found[name].values[:, :2], s1[:, first : first + 2], atol=1e-4)
+        assert not np.isfinite(found[name].values[:, 2:]).any()
+    assert list(found["sentinel2"].lat.values) == [80.0, 81.0, 82.0]
+    assert str(found["sentinel2"].date.values[0])[:10] == "2020-03-05"
+    card = gx.Encoder(
+        "both", dims=3, bands=("B02", "VV"), units=("dn", "dB"), chip=16, patch=16, outputs=("chips",),
+        make=torch.nn.Conv2d(2, 3, 16),
+    )  # fmt: skip
+    one_orbit = datasets.MMEarth(root, modalities=("sentinel2", "sentinel1_desc"), **given)
+    chips = np.stack([np.where(s2 == 0, np.nan, s2)[:, 1], s1[:, 4]], 1)
+    expected = gx.embed(
+        xr.DataArray(chips, dims=("location", "band", "y", "x"), coords={"band": list(card.bands)}), card
+    )
+    da = gx.embed(one_orbit, card)
+    np.testing.assert_allclose(da.values, expected.values, atol=1e-2)
+    assert list(da.tile_id.values) == [40, 41, 42]
+    with pytest.raises(EmbeddingError, match="two sensors have the band VV"):
+        gx.embed(whole, card)
+
+
+def test_copernicus_pretrain_s_samples_are_sensors_of_which_an_encoder_takes_its_own():
+    """Of a stream some are taken; weather and ocean colour have other sizes, and are not asked for."""
+    rng = np.random.default_rng(4)
+    listed = [
+        {
+            "s1_grd.pth": torch.from_numpy(rng.uniform(-25, -5, (2, 24, 24)).astype("f4")),
+            "s2_toa.pth": torch.from_numpy(rng.uniform(200, 4000, (13, 24, 24)).astype("f4")),
+            "s3_olci.pth": torch.rand(21, 9, 9), "s5p_co.pth": torch.rand(1, 3, 3),
+            "dem.pth": torch.rand(1, 80, 80),
+        }
+        for _ in range(2)
+    ]  # fmt: skip
+    card = gx.Encoder(
+        "both", dims=3, bands=("VH", "B8A"), units=("dB", "dn"), chip=24, patch=24, outputs=("chips",),
+        make=torch.nn.Conv2d(2, 3, 24),
+    )  # fmt: skip
+    chips = torch.stack([torch.stack([s["s1_grd.pth"][1], s["s2_toa.pth"][8]]) for s in listed])
+    with torch.inference_mode():
+        expected = card.load()(chips)[..., 0, 0].numpy()
+    np.testing.assert_allclose(gx.embed(listed, card).values, expected, rtol=1e-5)
 
 
 class Stream(torch.utils.data.IterableDataset):
