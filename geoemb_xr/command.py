@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"geoemb {options.part}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = "; the same command again goes on where it was" if options.run is fetch else ""
+        again = "; run the same command again to continue" if options.run is fetch else ""
         print(f"\nstopped{again}", file=sys.stderr)
         return 130
     return status
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     part = _part(
         parts, "products", products, "list what is published", "geoemb products\ngeoemb products --opens"
     )
-    part.add_argument("--opens", action="store_true", help="only those that this version opens")
+    part.add_argument("--opens", action="store_true", help="only products that this version opens")
 
     part = _part(parts, "card", card, "show the facts of a product", "geoemb card tessera")
     part.add_argument("name", metavar="NAME", help="a product or one of its aliases")
@@ -81,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     example = "geoemb fetch alphaearth --bbox 11.30 47.20 11.45 47.30 --time 2018 2024 --to innsbruck.zarr"
     part = _part(
         parts, "fetch", fetch, "copy a box of a product to a Zarr store", example,
-        "The store holds the published codes. What was interrupted goes on where it was, when run again. "
-        f"{MANIFEST} in the store says what is there and what is not.",
+        "The store holds the published codes. Run an interrupted command again, and it continues where it was. "
+        f"The file {MANIFEST} in the store lists what is there and what is missing.",
     )  # fmt: skip
     _where(part)
     part.add_argument("--to", required=True, metavar="PATH", help="the store, such as aoi.zarr")
@@ -96,34 +96,36 @@ def _parser() -> argparse.ArgumentParser:
     )
     part = _part(parts, "map", make_map, "make a map from labels, as a GeoTIFF", example)
     part.add_argument("source", metavar="SOURCE", help="a store that fetch wrote, or files with --product")
-    part.add_argument("--product", help="whose files SOURCE are, where they do not say")
+    part.add_argument("--product", help="product of the files, where they do not say it")
     part.add_argument("--time", type=int, help="year to map (default: the last)")
     part.add_argument(
         "--labels", metavar="FILE", help="points or polygons: CSV with lon and lat, GeoPackage, …"
     )
     part.add_argument("--target", metavar="COLUMN", help="the column of labels")
     part.add_argument("--method", default="logistic", help="kind of probe (default: %(default)s)")
-    part.add_argument("--probe", metavar="FILE", help="a saved probe, instead of labels")
-    part.add_argument("--save-probe", metavar="FILE", help="where to keep the fitted probe")
+    part.add_argument("--probe", metavar="FILE", help="a saved probe instead of labels")
+    part.add_argument("--save-probe", metavar="FILE", help="write the fitted probe to this file")
     part.add_argument("--to", required=True, metavar="FILE", help="the map, such as crops.tif")
     part.add_argument("--overwrite", action="store_true", help="replace a map that exists")
 
     example = "geoemb check innsbruck.zarr\ngeoemb check tiles/ --product alphaearth"
     part = _part(parts, "check", check, "look at the values of a store: gaps, lengths, codes", example)
     part.add_argument("path", metavar="PATH", help="a store or files")
-    part.add_argument("--product", help="whose files they are, where they do not say")
+    part.add_argument("--product", help="product of the files, where they do not say it")
 
     example = "geoemb explore innsbruck.zarr\ngeoemb explore tiles/ --product alphaearth --port 5006"
     part = _part(parts, "explore", explore, "look at a store or files in a browser, click and label", example)
     part.add_argument("path", metavar="PATH", help="a store, a file or a folder of files")
-    part.add_argument("--product", help="whose files they are, where they do not say")
+    part.add_argument("--product", help="product of the files, where they do not say it")
     part.add_argument(
         "--labels", metavar="FILE", help="labels to start with: GeoPackage, CSV with lon and lat, …"
     )
     part.add_argument("--target", metavar="COLUMN", help="the column of their classes")
-    part.add_argument("--port", type=int, default=0, help="of the page (default: a free one)")
-    part.add_argument("--width", type=int, default=1180, help="of the app in pixels (default: %(default)s)")
-    part.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
+    part.add_argument("--port", type=int, default=0, help="port of the page (default: a free one)")
+    part.add_argument(
+        "--width", type=int, default=1180, help="greatest width of the app in pixels (default: %(default)s)"
+    )
+    part.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
 
     parts.add_parser("demo", help="run the offline demo, as python -m geoemb_xr", add_help=False)
     return parser
@@ -146,8 +148,14 @@ def _part(
 def _where(part: argparse.ArgumentParser) -> None:
     part.add_argument("name", metavar="NAME", help="a product, see `geoemb products`")
     part.add_argument("--source", help="your own files (default: the published store)")
-    part.add_argument("--bbox", nargs=4, type=float, metavar=("W", "S", "E", "N"), help="degrees")
-    part.add_argument("--time", nargs="+", type=int, metavar="YEAR", help="exactly these years")
+    part.add_argument(
+        "--bbox",
+        nargs=4,
+        type=float,
+        metavar=("W", "S", "E", "N"),
+        help="west, south, east and north in degrees",
+    )
+    part.add_argument("--time", nargs="+", type=int, metavar="YEAR", help="these years (default: all)")
 
 
 # --- what it does ------------------------------------------------------------------------------------------------
@@ -160,7 +168,7 @@ def products(options: argparse.Namespace) -> int:
         table = table[[gx.product(name).open is not None for name in table.index]]
     shown = table[_OVERVIEW].rename(columns={"resolution": "resolution [m]"})
     _print_table(shown.reset_index(names="product"))
-    print("\ngeoemb card NAME shows the facts of one")
+    print("\n`geoemb card NAME` shows the facts of one product")
     return 0
 
 
@@ -187,7 +195,7 @@ def fetch(options: argparse.Namespace) -> int:
     to = Path(options.to)
     if to.exists() and not options.overwrite:
         raise FileExistsError(
-            f"{to} exists: it is whole, as what is interrupted lies in {to}.part; pass --overwrite to replace it"
+            f"{to} exists and is complete (an interrupted copy is {to}.part); pass --overwrite to replace it"
         )
     array = _open(options.name, options.source, bbox=options.bbox, time=options.time, decode=False,
                   crs=options.crs, resolution=options.resolution)  # fmt: skip

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Unit = Literal["ha", "km2", "m2"]
 _NO_ESTIMATE = (
-    "area counts pixels: it carries the map's errors, so it is no estimate of area (use reference labels)"
+    "area counts pixels, with the errors of the map; area_estimate corrects them with reference labels"
 )
 _METRES: dict[str, float] = {"ha": 1e4, "km2": 1e6, "m2": 1.0}
 
@@ -93,8 +93,8 @@ def area(
 ) -> pd.Series[float] | pd.DataFrame:
     """Ground area of each class, on the ellipsoid whatever the CRS. Computes.
 
-    A count of pixels is no estimate of area: the map's errors do not cancel. For that, use a probability sample
-    of reference labels (Olofsson et al. 2014, doi:10.1016/j.rse.2014.02.015).
+    A count of pixels is not an estimate of area, because the map's errors do not cancel. For that,
+    use a probability sample of reference labels (Olofsson et al. 2014, doi:10.1016/j.rse.2014.02.015).
 
     Parameters
     ----------

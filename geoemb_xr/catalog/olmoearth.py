@@ -74,7 +74,7 @@ def _zone(url: str, name: str, root: Any, token: str, request: Request) -> Tile:
         _check_codec(attrs, array, where)
     if any(attrs.get(key) is True for key in _UNIT):
         say(
-            f"{url} says that its vectors have unit length; means of them have not: .emb.normalize() makes it so"
+            f"{url} says that its vectors have unit length, but means of them do not; .emb.normalize() restores it"
         )
     return zarr_store.zarr_tile(
         url,

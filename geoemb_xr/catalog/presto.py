@@ -28,10 +28,7 @@ def open_presto(source: Any, request: Request) -> list[Tile]:
             "Togo_Presto_embeddings_v2025_06_19*.tif",
             "Hugging Face, dataset izvonkov/Togo_Presto_Embeddings (128.8 GB in all)",
         )
-    say(
-        "presto: its uint16 codes come as float32 as they are, with 0 as missing: no publisher states their "
-        "scaling, and none is invented"
-    )
+    say("presto: uint16 codes become float32 without scaling, because no publisher states one; 0 is missing")
     return side_by_side(_tile, paths.expand(source, (".tif", ".tiff")))
 
 

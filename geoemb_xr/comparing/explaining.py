@@ -355,7 +355,7 @@ def _contributions(
     """Return what each band adds to the score of a class at its mean vector, or to a value per deviation."""
     weights = _linear(probe)
     if weights is None:
-        say(f"a {probe.method} probe is not linear: explain gives no contributions, only what labels tell")
+        say(f"a {probe.method} probe is not linear: explain gives no contributions, only results from labels")
         return pd.DataFrame()
     if probe.legend is None:
         return pd.DataFrame(weights * vectors.std(axis=0), [probe.target], bands)

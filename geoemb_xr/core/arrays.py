@@ -459,7 +459,7 @@ def concat(arrays: Sequence[xr.DataArray], dim: str) -> xr.DataArray:
         named = " and ".join(repr(s) if s else "the first-hand files" for s in stores)
         warnings.warn(
             f"concat mixes {named}: the copy was resampled, so vectors of one place differ between them "
-            "for no reason on the ground",
+            "without a change on the ground",
             stacklevel=2,
         )
     sources = {str(each.attrs.get("source", "")) for each in arrays}

@@ -381,7 +381,7 @@ def _add(new: Product) -> Product:
             )
     if before is not None:
         different = [f.name for f in fields(Product) if getattr(before, f.name) != getattr(new, f.name)]
-        say(f"product {new.name!r} is registered anew, with another {', '.join(different)}")
+        say(f"product {new.name!r} is registered again, with another {', '.join(different)}")
         for key in [key for key, known in _registry.items() if known == before]:
             del _registry[key]
     _registry.update(dict.fromkeys(keys, new))

@@ -72,7 +72,7 @@ def to_grid(
     if shown.size < patches.lon.size:
         left = patches.lon.size - shown.size
         say(
-            f"to_grid leaves out {left} of {patches.lon.size} patches: at their place another is later, or first"
+            f"to_grid leaves out {left} of {patches.lon.size} patches: others at their place are later, or first"
         )
     data = _fill(array.transpose("location", BAND), patches.take(shown), grid)
     coords = {BAND: array.coords[BAND].values, **geometry.grid_coords(grid)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -254,8 +255,10 @@ def as_model(model: Any, array: xr.DataArray) -> Model:
         return _estimator(model, bands)
     if callable(getattr(model, "forward", None)) and hasattr(model, "state_dict"):
         return networks.network(model, len(bands))
+    saved = isinstance(model, str | os.PathLike)
     raise TypeError(
         f"predict takes a Probe, KMeans, a scikit-learn estimator or a torch.nn.Module; got {type(model).__name__}"
+        + (f": read a saved model with gx.load_model({os.fspath(model)!r})" if saved else "")
     )
 
 

@@ -260,7 +260,7 @@ def _compiled(device: str, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-        say(f"maps on {device} go the slower way, through torch: Triton cannot compile here ({error})")
+        say(f"maps on {device} are made with torch, which is slower: Triton cannot compile here ({error})")
         return None
 
 

@@ -79,7 +79,7 @@ def without_gaps(y: np.ndarray, gaps: bool) -> np.ndarray:
                 return y.astype(dtype)
         return y
     if gaps and y.dtype.kind == "f" and np.array_equal(y, np.round(y)):
-        say("labels are whole numbers with gaps: classes (for values fill the gaps, or drop them)")
+        say("labels are whole numbers with gaps, taken as classes (for regression, fill or drop the gaps)")
         return y.astype(np.int64)
     return y
 

@@ -206,7 +206,7 @@ def _drawn_labels(raster: xr.DataArray, array: xr.DataArray, per_class: int) -> 
     """A stratified sample of a label raster, brought to the array's grid first."""
     table = labelling.drawn_points(aligned(raster, array), per_class=per_class)
     say(
-        f"labels from a raster: {len(table)} pixels, at most {per_class} a class; n_samples=… draws more or "
+        f"labels from a raster: {len(table)} pixels, at most {per_class} per class; n_samples=… draws more or "
         "fewer, and with method='ridge' n_samples='all' takes every pixel"
     )
     return table

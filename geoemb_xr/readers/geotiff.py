@@ -280,7 +280,7 @@ def _place_of(dataset: Any, name: str) -> tuple[Any, str]:
             f"{name} has a CRS but no geotransform: it does not say where its pixels lie. Place its array "
             "yourself: gx.wrap(array, product, geobox=…); where it has ground control points, gdalwarp warps it"
         )
-    say(f"{name} does not say itself where it lies; placed by {beside} beside it")
+    say(f"{name} has no georeference; it was placed by {beside} beside it")
     return transform, crs.to_wkt()
 
 

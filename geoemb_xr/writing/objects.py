@@ -168,7 +168,7 @@ def _marks(part: str, url: str, fingerprint: list[Any]) -> zarr.Group:
         group = zarr.open_group(store, mode="r+", zarr_format=3)
         if group.attrs.get("fingerprint") == mine:
             return group
-        say(f"{part} holds unfinished work on another array; it is thrown away")
+        say(f"{part} holds unfinished work on another array; it is deleted")
     whole = object_size(f"{url}/{_ROOT}") is not None
     if not whole:
         if not there and list_objects(url):

@@ -313,7 +313,7 @@ def stage(array: xr.DataArray, folder: Path) -> Staged:
     array : DataArray
         Any; an array in memory is cut into blocks of 1,024 pixels.
     folder : Path
-        Made where it is not there. What another call left in it is thrown away, and that is said.
+        It is made where it does not exist. Work of another call in it is deleted, and a note says so.
     """
     data, layout = lay_out(chunked(array).data)
     fingerprint = [data.name, str(data.dtype), list(data.shape), list(layout.chunks)]
@@ -364,7 +364,7 @@ def open_stage(folder: Path, fingerprint: Sequence[Any], product: Path | None = 
             if same and not moved:
                 return group
             if not same:
-                say(f"{folder} holds unfinished work on another array; it is thrown away")
+                say(f"{folder} holds unfinished work on another array; it is deleted")
         except FileNotFoundError:  # killed before anything was written
             pass
         shutil.rmtree(folder)

@@ -42,7 +42,7 @@ def stage_store(
     sides : mapping of str to mapping of str to int
         Sides of the shards of each lazy variable.
     purpose : sequence
-        What the store is made for, as JSON has it: a stage that was left by other work is thrown away.
+        The purpose of the store, as JSON has it: a stage that other work left is deleted.
     write_template : callable
         Makes the store of the rechunked dataset, with metadata and all that is in memory, at a path.
 

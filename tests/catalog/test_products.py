@@ -357,9 +357,9 @@ def test_presto_says_at_each_opening_that_no_scale_is_known(tmp_path, caplog):
     caplog.set_level("INFO", "geoemb_xr")
     folder = gx.example("presto", directory=tmp_path)
     codes = gx.open("presto", folder, decode=False)
-    assert caplog.text.count("no publisher states their scaling") == 1
+    assert caplog.text.count("no publisher states one") == 1
     opened = gx.open("presto", folder)
-    assert caplog.text.count("no publisher states their scaling") == 2
+    assert caplog.text.count("no publisher states one") == 2
     held = np.isfinite(opened.values)
     np.testing.assert_array_equal(opened.values[held], codes.values[held].astype(np.float32))
     assert opened.time.values[0] == np.datetime64("2019-03-01")

@@ -51,7 +51,7 @@ def test_a_changed_product_of_ones_own_takes_the_place_of_the_one_before(caplog)
     assert not caplog.records  # the same again
     changed = gx.register(Product("cell-run-twice", dims=4, aliases=("second-alias",), doi="10.1/x"))
     (note,) = caplog.messages
-    assert "product 'cell-run-twice' is registered anew, with another dims, bands, aliases, doi" in note
+    assert "product 'cell-run-twice' is registered again, with another dims, bands, aliases, doi" in note
     assert gx.product("cell-run-twice") is gx.product("second-alias") is changed
     with pytest.raises(ValueError, match="unknown product 'first-alias'"):
         gx.product("first-alias")

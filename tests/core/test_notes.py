@@ -100,7 +100,7 @@ def test_opening_again_says_it_again(tmp_path, caplog):
     source = gx.product("presto").example(tmp_path, "geotiff")
     for _ in range(2):
         gx.open("presto", source)
-    assert caplog.text.count("no publisher states their scaling") == 2
+    assert caplog.text.count("no publisher states one") == 2
 
 
 def test_notes_reach_a_user_who_set_up_nothing_and_one_line_silences_them():
@@ -113,7 +113,7 @@ logging.getLogger("geoemb_xr").setLevel("WARNING")
 gx.register(gx.Product("mine", dims=4))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr == "geoemb_xr: product 'mine' is registered anew, with another dims, bands\n"
+    assert done.stderr == "geoemb_xr: product 'mine' is registered again, with another dims, bands\n"
 
 
 def test_a_level_that_was_set_before_is_kept():

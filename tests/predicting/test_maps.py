@@ -149,7 +149,7 @@ def test_probabilities_are_probabilities(probes):
 def test_unknown_outputs_and_models(probes):
     with pytest.raises(ValueError, match=r"output='probability' is not known.*proba"):
         array().emb.predict(probes["logistic"], output="probability")
-    with pytest.raises(TypeError, match=r"a torch\.nn\.Module; got str"):
+    with pytest.raises(TypeError, match=r"a torch\.nn\.Module; got str: read .* gx\.load_model\(.*\)"):
         array().emb.predict("model.npz")
     with pytest.raises(EmbeddingError, match="the model takes 64 bands"):
         array().isel(band=slice(10)).emb.predict(probes["logistic"])
