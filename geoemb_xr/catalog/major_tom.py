@@ -110,7 +110,8 @@ PRODUCT = Product(
     citation=(
         "Czerkawski, M., Kluczek, M., Bojanowski, J. S. (2024): Global and Dense Embeddings of Earth: Major "
         "TOM Floating in the Latent Space. arXiv:2412.05600. Data: doi:10.57967/hf/3755 (S2L1C-SSL4EO), "
-        "hf/5244 (S1RTC-SSL4EO), hf/3753 (S2RGB-DINOv2), hf/3752 (S2RGB-SigLIP)"
+        "doi:10.57967/hf/5244 (S1RTC-SSL4EO), doi:10.57967/hf/3753 (S2RGB-DINOv2), doi:10.57967/hf/3752 "
+        "(S2RGB-SigLIP)"
     ),
     bibtex=(
         "@article{czerkawski2024global,\n  title = {Global and Dense Embeddings of {Earth}: {Major TOM} "

@@ -424,7 +424,7 @@ def _differences(
     level: float,
     seed: int,
 ) -> pd.DataFrame:
-    """Each declared contrast, method by method, in the hardest split."""
+    """Each declared contrast, method by method, in the split that pictures show."""
     split = min(held.splits, key=lambda each: SPLITS.index(each.name))
     first = next(iter(data.values()))
     if held.weighted and split.name == "random":

@@ -18,7 +18,7 @@ from geoemb_xr.execution.neighbours import nearest
 from geoemb_xr.execution.threads import one_thread
 from geoemb_xr.geo.points import sample
 from geoemb_xr.probes import validation
-from geoemb_xr.probes.classes import data_of
+from geoemb_xr.probes.classes import data_of, encoded
 from geoemb_xr.probes.heads import Data
 from geoemb_xr.probes.probe import Probe
 from geoemb_xr.probes.samples import Samples, plain_samples, samples_of
@@ -133,7 +133,7 @@ class Explanation:
             {
                 "place": np.repeat(there.indexes["location"][present], len(index)),
                 "predicted": np.repeat(predicted, len(index)),
-                "label": self.samples.labels[index.T.ravel()],
+                "label": _written(self.samples)[index.T.ravel()],
                 "distance": distance.T.ravel(),
                 "row": index.T.ravel(),
             }
@@ -311,6 +311,14 @@ def _samples(array: Any, labels: Any, target: str, time: Any, group: Any) -> Sam
     if isinstance(array, xr.DataArray):
         return samples_of(array, labels, target, time, group, None)[0]
     return plain_samples(array, labels, group, None)
+
+
+def _written(samples: Samples) -> np.ndarray:
+    """Labels as a reader knows them: names where codes have some."""
+    if samples.labels.dtype.kind == "f":
+        return samples.labels
+    positions, legend = encoded(samples.labels, samples.legend)
+    return np.array(legend.names, dtype=object)[positions]
 
 
 def _data(samples: Samples, probe: Probe, seed: int) -> Data:

@@ -90,7 +90,7 @@ class Evaluation:
 
     @property
     def main_split(self) -> str:
-        """The hardest split that was asked for: where regions, groups or years are left out."""
+        """The split that pictures show: the first that leaves places, groups or years out, of those asked for."""
         return str(next(name for name in SPLITS if (self.scores["split"] == name).any()))
 
     def fullest(self) -> pd.DataFrame:

@@ -63,7 +63,8 @@ def _scores(found: Evaluation, ax: Any) -> None:
     step = 0.5 / len(table.columns)
     for number, split in enumerate(table.columns):
         colour = "#b0b0b0" if split == "random" else _COLOURS[number % len(_COLOURS)]
-        ax.scatter(table[split], rows - step * number, s=34, color=colour, label=split, zorder=3)
+        shifted = rows + step * ((len(table.columns) - 1) / 2 - number)
+        ax.scatter(table[split], shifted, s=34, color=colour, label=split, zorder=3)
     ax.set_yticks(rows, [f"{name}, {method}" for name, method in table.index])
     ax.grid(axis="y", color="#e4e4e4", linewidth=0.8)
     ax.set_axisbelow(True)
@@ -109,19 +110,28 @@ def _learning(found: Evaluation, ax: Any) -> None:
 
 
 def _distance(found: Evaluation, ax: Any) -> None:
+    """Colours are products, dashes are splits."""
     _need(found, "distance")
+    ticker = require("matplotlib.ticker", "viz")
     shown = found.distances[found.distances["product"].isin(found.facts.index)]
     styles = dict(zip(shown["split"].unique(), ("-", "--", ":", "-.", "-", "--", ":"), strict=False))
     colours = dict(zip(shown["product"].unique(), _COLOURS, strict=False))
     first = shown["method"].iloc[0]
+    scale, unit = (1, "m") if shown.metres.max() < 10_000 else (1000, "km")
     for (name, split), rows in shown[shown["method"] == first].groupby(["product", "split"], sort=False):
-        ax.plot(rows.metres / 1000, rows.value, styles[split], marker="o", markersize=4, color=colours[name],
-                label=f"{name}, {split}")  # fmt: skip
+        ax.plot(rows.metres / scale, rows.value, styles[split], marker="o", markersize=4, color=colours[name])
     if (shown.metres > 0).all():
         ax.set_xscale("log")
-    ax.set_xlabel(f"km from the nearest training label ({first})")
+        ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+        ax.xaxis.set_minor_locator(ticker.NullLocator())
+    for name, colour in colours.items():
+        ax.plot([], [], color=colour, label=name)
+    for split, style in styles.items():
+        ax.plot([], [], style, color=_QUIET, label=split)
+    ax.set_xlabel(f"{unit} from the nearest training label ({first})")
     ax.set_ylabel(_score(found))
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _calibration(found: Evaluation, ax: Any) -> None:
@@ -165,7 +175,7 @@ def _groups(found: Evaluation, ax: Any) -> None:
     names = list(shown.group.unique())
     lines = _lines(found, shown)
     for number, (name, rows) in enumerate(lines):
-        x = np.array([names.index(each) for each in rows.group]) + 0.5 * (number / max(len(lines), 1) - 0.25)
+        x = np.array([names.index(each) for each in rows.group]) + 0.5 * ((number + 0.5) / len(lines) - 0.5)
         bars = np.vstack([rows.value - rows.low, rows.high - rows.value])
         ax.errorbar(x, rows.value, np.maximum(np.nan_to_num(bars), 0), fmt="o", markersize=5, capsize=2,
                     color=_COLOURS[number % len(_COLOURS)], label=name)  # fmt: skip

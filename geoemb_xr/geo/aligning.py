@@ -79,12 +79,21 @@ def align(*arrays: xr.DataArray, like: xr.DataArray | GeoBox | None = None) -> t
     """
     if not arrays:
         raise ValueError("align needs at least one array")
+    _check_arrays(arrays, "align")
     boxes = [
         geometry.north_up(geometry.geobox_of(each, f"align: array {i}")) for i, each in enumerate(arrays)
     ]
     target = _shared_grid(boxes) if like is None else _grid_of(like)
     placed = [_placed(each, box, target) for each, box in zip(arrays, boxes, strict=True)]
     return tuple(_on_shared_times(placed))
+
+
+def _check_arrays(arrays: Sequence[Any], what: str) -> None:
+    for each in arrays:
+        if not isinstance(each, xr.DataArray):
+            raise EmbeddingError(
+                f"{what} takes arrays one after the other, {what}(first, second); got {type(each).__name__}"
+            )
 
 
 def _grid_of(like: xr.DataArray | GeoBox) -> GeoBox:
@@ -182,6 +191,7 @@ def fuse(*arrays: xr.DataArray) -> xr.DataArray:
     >>> both.sizes["band"], both.attrs["product"], str(both.band.values[0])
     (192, 'alphaearth-and-tessera', 'alphaearth:A00')
     """
+    _check_arrays(arrays, "fuse")
     if len(arrays) < 2:
         raise EmbeddingError(f"fuse stacks two or more embeddings; got {len(arrays)}")
     products = [check_embedding(each, "fuse") for each in arrays]

@@ -296,6 +296,13 @@ def test_the_page_is_one_file(found, tmp_path):
     assert "http" not in page.replace("http-equiv", "")
     for text in ("good", "permuted labels", "optimistic", "Differences between products", "By group"):
         assert text in page
+    assert "<td>&lt; 0.001</td>" in page  # no p-value is 0
+    shown = page[: page.index("<details>")]  # all groups of all splits and controls are folded away
+    assert "The worst group of each product" in shown
+    worst = shown[shown.index("The worst group") :]
+    assert worst.count("<td>good</td>") == 1
+    assert "coordinates" not in worst
+    assert "<th>0</th>" not in page  # rows have no numbers
     card = found._repr_html_()
     assert "balanced accuracy on 240 labels" in card
     for name in found.splits.index:  # one row per split: its question, and what was measured

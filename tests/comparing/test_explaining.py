@@ -120,3 +120,12 @@ def test_what_cannot_be_explained_is_said(planted):
         gx.explain(array, probe).examples(array, (11, 47))
     with pytest.raises(EmbeddingError, match="fit_probe"):
         gx.explain(array, pd.DataFrame())
+
+
+def test_labels_behind_a_prediction_have_names():
+    da = gx.testing.synthetic("alphaearth", shape=(40, 40)).emb.year(2018)
+    drawn = gx.labels(gx.testing.scene().truth(gx.testing.geobox((40, 40)), 2018), per_class=15)
+    probe = da.emb.fit_probe(drawn, target="land_cover", method="ridge", cv=0)
+    near = da.emb.explain(probe, labels=drawn, repeats=1).examples(da, (11.37, 47.25), k=4)
+    names = np.array(gx.testing.scene().names)[drawn.land_cover - 1]
+    assert near.label.tolist() == names[near.row].tolist()

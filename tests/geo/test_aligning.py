@@ -118,3 +118,11 @@ def test_fuse_refuses_what_is_not_aligned():
         gx.fuse(aef(), aef())
     with pytest.raises(EmbeddingError, match="same dimensions"):
         gx.fuse(aef(), tessera().isel(time=0, drop=True))
+
+
+def test_arrays_in_a_list_or_by_name_are_refused_in_words():
+    da = gx.testing.synthetic("alphaearth", shape=(8, 8))
+    with pytest.raises(EmbeddingError, match=r"align\(first, second\); got list"):
+        gx.align([da, da])
+    with pytest.raises(EmbeddingError, match=r"fuse\(first, second\); got dict"):
+        gx.fuse({"a": da}, da)
