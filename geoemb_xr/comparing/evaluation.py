@@ -177,6 +177,11 @@ def evaluate(
                 held.score(name, method, one, scoring.probe_predictor(one, head, dims), [None], support=kind)
         for (name, method), (one, predict) in controls_of(support, first, *next(iter(able.items()))).items():
             held.score(name, method, one, predict, [None])
+    if not held.rows:
+        raise EmbeddingError(
+            f"no fold can be held out: what is left of the {len(support.y)} labels is of one class, or within the "
+            f"buffer of {layout.buffer:,.0f} m. Give labels at more places, or other splits="
+        )
     if support.dropped:
         say(f"evaluate left out labels: {', '.join(f'{n} {why}' for why, n in support.dropped.items())}")
     facts = _facts(support)
@@ -276,6 +281,8 @@ def _reach(data: Mapping[str, Data], head: Head, cv: int) -> Range | None:
             scoring.probe_predictor(one, head), one, Split("random", folds, 0.0), None, 0
         )
         done = np.flatnonzero(~np.isnan(scores).any(axis=0))
+        if not done.size:
+            return None
         if one.classes:
             errors = (np.arange(one.classes)[:, None] == one.y[done]) - softmax(scores[:, done])
         else:

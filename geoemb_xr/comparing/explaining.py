@@ -318,7 +318,7 @@ def _written(samples: Samples) -> np.ndarray:
     if samples.labels.dtype.kind == "f":
         return samples.labels
     positions, legend = encoded(samples.labels, samples.legend)
-    return np.array(legend.names, dtype=object)[positions]
+    return np.asarray(np.array(legend.names, dtype=object)[positions])
 
 
 def _data(samples: Samples, probe: Probe, seed: int) -> Data:

@@ -25,6 +25,7 @@ from geoemb_xr.geo.points import sample
 from geoemb_xr.probes import labelling
 from geoemb_xr.probes.classes import encoded
 from geoemb_xr.probes.heads import Data
+from geoemb_xr.probes.label_values import without_gaps
 from geoemb_xr.probes.samples import aligned, column_of, guess_target, samples_of
 
 _ROW = "geoemb_xr row"
@@ -139,10 +140,10 @@ def support_of(
         table
     ).place_columns
     target = guess_target(table, target, used | ({"stratum", "stratum_ha"} if design is not None else set()))
-    values = pd.Series(column_of(table, target, "target"))
+    values = column_of(table, target, "target")
     found = {name: _vectors(name, each, products[name], table, time) for name, each in arrays.items()}
     covered = {name: np.isfinite(x).all(axis=1) for name, x in found.items()}
-    labelled = values.notna().to_numpy()
+    labelled = ~pd.isna(values)
     keep = labelled & np.logical_and.reduce(list(covered.values()))
     dropped = {"without a label": int((~labelled).sum())}
     dropped |= {
@@ -150,8 +151,9 @@ def support_of(
     }
     if not keep.any():
         raise EmbeddingError(f"no label has data in all products; left out: {dropped}")
-    kept = values[keep].to_numpy()
-    y, legend = _encoded(kept, labelling.legend_for(table, target))
+    y, legend = _encoded(
+        without_gaps(values[keep], gaps=not labelled.all()), labelling.legend_for(table, target)
+    )
     everywhere = _lonlat(table)
     lonlat = everywhere[keep]
     cell, squares = _cells(arrays, everywhere)

@@ -402,3 +402,21 @@ def test_drawn_labels_keep_their_names_and_few_labels_alone_are_a_table(tmp_path
     few.to_html(tmp_path / "few.html")
     with pytest.raises(EmbeddingError, match="n_labels= has None"):
         few.plot(what="distance")
+
+
+def test_whole_numbers_with_gaps_are_classes(task):
+    arrays, table = task
+    codes = pd.array([*[None] * 2, *pd.factorize(table.crop)[0][2:]], dtype="Int64")
+    for gappy in (codes, np.array(codes.to_numpy(np.float64, na_value=np.nan))):
+        given = table.assign(code=gappy)[["lon", "lat", "code"]]
+        found = gx.evaluate(arrays, given, methods="centroid", n_labels=None, splits="random")
+        assert found.main_score == "balanced_accuracy"
+        assert found.dropped == {"without a label": 2}
+
+
+@pytest.mark.filterwarnings("error")
+def test_folds_that_nothing_can_be_learnt_from_are_said(task):
+    arrays, table = task
+    two = table[table.crop != "water"].groupby("crop").head(1)
+    with pytest.raises(EmbeddingError, match="no fold can be held out"):
+        gx.evaluate(arrays, pd.concat([two] * 10), target="crop", methods="centroid", n_labels=None)
