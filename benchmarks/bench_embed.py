@@ -77,10 +77,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
                 seams += [[name, margin, *angles(images, card, margin)] for margin in (0, card.margin)]
             else:
                 rows[-1].append(f"{alike(images, card):.6f}")
+        lazy = gx.embed(images, nothing(), output="chips", scale=1e-4, device=device)
+        seconds = compare({"ours": partial(consume, lazy, threads=threads)}, repeat=given.repeat)["ours"]
+        rows.append(["no network", f"{count**2 / seconds:,.0f}", "", "", "", *[""] * on_gpu])
         if on_gpu:
-            lazy = gx.embed(images, nothing(), output="chips", scale=1e-4, device=device)
-            seconds = compare({"ours": partial(consume, lazy, threads=threads)}, repeat=given.repeat)["ours"]
-            rows.append(["no network", f"{count**2 / seconds:,.0f}", "", "", "", ""])
             print(f"{torch.cuda.get_device_name()}, peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
     columns = ["images/s", "from a raster", "bare", "locked", "of the slower"]
     title = f"{count**2} chips of {len(BANDS)} × {SIDE}² in blocks of {block**2}, {threads} threads"

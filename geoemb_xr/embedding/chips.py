@@ -12,6 +12,8 @@ import itertools
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from geoemb_xr.core.errors import EmbeddingError
 
 #: Pixels that are kept together where each is encoded on its own.
@@ -84,6 +86,28 @@ class Axis:
             for _, chip in sorted(places.items())
             if chip.first - chip.skip < stop and chip.first - chip.skip + count > first
         )
+
+    def edges(self, *, blend: bool) -> np.ndarray:
+        """Which outputs an edge of the image has changed; blended ones are means over all chips that see them.
+
+        Parameters
+        ----------
+        blend : bool
+            Whether outputs are blended.
+
+        Returns
+        -------
+        ndarray of bool (output,)
+        """
+        found = np.zeros(self.size, bool)
+        count = self.side // self.patch
+        for chip in self.chips:
+            if chip.edge and blend:
+                begin = chip.first - chip.skip
+                found[max(begin, 0) : begin + count] = True
+            elif chip.edge:
+                found[chip.first : chip.stop] = True
+        return found
 
 
 def lay_tokens(start: int, size: int, *, side: int, patch: int, margin: int) -> Axis:

@@ -193,7 +193,7 @@ def embed(
         inputs.tell_resolution(card, job.grid.metres)
         axes = how.axis(job.grid.y), how.axis(job.grid.x)
         data = _lazy(raster, axes, job, _side_of(raster, chunks), blend=blend)
-    return _said(_labelled(data, raster, axes, job, version), generators)
+    return _said(_labelled(data, raster, axes, job, version, blend=blend), generators)
 
 
 def _said(found: Any, generators: str) -> Any:
@@ -367,7 +367,9 @@ def _pieces(
 # --- the result -------------------------------------------------------------------------------------------------
 
 
-def _labelled(data: Any, raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, version: str) -> Any:
+def _labelled(
+    data: Any, raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, version: str, *, blend: bool
+) -> Any:
     """The result with its grid, its times and what it is."""
     product = register(job.encoder.product)
     assert job.grid is not None
@@ -399,7 +401,7 @@ def _labelled(data: Any, raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job
         coords=coords,
         attrs={"long_name": "share of pixels that were seen", **derived},
     )
-    rows, cols = (np.concatenate([[c.edge] * (c.stop - c.first) for c in axis.chips]) for axis in axes)
+    rows, cols = (axis.edges(blend=blend) for axis in axes)
     edge = xr.DataArray(
         rows[:, None] | cols[None, :],
         dims=("y", "x"),

@@ -60,16 +60,12 @@ def test_tokens_and_vectors_are_the_network_s_own_on_the_same_chips(network, ima
     expected = features[1 + row * (side // patch) + col] if card.prefix else features[:, row, col]
     found = tokens.embedding[:, i, j].values  # of its block alone
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
-    chips = gx.embed(images, card, output="chips", stride=stride).compute()
-    i, j = np.argwhere(np.isfinite(chips.values).all(0))[0]
-    size = 10 * stride
-    top = round(-(float(chips.y[i]) + size / 2) / 10) - edge_y - margin
-    left = round((float(chips.x[j]) - size / 2) / 10) - edge_x - margin
-    chip = torch.from_numpy(images.values[None, :, max(top, 0) : top + side, max(left, 0) : left + side])
-    if chip.shape[2:] == (side, side):
-        with torch.inference_mode():
-            own = made(chip)[0].numpy()
-        np.testing.assert_allclose(chips.values[:, i, j], own, atol=1e-5 * np.abs(own).max())
+    chips = gx.embed(images, card, output="chips", stride=stride, quality=True)
+    at = (top + margin + edge_y) // stride, (left + margin + edge_x) // stride
+    i, j = (int(k) - edge // stride for k, edge in zip(at, (edge_y, edge_x), strict=True))
+    assert not chips.edge.values[i, j]
+    found = chips.embedding[:, i, j].values  # the very chip whose token it was
+    np.testing.assert_allclose(found, own, atol=1e-5 * np.abs(own).max())
 
 
 def test_every_card_s_network_is_as_the_card_says():

@@ -75,18 +75,18 @@ def test_official_weights_give_the_official_code_s_numbers(real_data, absent):
 
 
 def test_a_pixel_is_a_vector_of_its_own_space(card):
-    images = months(16)
+    images = months(10)
     images[:, :, 2, 3] = np.nan
     images[1, 2:12, 5, 9] = np.nan
     with testing.raise_if_dask_computes():
         pixels = gx.embed(images.chunk({"time": 1, "band": 7, "y": 5, "x": 9}), card, output="pixels")
     assert pixels.emb.product.name == "galileo-nano-pixels-encoder"
-    assert pixels.sizes == {"time": 1, "band": 128, "y": 16, "x": 16}
+    assert pixels.sizes == {"time": 1, "band": 128, "y": 10, "x": 10}
     assert pixels.emb.geobox == images.assign_attrs(pixels.attrs).emb.geobox
     assert np.isnan(pixels.values[0, :, 2, 3]).all()
-    assert np.isfinite(pixels.values[0]).all(0).sum() == 255
-    part = gx.embed(images[..., 4:9, 6:11], card, output="pixels")
-    np.testing.assert_allclose(part.values, pixels.values[..., 4:9, 6:11], atol=1e-5)
+    assert np.isfinite(pixels.values[0]).all(0).sum() == 99
+    part = gx.embed(images[..., 4:8, 6:10], card, output="pixels")
+    np.testing.assert_allclose(part.values, pixels.values[..., 4:8, 6:10], atol=1e-5)
     other = images.copy()
     other[:, :, :5] += 7  # no neighbour tells anything
     same = gx.embed(other, card, output="pixels")
@@ -96,13 +96,13 @@ def test_a_pixel_is_a_vector_of_its_own_space(card):
 
 
 def test_chunks_and_windows_change_nothing(card):
-    images = months(48)
+    images, card = months(28), card.with_chip(16)
     expected = gx.embed(images, card, quality=True, chunks=100).compute()
     with testing.raise_if_dask_computes():
-        lazy = gx.embed(images.chunk({"time": 1, "band": 7, "y": 13, "x": 20}), card)
+        lazy = gx.embed(images.chunk({"time": 1, "band": 7, "y": 13, "x": 10}), card)
     assert lazy.data.npartitions > 1
     np.testing.assert_allclose(lazy.values, expected.embedding.values, atol=1e-5)
-    part = gx.embed(images.isel(y=slice(8, 48), x=slice(0, 40)), card, quality=True).compute()
+    part = gx.embed(images.isel(y=slice(8, 28), x=slice(0, 20)), card, quality=True).compute()
     # weather is a mean over a chip, the same here in all; terrain and pictures are its own
     same = expected.embedding.sel(y=part.y, x=part.x)
     kept = ~part.edge.values & ~expected.edge.sel(y=part.y, x=part.x).values

@@ -90,7 +90,7 @@ def test_geoclip_equals_the_package(geoclip, torch, monkeypatch):
     assert np.linalg.norm(expected[0] - expected[1]) > 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.complete  # its import alone takes seconds; the class itself is compared above
 def test_geoclip_equals_the_package_imported_whole(geoclip, torch):
     """Through ``import geoclip``, which brings transformers."""
     own = importlib.import_module("geoclip").LocationEncoder().eval()

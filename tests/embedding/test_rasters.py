@@ -1,8 +1,6 @@
 """Embedding one's own images: equal to the network on each chip, the same for every window and chunking."""
 
 import pickle
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -180,10 +178,12 @@ def test_chunks_change_nothing_and_nothing_is_computed_while_building():
     assert_close(gx.embed(images, MIXING, chunks=40).isel(window).values, expected.isel(window).values)
 
 
-def test_a_crop_of_the_images_has_the_same_vectors_away_from_its_edges():
+@pytest.mark.parametrize("blend", [False, True])
+def test_a_crop_of_the_images_has_the_same_vectors_away_from_its_edges(blend):
     images = scene((150, 140))
-    whole = gx.embed(images, MIXING).compute()
-    part = gx.embed(images.isel(y=slice(13, 120), x=slice(27, 140)), MIXING, quality=True).compute()
+    whole = gx.embed(images, MIXING, blend=blend).compute()
+    crop = images.isel(y=slice(13, 120), x=slice(27, 140))
+    part = gx.embed(crop, MIXING, blend=blend, quality=True).compute()
     inner = part.embedding.where(~part.edge)
     assert 0 < int(part.edge.sum()) < part.edge.size
     same = whole.sel(y=part.y, x=part.x)  # bit for bit the same coordinates
@@ -483,18 +483,6 @@ def test_the_graph_has_one_task_a_block_and_no_image_in_it():
     again = gx.embed(images, MIXING, chunks=64)
     assert again.data.name == da.data.name
     assert gx.embed(images, MIXING, chunks=64, missing=0.5).data.name != da.data.name
-
-
-def test_a_graph_runs_in_another_process(tmp_path):
-    da = gx.embed(scene((64, 64), chunks=32), "rcf")
-    expected = da.values
-    (tmp_path / "da.pickle").write_bytes(pickle.dumps(da))
-    code = (
-        "import pickle, sys, numpy as np; da = pickle.load(open(sys.argv[1], 'rb'));"
-        "np.save(sys.argv[2], da.compute(scheduler='sync').values)"
-    )
-    subprocess.run([sys.executable, "-c", code, tmp_path / "da.pickle", tmp_path / "out.npy"], check=True)
-    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
 
 
 def test_a_network_that_breaks_its_card_s_promise_says_so():

@@ -1,5 +1,6 @@
 """Every lazy function gives on a worker what it gives here, by the same kernels."""
 
+import importlib.util
 import pickle
 import subprocess
 import sys
@@ -50,7 +51,10 @@ def lazy_arrays():
     tessera = gx.testing.synthetic("tessera", shape=(24, 24), chunks=12, decode=False)
     point = (gx.testing.scene().lon, gx.testing.scene().lat)
     finer = {"resolution": 15}
-    return {
+    own = {}
+    if importlib.util.find_spec("torch"):
+        own["embed"] = gx.embed(gx.testing.images((64, 64), chunks=32), "rcf")
+    return own | {
         "decode": codes.emb.decode(),
         "decode scaled": tessera.emb.decode(),
         "encode": gx.encode(codes.emb.decode()),
@@ -91,11 +95,14 @@ def both(tmp_path_factory):
 NAMES = (
     "decode", "decode scaled", "encode", "normalize", "nearest", "bilinear", "average", "coarsen", "crop", "sample",
     "aggregate", "change", "pca", "rgb", "predict", "probabilities", "predict knn", "predict kmeans", "similarity",
+    "embed",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_worker_gives_the_same_by_the_same_kernels(both, name):
+    if name == "embed":
+        pytest.importorskip("torch")
     (here, kernels), (there, others) = both[0][name], both[1][name]
     assert others == kernels
     assert there.dtype == here.dtype
