@@ -59,6 +59,7 @@ print(sorted(names["opened"]))
 """
 
 
+@pytest.mark.pages
 def test_the_quickstart_and_a_kit_run_with_what_a_browser_has(tmp_path):
     pytest.importorskip("matplotlib")
     command = [sys.executable, "-c", LACKING + BROWSER, str(ROOT / "notebooks" / "01_quickstart.ipynb")]

@@ -1,6 +1,6 @@
 """The documentation builds without a warning, and every public name is in it.
 
-The site is built in the complete profile, and by CI in a step of its own.
+The site is built where ``-m pages`` asks for it, as CI does in a step of its own.
 """
 
 import importlib.metadata
@@ -42,28 +42,28 @@ def site(tmp_path_factory):
     return built(tmp_path_factory.mktemp("site"), "-D", "html_theme=basic")
 
 
-@pytest.mark.complete
+@pytest.mark.pages
 @pytest.mark.timeout(300)
 def test_every_public_name_has_a_page(site):
     for name in set(gx.__all__):
         assert (site / "generated" / "api" / f"geoemb_xr.{name}.html").exists(), name
 
 
-@pytest.mark.complete
+@pytest.mark.pages
 def test_the_atlas_has_every_product(site, catalog_products):
     page = (site / "generated" / "atlas.html").read_text()
     for product in catalog_products:
         assert f'id="product-{product.name.replace(".", "-")}"' in page
 
 
-@pytest.mark.complete
+@pytest.mark.pages
 def test_figures_of_the_correctness_page_are_as_it_says(site):
     page = (site / "correctness.html").read_text()
     assert "codes survive decode and encode: True" in page
     assert page.count("50 pixels: True") == 4
 
 
-@pytest.mark.complete
+@pytest.mark.pages
 def test_links_of_the_how_to_are_in_the_site(site):
     page = (site / "how-to.html").read_text()
     rows = re.findall(r"<tr.*?</tr>", page, flags=re.DOTALL)
@@ -74,7 +74,7 @@ def test_links_of_the_how_to_are_in_the_site(site):
     assert all(links), [row for row, found in zip(calls, links, strict=True) if not found]
 
 
-@pytest.mark.complete
+@pytest.mark.pages
 @pytest.mark.timeout(300)
 def test_no_page_scrolls_sideways(tmp_path):
     """At the width of a screen, a tablet and a telephone; what is too wide scrolls in a box of its own."""
@@ -137,7 +137,7 @@ def generate():
 
 
 def test_each_call_of_the_how_to_leads_to_its_function(generate):
-    """What is made a link: that the site has it is asserted in the complete profile."""
+    """What is made a link: that the site has it is asserted where the site is built."""
     rows = [row for row in (ROOT / "docs" / "how-to.md").read_text().splitlines() if row.startswith("| ")]
     calls = [row for row in rows if re.search(r"\bgx\.|\.emb\.", row)]
     assert len(calls) > 75

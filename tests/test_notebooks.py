@@ -162,7 +162,7 @@ def shared():
         yield manager
 
 
-@pytest.mark.slow
+@pytest.mark.pages
 @pytest.mark.timeout(6 * SECONDS)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_runs_offline_on_one_core(path, shared, tmp_path):

@@ -131,8 +131,10 @@ def world(things, tmp_path, monkeypatch):
     plt.close("all")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, id=p.name, marks=[] if p.name == "README.md" else pytest.mark.pages) for p in WITH_CODE],
+)
 def test_code_of_a_page_runs_as_it_stands(page, world):
     tables = calls(page) if page.name in TABLES else []
     for code, reason in [*((call, None) for call in tables), *blocks(page)]:

@@ -372,6 +372,7 @@ np.savez(sys.argv[2], **{name: np.asarray(each) for name, each in found.items()}
 MOVED = ("decoded", "cropped", "reprojected", "classes", "read again")
 
 
+@pytest.mark.complete  # CI runs it with the twins' other tests, in a step of its own
 def test_the_whole_way_goes_without_numba(tmp_path, monkeypatch):
     pytest.importorskip("numba")
     pytest.importorskip("matplotlib")

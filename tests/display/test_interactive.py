@@ -115,7 +115,7 @@ def test_pictures_compose_and_only_those_of_one_crs_are_linked(da, classes):
     assert [type(each) for each in side] == [hv.Image, hv.Image]
 
 
-@pytest.mark.slow
+@pytest.mark.complete  # datashader compiles its kernels anew in each process: 20 seconds
 def test_many_points_are_brought_to_the_pixels_of_each_view(da, classes, monkeypatch):
     from geoemb_xr.display import interactive
 

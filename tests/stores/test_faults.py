@@ -15,7 +15,7 @@ from geoemb_xr.stores.files import forget
 
 FAST = {"allow_http": True, "timeout": 6.0}
 #: Gives up soon, for what never goes well.
-BRIEF = {"allow_http": True, "timeout": 1.0, "retries": 3}
+BRIEF = {"allow_http": True, "timeout": 0.6, "retries": 1}
 
 #: A scripted fault, by name.
 FAULTS = {
