@@ -68,7 +68,7 @@ def evaluate(
         See :func:`geoemb_xr.fit_probe`: points, polygons or a label raster. Strings, booleans and integers are
         classes, floats are values.
     target : str, optional
-        Column of the labels; may be left out where there is only one.
+        Column of the labels; may be left out where there is only one, or one called ``label``.
     time : int, str or column, optional
         See :func:`geoemb_xr.fit_probe`.
     group : str or array, optional

@@ -381,7 +381,7 @@ def fit_probe(
         Labels. Texts, booleans and whole numbers are classes, floats are values (regression).
         Labels without data are dropped and counted. None takes the coordinate ``target`` of points.
     target : str, optional
-        The column of labels; the only one left, by default.
+        The column of labels; the only one left, or the one called ``label``, by default.
     method : {"ridge", "logistic", "knn", "centroid", "mlp"} or estimator
         All but ``logistic`` and ``centroid`` do regression too; ``centroid`` is for a few labels a class,
         ``mlp`` needs the extra ``torch`` to be fitted (not to be applied). A classifier or regressor of

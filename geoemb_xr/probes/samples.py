@@ -161,13 +161,19 @@ def column_of(table: Any, name: Any, what: str) -> np.ndarray:
     return as_labels(table[name])
 
 
+#: The column of labels in what :func:`geoemb_xr.labels` and :func:`geoemb_xr.sample_design` give.
+LABEL = "label"
+
+
 def guess_target(table: Any, target: str | None, used: set[str]) -> str:
-    """The column of labels: the one named, or the only one that is left."""
+    """The column of labels: the one named, the only one that is left, or the one called so."""
     if target is not None:
         return target
     taken = used | {"lon", "lat", "longitude", "latitude", "lng", "x", "y", *_TIME_COLUMNS}
     shapes = {str(table.geometry.name)} if hasattr(table, "crs") else set()
     left = [str(c) for c in table.columns if str(c).lower() not in taken and str(c) not in shapes]
+    if LABEL in left:
+        return LABEL
     if len(left) != 1:
         raise EmbeddingError(f"target= must name the column of labels, one of {left or list(table.columns)}")
     return left[0]

@@ -130,9 +130,15 @@ def search(
         source = sketches.Shortlist(many[0], sketches.opened(sketch), scorer)
     chosen = _chosen(many, source, scorer, asked, k, exclude_query, min_distance)
     if not chosen.scores.size:
-        raise EmbeddingError(
-            "search found no pixel with data" + (" beside the query" if exclude_query else "")
+        near = exclude_query and min_distance  # what is left out around the query
+        beside = (
+            f" {min_distance:g} m or more from the query"
+            if near
+            else " beside the query"
+            if exclude_query
+            else ""
         )
+        raise EmbeddingError(f"search found no pixel with data{beside}")
     labels = asked.labels if how == "each" else None
     return hits.table(many, chosen, metric, labels, names)
 

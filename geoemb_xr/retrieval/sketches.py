@@ -268,9 +268,10 @@ def build_sketch(array: xr.DataArray, path: str | os.PathLike[str] | None = None
     sketch = Sketch(*facts, 0, 0.0, bits.reshape(-1), packed, mean, planes)
     candidates, recall = _measured(array, sketch, np.flatnonzero(there), seed)
     sketch = replace(sketch, candidates=candidates, recall=recall)
+    scored = min(candidates, sketch.bits.size)
     say(
         f"build_sketch: {sketch.bits.nbytes / 1e6:.1f} MB for {sketch.bits.size:,} vectors; a search for {_HITS} "
-        f"scores {candidates:,} of them and finds {recall:.3f} of the true ones (measured on {_QUERIES} vectors)"
+        f"scores {scored:,} of them and finds {recall:.3f} of the true ones (measured on {_QUERIES} vectors)"
     )
     if path is not None:
         sketch.save(path)

@@ -108,6 +108,20 @@ def parcels(path, names=("winter_wheat", "maize", None)):
     return path
 
 
+def test_named_labels_need_no_target(tmp_path):
+    grid = gx.testing.geobox((60, 60))
+    west, south, east, north = grid.geographic_extent.boundingbox
+    halves = [
+        shapely.box(west, south, (west + east) / 2, north),
+        shapely.box((west + east) / 2, south, east, north),
+    ]
+    table = {"EC_trans_n": ["a", "b"], "EC_hcat_n": ["wheat", "maize"], "EC_hcat_c": ["1", "2"]}
+    geopandas.GeoDataFrame(table, geometry=halves, crs=4326).to_file(tmp_path / "AT_2018_EC21.shp")
+    da = gx.testing.synthetic("alphaearth", shape=(60, 60)).emb.year(2018)
+    probe = da.emb.fit_probe(gx.labels("eurocrops", tmp_path), method="centroid", cv=0)
+    assert (probe.target, probe.legend.names) == ("label", ("maize", "wheat"))
+
+
 def test_eurocrops_has_harmonised_names(tmp_path):
     found = gx.labels("eurocrops", parcels(tmp_path / "AT_2021_EC21.shp"))
     assert found.label.tolist() == ["winter_wheat", "maize"]

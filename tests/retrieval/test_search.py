@@ -278,6 +278,8 @@ def test_errors():
         gx.search([da, scene("tessera")], HERE)
     with pytest.raises(errors.CoverageError, match="1 of 1 query points lie outside all 2 arrays"):
         gx.search([da, da], (0.0, 0.0))
+    with pytest.raises(errors.EmbeddingError, match="no pixel with data 90000 m or more from the query"):
+        da.emb.search(HERE, 3, min_distance=90_000)
     with pytest.raises(errors.EmbeddingError, match="query 1: the query has no data"):
         da.emb.search(np.array([np.ones(64), np.full(64, np.nan)]), how="each")
 
