@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-FAINT = "#777777"
+#: Read on a white and on a dark page alike.
+FAINT = "#808080"
 
 
 def packed(rgba: np.ndarray) -> np.ndarray:
@@ -29,8 +30,9 @@ def coloured(values: np.ndarray, palette: Sequence[str], limits: tuple[float, fl
 
 
 def style(figure: Any) -> None:
-    """Axes that stay in the background."""
+    """Axes that stay in the background, on a page of any colour."""
     figure.toolbar.logo = None
+    figure.border_fill_color = None
     for axis in figure.axis:
         axis.axis_line_color = axis.major_tick_line_color = "#bbbbbb"
         axis.minor_tick_line_color = None

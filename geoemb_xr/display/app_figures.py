@@ -10,7 +10,6 @@ from geoemb_xr.core.errors import require
 from geoemb_xr.display import app_drawing, app_layout
 from geoemb_xr.display.app_drawing import FAINT
 from geoemb_xr.display.app_tools import IMAGE
-from geoemb_xr.display.app_words import INK
 
 _CHART_HEIGHT = 150
 #: A view is at rest, and read again, when its ranges have not changed for so many milliseconds.
@@ -111,11 +110,12 @@ def make_course(source: Any, years: Sequence[float]) -> tuple[Any, Any]:
 def _make_chart(borders: tuple[int, int], **options: Any) -> Any:
     chart = require("bokeh.plotting", "viz").figure(
         sizing_mode="stretch_width", frame_height=_CHART_HEIGHT, toolbar_location=None, tools="", title=" ",
-        outline_line_color=None, min_border_left=borders[0], min_border_right=borders[1], **options,
+        outline_line_color=None, background_fill_color=None,
+        min_border_left=borders[0], min_border_right=borders[1], **options,
     )  # fmt: skip
     app_drawing.style(chart)
     chart.yaxis.ticker.desired_num_ticks = 4
     chart.xgrid.visible = False
-    chart.ygrid.grid_line_color = "#eeeeee"
-    chart.title.update(text_color=INK, text_font_style="normal", text_font_size="13px")
+    chart.ygrid.update(grid_line_color=FAINT, grid_line_alpha=0.2)
+    chart.title.update(text_color=FAINT, text_font_style="normal", text_font_size="13px")
     return chart

@@ -19,8 +19,7 @@ from geoemb_xr.display.app_drawing import FAINT
 if TYPE_CHECKING:
     from geoemb_xr.display.explorer import Answer, Explorer
 
-INK = "#333333"
-_THEMED = f"var(--jp-ui-font-color1, {INK})"  # light letters in a dark JupyterLab
+_THEMED = "var(--jp-ui-font-color1, #333333)"  # light letters in a dark JupyterLab
 _FONT = "font-family: Helvetica, Arial, sans-serif;"
 
 
