@@ -172,7 +172,7 @@ def open(  # the name that users know from xarray
             request = _request(
                 None, geopolygon, bbox, bbox_crs, points, geobox, time, version, variant, chunks
             )
-            stored = own.read_store(source, request)
+            stored = own.read_store(source, replace(request, decode=decode))
             return _finish_own(stored, request, geopolygon, geobox or crs, resolution, resampling, decode)
         product = product if named else own.product_of_store(source)
     # one of your own is made known once it has opened: with a mistake in its facts, it can be tried again
@@ -189,7 +189,7 @@ def open(  # the name that users know from xarray
         areas.check_resolution(resolution, target_crs)  # refused before any read
     if found.kind == "location":
         request = _encoder_request(request, target_crs, resolution)
-    read = replace(request, area=_area_to_read(request, found, target_crs, resolution))
+    read = replace(request, area=_area_to_read(request, found, target_crs, resolution), decode=decode)
     with said_in_a_line(found.name):
         if is_table:
             opened: Any = from_tables.open_table(source, read, found)

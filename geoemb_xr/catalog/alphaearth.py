@@ -22,7 +22,7 @@ from geoemb_xr.core.model import Product
 from geoemb_xr.core.notes import say
 from geoemb_xr.examples.alphaearth import example_alphaearth
 from geoemb_xr.execution.threads import side_by_side
-from geoemb_xr.readers import geotiff
+from geoemb_xr.readers import geotiff, zarr_nodes
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.tiles import Request, Tile, overlapping, table_of
 from geoemb_xr.stores import index, paths
@@ -55,7 +55,7 @@ def open_alphaearth(source: Any, request: Request) -> list[Tile]:
 
 
 def _is_zarr(name: str) -> bool:
-    return name.rstrip("/") == MOSAIC or zarr_store.is_store(name)
+    return name.rstrip("/") == MOSAIC or zarr_nodes.is_store(name)
 
 
 # --- COG tiles ----------------------------------------------------------------------------------------------
@@ -149,13 +149,13 @@ def _mosaic_tile(url: str) -> Tile:
             "source='mosaic' is a third party's copy of AlphaEarth, resampled to EPSG:4326 (nearest), with codes "
             "averaged where tiles overlap; source='cog' is first-hand. For a small window the mosaic is cheaper."
         )
-    with zarr_store.naming_damage(url):
+    with zarr_nodes.naming_damage(url):
         return _tile_of_mosaic(url)
 
 
 def _tile_of_mosaic(url: str) -> Tile:
-    token = zarr_store.store_token(url)
-    root = zarr_store.open_node(url, "", token)
+    token = zarr_nodes.store_token(url)
+    root = zarr_nodes.open_node(url, "", token)
     if "embeddings" not in root:
         raise SourceError(f"{url} has no array 'embeddings'; it has {sorted(root.keys())}")
     array = root["embeddings"]

@@ -15,7 +15,7 @@ from geoemb_xr.core.model import Product
 from geoemb_xr.core.notes import say
 from geoemb_xr.examples.olmoearth import example_olmoearth
 from geoemb_xr.execution.threads import side_by_side
-from geoemb_xr.readers import geotiff, utm_zones
+from geoemb_xr.readers import geotiff, utm_zones, zarr_nodes
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.inferring import codec_of
 from geoemb_xr.readers.tiles import Request, Tile
@@ -33,8 +33,8 @@ def open_olmoearth(source: Any, request: Request) -> list[Tile]:
         raise paths.must_be_fetched(
             NAME, "the GeoTIFFs of an export, with their year in the path", "the OlmoEarth studio, or rslearn"
         )
-    if isinstance(source, (str, os.PathLike)) and zarr_store.is_store(os.fspath(source)):
-        with zarr_store.naming_damage(os.fspath(source)):
+    if isinstance(source, (str, os.PathLike)) and zarr_nodes.is_store(os.fspath(source)):
+        with zarr_nodes.naming_damage(os.fspath(source)):
             return _zones_of(os.fspath(source), request)
     tiles = side_by_side(lambda name: _tile(name, request), paths.expand(source, (".tif", ".tiff")))
     if len({tile.dtype for tile in tiles}) > 1:
@@ -48,8 +48,8 @@ def open_olmoearth(source: Any, request: Request) -> list[Tile]:
 
 def _zones_of(url: str, request: Request) -> list[Tile]:
     """Tiles of the zones near an area; codec and length of vectors as the store's attributes say, never assumed."""
-    token = zarr_store.store_token(url)
-    root = zarr_store.open_node(url, "", token)
+    token = zarr_nodes.store_token(url)
+    root = zarr_nodes.open_node(url, "", token)
     zones = [name for name in sorted(root.keys()) if utm_zones.ZONE.fullmatch(name)]
     if not zones:
         raise SourceError(f"{url} has no groups utm01 … utm60; it has {sorted(root.keys())[:8]}")

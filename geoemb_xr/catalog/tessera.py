@@ -11,6 +11,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -25,8 +26,8 @@ from geoemb_xr.core.errors import CoverageError, SourceError
 from geoemb_xr.core.model import Product
 from geoemb_xr.core.notes import say
 from geoemb_xr.examples.tessera import example_tessera
-from geoemb_xr.execution.threads import side_by_side
-from geoemb_xr.readers import geotiff, npy, utm_zones
+from geoemb_xr.execution.threads import pool, side_by_side
+from geoemb_xr.readers import geotiff, npy, utm_zones, zarr_nodes
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.tiles import Request, Tile, overlapping, table_of
 from geoemb_xr.stores import index, paths
@@ -131,8 +132,8 @@ def _stores_in(name: str) -> list[str]:
     """A store, or a folder of yearly stores (the older layout); none where it is neither."""
     folder = name.rstrip("/")
     if is_remote(folder):
-        return [folder] if "/zarr/" in folder or zarr_store.is_store(folder) else []
-    if zarr_store.is_store(folder):
+        return [folder] if "/zarr/" in folder or zarr_nodes.is_store(folder) else []
+    if zarr_nodes.is_store(folder):
         return [folder]
     return sorted(str(p) for p in Path(folder).glob("*.zarr")) if Path(folder).is_dir() else []
 
@@ -149,13 +150,13 @@ def _store_tiles(stores: Sequence[str], request: Request) -> list[Tile]:
 
 
 def _zone_tiles(url: str, request: Request) -> list[Tile]:
-    with zarr_store.naming_damage(url):
+    with zarr_nodes.naming_damage(url):
         return _tiles_of_zones(url, request)
 
 
 def _tiles_of_zones(url: str, request: Request) -> list[Tile]:
-    token = zarr_store.store_token(url)
-    root = zarr_store.open_node(url, "", token)
+    token = zarr_nodes.store_token(url)
+    root = zarr_nodes.open_node(url, "", token)
     zones = [name for name in sorted(root.keys()) if utm_zones.ZONE.fullmatch(name)]
     if not zones:
         raise SourceError(f"{url} has no groups utm01 … utm60; it has {sorted(root.keys())[:8]}")
@@ -186,11 +187,15 @@ def _zone_tile(url: str, name: str, group: Any, version: str, token: str, reques
             f"{NAME!r} holds {DIMS} of int8"
         )
     attrs = _place(zarr_store.find_attrs(codes, group), name, group)
-    times = (
-        zarr_store.years_of(group, codes.shape[dims.index("time")], where)
-        if "time" in dims
-        else (f"{paths.year_of_file(url, PRODUCT.period, request.time):04d}-01-01",)
-    )
+
+    def years() -> tuple[str, ...]:
+        if "time" in dims:
+            return zarr_store.years_of(group, codes.shape[dims.index("time")], where)
+        return (f"{paths.year_of_file(url, PRODUCT.period, request.time):04d}-01-01",)
+
+    with pool(1) as beside:  # two small objects, of which neither has to wait for the other
+        coming = beside.submit(copy_context().run, zarr_store.labels_of, group, codes)
+        times, labels = years(), coming.result()
     steps = _written(url, name, times, attrs, token) if "time" in dims else (0,)
     common: dict[str, Any] = {
         "attrs": attrs,
@@ -200,9 +205,8 @@ def _zone_tile(url: str, name: str, group: Any, version: str, token: str, reques
         "token": token,
     }
     scales = zarr_store.zarr_tile(url, f"{name}/scales", bands=(), fill=float("nan"), **common)
-    labels = zarr_store.labels_of(group, codes)
     codes = zarr_store.zarr_tile(url, f"{name}/embeddings", bands=BANDS, labels=labels, fill=0, **common)
-    return zarr_store.scaled_tile(codes, scales)
+    return zarr_store.scaled_tile(codes, scales, together=request.decode)
 
 
 def _place(attrs: dict[str, Any], name: str, group: Any) -> dict[str, Any]:

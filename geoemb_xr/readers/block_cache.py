@@ -11,8 +11,19 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from typing import Protocol
 
 import numpy as np
+
+
+class Sized(Protocol):
+    """What is kept tells its bytes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        ...
+
 
 #: How many megabytes of blocks a process keeps.
 VARIABLE = "GEOEMB_CACHE_MB"
@@ -20,11 +31,13 @@ _DEFAULT_MB = 384
 #: Share of them for decoded blocks: of AlphaEarth's two, of 64 MB, and beside them sixteen as they came, which are
 #: two rows of a tile.
 _DECODED = 1 / 3
+#: Share of them for the indexes of shards: of 16,384 chunks one takes 262 KB.
+INDEXED = 1 / 24
 #: A worker may be small: no more than this share of the machine's memory by default.
 _SHARE = 16
 
 
-class BlockCache:
+class BlockCache[Block: Sized]:
     """The least recently used go first; two threads that want one block wait for one read of it.
 
     Parameters
@@ -35,13 +48,13 @@ class BlockCache:
 
     def __init__(self, share: float) -> None:
         self.share = share
-        self._blocks: OrderedDict[Hashable, np.ndarray] = OrderedDict()
-        self._coming: dict[Hashable, Future[np.ndarray]] = {}
+        self._blocks: OrderedDict[Hashable, Block] = OrderedDict()
+        self._coming: dict[Hashable, Future[Block]] = {}
         self._bytes = 0
         self._lock = threading.Lock()
         self._process = os.getpid()
 
-    def get(self, key: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
+    def get(self, key: Hashable, make: Callable[[], Block]) -> Block:
         """A block, made where it is not kept; not to be written into."""
         with self._lock:
             self._after_fork()
@@ -50,7 +63,7 @@ class BlockCache:
                 return self._blocks[key]
             waiting = self._coming.get(key)
             if waiting is None:
-                mine: Future[np.ndarray] = Future()
+                mine: Future[Block] = Future()
                 self._coming[key] = mine
         if waiting is not None:
             return waiting.result()
@@ -61,12 +74,19 @@ class BlockCache:
                 self._coming.pop(key, None)
             mine.set_exception(error)
             raise
-        block.flags.writeable = False
+        if isinstance(block, np.ndarray):
+            block.flags.writeable = False
         with self._lock:
             self._coming.pop(key, None)
             self._keep(key, block)
         mine.set_result(block)
         return block
+
+    def drop(self, key: Hashable) -> None:
+        """Forget one."""
+        with self._lock:
+            block = self._blocks.pop(key, None)
+            self._bytes -= 0 if block is None else block.nbytes
 
     def clear(self) -> None:
         """Forget all."""
@@ -74,7 +94,7 @@ class BlockCache:
             self._blocks.clear()
             self._bytes = 0
 
-    def _keep(self, key: Hashable, block: np.ndarray) -> None:
+    def _keep(self, key: Hashable, block: Block) -> None:
         limit = int(limit_bytes() * self.share)
         if block.nbytes > limit:
             return
@@ -112,4 +132,5 @@ def kept_of(came: int, decoded: int) -> int:
 
 
 #: Those of this process: blocks as they came, and decoded ones.
-RAW, CACHE = BlockCache(1 - _DECODED), BlockCache(_DECODED)
+RAW: BlockCache[np.ndarray] = BlockCache(1 - _DECODED - INDEXED)
+CACHE: BlockCache[np.ndarray] = BlockCache(_DECODED)

@@ -23,7 +23,7 @@ from geoemb_xr.core.citing import OWN_TAG, product_of_facts
 from geoemb_xr.core.errors import CoverageError, MissingFileError, SourceError, require
 from geoemb_xr.core.missing import codec_attrs
 from geoemb_xr.core.model import BAND, Codec, Product, registered
-from geoemb_xr.readers import xarray_files
+from geoemb_xr.readers import xarray_files, zarr_nodes
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.cutting import cut, inside
 from geoemb_xr.readers.geotiff import OWN_PLACE, file_token, read_info
@@ -103,8 +103,8 @@ def is_own(path: str | os.PathLike[str]) -> bool:
         raise
     except SourceError:
         return False
-    with zarr_store.naming_damage(name):
-        root = zarr_store.open_node(name, "", zarr_store.root_token(name))
+    with zarr_nodes.naming_damage(name):
+        root = zarr_nodes.open_node(name, "", zarr_nodes.root_token(name))
         return hasattr(root, "arrays") and _vectors(root) is not None
 
 
@@ -121,10 +121,10 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
         return _footer(name) is not None
     if container == "netcdf":
         return True
-    if not zarr_store.is_store(name):  # a remote folder of anything
+    if not zarr_nodes.is_store(name):  # a remote folder of anything
         return False
-    with zarr_store.naming_damage(name):
-        root = zarr_store.open_node(name, "", zarr_store.root_token(name))
+    with zarr_nodes.naming_damage(name):
+        root = zarr_nodes.open_node(name, "", zarr_nodes.root_token(name))
         try:
             return hasattr(root, "arrays") and xarray_files.is_ours(root)
         except UnlistedError:  # ours tell in the root what is in it
@@ -178,7 +178,7 @@ def _container(name: str) -> str:
         return "parquet"
     if name.lower().endswith(xarray_files.NETCDF):
         return "netcdf"
-    if "://" in name or zarr_store.is_store(name):
+    if "://" in name or zarr_nodes.is_store(name):
         return "zarr"
     raise SourceError(
         f"{name} is neither a Zarr store, a GeoTIFF (.tif), netCDF (.nc) nor GeoParquet (.parquet)"
@@ -189,14 +189,14 @@ def _container(name: str) -> str:
 
 
 def _root(name: str) -> Any:
-    root = zarr_store.open_node(name, "", zarr_store.root_token(name))
+    root = zarr_nodes.open_node(name, "", zarr_nodes.root_token(name))
     if not hasattr(root, "arrays"):
         raise SourceError(f"{name} is a single Zarr array without a group: it has no coordinates to open")
     return root
 
 
 def _product_of_zarr(name: str) -> Product | None:
-    with zarr_store.naming_damage(name):
+    with zarr_nodes.naming_damage(name):
         root = _root(name)
         found = xarray_files.product_of_root(root, name)
         if found is not None:
@@ -221,7 +221,7 @@ def _vectors(root: Any) -> Any:
 
 
 def _read_zarr(name: str, request: Request) -> xr.DataArray | xr.Dataset:
-    with zarr_store.naming_damage(name):
+    with zarr_nodes.naming_damage(name):
         root = _root(name)
         if xarray_files.is_ours(root):
             return xarray_files.read_zarr(name, root, request)
@@ -239,7 +239,7 @@ def _read_other(name: str, root: Any, request: Request) -> xr.DataArray:
         )
     attrs = zarr_store.find_attrs(root, vectors)
     codec = found.codec if np.issubdtype(vectors.dtype, np.integer) else None
-    tile, timed = _tile(name, root, vectors, attrs, found, codec)
+    tile, timed = _tile(name, root, vectors, attrs, found, codec, request.decode)
     stamps = np.array(tile.times, "datetime64[ns]")
     chosen = times.pick_times(stamps, request.time, covers=name) if timed else [0]
     version = str(attrs.get("geoemb:build_version", "")) or (found.versions[0] if found.versions else "")
@@ -262,14 +262,20 @@ def _read_other(name: str, root: Any, request: Request) -> xr.DataArray:
 
 
 def _tile(
-    name: str, root: Any, vectors: Any, attrs: Mapping[str, Any], found: Product, codec: Codec | None
+    name: str,
+    root: Any,
+    vectors: Any,
+    attrs: Mapping[str, Any],
+    found: Product,
+    codec: Codec | None,
+    together: bool,
 ) -> tuple[Tile, bool]:
     """The array of vectors as a tile, with its scales; and whether it has a time axis."""
     key = str(vectors.path).rpartition("/")[2]
     dims = zarr_store.axes_of(vectors, f"{name}/{key}")
     timed = "time" in dims
     years = zarr_store.years_of(root, vectors.shape[dims.index("time")], name) if timed else ("1970-01-01",)
-    common: dict[str, Any] = {"attrs": attrs, "times": years, "token": zarr_store.store_token(name)}
+    common: dict[str, Any] = {"attrs": attrs, "times": years, "token": zarr_nodes.store_token(name)}
     bands = found.bands if codec is not None or found.codec is None else found.decoded_bands
     fill = float("nan") if codec is None else float(codec.nodata or 0)
     labels = zarr_store.labels_of(root, vectors)
@@ -282,7 +288,7 @@ def _tile(
     if scale not in root:
         raise SourceError(f"{name} has codes with a scale for each pixel, but no array {scale!r}")
     scales = zarr_store.zarr_tile(name, scale, bands=(), fill=float("nan"), **common)
-    return zarr_store.scaled_tile(tile, scales), timed
+    return zarr_store.scaled_tile(tile, scales, together=together), timed
 
 
 # --- GeoTIFF ----------------------------------------------------------------------------------------------------
@@ -379,7 +385,7 @@ def _read_parquet(name: str, request: Request) -> xr.DataArray:
     if facts.get("product"):
         product_of_facts(facts["product"], name)
     require("pyarrow.parquet", "vector")
-    with reading_parquet(name), zarr_store.naming_damage(name):
+    with reading_parquet(name), zarr_nodes.naming_damage(name):
         return _rows_of(name, facts, request)
 
 

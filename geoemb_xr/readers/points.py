@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,7 @@ def _fallen_through(near: xr.DataArray, far: xr.DataArray) -> xr.DataArray:
 
 
 def _at(request: Request, year: int) -> Request:
-    return Request(request.area, year, request.version, request.variant, request.chunks)
+    return replace(request, time=year, geobox=None, points=None)
 
 
 def _own_years(points: Places) -> np.ndarray | None:

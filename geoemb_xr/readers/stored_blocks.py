@@ -55,7 +55,7 @@ class Layout(NamedTuple):
         """
         raw = out.reshape(-1).view(np.uint8)
         if self.compression == _ZSTD:
-            _decompress_zstd(data, raw)
+            decompress_zstd(data, raw)
         elif self.compression == _NONE:
             raw[:] = np.frombuffer(data, np.uint8, raw.size)
         else:  # no more than there is room for, whatever it holds
@@ -66,7 +66,7 @@ class Layout(NamedTuple):
             np.add.accumulate(whole, axis=1, dtype=whole.dtype, out=whole)
 
 
-def _decompress_zstd(data: Any, raw: np.ndarray) -> None:
+def decompress_zstd(data: Any, raw: np.ndarray) -> None:
     """Fill an array; numcodecs does not tell when there is too little, which leaves the last byte as it was."""
     from numcodecs import zstd
 

@@ -56,6 +56,8 @@ class Request:
         The target grid, where one was given: location encoders are evaluated on it.
     points : table, optional
         Points, where those were asked for.
+    decode : bool
+        Whether codes will be decoded, for which what belongs to them is read with them.
     """
 
     area: Area | None = None
@@ -65,6 +67,7 @@ class Request:
     chunks: Any = "auto"
     geobox: GeoBox | None = None
     points: Any = None
+    decode: bool = False
 
 
 class Reader(Protocol):
@@ -456,12 +459,14 @@ def _chunks(
         edges = {span.start, span.stop}
         for tile, place in zip(tiles, places, strict=True):
             start, stop = int(place[axis]), int(place[axis + 2])
+            edges.update(e for e in (start, stop) if span.start < e < span.stop)
             step = _aligned(sides[dim], tile.block[axis])
+            if chunks == "auto" and tile.block[axis] < step and span.stop - span.start <= step:
+                continue  # a small window is one block, of which no stored block is read twice
             flipped = tile.geobox.affine.e > 0 if axis == 0 else tile.geobox.affine.a < 0
             # blocks are counted from where the store begins, which is the far end of a flipped axis
             marks = range(stop, start - 1, -step) if flipped else range(start, stop + 1, step)
             edges.update(marks[i] for i in _between(marks, span))
-            edges.update(e for e in (start, stop) if span.start < e < span.stop)
         ordered = sorted(edges)
         out.append(tuple(np.diff(ordered).tolist()))
     return out[0], out[1]

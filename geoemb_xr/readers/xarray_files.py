@@ -18,7 +18,7 @@ from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.missing import codec_attrs, codes_again
 from geoemb_xr.core.model import Product, product
 from geoemb_xr.core.notes import say
-from geoemb_xr.readers import zarr as zarr_store
+from geoemb_xr.readers import zarr_nodes
 from geoemb_xr.readers.claims import check_lengths
 from geoemb_xr.readers.cutting import cut
 from geoemb_xr.readers.geotiff import file_token
@@ -77,14 +77,14 @@ def read_zarr(name: str, root: Any, request: Request) -> xr.DataArray | xr.Datas
         check_lengths(array.shape, f"{name}/{key}")
     whole = root.attrs.get(FORMAT_KEY, 0) >= FORMAT and not root.attrs.get(UNFINISHED)
     dataset = xr.open_dataset(
-        zarr_store.store_of(name, whole=[k for k, a in arrays.items() if whole and _is_our_array(a.attrs)]),
+        zarr_nodes.store_of(name, whole=[k for k, a in arrays.items() if whole and _is_our_array(a.attrs)]),
         engine="zarr",
         chunks=None,
         cache=False,
         consolidated=root.metadata.consolidated_metadata is not None,
         mask_and_scale=False,
     )
-    return _read(dataset, request, name, zarr_store.store_token(name))
+    return _read(dataset, request, name, zarr_nodes.store_token(name))
 
 
 # --- netCDF -----------------------------------------------------------------------------------------------------

@@ -7,11 +7,9 @@ Nothing of a store is read when it is opened but its metadata: x and y come from
 from __future__ import annotations
 
 import base64
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,120 +18,17 @@ import numpy as np
 from affine import Affine
 
 from geoemb_xr.core import geometry
-from geoemb_xr.core.errors import EmbeddingError, MissingFileError, SourceError
+from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.missing import NODATA_KEYS, mark_missing
+from geoemb_xr.readers.block_cache import INDEXED, BlockCache
 from geoemb_xr.readers.claims import check_extent
+from geoemb_xr.readers.stored_chunks import StoredChunks, layout_of
 from geoemb_xr.readers.tiles import Tile
 from geoemb_xr.readers.zarr_chunks import names_in, object_names, transfer_of, unwritten
-from geoemb_xr.stores.archives import is_archive, is_icechunk, is_zipped
-from geoemb_xr.stores.objects import head_object, is_remote, list_folders
-from geoemb_xr.stores.storage import Storage, current
-
-
-def store_of(url: str, whole: Sequence[str] = (), snapshot: str = "") -> Any:
-    """A Zarr store for a path or URL, read only; of arrays that are ``whole`` no chunk may be missing.
-
-    Never the string itself: Zarr takes it for a URL, and what follows a ``#`` or ``?`` in a folder's name is lost.
-    """
-    import zarr
-
-    from geoemb_xr.stores.zarr_archives import ZippedZarr, open_icechunk
-    from geoemb_xr.stores.zarr_objects import Noticing, WrittenWhole, ZarrObjects
-
-    if is_zipped(url):
-        return ZippedZarr(url)
-    if is_icechunk(url):
-        return open_icechunk(url, snapshot)
-    store = ZarrObjects(url) if is_remote(url) else zarr.storage.LocalStore(url, read_only=True)
-    return WrittenWhole(store, url, whole) if whole else Noticing(store, url)
-
-
-def is_store(name: str) -> bool:
-    """Whether a path or URL is a Zarr store, zipped or in a repository too, with or without its usual ending."""
-    if is_archive(name):
-        return True
-    if is_remote(name):
-        return name.rstrip("/").lower().endswith(".zarr")
-    return any((Path(name) / each).exists() for each in ("zarr.json", ".zgroup", ".zarray"))
-
-
-def open_node(url: str, path: str = "", token: str = "") -> Any:
-    """A group or array of a store, opened once per process and state of the store.
-
-    Raises
-    ------
-    SourceError
-        If there is none.
-    """
-    return _open_node(url, path, token, current())
-
-
-@lru_cache(maxsize=256)
-def _open_node(url: str, path: str, token: str, storage: Storage) -> Any:
-    import zarr
-
-    if not is_remote(url) and not Path(url).exists():
-        raise MissingFileError(f"no such store: {url}")
-    try:
-        return zarr.open(store_of(url, snapshot=token), path=path or None, mode="r")
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        where = f"{url} has no {path!r}" if path else f"{url} is not a Zarr store"
-        raise SourceError(f"{where}: {error}") from error
-
-
-def store_token(url: str) -> str:
-    """What changes when a local store is rewritten, in its metadata or in a chunk: files, bytes and times.
-
-    Of a remote store its root's metadata must do: its objects cannot all be asked for.
-    """
-    if is_archive(url):
-        return _archive_token(url)
-    if is_remote(url):
-        return _remote_token(url)
-    if not Path(url).is_dir():
-        # what it is not is said when it is opened
-        stat = os.stat(url) if Path(url).is_file() else None
-        return "" if stat is None else f"{stat.st_size}-{stat.st_mtime_ns}"
-    files = size = times = 0
-    folders = [url]
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    folders.append(entry.path)
-                    continue
-                stat = entry.stat()
-                files, size, times = files + 1, size + stat.st_size, times + stat.st_mtime_ns
-    return f"{files}-{size}-{times}"
-
-
-def root_token(url: str) -> str:
-    """What changes when the metadata in a store's root are rewritten: no walk through its chunks (7 µs each)."""
-    if is_archive(url) or is_remote(url):
-        return store_token(url)
-    files = (Path(url) / name for name in ("zarr.json", ".zmetadata", ".zgroup", ".zattrs", ".zarray"))
-    stats = (os.stat(file) for file in files if file.is_file())
-    return "/".join(f"{stat.st_size}-{stat.st_mtime_ns}" for stat in stats)
-
-
-def _archive_token(url: str) -> str:
-    from geoemb_xr.stores.zarr_archives import icechunk_snapshot
-
-    if is_icechunk(url):
-        return icechunk_snapshot(url)
-    if is_remote(url):
-        return head_object(url)
-    stat = os.stat(url)
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
-
-
-def _remote_token(url: str) -> str:
-    for name in ("zarr.json", ".zmetadata", ".zgroup", ".zarray"):
-        try:
-            return head_object(f"{url.rstrip('/')}/{name}")
-        except FileNotFoundError:
-            continue
-    return ""  # what it is not is said when it is opened
+from geoemb_xr.readers.zarr_nodes import open_node
+from geoemb_xr.stores.archives import is_archive
+from geoemb_xr.stores.objects import is_remote, list_folders, under_way
+from geoemb_xr.stores.storage import current
 
 
 @dataclass(frozen=True)
@@ -174,7 +69,7 @@ class ZarrReader:
         """A window (band, y, x), or (y, x) where the array has no bands."""
         array = open_node(self.url, self.path, self.token)
         wanted = self._wanted(time, rows, cols)
-        values = np.asarray(array[tuple(wanted[d] for d in self.dims)])
+        values = self._window(array, [wanted[d] for d in self.dims])
         left = [d for d in self.dims if d != "time"]
         values = values.transpose([left.index(d) for d in ("band", "y", "x") if d in left])
         if self.bands is not None and self.bands != tuple(range(len(values))):
@@ -195,11 +90,32 @@ class ZarrReader:
         bands = self.bands or range(array.shape[self.dims.index("band")] if "band" in self.dims else 1)
         places = np.broadcast_arrays(self.steps[time], np.array(bands)[:, None], rows, cols)
         wanted = dict(zip(("time", "band", "y", "x"), places, strict=True))
-        values = np.asarray(array.vindex[tuple(wanted[d] for d in self.dims)])
+        at = [wanted[d] for d in self.dims]
+        stored = self._stored(array)
+        found = None if stored is None else stored.points(at)
+        values = np.asarray(array.vindex[tuple(at)]) if found is None else found
         if self.fill is not None:
             masked = None if self.unwritten is None else (values == self.unwritten).all(axis=0)
             values = mark_missing(values, 0, self.fill, nodata=self.nodata, masked=masked)
         return values if "band" in self.dims else values[0]
+
+    def _window(self, array: Any, wanted: Sequence[int | slice]) -> np.ndarray:
+        """A window of the array, without the axes of which one position is wanted."""
+        stored = self._stored(array)
+        if stored is not None:
+            spans = [
+                slice(each, each + 1) if isinstance(each, int) else slice(*each.indices(n)[:2])
+                for each, n in zip(wanted, array.shape, strict=True)
+            ]
+            found = stored.window(spans)
+            if found is not None:
+                return found[tuple(0 if isinstance(each, int) else slice(None) for each in wanted)]
+        return np.asarray(array[tuple(wanted)])
+
+    def _stored(self, array: Any) -> StoredChunks | None:
+        """Its chunks, where they need no Zarr."""
+        layout = None if is_archive(self.url) else layout_of(array)
+        return None if layout is None else StoredChunks(self.url, self.path, array, layout)
 
     def _wanted(self, time: int, rows: slice, cols: slice) -> dict[str, Any]:
         bands = slice(0, max(self.bands) + 1 if self.bands is not None else None)
@@ -466,12 +382,57 @@ def _nodata_of(array: Any) -> float | None:
 # --- codes with a scale per pixel ---------------------------------------------------------------------------------
 
 
-def scaled_tile(codes: Tile, scales: Tile) -> Tile:
-    """Codes with their scales beside them, which tell where they are missing."""
+def scaled_tile(codes: Tile, scales: Tile, *, together: bool = False) -> Tile:
+    """Codes with their scales beside them, which tell where they are missing.
+
+    Where both will be read, one after the other by one task, scales of a remote store come while the codes do.
+    """
     assert isinstance(codes.reader, ZarrReader)
     assert isinstance(scales.reader, ZarrReader)
-    reader = _ScaledReader(codes.reader, scales.reader)
-    return replace(codes, reader=reader, decider=scales, beside={"scale": scales})
+    ahead = together and is_remote(codes.reader.url)
+    beside = _ReadAhead(**vars(scales.reader)) if ahead else scales.reader
+    scales = replace(scales, reader=beside)
+    return replace(
+        codes, reader=_ScaledReader(codes.reader, beside), decider=scales, beside={"scale": scales}
+    )
+
+
+#: What is read before it is asked for; it is taken once.
+_AHEAD: BlockCache[np.ndarray] = BlockCache(INDEXED)
+
+
+@dataclass(frozen=True)
+class _ReadAhead(ZarrReader):
+    """Gives what it has begun to read while something else was read."""
+
+    def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
+        """A window (y, x)."""
+        return self._taken(super().read, time, rows, cols)
+
+    def read_at(self, time: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """Pixels (n,)."""
+        return self._taken(super().read_at, time, rows, cols)
+
+    def _taken(self, read: Callable[..., np.ndarray], *place: Any) -> np.ndarray:
+        key = self._key(place)
+        try:
+            return _AHEAD.get(key, lambda: read(*place))
+        finally:
+            _AHEAD.drop(key)
+
+    def _key(self, place: Iterable[Any]) -> Hashable:
+        return self, current(), *(each.tobytes() if isinstance(each, np.ndarray) else each for each in place)
+
+    @contextmanager
+    def begun(self, read: Callable[..., np.ndarray], *place: Any) -> Iterator[None]:
+        """Read it in another thread while something else is read."""
+        key = self._key(place)
+        with under_way(lambda make: _AHEAD.get(key, make), [lambda: read(self, *place)]) as (task,):
+            try:
+                yield
+            except BaseException:  # then nobody will take it
+                task.add_done_callback(lambda _: _AHEAD.drop(key))
+                raise
 
 
 @dataclass(frozen=True)
@@ -481,9 +442,13 @@ class _ScaledReader:
     codes: ZarrReader
     scales: ZarrReader
 
+    def _begun(self, read: Callable[..., np.ndarray], *place: Any) -> AbstractContextManager[None]:
+        return self.scales.begun(read, *place) if isinstance(self.scales, _ReadAhead) else nullcontext()
+
     def read_at(self, time: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
         """Pixels (band, n); whether one of zeros was lost is for a window to find out."""
-        return self.codes.read_at(time, rows, cols)
+        with self._begun(ZarrReader.read_at, time, rows, cols):
+            return self.codes.read_at(time, rows, cols)
 
     def transfer(self, spans: Sequence[tuple[int, slice, slice]]) -> tuple[int, int]:
         """Requests and bytes of windows of the codes: scales are an array of their own."""
@@ -495,7 +460,8 @@ class _ScaledReader:
 
     def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
         """A window (band, y, x)."""
-        codes = self.codes.read(time, rows, cols)
+        with self._begun(ZarrReader.read, time, rows, cols):
+            codes = self.codes.read(time, rows, cols)
         empty = ~codes.any(axis=0)
         if not empty.any():
             return codes
@@ -510,20 +476,3 @@ class _ScaledReader:
                 f"{int(lost.sum())} pixels have data there: codes were lost; fetch the store again"
             )
         return codes
-
-
-# --- damaged metadata -------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def naming_damage(name: str) -> Iterator[None]:
-    """What zarr, NumPy or xarray raise over metadata that are damaged, as an error of ours that names the store."""
-    try:
-        yield
-    except (EmbeddingError, ImportError, OSError, MemoryError, NameError):  # a NameError is a fault of code
-        raise
-    except Exception as error:
-        raise SourceError(
-            f"{name} could not be opened: its metadata are damaged, or not what it says "
-            f"({type(error).__name__}: {error})"
-        ) from error

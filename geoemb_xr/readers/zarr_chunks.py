@@ -8,17 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from geoemb_xr.readers.shard_indexes import Index, Sharding, index_of, sharding_of
+from geoemb_xr.readers.stored_chunks import joined, layout_of
 from geoemb_xr.stores.archives import is_archive
-from geoemb_xr.stores.objects import get_range, is_remote, object_size
-
-#: What a shard's index says of an inner chunk that it does not hold.
-_EMPTY = np.uint64(2**64 - 1)
+from geoemb_xr.stores.objects import object_size
 
 
 def names_in(array: Any, folder: str) -> list[str]:
@@ -64,14 +61,14 @@ def unwritten(
     """
     spans = _spans(array, dims, window)
     outer, inner = array.shards or array.chunks, array.chunks
+    sharding = None if is_archive(url) else _sharding(array)
     for position in _touched(spans, outer):
         name = _name(url, path, array, position)
-        size = _size(name, array, url)
         starts = [i * side for i, side in zip(position, outer, strict=True)]
-        if size is None:
+        held = _held(name, sharding) if sharding is not None else _size(name, array, url) is not None
+        if held is False:
             yield name, _place(starts, outer, spans, dims)
-        elif array.shards is not None and not is_archive(url):
-            held = _held(name, size, _counts(outer, inner))
+        elif not isinstance(held, bool):
             for part in np.argwhere(~held):
                 first = [s + int(i) * n for s, i, n in zip(starts, part, inner, strict=True)]
                 if _meets(first, inner, spans):
@@ -105,25 +102,59 @@ def transfer_of(
 ) -> tuple[int, int]:
     """Requests and bytes with which windows are read, each by itself.
 
-    A chunk is a request. Of a shard all of it is one, a part of it one for its index and one for each inner chunk.
+    A chunk is a request; of a shard its index is one, and chunks that lie near each other are one.
     """
-    outer, inner = array.shards or array.chunks, array.chunks
-    held = math.prod(_counts(outer, inner))
-    requests, chunks = 0, 0
-    names: dict[str, None] = {}
+    outer = array.shards or array.chunks
+    parts: dict[tuple[int, ...], list[list[slice]]] = {}
     for window in windows:
         spans = _spans(array, dims, window)
         for position in _touched(spans, outer):
-            names.setdefault(_name(url, path, array, position))
             inside = [
                 slice(max(s.start, p * n), min(s.stop, (p + 1) * n, size))
                 for s, p, n, size in zip(spans, position, outer, array.shape, strict=True)
             ]
-            parts = math.prod(len(each) for each in _ranges(inside, inner))
-            whole = array.shards is None or parts == held
-            requests, chunks = requests + (1 if whole else parts + 1), chunks + parts
-    some = [_size(name, array, url) or 0 for name in list(names)[:: max(len(names) // _SOME, 1)][:_SOME]]
-    return requests, round(chunks / held * sum(some) / max(len(some), 1))
+            parts.setdefault(position, []).append(inside)
+    some = list(parts)[:: max(len(parts) // _SOME, 1)][:_SOME]
+    found = [_cost(url, _name(url, path, array, each), array, parts[each]) for each in some]
+    share = sum(map(len, parts.values())) / max(sum(len(parts[each]) for each in some), 1)
+    indexes = 0 if array.shards is None else len(parts) - len(some)
+    return indexes + round(share * sum(n for n, _ in found)), round(share * sum(size for _, size in found))
+
+
+def _cost(url: str, name: str, array: Any, windows: Sequence[Sequence[slice]]) -> tuple[int, int]:
+    """Requests and bytes with which windows of one object are read."""
+    sharding = None if is_archive(url) else _sharding(array)
+    if sharding is not None:
+        try:
+            index, _ = index_of(name, sharding)
+        except FileNotFoundError:
+            return len(windows), 0
+        except ValueError:  # what is wrong with it is said when it is read
+            sharding = None
+    if sharding is not None:
+        asked = [
+            each
+            for window in windows
+            for each in joined(name, "", *_of_index(index, sharding.counts, window, array.chunks))
+        ]
+        # kept now, unless it is Zarr that reads the chunks, which asks for it each time
+        indexes = 0 if index.etag and layout_of(array) is not None else len(windows)
+        size = sum((each.stop or 0) - each.start for each in asked)
+        return indexes + len(asked), indexes * sharding.size + size
+    size, held = _size(name, array, url) or 0, math.prod(_counts(array.shards or array.chunks, array.chunks))
+    chunks = [math.prod(len(each) for each in _ranges(window, array.chunks)) for window in windows]
+    requests = sum(1 if array.shards is None or n == held else n + 1 for n in chunks)
+    return requests, round(size * sum(chunks) / held)
+
+
+def _of_index(
+    index: Index, counts: tuple[int, ...], window: Sequence[slice], inner: tuple[int, ...]
+) -> tuple[range, np.ndarray]:
+    """Numbers and bytes of the chunks of a window that a shard holds."""
+    inside = np.ix_(*(np.array(each) % n for each, n in zip(_ranges(window, inner), counts, strict=True)))
+    spans = index.spans[inside].reshape(-1, 2)
+    spans = spans[spans[:, 1] > 0]
+    return range(len(spans)), spans
 
 
 def _ranges(spans: Sequence[slice], sides: tuple[int, ...]) -> list[range]:
@@ -151,24 +182,17 @@ def _place(
     }
 
 
-@lru_cache(maxsize=256)
-def _held(name: str, size: int, counts: tuple[int, ...]) -> np.ndarray:
-    """Which inner chunks a shard holds, by its index: offsets and lengths at its end, and a checksum of 4 bytes.
+def _sharding(array: Any) -> Sharding | None:
+    """How its shards are indexed; None where it has none, or only Zarr can tell."""
+    found = None if array.shards is None else sharding_of(array.metadata.to_dict(), array.shards)
+    return None if found is None else found[0]
 
-    The index lies where every writer puts it unless told otherwise; one that is not there says nothing, and then
-    every chunk counts as written.
-    """
-    length = int(np.prod(counts)) * 16
-    if size < length + 4:
-        return np.ones(counts, bool)
-    start = size - length - 4
-    if is_remote(name):
-        raw = get_range(name, start, length)
-    else:
-        with Path(name).open("rb") as file:
-            file.seek(start)
-            raw = file.read(length)
-    index = np.frombuffer(raw, "<u8").reshape(*counts, 2)
-    empty = (index == _EMPTY).all(axis=-1)
-    inside = (index.astype(np.float64).sum(axis=-1) <= size) | empty
-    return ~empty if inside.all() else np.ones(counts, bool)
+
+def _held(name: str, sharding: Sharding) -> np.ndarray | bool:
+    """Which chunks a shard holds; False where there is none, True where its index says nothing."""
+    try:
+        return index_of(name, sharding)[0].held
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 
 from geoemb_xr.core.errors import SourceError, require
@@ -25,7 +26,7 @@ from geoemb_xr.stores.http import Answer
 from geoemb_xr.stores.retries import TRANSIENT, Transient, persistently
 from geoemb_xr.stores.storage import OWN_SCHEME, Storage, current
 
-#: Requests of one read that are under way at once.
+#: Requests of one read that are under way at once; of all reads of a process twice as many.
 CONCURRENCY = 16
 #: Begins what stands for the ETag of an object that has none: a date.
 NO_ETAG = "@"
@@ -73,8 +74,24 @@ def fetch(url: str, start: int | None = None, stop: int | None = None, *, etag: 
     storage = current()
     if _is_http(url, storage):
         address = _address(url, storage)
-        return persistently(lambda: http.get(address, storage, span, etag, "GET"), f"{url}{where}", storage)
-    return persistently(lambda: _get(url, storage, span, etag), f"{url}{where}", storage)
+        return _asked(lambda: http.get(address, storage, span, etag, "GET"), f"{url}{where}", storage)
+    return _asked(lambda: _get(url, storage, span, etag), f"{url}{where}", storage)
+
+
+def _asked[T](attempt: Callable[[], T], what: str, storage: Storage) -> T:
+    """What an object store answers, in one of the requests that a process has under way."""
+
+    def in_turn() -> T:
+        with _turns(os.getpid()):
+            return attempt()
+
+    return persistently(in_turn, what, storage)
+
+
+@lru_cache(maxsize=2)
+def _turns(process: int) -> BoundedSemaphore:
+    """However many reads there are, and threads that wait for them."""
+    return BoundedSemaphore(2 * CONCURRENCY)
 
 
 def get_range(url: str, start: int, length: int, *, etag: str = "") -> bytes:
@@ -84,13 +101,7 @@ def get_range(url: str, start: int, length: int, *, etag: str = "") -> bytes:
 
 def get_ranges(url: str, spans: Sequence[tuple[int, int]], *, etag: str = "") -> list[bytes]:
     """Several ranges (first byte, the one after the last) of an object, side by side."""
-    if len(spans) < 2:
-        return [fetch(url, *span, etag=etag).data for span in spans]
-    with coming_ranges(url, spans, etag=etag) as tasks:
-        done, _ = wait(tasks, return_when=FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-        return [task.result() for task in tasks]
+    return bring_all(lambda span: fetch(url, *span, etag=etag).data, spans)
 
 
 @contextmanager
@@ -106,17 +117,36 @@ def coming_ranges(
     What has not come when the block is left is no longer waited for.
     """
 
-    def bring(number: int, span: tuple[int, int]) -> bytes:
+    def bring(numbered: tuple[int, tuple[int, int]]) -> bytes:
+        number, span = numbered
         data = fetch(url, *span, etag=etag).data
         if use is not None:
             use(number, data)
         return data
 
-    pool = ThreadPoolExecutor(max(min(CONCURRENCY, len(spans)), 1))
+    with under_way(bring, list(enumerate(spans))) as tasks:
+        yield tasks
+
+
+@contextmanager
+def under_way[In, Out](bring: Callable[[In], Out], asked: Sequence[In]) -> Iterator[list[Future[Out]]]:
+    """Requests of a read, side by side; those that are not done when the block is left are not waited for."""
+    pool = ThreadPoolExecutor(max(min(CONCURRENCY, len(asked)), 1))
     try:
-        yield [pool.submit(copy_context().run, bring, i, span) for i, span in enumerate(spans)]
+        yield [pool.submit(copy_context().run, bring, each) for each in asked]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # where one failed, the others are not waited for
+
+
+def bring_all[In, Out](bring: Callable[[In], Out], asked: Sequence[In]) -> list[Out]:
+    """What the requests of a read bring, in order; the first failure ends the waiting."""
+    if len(asked) < 2:
+        return [bring(each) for each in asked]
+    with under_way(bring, asked) as tasks:
+        done, _ = wait(tasks, return_when=FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+        return [task.result() for task in tasks]
 
 
 def head(url: str) -> Answer:
@@ -124,8 +154,8 @@ def head(url: str) -> Answer:
     storage = current()
     if _is_http(url, storage):
         address = _address(url, storage)
-        return persistently(lambda: http.get(address, storage, None, "", "HEAD"), url, storage)
-    return persistently(lambda: _head(url, storage), url, storage)
+        return _asked(lambda: http.get(address, storage, None, "", "HEAD"), url, storage)
+    return _asked(lambda: _head(url, storage), url, storage)
 
 
 def head_object(url: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -50,6 +50,8 @@ class ZarrObjects(Store):
         Options that reach it; those of the current call by default.
     read_only : bool
         Whether nothing may be written.
+    known : mapping of str to bytes, optional
+        Objects that were read just now, such as the metadata in the root.
     """
 
     supports_writes = True
@@ -57,9 +59,16 @@ class ZarrObjects(Store):
     supports_listing = True
     supports_partial_writes = False
 
-    def __init__(self, url: str, storage: Storage | None = None, read_only: bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        storage: Storage | None = None,
+        read_only: bool = True,
+        known: Mapping[str, bytes] | None = None,
+    ) -> None:
         super().__init__(read_only=read_only)
         self.url, self.storage = url.rstrip("/"), storage or current()
+        self._known = dict(known or {})
         self._states: dict[str, str] = {}
 
     def __eq__(self, other: object) -> bool:
@@ -97,6 +106,8 @@ class ZarrObjects(Store):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """An object, or a range of it; None where there is none."""
+        if byte_range is None and key in self._known:
+            return prototype.buffer.from_bytes(self._known[key])
         loop = asyncio.get_running_loop()
         data = await loop.run_in_executor(_threads(os.getpid()), self._read, key, span_of(byte_range))
         return None if data is None else prototype.buffer.from_bytes(data)
@@ -155,22 +166,23 @@ class ZarrObjects(Store):
 
 
 class _Watched(WrapperStore[Store]):
-    """A store whose absent objects mean something: ``_there`` sees what came of every key."""
+    """A store whose absent objects mean something: ``there`` sees what came of every key."""
 
-    def _there(self, key: str, found: Buffer | None) -> Buffer | None:
+    def there(self, key: str, found: Buffer | None) -> Buffer | None:
+        """What came of a key, or what is said of it."""
         raise NotImplementedError  # the base class alone says nothing of what is absent
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """An object, or a range of it."""
-        return self._there(key, await self._store.get(key, prototype, byte_range))
+        return self.there(key, await self._store.get(key, prototype, byte_range))
 
     def get_sync(
         self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """An object, or a range of it, where the store reads without a loop."""
-        return self._there(key, super().get_sync(key, prototype=prototype, byte_range=byte_range))
+        return self.there(key, super().get_sync(key, prototype=prototype, byte_range=byte_range))
 
 
 class WrittenWhole(_Watched):
@@ -193,7 +205,8 @@ class WrittenWhole(_Watched):
     def __reduce__(self) -> Any:
         return WrittenWhole, (self._store, self.where, self.arrays)
 
-    def _there(self, key: str, found: Buffer | None) -> Buffer | None:
+    def there(self, key: str, found: Buffer | None) -> Buffer | None:
+        """What came of a key; of a chunk of such an array never nothing."""
         name, chunk, _ = key.partition("/c/")
         if found is None and chunk and name in self.arrays:
             raise SourceError(
@@ -227,7 +240,8 @@ class Noticing(_Watched):
     def __reduce__(self) -> Any:
         return Noticing, (self._store, self.where)
 
-    def _there(self, key: str, found: Buffer | None) -> Buffer | None:
+    def there(self, key: str, found: Buffer | None) -> Buffer | None:
+        """What came of a key, if a chunk that is absent was noted."""
         chunk = _CHUNK.fullmatch(key) if found is None else None
         if chunk and not notice(name := f"{self.where}/{key}") and chunk["array"] not in self._said:
             self._said.add(chunk["array"])

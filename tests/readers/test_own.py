@@ -11,8 +11,7 @@ import zarr
 import geoemb_xr as gx
 from geoemb_xr.core import conventions
 from geoemb_xr.core.errors import CoverageError, SourceError
-from geoemb_xr.readers import own
-from geoemb_xr.readers import zarr as zarr_store
+from geoemb_xr.readers import own, zarr_nodes
 
 
 def foreign(
@@ -181,8 +180,8 @@ def test_a_rewritten_store_is_another_array(codes, tmp_path):
 def test_chunks_of_a_store_are_walked_through_once_an_opening(codes, tmp_path, named, monkeypatch):
     path = codes.emb.to_zarr(tmp_path / "a.zarr")
     walked = []
-    token = zarr_store.store_token
-    monkeypatch.setattr(zarr_store, "store_token", lambda url: walked.append(url) or token(url))
+    token = zarr_nodes.store_token
+    monkeypatch.setattr(zarr_nodes, "store_token", lambda url: walked.append(url) or token(url))
     gx.open("alphaearth", path) if named else gx.open(path)
     assert walked == [str(path)]
 

@@ -12,7 +12,7 @@ from affine import Affine
 from geoemb_xr import testing
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.errors import CoverageError, SourceError
-from geoemb_xr.readers import geotiff, npy
+from geoemb_xr.readers import geotiff, npy, zarr_nodes
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.stores import files, index, objects, paths
 from geoemb_xr.stores.storage import Storage, using
@@ -187,7 +187,7 @@ def store(tmp_path):
 def test_zarr_windows_and_written_steps(store, where):
     path, data = store
     url = str(path) if where == "local" else path.as_uri()
-    root = zarr_store.open_node(url)
+    root = zarr_nodes.open_node(url)
     tile = zarr_store.zarr_tile(
         url,
         "embeddings",
@@ -212,9 +212,9 @@ def test_registration_on_nodes_is_half_a_pixel_off():
 def test_zarr_stores_that_are_refused(tmp_path, store):
     path, _ = store
     with pytest.raises(FileNotFoundError, match="no such store"):
-        zarr_store.open_node(str(tmp_path / "nothing.zarr"))
+        zarr_nodes.open_node(str(tmp_path / "nothing.zarr"))
     with pytest.raises(SourceError, match="has no 'nothing'"):
-        zarr_store.open_node(str(path), "nothing")
+        zarr_nodes.open_node(str(path), "nothing")
     with pytest.raises(SourceError, match="does not say where it lies: spatial:transform missing"):
         zarr_store.geobox_from_attrs({"proj:code": "EPSG:4326"}, (2, 2), "s")
     with pytest.raises(SourceError, match="has 6 bands instead of 8"):

@@ -112,6 +112,7 @@ class ObjectServer:
         self.listable, self.writable = listable, writable
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
+        self.under_way, self.busiest = 0, 0  # requests now, and the most at once
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self._server = _Server(self, port)
@@ -140,6 +141,7 @@ class ObjectServer:
         with self.lock:
             self.seen.clear()
             self.faults.clear()
+            self.busiest = 0
 
     def count(self, match: str = "*", method: str = "GET") -> int:
         """How many requests there were."""
@@ -185,7 +187,14 @@ class _Handler(BaseHTTPRequestHandler):
                 store.seen.clear()
             self._send(200, json.dumps(done).encode(), {}, note=False)
             return
-        self._answer()
+        with store.lock:
+            store.under_way += 1
+            store.busiest = max(store.busiest, store.under_way)
+        try:
+            self._answer()
+        finally:
+            with store.lock:
+                store.under_way -= 1
 
     def do_PUT(self) -> None:
         store = self.server.store
