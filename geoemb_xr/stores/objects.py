@@ -482,6 +482,18 @@ def _head(url: str, storage: Storage) -> Answer:
     return Answer(b"", 0, int(meta["size"]), str(state))
 
 
+def _status_of(error: Exception) -> int | None:
+    found = re.search(r"status code: (\d{3})", str(error).strip().partition("\n")[0])
+    return int(found[1]) if found else None
+
+
+def said_of(error: Exception) -> str:
+    """What an object store answered, in a few words: the status, or what obstore says."""
+    status = _status_of(error)
+    line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {line[:200]}" if status is None else f"status {status}"
+
+
 #: What obstore says of a host that is not found, or refuses connections.
 _UNREACHED = ("ConnectionRefused", '"dns error"')
 
@@ -496,9 +508,7 @@ def _as_ours(url: str) -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith("obstore"):
             raise
-        kind, reason = type(error).__name__, str(error).strip().partition("\n")[0]
-        status = re.search(r"status code: (\d{3})", reason)
-        said = f"status {status[1]}" if status else f"{kind}: {reason[:200]}"
+        kind, said, status = type(error).__name__, said_of(error), _status_of(error)
         if kind == "NotFoundError":
             raise FileNotFoundError(f"no such object: {url} ({said})") from error
         if kind == "PreconditionError":
@@ -507,7 +517,7 @@ def _as_ours(url: str) -> Iterator[None]:
             raise SourceError(
                 f"{url} is not there, or may not be read: {said}. Credentials go into storage= or the environment"
             ) from error
-        if kind == "GenericError" and (status is None or int(status[1]) in TRANSIENT):
+        if kind == "GenericError" and (status is None or status in TRANSIENT):
             unreached = status is None and any(sign in str(error) for sign in _UNREACHED)
             raise Transient(said, unreached=unreached) from error
         raise SourceError(f"{url} could not be read: {said}") from error

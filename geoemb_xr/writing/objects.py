@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from geoemb_xr.stores.objects import (
     move_objects,
     object_size,
     put,
+    said_of,
     store_to_write,
 )
 from geoemb_xr.stores.storage import Storage, current, using
@@ -54,17 +55,15 @@ def object_target(path: str | os.PathLike[str]) -> str | None:
 
 
 @contextmanager
-def _said(url: str) -> Iterator[None]:
-    """What an object store answers, as an error of ours."""
+def _said(url: str, after: str = "") -> Iterator[None]:
+    """What an object store answers, as an error of ours; ``after`` says what is now."""
     try:
         yield
     except Exception as error:
         if not type(error).__module__.startswith("obstore"):
             raise
-        reason = str(error).strip().partition("\n")[0][:200]
         raise SourceError(
-            f"{url} could not be written: {reason}. Credentials go into storage= or the environment; the same call "
-            "again goes on where this one stopped"
+            f"{url} could not be written: {said_of(error)}. Credentials go into storage= or the environment{after}"
         ) from error
 
 
@@ -99,9 +98,16 @@ def put_files(
     with tempfile.TemporaryDirectory(prefix="geoemb-") as folder:
         with using(Storage()):  # where the caller's own store is none: paths are paths
             made = write(os.path.join(folder, url.rpartition("/")[2]))
-        with _said(url):
-            for path, each in zip(made if isinstance(made, list) else [made], urls, strict=True):
-                put(each, Path(path))
+        paths = made if isinstance(made, list) else [made]
+        for number, (path, each) in enumerate(zip(paths, urls, strict=True)):
+            try:
+                with _said(each):
+                    put(each, Path(path))
+            except SourceError:
+                if mode == "w-":  # those before it were not there, and would be in the way of the same call
+                    with suppress(Exception):
+                        delete_objects(*urls[:number])
+                raise
     return [*urls] if isinstance(made, list) else urls[0]
 
 
@@ -143,7 +149,7 @@ def write_store(
     _check_free(f"{url}/{_ROOT}", mode)
     dataset = rechunked(dataset, sides)
     part = f"{url}.part"
-    with _said(url):
+    with _said(url, "; the same call again goes on where this one stopped"):
         marks = _marks(part, url, [*fingerprint_of(dataset, [*purpose, url]), __version__])
         goal = str(marks.attrs["goal"])
         documents = _documents(dataset, write_template)
@@ -152,10 +158,16 @@ def write_store(
             put(f"{goal}/{name}", data)
         write_blocks([_job(marks, goal, name, v) for name, v in lazy_variables(dataset).items()])
         if goal != url:
-            delete_objects(f"{url}/{_ROOT}", url)
+            if not marks.attrs.get("moving"):  # else some of the new ones are there already
+                delete_objects(f"{url}/{_ROOT}", url)
+                marks.attrs["moving"] = True
             move_objects(goal, url)
         put(f"{url}/{_ROOT}", root)
-        delete_objects(part)
+    try:
+        with _said(part):
+            delete_objects(part)
+    except SourceError as error:
+        say(f"{url} is whole, but the marks of this run could not be removed: {error}")
     return url
 
 

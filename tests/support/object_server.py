@@ -1,8 +1,8 @@
 """A small object store on this machine: files of a folder by ranges, slow and faulty as told, requests counted.
 
 It answers as HTTP servers and S3 do (``GET`` and ``HEAD``, ``Range``, ``ETag`` with ``If-Match``, lists by
-``list-type=2``; ``PUT``, ``DELETE`` and copies where it may be written to), after a latency and at a bandwidth for
-each connection. Faults are scripted: which objects, after how many requests, how often::
+``list-type=2``; ``PUT``, also by parts, ``DELETE`` and copies where it may be written to), after a latency and at a
+bandwidth for each connection. Faults are scripted: which objects, after how many requests, how often::
 
     with ObjectServer(folder, latency=0.03, bandwidth=60e6) as server:
         server.fail("status", "*.tif", status=503, times=2)
@@ -112,6 +112,7 @@ class ObjectServer:
         self.listable, self.writable = listable, writable
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
+        self.uploads: dict[str, dict[int, bytes]] = {}  # parts by upload and number
         self.under_way, self.busiest = 0, 0  # requests now, and the most at once
         self.lock = threading.Lock()
         self.stopping = threading.Event()
@@ -198,33 +199,82 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         store = self.server.store
-        path = unquote(urlsplit(self.path).path).lstrip("/")
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = urlsplit(self.path)
+        path, query = unquote(parts.path).lstrip("/"), parse_qs(parts.query)
         with store.lock:
             fault = next((f for f in store.faults if f.takes(self.command, path)), None)
+        if fault is not None and fault.kind == "reset":
+            self.rfile.read(int(self.headers.get("Content-Length", 0)) // 2)
+            self._hang_up()
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if fault is not None or not store.writable:
             self._send(fault.status if fault is not None else 403, b"<Error><Code>Denied</Code></Error>", {})
             return
+        if "uploadId" in query:
+            with store.lock:
+                store.uploads[query["uploadId"][0]][int(query["partNumber"][0])] = body
+            self._send(200, b"", {"ETag": '"part"'})
+            return
         copied = unquote(self.headers.get("x-amz-copy-source", "")).lstrip("/")
-        file = store.folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes((store.folder / copied).read_bytes() if copied else body)
+        self._keep(path, (store.folder / copied).read_bytes() if copied else body)
         tag = "<CopyObjectResult><ETag>e</ETag></CopyObjectResult>" if copied else ""
         self._send(200, tag.encode(), {"ETag": '"e"'})
 
+    def _keep(self, path: str, body: bytes) -> None:
+        file = self.server.store.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(body)
+
     def do_POST(self) -> None:
-        """Delete several objects, as S3 does, which lists their keys in XML."""
+        """Delete several objects, as S3 does, which lists their keys in XML; begin and end an upload by parts."""
+        store = self.server.store
+        parts = urlsplit(self.path)
+        path, query = unquote(parts.path).strip("/"), parse_qs(parts.query, keep_blank_values=True)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        bucket = urlsplit(self.path).path.strip("/")
+        with store.lock:
+            fault = next((f for f in store.faults if f.takes(self.command, path)), None)
+        if fault is not None:
+            self._send(fault.status, b"<Error><Code>Denied</Code></Error>", {})
+            return
+        if "uploads" in query:
+            with store.lock:
+                number = f"upload-{len(store.uploads)}"
+                store.uploads[number] = {}
+            answer = f"<UploadId>{number}</UploadId>"
+            self._send(
+                200, f"<InitiateMultipartUploadResult>{answer}</InitiateMultipartUploadResult>".encode(), {}
+            )
+            return
+        if "uploadId" in query:
+            with store.lock:
+                pieces = store.uploads.pop(query["uploadId"][0])
+            self._keep(path, b"".join(pieces[n] for n in sorted(pieces)))
+            answer = "<ETag>e</ETag>"
+            self._send(
+                200, f"<CompleteMultipartUploadResult>{answer}</CompleteMultipartUploadResult>".encode(), {}
+            )
+            return
         keys = re.findall("<Key>(.*?)</Key>", body)
         for key in keys:
-            (self.server.store.folder / bucket / unescape(key)).unlink(missing_ok=True)
+            (store.folder / path / unescape(key)).unlink(missing_ok=True)
         gone = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
         self._send(200, f"<DeleteResult>{gone}</DeleteResult>".encode(), {})
 
     def do_DELETE(self) -> None:
-        path = unquote(urlsplit(self.path).path).lstrip("/")
-        (self.server.store.folder / path).unlink(missing_ok=True)
+        store = self.server.store
+        parts = urlsplit(self.path)
+        path = unquote(parts.path).lstrip("/")
+        with store.lock:
+            fault = next((f for f in store.faults if f.takes(self.command, path)), None)
+        if fault is not None:
+            self._send(fault.status, b"<Error><Code>Denied</Code></Error>", {})
+            return
+        if "uploadId" in parse_qs(parts.query):
+            with store.lock:
+                store.uploads.pop(parse_qs(parts.query)["uploadId"][0], None)
+        else:
+            (store.folder / path).unlink(missing_ok=True)
         self._send(204, b"", {})
 
     def _answer(self) -> None:

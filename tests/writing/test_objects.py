@@ -135,3 +135,102 @@ def test_a_store_that_is_written_into_travels(tmp_path):
         assert there.with_read_only(True) != there
         with pytest.raises(ValueError, match="read-only"):
             zarr.open_array(there.with_read_only(True), mode="r+")[:] = 1
+
+
+S3 = {"allow_http": True, "timeout": 3, "retries": 2, "virtual_hosted_style_request": False}
+S3 |= dict.fromkeys(("access_key_id", "secret_access_key"), "x")
+#: What a store that takes no more does with an object, for good.
+FULL = {
+    "507": {"kind": "status", "status": 507},
+    "403": {"kind": "status", "status": 403},
+    "503": {"kind": "status", "status": 503},
+    "reset": {"kind": "reset"},
+}
+#: Which object of each target it is that cannot be written.
+WRITERS = {
+    "to_zarr": ("out.zarr", "b/out.zarr/embedding/c/*1"),
+    "to_zarr root": ("out.zarr", "b/out.zarr/zarr.json"),
+    "to_cog": ("out.tif", "*.tif"),
+    "to_geoparquet": ("out.parquet", "*.parquet"),
+}
+
+
+@pytest.mark.parametrize("fault", FULL)
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_store_is_an_error_and_leaves_nothing_that_looks_whole(writer, fault, tmp_path, years):
+    target, failing = WRITERS[writer]
+    one = years.isel(time=0)
+    if writer == "to_geoparquet":
+        here = gx.testing.scene()
+        one = one.emb.sample([(here.lon, here.lat)])
+    with ObjectServer(tmp_path, writable=True) as server:
+        storage = {**S3, "endpoint": server.url}
+        write = getattr(one.emb, writer.partition(" ")[0])
+        server.fail(match=failing, times=float("inf"), methods=("PUT",), **FULL[fault])
+        with pytest.raises(SourceError, match=rf"s3://b/{target} could not be written") as found:
+            write(f"s3://b/{target}", storage=storage)
+        assert fault == "reset" or fault in str(found.value)
+        with pytest.raises((SourceError, FileNotFoundError)):
+            gx.open(f"s3://b/{target}", storage=storage)
+        server.reset()
+        write(f"s3://b/{target}", storage=storage)  # there is room again
+        back = gx.open(f"s3://b/{target}", storage=storage, decode=False)
+        np.testing.assert_array_equal(back.values, one.values)
+        assert not any(".part" in name for name in files_below(tmp_path))
+
+
+@pytest.mark.parametrize("times", [1, float("inf")], ids=["once", "for ever"])
+def test_an_upload_by_parts_that_breaks_is_whole_or_not_there(times, tmp_path):
+    noise = np.random.default_rng(0).integers(-100, 100, (64, 320, 320), np.int8)
+    array = gx.wrap(noise, "alphaearth", geobox=gx.testing.geobox((320, 320)))
+    with ObjectServer(tmp_path, writable=True) as server:
+        server.fail("reset", "*.tif", times=times, after=1, methods=("PUT",))
+        storage = {**S3, "endpoint": server.url}
+        if times == 1:
+            array.emb.to_cog("s3://b/large.tif", overviews="none", storage=storage)
+            np.testing.assert_array_equal(
+                gx.open("s3://b/large.tif", storage=storage, decode=False).values.squeeze(), noise
+            )
+        else:
+            with pytest.raises(SourceError, match=r"large\.tif could not be written"):
+                array.emb.to_cog("s3://b/large.tif", overviews="none", storage=storage)
+            assert files_below(tmp_path) == set()
+        assert not server.uploads  # nothing is left that is paid for
+
+
+def test_of_several_files_none_is_left_where_one_does_not_fit(tmp_path, years):
+    with ObjectServer(tmp_path, writable=True) as server:
+        storage = {**S3, "endpoint": server.url}
+        server.fail("status", "*2021.tif", status=507, times=float("inf"), methods=("PUT",))
+        with pytest.raises(SourceError, match=r"2021\.tif could not be written"):
+            years.emb.to_cog("s3://b/{time:%Y}.tif", storage=storage)
+        assert files_below(tmp_path) == set()
+        server.reset()
+        assert len(years.emb.to_cog("s3://b/{time:%Y}.tif", storage=storage)) == 2
+
+
+@pytest.mark.parametrize("after", [1, 3, 6])
+def test_a_replacement_that_fails_while_it_moves_is_finished_by_the_same_call(after, tmp_path, years):
+    with ObjectServer(tmp_path, writable=True) as server:
+        storage = {**S3, "endpoint": server.url}
+        years.isel(time=[0]).emb.to_zarr("s3://b/out.zarr", storage=storage)
+        server.fail("status", "b/out.zarr/*", status=507, after=after, times=float("inf"), methods=("PUT",))
+        with pytest.raises(SourceError, match="could not be written"):
+            years.emb.to_zarr("s3://b/out.zarr", mode="w", storage=storage)
+        with pytest.raises((SourceError, FileNotFoundError)):
+            gx.open("s3://b/out.zarr", storage=storage)
+        server.reset()
+        years.emb.to_zarr("s3://b/out.zarr", mode="w", storage=storage)
+        back = gx.open("s3://b/out.zarr", storage=storage, decode=False)
+        np.testing.assert_array_equal(back.values, years.values)
+        assert not any(".part" in name for name in files_below(tmp_path))
+
+
+def test_who_may_not_delete_is_told_that_the_store_is_whole(tmp_path, years, caplog):
+    with ObjectServer(tmp_path, writable=True) as server:
+        storage = {**S3, "endpoint": server.url}
+        server.fail("status", "*", status=403, times=float("inf"), methods=("POST", "DELETE"))
+        years.emb.to_zarr("s3://b/out.zarr", storage=storage)
+        assert "is whole, but the marks of this run could not be removed" in caplog.text
+        back = gx.open("s3://b/out.zarr", storage=storage, decode=False)
+        np.testing.assert_array_equal(back.values, years.values)
