@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -175,12 +176,14 @@ def run(
     # a module may have its own way to one vector per chip
     is_own = hasattr(module, "chips") and output == "chips" and pooling == encoder.pooling
     call = module.chips if is_own else module
+    known = _told(module.chips if is_own else module.forward)
     mixed = torch.autocast(kind, torch.bfloat16) if half and not encoder.bfloat16 else nullcontext()
     with exact, torch.inference_mode():
         while done < count:
             some = slice(done, min(done + batch, count))
             try:
                 given, extra = take(some)
+                extra = extra if known is None else {k: v for k, v in extra.items() if k in known}
                 sides = tuple(given.shape[-2:]) if given.ndim > 3 else ()
                 if is_flat(encoder, device):  # both at once: what is made ready takes the network's own time
                     dtype = torch.bfloat16 if half and encoder.bfloat16 else given.dtype
@@ -198,6 +201,12 @@ def run(
             else:
                 done = some.stop
         return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _told(call: Callable[..., Any]) -> set[str] | None:
+    """Names of what a network is told besides; None where it takes all."""
+    found = inspect.signature(call).parameters.values()
+    return None if any(p.kind is p.VAR_KEYWORD for p in found) else {p.name for p in found}
 
 
 def shaped(made: Any, encoder: Encoder, output: Output, pooling: Pooling, sides: tuple[int, ...]) -> Any:

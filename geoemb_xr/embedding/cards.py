@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from geoemb_xr.core import html
-from geoemb_xr.core.errors import SourceError, check_choice, require
+from geoemb_xr.core.errors import EmbeddingError, SourceError, check_choice, require
 from geoemb_xr.core.model import Product, normalise_name
 from geoemb_xr.embedding import programs
 
@@ -297,12 +297,19 @@ class Encoder:
         ------
         SourceError
             If its weights are not at hand; the message says where they are had.
+        EmbeddingError
+            If ``make`` gives no module.
         """
         require("torch", "encoders")
         if self.make is None:
             return programs.load_program(self._program()).eval().requires_grad_(False).to(device)
         # one that was given is not to be changed
         made: Any = copy.deepcopy(self.make) if hasattr(self.make, "state_dict") else self.make(self)
+        if not hasattr(made, "requires_grad_"):
+            raise EmbeddingError(
+                f"make= of the encoder {self.name!r} gives a torch.nn.Module, or is one; it gave a "
+                f"{type(made).__name__}"
+            )
         return made.eval().requires_grad_(False).to(device)
 
     def to_onnx(

@@ -32,7 +32,8 @@ def load_program(path: Path) -> Any:
 def _of_export(path: Path) -> Any:
     torch = require("torch", "encoders")
     try:
-        program = torch.export.load(path).module()
+        exported = torch.export.load(path)
+        program, batch = exported.module(), _batch_of(exported)
     except Exception as error:  # torch's own are of many kinds
         raise SourceError(
             f"{path} is not a file of torch.export: {str(error).partition(chr(10))[0]}"
@@ -46,12 +47,33 @@ def _of_export(path: Path) -> Any:
             self.program = program
 
         def forward(self, given: Any, **told: Any) -> Any:
-            return self.program(given, **told)
+            return _in_batches(self.program, batch, given, told)
 
         def train(self, mode: bool = True) -> Any:
             return self
 
     return Program()
+
+
+def _batch_of(exported: Any) -> int | None:
+    """The one size of batch that a program was exported for; None where it takes any."""
+    names = set(exported.graph_signature.user_inputs)
+    shapes = [n.meta["val"].shape for n in exported.graph.nodes if n.name in names and n.op == "placeholder"]
+    size = shapes[0][0] if shapes and len(shapes[0]) else None
+    return size if type(size) is int else None  # a dimension that may change is a symbol
+
+
+def _in_batches(call: Any, size: int | None, given: Any, told: dict[str, Any]) -> Any:
+    """What a network that takes one size of batch gives for any other: the last of its batches is filled up."""
+    torch = require("torch", "encoders")
+    count = len(given)
+    if size is None or count == size:
+        return call(given, **told)
+    found = []
+    for start in range(0, count, size):
+        at = torch.arange(start, start + size, device=given.device).clamp_max(count - 1)
+        found.append(call(given[at], **{name: value[at] for name, value in told.items()}))
+    return torch.cat(found)[:count]
 
 
 def _of_onnx(path: Path) -> Any:
@@ -61,13 +83,18 @@ def _of_onnx(path: Path) -> Any:
     except Exception as error:
         raise SourceError(f"{path} is not a network of ONNX: {str(error).partition(chr(10))[0]}") from error
     names = [each.name for each in session.get_inputs()]
+    first = session.get_inputs()[0].shape[0]
+    batch = first if isinstance(first, int) else None
+
+    def run(given: Any, **told: Any) -> Any:
+        values = {names[0]: given, **{name: value for name, value in told.items() if name in names}}
+        fed = {name: np.ascontiguousarray(value.cpu().float().numpy()) for name, value in values.items()}
+        return torch.from_numpy(session.run(None, fed)[0]).to(given.device)
 
     class Network(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """A network that onnxruntime runs; what it gives goes back to where what it was given came from."""
 
         def forward(self, given: Any, **told: Any) -> Any:
-            values = {names[0]: given, **told}
-            fed = {name: np.ascontiguousarray(value.cpu().float().numpy()) for name, value in values.items()}
-            return torch.from_numpy(session.run(None, fed)[0]).to(given.device)
+            return _in_batches(run, batch, given, told)
 
     return Network()

@@ -65,8 +65,9 @@ def embed(
     images : DataArray (time?, band, y, x), Dataset with a variable per band, or dict of them
         Images with a CRS, in memory or lazy, as odc-stac, stackstac, rioxarray and Xee give them. Several sensors
         come by name, ``{"s2": …, "s1": …}``: the first gives grid and dates, others are read at its pixels, by
-        month. Or chips as they are, ``(location, time?, band, y, x)``, of the encoder's size; series of pixels
-        ``(location, time, band)``; or a dataset of torchgeo or torch, whose labels come along as coordinates.
+        month; None is one that is absent. Or chips as they are, ``(location, time?, band, y, x)``, of the
+        encoder's size; series of pixels ``(location, time, band)``; or a dataset of torchgeo or torch, whose labels
+        come along as coordinates.
     encoder : str or Encoder
         Name of an encoder (:func:`encoders` lists them), or a card.
     bands : sequence or mapping of str, optional

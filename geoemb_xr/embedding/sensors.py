@@ -37,8 +37,8 @@ def joined(
 
     Parameters
     ----------
-    images : mapping of str to DataArray or Dataset
-        Images by sensor.
+    images : mapping of str to DataArray, Dataset or None
+        Images by sensor; None is one that is absent.
     encoder : Encoder
         Encoder whose bands are wanted.
     scale, offset : float or mapping of str to float
@@ -53,7 +53,7 @@ def joined(
     EmbeddingError
         If there are none, if two have the same band, or if one has two images of a month.
     """
-    if not images:
+    if all(each is None for each in images.values()):
         raise EmbeddingError("embed got no images: a dict of sensors has at least one")
     for what, factor in (("scale", scale), ("offset", offset)):
         strange = set(factor) - set(images) if isinstance(factor, Mapping) else set()
@@ -61,7 +61,7 @@ def joined(
             raise EmbeddingError(f"{what} names {sorted(strange)}; the sensors are {sorted(images)}")
     found: list[xr.DataArray] = []
     each_some = replace(encoder, optional=encoder.bands)  # what all of them lack is told of together, later
-    images = {name: inputs.as_array(each) for name, each in images.items()}
+    images = {name: inputs.as_array(each) for name, each in images.items() if each is not None}
     are_chips = stacks.is_stack(images)
     if are_chips:
         stacks.check_alike(images)

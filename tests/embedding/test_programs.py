@@ -7,7 +7,7 @@ import pytest
 
 import geoemb_xr as gx
 from geoemb_xr import testing
-from geoemb_xr.core.errors import SourceError
+from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.embedding import backbones
 
 torch = pytest.importorskip("torch")
@@ -49,6 +49,45 @@ def test_a_file_of_onnx_is_an_encoder(module, tmp_path):
     images = testing.images((96, 80))
     expected = gx.embed(images, replace(card(path), weights="", make=module)).values
     np.testing.assert_allclose(gx.embed(images, card(path)).values, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+def test_a_program_for_one_size_of_batch_takes_any_number_of_chips(module, tmp_path, ending):
+    """As torch exports it where nothing is said of the batch."""
+    path, example = tmp_path / f"net.{ending}", (torch.zeros(2, 4, 32, 32),)
+    if ending == "pt2":
+        torch.export.save(torch.export.export(module, example), path)
+    else:
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnx")
+        torch.onnx.export(module, example, path, dynamo=False)
+    images = testing.images((96, 80))
+    lazy = gx.embed(images, replace(card(path), margin=0), batch_size=3)
+    expected = gx.embed(images, replace(card(path), weights="", make=module, margin=0)).values
+    np.testing.assert_allclose(lazy.values, expected, atol=1e-5)
+
+
+class Mean(torch.nn.Module):
+    """The mean of a series; it asks neither when nor where."""
+
+    def forward(self, series, absent):
+        return (series * ~absent).sum(1) / (~absent).sum(1)
+
+
+def test_a_network_of_series_is_told_what_it_has_parameters_for():
+    images = testing.images((5, 6), dates=["2024-04-01", "2024-07-01"], bands=BANDS)
+    own = gx.Encoder(
+        "mean", dims=4, kind="series", bands=BANDS, chip=1, patch=1, outputs=("pixels",), steps=4, make=Mean()
+    )
+    np.testing.assert_allclose(gx.embed(images, own).values[0], images.mean("time").values, atol=1e-6)
+
+
+def test_what_makes_no_network_says_so():
+    own = gx.Encoder("none", dims=4, bands=BANDS, chip=32, patch=8, make=lambda encoder: encoder.dims)
+    with pytest.raises(
+        EmbeddingError, match=r"make= of the encoder 'none' gives a torch.nn.Module.*gave a int"
+    ):
+        own.load()
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_sensors_have_their_own_grids_dates_and_names_of_axes(optical):
     np.testing.assert_allclose(found[3], 612, atol=1e-3)
     np.testing.assert_allclose(found[4], np.isnan(optical.values[:, 0]).mean(0), atol=1e-6)
     np.testing.assert_allclose(found[8:, 0, 0], [3, 4, 6])
-    without = gx.embed({"s2": optical, "dem": dem}, SERIES).values[0]
+    without = gx.embed({"s1": None, "s2": optical, "dem": dem}, SERIES, scale={"s1": 2.0}).values[0]
     np.testing.assert_allclose(without[5], 1)  # a sensor that is absent is masked, not zero
     np.testing.assert_allclose(without[0], found[0], atol=1e-6)
 
