@@ -165,7 +165,7 @@ def test_a_store_that_forbids_listing_says_so(served):
 
 
 def test_a_store_of_the_caller_is_asked_by_keys_and_urls(tmp_path):
-    source = gx.product("alphaearth").example(tmp_path, "cog")
+    source = gx.product("alphaearth").example(tmp_path, "cog", size=64, years=(2020, 2021))
     files = sorted(source.rglob("*.tif*"))
     expected = gx.open("alphaearth", [str(f) for f in files])
     local = obstore.store.LocalStore(str(tmp_path))
