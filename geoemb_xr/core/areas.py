@@ -102,7 +102,8 @@ def parse_bbox(bbox: Sequence[float], crs: object = LONLAT) -> Area:
         if south < -90 or north > 90 or max(abs(west), abs(east)) > 360:
             raise ValueError(
                 f"bbox {given} is outside the world (-180…180, -90…90 degrees); "
-                "numbers in metres need bbox_crs='EPSG:…', and the order is (west, south, east, north)"
+                "numbers in metres need their CRS (bbox_crs= of gx.open, crs= elsewhere); the order is "
+                "(west, south, east, north)"
             )
         width = float(longitudes.width(west, east))
         if width > 180:

@@ -79,7 +79,8 @@ def interactive_plot(
     }
     kdims = [hv.Dimension(d, label="year" if d == "time" else d) for d in facet]
     if raster and max(array.sizes["y"], array.sizes["x"]) > pixels:
-        return _read_as_looked_at(geometry.north_up_array(array), steps, kdims, look, pixels)
+        overview = geometry.north_up_array(overview)
+        return _read_as_looked_at(geometry.north_up_array(array), overview, steps, kdims, look, pixels)
     many = not raster and array.sizes["location"] > _MANY
     draw = look.raster if raster else look.dots if many else look.points
     drawn = {key: draw(palette.apply(overview.isel(at))) for key, at in steps.items()}
@@ -89,17 +90,21 @@ def interactive_plot(
 
 def _read_as_looked_at(
     array: xr.DataArray,
+    overview: xr.DataArray,
     steps: Mapping[tuple[str | int, ...], Mapping[str, int]],
     kdims: list[Any],
     look: _Look,
     pixels: int,
 ) -> Any:
-    """A raster that is larger than the screen: each view is read when it is looked at."""
+    """A raster that is larger than the screen: views are read when they are looked at, but for that of all."""
     hv = holoviews()
     grid = geometry.geobox_of(array, "plot")
+    whole, _ = window_of(array, grid, None, None, (pixels, pixels))
 
     def view(*key: str, **ranges: Any) -> Any:
         window, _ = window_of(array, grid, ranges["x_range"], ranges["y_range"], (pixels, pixels))
+        if window == whole:
+            return look.raster(look.palette.apply(overview.isel(steps[key])))
         part = array.isel({"y": window.rows.pixels, "x": window.cols.pixels, **steps[key]})
         return look.raster(look.palette.apply(part).compute(), window.bounds(grid))
 

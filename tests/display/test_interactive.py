@@ -87,9 +87,11 @@ def test_a_large_lazy_array_is_read_where_it_is_looked_at(da):
     lazy = da.chunk(time=1, y=20, x=25)
     lazy.data = lazy.data.map_blocks(noted, dtype=lazy.dtype, meta=np.empty((0,) * 4, lazy.dtype))
     shown = lazy.emb.plot(model=da.emb.fit_pca(3), interactive=True, pixels=16)
-    whole = shown[2024]
     read.clear()
+    whole = shown[2024]
+    assert read == []  # all of it was read, thinned, for the colours
     box = lazy.emb.geobox.boundingbox
+    assert whole.bounds.lbrt() == pytest.approx(tuple(box), abs=lazy.emb.geobox.resolution.x * 8)
     (stream,) = shown.streams
     stream.update(x_range=(box.left, box.left + 120), y_range=(box.top - 120, box.top))
     near = shown[2024]
