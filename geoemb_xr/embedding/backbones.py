@@ -246,6 +246,7 @@ ENCODERS = (
         pooling="cls",
         prefix=5,
         resolution=0.6,
+        context_m=67.2,
         bfloat16=True,
         inputs="red, green and blue of 0.6 m Maxar pictures, stretched for the eye, from 0 to 1",
         weights="timm/vit_large_patch16_dinov3.sat493m",

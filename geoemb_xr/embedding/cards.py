@@ -250,7 +250,8 @@ class Encoder:
         Parameters
         ----------
         side : int
-            In pixels; whole patches. Its margin shrinks where a chip would be all margin.
+            In pixels; whole patches. Its margin shrinks where a chip would be all margin, and what it sees around
+            a pixel is that much smaller or larger.
 
         Examples
         --------
@@ -259,7 +260,8 @@ class Encoder:
         16
         """
         largest = max((side - self.patch) // 2 // self.patch * self.patch, 0)
-        return replace(self, chip=side, margin=min(self.margin, largest))
+        around = None if self.context_m is None else self.context_m * side / self.chip
+        return replace(self, chip=side, margin=min(self.margin, largest), context_m=around)
 
     def with_bands(self, bands: Sequence[str]) -> Encoder:
         """The same encoder for some of its bands, if its first layer is made for those there are.

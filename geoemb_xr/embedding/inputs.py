@@ -31,12 +31,14 @@ _SENTINEL2 = {
     "B11": ("swir16", "swir 1", "swir1"),
     "B12": ("swir22", "swir 2", "swir2"),
 }
+#: Names of terrain.
+_OTHERS = {"elevation": ("dem", "srtm", "copdem", "dsm")}
 #: Central wavelengths of Sentinel-2A in nanometres (ESA, Sentinel-2 User Handbook).
 WAVELENGTHS = {
     "B01": 442.7, "B02": 492.4, "B03": 559.8, "B04": 664.6, "B05": 704.1, "B06": 740.5, "B07": 782.8,
     "B08": 832.8, "B8A": 864.7, "B09": 945.1, "B10": 1373.5, "B11": 1613.7, "B12": 2202.4,
 }  # fmt: skip
-_ALIASES = {alias: name for name, aliases in _SENTINEL2.items() for alias in aliases}
+_ALIASES = {alias: name for name, aliases in {**_SENTINEL2, **_OTHERS}.items() for alias in aliases}
 _LONLAT = {"lat": "y", "latitude": "y", "lon": "x", "longitude": "x"}
 _AXES = {**_LONLAT, "bands": BAND, "channel": BAND, "X": "x", "Y": "y"}
 #: Further apart, two wavelengths are not one band.
@@ -134,7 +136,7 @@ def of_use(images: Any, encoder: Encoder) -> Any:
     if not isinstance(images, Mapping) or not encoder.bands:
         return images
     wanted = {band_name(b) for b in encoder.bands}
-    own = {k: v for k, v in images.items() if wanted & {band_name(b) for b in _own_names(v) or ()}}
+    own = {k: v for k, v in images.items() if wanted & {band_name(b) for b in own_names(v) or ()}}
     return own or images
 
 
@@ -208,7 +210,7 @@ def pick_bands(
     EmbeddingError
         If bands are missing, are not named, or lie at another wavelength than the encoder's.
     """
-    own = _own_names(images)
+    own = own_names(images)
     if (
         own is None
         and bands is not None
@@ -238,6 +240,11 @@ def pick_bands(
             "them as they lie, with bands=[…]"
         )
     own = own or [str(k) for k in range(images.sizes[BAND])]
+    twice = sorted({b for b in asked.values() if own.count(b) > 1})
+    if twice:
+        raise EmbeddingError(
+            f"the images have the band {twice[0]} more than once: select the one that is meant"
+        )
     exact = {name: i for i, name in reversed(list(enumerate(own)))}
     alike = {band_name(name): i for i, name in reversed(list(enumerate(own)))}
     at = {b: exact.get(name, alike.get(band_name(name), near.get(b))) for b, name in asked.items()}
@@ -258,7 +265,8 @@ def pick_bands(
     return picked.assign_coords({BAND: found})
 
 
-def _own_names(images: xr.DataArray) -> list[str] | None:
+def own_names(images: xr.DataArray) -> list[str] | None:
+    """Names that the images' bands have; None where they are numbered, or lie without."""
     if BAND in images.coords and images.coords[BAND].dtype.kind in "UOST":
         return [str(name) for name in images.coords[BAND].values]
     names = images.attrs.get("long_name")  # rioxarray's place for the descriptions of a GeoTIFF's bands
@@ -320,6 +328,26 @@ def missing_value(images: xr.DataArray) -> float | None:
             if value is not None and np.size(value) == 1 and math.isfinite(float(value)):
                 return float(value)
     return None
+
+
+def check_numbers(images: xr.DataArray) -> None:
+    """Raise unless images are real numbers.
+
+    Raises
+    ------
+    EmbeddingError
+        If they are complex numbers, texts or dates.
+    """
+    if images.dtype.kind == "c":
+        raise EmbeddingError(
+            "embed takes real numbers, and these are complex, as single-look radar is: pass their power, "
+            "abs(images) ** 2"
+        )
+    if images.dtype.kind not in "biuf":
+        raise EmbeddingError(
+            f"embed takes numbers, and the images are {images.dtype}: bring them to float32, as in "
+            ".astype('float32'), without what is no picture"
+        )
 
 
 def check_range(values: np.ndarray, band: str, unit: str) -> None:

@@ -149,6 +149,8 @@ def embed(
         raise EmbeddingError(
             "scale and offset by sensor are for images by sensor, {'s2': …, 's1': …}; give numbers"
         )
+    _check_factor("scale", scale)
+    _check_factor("offset", offset)
     how = _Choices.of(card, output, pooling, stride, margin, missing)
     if blend and (how.output != "tokens" or how.stride == card.chip):
         raise EmbeddingError(
@@ -160,9 +162,14 @@ def embed(
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
         raise EmbeddingError(f"batch_size is a number of chips, or 'auto'; got {batch_size!r}")
     is_stack = stacks.is_stack(images)
+    if is_stack and output == "tokens":
+        raise EmbeddingError(
+            "chips without a place get a vector each, output='chips'; tokens are for a raster with a CRS"
+        )
     raster = stacks.as_stack(images, card) if is_stack else inputs.as_raster(images, card)
     if not are_joined:
         raster = harmonizing.harmonize(raster, harmonize)
+    inputs.check_numbers(raster)
     nodata = inputs.missing_value(raster)
     raster = inputs.pick_bands(inputs.pick_time(raster, card, time), card, bands)
     if not card.bands:
@@ -197,6 +204,15 @@ def embed(
     return _said(_labelled(data, raster, axes, job, version, blend=blend), generators)
 
 
+def _check_factor(name: str, value: Any) -> None:
+    """Raise unless it is a finite number, and no scale of zero."""
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or (name == "scale" and value == 0):
+        raise EmbeddingError(
+            f"{name} is a number, as in scale=1e-4: images * scale + offset is in the encoder's unit; got {value!r}"
+        )
+
+
 def _said(found: Any, generators: str) -> Any:
     """The result, which says what a generative model made up of it."""
     if generators:
@@ -222,9 +238,9 @@ class _Choices:
         card: Encoder,
         output: Output | None,
         pooling: Pooling | None,
-        stride: int | None,
+        stride: Any,
         margin: int | str,
-        missing: float | None,
+        missing: Any,
     ) -> _Choices:
         output = check_choice("output", output or card.outputs[0], card.outputs)
         pooling = check_choice("pooling", pooling or card.pooling, ("mean", "cls"))
@@ -236,7 +252,9 @@ class _Choices:
             raise EmbeddingError("margin is for output='tokens', and says the stride: give one of the two")
         beyond = card.margin if margin == "auto" else int(margin)
         whole = card.chip - 2 * beyond if output == "tokens" else card.chip
-        step = whole if stride is None else stride
+        if stride is not None and (not isinstance(stride, int | np.integer) or isinstance(stride, bool)):
+            raise EmbeddingError(f"stride is a number of pixels; got {stride!r}")
+        step = whole if stride is None else int(stride)
         unit = card.patch if output == "tokens" else 1
         if output != "pixels" and not (
             0 < step <= card.chip and (card.chip - step) % (2 * unit) == 0 and step % unit == 0
@@ -247,8 +265,9 @@ class _Choices:
                 + (f"patches of {unit} pixels" if unit > 1 else "pixels")
                 + f"; got {f'stride={stride}' if stride is not None else f'margin={margin}'}"
             )
-        if missing is not None and not 0 <= missing <= 1:
-            raise EmbeddingError(f"missing is a share from 0 to 1; got {missing}")
+        is_share = isinstance(missing, (int, float, np.number)) and not isinstance(missing, bool)
+        if missing is not None and not (is_share and 0 <= missing <= 1):
+            raise EmbeddingError(f"missing is a share from 0 to 1; got {missing!r}")
         usual = MISSING if card.kind == "image" else 1.0
         return cls(card, output, pooling, step, usual if missing is None else float(missing))
 

@@ -66,7 +66,8 @@ def joined(
     if are_chips:
         stacks.check_alike(images)
     for name, given in images.items():
-        raster = given if are_chips else inputs.as_raster(given, encoder)
+        raster = given if are_chips else inputs.as_raster(_named(given, name, encoder), encoder)
+        inputs.check_numbers(raster)
         raster = harmonizing.harmonize(raster, harmonize)
         own = _in_units(raster, _of(scale, name, 1.0), _of(offset, name, 0.0))
         own = inputs.pick_bands(own, each_some, _own_bands(bands, own))
@@ -88,6 +89,18 @@ def joined(
     whole = xr.concat(bare, dim=BAND, join="override", coords="minimal", compat="override")
     whole.attrs = {k: v for k, v in found[0].attrs.items() if k in ("source",)}
     return whole.transpose(*(d for d in ("location", "time", BAND, "y", "x") if d in whole.dims))
+
+
+def _named(images: Any, sensor: str, encoder: Encoder) -> Any:
+    """A picture of one band without a name, as of terrain, is called as the array or its sensor is."""
+    if not isinstance(images, xr.DataArray):
+        return images
+    if BAND not in images.dims and {"y", "x"} <= set(images.dims):
+        images = images.drop_vars(BAND, errors="ignore").expand_dims(BAND)
+    if images.sizes.get(BAND) != 1 or inputs.own_names(images) is not None:
+        return images
+    known = [inputs.band_name(n) for n in (images.name, sensor) if inputs.band_name(n) in encoder.bands]
+    return images.assign_coords({BAND: known[:1] or [sensor]})
 
 
 def _of(factor: Factor, name: str, usual: float) -> float:

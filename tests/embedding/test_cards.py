@@ -20,6 +20,14 @@ def test_the_table_has_a_row_an_encoder_and_cards_are_values():
         assert card.name in card._repr_html_()
 
 
+def test_a_card_for_chips_of_another_size_sees_as_far_as_they_reach():
+    card = gx.encoder("ssl4eo-vits16-dino")
+    small = card.with_chip(64)
+    assert (small.chip, small.margin, small.context_m) == (64, 16, 320.0)
+    assert small.with_chip(224).context_m == card.context_m
+    assert gx.encoder("rcf").with_chip(64).context_m is None
+
+
 @pytest.mark.parametrize(
     ("facts", "message"),
     [

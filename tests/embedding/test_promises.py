@@ -167,6 +167,26 @@ def test_per_cent_and_curved_grids_say_what_to_do():
         gx.embed(curved, PAIR)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda dem: dem.isel(band=0, drop=True),
+        lambda dem: dem.isel(band=0).assign_coords(band=1),
+        lambda dem: dem.assign_coords(band=[1]),
+        lambda dem: dem.assign_coords(band=["DEM"]),
+        lambda dem: dem.isel(band=0, drop=True).rename("elevation").to_dataset(),
+    ],
+)
+def test_terrain_comes_as_its_readers_give_it(optical, told):
+    """As a plane, as band 1 of a file, or by another name."""
+    rng = np.random.default_rng(0)
+    dem = optical.isel(time=0, drop=True).assign_coords(band=["elevation"]).drop_attrs(deep=False)
+    dem = dem.copy(data=rng.uniform(500, 900, dem.shape).astype("f4"))
+    found = gx.embed({"s2": optical, "dem": told(dem)}, SERIES).values[0]
+    np.testing.assert_allclose(found[3], dem.values[0], atol=1e-3)
+    np.testing.assert_allclose(found[7], 0)
+
+
 def test_dates_in_any_order_are_one_series(optical):
     expected = gx.embed(optical, SERIES)
     turned = gx.embed(optical.isel(time=[2, 0, 1]), SERIES)

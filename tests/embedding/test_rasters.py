@@ -275,6 +275,8 @@ def test_a_stack_of_chips_has_a_vector_each_and_keeps_what_is_known_of_them():
     turned = gx.embed(chips.transpose("x", "location", "y", "band"), MIXING, output="chips", missing=1.0)
     assert np.isfinite(turned.values).all()
     assert turned.attrs["version"] == gx.embed(scene(), MIXING).attrs["version"]
+    with pytest.raises(EmbeddingError, match=r"get a vector each, output='chips'"):
+        gx.embed(chips, MIXING, output="tokens")
     with pytest.raises(EmbeddingError, match=r"chips of 32 × 32 pixels, and these have 32 × 20"):
         gx.embed(chips.isel(x=slice(20)), MIXING)
     dated = xr.concat([chips, chips * 0.5], "time").assign_coords(
@@ -350,6 +352,13 @@ def test_codes_of_no_data_are_missing_and_chips_without_data_cost_nothing():
         (lambda im: im, {"missing": 3}, "share from 0 to 1"),
         (lambda im: im, {"chunks": 0}, "chunks is a number"),
         (lambda im: im, {"batch_size": 0}, "batch_size is a number"),
+        (lambda im: im, {"stride": 8.0}, r"stride is a number of pixels; got 8.0"),
+        (lambda im: im, {"missing": "some"}, r"missing is a share from 0 to 1; got 'some'"),
+        (lambda im: im, {"scale": 0}, "scale is a number"),
+        (lambda im: im, {"offset": float("nan")}, "offset is a number"),
+        (lambda im: im + 1j, {}, r"complex.*abs\(images\) \*\* 2"),
+        (lambda im: im.astype(object), {}, "the images are object"),
+        (lambda im: im.assign_coords(band=["B02", "B02", "B04", "B08"]), {}, "the band B02 more than once"),
         (lambda im: im.assign_coords(wavelength=("band", [492, 560, 665, 1610.0])), {}, "B08 lies at 1610 nm"),
     ],
 )  # fmt: skip
