@@ -12,20 +12,24 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import shapely
 import xarray as xr
 
 from geoemb_xr.analysis.class_maps import Unit, area
 from geoemb_xr.core import geometry, html
-from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.notes import quiet, say
-from geoemb_xr.geo import places
+from geoemb_xr.geo import places, polygons
 from geoemb_xr.geo.points import sample
 from geoemb_xr.probes.label_values import class_names
 from geoemb_xr.probes.labelling import drawn_points, read_labels
 
 #: Columns that a sample brings along, so that it can be filled in anywhere and read again.
 STRATUM, SIZE = "stratum", "stratum_ha"
+#: Added to the seed of what is drawn for reference: by the hash that :func:`geoemb_xr.labels` draws by, it would be
+#: the very pixels that a map was trained on.
+REFERENCE_SEED = 1 << 32
 #: Olofsson et al. (2014) recommend 50 to 100 for rare classes.
 LEAST_PER_CLASS = 50
 
@@ -75,7 +79,7 @@ def sample_design(array: xr.DataArray, n: int, *, least: int | None = None, seed
     if n != int(n) or n < len(sizes):
         raise EmbeddingError(f"n is a whole number of at least one place per class ({len(sizes)}); got {n!r}")
     counts = _allocated(sizes, int(n), least)
-    drawn = drawn_points(array, per_class=int(counts.max()), seed=seed)
+    drawn = drawn_points(array, per_class=int(counts.max()), seed=seed + REFERENCE_SEED)
     classes = legend_of(array)
     names = dict(zip(classes.values, classes.names, strict=True))
     stratum = drawn.iloc[:, -1].map(names)
@@ -201,7 +205,7 @@ def area_estimate(
         Column of clusters, where places were drawn in groups (all places of a drawn tile, say): standard errors are
         told from clusters then. Each stratum needs two of them.
     training : DataFrame, GeoDataFrame or path, optional
-        The labels that the map was trained on: references in the same pixel as one of them are refused.
+        The labels that the map was trained on: references in the pixel of a point, or in a polygon, are refused.
     level : float
         Coverage of the intervals, between 0 and 1.
     unit : {"ha", "km2", "m2"}
@@ -237,6 +241,7 @@ def area_estimate(
     """
     if not 0 < level < 1:
         raise ValueError(f"level is a share between 0 and 1; got {level!r}")
+    check_choice("unit", unit, _PER_HA)
     mapped_ha = _sizes_of(array, "area_estimate")
     table = _labelled(array, reference, target, cluster)
     if training is not None:
@@ -346,17 +351,30 @@ def _check_counts(stratum: np.ndarray, sizes: Mapping[str, float], clusters: np.
 
 
 def _refuse_training(array: xr.DataArray, reference: Any, training: Any) -> None:
-    """Raise where a reference lies in the pixel of a training label."""
+    """Raise where a reference lies in the pixel of a training label, or in a polygon that was one."""
     grid = geometry.geobox_of(array, "area_estimate")
-    taken: list[set[tuple[int, int]]] = []
-    for given in (reference, training):
-        rows, cols, inside = places.pixels_at(grid, *places.points_xy(read_labels(given), grid.crs))
-        taken.append(set(zip(rows[inside].tolist(), cols[inside].tolist(), strict=True)))
-    both = len(taken[0] & taken[1])
+    learnt = read_labels(training)
+    if isinstance(learnt, xr.DataArray):
+        raise EmbeddingError(
+            "training= takes points or polygons; of a label raster give those that were drawn: gx.labels(raster)"
+        )
+    at = [places.points_xy(read_labels(reference), grid.crs)]
+    given = places.read_places(learnt)
+    if given.shapes is not None:
+        both = int(
+            shapely.contains_xy(polygons.union(given.polygons(geometry.as_crs(grid.crs))), *at[0]).sum()
+        )
+    else:
+        at.append(given.xy(grid.crs))
+        taken: list[set[tuple[int, int]]] = []
+        for xy in at:
+            rows, cols, inside = places.pixels_at(grid, *xy)
+            taken.append(set(zip(rows[inside].tolist(), cols[inside].tolist(), strict=True)))
+        both = len(taken[0] & taken[1])
     if both:
         raise EmbeddingError(
             f"{both} references lie in pixels that the map was trained on, where it is better than elsewhere: "
-            "leave them out, and draw others with gx.sample_design(map, n)"
+            "leave them out, and draw others with gx.sample_design(map, n, seed=1)"
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.comparing.areas import SIZE, STRATUM
+from geoemb_xr.comparing.areas import REFERENCE_SEED, SIZE, STRATUM
 from geoemb_xr.core import geometry, html
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.legend import is_class_map, legend_of
@@ -54,7 +54,7 @@ def disagreements(first: xr.DataArray, second: xr.DataArray, n: int, *, seed: in
     differ = _differ(first, second, *names)
     attrs = {"flag_values": [1], "flag_meanings": "differ"}
     raster = differ.astype(np.uint8).assign_attrs(attrs).rename("differ")
-    drawn = drawn_points(raster, per_class=n, seed=seed)
+    drawn = drawn_points(raster, per_class=n, seed=seed + REFERENCE_SEED)
     if drawn.empty:
         raise EmbeddingError("the two maps agree wherever both have a class")
     table = drawn[["lon", "lat"]].copy()

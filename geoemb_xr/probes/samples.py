@@ -103,8 +103,11 @@ def _weights(weights: Any, n: int) -> np.ndarray:
     if weights is None:
         return np.ones(n)
     found = pd.to_numeric(pd.Series(np.ravel(weights)), errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    if found.shape != (n,) or not np.isfinite(found).all() or (found < 0).any():
-        raise EmbeddingError(f"weights are {n} finite numbers, none negative; got shape {found.shape}")
+    if found.shape != (n,) or not np.isfinite(found).all() or (found < 0).any() or not found.any():
+        zeros = ", all zero" if found.size and not found.any() else ""
+        raise EmbeddingError(
+            f"weights are {n} finite numbers, none negative and some above zero; got shape {found.shape}{zeros}"
+        )
     return found
 
 

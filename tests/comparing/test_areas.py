@@ -4,6 +4,7 @@ import geopandas
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 
 import geoemb_xr as gx
 from geoemb_xr.comparing import areas
@@ -213,3 +214,25 @@ def test_training_labels_are_refused_and_rows_without_a_place_are_counted(caplog
     with caplog.at_level("INFO", logger="geoemb_xr"):
         assert gx.area_estimate(there, sampled).table.references.sum() == 99
     assert "1 references where the map has no data" in caplog.text
+
+
+def test_references_are_not_the_pixels_that_were_drawn_to_train_on():
+    there = truth()
+    learnt = gx.labels(there, per_class=40)
+    design = gx.sample_design(there, 160)
+    wrong = there.copy(data=np.where(there.values == 3, 2, 3).astype(there.dtype))
+    for drawn in (design, gx.disagreements(there, wrong, 160)):
+        both = drawn[["lon", "lat"]].merge(learnt[["lon", "lat"]])
+        assert len(both) < 0.1 * len(drawn)  # by chance
+
+
+def test_references_in_polygons_that_were_learnt_are_refused():
+    there = truth()
+    sampled = labelled(gx.sample_design(there, 100), there)
+    field = geopandas.GeoSeries([shapely.buffer(sampled.geometry.iloc[4], 2e-5)], crs=4326)
+    with pytest.raises(EmbeddingError, match="1 references lie in pixels that the map was trained on"):
+        gx.area_estimate(there, sampled, training=field)
+    with pytest.raises(EmbeddingError, match=r"of a label raster give those that were drawn"):
+        gx.area_estimate(there, sampled, training=there)
+    with pytest.raises(ValueError, match="unit='acre' is not known"):
+        gx.area_estimate(there, sampled, unit="acre")

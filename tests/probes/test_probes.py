@@ -270,6 +270,8 @@ def test_errors_say_the_way_out(tmp_path):
         da.emb.fit_probe(3)
     with pytest.raises(EmbeddingError, match="weights are 150 finite numbers"):
         da.emb.fit_probe(points(), target="land_cover", weights=-np.ones(150))
+    with pytest.raises(EmbeddingError, match=r"some above zero.*all zero"):
+        da.emb.fit_probe(points(), target="land_cover", weights=np.zeros(150))
     with pytest.raises(EmbeddingError, match="group needs one value"):
         da.emb.fit_probe(points(), target="land_cover", group=[None] * 150)
     probe = da.emb.fit_probe(points(), target="land_cover", cv=0)
