@@ -29,7 +29,7 @@ from geoemb_xr.readers.points import area_of_points, vectors_at
 from geoemb_xr.readers.sources import grids_of, lattice_key
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores.files import one_look
-from geoemb_xr.stores.objects import said_in_a_line
+from geoemb_xr.stores.objects import missing_as_ours, said_in_a_line
 from geoemb_xr.stores.storage import current, reaches_objects
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ Resampling = Literal["nearest", "bilinear", "average", "mode"]
 
 @one_call()
 @reaches_objects
+@missing_as_ours()
 @one_look()
 def open(  # the name that users know from xarray
     product: str | Product | os.PathLike[str],

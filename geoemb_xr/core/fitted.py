@@ -32,6 +32,8 @@ _FORMAT = "geoemb_xr-model-1"
 #: Keys of the header that are no fields; a field of such a name is written with a prefix.
 _RESERVED = frozenset({"format", "kind", "module", "geoemb_xr", "header", "file", "allow_pickle"})
 _ESCAPE = "field:"
+#: Key of the header under which all arrays of the file are named: one that is gone is missed.
+_ARRAYS = "__arrays__"
 _classes: dict[tuple[str, str], type[Fitted]] = {}
 
 
@@ -244,6 +246,7 @@ class Fitted:
                 arrays |= {f"{name}/{key}": np.asarray(array) for key, array in value.items()}
             else:
                 header[name] = {"legend": asdict(value)} if isinstance(value, Legend) else value
+        header[_ARRAYS] = sorted(arrays)
         try:
             text = json.dumps(header, default=_number)
             _check_arrays(type(self), self.__dict__, arrays)
@@ -295,6 +298,9 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
         source = io.BytesIO(onnx_graph.embedded(path)) if path.suffix == ".onnx" else path
         with npz.opened(source) as (text, shapes, read):
             header = json.loads(text)
+            lost = sorted(set(header.pop(_ARRAYS, ())) - set(shapes))  # files of before name none
+            if lost:
+                raise ValueError(f"it has lost {', '.join(lost)}")
             kind, values = _class_of(header), _values_of(header)
             _check_shapes(kind, values, shapes)
             arrays = {name: read(name) for name in shapes}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from geoemb_xr.core import geometry
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: No raster is longer, in pixels: coordinates of an axis are made when it is opened (0.8 GB).
 _LONGEST = 100_000_000
+#: No store has more bands, or years: labels of all are made when it is opened.
+_MOST = 1 << 16
 #: No corner lies further from its CRS's origin, in pixels.
 _FURTHEST = 1e12
 #: The Earth is 40,075 km around; grids may reach somewhat beyond the world.
@@ -23,6 +25,13 @@ def check_lengths(shape: Sequence[int], name: str) -> None:
     """Raise for a shape of which an axis is longer than any raster's, or empty."""
     if any(not 0 < n <= _LONGEST for n in shape):
         raise SourceError(f"{name} claims a shape of {tuple(map(int, shape))}: its metadata are damaged")
+
+
+def check_axes(sizes: Mapping[str, int], name: str) -> None:
+    """Raise for an array that claims more bands or times than any has."""
+    for axis, size in sizes.items():
+        if axis not in ("y", "x") and not 0 < size <= _MOST:
+            raise SourceError(f"{name} claims {size} along {axis!r}: its metadata are damaged")
 
 
 def check_extent(geobox: GeoBox, name: str) -> None:

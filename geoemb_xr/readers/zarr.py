@@ -21,7 +21,7 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.missing import NODATA_KEYS, mark_missing
 from geoemb_xr.readers.block_cache import INDEXED, BlockCache
-from geoemb_xr.readers.claims import check_extent
+from geoemb_xr.readers.claims import check_axes, check_extent
 from geoemb_xr.readers.stored_chunks import StoredChunks, layout_of
 from geoemb_xr.readers.tiles import Tile
 from geoemb_xr.readers.zarr_chunks import names_in, object_names, transfer_of, unwritten
@@ -181,7 +181,7 @@ def axes_of(array: Any, name: str) -> tuple[str, ...]:
     Raises
     ------
     SourceError
-        If they are not named, or one is unknown.
+        If they are not named, one is unknown, or one is longer than any.
     """
     given = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     if not given or any(g is None for g in given):
@@ -189,7 +189,9 @@ def axes_of(array: Any, name: str) -> tuple[str, ...]:
     unknown = [g for g in given if not (g in _AXES or str(g).startswith("band"))]
     if unknown:
         raise SourceError(f"{name} has unknown dimensions {unknown}; known are {', '.join(_AXES)}")
-    return tuple(_AXES.get(g, "band") for g in given)
+    axes = tuple(_AXES.get(g, "band") for g in given)
+    check_axes(dict(zip(axes, array.shape, strict=True)), name)
+    return axes
 
 
 def labels_of(group: Any, array: Any) -> tuple[str, ...]:

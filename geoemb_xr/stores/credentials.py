@@ -40,6 +40,12 @@ _AZURE = (
     "AZURE_FEDERATED_TOKEN_FILE",
     "AZURE_STORAGE_TOKEN",
 )
+#: Variables that say where the user's stores are, by scheme, the first winning, and that http is meant.
+_ENDPOINTS = {
+    "s3": (("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"), "AWS_ALLOW_HTTP"),
+    "az": (("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"), "AZURE_ALLOW_HTTP"),
+}
+_YES = ("yes", "true", "1", "on")
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
@@ -77,6 +83,16 @@ def store_options(scheme: str) -> dict[str, Any]:
     return {} if names is None or any(each in os.environ for each in names) else {"skip_signature": True}
 
 
+def endpoint_of(scheme: str) -> tuple[str, bool]:
+    """Where the user's stores are, by the environment or a profile, and whether http is meant; empty by default."""
+    kind = {"s3a": "s3", "azure": "az", "abfs": "az", "abfss": "az"}.get(scheme, scheme)
+    names, allowing = _ENDPOINTS.get(kind, ((), ""))
+    found = next((os.environ[each] for each in names if os.environ.get(each)), None)
+    if found is None and kind == "s3":
+        found = _profile_value("endpoint_url")
+    return found or "", os.environ.get(allowing, "").strip().lower() in _YES
+
+
 def s3_options() -> dict[str, Any]:
     """Options of an obstore store in S3, besides what obstore takes from the environment itself.
 
@@ -87,6 +103,8 @@ def s3_options() -> dict[str, Any]:
     """
     own = next((os.environ[each] for each in _REGIONS if each in os.environ), _profile_value("region"))
     options: dict[str, Any] = {"region": own or DEFAULT_REGION}
+    if not any(os.environ.get(each) for each in _ENDPOINTS["s3"][0]) and endpoint_of("s3")[0]:
+        options["endpoint"] = endpoint_of("s3")[0]  # a profile's, which obstore does not read
     if "AWS_VIRTUAL_HOSTED_STYLE_REQUEST" not in os.environ:
         options["virtual_hosted_style_request"] = False  # names of buckets have dots
     if not is_signed():
@@ -112,7 +130,7 @@ def is_signed() -> bool:
     """Whether the user has set up a way to sign requests to S3."""
     for name in ("AWS_NO_SIGN_REQUEST", "AWS_SKIP_SIGNATURE"):
         if name in os.environ:
-            return os.environ[name].strip().lower() not in ("yes", "true", "1", "on")
+            return os.environ[name].strip().lower() not in _YES
     if any(each in os.environ for each in _SIGNING) or _profile() is not None:
         return True
     return _profile_value("aws_access_key_id") is not None

@@ -19,9 +19,9 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
 
-from geoemb_xr.core.errors import SourceError, require
+from geoemb_xr.core.errors import MissingFileError, SourceError, require
 from geoemb_xr.stores import http
-from geoemb_xr.stores.credentials import environment, is_signing, store_options
+from geoemb_xr.stores.credentials import endpoint_of, environment, is_signing, store_options
 from geoemb_xr.stores.http import Answer
 from geoemb_xr.stores.retries import TRANSIENT, Transient, persistently
 from geoemb_xr.stores.storage import OWN_SCHEME, Storage, current
@@ -415,21 +415,26 @@ def _store(
     options = {key: value for key, value in storage.options if key != "client_options"}
     own = dict(defaults)
     if is_signing(options):
-        own = {key: value for key, value in own.items() if key in ("region", "virtual_hosted_style_request")}
+        kept = ("region", "endpoint", "virtual_hosted_style_request")
+        own = {key: value for key, value in own.items() if key in kept}
     endpoint = str(
         options.get("endpoint") or options.get("aws_endpoint") or options.get("endpoint_url") or ""
     )
-    if endpoint.startswith("http://") and not storage.allow_http:
-        raise not_encrypted(endpoint)
+    set_up, meant = endpoint_of(root.partition("://")[0])
+    allow_http = storage.allow_http or (not endpoint and meant)
+    if (endpoint or set_up).startswith("http://") and not allow_http:
+        raise not_encrypted(endpoint or set_up)
     client = {
         "read_timeout": timedelta(seconds=http.stall_of(storage)),
         "connect_timeout": timedelta(seconds=min(http.CONNECT, storage.timeout / 3)),
         "timeout": timedelta(seconds=max(storage.timeout, 60.0)),
-        **({"allow_http": True} if storage.allow_http else {}),
+        **({"allow_http": True} if allow_http else {}),
         **dict(dict(storage.options).get("client_options") or ()),
     }
     short = {key.removeprefix("aws_"): key for key in options}
-    own = {key: value for key, value in own.items() if key not in short}
+    own = {
+        key: value for key, value in own.items() if key not in short and not (key == "endpoint" and endpoint)
+    }
     try:
         retry: Any = {"max_retries": storage.retries, "retry_timeout": timedelta(seconds=storage.timeout)}
         retry = retry if writing else _ONCE
@@ -521,6 +526,17 @@ def _as_ours(url: str) -> Iterator[None]:
             unreached = status is None and any(sign in str(error) for sign in _UNREACHED)
             raise Transient(said, unreached=unreached) from error
         raise SourceError(f"{url} could not be read: {said}") from error
+
+
+@contextmanager
+def missing_as_ours() -> Iterator[None]:
+    """What is not there, on this machine or in a store, as the error of ours that says so."""
+    try:
+        yield
+    except MissingFileError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingFileError(str(error)) from error
 
 
 @contextmanager

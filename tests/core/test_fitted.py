@@ -155,6 +155,13 @@ def test_arrays_that_do_not_fit_each_other_are_refused(models, tmp_path, model, 
             gx.load_model(written(tmp_path / "bad.npz", bad))
 
 
+@pytest.mark.parametrize(("model", "name"), [(m, n) for m, names in ARRAYS.items() for n in names])
+def test_an_array_that_is_gone_is_missed(models, tmp_path, model, name):
+    rest = {key: value for key, value in models[model].items() if key != name}
+    with pytest.raises(SourceError, match=f"it has lost {name}"):
+        gx.load_model(written(tmp_path / "bad.npz", rest))
+
+
 @pytest.mark.parametrize(
     ("model", "name"), [("pca", "loadings"), ("kmeans", "centres"), ("ridge", "parameters/bias")]
 )

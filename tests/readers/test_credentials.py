@@ -6,6 +6,7 @@ from geoemb_xr.core.errors import SourceError
 from geoemb_xr.readers import geotiff
 from geoemb_xr.stores import credentials
 from geoemb_xr.stores.objects import object_store
+from geoemb_xr.stores.storage import parse_storage, using
 
 NAMES = ("AWS", "GS_", "GOOGLE")
 
@@ -102,3 +103,30 @@ def test_a_profile_without_keys_says_what_to_do(home, monkeypatch):
 def test_googles_credentials_sign(home, monkeypatch):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "key.json")
     assert "GS_NO_SIGN_REQUEST" not in gdal()
+
+
+def test_a_profile_says_where_its_stores_are_and_the_environment_wins(home, monkeypatch):
+    (home / "config").write_text("[profile lab]\nregion = eu-north-1\nendpoint_url = https://lab.example\n")
+    (home / "credentials").write_text("[lab]\naws_access_key_id = K\naws_secret_access_key = S\n")
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    assert object_store("s3://b/a").config["endpoint"] == "https://lab.example"
+    with using(parse_storage({"endpoint": "https://mine.example"})):
+        assert object_store("s3://b/a").config["endpoint"] == "https://mine.example"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://other.example")
+    assert "endpoint" not in credentials.s3_options()  # obstore reads it itself
+
+
+@pytest.mark.parametrize("where", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "profile"])
+def test_an_endpoint_without_encryption_is_refused_at_once_unless_it_is_meant(home, monkeypatch, where):
+    if where == "profile":
+        (home / "config").write_text("[default]\nendpoint_url = http://lab.example\n")
+    else:
+        monkeypatch.setenv(where, "http://lab.example")
+    with pytest.raises(SourceError, match=r"http://lab\.example is not encrypted"):
+        object_store("s3://b/a")
+    with using(parse_storage({"allow_http": True})):
+        assert object_store("s3://b/a")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    assert object_store("s3://b/a")
+    with using(parse_storage({"endpoint": "http://mine.example"})), pytest.raises(SourceError, match="mine"):
+        object_store("s3://b/a")

@@ -190,3 +190,24 @@ def test_a_window_is_a_small_part_of_its_shard(tmp_path):
         reader = reader_of(server.url)
         reader.read(1, slice(0, 8), slice(0, 8))
         assert sum(each.sent for each in server.seen if "/c/" in each.path) < shard / 4
+
+
+def test_plans_count_neighbours_as_the_one_request_that_they_are(tmp_path):
+    path = next(gx.product("alphaearth").example(tmp_path, "zarr", size=128).parent.rglob("*.zarr"))
+    array = zarr.open_array(path, path="embeddings", mode="r+")
+    values = array[:]
+    zarr.create_array(
+        path, name="embeddings", shape=array.shape, dtype="int8", chunks=(1, 64, 128, 128), compressors=None,
+        filters=None, fill_value=-128, dimension_names=DIMS, attributes=dict(array.attrs), overwrite=True,
+        serializer=ShardingCodec(chunk_shape=(1, 64, 8, 8), codecs=[BytesCodec(), ZstdCodec()]),
+    )[:] = values  # fmt: skip
+    zarr.consolidate_metadata(path)
+    with ObjectServer(tmp_path) as server:
+        opened = gx.open("alphaearth", f"{server.url}/{path.relative_to(tmp_path)}", storage=STORAGE)
+        part = opened.isel(time=0, y=slice(3, 90), x=slice(20, 70))
+        plan = part.emb.plan()
+        server.reset()
+        part.compute()
+        requests, sent = server.count(), server.sent
+    assert requests <= plan.requests <= 1.5 * requests
+    assert sent <= plan.transfer_bytes <= 1.5 * sent

@@ -224,3 +224,16 @@ def test_https_by_a_certificate_of_its_own(tmp_path, monkeypatch):
         monkeypatch.delenv("SSL_CERT_FILE")
         with using(Storage(timeout=0.5)), pytest.raises(SourceError, match="certificate"):
             objects.get_range(f"{server.url}/a.bin", 5, 5)
+
+
+@pytest.mark.parametrize("product", ["alphaearth", "tessera", "earth_index", None])
+@pytest.mark.parametrize(
+    "name", ["2024/a.tif", "2024/grid_11.35_47.25.npy", "a.zarr", "a.zarr.zip", "a.parquet"]
+)
+def test_what_is_not_there_is_an_error_of_ours_that_names_it(product, name, tmp_path):
+    with ObjectServer(tmp_path) as server:
+        url = f"{server.url}/{name}"
+        with pytest.raises(SourceError, match=server.url):
+            gx.open(
+                *(url,) if product is None else (product, url), storage={"allow_http": True, "timeout": 2}
+            )
