@@ -3,7 +3,8 @@
 The server answers after 30 ms, at 60 MB/s per connection, and counts requests and bytes: each reader is shown
 beside the least that can be asked for. GDAL decodes with two threads for all (``GDAL_NUM_THREADS=2``, worth a
 factor of four to rioxarray), and peers open as their documentation says. geotessera takes no URL without
-encryption: what it calls, zarr-python on obstore, stands for it. rasteret is on no machine that this was run on.
+encryption, but a store of zarr-python's: it is given one on obstore, which is what it makes of other URLs.
+rasteret is on no machine that this was run on.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.codecs import decode_per_pixel_scale
 from geoemb_xr.readers import geotiff
 from geoemb_xr.readers.block_cache import CACHE, RAW
+from geoemb_xr.readers.shard_indexes import INDEXES
+from geoemb_xr.readers.zarr_nodes import _open_node
 from geoemb_xr.stores.files import forget
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
@@ -34,6 +37,8 @@ from object_server import in_process
 LATENCY, BANDWIDTH = 0.03, 60e6
 UTM, LEFT, TOP = "EPSG:32632", 600_000, 5_200_000
 BANDS, STORAGE = 64, {"allow_http": True}
+#: Side of the chunks in Tessera's shards.
+INNER = 32
 #: What GDAL's documentation and news of the field advise for remote COGs.
 GDAL = {
     "GDAL_NUM_THREADS": "2",
@@ -62,10 +67,16 @@ def write_tile(folder: Path, side: int, block: int) -> Path:
     return path
 
 
-def our_window(url: str, rows: slice, cols: slice) -> np.ndarray:
-    for kept in (CACHE, RAW):
+def forget_all() -> None:
+    """All that is kept of what was read, in this process."""
+    for kept in (CACHE, RAW, INDEXES):
         kept.clear()
+    _open_node.cache_clear()
     forget()
+
+
+def our_window(url: str, rows: slice, cols: slice) -> np.ndarray:
+    forget_all()
     opened = gx.open("alphaearth", url, decode=False, storage=STORAGE).isel(time=0, y=rows, x=cols)
     return np.asarray(opened.values)
 
@@ -134,27 +145,29 @@ def aef_window(url: str, side: int, rows: slice, cols: slice) -> np.ndarray:
     return np.asarray(array.isel(y=rows, x=cols).values)
 
 
-def measured(reads: dict[str, Read], seen: Callable[[], list[int]], repeat: int) -> dict[str, list[float]]:
-    """Median seconds, requests and megabytes of each, in turns; what a reader cannot do is said and left out."""
-    found: dict[str, list[tuple[float, int, int]]] = {name: [] for name in reads}
+def measured(
+    reads: dict[str, Read], seen: Callable[[], list[int]], repeat: int, rtol: float = 0
+) -> dict[str, list[float]]:
+    """Median seconds, CPU seconds, requests and megabytes of each, in turns; what cannot be read is said."""
+    found: dict[str, list[tuple[float, float, int, int]]] = {name: [] for name in reads}
     expected = None
     for turn in range(repeat + 1):  # the first is not counted: imports and compilation
         for name in list(reads):
             seen()
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             try:
                 values = reads[name]()
             except Exception as error:  # of a peer
                 print(f"{name} cannot: {type(error).__name__}: {str(error)[:160]}")
                 del reads[name]
                 continue
-            seconds = time.perf_counter() - start
+            seconds, cpu = time.perf_counter() - start, time.process_time() - used
             expected = values if expected is None else expected
-            np.testing.assert_array_equal(values, expected, err_msg=name)
+            np.testing.assert_allclose(values, expected, rtol=rtol, atol=0, err_msg=name)
             if turn:
-                found[name].append((seconds, *seen()))
+                found[name].append((seconds, cpu, *seen()))
     return {
-        name: [median(each[i] for each in rounds) for i in range(3)]
+        name: [median(each[i] for each in rounds) for i in range(4)]
         for name, rounds in found.items()
         if rounds
     }
@@ -163,11 +176,11 @@ def measured(reads: dict[str, Read], seen: Callable[[], list[int]], repeat: int)
 def show(title: str, found: dict[str, list[float]], least: tuple[int, int]) -> None:
     ours = found["geoemb_xr"][0]
     rows = [
-        (name, s, f"{s / ours:.2f} ×", int(requests), size / 1e6)
-        for name, (s, requests, size) in found.items()
+        (name, s, f"{s / ours:.2f} ×", cpu, int(requests), size / 1e6)
+        for name, (s, cpu, requests, size) in found.items()
     ]
-    rows.append(("least possible", "", "", least[0], least[1] / 1e6))
-    harness.table(title, ("what", "s", "× ours", "requests", "MB"), rows)
+    rows.append(("least possible", "", "", "", least[0], least[1] / 1e6))
+    harness.table(title, ("what", "s", "× ours", "CPU s", "requests", "MB"), rows)
 
 
 def least_of(path: Path, rows: slice, cols: slice) -> tuple[int, int]:
@@ -207,9 +220,7 @@ def bench_tile(folder: Path, side: int, block: int, points: int, repeat: int) ->
         places = np.stack([LEFT + 10 * (cols + 0.5), TOP - 10 * (rows + 0.5)], 1)
 
         def ours() -> np.ndarray:
-            for kept in (CACHE, RAW):
-                kept.clear()
-            forget()
+            forget_all()
             array = gx.open(
                 "alphaearth", url, points=places, bbox_crs=UTM, decode=False, storage=STORAGE
             ).isel(time=0)
@@ -220,34 +231,86 @@ def bench_tile(folder: Path, side: int, block: int, points: int, repeat: int) ->
         show(f"{points} points", measured(reads, seen, repeat), least_of(path, whole, whole))
 
 
-def bench_tessera(folder: Path, side: int, window: int, repeat: int) -> None:
-    """A region of a Tessera store, by zarr-python on obstore as geotessera reads it."""
+def tessera_least(zone: Path, side: int, chunks: int, rows: int) -> tuple[int, int]:
+    """Requests and bytes of chunks of codes and of scales, in so many rows of neighbours, with the indexes."""
+    shards = zone / "embeddings" / "c" / "0" / "0" / "0" / "0", zone / "scales" / "c" / "0" / "0" / "0"
+    every = (side // INNER) ** 2
+    indexes = len(shards) * (16 * every + 4)
+    stored = sum(each.stat().st_size for each in shards) - indexes
+    return 2 * (1 + rows), indexes + round(stored * chunks / every)
+
+
+def bench_tessera(folder: Path, side: int, window: int, points: int, repeat: int) -> None:
+    """Windows and points of a Tessera store, beside geotessera, and zarr-python on obstore."""
     import zarr
     from bench_open import write_store
+    from geotessera.store import open_zone
     from obstore.store import HTTPStore
 
     path = write_store(folder / "tessera.zarr", side)
-    rows = slice(side // 2 - window // 2, side // 2 + window // 2)
+    zone = path / "utm32"
+    half, small = side // 2, min(64, side // 4)
+    windows = {
+        f"{small} px aligned": slice(half, half + small),
+        f"{small} px unaligned": slice(half - small // 2 - 8, half + small // 2 - 8),
+        f"{window} px aligned": slice(side // 4, side // 4 + window),
+        f"{window} px unaligned": slice(side // 4 - 12, side // 4 - 12 + window),
+    }
     with in_process(folder, LATENCY, BANDWIDTH) as (server, seen):
         url = f"{server}/{path.name}"
-        x0, y0 = LEFT + side * 5, TOP - side * 5
-        utm = (x0 - window * 5, y0 - window * 5, x0 + window * 5, y0 + window * 5)
 
-        def ours() -> np.ndarray:
-            opened = gx.open("tessera", url, bbox=utm, bbox_crs=UTM, time=2024, storage=STORAGE)
+        def bbox_of(rows: slice, cols: slice) -> tuple[float, ...]:
+            return LEFT + 10 * cols.start, TOP - 10 * rows.stop, LEFT + 10 * cols.stop, TOP - 10 * rows.start
+
+        def store() -> zarr.storage.ObjectStore:
+            return zarr.storage.ObjectStore(HTTPStore.from_url(url, client_options={"allow_http": True}))
+
+        def ours(w: slice) -> np.ndarray:
+            forget_all()
+            opened = gx.open("tessera", url, bbox=bbox_of(w, w), bbox_crs=UTM, time=2024, storage=STORAGE)
             return np.asarray(opened.values[0])
 
-        def theirs() -> np.ndarray:
-            store = zarr.storage.ObjectStore(HTTPStore.from_url(url, client_options={"allow_http": True}))
-            group = zarr.open_group(store, mode="r")["utm32"]
-            codes, scales = group["embeddings"][0, :, rows, rows], group["scales"][0, rows, rows]
-            return decode_per_pixel_scale(codes, scales, 0)
+        def theirs(w: slice) -> np.ndarray:
+            group = zarr.open_group(store(), mode="r")["utm32"]
+            return decode_per_pixel_scale(group["embeddings"][0, :, w, w], group["scales"][0, w, w], 0)
 
-        reads: dict[str, Read] = {"geoemb_xr": ours, "zarr-python on obstore": theirs}
-        size = sum(p.stat().st_size for p in path.rglob("c/**/*") if p.is_file() and "utm32/" in str(p))
-        show(
-            f"{window} px of a Tessera store", measured(reads, seen, repeat), (0, size * window**2 // side**2)
-        )
+        def geotessera(w: slice) -> np.ndarray:
+            mosaic, _ = open_zone(store(), zone=32).tessera.read_region(bbox_of(w, w), 2024)
+            return np.moveaxis(mosaic, 2, 0)
+
+        for title, w in windows.items():
+            reads: dict[str, Read] = {
+                "geoemb_xr": lambda w=w: ours(w),
+                "zarr-python on obstore": lambda w=w: theirs(w),
+                "geotessera": lambda w=w: geotessera(w),
+            }
+            rows = len(range(w.start // INNER, -(-w.stop // INNER)))
+            least = tessera_least(zone, side, rows**2, rows)
+            show(f"{title} of a Tessera store", measured(reads, seen, repeat), least)
+        rng = np.random.default_rng(1)
+        rows, cols = rng.integers(0, side, points), rng.integers(0, side, points)
+        places = np.stack([LEFT + 10 * (cols + 0.5), TOP - 10 * (rows + 0.5)], 1)
+
+        def our_points() -> np.ndarray:
+            forget_all()
+            opened = gx.open("tessera", url, points=places, bbox_crs=UTM, time=2024, storage=STORAGE)
+            return np.asarray(opened.isel(time=0).transpose("location", "band").values)
+
+        def their_points() -> np.ndarray:
+            group = zarr.open_group(store(), mode="r")["utm32"]
+            codes = group["embeddings"].vindex[0, np.arange(128)[:, None], rows, cols]
+            return decode_per_pixel_scale(codes[:, None], group["scales"].vindex[0, rows, cols][None], 0)[
+                :, 0
+            ].T
+
+        reads = {
+            "geoemb_xr": our_points,
+            "zarr-python on obstore": their_points,
+            "geotessera": lambda: open_zone(store(), zone=32).tessera.sample_points(places.tolist(), 2024),
+        }
+        chunks = len(np.unique(np.stack([rows // INNER, cols // INNER], 1), axis=0))
+        least = tessera_least(zone, side, chunks, chunks)
+        show(f"{points} points of a Tessera store", measured(reads, seen, repeat), least)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -265,7 +328,8 @@ def main(argv: list[str] | None = None) -> None:
         bench_tile(Path(name) / "aef", given.side, given.block, given.points, given.repeat)
         (Path(name) / "tessera").mkdir()
         small = given.small
-        bench_tessera(Path(name) / "tessera", 256 if small else 1024, 64 if small else 600, given.repeat)
+        sides = (256, 128) if small else (2048, 1024)
+        bench_tessera(Path(name) / "tessera", *sides, given.points, given.repeat)
 
 
 if __name__ == "__main__":

@@ -78,9 +78,17 @@ class Rows:
         for part in self.parts:
             with reading_parquet(part.facts.file.url):
                 pieces += _vectors_of(part, self.dims)
+            _give_back()
         if len(pieces) == 1:
             return pieces[0]
         return np.concatenate(pieces) if pieces else np.empty((0, self.dims), np.float32)
+
+
+def _give_back() -> None:
+    """Let Arrow give back what it kept of a row group as it came: its pool would hold that for reads to come."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
 
 
 class Block(Protocol):
