@@ -73,8 +73,7 @@ def read_embeddings(path: str | os.PathLike[str], *, dims: int | None = None) ->
     table = pd.read_csv(path, dtype={"id": str})
     if "id" not in table.columns:
         raise SourceError(f"{path} has no column 'id'; it has {list(table.columns[:5])}")
-    table["id"] = table["id"].str.replace(".zarr.zip", "", regex=False).str.replace(".zarr", "", regex=False)
-    table = table.set_index("id")
+    table = table.assign(id=_plain_ids(table["id"])).set_index("id")
     numbered = sorted((name for name in table.columns if name.isdigit()), key=int)
     table = table[numbered or list(table.columns)]
     found = table.apply(pd.to_numeric, errors="coerce").fillna(0.0).to_numpy(np.float32)
@@ -83,6 +82,10 @@ def read_embeddings(path: str | os.PathLike[str], *, dims: int | None = None) ->
         raise SourceError(f"{path} has {found.shape[1]} dimensions; {wanted} are expected")
     padded = np.pad(found, ((0, 0), (0, wanted - found.shape[1])))
     return pd.DataFrame(padded, table.index, pd.RangeIndex(wanted))
+
+
+def _plain_ids(ids: pd.Series[str]) -> pd.Series[str]:
+    return ids.str.replace(".zarr.zip", "", regex=False).str.replace(".zarr", "", regex=False)
 
 
 def table_of(embeddings: Any) -> pd.DataFrame:
@@ -120,6 +123,8 @@ def write_embeddings(embeddings: Any, path: str | os.PathLike[str]) -> Path:
 def read_labels(folder: str | os.PathLike[str]) -> dict[str, Task]:
     """Read all tasks of a folder: files ``<task>__<type>.csv`` with the columns ``id`` and ``label``.
 
+    Ids lose ``.zarr`` and ``.zarr.zip``, as those of embeddings do.
+
     Raises
     ------
     SourceError
@@ -137,7 +142,8 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, Task]:
                 f"{path} is not a file of labels: its type is one of {', '.join(_TYPES)}, its columns id and "
                 f"label; got {kind!r}, {list(table.columns)}"
             )
-        labels = pd.to_numeric(table.set_index("id")["label"], errors="coerce").dropna()
+        plain = table.assign(id=_plain_ids(table["id"])).set_index("id")
+        labels = pd.to_numeric(plain["label"], errors="coerce").dropna()
         tasks[name] = Task(_TYPES[kind], labels)
     return tasks
 
@@ -154,6 +160,8 @@ def q_score(scores: Sequence[float] | np.ndarray) -> float:
     10.0
     """
     values = np.asarray(scores, np.float64)
+    if np.isnan(values).all():
+        raise EmbeddingError("Q is of the scores of splits; got none that is a number")
     return float(2 * np.nanmean(values) / (0.02 + np.nanstd(values)))
 
 

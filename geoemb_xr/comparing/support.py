@@ -26,7 +26,7 @@ from geoemb_xr.probes import labelling
 from geoemb_xr.probes.classes import encoded
 from geoemb_xr.probes.heads import Data
 from geoemb_xr.probes.label_values import without_gaps
-from geoemb_xr.probes.samples import aligned, column_of, guess_target, samples_of
+from geoemb_xr.probes.samples import aligned, column_of, groups_of, guess_target, samples_of
 
 _ROW = "geoemb_xr row"
 #: Products are of unlike footprint from this ratio of sides on.
@@ -144,8 +144,10 @@ def support_of(
     found = {name: _vectors(name, each, products[name], table, time) for name, each in arrays.items()}
     covered = {name: np.isfinite(x).all(axis=1) for name, x in found.items()}
     labelled = ~pd.isna(values)
-    keep = labelled & np.logical_and.reduce(list(covered.values()))
-    dropped = {"without a label": int((~labelled).sum())}
+    parted = None if by is None else column_of(table, by, "by")
+    nowhere = np.zeros(len(values), bool) if parted is None else pd.isna(parted) & labelled
+    keep = labelled & ~nowhere & np.logical_and.reduce(list(covered.values()))
+    dropped = {"without a label": int((~labelled).sum()), f"without a value of by={by!r}": int(nowhere.sum())}
     dropped |= {
         f"without data in {name}": int((~inside & labelled).sum()) for name, inside in covered.items()
     }
@@ -161,7 +163,7 @@ def support_of(
     if cell is not None:  # places in one cell have one vector
         inside = cell[keep]
         default = np.where(inside >= 0, inside, inside.max(initial=-1) + 1 + default)
-    groups = default if group is None else pd.factorize(column_of(table, group, "group")[keep])[0]
+    groups = groups_of(None if group is None else column_of(table, group, "group")[keep], default)
     common = {}
     if cell is not None and squares is not None:
         common = _over_cells(arrays, products, table, cell, squares, time)
@@ -172,8 +174,8 @@ def support_of(
         footprints={name: _footprint(each, products[name]) for name, each in arrays.items()},
         y=y,
         legend=legend,
-        groups=np.unique(groups, return_inverse=True)[1],
-        by=np.array([]) if by is None else column_of(table, by, "by")[keep].astype(str),
+        groups=groups,
+        by=np.array([]) if parted is None else parted[keep].astype(str),
         lonlat=lonlat,
         previous=_previous(table, previous, keep, legend),
         years=_years(table, time, keep),

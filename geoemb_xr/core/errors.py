@@ -74,7 +74,8 @@ def check_choice[Choice: str](what: str, value: Choice, valid: Iterable[str]) ->
     """Return ``value`` if it is one of ``valid``; else raise a ValueError that lists them."""
     options = tuple(valid)
     if str(value) not in options:  # a table is not compared with words
-        close = difflib.get_close_matches(str(value), options, n=1)
+        begun = [each for each in options if str(value) and each.startswith(str(value))]
+        close = begun or difflib.get_close_matches(str(value), options, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"{what}={value!r} is not known; valid are {', '.join(map(repr, options))}.{hint}")
     return value

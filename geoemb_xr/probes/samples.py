@@ -74,7 +74,7 @@ def plain_samples(vectors: Any, labels: Any, group: Any, weights: Any) -> Sample
     x, y = np.asarray(vectors, np.float32), as_labels(labels)
     if x.ndim != 2 or y.shape != (len(x),):
         raise EmbeddingError(f"fit_probe(X, y) takes shapes (n, band) and (n,); got {x.shape} and {y.shape}")
-    groups = _groups(group, np.arange(len(x)))
+    groups = groups_of(group, np.arange(len(x)))
     return _clean(x, y, _weights(weights, len(x)), groups, None, {}, None, group is not None)
 
 
@@ -111,7 +111,8 @@ def _weights(weights: Any, n: int) -> np.ndarray:
     return found
 
 
-def _groups(group: Any, default: np.ndarray) -> np.ndarray:
+def groups_of(group: Any, default: np.ndarray) -> np.ndarray:
+    """Numbers of the groups that labels belong to, or of the default ones where there are none."""
     if group is None:
         return np.unique(default, return_inverse=True)[1]
     found = pd.factorize(np.asarray(group))[0]
@@ -271,7 +272,7 @@ def samples_of(
             f"no label lies in the array, which {areas.covers(grid)}{_of_times(array)}; dropped: {dropped}"
         )
     x = vectors_at(array, rows, cols, None if steps is None else steps[of])
-    groups = _groups(None if own is None else own[of], default)
+    groups = groups_of(None if own is None else own[of], default)
     at = metres(grid, rows, cols)
     named = own is not None
     return _clean(
@@ -483,7 +484,7 @@ def _at_locations(
         scale = np.column_stack([np.cos(np.radians(at[:, 1])), np.ones(len(at))])
         at = at * geometry.METRES_PER_DEGREE * scale
     default = np.unique(at, axis=0, return_inverse=True)[1].reshape(-1)
-    groups = _groups(own, default)
+    groups = groups_of(own, default)
     named = own is not None
     return _clean(x, values, weight, groups, at, dropped, legend, named), target or "label"
 

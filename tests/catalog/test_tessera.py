@@ -565,3 +565,8 @@ def test_real_points(real_data):
     check = decoded.emb.check()
     assert 27 < check["norm_min"] < check["norm_max"] < 33
     assert check["ok"]
+
+
+def test_half_a_version_is_completed():
+    with pytest.raises(ValueError, match=r"version='v1.1' is not known.*Did you mean 'v1.1-dclimate'"):
+        gx.open("tessera", bbox=(11.3, 47.2, 11.4, 47.3), version="v1.1")

@@ -43,15 +43,21 @@ def test_vectors_come_back_from_a_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
 
 
+def test_q_of_no_score_is_none():
+    with pytest.raises(EmbeddingError, match="got none that is a number"):
+        neucobench.q_score([np.nan])
+
+
 def test_labels_are_files_by_task_and_type(tmp_path):
     (tmp_path / "clouds_reg__regr.csv").write_text("id,label\na,0.5\n002,\nc,1\n")
-    (tmp_path / "flood__cls.csv").write_text("id,label\na,1\nb,0\n")
+    (tmp_path / "flood__cls.csv").write_text("id,label\na.zarr.zip,1\nb.zarr,0\n")
     found = neucobench.read_labels(tmp_path)
     assert {name: task.kind for name, task in found.items()} == {
         "clouds_reg": "regression",
         "flood": "classification",
     }
     assert found["clouds_reg"].labels.to_dict() == {"a": 0.5, "c": 1.0}
+    assert found["flood"].labels.to_dict() == {"a": 1, "b": 0}
     (tmp_path / "x__kind.csv").write_text("id,label\n")
     with pytest.raises(SourceError, match="x__kind"):
         neucobench.read_labels(tmp_path)

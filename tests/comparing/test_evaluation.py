@@ -420,3 +420,14 @@ def test_folds_that_nothing_can_be_learnt_from_are_said(task):
     two = table[table.crop != "water"].groupby("crop").head(1)
     with pytest.raises(EmbeddingError, match="no fold can be held out"):
         gx.evaluate(arrays, pd.concat([two] * 10), target="crop", methods="centroid", n_labels=None)
+
+
+def test_labels_of_no_country_are_left_out_and_counted(task):
+    arrays, table = task
+    given = table.assign(country=table.country.where(np.arange(N) >= 7, None))
+    more = {"target": "crop", "methods": "centroid", "n_labels": None}
+    found = gx.evaluate(arrays, given, by="country", splits="regions", **more)
+    assert found.dropped == {"without a value of by='country'": 7}
+    assert set(found.groups.group) == {"east", "west"}
+    with pytest.raises(EmbeddingError, match="group needs one value for each"):
+        gx.evaluate(arrays, given, group="country", splits="random", **more)

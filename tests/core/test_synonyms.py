@@ -119,7 +119,6 @@ def test_a_wrong_keyword_is_answered_with_ours(codes, call, message):
         (lambda da: da.emb.fit_probe(None, seed=None), "fit_probe() takes no None for 'seed'; leave it out for 0"),
         (lambda da: da.emb.fit_pca(None), "fit_pca() takes no None for 'n_components'; leave it out for 3"),
         (lambda da: da.emb.fit_clusters(None), "fit_clusters() needs 'n_clusters'; got None"),
-        (lambda da: gx.evaluate({"a": da}, None, n_labels=None), "'n_labels'; leave it out for (1, 10, 100, None)"),
         (lambda da: da.to_dataset(name="a").emb.to_zarr("x.zarr", chunks=None), "'chunks'; leave it out for 256"),
         (lambda da: da.emb.fit_clusters("3"), "takes a whole number for 'n_clusters'; got '3'"),
         (lambda da: gx.search(da, (11.37, 47.25), 2.5), "search() takes a whole number for 'k'; got 2.5"),
