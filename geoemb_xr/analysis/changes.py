@@ -404,19 +404,57 @@ def _largest_step(blocks: list[Block], years: tuple[int, ...], metric: str) -> n
     out = np.empty((blocks[0].pixels, 3), np.float32)
     numbers = np.array((0, *years[1:]), np.float32)
     for where, vectors in pieces_of(blocks):
-        steps = np.stack(_steps(vectors, metric))
-        there = np.isfinite(steps)
-        count = there.sum(axis=0)
-        filled = np.where(there, steps, -1)
-        largest = filled.argmax(axis=0)
-        size = np.take_along_axis(filled, largest[None], axis=0)[0]
-        others = np.where(there, steps, np.float32(np.nan))
-        np.put_along_axis(others, largest[None], np.nan, axis=0)
-        usual = np.empty((len(size), 1), np.float32)
-        median_of(others[..., None], np.empty(len(size), np.int64), usual)
-        usual = usual[:, 0]
-        compared = (count > 1) & (usual > 0)
-        out[where, 0] = np.where(count > 0, numbers[largest + 1], 0)
-        out[where, 1] = np.where(count > 0, size, np.nan)
-        out[where, 2] = np.where(compared, size / np.where(compared, usual, 1), np.nan)
+        _largest_of(np.stack(_steps(vectors, metric)), numbers, out[where])
     return out
+
+
+@kernels.jit_exact
+def _largest_of(steps: Any, numbers: Any, out: Any) -> None:
+    """The year of the largest of ``(step, n)``, its size, and that over the median of the others.
+
+    ``numbers`` are the years before and after each step; a step that is not finite is not there.
+    """
+    count, n = steps.shape
+    held = np.empty(count, np.float32)
+    for i in range(n):
+        there, largest = 0, 0
+        for t in range(count):
+            if abs(steps[t, i]) < np.inf:
+                if there == 0 or steps[t, i] > steps[largest, i]:
+                    largest = t
+                there += 1
+        others = 0
+        for t in range(count):  # put in order as they come
+            if t != largest and abs(steps[t, i]) < np.inf:
+                at = others
+                while at > 0 and held[at - 1] > steps[t, i]:
+                    held[at] = held[at - 1]
+                    at -= 1
+                held[at] = steps[t, i]
+                others += 1
+        out[i, 0] = numbers[largest + 1] if there else 0
+        out[i, 1] = steps[largest, i] if there else np.nan
+        out[i, 2] = np.nan
+        if others:
+            low, high = (others - 1) // 2, others // 2
+            usual = np.float32((np.float64(held[low]) + np.float64(held[high])) / 2)
+            if usual > 0:
+                out[i, 2] = steps[largest, i] / usual
+
+
+@_largest_of.in_numpy
+def _largest_of_numpy(steps: Any, numbers: Any, out: Any) -> None:
+    there = np.isfinite(steps)
+    count = there.sum(axis=0)
+    filled = np.where(there, steps, -1)
+    largest = filled.argmax(axis=0)
+    size = np.take_along_axis(filled, largest[None], axis=0)[0]
+    others = np.where(there, steps, np.float32(np.nan))
+    np.put_along_axis(others, largest[None], np.nan, axis=0)
+    usual = np.empty((len(size), 1), np.float32)
+    median_of(others[..., None], np.empty(len(size), np.int64), usual)
+    usual = usual[:, 0]
+    compared = (count > 1) & (usual > 0)
+    out[:, 0] = np.where(count > 0, numbers[largest + 1], 0)
+    out[:, 1] = np.where(count > 0, size, np.nan)
+    out[:, 2] = np.where(compared, size / np.where(compared, usual, 1), np.nan)

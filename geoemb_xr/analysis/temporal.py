@@ -367,18 +367,50 @@ def _deviations_numpy(stack: Any, weights: Any, counts: Any, out: Any) -> None:
     out[:] = np.sqrt(square)
 
 
-def _extremes(
-    reduce: Callable[..., Any], stack: np.ndarray, weights: np.ndarray, counts: np.ndarray
-) -> np.ndarray:
+def _extremes(is_max: bool, stack: np.ndarray, weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    out = np.empty(stack.shape[1:], np.float32)
+    _extremes_of(stack, is_max, counts, out)
+    return out
+
+
+@kernels.jit_exact
+def _extremes_of(stack: Any, is_max: Any, counts: Any, out: Any) -> None:
+    """Smallest or largest over ``(year, n, band)`` of the vectors that are finite, NaN where none is."""
+    years, n, bands = stack.shape
+    for i in range(n):
+        there = 0
+        for t in range(years):
+            missing = 0
+            for k in range(bands):
+                missing += not abs(stack[t, i, k]) < np.inf
+            if missing:
+                continue
+            if there == 0:
+                for k in range(bands):
+                    out[i, k] = stack[t, i, k]
+            elif is_max:
+                for k in range(bands):
+                    out[i, k] = out[i, k] if out[i, k] >= stack[t, i, k] else stack[t, i, k]
+            else:
+                for k in range(bands):
+                    out[i, k] = out[i, k] if out[i, k] <= stack[t, i, k] else stack[t, i, k]
+            there += 1
+        counts[i] = there
+        if there == 0:
+            out[i, :] = np.nan
+
+
+@_extremes_of.in_numpy
+def _extremes_of_numpy(stack: Any, is_max: Any, counts: Any, out: Any) -> None:
     missing = ~np.isfinite(stack).all(axis=2)
-    stack[missing] = np.nan
     counts[:] = len(stack) - missing.sum(axis=0)
-    return np.asarray(reduce(stack, axis=0))
+    known = np.where(missing[..., None], np.float32(np.nan), stack)
+    out[:] = (np.fmax if is_max else np.fmin).reduce(known, axis=0)
 
 
 _COMPONENT: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
     "median": _median,
-    "min": partial(_extremes, np.fmin.reduce),
-    "max": partial(_extremes, np.fmax.reduce),
+    "min": partial(_extremes, False),
+    "max": partial(_extremes, True),
     "std": _std,
 }

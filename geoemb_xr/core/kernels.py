@@ -7,6 +7,7 @@ NumPy runs under the same name, slower; ``docs/small-machines.md`` says by how m
 
 from __future__ import annotations
 
+import math
 import threading
 import types
 from collections.abc import Callable
@@ -165,7 +166,7 @@ def band_first(block: np.ndarray, axis: int) -> np.ndarray:
     if view.flags.c_contiguous or not block.flags.c_contiguous:
         return np.ascontiguousarray(view)
     axis %= block.ndim
-    outer = int(np.prod(block.shape[:axis], dtype=np.int64))
+    outer = math.prod(block.shape[:axis])
     out = np.empty(view.shape, block.dtype)
     # the same transpose, with pixels in the place of bands
     copy_band_last(block.reshape(outer, -1, block.shape[-1]), 1, out.reshape(outer, block.shape[-1], -1))
@@ -324,8 +325,8 @@ def as_bands(block: np.ndarray, axis: int) -> np.ndarray:
     """A block as ``(outer, band, inner)``, C-contiguous: the shape elementwise kernels take."""
     axis %= block.ndim
     block = np.ascontiguousarray(block)
-    outer = int(np.prod(block.shape[:axis], dtype=np.int64))
-    inner = int(np.prod(block.shape[axis + 1 :], dtype=np.int64))
+    outer = math.prod(block.shape[:axis])
+    inner = math.prod(block.shape[axis + 1 :])
     return block.reshape(outer, block.shape[axis], inner)
 
 

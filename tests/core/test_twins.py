@@ -242,6 +242,13 @@ CASES = {
     ("analysis.changes", "_lengths"): (
         lambda: (vectors(30, 12, missing=True), vectors(30, 12)[::-1].copy(), empty(30)), 1e-6
     ),
+    ("analysis.changes", "_largest_of"): (
+        lambda: (
+            np.where(rng().random((4, 30)) < 0.4, np.nan, rng().integers(0, 5, (4, 30))).astype("f4"),
+            np.array([0, 2019, 2020, 2021, 2022], "f4"), empty(30, 3),
+        ),
+        0,
+    ),
     ("analysis.temporal", "_add_year"): (
         lambda: (vectors(30, 12, missing=True), 0.7, np.ones((30, 12)), np.ones((30, 2)), np.ones(30, np.int64)),
         1e-12,
@@ -251,6 +258,9 @@ CASES = {
     ),
     ("analysis.temporal", "median_of"): (
         lambda: (years(), empty(30, dtype=np.int64), empty(30, 12)), 0
+    ),
+    ("analysis.temporal", "_extremes_of"): (
+        lambda: (years(), True, empty(30, dtype=np.int64), empty(30, 12)), 0
     ),
     ("analysis.temporal", "_deviations"): (
         lambda: (years(), np.array([0.5, 1, 2, 0.1]), empty(30, dtype=np.int64), empty(30, 12)), 1e-6
