@@ -180,7 +180,7 @@ def test_bins_are_pandas_bins_closed_on_the_left():
     [
         ({"how": "mode"}, "how='mode' is not known"),
         ({"freq": "5YE", "groups": [1] * 5}, "freq= or groups="),
-        ({"freq": "fortnightly"}, "no pandas alias"),
+        ({"freq": "fortnightly"}, "not a pandas alias"),
         ({"groups": [1, 2]}, "2 values for 5 periods"),
         ({"weights": [1, 2]}, "2 values for 5 periods"),
         ({"weights": [1, 1, 1, 1, -1]}, "negative"),
