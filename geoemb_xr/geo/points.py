@@ -378,6 +378,8 @@ def to_geodataframe(array: xr.DataArray, *, min_pixels: int = 1) -> gpd.GeoDataF
         raise EmbeddingError("a GeoDataFrame needs 'x', 'y' and a CRS ('spatial_ref'); use to_dataframe()")
     if is_class_map(array) and {"y", "x"} <= set(array.dims):
         return geopandas.GeoDataFrame(_outlines(array, min_pixels), crs=crs)
+    if kind_of(array) != "map":
+        check_embedding(array, "to_geodataframe")
     table = to_dataframe(array)
     on_index = {"x", "y"} <= set(table.index.names)
     x, y = (table.index.get_level_values(n) if on_index else table[n] for n in ("x", "y"))

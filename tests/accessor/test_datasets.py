@@ -147,5 +147,5 @@ def test_a_table_of_codes_that_became_floats_is_refused():
     codes = gx.testing.synthetic("alphaearth", shape=(4, 4), decode=False).isel(time=0)
     spoilt = codes.where(codes.x > codes.x[0])
     for method in ("to_dataframe", "to_geodataframe"):
-        with pytest.raises(EmbeddingError, match=r"got codes .*turned into float"):
+        with pytest.raises(EmbeddingError, match=rf"{method} got codes .*turned into float"):
             getattr(spoilt.emb, method)()
