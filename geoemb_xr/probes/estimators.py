@@ -21,7 +21,12 @@ def named(method: Any) -> tuple[str, Head]:
         If it is neither.
     """
     if isinstance(method, str):
-        return method, HEADS[check_choice("method", method, HEADS)]
+        try:
+            return method, HEADS[check_choice("method", method, HEADS)]
+        except ValueError as error:
+            raise ValueError(
+                f"{error} Estimators of scikit-learn do too, such as method=LinearSVC()"
+            ) from None
     head = head_of(method)
     return name_of(method), head
 

@@ -230,6 +230,10 @@ def test_an_estimator_of_values():
 
 def test_what_is_no_method(tmp_path):
     x, y, _ = labelled()
+    with pytest.raises(
+        ValueError, match=r"method='svm' is not known; valid are 'ridge'.*such as method=LinearSVC\(\)"
+    ):
+        gx.fit_probe(x, y, method="svm")
     with pytest.raises(EmbeddingError, match="got RandomForestClassifier; call it"):
         gx.fit_probe(x, y, method=RandomForestClassifier)
     with pytest.raises(EmbeddingError, match="KMeans is neither a classifier nor a regressor"):
