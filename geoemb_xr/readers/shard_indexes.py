@@ -24,6 +24,10 @@ _ENTRY = 16  # bytes: an offset and a length
 _CHECKSUM = 4
 
 
+class UnusualIndexError(Exception):
+    """What Zarr has to read, and to say what is wrong with it."""
+
+
 class Sharding(NamedTuple):
     """How the index of a shard is stored."""
 
@@ -91,8 +95,8 @@ def index_of(name: str, sharding: Sharding, *, last: Index | None = None) -> tup
     ------
     FileNotFoundError
         If there is no such shard.
-    ValueError
-        If that is no index of it.
+    UnusualIndexError
+        If that is no index of it, as far as we read any.
     """
     if not is_remote(name):
         return _local(name, sharding), True
@@ -132,13 +136,13 @@ def _local(name: str, sharding: Sharding) -> Index:
 
 def _spans_of(raw: bytes, sharding: Sharding, size: int, name: str) -> np.ndarray:
     if len(raw) != sharding.size:
-        raise ValueError(f"{name} is too short for its index")
+        raise UnusualIndexError(f"{name} is too short for its index")
     pairs = _checked(raw, sharding) if sharding.checked else np.frombuffer(raw, "<u8")
     offsets, lengths = pairs.reshape(*sharding.counts, 2).transpose(-1, *range(len(sharding.counts)))
     empty = (offsets == _EMPTY) & (lengths == _EMPTY)
     outside = ~empty & ((offsets > size) | (lengths > size) | (offsets + lengths > size) | (lengths == 0))
     if outside.any():
-        raise ValueError(f"{name} has an index that points beyond its {size} bytes")
+        raise UnusualIndexError(f"{name} has an index that points beyond its {size} bytes")
     spans = np.stack([offsets, offsets + lengths], axis=-1)
     spans[empty] = 0
     return spans.astype(np.int64)
@@ -162,4 +166,7 @@ def _checked(raw: bytes, sharding: Sharding) -> np.ndarray:
         compressors=[Crc32cCodec()],
     )
     held["c/0"] = default_buffer_prototype().buffer.from_bytes(raw)
-    return np.asarray(array[:])
+    try:
+        return np.asarray(array[:])
+    except ValueError as error:  # the checksum is another one
+        raise UnusualIndexError(str(error)) from error

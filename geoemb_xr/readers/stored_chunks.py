@@ -16,7 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from geoemb_xr.readers.shard_indexes import Index, Sharding, forget_index, index_of, sharding_of
+from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.readers.shard_indexes import (
+    Index,
+    Sharding,
+    UnusualIndexError,
+    forget_index,
+    index_of,
+    sharding_of,
+)
 from geoemb_xr.readers.stored_blocks import decompress_zstd
 from geoemb_xr.stores.http import ObjectChangedError
 from geoemb_xr.stores.objects import bring_all, fetch, is_remote
@@ -205,7 +213,9 @@ class StoredChunks:
         except ObjectChangedError:
             self._forget(objects)
             raise
-        except (ValueError, RuntimeError):  # of an index or a codec; ours are of other kinds
+        except EmbeddingError:  # what could not be read is not asked for again
+            raise
+        except (UnusualIndexError, ValueError, RuntimeError):  # the last two of codecs
             return False
         return True
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from geoemb_xr.readers.shard_indexes import Index, Sharding, index_of, sharding_of
+from geoemb_xr.readers.shard_indexes import Index, Sharding, UnusualIndexError, index_of, sharding_of
 from geoemb_xr.readers.stored_chunks import joined, layout_of
 from geoemb_xr.stores.archives import is_archive
 from geoemb_xr.stores.objects import object_size
@@ -129,7 +129,7 @@ def _cost(url: str, name: str, array: Any, windows: Sequence[Sequence[slice]]) -
             index, _ = index_of(name, sharding)
         except FileNotFoundError:
             return len(windows), 0
-        except ValueError:  # what is wrong with it is said when it is read
+        except UnusualIndexError:  # what is wrong with it is said when it is read
             sharding = None
     if sharding is not None:
         asked = [
@@ -194,5 +194,5 @@ def _held(name: str, sharding: Sharding) -> np.ndarray | bool:
         return index_of(name, sharding)[0].held
     except FileNotFoundError:
         return False
-    except ValueError:
+    except UnusualIndexError:
         return True

@@ -211,3 +211,19 @@ def test_plans_count_neighbours_as_the_one_request_that_they_are(tmp_path):
         requests, sent = server.count(), server.sent
     assert requests <= plan.requests <= 1.5 * requests
     assert sent <= plan.transfer_bytes <= 1.5 * sent
+
+
+@pytest.mark.parametrize("after", [0, 1], ids=["index", "chunks"])
+def test_what_cannot_be_read_is_an_error_and_not_asked_for_a_second_time(after, tmp_path):
+    write(tmp_path, PLAIN["zstd"])
+    storage = parse_storage(STORAGE | {"retries": 2})
+    with ObjectServer(tmp_path) as server, using(storage):
+        reader = reader_of(server.url)
+        reader.objects(1, slice(0, 8), slice(0, 8))  # opens it
+        server.fail("status", "a/c/*", status=503, times=float("inf"), after=after)
+        with pytest.raises(SourceError, match="status 503"):
+            reader.read(1, slice(0, 8), slice(0, 8))
+        assert server.count("a/c/*") == after + 3
+        INDEXES.clear()
+        with pytest.raises(SourceError, match="status 503"):  # absent is not unread
+            reader.never_written(1, slice(0, 8), slice(0, 8))
