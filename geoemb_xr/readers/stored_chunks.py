@@ -205,11 +205,7 @@ class StoredChunks:
         objects = self._by_object(chunks)
         try:
             asked = self._ranges(objects, put)
-            if is_remote(self.url):
-                bring_all(bring, asked)
-            else:
-                for each in asked:
-                    bring(each)
+            self._each(bring, asked)
         except ObjectChangedError:
             self._forget(objects)
             raise
@@ -219,11 +215,15 @@ class StoredChunks:
             return False
         return True
 
+    def _each[In, Out](self, bring: Callable[[In], Out], asked: Sequence[In]) -> list[Out]:
+        """Side by side where reading is waiting; from a disk one after the other, in the thread of the task."""
+        return bring_all(bring, asked) if is_remote(self.url) else [bring(each) for each in asked]
+
     def _ranges(self, objects: Mapping[str, list[Place]], put: Put) -> list[Range[Place]]:
         """What to ask for so that some chunks come; those that were never written are put at once."""
         if self.layout.sharding is None:
             return [Range(name, 0, None, "", [(place, 0, None)]) for name, (place,) in objects.items()]
-        found = bring_all(lambda name: self._index(name, objects[name]), list(objects))
+        found = self._each(lambda name: self._index(name, objects[name]), list(objects))
         asked: list[Range[Place]] = []
         for (name, places), index in zip(objects.items(), found, strict=True):
             if index is None:
