@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import xarray as xr
@@ -20,6 +20,7 @@ import xarray as xr
 import geoemb_xr as gx
 from geoemb_xr import __main__ as demo
 from geoemb_xr.core import geometry, html
+from geoemb_xr.core.conventions import UNREAD
 from geoemb_xr.core.errors import EmbeddingError, MissingExtraError, MissingFileError, SourceError
 from geoemb_xr.core.legend import legend_of
 from geoemb_xr.core.model import attribution_of
@@ -89,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("--crs", help="target CRS, such as EPSG:3035 (default: the product's own)")
     part.add_argument("--resolution", type=float, help="pixel size in units of the CRS")
     part.add_argument("--overwrite", action="store_true", help="replace a store that exists")
+    part.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="go on where a block cannot be read, and list it as missing",
+    )
 
     example = (
         "geoemb map innsbruck.zarr --labels fields.gpkg --target crop --to crops.tif\n"
@@ -200,7 +206,8 @@ def fetch(options: argparse.Namespace) -> int:
     array = _open(options.name, options.source, bbox=options.bbox, time=options.time, decode=False,
                   crs=options.crs, resolution=options.resolution)  # fmt: skip
     print(repr(array.emb))
-    gx.to_zarr(array, to, mode="w" if options.overwrite else "w-", encode=True)
+    errors: Literal["raise", "missing"] = "missing" if options.skip_unreadable else "raise"
+    gx.to_zarr(array, to, mode="w" if options.overwrite else "w-", encode=True, errors=errors)
     manifest = _manifest(gx.open(to, decode=False), options)
     (to / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for period, share in manifest["share with data"].items():
@@ -310,6 +317,9 @@ def _manifest(array: xr.DataArray, options: argparse.Namespace) -> dict[str, Any
             zip(periods, [round(float(v), 6) for v in shares.values.reshape(-1)], strict=True)
         ),
         "bytes": sum(f.stat().st_size for f in Path(options.to).rglob("*") if f.is_file()),
+        "could not be read": json.loads((Path(options.to) / "zarr.json").read_text())["attributes"].get(
+            UNREAD, []
+        ),
         "attribution": attribution_of(array),
         "licence": gx.product(array.attrs["product"]).licence,
         "geoemb_xr": gx.__version__,

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -51,6 +52,36 @@ def test_fetch_keeps_a_store_that_exists(fetched, tiles, capsys):
     assert main(["fetch", "alphaearth", "--source", tiles, *BOX, "--to", str(fetched)]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert (fetched / MANIFEST).read_text() == before
+
+
+def test_fetch_goes_on_where_it_is_told_to_and_lists_what_could_not_be_read(tiles, tmp_path, capsys):
+    copied = shutil.copytree(tiles, tmp_path / "tiles")
+    for path in sorted((copied / "2024").rglob("*.tif*")):
+        data = bytearray(path.read_bytes())  # what says where blocks lie is at its end
+        first, last = len(data) // 8, len(data) * 7 // 8
+        data[first:last] = b"\xa5" * (last - first)
+        path.write_bytes(data)
+    to = tmp_path / "aoi.zarr"
+    command = [
+        "fetch",
+        "alphaearth",
+        "--source",
+        str(copied),
+        *BOX,
+        "--time",
+        "2018",
+        "2024",
+        "--to",
+        str(to),
+    ]
+    assert main(command) == 2
+    assert not to.exists()
+    assert ".tif" in capsys.readouterr().err
+    assert main([*command, "--skip-unreadable"]) == 0
+    manifest = json.loads((to / MANIFEST).read_text())
+    assert {tuple(each["time"]) for each in manifest["could not be read"]} == {(1, 2)}
+    assert ".tif" in manifest["could not be read"][0]["reason"]
+    assert manifest["share with data"]["2018"] > manifest["share with data"]["2024"]
 
 
 def test_map_from_labels_and_again_from_the_saved_probe(fetched, tmp_path, capsys):

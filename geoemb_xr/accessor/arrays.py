@@ -265,12 +265,20 @@ class EmbAccessor(Models):
         chunks: int = 256,
         shards: int | None = None,
         storage: Any = None,
+        errors: Literal["raise", "missing"] = "raise",
     ) -> Path | str:
         """Write a Zarr store; see :func:`geoemb_xr.to_zarr`."""
         from geoemb_xr.writing import to_zarr
 
         return to_zarr(
-            self._obj, path, mode=mode, encode=encode, chunks=chunks, shards=shards, storage=storage
+            self._obj,
+            path,
+            mode=mode,
+            encode=encode,
+            chunks=chunks,
+            shards=shards,
+            storage=storage,
+            errors=errors,
         )
 
     # --- maps of classes -----------------------------------------------------------------------------------

@@ -158,12 +158,20 @@ class EmbDatasetAccessor:
         chunks: int = 256,
         shards: int | None = None,
         storage: Any = None,
+        errors: Literal["raise", "missing"] = "raise",
     ) -> Path | str:
         """Write all variables to one Zarr store; see :func:`geoemb_xr.to_zarr`."""
         from geoemb_xr.writing import to_zarr
 
         return to_zarr(
-            self._obj, path, mode=mode, encode=encode, chunks=chunks, shards=shards, storage=storage
+            self._obj,
+            path,
+            mode=mode,
+            encode=encode,
+            chunks=chunks,
+            shards=shards,
+            storage=storage,
+            errors=errors,
         )
 
     # --- each ------------------------------------------------------------------------------------------------

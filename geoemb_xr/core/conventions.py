@@ -22,6 +22,8 @@ FACTS = "geoemb_xr:product"
 FORMAT_KEY, FORMAT = "geoemb_xr:format", 2
 #: What a store has while values are being put into it; a writer that was killed leaves it.
 UNFINISHED = "geoemb_xr:unfinished"
+#: What a store has whose source could not be read in whole: its blocks that are missing for that reason, and why.
+UNREAD = "geoemb_xr:unread"
 _GEOEMB = {
     "uuid": GEOEMB_UUID,
     "name": "geoemb:",

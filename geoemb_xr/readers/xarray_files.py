@@ -13,7 +13,7 @@ import xarray as xr
 
 from geoemb_xr.core import arrays, columns
 from geoemb_xr.core.citing import product_of_facts
-from geoemb_xr.core.conventions import FACTS, FORMAT, FORMAT_KEY, UNFINISHED
+from geoemb_xr.core.conventions import FACTS, FORMAT, FORMAT_KEY, UNFINISHED, UNREAD
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.missing import codec_attrs, codes_again
 from geoemb_xr.core.model import Product, product
@@ -70,6 +70,11 @@ def read_zarr(name: str, root: Any, request: Request) -> xr.DataArray | xr.Datas
         say(
             f"{name} is being written into, or a writer of it was killed "
             f"({', '.join(map(str, root.attrs[UNFINISHED].values()))}): the same call again finishes it"
+        )
+    if unread := root.attrs.get(UNREAD):
+        say(
+            f"{name}: {len(unread)} blocks could not be read when it was written, and are missing; its attribute "
+            f"{UNREAD} says which and why. Written again with mode='r+' they are there"
         )
     product_of_root(root, name)  # registers one that was made on the spot
     arrays = dict(root.arrays())

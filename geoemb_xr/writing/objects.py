@@ -18,6 +18,7 @@ import xarray as xr
 import zarr
 
 from geoemb_xr._version import __version__
+from geoemb_xr.core.conventions import UNREAD
 from geoemb_xr.core.errors import EmbeddingError, SourceError, check_choice
 from geoemb_xr.core.notes import say
 from geoemb_xr.stores.objects import (
@@ -32,8 +33,8 @@ from geoemb_xr.stores.objects import (
 )
 from geoemb_xr.stores.storage import Storage, current, using
 from geoemb_xr.stores.zarr_objects import ZarrObjects
-from geoemb_xr.writing.staging import Job, per_file, require_marks, write_blocks
-from geoemb_xr.writing.zarr_stage import consolidate, fingerprint_of, lazy_variables, rechunked
+from geoemb_xr.writing.staging import Errors, Job, per_file, require_marks, write_blocks
+from geoemb_xr.writing.zarr_stage import consolidate, fingerprint_of, lazy_variables, rechunked, unread_blocks
 
 _ROOT = "zarr.json"
 
@@ -121,6 +122,7 @@ def write_store(
     sides: Mapping[str, Mapping[Hashable, int]],
     purpose: list[Any],
     write_template: Callable[[xr.Dataset, Path], None],
+    errors: Errors = "raise",
 ) -> str:
     """Write a dataset as a Zarr store of objects; what an interrupted run of the same call wrote is kept.
 
@@ -138,6 +140,8 @@ def write_store(
         A key of this work, besides what is written.
     write_template : callable
         Makes the store with metadata and all that is in memory, in a folder.
+    errors : {"raise", "missing"}
+        Raise where a block cannot be read, or write it as missing and list it in the root's attributes.
     """
     if mode in ("a", "r+"):
         raise EmbeddingError(
@@ -156,7 +160,9 @@ def write_store(
         root = documents.pop(_ROOT)
         for name, data in documents.items():
             put(f"{goal}/{name}", data)
-        write_blocks([_job(marks, goal, name, v) for name, v in lazy_variables(dataset).items()])
+        jobs = {name: _job(marks, goal, name, v) for name, v in lazy_variables(dataset).items()}
+        write_blocks(list(jobs.values()), errors)
+        root = _with_unread(root, unread_blocks(jobs, dataset))
         if goal != url:
             if not marks.attrs.get("moving"):  # else some of the new ones are there already
                 delete_objects(f"{url}/{_ROOT}", url)
@@ -169,6 +175,15 @@ def write_store(
     except SourceError as error:
         say(f"{url} is whole, but the marks of this run could not be removed: {error}")
     return url
+
+
+def _with_unread(root: bytes, unread: list[dict[str, Any]]) -> bytes:
+    """The root's document, with the blocks that were given up among its attributes."""
+    if not unread:
+        return root
+    document = json.loads(root)
+    document["attributes"][UNREAD] = unread
+    return json.dumps(document, indent=2).encode()
 
 
 def _marks(part: str, url: str, fingerprint: list[Any]) -> zarr.Group:
@@ -205,4 +220,4 @@ def _job(marks: zarr.Group, goal: str, name: str, variable: xr.Variable) -> Job:
     store = ZarrObjects(f"{goal}/{name}", read_only=False)
     target = zarr.open_array(store, mode="r+", config={"write_empty_chunks": True})
     done = require_marks(marks, name, variable.data)
-    return Job(variable.data, target, done, (0,) * variable.ndim)
+    return Job(variable.data, target, done, (0,) * variable.ndim, target.fill_value)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,9 @@ from geoemb_xr.execution import progress, workers
 if TYPE_CHECKING:
     import zarr
     from zarr.storage import LocalStore
+
+#: What a writer does about blocks that cannot be read: raise, or write them as missing and list them.
+Errors = Literal["raise", "missing"]
 
 #: Side of the blocks that an array in memory is written in, in pixels.
 BLOCK = 1024
@@ -180,16 +183,46 @@ class Job:
         An element a block, 1 where it is written; each element a chunk, so that marks never meet.
     offset : tuple of int
         Where the array's first element lies in ``target``.
+    missing : number, optional
+        The value of a block that cannot be read.
     """
 
     data: Any
     target: Target
     marks: zarr.Array[Any]
     offset: tuple[int, ...]
+    missing: Any = 0
+
+    @property
+    def starts(self) -> tuple[tuple[int, ...], ...]:
+        """Where blocks begin in ``target``, along each axis."""
+        return tuple(
+            tuple(np.cumsum((first, *sizes[:-1])).tolist())
+            for first, sizes in zip(self.offset, self.data.chunks, strict=True)
+        )
+
+    def window(self, index: Sequence[int]) -> tuple[slice, ...]:
+        """Where a block lies in ``target``."""
+        each = zip(self.starts, self.data.chunks, index, strict=True)
+        return tuple(slice(starts[i], starts[i] + sizes[i]) for starts, sizes, i in each)
 
     def pending(self) -> list[tuple[int, ...]]:
         """Blocks that are not written yet."""
         return [tuple(map(int, index)) for index in np.argwhere(np.asarray(self.marks[...]) == 0)]
+
+    def give_up(self, index: tuple[int, ...], error: Exception) -> None:
+        """Write a block as missing, and keep why."""
+        window = self.window(index)
+        shape = [part.stop - part.start for part in window]
+        self.target[window] = np.full(shape, self.missing, self.data.dtype)
+        kept = {**self.marks.attrs.get("unread", {}), json.dumps(index): str(error)}  # type: ignore[dict-item]
+        self.marks.attrs["unread"] = kept
+        self.marks[index] = 1
+
+    def unread(self) -> list[tuple[tuple[slice, ...], str]]:
+        """Blocks that were given up, where they lie, and why."""
+        kept: dict[str, str] = self.marks.attrs.get("unread", {})  # type: ignore[assignment]
+        return [(self.window(json.loads(index)), why) for index, why in kept.items()]
 
 
 class Call:
@@ -232,34 +265,57 @@ class Call:
             self._changed.wait_for(lambda: not self._writing - {threading.get_ident()})
 
 
-def write_blocks(jobs: Sequence[Job]) -> None:
-    """Compute the blocks that are not marked yet and write them, in one pass over all jobs."""
+def write_blocks(jobs: Sequence[Job], errors: Errors = "raise") -> None:
+    """Compute the blocks that are not marked yet and write them, in one pass over all jobs.
+
+    Where a block cannot be read, and errors are ``"missing"``, the others are still written, and it is given up.
+    """
+    blocks = [(job, index) for job in jobs for index in job.pending()]
+    try:
+        _write(blocks)
+    except SourceError as error:
+        if errors == "raise":
+            raise
+        _write_readable(blocks, error)
+
+
+def _write_readable(blocks: Sequence[tuple[Job, tuple[int, ...]]], error: SourceError) -> None:
+    """Write what can be read of blocks that together cannot: half by half, down to a single one."""
+    if len(blocks) == 1:
+        job, index = blocks[0]
+        job.give_up(index, error)
+        return
+    left = [(job, index) for job, index in blocks if not job.marks[index]]
+    for half in (left[: len(left) // 2], left[len(left) // 2 :]):
+        try:
+            _write(half)
+        except SourceError as of_half:
+            _write_readable(half, of_half)
+
+
+def _write(blocks: Sequence[tuple[Job, tuple[int, ...]]]) -> None:
     import dask.array as da
     from dask.base import compute_as_if_collection
     from dask.highlevelgraph import HighLevelGraph
 
+    if not blocks:
+        return
     graphs, keys = [], []
     call = Call()
-    for job in jobs:
-        starts = tuple(
-            tuple(np.cumsum((first, *sizes[:-1])).tolist())
-            for first, sizes in zip(job.offset, job.data.chunks, strict=True)
-        )
+    for job in {id(job): job for job, _ in blocks}.values():
         written = da.map_blocks(
             _write_block,
             job.data,
             target=job.target,
             marks=job.marks,
             call=call,
-            starts=starts,
+            starts=job.starts,
             chunks=tuple((1,) * len(sizes) for sizes in job.data.chunks),
             dtype=bool,
             meta=np.empty((0,) * job.data.ndim, bool),
         )
         graphs.append(written.dask)
-        keys += [(written.name, *index) for index in job.pending()]
-    if not keys:
-        return
+        keys += [(written.name, *index) for own, index in blocks if own is job]
     graph = HighLevelGraph.merge(*graphs)
     resources = workers.asked_by(graph)
     if resources:

@@ -16,13 +16,22 @@ from zarr.codecs import GzipCodec, ZstdCodec
 from geoemb_xr.core import arrays, columns, geometry
 from geoemb_xr.core.codecs import PER_PIXEL_SCALE
 from geoemb_xr.core.conventions import FORMAT, FORMAT_KEY, as_json, root_attrs
-from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.model import check_embedding, is_encoded, kind_of
 from geoemb_xr.stores.storage import reaches_objects
 from geoemb_xr.writing import zarr_update
 from geoemb_xr.writing.locking import only_writer
 from geoemb_xr.writing.objects import object_target, write_store
-from geoemb_xr.writing.staging import at, check_target, chunked, discard, part_of, put_in_place, settle
+from geoemb_xr.writing.staging import (
+    Errors,
+    at,
+    check_target,
+    chunked,
+    discard,
+    part_of,
+    put_in_place,
+    settle,
+)
 from geoemb_xr.writing.zarr_stage import consolidate as _consolidate
 from geoemb_xr.writing.zarr_stage import lazy_variables, stage_store
 
@@ -42,6 +51,7 @@ def to_zarr(
     chunks: int = 256,
     shards: int | None = None,
     storage: Any = None,
+    errors: Errors = "raise",
 ) -> Path | str:
     """Write arrays to a Zarr v3 store, sharded. Computes, block by block, with a progress bar.
 
@@ -69,6 +79,10 @@ def to_zarr(
         once.
     storage : obstore store or dict, optional
         Options that reach an object store, as in :func:`geoemb_xr.open`. Of a store of your own ``path`` is a key.
+    errors : {"raise", "missing"}
+        Raise where a block of the source cannot be read; or write it as missing, go on with the others, and list
+        it in the store, which :func:`geoemb_xr.open` then says. Only where a store is made: ``mode`` is ``"w-"``
+        or ``"w"``. With ``mode="r+"`` such blocks are written later.
 
     Returns
     -------
@@ -81,6 +95,8 @@ def to_zarr(
         If the store exists and ``mode`` does not say what to do.
     EmbeddingError
         If what is appended or written into a store does not fit it; the message says why.
+    SourceError
+        If a block of the source cannot be read, and ``errors`` is ``"raise"``.
 
     Examples
     --------
@@ -92,8 +108,11 @@ def to_zarr(
     ...         store["embedding"].dtype, store.attrs["geoemb:quantization"]["method"]
     (dtype('int8'), 'signed_square')
     """
+    check_choice("errors", errors, ("raise", "missing"))
+    if errors == "missing" and mode in ("a", "r+"):
+        raise EmbeddingError(f"errors='missing' is for a store that is made, not for mode={mode!r}")
     if (url := object_target(path)) is not None:
-        return _write_objects(_named_for_zarr(_dataset(array, encode)), url, mode, chunks, shards)
+        return _write_objects(_named_for_zarr(_dataset(array, encode)), url, mode, chunks, shards, errors)
     target = check_target(path, mode, ("w-", "w", "a", "r+"), folder=True)
     dataset = _dataset(array, encode)
     if mode in ("a", "r+"):
@@ -102,7 +121,7 @@ def to_zarr(
     dataset = _named_for_zarr(dataset)
     with only_writer(target):
         check_target(path, mode, folder=True)  # another writer may have finished it since
-        _write(dataset, target, chunks, shards)
+        _write(dataset, target, chunks, shards, errors=errors)
     return target
 
 
@@ -120,10 +139,12 @@ def _check_replaceable(target: Path) -> None:
         raise FileExistsError(f"{target} is a folder that holds no Zarr store; give the store in it a name")
 
 
-def _write_objects(dataset: xr.Dataset, url: str, mode: Mode, chunks: int, shards: int | None) -> str:
+def _write_objects(
+    dataset: xr.Dataset, url: str, mode: Mode, chunks: int, shards: int | None, errors: Errors
+) -> str:
     sides, layout = _layout(dataset, chunks, shards)
     template = partial(_write_template, sides=sides, chunks=chunks)
-    return write_store(dataset, url, mode, sides, [layout], template)
+    return write_store(dataset, url, mode, sides, [layout], template, errors)
 
 
 def _layout(
@@ -144,6 +165,7 @@ def _write(
     chunks: int,
     shards: int | None,
     compressor: ZstdCodec | GzipCodec = _ZSTD,
+    errors: Errors = "raise",
 ) -> None:
     sides, layout = _layout(dataset, chunks, shards)
     part = part_of(target)
@@ -153,6 +175,7 @@ def _write(
         sides,
         [str(target), layout],
         partial(_write_template, sides=sides, chunks=chunks, compressor=compressor),
+        errors,
     )
     _consolidate(store)
     if target.exists():

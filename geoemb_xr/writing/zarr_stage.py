@@ -13,10 +13,11 @@ import xarray as xr
 import zarr
 from dask.base import tokenize
 
-from geoemb_xr.core.conventions import as_json
+from geoemb_xr.core.conventions import UNREAD, as_json
+from geoemb_xr.core.notes import say
 from geoemb_xr.stores import consolidating
 from geoemb_xr.writing.locking import one_at_a_time
-from geoemb_xr.writing.staging import Job, at, open_stage, put_in_place, require_marks, write_blocks
+from geoemb_xr.writing.staging import Errors, Job, at, open_stage, put_in_place, require_marks, write_blocks
 
 
 def lazy_variables(dataset: xr.Dataset) -> dict[str, xr.Variable]:
@@ -30,6 +31,7 @@ def stage_store(
     sides: Mapping[str, Mapping[Hashable, int]],
     purpose: Sequence[Any],
     write_template: Callable[[xr.Dataset, Path], None],
+    errors: Errors = "raise",
 ) -> Path:
     """Write a dataset as a whole store into ``part``, block by block; what is there already is kept.
 
@@ -45,6 +47,8 @@ def stage_store(
         The purpose of the store, as JSON has it: a stage that other work left is deleted.
     write_template : callable
         Makes the store of the rechunked dataset, with metadata and all that is in memory, at a path.
+    errors : {"raise", "missing"}
+        Raise where a block cannot be read, or write it as missing and list it in the root's attributes.
 
     Returns
     -------
@@ -64,14 +68,34 @@ def stage_store(
             shutil.rmtree(part)
             raise
         progress.attrs["template"] = True
-    jobs = []
+    jobs = {}
     for name, variable in lazy.items():
         # shards without data are written too: one that is missing is lost, not empty
         target = zarr.open_array(at(store), path=name, mode="r+", config={"write_empty_chunks": True})
         marks = require_marks(progress, name, variable.data)
-        jobs.append(Job(variable.data, target, marks, (0,) * variable.ndim))
-    write_blocks(jobs)
+        jobs[name] = Job(variable.data, target, marks, (0,) * variable.ndim, target.fill_value)
+    write_blocks(list(jobs.values()), errors)
+    if unread := unread_blocks(jobs, dataset):
+        edit_root(store, lambda attrs: attrs.update({UNREAD: unread}))
     return store
+
+
+def unread_blocks(jobs: Mapping[str, Job], dataset: xr.Dataset) -> list[dict[str, Any]]:
+    """The blocks that were given up: their variable, where they begin and end along each dimension, and why."""
+    found = [
+        {
+            "variable": name,
+            **{
+                str(dim): [part.start, part.stop] for dim, part in zip(dataset[name].dims, where, strict=True)
+            },
+            "reason": why,
+        }
+        for name, job in jobs.items()
+        for where, why in job.unread()
+    ]
+    if found:
+        say(f"{len(found)} blocks could not be read, and are missing; the first because {found[0]['reason']}")
+    return found
 
 
 def fingerprint_of(dataset: xr.Dataset, purpose: Sequence[Any]) -> list[Any]:

@@ -18,7 +18,7 @@ import zarr
 from dask.base import tokenize
 
 from geoemb_xr.core import columns, geometry, times
-from geoemb_xr.core.conventions import UNFINISHED
+from geoemb_xr.core.conventions import UNFINISHED, UNREAD
 from geoemb_xr.core.errors import EmbeddingError, MissingFileError, SourceError
 from geoemb_xr.core.model import BAND, check_comparable, comparability_key, kind_of
 from geoemb_xr.core.whole import replacing
@@ -282,7 +282,7 @@ def _carry_out(update: _Update, part: Path) -> Path:
     if update.mode == "a":
         _keep_metadata(update, part)
         _extend(update)
-    consolidate(target, partial(_mark, part.name, None))  # its age tells, too, that the store changed
+    consolidate(target, partial(_done, update, part.name))  # its age tells, too, that the store changed
     discard(part)
     return target
 
@@ -292,6 +292,21 @@ def _mark(key: str, what: str | None, attrs: dict[str, Any]) -> None:
     going_on = {**attrs.pop(UNFINISHED, {}), key: what}
     if going_on := {key: what for key, what in going_on.items() if what is not None}:
         attrs[UNFINISHED] = going_on
+
+
+def _done(update: _Update, key: str, attrs: dict[str, Any]) -> None:
+    """Say that nothing is being written any more, and that blocks are there which could not be read before."""
+    _mark(key, None, attrs)
+    if left := [each for each in attrs.pop(UNREAD, []) if not _covers(update, each)]:
+        attrs[UNREAD] = left
+
+
+def _covers(update: _Update, unread: Mapping[str, Any]) -> bool:
+    """Whether all of a block was written."""
+    if unread["variable"] not in update.nodes:
+        return False
+    spans = {dim: np.arange(*span) for dim, span in unread.items() if dim in update.places}
+    return all(np.isin(span, update.places[dim]).all() for dim, span in spans.items())
 
 
 def _write_template(update: _Update, dataset: xr.Dataset, store: Path) -> None:

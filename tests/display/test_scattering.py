@@ -71,7 +71,7 @@ def test_points_are_coloured_by_a_column_on_axes_of_others(one):
     assert ax.get_title(loc="left") == "mine"
     names = {t.get_text() for t in ax.get_legend().get_texts()}
     assert names <= set(gx.testing.scene().names)
-    with pytest.raises(EmbeddingError, match=r"no column of the points; there are \['"):
+    with pytest.raises(EmbeddingError, match=r"not a column of the points; there are \['"):
         there.emb.scatter(by="crop")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import geoemb_xr as gx
 from geoemb_xr.core.errors import EmbeddingError, SourceError
-from geoemb_xr.readers.zarr import naming_damage
+from geoemb_xr.readers.zarr_nodes import naming_damage
 
 #: Where checksums are written, so that no flip may go unseen.
 CHECKED = {"own.zarr", "own.parquet"}

@@ -175,7 +175,9 @@ def test_whole_numbers_are_codes():
     expected = codes.astype("f4") * frame["scale"].to_numpy()[:, None]
     np.testing.assert_array_equal(gx.open("tessera", frame).values, expected)
     frame["emb_3"] = 300
-    with pytest.raises(EmbeddingError, match="no codes of 'tessera': they run from -127 to 300, beyond int8"):
+    with pytest.raises(
+        EmbeddingError, match="not codes of 'tessera': they run from -127 to 300, beyond int8"
+    ):
         gx.open("tessera", frame)
 
 
