@@ -223,12 +223,23 @@ def fill_gaps(
     if nodata is not None and nodata != 0 and block.dtype.kind == "f":
         gaps |= (block == np.float32(nodata)).any(axis=axis)
     elif nodata is not None and nodata != missing:
-        gaps |= (block == nodata).all(axis=axis)
+        gaps |= _all_equal(block, nodata, axis)
     if is_unit:
-        gaps |= (block == 0).all(axis=axis)
+        gaps |= _all_equal(block, 0, axis)
     if not gaps.any():
         return block
     return np.where(np.expand_dims(gaps, axis), block.dtype.type(missing), block)
+
+
+def _all_equal(block: np.ndarray, value: float, axis: int) -> np.ndarray:
+    """Where all bands have a value; mostly the first one tells that they do not, and the others are not read."""
+    bands = np.moveaxis(block, axis, 0)
+    found: np.ndarray = bands[0] == value
+    if found.mean() > 0.1:  # then picking pixels costs more than reading all
+        return np.asarray((bands == value).all(axis=0))
+    where = np.nonzero(found)
+    found[where] = (bands[(slice(None), *where)] == value).all(axis=0)
+    return found
 
 
 # --- arrays -------------------------------------------------------------------------------------------------

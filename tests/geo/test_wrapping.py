@@ -9,6 +9,7 @@ import xarray as xr
 
 import geoemb_xr as gx
 from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.geo import wrapping
 
 POINTS = gx.testing.scene().points(12, radius=200).assign(note=[f"n{i}" for i in range(12)])
 
@@ -55,6 +56,17 @@ def test_one_missing_band_makes_a_vector_missing_and_a_zero_does_not(value):
     np.testing.assert_array_equal(np.isnan(found.values), missing)
     zero_stated = gx.wrap(array.assign_attrs(nodata=0.0), "alphaearth", geobox=gx.testing.geobox((4, 5)))
     assert not np.isnan(zero_stated.values[:, 0, 0]).any()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+def test_vectors_of_zeros_are_found_however_many_there_are(axis, share):
+    rng = np.random.default_rng(0)
+    block = rng.integers(0, 30, (5, 40, 30)).astype(np.int8)  # zeros in single bands are values
+    block[:, rng.random((40, 30)) < share] = 0
+    expected = np.where((block == 0).all(0), np.int8(-128), block)
+    found = wrapping.fill_gaps(np.moveaxis(block, 0, axis), axis, None, True, -128)
+    np.testing.assert_array_equal(np.moveaxis(found, axis, 0), expected)
 
 
 def test_zeros_are_vectors_of_products_without_unit_length():
