@@ -261,9 +261,7 @@ def _local(given: Any) -> Any:
 
 def _no_source(given: Mapping[Any, Any]) -> str:
     if "assets" in given:
-        return (
-            "it has assets but no 'stac_version', so it is not a STAC item; give the path or URL of an asset"
-        )
+        return "it has assets but no 'stac_version': it is not a STAC item; give the path or URL of an asset"
     if "type" in given:
         return "GeoJSON is a place and no source: geopolygon= takes an area, points= points"
     return f"a source is a path, URL, glob or a list of them, a table or a dataset; got a dict of {list(given)[:6]}"
@@ -340,12 +338,8 @@ def _with_margin(area: Area, steps: tuple[float, float], found: Product | None) 
 def _area_to_read(request: Request, found: Product, crs: Any, resolution: Any) -> Area | None:
     """The area that was asked for, with a margin where its pixels are put on a grid."""
     area = request.area
-    if (
-        area is None
-        or request.geobox is not None
-        or found.kind != "pixel"
-        or (crs is None and resolution is None)
-    ):
+    stays = crs is None and resolution is None
+    if area is None or request.geobox is not None or found.kind != "pixel" or stays:
         return area
     if crs is None or resolution is None:
         steps = (0.0, 0.0) if resolution is None else _steps_in(area, resolution)
@@ -447,9 +441,9 @@ def _merge(
         geobox = areas.snapped_geobox(area, goal, step)
     if geobox is None:
         geobox = _extended(main, request.area or _whole(grids))
-        names = [geometry.crs_name(geometry.geobox_of(g).crs) for g in grids]
+        names = list(dict.fromkeys(geometry.crs_name(geometry.geobox_of(g).crs) for g in grids))
         say(
-            f"{found.name}: the area lies on {len(grids)} grids in {', '.join(dict.fromkeys(names))}; brought to "
+            f"{found.name}: the area lies on {len(grids)} grids in {', '.join(names)}; brought to "
             f"the one in {names[0]} that covers most of it (nearest; zones='separate' keeps them apart)"
         )
         resampling = resampling or "nearest"
