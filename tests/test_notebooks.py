@@ -119,8 +119,9 @@ def run_cells(manager: Any, cells: list[Any]) -> Any:
 
 def state(cell: Any) -> tuple[float, float, bool]:
     """Seconds of CPU, peak of memory in MB and whether torch is there, as a cell of ``STATE`` wrote them."""
-    said = [output.text for output in cell.outputs if output.get("name") == "stdout"]
-    seconds, kilobytes, torch = said[-1].split()[-3:]  # what is late of a cell before comes here too
+    said = "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
+    # what is late of a cell before comes here too, and a line may come in parts
+    seconds, kilobytes, torch = said.split()[-3:]
     return float(seconds), int(kilobytes) / 1024, torch == "True"
 
 
