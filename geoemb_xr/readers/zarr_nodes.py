@@ -158,7 +158,7 @@ def naming_damage(name: str) -> Iterator[None]:
         yield
     except (EmbeddingError, ImportError, OSError, MemoryError, NameError):  # a NameError is a fault of code
         raise
-    except Exception as error:
+    except Exception as error:  # what damaged bytes raise has no class in common
         raise SourceError(
             f"{name} could not be opened: its metadata are damaged, or not what it says "
             f"({type(error).__name__}: {error})"

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -215,14 +215,16 @@ class Job:
         window = self.window(index)
         shape = [part.stop - part.start for part in window]
         self.target[window] = np.full(shape, self.missing, self.data.dtype)
-        kept = {**self.marks.attrs.get("unread", {}), json.dumps(index): str(error)}  # type: ignore[dict-item]
-        self.marks.attrs["unread"] = kept
+        self.marks.attrs["unread"] = {**self._reasons(), json.dumps(index): str(error)}
         self.marks[index] = 1
 
     def unread(self) -> list[tuple[tuple[slice, ...], str]]:
         """Blocks that were given up, where they lie, and why."""
-        kept: dict[str, str] = self.marks.attrs.get("unread", {})  # type: ignore[assignment]
-        return [(self.window(json.loads(index)), why) for index, why in kept.items()]
+        return [(self.window(json.loads(index)), why) for index, why in self._reasons().items()]
+
+    def _reasons(self) -> dict[str, Any]:
+        """Why blocks were given up, by their index in JSON: kept with the marks for a run that goes on."""
+        return cast("dict[str, Any]", self.marks.attrs.get("unread", {}))
 
 
 class Call:
