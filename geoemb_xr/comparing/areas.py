@@ -92,7 +92,7 @@ def sample_design(array: xr.DataArray, n: int, *, least: int | None = None, seed
 
 
 def _with_points(table: pd.DataFrame) -> pd.DataFrame:
-    """A GeoDataFrame, where geopandas is installed; else without points."""
+    """The sample as a GeoDataFrame of points where geopandas is installed, else as a DataFrame."""
     try:
         import geopandas
     except ImportError:
@@ -113,7 +113,7 @@ def _allocated(sizes: pd.Series[float], n: int, least: int | None) -> pd.Series[
 
 
 def _sizes_of(array: xr.DataArray, what: str) -> pd.Series[float]:
-    """Hectares of each class that the map has, by name."""
+    """Area of each class of the map in hectares, by name."""
     if not is_class_map(array) or set(array.dims) != {"y", "x"}:
         raise EmbeddingError(
             f"{what} needs a class map with dims (y, x): integers with a legend; got {array.dtype}, "
@@ -351,7 +351,7 @@ def _check_counts(stratum: np.ndarray, sizes: Mapping[str, float], clusters: np.
 
 
 def _refuse_training(array: xr.DataArray, reference: Any, training: Any) -> None:
-    """Raise where a reference lies in the pixel of a training label, or in a polygon that was one."""
+    """Raise if a reference lies in a pixel or polygon that was used as a training label."""
     grid = geometry.geobox_of(array, "area_estimate")
     learnt = read_labels(training)
     if isinstance(learnt, xr.DataArray):

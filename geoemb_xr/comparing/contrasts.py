@@ -1,4 +1,4 @@
-"""Differences between products: paired on the same folds, told from blocks and never from single labels."""
+"""Differences between products: paired on the same folds, and tested over blocks, never over single labels."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Difference:
 
 
 def difference(a: np.ndarray, b: np.ndarray, blocks: np.ndarray, level: float, seed: int) -> Difference:
-    """Compare what each sample adds to the scores of two products, block by block; never sample by sample.
+    """Compare the scores of two products, paired by block rather than by sample.
 
     Below 30 blocks the interval is Student's, above it is a bootstrap over blocks.
     """

@@ -21,7 +21,7 @@ _LEAST = 1e-6
 def controls_of(
     support: Support, data: Data, method: str, head: Head
 ) -> dict[tuple[str, str], tuple[Data, Predictor]]:
-    """By name and method: the labels that a control is scored on, and how it predicts them.
+    """Return the controls by name and method: the labels that each is scored on, and its predictor.
 
     Parameters
     ----------
@@ -57,12 +57,12 @@ def _filled(values: np.ndarray) -> np.ndarray:
 
 
 def _log(shares: np.ndarray, data: Data) -> np.ndarray:
-    """Scores whose softmax are these shares of classes; values as they are."""
+    """Return scores whose softmax gives these shares of classes; values stay as they are."""
     return np.asarray(np.log(np.maximum(shares, _LEAST)) if data.classes else shares, np.float32)
 
 
 def _neighbours(data: Data, k: int) -> Predictor:
-    """Mean over the nearest labels on the ground, weighted by 1 / distance: what coordinates alone know."""
+    """Mean of the nearest labels on the ground, weighted by 1 / distance: a prediction from coordinates alone."""
     assert data.places is not None
     places = data.places
 
@@ -96,7 +96,7 @@ def _earlier(data: Data, previous: np.ndarray) -> Predictor:
 
 
 def _permuted(data: Data, head: Head) -> tuple[Data, Predictor]:
-    """Labels dealt out anew among groups, so that only what a split leaks can be learnt."""
+    """Labels shuffled among groups, so that a score above chance shows a leak in the split."""
     rng = np.random.default_rng(data.seed)
     first = np.unique(data.groups, return_index=True)[1]
     dealt = rng.permutation(data.y[first])[np.unique(data.groups, return_inverse=True)[1]]

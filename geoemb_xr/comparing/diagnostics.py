@@ -1,4 +1,4 @@
-"""Whether vectors are sound, and how many numbers they really hold: intrinsic dimension, spread, norms, codes."""
+"""Checks of the vectors themselves: intrinsic dimension, spread, norms and use of codes."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def intrinsic_dimensions(vectors: np.ndarray, neighbours: Sequence[int]) -> tupl
 
 
 def _vectors(array: Any, n: int, seed: int) -> tuple[np.ndarray, bool]:
-    """Vectors ``(n, band)``, and whether they came as codes."""
+    """Return vectors ``(n, band)``, and whether they were stored as codes."""
     if not isinstance(array, xr.DataArray):
         plain = np.asarray(array, np.float32)
         if plain.ndim != 2:

@@ -202,7 +202,7 @@ def evaluate(
 
 
 def _wanted(splits: Sequence[str], group: Any, by: Any, domain: Any, design: Any) -> list[str]:
-    """Names of splits, with those that ``domain`` and ``design`` bring."""
+    """Names of the splits, with those that ``domain`` and ``design`` add."""
     if isinstance(splits, str):
         splits = (splits,)
     for split in splits:
@@ -247,7 +247,7 @@ def _heads(methods: Sequence[Any]) -> dict[str, Head]:
 
 
 def _counts(n_labels: Any) -> list[int | None]:
-    """Numbers of labels as a list: where none can be drawn, a product would vanish from the table unsaid."""
+    """Numbers of labels as a list. Refused if none can be drawn, since a product would vanish from the table."""
     counts = [n_labels] if n_labels is None or isinstance(n_labels, Integral) else list(n_labels)
     wrong = [
         n for n in counts if n is not None and (isinstance(n, bool) or not isinstance(n, Integral) or n < 1)
@@ -295,7 +295,7 @@ def _reach(data: Mapping[str, Data], head: Head, cv: int) -> Range | None:
 
 
 def _variants(support: Support, data: Mapping[str, Data]) -> list[tuple[str, str, Data, int | None]]:
-    """Products on the coarsest footprint, and with as many dimensions as the shortest has."""
+    """Products averaged to the coarsest footprint, and cut to the fewest dimensions of any of them."""
     found: list[tuple[str, str, Data, int | None]] = []
     if support.common:
         for name, one in data.items():
@@ -311,7 +311,7 @@ def _variants(support: Support, data: Mapping[str, Data]) -> list[tuple[str, str
 
 
 class _Held:
-    """Held-out predictions as they come, and the rows of the tables."""
+    """Collects held-out predictions, and the rows of the tables."""
 
     def __init__(
         self,
@@ -361,7 +361,7 @@ class _Held:
         return self.weighted and split.name == "random"
 
     def _means_of(self, split: Split) -> np.ndarray:
-        """Regions about whose means R² is told as well."""
+        """The regions for whose means R² is reported as well."""
         if self.support.by.size:
             return self.support.by
         return np.array([]) if split.units is None else split.units
@@ -469,7 +469,7 @@ def _split_table(splits: Sequence[Split], *, weighted: bool) -> pd.DataFrame:
 
 
 def _label_table(support: Support, data: Mapping[str, Data], cv: int) -> pd.DataFrame:
-    """With ``by``: labels by class and group, and what of them other groups' labels cover."""
+    """With ``by``: labels by class and group, and the share that other groups' labels cover."""
     if not support.by.size:
         return pd.DataFrame()
     names = support.legend.names if support.legend is not None else ()

@@ -1,4 +1,4 @@
-"""What a probe goes by: bands that carry a class, how few would do, and the labels behind a prediction."""
+"""Explanations of a probe: the bands that matter, how few would do, and the labels behind a prediction."""
 
 from __future__ import annotations
 
@@ -314,7 +314,7 @@ def _samples(array: Any, labels: Any, target: str, time: Any, group: Any) -> Sam
 
 
 def _written(samples: Samples) -> np.ndarray:
-    """Labels as a reader knows them: names where codes have some."""
+    """Labels as text: the names of codes where the legend has them."""
     if samples.labels.dtype.kind == "f":
         return samples.labels
     positions, legend = encoded(samples.labels, samples.legend)
@@ -337,7 +337,7 @@ def _data(samples: Samples, probe: Probe, seed: int) -> Data:
 
 
 def _drawn(array: Any, seed: int) -> np.ndarray:
-    """Vectors of the array, to tell a mean from."""
+    """Vectors drawn from the array, to estimate a mean."""
     if not isinstance(array, xr.DataArray):
         return np.asarray(array, np.float32)
     return sampling.sample_vectors([array], _SAMPLES, seed=seed, masks=[None], label="explain").vectors
@@ -351,7 +351,7 @@ def _names(probe: Probe) -> list[str]:
 
 
 def _linear(probe: Probe) -> np.ndarray | None:
-    """Weights ``(class, band)`` of a linear probe, of two classes told by one score both; None for others."""
+    """Weights ``(class, band)`` of a linear probe, a row per class even if one score serves two; else None."""
     if set(probe.parameters) != {"weights", "bias"}:
         return None
     return probe.parameters["weights"].astype(np.float64)
@@ -432,7 +432,7 @@ def _held_out(
 
 
 def _fitted(fit: Any, train: Data) -> Any:
-    """A function of vectors that gives scores of all classes, after one fit."""
+    """Fit once, and return a function from vectors to the scores of all classes."""
     if not train.classes:
         head, parameters = fit(train)
         return lambda x: head.scores(parameters, x.T)

@@ -1,4 +1,4 @@
-"""How labels are held out: regions, groups, years, folds that match an area, or groups at random."""
+"""Ways to hold labels out: regions, groups, years, folds that match an area, or groups at random."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _DOMAIN_PLACES = 2000
 
 @dataclass(frozen=True)
 class Split:
-    """Folds, and how far training samples stay away from the test samples.
+    """Folds, and the least distance between training and test samples.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ class Layout:
         return makers[name]()
 
     def blocks(self) -> np.ndarray:
-        """The block of each label: what intervals inside a region are told from, whatever a split leaves out."""
+        """The block of each label, over which intervals are bootstrapped whatever the split leaves out."""
         units, _ = self._sized()
         return np.zeros(len(self.data.y), np.int64) if units is None else units
 
@@ -174,7 +174,7 @@ class Layout:
         return Split("blocks", folds, self.buffer, units, facts=facts)
 
     def _sized(self) -> tuple[np.ndarray | None, dict[str, Any]]:
-        """Blocks as wide as errors are alike; where that is not known, twenty regions."""
+        """Blocks as wide as the range of autocorrelation; twenty regions where that is not known."""
         regions = self._regions()
         if self.reach is None or self.reach.metres is None or regions is None:
             why = "no residuals" if self.reach is None else self.reach.note

@@ -112,12 +112,12 @@ def _beside(found: Evaluation, name: str) -> list[str]:
 
 
 def _in_split(table: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Rows of one split; nothing of an empty table."""
+    """Rows of one split; an empty table stays empty."""
     return table[table["split"] == split].drop(columns=["split", "support"]) if len(table) else table
 
 
 def _with_p(table: pd.DataFrame) -> pd.DataFrame:
-    """P-values that do not round to nothing."""
+    """Format p-values so that small ones do not round to zero."""
     if not len(table):
         return table
     return table.assign(p=["–" if p != p else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in table.p])

@@ -1,4 +1,4 @@
-"""How far errors of a probe are alike: blocks of that size hardly know of each other."""
+"""The range of autocorrelation of a probe's errors: blocks of that size are nearly independent."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def probe_predictor(data: Data, method: str | Head, dims: int | None = None) -> 
 
 
 def few(data: Data, train: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """``n`` training samples of each class, spread over groups; fewer are among more for one seed."""
+    """Draw ``n`` training samples per class, spread over groups; with one seed small draws are part of larger ones."""
     rng = np.random.default_rng(seed)
     groups = data.groups[train]
     shuffled = rng.permutation(len(train))
@@ -57,7 +57,7 @@ def few(data: Data, train: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 
 def _rank_within(values: np.ndarray) -> np.ndarray:
-    """How many equal values come before each one."""
+    """Count the equal values before each value."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     rank = np.empty(len(values), np.int64)
@@ -66,7 +66,7 @@ def _rank_within(values: np.ndarray) -> np.ndarray:
 
 
 def draws_for(n: int | None) -> int:
-    """How often so few labels are drawn."""
+    """The number of repeated draws for so few labels."""
     return 1 if n is None else next(draws for most, draws in DRAWS if n <= most)
 
 
@@ -118,7 +118,7 @@ def _can_learn(data: Data, train: np.ndarray) -> bool:
 
 
 def held(predict: Predictor, data: Data, split: Split, *, calibrate: bool) -> Held:
-    """Predictions with all labels, their temperature, and how far from training labels they are."""
+    """Predictions with all labels, their temperature, and their distances from training labels."""
     from scipy.spatial import cKDTree
 
     assert data.places is not None
@@ -136,7 +136,7 @@ def held(predict: Predictor, data: Data, split: Split, *, calibrate: bool) -> He
 
 
 def _temperature(predict: Predictor, data: Data, train: np.ndarray, tests: np.ndarray) -> float:
-    """The temperature that fits inside a training part, parted as the split parts it."""
+    """The temperature fitted within the training part, which is split in the same way."""
     inner = np.unique(tests, return_inverse=True)[1] % _INNER
     if inner.max() == 0:
         dealt = validation.random_folds(data.at(train), _INNER)

@@ -1,4 +1,4 @@
-"""Whether labels are of a source that a product was trained on: a test with them would flatter it."""
+"""Whether a product was trained on the source of the labels, so that a test with them would flatter it."""
 
 from __future__ import annotations
 

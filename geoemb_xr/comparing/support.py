@@ -38,7 +38,7 @@ _TIME_COLUMNS = ("time", "date", "year")
 
 @dataclass(frozen=True)
 class Support:
-    """Labels with a vector of every product.
+    """Labels for which every product has a vector.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def _of_places(lonlat: np.ndarray, taken: set[str]) -> dict[str, np.ndarray]:
 
 
 def _features(name: str, given: Any, table: Any) -> np.ndarray:
-    """Return the features of a control (n, feature): columns of the labels, or values of a raster."""
+    """Return the features ``(n, feature)`` of a control: columns of the labels, or values of a raster."""
     if not isinstance(given, xr.DataArray):
         columns = [column_of(table, each, f"features[{name!r}]") for each in np.atleast_1d(given)]
         try:
@@ -272,7 +272,7 @@ def _features(name: str, given: Any, table: Any) -> np.ndarray:
 
 
 def _cell(array: xr.DataArray, product: Product) -> float:
-    """Side in metres of what has one vector."""
+    """Side in metres of the ground that one vector stands for."""
     if "location" not in array.dims:
         return float(source_grid(array).metres)
     if not footprints.has_footprints(array):
@@ -435,7 +435,7 @@ def _extent(table: Any) -> float:
 
 
 def names_of(arrays: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Raise unless arrays come by name."""
+    """Return the names of the products; raise unless arrays are given by name."""
     if not isinstance(arrays, Mapping) or not arrays:
         raise EmbeddingError(
             "evaluate takes a mapping of names to arrays, such as {'alphaearth': a, 'tessera': t}; got "

@@ -277,7 +277,7 @@ def _names(array: xr.DataArray) -> dict[int, str]:
 def _differ(
     first: xr.DataArray, second: xr.DataArray, names: dict[int, str], others: dict[int, str]
 ) -> xr.DataArray:
-    """Where both have a class, and not the same one by name."""
+    """Where both maps have a class and the names differ."""
     numbers = {name: i for i, name in enumerate(dict.fromkeys([*names.values(), *others.values()]), start=1)}
     second = second.transpose(*first.dims).assign_coords({d: first.coords[d] for d in ("y", "x")})
 
@@ -294,7 +294,7 @@ def _differ(
 
 
 def _looked_up(maps: list[xr.DataArray], labels: Any, target: str) -> tuple[np.ndarray, np.ndarray]:
-    """Names that maps have at labels (map, n), and names of the labels (n,); None where there is none."""
+    """Class names of the maps at the labels ``(map, n)`` and of the labels ``(n,)``; None where there is none."""
     table = read_labels(labels)
     if isinstance(table, xr.DataArray) or target not in table.columns:
         got = "a raster" if isinstance(table, xr.DataArray) else list(map(str, table.columns))

@@ -1,4 +1,4 @@
-"""Backbones that others keep: timm's networks with the weights that torchgeo and timm publish.
+"""Backbones from timm, with the weights that torchgeo and timm publish.
 
 Of what comes with weights only the normalisation is taken, as numbers on the card: their transforms resize and
 crop, which would move tokens.
@@ -63,7 +63,7 @@ def make_backbone(encoder: Encoder, *, architecture: str, published: str) -> Any
 
 
 def features(network: Any) -> Any:
-    """What a network of timm gives before its head: tokens of a transformer, or the last map of another."""
+    """Return the features before a timm network's head: tokens of a transformer, or the last feature map."""
     torch = require("torch", "encoders")
 
     class Features(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
@@ -82,7 +82,7 @@ def features(network: Any) -> Any:
 
 
 def _sized(encoder: Encoder, state: Any) -> dict[str, Any]:
-    """What lets a transformer take chips of another size than it was trained on: its places are interpolated."""
+    """Options that let a transformer take chips of another size: its position embeddings are interpolated."""
     if "pos_embed" not in state:
         return {}
     side = math.isqrt(state["pos_embed"].shape[1]) * encoder.patch

@@ -1,4 +1,4 @@
-"""A network at work: loaded once, run in batches of what fits, its result in the shape that was asked for."""
+"""Running a network: it is loaded once, run in batches that fit the memory, and its result is reshaped."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def normalised(chips: Any, encoder: Encoder, *, whole: bool = False) -> Any:
 
 
 def masked(some: Any, encoder: Encoder, present: tuple[int, ...]) -> tuple[Any, Any]:
-    """What was seen over time ``(n, time, band, …)``, normalised, in all the encoder's bands, and what is absent.
+    """Normalised series ``(n, time, band, …)`` in all the encoder's bands, and a mask of what is absent.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def masked(some: Any, encoder: Encoder, present: tuple[int, ...]) -> tuple[Any, 
 
 
 def _per_band(values: tuple[float, ...], chips: Any) -> Any:
-    """Numbers of the card beside chips ``(n, band, y, x)``, series ``(n, time, band)`` or cubes of both."""
+    """Numbers per band, shaped to broadcast with chips ``(n, band, y, x)``, series ``(n, time, band)`` or cubes."""
     torch = require("torch", "encoders")
     is_series = chips.ndim == 3
     count = chips.shape[2 if chips.ndim in (3, 5) else 1]
@@ -99,7 +99,7 @@ def network(encoder: Encoder, device: str, precision: str = "float32") -> Any:
 
 
 def is_half(encoder: Encoder, device: str, precision: str) -> bool:
-    """Whether a network works in half the precision: where asked for, or on a GPU where its card allows it."""
+    """Whether a network runs in half precision: if asked for, or on a GPU if its card allows it."""
     return precision == "bfloat16" or (precision == "auto" and device.startswith("cuda") and encoder.bfloat16)
 
 
@@ -122,7 +122,7 @@ def size(encoder: Encoder, shape: tuple[int, ...], device: str) -> int:
 
 
 def _free(device: str) -> int:
-    """Bytes of a GPU's memory that can be had: what nobody holds, and what torch holds unused."""
+    """Free memory of a GPU in bytes: unallocated, or held by torch and unused."""
     cuda = require("torch", "encoders").cuda
     free, _ = cuda.mem_get_info(device)
     return int(free) + int(cuda.memory_reserved(device)) - int(cuda.memory_allocated(device))
@@ -140,7 +140,7 @@ def run(
     precision: str,
     batch: int,
 ) -> Any:
-    """Vectors of what is taken, in batches: ``(count, dims)``, or ``(count, dims, rows, columns)`` of tokens.
+    """Run the network in batches: vectors ``(count, dims)``, or tokens ``(count, dims, rows, columns)``.
 
     Out of memory on a GPU halves the batch and goes on.
 
@@ -204,13 +204,13 @@ def run(
 
 
 def _told(call: Callable[..., Any]) -> set[str] | None:
-    """Names of what a network is told besides; None where it takes all."""
+    """Names of the further inputs of a network; None if it takes all."""
     found = inspect.signature(call).parameters.values()
     return None if any(p.kind is p.VAR_KEYWORD for p in found) else {p.name for p in found}
 
 
 def shaped(made: Any, encoder: Encoder, output: Output, pooling: Pooling, sides: tuple[int, ...]) -> Any:
-    """What a network gave as vectors ``(n, dims)``, or as tokens ``(n, dims, rows, columns)``.
+    """The output of a network as vectors ``(n, dims)`` or as tokens ``(n, dims, rows, columns)``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What an encoder is: its card of facts, its weights, and the table of those known here."""
+"""Encoders: a card of facts for each, its weights, and the table of those that are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where chips lie: on a grid that is anchored in the image's lattice, not in the window that is computed.
+"""The positions of chips, on a grid anchored to the image's pixel lattice and not to the computed window.
 
 Chips are laid along each axis on its own. The pixels that a chip owns begin where the global pixel number of the
 lattice is a multiple of the stride, so a chip of a crop, of a block or of the whole image is the same chip, and a
@@ -88,7 +88,7 @@ class Axis:
         )
 
     def edges(self, *, blend: bool) -> np.ndarray:
-        """Which outputs an edge of the image has changed; blended ones are means over all chips that see them.
+        """Which outputs the edge of the image affects; a blended output is a mean over all chips that contain it.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class Axis:
 
 
 def lay_tokens(start: int, size: int, *, side: int, patch: int, margin: int) -> Axis:
-    """Chips whose tokens are pixels of the result; tokens that lie wholly in the image are.
+    """Lay chips whose tokens become pixels of the result: all tokens that lie wholly in the image.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def lay_tokens(start: int, size: int, *, side: int, patch: int, margin: int) -> 
 
 
 def lay_chips(start: int, size: int, *, side: int, stride: int) -> Axis:
-    """Chips that are pixels of the result, one each; those that lie partly in the image are, too.
+    """Lay chips that become one pixel of the result each, those that lie only partly in the image included.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def lay_chips(start: int, size: int, *, side: int, stride: int) -> Axis:
 
 
 def lay_pixels(start: int, size: int) -> Axis:
-    """A pixel of the result for every pixel of the image: "chips" are merely some neighbours."""
+    """Lay one pixel of the result per pixel of the image; "chips" are groups of neighbouring pixels."""
     cuts = [*range(0, size, _NEIGHBOURS), size]
     return Axis(start, size, 1, 1, tuple(Chip(a, a, b, 0, False) for a, b in itertools.pairwise(cuts)))
 

@@ -97,7 +97,7 @@ def _network(encoder: Encoder, depth: int, heads: int) -> Any:
             return self.norm(tokens)
 
     class Weights(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
-        """From what tells wavelengths to the weights of the first layer, one band each, and its bias."""
+        """Make the weights of the first layer, one band each, and its bias, from the embedded wavelengths."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -166,7 +166,7 @@ def _places(rows: int, cols: int, length: int, metres: float, like: Any) -> Any:
 
 
 def _when(days: Any) -> Any:
-    """Sine and cosine of the week of the year (ISO 8601) and of the hour; zeros where no date is known."""
+    """Sine and cosine of the ISO 8601 week and of the hour; zeros where no date is known."""
     torch = require("torch", "encoders")
     dates = pd.to_datetime(days.double().cpu().numpy(), unit="D")
     weeks = dates.isocalendar().week.to_numpy(np.float32, na_value=np.nan) * np.float32(2 * np.pi / 52)

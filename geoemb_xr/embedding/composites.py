@@ -1,4 +1,4 @@
-"""Composites: one picture per month of many, clouds left out, as encoders of series want them."""
+"""Composites: one cloud-free image per month made of many, as encoders of time series take them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def composite(
     how: How = "median",
     harmonize: Harmonize = "auto",
 ) -> xr.DataArray:
-    """Make one picture a period of many, what is masked left out. Lazy.
+    """Combine the images of each period into one, without the masked pixels. Lazy.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def composite(
 
 
 def _seen(raster: xr.DataArray, mask: xr.DataArray | str | None) -> xr.DataArray:
-    """Images in float32, NaN where there are none or the mask hides the ground."""
+    """Images in float32, NaN where data are missing or masked."""
     if isinstance(mask, str):
         check_choice("mask", mask, ("auto",))
         mask = None
@@ -116,7 +116,7 @@ def _clouds(raster: xr.DataArray) -> np.ndarray:
 
 
 def _one(values: xr.DataArray, own: np.ndarray, clouds: np.ndarray | None) -> xr.DataArray:
-    """The picture of a period, of the pictures at some places along time."""
+    """Combine the images of one period, given by their positions along time."""
     if own.size == 0:
         return xr.full_like(values.isel(time=0, drop=True), np.nan)
     if clouds is None:

@@ -1,4 +1,4 @@
-"""What one task does: put a window of the images together, look at its numbers, encode its chips."""
+"""The work of one task: assemble a window of the images, check its values, encode its chips."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def encode_stack(block: np.ndarray, job: Job, *told: np.ndarray, names: tuple[st
 
 
 def _window(lane: Lane, pieces: Sequence[Piece], blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """The images' part of a window as they have it, ``(time?, band, y, x)``, where it can be sent from."""
+    """Copy a window of the images ``(time?, band, y, x)``, in their own type, to where a GPU can read it."""
     shape = tuple(max(p.into[k].stop for p in pieces) for k in range(blocks[0].ndim))
     if len(pieces) == 1 and not lane.is_cuda:
         return np.asarray(blocks[0][pieces[0].of])
@@ -184,13 +184,13 @@ def _window(lane: Lane, pieces: Sequence[Piece], blocks: Sequence[np.ndarray]) -
 
 
 def _sent(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The type of numbers that are sent: their own, which are few bytes, unless torch does not have it."""
+    """The type in which numbers are sent: their own, which is small, unless torch lacks it."""
     known = "biuf" if dtype.itemsize <= 2 else "if"
     return dtype.newbyteorder("=") if dtype.kind in known else np.dtype(np.float64)
 
 
 def _in_units(job: Job, lane: Lane, raw: np.ndarray) -> Any:
-    """Images in the encoder's unit, float32, NaN where missing: a tensor on the device that nothing else has."""
+    """Images in the encoder's unit, float32, NaN where missing: a new tensor on the device."""
     torch = require("torch", "encoders")
     there = lane.over("window", raw.astype(_sent(raw.dtype), copy=False))
     is_wide = raw.dtype.itemsize > 2 and raw.dtype != np.float32  # float32 would round the numbers themselves
@@ -223,7 +223,7 @@ def _check(job: Job, raw: np.ndarray) -> None:
 
 
 def _here(lane: Lane, name: str, found: Any) -> np.ndarray:
-    """A result of the device in the host's memory, until the next of its name."""
+    """Copy a result from the device to host memory, valid until the next of the same name."""
     held = lane.back(name, found)
     lane.wait()
     out: np.ndarray = held.numpy()
@@ -276,7 +276,7 @@ def _pictures(job: Job, lane: Lane, place: Place, window: Any, seen: Any) -> np.
 
 
 def _padded(window: Any, starts: np.ndarray, side: int) -> tuple[Any, np.ndarray]:
-    """The window and, where chips look beyond it, what is missing there; and where they begin in that."""
+    """Pad the window with missing values where chips reach beyond it, and return where the chips begin."""
     torch = require("torch", "encoders")
     before = np.maximum(-starts.min(axis=0), 0)
     after = np.maximum(starts.max(axis=0) + side - np.array(window.shape[-2:]), 0)
@@ -287,7 +287,7 @@ def _padded(window: Any, starts: np.ndarray, side: int) -> tuple[Any, np.ndarray
 
 
 def _cut(window: Any, starts: np.ndarray, side: int) -> Any:
-    """Chips ``(n, …, y, x)`` of a window, a tensor that nothing else has."""
+    """Cut chips ``(n, …, y, x)`` out of a window, as a new tensor."""
     torch = require("torch", "encoders")
     if not window.is_cuda:
         return torch.stack([window[..., y : y + side, x : x + side] for y, x in starts.tolist()])
@@ -295,7 +295,7 @@ def _cut(window: Any, starts: np.ndarray, side: int) -> Any:
 
 
 def _gathered(window: Any, starts: np.ndarray, side: int) -> Any:
-    """The same by one gather: to start a kernel for each chip takes a GPU longer than to copy it."""
+    """The same by one gather, since a GPU takes longer to start a kernel per chip than to copy the chip."""
     torch = require("torch", "encoders")
     along = torch.arange(side, device=window.device)
     rows, cols = (torch.from_numpy(starts[:, k, None]).to(window.device) + along for k in (0, 1))
@@ -303,7 +303,7 @@ def _gathered(window: Any, starts: np.ndarray, side: int) -> Any:
 
 
 def _seen(job: Job, window: Any, raw: np.ndarray) -> Any:
-    """Pixels that have all bands, over time those that have anything; None where nothing can be missing."""
+    """Pixels that have all bands, or over time any data; None where nothing can be missing."""
     if raw.dtype.kind != "f" and job.nodata is None:
         return None
     seen = window.isfinite()
@@ -314,7 +314,7 @@ def _seen(job: Job, window: Any, raw: np.ndarray) -> Any:
 
 
 def _shares(job: Job, lane: Lane, place: Place, seen: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The valid share of each chip, one after the other, and of what each pixel of the result shows ``(y, x)``."""
+    """The valid share of each chip, and of the area of each pixel of the result ``(y, x)``."""
     sizes = [stop - start for start, stop in place.window]
     counts = None if seen is None or bool(seen.all()) else _running(seen)
     (top, _), (left, _) = place.window
@@ -335,7 +335,7 @@ def _shares(job: Job, lane: Lane, place: Place, seen: Any) -> tuple[np.ndarray, 
 
 
 def _running(seen: Any) -> Any:
-    """Running sums of a mask along both sides, from 0: what lies in any box is a sum of four of them."""
+    """Cumulative sums of a mask along both axes, from 0: the count in any box is a sum of four of them."""
     torch = require("torch", "encoders")
     return (
         torch.nn.functional.pad(seen.int(), (1, 0, 1, 0))
@@ -368,7 +368,7 @@ def _encoded(
     *,
     whole: bool = False,
 ) -> Any:
-    """What the network gives for chips or series in the encoder's unit, on the device.
+    """Run the network on chips or series in the encoder's unit, on the device.
 
     Parameters
     ----------
@@ -417,7 +417,7 @@ def _spot(place: Place, row: Chip, col: Chip) -> tuple[slice, slice]:
 
 
 def _blended(place: Place, spots: Sequence[tuple[Chip, Chip]], vectors: np.ndarray) -> np.ndarray:
-    """Tokens ``(y, x, band)`` as means over all chips that see them, weighted by how far in these they lie.
+    """Blend tokens ``(y, x, band)``: means over all chips that contain them, weighted by distance to the edge.
 
     Sums are float64 and in the order of the chips in the image, so that they are the same in every block.
     """
@@ -439,7 +439,7 @@ def _blended(place: Place, spots: Sequence[tuple[Chip, Chip]], vectors: np.ndarr
 
 
 def _overlap(chip: Chip, first: int, side: int, count: int) -> tuple[slice, slice]:
-    """Which outputs of a block are which tokens of a chip."""
+    """The overlap of a block's outputs with a chip's tokens."""
     begin = chip.first - chip.skip - first
     low, high = max(begin, 0), min(begin + count, side)
     return slice(low, high), slice(low - begin, high - begin)
@@ -453,7 +453,7 @@ def _own(chip: Chip) -> slice:
 
 
 def _series(job: Job, lane: Lane, place: Place, window: Any) -> np.ndarray:
-    """Vectors of the series of pixels, ``(y, x, band)``; missing values and absent bands are masked."""
+    """Vectors ``(y, x, band)`` of the time series of pixels; missing values and absent bands are masked."""
     steps, bands, height, width = window.shape
     pixels = window.reshape(steps, bands, -1).permute(2, 0, 1)
     share = _here(lane, "share", pixels.isfinite().float().mean((1, 2))).copy()
@@ -484,7 +484,7 @@ def _centres(job: Job, spots: Sequence[tuple[Chip, Chip]]) -> np.ndarray:
 
 
 def _lonlat_at(job: Job, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """Longitude and latitude of positions in pixels, counted from the images' first edge."""
+    """Longitude and latitude of positions in pixels from the images' first edge."""
     assert job.grid is not None
     py, px = (
         (along.start + at) * along.step

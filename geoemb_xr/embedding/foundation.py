@@ -1,4 +1,4 @@
-"""Foundation models that torchgeo keeps: DOFA, Scale-MAE, CROMA, Copernicus-FM, Panopticon, Satlas' Swin.
+"""Foundation models from torchgeo: DOFA, Scale-MAE, CROMA, Copernicus-FM, Panopticon, Satlas' Swin.
 
 Networks and weights are torchgeo's. Of what comes with weights only the normalisation is taken, as numbers on the
 card; where there is none the card has its own, and says so. Each network here gives tokens, and beside them its own
@@ -54,7 +54,7 @@ def loaded(network: Any, encoder: Encoder, published: str) -> Any:
 
 
 def _module(network: Any, tokens: Any, chips: Any) -> Any:
-    """A module that gives tokens, and by its method ``chips`` what the network itself makes of a chip."""
+    """A module that returns tokens and, by its method ``chips``, the network's own vector per chip."""
     torch = require("torch", "encoders")
 
     class Own(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
@@ -153,7 +153,7 @@ def _dofa(size: str, dims: int, depth: int, heads: int, sha256: str) -> Encoder:
 
 
 def make_scale_mae(encoder: Encoder, *, published: str, **shape: Any) -> Any:
-    """Scale-MAE for the resolution of an encoder, which tells its patches how far apart they are."""
+    """Scale-MAE for the resolution of an encoder, which its position embedding depends on."""
     torch = require("torch", "encoders")
     network = _models().ScaleMAE(
         res=encoder.resolution,
@@ -238,7 +238,7 @@ def _croma(which: str, bands: tuple[str, ...], size: str, dims: int, depth: int,
 
 
 def make_copernicus(encoder: Encoder, *, published: str, **shape: Any) -> Any:
-    """Copernicus-FM for the wavelengths of an encoder's bands, told the place, the date and the area of patches."""
+    """Copernicus-FM for the wavelengths of an encoder's bands, with the place, the date and the area of patches."""
     torch = require("torch", "encoders")
     network = loaded(_models().CopernicusFM(**shape), encoder, published)
     widths = [float(BANDWIDTHS.get(b, 50)) for b in encoder.bands]

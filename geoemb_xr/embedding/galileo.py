@@ -197,7 +197,7 @@ def _network(encoder: Encoder, depth: int) -> Any:
             return torch.cat([whole[:, None], patches], 1)
 
         def _told(self, channel: Any, *, months: Any = None, rows: int = 0, cols: int = 0) -> Any:
-            """What is added to tokens ``(n, month, patch, dims)``: their bands, order, month and place."""
+            """The encodings added to tokens ``(n, month, patch, dims)``: of their bands, order, month and place."""
             n, steps = months.shape if months is not None else (1, 1)
             cells = max(rows * cols, 1)
             shape = (n, steps, cells, quarter)
@@ -218,7 +218,7 @@ def _network(encoder: Encoder, depth: int) -> Any:
             return made + self._told(self.st_channel_embed[1])[:, 0], there
 
         def _weather(self, chips: Any, absent: Any, months: Any) -> list[tuple[Any, Any]]:
-            """A token a month of what is the same for a whole chip: the mean of its pixels."""
+            """One token per month for weather, the same over a whole chip: the mean of its pixels."""
             found = []
             for number, (name, group) in enumerate(TIME.items()):
                 at = [BANDS.index(b) for b in group]
@@ -231,7 +231,7 @@ def _network(encoder: Encoder, depth: int) -> Any:
             return found
 
         def _terrain(self, chips: Any, absent: Any) -> tuple[Any, Any]:
-            """A token a patch of what does not change: the mean over time."""
+            """One token per patch for terrain, which does not change: the mean over time."""
             at = [BANDS.index(b) for b in SPACE["SRTM"]]
             share = (~absent[:, :, at]).to(chips.dtype)
             counts = share.sum(1)
@@ -243,7 +243,7 @@ def _network(encoder: Encoder, depth: int) -> Any:
         def _pictures(
             self, chips: Any, absent: Any, months: Any, number: int, name: str, group: tuple[str, ...]
         ) -> tuple[Any, Any]:
-            """A token a month and patch of a group of bands."""
+            """One token per month and patch for a group of bands."""
             n, steps = months.shape
             if name == "NDVI":
                 red, near = (
@@ -266,13 +266,13 @@ def _network(encoder: Encoder, depth: int) -> Any:
 
 
 def _whole(there: Any, patch: int) -> Any:
-    """Patches ``(n, patch)`` of which every pixel of masks ``(n, y, x)`` is there."""
+    """Patches ``(n, patch)`` of which no pixel is missing in masks ``(n, y, x)``."""
     n, height, width = there.shape
     return there.reshape(n, height // patch, patch, width // patch, patch).all(4).all(2).reshape(n, -1)
 
 
 def _resized(weight: Any, patch: int) -> Any:
-    """Weights brought to a patch by the pseudo-inverse of how a picture would be (FlexiViT, Beyer et al. 2023)."""
+    """Resize weights to another patch size by the pseudo-inverse of resizing (FlexiViT, Beyer et al. 2023)."""
     torch = require("torch", "encoders")
     if patch == BASE_PATCH:
         return weight

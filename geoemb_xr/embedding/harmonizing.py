@@ -97,7 +97,7 @@ def harmonize(images: xr.DataArray | xr.Dataset, how: Harmonize = "auto") -> xr.
 
 
 def _todo(raster: xr.DataArray, how: Harmonize) -> xr.DataArray:
-    """What is to be done with each date and band of Sentinel-2, ``(time?, band)``."""
+    """Whether the offset is to be removed from each date and band of Sentinel-2, ``(time?, band)``."""
     labels = [inputs.band_name(b) for b in raster[BAND].values] if BAND in raster.coords else []
     is_band = np.array([name in inputs.WAVELENGTHS for name in labels] or [True] * raster.sizes[BAND])
     is_blue = np.array([name == "B02" for name in labels] or [False] * raster.sizes[BAND])
@@ -163,7 +163,7 @@ def _darkest(values: np.ndarray) -> float:
 
 
 def _look(values: np.ndarray, kind: int) -> None:
-    """Raise where dark pixels contradict what is said of them."""
+    """Raise if dark pixels contradict the metadata."""
     dark = _darkest(values)
     if kind == _REMOVE and dark < _DARK:
         raise EmbeddingError(
@@ -178,7 +178,7 @@ def _look(values: np.ndarray, kind: int) -> None:
 
 
 def _look_for_none(picture: np.ndarray, todo: np.ndarray) -> None:
-    """Raise where the baseline had no offset, and dark pixels of all bands are as if it were there.
+    """Raise if dark pixels of all bands look as if they had an offset where the baseline had none.
 
     One band alone says nothing: the darkest sand of a desert is as bright, but not in all bands.
     """

@@ -1,4 +1,4 @@
-"""Images as an encoder wants them: one raster of its bands, in its order and its units, wrong ones found out."""
+"""Preparation of images for an encoder: one raster of its bands, in its order and its units, checked."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _WAVELENGTHS = ("wavelength", "center_wavelength", "wavelengths")
 
 
 def generators_of(images: Any, encoder: Encoder) -> str:
-    """Generative models that made up some of the images, or of what the encoder gives; empty for none."""
+    """Generative models that produced some of the images or of the encoder's output; empty for none."""
     if isinstance(images, Mapping) and not isinstance(images, xr.Dataset):
         parts = list(images.values())
     else:
@@ -63,7 +63,7 @@ def generators_of(images: Any, encoder: Encoder) -> str:
 
 
 def as_raster(images: Any, encoder: Encoder) -> xr.DataArray:
-    """A raster ``(time?, band, y, x)`` of what was given; a Dataset has a variable per band.
+    """Turn what was given into a raster ``(time?, band, y, x)``; a Dataset has a variable per band.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def as_raster(images: Any, encoder: Encoder) -> xr.DataArray:
 
 
 def as_array(images: Any) -> Any:
-    """A Dataset with a variable per band as one array, with what its variables say; all else as it is.
+    """Join a Dataset with a variable per band into one array, with its variables' metadata; return all else as it is.
 
     What is missing in a variable, by its own attributes, is NaN where variables differ in that.
     """
@@ -132,7 +132,7 @@ def as_array(images: Any) -> Any:
 
 
 def of_use(images: Any, encoder: Encoder) -> Any:
-    """Of a dataset's sensors those that have a band of the encoder; all where none has, or it takes any bands."""
+    """Return the sensors of a dataset with a band of the encoder; all if none has, or if it takes any bands."""
     if not isinstance(images, Mapping) or not encoder.bands:
         return images
     wanted = {band_name(b) for b in encoder.bands}
@@ -141,14 +141,14 @@ def of_use(images: Any, encoder: Encoder) -> Any:
 
 
 def _without_code(band: xr.DataArray, code: float | None) -> xr.DataArray:
-    """A band in floating point, NaN where it had the code of what is missing."""
+    """A band in floating point, NaN where it had its nodata value."""
     exact = np.float32 if band.dtype.itemsize <= 2 else np.float64
     attrs = {k: v for k, v in band.attrs.items() if k not in _MISSING_KEYS}
     return band.astype(exact).where(band != code).assign_attrs(attrs)
 
 
 def _shared(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all say alike."""
+    """The attributes that all have in common."""
     if not several:
         return {}
     first, *others = several
@@ -291,7 +291,7 @@ def _wavelengths(images: xr.DataArray) -> np.ndarray | None:
 
 
 def _by_wavelength(images: xr.DataArray, encoder: Encoder) -> dict[str, int]:
-    """Which of the images' bands each of the encoder's is by its wavelength, where just one is that near."""
+    """Match the encoder's bands to the images' by wavelength, where exactly one is near enough."""
     given = _wavelengths(images)
     if given is None or not encoder.wavelengths:
         return {}
@@ -304,7 +304,7 @@ def _by_wavelength(images: xr.DataArray, encoder: Encoder) -> dict[str, int]:
 
 
 def _check_wavelengths(images: xr.DataArray, bands: Sequence[str], encoder: Encoder) -> None:
-    """Raise where the images say a wavelength that is not the encoder's."""
+    """Raise if the images state a wavelength that is not the encoder's."""
     values = _wavelengths(images)
     if values is None or not encoder.wavelengths:
         return
@@ -321,7 +321,7 @@ def _check_wavelengths(images: xr.DataArray, bands: Sequence[str], encoder: Enco
 
 
 def missing_value(images: xr.DataArray) -> float | None:
-    """What the images write where there is no data, as their attributes have it; NaN always counts."""
+    """The nodata value of the images from their attributes; NaN always counts as missing."""
     for held in (images.attrs, images.encoding):
         for key in _MISSING_KEYS:
             value = held.get(key)
@@ -351,7 +351,7 @@ def check_numbers(images: xr.DataArray) -> None:
 
 
 def check_range(values: np.ndarray, band: str, unit: str) -> None:
-    """Raise where numbers of a band cannot be in the encoder's unit.
+    """Raise if values of a band cannot be in the encoder's unit.
 
     Parameters
     ----------
@@ -397,7 +397,7 @@ def check_range(values: np.ndarray, band: str, unit: str) -> None:
 
 
 def tell_resolution(encoder: Encoder, metres: float) -> None:
-    """Say so where the images' pixels are far from those that the encoder was made for."""
+    """Note if the images' pixel size is far from that of the encoder's training data."""
     wanted = encoder.resolution
     if wanted is not None and not 1 / _FAR_RESOLUTION <= metres / wanted <= _FAR_RESOLUTION:
         say(
@@ -407,7 +407,7 @@ def tell_resolution(encoder: Encoder, metres: float) -> None:
 
 
 def pick_time(images: xr.DataArray, encoder: Encoder, time: Any) -> xr.DataArray:
-    """What of the time axis an encoder is to see: one date, each date, or a whole series.
+    """Select from the time axis what the encoder takes: one date, each date, or a whole series.
 
     Raises
     ------
@@ -447,7 +447,7 @@ def _is_each(time: Any) -> bool:
 
 
 def _at(images: xr.DataArray, time: Any) -> xr.DataArray:
-    """The dates that were asked for, with their axis."""
+    """Select the requested dates, keeping the time axis."""
     try:
         found = images.sel(time=time)
     except KeyError as error:

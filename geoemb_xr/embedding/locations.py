@@ -1,4 +1,4 @@
-"""Location encoders: a network that turns a place into a vector, evaluated lazily on any grid or points."""
+"""Location encoders: networks that turn a place into a vector, evaluated lazily on any grid or points."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Load = Callable[[], Any]
 def open_encoder(
     load: Load, request: Request, product: Product, *, lonlat: bool, source: str
 ) -> xr.DataArray:
-    """An encoder's vectors on the grid, the area or the points of a request; nothing is loaded yet.
+    """Open an encoder's vectors on the grid, area or points of a request. Nothing is loaded yet.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def open_program(source: Any, request: Request, product: Product, *, files: str)
 
 
 def _prefix_of(path: Path, dims: int) -> Any:
-    """A program whose vectors are cut to a prefix."""
+    """The prefix length of a program whose vectors are truncated."""
     torch = require("torch", "torch")
     program = programs.load_program(path)
 
@@ -226,7 +226,7 @@ _lock = threading.Lock()
 
 
 def _loaded(load: Load) -> tuple[Any, str]:
-    """The network and its device. It stays in the process: only how to load it travels with the tasks."""
+    """The network and its device. It stays in the process: tasks carry only how to load it."""
     import torch
 
     with _lock:

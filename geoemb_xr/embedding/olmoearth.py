@@ -100,7 +100,7 @@ def _module(network: Any, patch: int) -> Any:
             )
 
         def _mask(self, gone: Any, tokenization: Any, name: str) -> Any:
-            """What of each group of bands is missing ``(n, y, x, time, group)``, whole patches at a time.
+            """Mask of what is missing per group of bands ``(n, y, x, time, group)``, in whole patches.
 
             Later versions have one group and were trained with bands left out: one that is nowhere is 0 to them.
             """
@@ -123,7 +123,7 @@ def _module(network: Any, patch: int) -> Any:
 
 
 def _pooled(found: Any, names: list[str]) -> Any:
-    """Means of the tokens that were seen: of a chip, and of each of its patches; NaN where none was."""
+    """Mean of the unmasked tokens of a chip and of each of its patches; NaN where there are none."""
     torch = require("torch", "encoders")
     total: Any = 0
     count: Any = 0

@@ -117,7 +117,7 @@ def _network() -> Any:
             return self.latlon_embed(unit)[:, None]
 
         def _told(self, channel: int, months: Any, *, timeless: bool = False) -> Any:
-            """What is added to a token so that it tells its month, its bands and its position."""
+            """The encodings added to a token for its month, bands and position."""
             n, steps = months.shape
             own = self.channel_embed.weight[channel].expand(n, steps, -1)
             month = self.month_embed(months)
@@ -127,7 +127,7 @@ def _network() -> Any:
             return torch.cat([month, own, place], -1)
 
     def _group(series: Any, absent: Any, group: tuple[str, ...]) -> tuple[Any, Any]:
-        """Values ``(n, time, band)`` of a group, and where any of them is absent."""
+        """Values ``(n, time, band)`` of a group, and a mask of where any of them is absent."""
         if group == ("NDVI",):
             red, near = BANDS.index("B04"), BANDS.index("B08")
             total = series[..., near] + series[..., red]

@@ -64,7 +64,7 @@ def _batch_of(exported: Any) -> int | None:
 
 
 def _in_batches(call: Any, size: int | None, given: Any, told: dict[str, Any]) -> Any:
-    """What a network that takes one size of batch gives for any other: the last of its batches is filled up."""
+    """Run a network of fixed batch size on any number of inputs: the last batch is filled up."""
     torch = require("torch", "encoders")
     count = len(given)
     if size is None or count == size:
@@ -92,7 +92,7 @@ def _of_onnx(path: Path) -> Any:
         return torch.from_numpy(session.run(None, fed)[0]).to(given.device)
 
     class Network(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
-        """A network that onnxruntime runs; what it gives goes back to where what it was given came from."""
+        """A network that onnxruntime runs; its output goes back to the device of its input."""
 
         def forward(self, given: Any, **told: Any) -> Any:
             return _in_batches(run, batch, given, told)

@@ -224,7 +224,7 @@ def _said(found: Any, generators: str) -> Any:
 
 @dataclass(frozen=True)
 class _Choices:
-    """What of an encoder is used, checked against its card."""
+    """The options of one call, checked against the encoder's card."""
 
     encoder: Encoder
     output: Output
@@ -312,7 +312,7 @@ def _side_of(raster: xr.DataArray, chunks: int | str) -> int:
 
 
 def _lazy(raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, side: int, *, blend: bool) -> Any:
-    """The result's data: for each of its blocks a task that takes just the blocks of the images it lies in."""
+    """The lazy data of the result: one task per block, which takes only the image blocks that it overlaps."""
     import dask.array as da
     from dask.base import tokenize
     from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
@@ -351,7 +351,7 @@ def _days(raster: xr.DataArray) -> list[float]:
 
 
 def _dates(raster: xr.DataArray, job: Job) -> list[tuple[Window, ...]]:
-    """What of the time axis each date of the result is made of; nothing where there is no such axis."""
+    """The part of the time axis that each date of the result is made of; empty without a time axis."""
     if "time" not in raster.dims:
         return [()]
     count = raster.sizes["time"]
@@ -432,7 +432,7 @@ def _labelled(
 
 
 def _affine(grid: lattice.Grid, axes: tuple[Axis, Axis]) -> Affine:
-    """Affine of the result, from the origin of the lattice: the same for a crop of the images as for the whole."""
+    """Affine of the result from the origin of the lattice, the same for a crop of the images as for the whole."""
     y, x = (
         ((along.start - chips.global_number(along.start)) + axis.origin * axis.patch) * along.step
         for axis, along in zip(axes, (grid.y, grid.x), strict=True)

@@ -1,4 +1,4 @@
-"""Random convolutional features: an encoder without weights, the yardstick that others are measured by.
+"""Random convolutional features: an encoder without training, as a baseline for others.
 
 MOSAIKS (Rolf et al. 2021) encodes an image as the means of many random filters' responses. The mean over dates,
 ``embed(…, time="each").emb.aggregate("mean")``, is the temporal form: fourth in the Embed2Scale challenge.
@@ -21,7 +21,7 @@ def make_rcf(encoder: Encoder) -> Any:
     torch = require("torch", "encoders")
 
     class RandomFeatures(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
-        """Means of what lies above and below zero in the responses of random filters."""
+        """Means of the positive and the negative parts of the responses of random filters."""
 
         def __init__(self) -> None:
             super().__init__()

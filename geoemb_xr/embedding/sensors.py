@@ -1,4 +1,4 @@
-"""Several sensors as one raster: each brought to the first one's grid and months, what is absent left missing."""
+"""Several sensors as one raster: each is resampled to the first one's grid and months, and gaps stay missing."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _of(factor: Factor, name: str, usual: float) -> float:
 
 
 def _own_bands(bands: Any, images: xr.DataArray) -> Any:
-    """What of a mapping of bands is about one sensor."""
+    """The part of a mapping of bands that concerns one sensor."""
     if not isinstance(bands, Mapping):
         return None
     own = {str(b) for b in images.coords[BAND].values} if BAND in images.coords else set()

@@ -1,4 +1,4 @@
-"""Chips as they are, without a grid: a vector each, with whatever is known of them."""
+"""Chips without a grid: one vector each, with the coordinates that came with them."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def embed_stack(images: xr.DataArray, job: Job, version: str) -> Any:
 
 
 def _told(images: xr.DataArray, job: Job) -> dict[str, Any]:
-    """What an encoder is told besides, each ``(location, …)``: encoders of pictures only what is known."""
+    """The further inputs of an encoder, each ``(location, …)``; image encoders get only what is known."""
     import dask.array as da
 
     if job.encoder.kind != "image":

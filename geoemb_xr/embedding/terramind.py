@@ -64,7 +64,7 @@ def _repository(size: str) -> str:
 
 
 def _at(encoder: Encoder, sensors: tuple[str, ...]) -> dict[str, list[int]]:
-    """Where the bands of each sensor that is there lie among those of an encoder."""
+    """Positions of each present sensor's bands among those of an encoder."""
     found = {s: [k for k, b in enumerate(encoder.bands) if b in SENSORS[s]] for s in sensors}
     return {sensor: at for sensor, at in found.items() if at}
 
@@ -72,7 +72,7 @@ def _at(encoder: Encoder, sensors: tuple[str, ...]) -> dict[str, list[int]]:
 def _own_weights(
     state: Mapping[str, Any], network: Any, encoder: Encoder, sensors: tuple[str, ...]
 ) -> dict[str, Any]:
-    """What of a checkpoint the network has: it holds decoders, other sensors, and places, which are computed."""
+    """The part of a checkpoint that the network uses; the rest is decoders, other sensors and positions."""
     gate = {".mlp.fc1.": ".mlp.fc1_g.", ".mlp.fc3.": ".mlp.fc1_x."}
     is_gated = any(".mlp.fc3." in name for name in state)
     named = {}

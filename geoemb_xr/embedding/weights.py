@@ -1,4 +1,4 @@
-"""Weights from files: tensors by name, and nothing that a file could run."""
+"""Weights from files: tensors by name, without running any code from the file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def flat(weights: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def fetching(encoder: Encoder) -> Iterator[None]:
-    """Say what to do where weights are to be had from a hub, and there is no way to it.
+    """Explain what to do if weights must come from a hub that cannot be reached.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def fetching(encoder: Encoder) -> Iterator[None]:
 
 
 def fill(network: Any, weights: dict[str, Any], path: Path, whose: str) -> Any:
-    """A network with its weights in it: all of them, and no others.
+    """Fill a network with its weights; raise unless the names match exactly.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Words as vectors of a space that was learnt from images and words: the text half of SigLIP."""
+"""Text as vectors of a joint space of images and text: the text half of SigLIP."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def siglip(texts: Sequence[str]) -> np.ndarray:
 
 
 def _folder() -> str:
-    """Where the weights are: the folder that is named, or what the hub has or gives."""
+    """The folder of the weights: the one that was named, or the hub's local or downloaded copy."""
     named = os.environ.get(FOLDER)
     if named is not None:
         if not os.path.isdir(named):
