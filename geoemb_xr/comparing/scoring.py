@@ -44,7 +44,7 @@ def probe_predictor(data: Data, method: str | Head, dims: int | None = None) -> 
 
 
 def few(data: Data, train: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Draw ``n`` training samples per class, spread over groups; with one seed small draws are part of larger ones."""
+    """Draw ``n`` training samples per class, spread over groups; small draws are part of larger ones."""
     rng = np.random.default_rng(seed)
     groups = data.groups[train]
     shuffled = rng.permutation(len(train))

@@ -107,7 +107,7 @@ def as_raster(images: Any, encoder: Encoder) -> xr.DataArray:
 
 
 def as_array(images: Any) -> Any:
-    """Join a Dataset with a variable per band into one array, with its variables' metadata; return all else as it is.
+    """Join a Dataset with a variable per band into one array with its metadata; return all else as it is.
 
     What is missing in a variable, by its own attributes, is NaN where variables differ in that.
     """

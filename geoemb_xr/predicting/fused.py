@@ -1,4 +1,4 @@
-"""The one map that everybody makes, in one kernel: AlphaEarth's codes straight to the labels of a linear probe.
+"""The most common map in one kernel: from AlphaEarth's codes to the labels of a linear probe.
 
 Piece by piece through BLAS a block is decoded, multiplied and compared in passes of their own, each through the
 cache. Here 256 pixels stay in the first-level cache from codes to labels: 1.7 times the pixels a second.
@@ -16,7 +16,7 @@ from geoemb_xr.core.model import Codec
 
 
 def can_fuse(codec: Codec | None, model: Any, names: tuple[str, ...]) -> bool:
-    """Whether what is asked is the labels of a linear classifier from signed-square codes."""
+    """Whether a request is for labels of a linear classifier from signed-square codes."""
     return (
         codec == SIGNED_SQUARE  # by value: on a worker it is another object
         and names == ("label",)

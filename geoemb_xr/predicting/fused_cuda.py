@@ -98,7 +98,7 @@ class Labels:
 
 
 def _in_words(codes: Any) -> Any:
-    """The same codes ``(band, n)`` with every band on a word's edge, copied only where they are not."""
+    """The same codes ``(band, n)`` with every band aligned to words, copied only where they are not."""
     bands, n = codes.shape
     if codes.stride(1) == 1 and codes.stride(0) % 4 == 0 and codes.data_ptr() % 4 == 0:
         return codes

@@ -1,4 +1,4 @@
-"""Maps from fitted models: block by block, codes decoded where they are used, several outputs in one pass."""
+"""Maps from fitted models: block by block, decoded piece by piece, with several outputs in one pass."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _attrs(array: xr.DataArray, model: Any, spec: Output) -> dict[str, Any]:
 def _packed(
     array: xr.DataArray, model: Model, specs: Mapping[str, Output], device: str, batch_size: int | str
 ) -> xr.DataArray:
-    """All outputs of each pixel as one structured value: one task per block, however many there are."""
+    """All outputs of each pixel as one structured value, so that there is one task per block for all of them."""
     import dask
     from dask.base import tokenize
 
@@ -205,7 +205,7 @@ def _fill(block: Block, model: Model, unit: bool, out: np.ndarray) -> None:
 def _unpacked(
     packed: xr.DataArray, name: str, spec: Output, dims: tuple[Any, ...], attrs: dict[str, Any]
 ) -> xr.DataArray:
-    """One output as an array of its own, its dimension where ``band`` was."""
+    """One output as an array of its own, with its dimension in place of ``band``."""
     coords = dict(packed.coords)
     if spec.dim is None:
         data = (
@@ -228,7 +228,7 @@ def _unpacked(
 
 @pixelwise
 def _field(block: np.ndarray, name: str, axis: int | None = None) -> np.ndarray:
-    """A field of structured values, contiguous; its own dimension moved to ``axis``."""
+    """A field of structured values as a contiguous array, its own dimension moved to ``axis``."""
     field = block[name]
     return np.ascontiguousarray(
         field if axis is None else kernels.band_first(np.ascontiguousarray(field), axis)
@@ -263,7 +263,7 @@ def as_model(model: Any, array: xr.DataArray) -> Model:
 
 
 def _check_finite(model: Fitted) -> None:
-    """Raise where a model holds NaN: every comparison with it is false, so that its map would be of one class."""
+    """Raise if a model holds NaN: every comparison with NaN is false, so that its map would be of one class."""
     held = {field.name: getattr(model, field.name) for field in fields(model)}
     for name, value in held.items():
         for key, each in value.items() if isinstance(value, Mapping) else [("", value)]:

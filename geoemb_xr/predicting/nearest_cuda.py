@@ -27,7 +27,7 @@ _GROUP, _VECTORS = 32, 128
 
 @dataclass(frozen=True)
 class Nearest:
-    """References to be near to, on one device.
+    """The references of a nearest-neighbour search, on one device.
 
     Parameters
     ----------

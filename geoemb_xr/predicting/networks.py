@@ -1,4 +1,4 @@
-"""Models on torch: the user's own networks and probes, for :mod:`geoemb_xr.execution.devices` to run.
+"""Models on torch: users' own networks and probes, for :mod:`geoemb_xr.execution.devices` to run.
 
 Vectors are ``(band, n)`` and scores ``(classes, n)``, as in :mod:`geoemb_xr.probes.heads`: codes lie so in blocks,
 and a transpose on the device would cost as much as the product. Torch is imported only inside functions.
@@ -76,7 +76,7 @@ class Network:
 
 
 def network(module: Any, bands: int) -> Network:
-    """A module in the shape of a model: what it gives is told from one vector.
+    """Wrap a module as a model: its outputs are inferred from one vector.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def on_device(model: Any, token: str, device: str) -> Any:
 def work_of(
     model: Any, codec: Codec | None, unit: bool, names: Sequence[str], token: str, device: str
 ) -> lanes.Work:
-    """What :func:`geoemb_xr.execution.lanes.fill` runs: codes to a model's outputs."""
+    """Return the function that :func:`geoemb_xr.execution.lanes.fill` runs: from codes to a model's outputs."""
     there = on_device(model, token, device)
     missing = {name: spec.missing for name, spec in model.outputs().items()}
     return partial(outputs, codec=codec, unit=unit, model=there, names=names, missing=missing)
@@ -254,7 +254,7 @@ def prober(probe: Any, device: str) -> Prober:
 
 
 def _compiled(device: str, make: Callable[[], Any]) -> Any:
-    """A kernel of Triton; None off a GPU, and where Triton, or the C compiler that it needs, is not there."""
+    """A Triton kernel; None without a GPU, without Triton, or without the C compiler that Triton needs."""
     if not device.startswith("cuda") or importlib.util.find_spec("triton") is None:
         return None
     try:

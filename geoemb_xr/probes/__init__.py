@@ -1,1 +1,1 @@
-"""From labels to a probe: samples, methods, held-out scores, applicability."""
+"""Probes: samples, methods, held-out scores, area of applicability."""

@@ -1,4 +1,4 @@
-"""A probe's card in a notebook: what it learnt from, and what it scores on what it has not seen."""
+"""The card of a probe in a notebook: its training labels and its held-out scores."""
 
 from __future__ import annotations
 

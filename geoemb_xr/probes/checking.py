@@ -1,4 +1,4 @@
-"""What held-out scores tell of a probe: measures, temperature, conformal scores, area of applicability."""
+"""Evaluation of a probe from held-out scores: measures, temperature, conformal scores, area of applicability."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def checked(
 
 
 def coverage_by_fold(unlikely: np.ndarray, folds: np.ndarray, level: float = 0.9) -> dict[str, float]:
-    """Share of each fold's labels in conformal sets that were calibrated on the other folds."""
+    """Coverage per fold: the share of labels in conformal sets that were calibrated on the other folds."""
     found = {}
     for fold in np.unique(folds):
         limit = quantile(np.sort(unlikely[folds != fold]), level)

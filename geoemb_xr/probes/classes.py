@@ -1,4 +1,4 @@
-"""From samples to what a head is fitted on: classes get positions, and a legend says what they are called."""
+"""From samples to the data of a head: classes become positions, named by a legend."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def by_name(numbers: np.ndarray, legend: Legend | None) -> dict[str, int]:
 
 
 def describe(data: Data, legend: Legend | None, target: str) -> str:
-    """Say in words what the labels were taken for."""
+    """Describe how the labels were interpreted."""
     if legend is None:
         return f"{target!r} is floats: regression on {len(data.y)} labels (whole numbers would be classes)"
     return f"{target!r}: classification of {len(data.y)} labels in {data.classes} classes"

@@ -13,7 +13,7 @@ from geoemb_xr.probes.heads import HEADS, Data, Head, Parameters, Task
 
 
 def named(method: Any) -> tuple[str, Head]:
-    """Resolve ``method=``: the name of a method of ours, or an estimator and its head.
+    """Resolve ``method=``: the name of a built-in method, or an estimator and its head.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def name_of(estimator: Any) -> str:
 
 @contextmanager
 def said(method: str) -> Iterator[None]:
-    """Turn what scikit-learn refuses into an error of ours that names the method."""
+    """Turn an error of scikit-learn into one of ours that names the method."""
     try:
         yield
     except EmbeddingError:

@@ -1,4 +1,4 @@
-"""The methods of a probe: how each is fitted on vectors, and what it gives for others.
+"""The methods of a probe: how each is fitted, and how it scores other vectors.
 
 A head is two functions. ``fit`` turns vectors and targets into a few arrays; ``scores`` turns vectors
 ``(band, n)`` into one number per class, ``(classes, n)``, whose softmax are the probabilities (or into the value,

@@ -1,4 +1,4 @@
-"""Labels of the field: EuroSAT, EuroCrops, NLCD, LCMAP, WorldCover, and torchgeo's label datasets.
+"""Published labels: EuroSAT, EuroCrops, NLCD, LCMAP, WorldCover, and torchgeo's label datasets.
 
 Each has its classes and colours as its publisher gives them, so that a map, a legend and a report name them alike.
 """
@@ -88,7 +88,7 @@ def read_source(name: str, path: Any) -> Any:
 
 
 def _read(key: str, paths: list[Path]) -> Any:
-    """Labels that say of which source they are: a product that was trained on it is not to be tested on them."""
+    """Read labels and record their source, since a product that was trained on it must not be tested on them."""
     found = SOURCES[key].read(paths, SOURCES[key].legend)
     found.attrs[SOURCE] = key
     return found

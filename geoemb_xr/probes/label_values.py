@@ -1,4 +1,4 @@
-"""What labels are, whatever holds them: texts, booleans, whole numbers or values, with gaps."""
+"""Values of labels, whatever holds them: text, booleans, integers or floats, with gaps."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def as_labels(values: Any) -> np.ndarray:
 
 
 def _plain(value: Any) -> Any:
-    """A category; one that is a float as a whole number, or as a text, since categories are classes."""
+    """The value of a category; a float becomes an integer or text, since categories are classes."""
     if not isinstance(value, float) or np.isnan(value):
         return None if pd.isna(value) else value
     return int(value) if value.is_integer() else str(value)
@@ -68,7 +68,7 @@ def _as_label(value: Any) -> Any:
 
 
 def without_gaps(y: np.ndarray, gaps: bool) -> np.ndarray:
-    """Labels whose gaps were taken out, of the kind that they would have had without.
+    """Labels without their gaps, in the type that they would have had without gaps.
 
     Tables keep booleans and whole numbers with a gap as objects, or whole numbers as floats: they stay classes.
     """
@@ -85,7 +85,7 @@ def without_gaps(y: np.ndarray, gaps: bool) -> np.ndarray:
 
 
 def class_names(values: Any, legend: Legend | None = None) -> np.ndarray:
-    """Names of the classes that labels mean (n,), None where one is missing.
+    """Class names of labels ``(n,)``, None where one is missing.
 
     Parameters
     ----------

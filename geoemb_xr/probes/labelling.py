@@ -1,4 +1,4 @@
-"""Labels as people have them: files, tables, and rasters, from which a stratified sample is drawn."""
+"""Labels from files, tables and rasters; of rasters a stratified sample is drawn."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read_labels(labels: Any) -> xr.DataArray | pd.DataFrame:
 
 
 def _open_raster(path: str) -> xr.DataArray:
-    """The one band of a GeoTIFF of labels, lazily; what its mask leaves out is what ``_FillValue`` says.
+    """Open the one band of a GeoTIFF of labels lazily; masked pixels get the value in ``_FillValue``.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def drawn_points(raster: xr.DataArray, *, per_class: int | None = 500, seed: int
 
 
 def legend_for(table: Any, target: str) -> Legend | None:
-    """The legend that a table brings for a column of labels; none for others than the one it was drawn with."""
+    """The legend that a table carries for its column of labels; None for any other column."""
     attrs = getattr(table, "attrs", {}).get("legend")
     if attrs is None or attrs.get("column", target) in set(table.columns) - {target}:
         return None
@@ -187,7 +187,7 @@ def smallest(strata: np.ndarray, hashes: np.ndarray, count: int | None) -> np.nd
 
 
 class Drawn(NamedTuple):
-    """Labelled pixels: their labels, the hashes that choose them, and what else is known of each."""
+    """Labelled pixels: their labels, the hashes that select them, and their further columns."""
 
     label: np.ndarray
     hash: np.ndarray
@@ -265,7 +265,7 @@ def _draw(
 
 
 def pixel_hashes(ys: np.ndarray, xs: np.ndarray, grid: GeoBox, seed: int) -> np.ndarray:
-    """A random number a pixel, told by its place alone: the same in any crop and for any chunks."""
+    """A random number per pixel that depends on its place alone: the same in any crop and for any chunks."""
     # No published grid has its centres at this fraction of a pixel, so rounding never tips the floor.
     steps = (ys / abs(grid.affine.e), xs / abs(grid.affine.a))
     row, col = (np.floor(each + 1 / np.pi).astype(np.int64).view(np.uint64) for each in steps)

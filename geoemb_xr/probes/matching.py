@@ -1,4 +1,4 @@
-"""Which point of an array a label is of: the one of its index, or the patch that it lies in."""
+"""Matching of labels to the points of an array: by index, or by the patch that contains the label."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def points_of(array: xr.DataArray, table: pd.DataFrame) -> np.ndarray:
 
 
 def _check_near(array: xr.DataArray, known: np.ndarray, labels: np.ndarray, rows: pd.Index) -> None:
-    """Raise where a label lies farther than a pixel from the point of the same index."""
+    """Raise if a label lies farther than a pixel from the point of the same index."""
     crs = geometry.crs_of(array)
     if crs is None:
         return

@@ -1,4 +1,4 @@
-"""What a ridge keeps of its labels so that it can go on learning: their sums by fold, and some to be scored on.
+"""The memory of a ridge probe that can be updated: sums over its labels by fold, and some labels for scoring.
 
 Sums add up, so a probe that is updated equals one that was fitted on all labels at once, without the old ones.
 """
@@ -67,7 +67,7 @@ class Memory:
         return sum(every[1:], every[0])
 
     def beside(self, new: Memory) -> Memory:
-        """Both: the new labels' folds are others than the old ones', so that none is both seen and scored on."""
+        """Join two memories: new labels get folds of their own, so that none is both seen and scored on."""
         shift = max(self.sums) + 1
         sums = {**self.sums, **{fold + shift: each for fold, each in new.sums.items()}}
         both: dict[str, Any] = {

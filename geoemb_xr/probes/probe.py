@@ -1,4 +1,4 @@
-"""Probes: a few labels, and what a linear (or as plain) model makes of the embedding with them."""
+"""Probes: linear and other simple models that are fitted on a few labels."""
 
 from __future__ import annotations
 

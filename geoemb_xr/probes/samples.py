@@ -112,7 +112,7 @@ def _weights(weights: Any, n: int) -> np.ndarray:
 
 
 def groups_of(group: Any, default: np.ndarray) -> np.ndarray:
-    """Numbers of the groups that labels belong to, or of the default ones where there are none."""
+    """Group numbers of labels, or the default groups where none are given."""
     if group is None:
         return np.unique(default, return_inverse=True)[1]
     found = pd.factorize(np.asarray(group))[0]
@@ -170,7 +170,7 @@ LABEL = "label"
 
 
 def guess_target(table: Any, target: str | None, used: set[str]) -> str:
-    """The column of labels: the one named, the only one that is left, or the one called so."""
+    """Find the column of labels: the one that was named, the only one left, or one with a usual name."""
     if target is not None:
         return target
     taken = used | {"lon", "lat", "longitude", "latitude", "lng", "x", "y", *_TIME_COLUMNS}
@@ -184,7 +184,7 @@ def guess_target(table: Any, target: str | None, used: set[str]) -> str:
 
 
 def aligned(raster: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
-    """A label raster on an array's grid: the class of most of each pixel, or the mean of values."""
+    """A label raster on an array's grid: the majority class of each pixel, or the mean of values."""
     grid = geometry.geobox_of(array, "fit_probe")
     if not geometry.same_grid(geometry.geobox_of(raster, "labels"), grid):
         from geoemb_xr.geo.warp import reproject
@@ -197,7 +197,7 @@ def aligned(raster: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
 
 
 def date_of(raster: xr.DataArray) -> str | None:
-    """The date that a label raster holds for, where it says so."""
+    """The date of a label raster, where it has one."""
     if "time" not in raster.coords or raster.coords["time"].ndim or raster.coords["time"].dtype.kind != "M":
         return None
     return str(raster.coords["time"].values.astype("datetime64[D]"))
@@ -287,7 +287,7 @@ def _of_times(array: xr.DataArray) -> str:
 
 
 def pixels_of(grid: GeoBox, given: places.Places) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows, columns, the label each belongs to, and its group: the polygon, or the place."""
+    """Rows and columns of labelled pixels, the label of each, and its group: the polygon or the place."""
     if given.points is None:
         return _pixels_in(grid, given.polygons_on(grid))
     rows, cols, inside = places.pixels_at(grid, *given.xy(grid.crs))
@@ -367,7 +367,7 @@ def metres(grid: GeoBox, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
 
 
 def _steps(array: xr.DataArray, table: Any, time: Any, target: str) -> tuple[np.ndarray | None, np.ndarray]:
-    """Time step of each label (None where the array has no ``time``), and which have none.
+    """Time step of each label (None if the array has no ``time``), and which labels have none.
 
     A column of dates is looked at even where the array has one time: labels of 1999 say nothing of 2018.
     """
@@ -490,7 +490,7 @@ def _at_locations(
 
 
 def _of_another_time(array: xr.DataArray, time: Any, target: str | None) -> np.ndarray:
-    """Return which points have a date or year of their own that is not in the array's time."""
+    """Return which points have a date or year of their own that does not match the array's time."""
     along = {str(k).lower(): v for k, v in array.coords.items() if v.dims == ("location",)}
     name = next((c for c in _TIME_COLUMNS if c in along and along[c].name != target), None)
     if name is None or time is not None or "time" not in array.coords or array.coords["time"].ndim:

@@ -1,4 +1,4 @@
-"""What scores of classes become: the best class, probabilities, and the reach of a conformal set."""
+"""From scores of classes to the best class, probabilities and conformal sets."""
 
 from __future__ import annotations
 

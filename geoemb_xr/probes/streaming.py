@@ -175,7 +175,7 @@ def _numbers(array: xr.DataArray) -> xr.DataArray:
 
 
 def _regions(cv: int, seed: int) -> np.ndarray:
-    """The fold of each of the square regions that the array is cut into, several a fold."""
+    """The fold of each square region of the array; a fold has several regions."""
     side = math.isqrt(max(validation.REGIONS * cv - 1, 0)) + 1
     return np.asarray(np.random.default_rng(seed).permutation(side**2) % max(cv, 1)).reshape(side, side)
 

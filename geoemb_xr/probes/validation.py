@@ -1,4 +1,4 @@
-"""Held-out scores of a probe: no split ever parts a group, and one of the two leaves out whole regions.
+"""Held-out scores of a probe: no split divides a group, and one of the two leaves out whole regions.
 
 Pixels of one field, or one place in several years, are nearly copies: parted by a split, they let a probe score
 on what it has seen. Random labels on fields of a real chip reach 0.9 so, and chance by field.
@@ -195,7 +195,7 @@ def confusion(data: Data, scores: np.ndarray) -> np.ndarray:
 
 
 def tuned(head: Head, data: Data, options: Mapping[str, Any], k: int) -> dict[str, Any]:
-    """Options with the best of each that was given as a list, by scores on parts left out of ``data`` alone.
+    """Options with the best value of each list, chosen by scores on held-out parts of ``data`` alone.
 
     ``"auto"`` stands for the head's penalties. Of those the strongest is taken whose score is within one standard
     error of the best (Breiman et al. 1984): what is tuned at home should not be tuned for home alone.

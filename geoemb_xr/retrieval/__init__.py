@@ -1,1 +1,1 @@
-"""Similarity maps, and the search for the places most alike."""
+"""Similarity maps, and search for the most similar places."""

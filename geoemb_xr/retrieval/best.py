@@ -1,4 +1,4 @@
-"""The best so far, of many queries at once."""
+"""The best hits so far, of many queries at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Best:
 
     @staticmethod
     def joined(parts: Sequence[Best]) -> Best:
-        """Several, sorted anew."""
+        """Join several, and sort them anew."""
         query, scores, positions = (
             np.concatenate([getattr(part, name) for part in parts])
             for name in ("query", "scores", "positions")
@@ -90,7 +90,7 @@ class Collector:
 
 
 def _below_what_is_reached(scores: np.ndarray, k: int) -> np.ndarray:
-    """A number for each query that at least k scores lie above, if there are as many.
+    """A bound for each query that at least k scores lie above, if there are that many.
 
     The k-th of the best of parts is reached by k of them: each part has one.
     """

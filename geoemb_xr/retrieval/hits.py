@@ -1,4 +1,4 @@
-"""Where hits lie, how far apart they are, and what the arrays know of them."""
+"""Places of hits, the distances between them, and their coordinates from the arrays."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def dims_of(array: xr.DataArray) -> list[Hashable]:
 
 
 def in_order(array: xr.DataArray) -> xr.DataArray:
-    """Dimensions in one order, so that of equal scores the same is first however an array is turned."""
+    """Bring dimensions into one order, so that ties are broken alike for transposed arrays."""
     rest = dims_of(array)
     if rest == [d for d in array.dims if d != BAND]:
         return array
@@ -83,7 +83,7 @@ def centres_of(many: Sequence[xr.DataArray], positions: np.ndarray) -> np.ndarra
 
 
 def apart(centres: np.ndarray, taken: Sequence[tuple[np.ndarray, float]], k: int) -> np.ndarray:
-    """Rows of up to k centres, the first first, each far enough from what is taken and from those before it.
+    """Rows of up to k centres in order, each far enough from those taken before it.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def _chord(metres: float) -> float:
 
 
 def pixel_metres(array: xr.DataArray) -> float:
-    """About how wide a pixel or patch is; infinite where nobody knows."""
+    """Approximate width of a pixel or patch in metres; infinite where it is not known."""
     if "location" in array.dims:
         found = (
             footprints.patches_of(array, "search").side
@@ -204,7 +204,7 @@ def _known(
 
 
 def _alone(array: xr.DataArray, known: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
-    """Hits of an array with what was read of them, so that no other patch's place is asked for."""
+    """Hits of an array with the coordinates that were read for them; those of other patches are not read."""
     lazy = [name for name in known.variables if name in array.coords]
     hits = array.drop_vars(lazy).isel({"location": rows, "time": 0}, missing_dims="ignore")
     return hits.assign_coords(known.variables)

@@ -1,4 +1,4 @@
-"""What is looked for: places, vectors or words as vectors of an array's space, and where places lie in it."""
+"""Queries: places, vectors or words as vectors of an array's space, and the positions of places in it."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _flat(vectors: xr.DataArray) -> Any:
 
 
 def _is_text(query: Any) -> bool:
-    """Whether it is words, and neither places as GeoJSON or WKT, nor the path of a file with places."""
+    """Whether a query is words, and not GeoJSON, WKT or the path of a file with places."""
     if isinstance(query, str):
         return (
             not tables.is_written(query) and not query.lower().endswith(_FILES) and not Path(query).exists()
@@ -192,7 +192,7 @@ def _of_text(array: xr.DataArray, texts: list[str]) -> np.ndarray:
 
 
 def _is_vector(query: Any, bands: int) -> bool:
-    """Whether it is vectors, not places: numbers of the array's bands, which no pair of degrees can be."""
+    """Whether a query is vectors and not places: as many numbers as bands, which a pair of degrees cannot be."""
     if isinstance(query, str | Mapping) or hasattr(query, "columns") or hasattr(query, "geom_type"):
         return False
     try:

@@ -1,4 +1,4 @@
-"""The search for the places most alike: scores piece by piece, the best kept, and what is known of those looked up.
+"""Search for the most similar places: scores are made piece by piece, the best are kept, and then looked up.
 
 Nothing but the best of a block leaves a task, so that memory does not grow with the arrays, and many queries are
 answered while the vectors are in the cache.
@@ -190,7 +190,7 @@ def _scorer(
 
 
 def _one(vectors: np.ndarray, metric: str, label: object) -> np.ndarray:
-    """One query as one vector: of several pixels their mean direction, or their mean."""
+    """Reduce a query to one vector: the mean direction of its pixels, or their mean."""
     try:
         rows = scores.prepared(vectors, "mean", metric)
     except EmbeddingError as error:
@@ -199,7 +199,7 @@ def _one(vectors: np.ndarray, metric: str, label: object) -> np.ndarray:
 
 
 def _shift(many: Sequence[xr.DataArray], background: Any) -> np.ndarray | None:
-    """The vector that is taken from all."""
+    """The vector that is subtracted from all others."""
     if background is None:
         return None
     bands = len(decoded_bands(many[0]))
@@ -256,7 +256,7 @@ def _chosen(
 
 
 def _room(many: Sequence[xr.DataArray], places: int, metres: float) -> int:
-    """How many candidates so many places may take up: each with all pixels around it, in all years and arrays."""
+    """The number of candidates needed for k places: each may bring all pixels around it, in every array."""
     layers = sum(array.sizes.get("time", 1) for array in many)
     pixel = min((hits.pixel_metres(array) for array in many), default=np.inf)
     return int(min(places * layers * (1 + np.pi * (metres / pixel) ** 2), _ROOM)) + 1

@@ -1,4 +1,4 @@
-"""Every vector of some arrays scored for many queries, and the best of them kept."""
+"""Exhaustive scan: every vector of some arrays is scored for many queries, and the best are kept."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Scorer:
 
 
 class Candidates:
-    """Where candidates come from, the best first, some at a time."""
+    """A source of candidates, the best first, some at a time."""
 
     def best(self, room: int, before: Best | None = None, turn: int = 0) -> tuple[Best, bool]:
         """The next ``room`` of each query after those of ``before``, and whether there are more.
@@ -129,7 +129,7 @@ def _best_of_block(
     shape: tuple[int, ...],
     first: int,
 ) -> Best:
-    """The best of a block, at positions in all arrays, of those that come after the last that were looked at."""
+    """The best hits of a block among those that come after the last hit already seen."""
     sides = tuple(np.delete(block.data.shape, block.axis))
 
     def positions(pixels: np.ndarray) -> np.ndarray:
@@ -148,7 +148,7 @@ def _best_of_block(
 def after(
     last: tuple[np.ndarray, np.ndarray] | None, scores: np.ndarray, positions: np.ndarray | None
 ) -> np.ndarray:
-    """Scores ``(query, n)`` of what comes after the last that was looked at; NaN for the others."""
+    """Scores ``(query, n)`` of what comes after the last hit already seen; NaN for the others."""
     if last is None or positions is None:
         return scores
     score, position = (each[:, None] for each in last)

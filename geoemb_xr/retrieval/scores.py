@@ -1,4 +1,4 @@
-"""Scores: how alike each vector is to a query, as a map."""
+"""Similarity maps: a score for each vector."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def similarity(
 
 
 def say_normalised(array: xr.DataArray, metric: str) -> None:
-    """Say that cosines leave out the length of vectors, where that carries information."""
+    """Note that cosines ignore the length of vectors, where that carries information."""
     if metric == "cosine" and not product(array.attrs["product"]).unit_norm:
         say(
             f"similarity normalises the vectors of {array.attrs['product']!r}, which have no unit length; "
@@ -128,7 +128,7 @@ def of_block(
 
 
 def _prepare(vectors: Any, how: str, metric: str) -> Any:
-    """Queries as one small parameter: unit length, and their mean where that is all that is asked for."""
+    """Queries as one small parameter: of unit length, and averaged where only the mean is asked for."""
     if hasattr(vectors, "__dask_graph__"):
         import dask
 
@@ -137,7 +137,7 @@ def _prepare(vectors: Any, how: str, metric: str) -> Any:
 
 
 def prepared(vectors: np.ndarray, how: str, metric: str) -> np.ndarray:
-    """Vectors that have data, of unit length for cosines, and their mean where that is all that is asked for."""
+    """Vectors that have data, of unit length for cosines, and averaged where only the mean is asked for."""
     rows = np.asarray(vectors, np.float64).reshape(-1, np.shape(vectors)[-1])
     rows = rows[np.isfinite(rows).all(axis=1)]
     if metric == "cosine":

@@ -301,7 +301,7 @@ def _gathered(parts: list[list[_Signs]]) -> list[_Signs]:
 
 
 def _measured(array: xr.DataArray, sketch: Sketch, there: np.ndarray, seed: int) -> tuple[int, float]:
-    """How many candidates the best of some of the array's own vectors lie among, and what share of them does."""
+    """Measure on some of the array's own vectors how many candidates are needed, and the recall with them."""
     some = np.sort(np.random.default_rng(seed).choice(there, min(_QUERIES, there.size), replace=False))
     rows, _ = directions_of(np.concatenate([vectors for _, vectors in _at(array, some).pieces()], axis=1))
     true, _ = Scan([array], Scorer(np.ascontiguousarray(rows), rows[:0], "each", "cosine")).best(_HITS)
@@ -320,7 +320,7 @@ def _measured(array: xr.DataArray, sketch: Sketch, there: np.ndarray, seed: int)
 
 @dataclass(frozen=True)
 class Shortlist(Candidates):
-    """Score exactly what a sketch finds near.
+    """Candidates that a sketch finds near, scored exactly.
 
     Parameters
     ----------
@@ -368,7 +368,7 @@ class Shortlist(Candidates):
         return Best(best.query, best.scores, rows[best.positions]), n < self.sketch.bits.size
 
     def _aims(self) -> np.ndarray:
-        """Where to look: places less the mean, as the vectors; what is a direction already as it is."""
+        """Directions to look in: vectors less the mean; a query that is a direction stays as it is."""
         aims = self.scorer.positives
         if self.scorer.shift is not None or self.scorer.contrast:
             return aims
