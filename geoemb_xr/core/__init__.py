@@ -1,1 +1,1 @@
-"""What an embedding array is: products, codecs, classes, fitted models, and the rules that tell them apart."""
+"""The data model: products, codecs, classes, fitted models, and rules of comparability."""

@@ -59,7 +59,7 @@ class Area:
         return [(self.west, self.south, 180.0, self.north), (-180.0, self.south, self.east, self.north)]
 
     def bounds_in(self, crs: object) -> list[Bounds]:
-        """Its parts' bounds in another CRS, edges densified; parts out of that CRS's reach are left out."""
+        """Bounds of its parts in another CRS, with densified edges; parts that cannot be projected are left out."""
         target = as_crs(crs)
         found = (project_bounds(part, self.crs, target) for part in self.parts)
         return [bounds for bounds in found if bounds is not None]
@@ -136,7 +136,7 @@ def area_of(geobox: GeoBox) -> Area:
 
 
 def covers(grid: GeoBox) -> str:
-    """What a grid covers, for messages."""
+    """The coverage of a grid in words, for messages."""
     area = area_of(grid)
     degrees = area.bounds_in(LONLAT)
     text = f"covers {area}"
@@ -146,7 +146,7 @@ def covers(grid: GeoBox) -> str:
 
 
 def project_bounds(bounds: Bounds, src: object, dst: object, *, densify: int = 41) -> Bounds | None:
-    """Bounds in another CRS, edges densified; None where nothing of it can be reached."""
+    """Bounds in another CRS, with densified edges; None if no part can be projected."""
     source, target = as_crs(src), as_crs(dst)
     if _same_crs(source, target):
         return bounds
@@ -201,7 +201,7 @@ def _outwards(low: float, high: float, size: int) -> slice | None:
 
 
 def snapped_geobox(area: Area, crs: object, resolution: float | tuple[float, float]) -> GeoBox:
-    """The grid over an area whose pixel edges are multiples of the resolution, so that neighbours tile.
+    """The grid over an area with pixel edges at multiples of the resolution, so that neighbouring grids align.
 
     Parameters
     ----------
@@ -253,7 +253,7 @@ def check_resolution(resolution: float | tuple[float, float], crs: pyproj.CRS) -
 
 
 def resolution_in(crs: object, metres: float, area: Area) -> float:
-    """A ground distance in units of a CRS at an area's middle, rounded so that neighbours agree."""
+    """A ground distance in units of a CRS at an area's middle, rounded so that neighbouring areas agree."""
     target = as_crs(crs)
     if target.is_geographic:
         return metres / METRES_PER_DEGREE

@@ -1,4 +1,4 @@
-"""What every feature does with an embedding array: make one, join some, decode, normalise, select.
+"""Operations that all features share on embedding arrays: make, join, decode, normalise, select.
 
 :func:`map_bands` is the one way a function of vectors becomes a lazy array: one blockwise layer, one task a
 block, any order of dimensions, NumPy and dask alike.
@@ -134,7 +134,7 @@ def _blockwise(
 
 @dataclass(frozen=True)
 class _OnBlock:
-    """Calls ``function(block, axis, scale?, *params)`` with what blockwise hands over."""
+    """Calls ``function(block, axis, scale?, *params)`` with the arguments of blockwise."""
 
     function: Callable[..., np.ndarray]
     axis: int
@@ -153,7 +153,7 @@ class _OnBlock:
 
 
 def _single(block: Any) -> np.ndarray:
-    """The one block of a contracted dimension, out of the lists that blockwise wraps it in."""
+    """Take the one block of a contracted dimension out of the lists that blockwise wraps it in."""
     while isinstance(block, list):
         (block,) = block
     return np.asarray(block)
@@ -203,7 +203,7 @@ def scale_of(array: xr.DataArray, codec: Codec) -> xr.DataArray | None:
 
 
 def without_data(array: xr.DataArray) -> xr.DataArray:
-    """Where an embedding has no data, as its codec or a NaN says: bool, without ``band``. Lazy."""
+    """Where an embedding has no data, by its codec or NaN: bool, without ``band``. Lazy."""
     if not is_encoded(array):
         return array.isnull().any(BAND)
     codec = codec_of(array)
@@ -293,7 +293,7 @@ def encode(array: xr.DataArray) -> xr.DataArray:
 
 
 def encode_with(array: xr.DataArray, codec: Codec) -> xr.DataArray:
-    """Vectors to the codes of any codec: how a product without one is written in fewer bytes."""
+    """Encode vectors with any codec, so that a product without one can be written in fewer bytes."""
     found = product(array.attrs["product"])
     labels = found.bands if codec.bands else tuple(array.coords[BAND].values.tolist())
     codes = map_bands(

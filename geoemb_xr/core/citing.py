@@ -1,4 +1,4 @@
-"""What travels with everything that is written: attribution, licence, product key, and how to cite it."""
+"""The metadata of everything that is written: attribution, licence, product key, and how to cite it."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _lines(texts: Iterable[str]) -> str:
 
 
 def _bibtex(found: Product) -> str:
-    """The product's own entry, or one made of its facts where it names a DOI."""
+    """The product's own BibTeX entry, or one made from its facts where it has a DOI."""
     if found.bibtex or not found.doi:
         return found.bibtex
     key = re.sub(r"\W", "", found.name)
@@ -137,7 +137,7 @@ def origins_of(array: xr.DataArray) -> list[tuple[Product, str]]:
 
 
 def provenance(array: xr.DataArray) -> dict[str, str]:
-    """What every file that is written says of its origin, as plain strings.
+    """The origin of an array as plain strings, for the attributes of every file that is written.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ def _no_scale(name: str, scale: object) -> None:
 
 
 def _missing(vectors: np.ndarray, axis: int) -> np.ndarray:
-    """Which vectors cannot be encoded: one band is NaN or infinite. The band axis stays, of length 1."""
+    """A mask of vectors that cannot be encoded: a band is NaN or infinite. The band axis stays, of length 1."""
     return ~np.isfinite(vectors).all(axis=axis, keepdims=True)
 
 

@@ -1,4 +1,4 @@
-"""Columns that ride along, in types that files have: one gate before Zarr and Parquet, and the way back.
+"""Further columns in types that files have: conversion before Zarr and Parquet are written, and back.
 
 In memory a column may be anything that pandas holds: text with gaps, booleans with gaps, times in a zone, shapes.
 A file has numbers, times and text. What is neither is refused by the column's name, before anything is written.
@@ -123,7 +123,7 @@ def column_of(name: Hashable, values: Any) -> Column:
 
 
 def _blanked(array: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """Objects with None where nothing is."""
+    """Objects, with None where a value is missing."""
     blanked = array.copy()
     blanked[missing] = None
     return blanked
@@ -172,7 +172,7 @@ def _refused(name: Hashable, array: np.ndarray) -> Column:
 
 
 def to_zarr_values(column: Column, name: Hashable = "") -> tuple[np.ndarray, dict[str, Any] | None]:
-    """Values as Zarr has them, and the note that brings the column back; no note where nothing changed.
+    """Values as Zarr has them, and a note for the way back; no note where nothing changed.
 
     A gap is a value that the column does not hold otherwise: Zarr has no nulls.
 
@@ -205,7 +205,7 @@ def _in_nanoseconds(times: np.ndarray) -> bool:
 
 
 def from_zarr_values(values: np.ndarray, note: Mapping[str, Any]) -> np.ndarray:
-    """The column that :func:`to_zarr_values` made values of."""
+    """Restore the column from what :func:`to_zarr_values` returned."""
     kind, gap = str(note.get("kind", "plain")), note.get("missing")
     if kind in ("text", "geometry"):
         values = np.asarray(values).astype(object)
@@ -218,7 +218,7 @@ def from_zarr_values(values: np.ndarray, note: Mapping[str, Any]) -> np.ndarray:
 
 
 def _unused(values: np.ndarray) -> str | int:
-    """A value that stands for a gap, since no other does."""
+    """A value for gaps that does not occur in the column."""
     taken = set(values.ravel().tolist())
     if values.dtype == object:
         return next(text for text in ("-" * n for n in range(len(taken) + 1)) if text not in taken)
@@ -226,7 +226,7 @@ def _unused(values: np.ndarray) -> str | int:
 
 
 def names_for_zarr(names: Iterable[Hashable]) -> dict[Hashable, str]:
-    """Names that Zarr, and the list of coordinates in an attribute, can hold, for those that they cannot.
+    """Replacements for names that Zarr, or the list of coordinates in an attribute, cannot hold.
 
     A ``/`` would be a folder, and a space would part one name into two.
 
@@ -261,7 +261,7 @@ def _fits_zarr(name: Hashable) -> bool:
 
 
 def to_arrow(column: Column, name: Hashable = "") -> Any:
-    """A column as Arrow has it: gaps as nulls, zones and dates as types, shapes as WKB.
+    """Convert a column to Arrow: gaps become nulls, time zones and dates become types, shapes become WKB.
 
     Raises
     ------
@@ -295,7 +295,7 @@ def _arrow_of(column: Column) -> Any:
 
 
 def from_arrow(values: Any, kind: str) -> np.ndarray:
-    """The column that :func:`to_arrow` made an Arrow array of."""
+    """Restore the column from what :func:`to_arrow` returned."""
     import pyarrow.compute as pc
 
     missing = np.asarray(pc.is_null(values))

@@ -1,4 +1,4 @@
-"""What goes wrong, said in one way: what was wrong, what was got, what to do."""
+"""The errors of this package. Each message says what was wrong, what was got, and what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 
 
 class EmbeddingError(ValueError):
-    """What this package raises about arrays, sources and what was asked for.
+    """Base of the errors that this package raises about arrays, sources and requests.
 
     The errors below say more; raised by itself, an array is not what the called function works on.
     """

@@ -39,7 +39,7 @@ _classes: dict[tuple[str, str], type[Fitted]] = {}
 
 @dataclass(frozen=True)
 class Output:
-    """What a model gives for a vector.
+    """An output of a model.
 
     Parameters
     ----------
@@ -318,7 +318,7 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
 
 
 def _class_of(header: dict[str, Any]) -> type[Fitted]:
-    """The class that a header names, which is taken out of it with all else that is no field."""
+    """Remove from a header its class and all else that is not a field, and return the class."""
     if header.pop("format", None) != _FORMAT:
         raise ValueError("it has another format")
     header.pop("geoemb_xr", None)
@@ -338,7 +338,7 @@ def _is_own(kind: type[Fitted]) -> bool:
 
 
 def _values_of(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields as a header has them: lists are tuples, and a legend is made again."""
+    """Restore fields from a header: lists become tuples, and the legend is rebuilt."""
     values = {}
     for name, value in header.items():
         if isinstance(value, dict) and set(value) == {"legend"} and isinstance(value["legend"], dict):

@@ -1,4 +1,4 @@
-"""Notes: what a user should know, said in a line each time it is true, and without a warning.
+"""Notes: one-line messages to the user, given each time they apply, that are not warnings.
 
 Notes go to the logger ``geoemb_xr`` at level INFO. Where the application has not set up logging itself they are
 shown too: as a line on the standard error stream, or in a notebook as a small line under the cell.
@@ -34,7 +34,7 @@ class _NoteHandler(logging.StreamHandler[Any]):
 
 
 def in_notebook() -> bool:
-    """Whether a notebook runs this: its outputs may be HTML, and its error stream is a red box."""
+    """Whether this runs in a notebook, where outputs may be HTML and the error stream is a red box."""
     running = sys.modules.get("IPython")  # whoever runs a notebook has imported it
     shell = running.get_ipython() if running is not None and hasattr(running, "get_ipython") else None
     return hasattr(shell, "kernel")
@@ -70,7 +70,7 @@ _said: ContextVar[set[str] | None] = ContextVar("said", default=None)
 
 @contextmanager
 def one_call() -> Iterator[None]:
-    """What happens inside is one call of a user, which says a thing once, of however many files it is true.
+    """Mark one call of a user, in which a note is given once, however many files it applies to.
 
     It decorates public functions that may come upon the same thing several times; calls of others inside belong to
     the outermost.
@@ -97,7 +97,7 @@ _silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No notes of what happens inside; other threads go on to say theirs."""
+    """Silence notes inside the block; other threads still give theirs."""
     token = _silent.set(True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""One npz file without pickles: a header of text and arrays, written whole or not at all, read with care."""
+"""Npz files without pickles: a text header and arrays, written whole or not at all, and checked when read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_UNPACKED, _LEAST = 16, 1 << 24
 
 
 def write(target: Path, header: str, arrays: Mapping[str, np.ndarray]) -> Path:
-    """Write a header and arrays; what stood there before is replaced once all is written.
+    """Write a header and arrays; a file that was there before is replaced once all is written.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class _Member:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> _Member:
-    """What the header of an array says, if the file has as many bytes of it as that takes."""
+    """Read the header of an array; raise unless the file holds as many bytes as it claims."""
     with archive.open(name) as file:
         version = np.lib.format.read_magic(file)
         read = (

@@ -65,7 +65,7 @@ class Graph:
         return [Value(self, name, np.dtype(dtype)) for name, dtype in zip(names, dtypes, strict=True)]
 
     def type_of(self, dtype: Any) -> int:
-        """The number that ONNX has for a type."""
+        """The ONNX number of a type."""
         return int(self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def _declared(self, name: str, dtype: Any, shape: Sequence[int | str] | None) -> Any:
@@ -106,7 +106,7 @@ def write_model(model: Any, path: Path, facts: Mapping[str, str], *, full_check:
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """What a node gives: a table ``(n, k)``, one row per vector; what sums up rows gives ``(n, 1)``.
+    """The output of a node: a table ``(n, k)``, one row per vector; sums over a row give ``(n, 1)``.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ class Value:
         return self._alone("Abs")
 
     def equals(self, other: Any) -> Value:
-        """Where it is the same number: ``==`` asks whether two values are one."""
+        """Where two tables are equal; ``==`` compares the objects."""
         return self._with("Equal", other, bool)
 
     def sqrt(self) -> Value:
@@ -288,7 +288,7 @@ class Value:
         return replace(self, is_flat=True)
 
     def standing(self, missing: float) -> Value:
-        """The same as an output in which ``missing`` stands where there is no data."""
+        """The same as an output with ``missing`` where there is no data."""
         return replace(self, missing=missing)
 
     # --- what several models need -------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ class Value:
 
 
 def vectors(graph: Graph, codec: Codec | None, bands: int, unit: bool) -> tuple[Value, Value]:
-    """Declare inputs; give vectors, zeros where there is no data, and where there is some.
+    """Declare inputs; return vectors, zero where there is no data, and a mask of where there is.
 
     Parameters
     ----------
@@ -344,7 +344,7 @@ def vectors(graph: Graph, codec: Codec | None, bands: int, unit: bool) -> tuple[
 
 
 def declare(graph: Graph, outputs: Mapping[str, Value], valid: Value) -> None:
-    """Declare outputs, with what stands for missing data where there is none."""
+    """Declare outputs, with the value for missing data."""
     for name, value in outputs.items():
         missing = value.missing
         if missing is None:

@@ -1,4 +1,4 @@
-"""What the functions of a product take and return: how readers and ``gx.open`` meet without knowing each other."""
+"""The types of a product's functions, so that readers and ``gx.open`` need not import each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class StoredTile(Protocol):
-    """A stored raster, as :class:`geoemb_xr.readers.tiles.Tile` is: cut, joined and decoded by ``gx.open``."""
+    """A stored raster such as :class:`geoemb_xr.readers.tiles.Tile`, which ``gx.open`` cuts, joins and decodes."""
 
     @property
     def name(self) -> str:
@@ -53,7 +53,7 @@ class Coverage(Protocol):
     """Lists what exists, a row per tile and year."""
 
     def __call__(self, source: Any, request: Any, /) -> pd.DataFrame:
-        """List what a request asks of a source, None for the published."""
+        """List what matches a request in a source, None for the published."""
 
 
 @runtime_checkable
@@ -81,7 +81,7 @@ class PlaceEncoder(Protocol):
 
 
 def kind_of_opened(opened: object, name: str) -> Literal["tiles", "array", "dataset"]:
-    """Which of the things that :class:`Open` may return it is.
+    """The kind of what :class:`Open` returned.
 
     Parameters
     ----------

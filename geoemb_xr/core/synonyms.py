@@ -1,4 +1,4 @@
-"""What others call our things: a wrong name is answered with ours, from one table."""
+"""Names that other packages use: an error for one of them gives ours, from one table."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def _ours(name: str) -> tuple[str, ...]:
 
 
 def no_such(name: str, known: Iterable[str], where: str) -> str:
-    """What to say of a name that is not there.
+    """The message for a name that does not exist.
 
     Examples
     --------
@@ -275,7 +275,7 @@ def no_such(name: str, known: Iterable[str], where: str) -> str:
 
 
 def no_method(name: str, known: Iterable[str], where: str, of_xarray: type) -> str:
-    """What to say of a method that an accessor lacks: also where xarray or the package has it.
+    """The message for a method that an accessor lacks, which also looks in xarray and in this package.
 
     Examples
     --------
@@ -297,7 +297,7 @@ def no_method(name: str, known: Iterable[str], where: str, of_xarray: type) -> s
 
 
 def answering[**P, T](function: Callable[P, T], name: str | None = None) -> Callable[P, T]:
-    """A public function that answers a wrong keyword or number, None where it says nothing, a Dataset for an array.
+    """Wrap a public function so that wrong keywords, numbers, None and Datasets give errors that lead on.
 
     Parameters
     ----------
@@ -340,7 +340,7 @@ def answering[**P, T](function: Callable[P, T], name: str | None = None) -> Call
 
 
 def answering_methods[T](cls: type[T]) -> type[T]:
-    """A class whose public methods answer a wrong keyword with the one that is meant."""
+    """Wrap a class so that its public methods answer a wrong keyword with the right one."""
     for name, method in inspect.getmembers(cls, inspect.isfunction):
         if not name.startswith("_"):
             setattr(cls, name, answering(method))
@@ -358,7 +358,7 @@ def _no_keyword(function: str, name: str, parameters: list[str]) -> str:
 
 
 def _check_values(function: str, signature: inspect.Signature, args: Any, kwargs: Any) -> None:
-    """Raise for None where a value is needed, as other packages mean many things by it, and for half a pixel."""
+    """Raise for None where a value is needed, since it means many things elsewhere, and for fractions of pixels."""
     try:
         bound = signature.bind_partial(*args, **kwargs)
     except TypeError:
@@ -374,7 +374,7 @@ def _check_values(function: str, signature: inspect.Signature, args: Any, kwargs
 
 
 def _needs_value(parameter: inspect.Parameter, kind: str) -> bool:
-    """Whether None is no value of a parameter, by its annotation; of a switch it is one: off."""
+    """Whether a parameter does not accept None, by its annotation; for a switch None means off."""
     free = any(word in kind for word in ("None", "Any", "object", "Like", "empty"))
     return not free and kind != "bool" and parameter.default is not None
 

@@ -15,7 +15,7 @@ TimeLike = int | str | slice | Sequence[Any] | np.datetime64 | None
 
 
 def parse_dates(values: Any, what: str = "the dates") -> np.ndarray:
-    """Years and dates in any usual writing as the moments at which they start; what is missing is NaT.
+    """Parse years and dates in any usual notation as the moments at which they start; gaps are NaT.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def parse_dates(values: Any, what: str = "the dates") -> np.ndarray:
 
 
 def _as_column(values: Any) -> Any:
-    """Values as pandas takes them: objects where types are mixed, so that no integer becomes a float."""
+    """Values for pandas: objects where types are mixed, so that no integer becomes a float."""
     return (
         values
         if isinstance(values, np.ndarray | pd.Index | pd.api.extensions.ExtensionArray)
@@ -71,7 +71,7 @@ def _as_column(values: Any) -> Any:
 
 
 def _date_text(value: Any) -> str:
-    """A year or date in ISO 8601; what is none stays as it is written, to be refused."""
+    """A year or date in ISO 8601; anything else stays as it is, to be refused later."""
     if isinstance(value, pd.Period):
         value = value.start_time
     if isinstance(value, float | np.floating | int | np.integer) and not isinstance(value, bool):
@@ -99,7 +99,7 @@ def _moments(times: Any) -> np.ndarray:
 
 
 def pick_times(available: np.ndarray, time: TimeLike, covers: str = "the array") -> np.ndarray:
-    """Positions along a time axis that ``time=`` asks for.
+    """Positions along a time axis that ``time=`` selects.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def check_time(time: TimeLike) -> None:
 
 
 def time_spans(time: TimeLike) -> list[tuple[Any, Any]] | None:
-    """What ``time=`` asks for as half-open spans ``(start, stop)``, to prune files by; None for everything."""
+    """The half-open spans ``(start, stop)`` that ``time=`` selects, to prune files by; None for everything."""
     if time is None:
         return None
     check_time(time)
@@ -193,7 +193,7 @@ def _in_period(available: np.ndarray, when: Any) -> np.ndarray:
 
 
 def _period(when: Any) -> tuple[Any, Any]:
-    """Start and end of what ``when`` names: a year, a month or a day; a moment with a zone in UTC."""
+    """Start and end of the year, month or day that ``when`` names; a time with a zone is taken in UTC."""
     is_number = isinstance(when, int | float | np.integer | np.floating) and not isinstance(when, bool)
     text = str(int(when)) if is_number and float(when).is_integer() else when
     try:

@@ -13,7 +13,7 @@ from geoemb_xr.core.errors import MissingFileError
 
 @contextmanager
 def replacing(target: Path) -> Iterator[BinaryIO]:
-    """A file to write to; it takes the place of ``target`` once all is written, else nothing is left of it.
+    """Open a file to write to. It replaces ``target`` once all is written; after an error nothing is left of it.
 
     Who may read it is as for any new file: those of ``tempfile`` are their owner's alone.
 
