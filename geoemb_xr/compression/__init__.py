@@ -1,1 +1,1 @@
-"""Fewer bytes and smaller models: quantised and shortened vectors, students of a space, and kits for the field."""
+"""Compression: quantised and shortened vectors, distilled students, and kits for offline use."""

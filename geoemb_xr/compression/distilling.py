@@ -1,4 +1,4 @@
-"""Vectors of one space learnt from another: a teacher's from what a student can see.
+"""Distillation: vectors of a teacher's space, predicted from what a student can see.
 
 One pass over the blocks brings all that is needed: sums for ridge, which add up on any worker in any order, and a
 sample of pixels chosen by their hash, on which students are scored, each pixel by one that was fitted without its
@@ -41,7 +41,7 @@ _MLP = {"max_iter": 60, "n_iter_no_change": 8, "alpha": 1e-3, "batch_size": 1024
 
 @dataclass(frozen=True, eq=False)
 class Student(Fitted):
-    """How vectors of one space are made of another's; made by :func:`fit_student`.
+    """A model from vectors of one space to another's; made by :func:`fit_student`.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ def fit_student(
 
 
 def neighbours(array: xr.DataArray, reach: int) -> xr.DataArray:
-    """Vectors with those of the pixels around them as further bands. Lazy.
+    """Add the vectors of neighbouring pixels as further bands. Lazy.
 
     Parameters
     ----------
@@ -355,7 +355,7 @@ def _part(places: xr.DataArray) -> xr.DataArray:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Some pixels: what a student sees, the teacher's vectors, and the folds of their regions."""
+    """A sample of pixels: the student's inputs, the teacher's vectors, and the folds of their regions."""
 
     x: np.ndarray
     y: np.ndarray
@@ -438,7 +438,7 @@ class _Learner:
         return _unit(found) if self.unit else found
 
     def unseen(self, folds: Mapping[int, Mapping[str, np.ndarray]], some: _Sample) -> np.ndarray:
-        """Vectors of students that did not see the region."""
+        """Predictions of students that were not fitted on the region."""
         out = np.empty(some.y.shape, np.float32)
         for fold in np.unique(some.fold).tolist():
             own = some.fold == fold

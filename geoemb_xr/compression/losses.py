@@ -1,4 +1,4 @@
-"""What fewer bytes cost: ways to store vectors beside each other, fitted in some regions, measured in others."""
+"""The cost of fewer bytes: ways to store vectors, fitted in some regions and compared in others."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Losses:
 
 
 def _name_points(ax: Any, points: dict[str, np.ndarray]) -> None:
-    """Write a name beside each point, where it meets neither another name or point nor the edge."""
+    """Write a name beside each point, where it overlaps neither another name or point nor the edge."""
     box_of = require("matplotlib.transforms", "viz").Bbox.from_bounds
     ax.figure.canvas.draw()  # lays out the axes, in which names are measured
     taken = [box_of(x - 4, y - 4, 8, 8) for x, y in ax.transData.transform(list(points.values()))]
@@ -183,7 +183,7 @@ def losses(
 
 @dataclass(frozen=True)
 class _Way:
-    """Codes of vectors, what they mean, and the vectors of the first space that they stand for."""
+    """Codes of vectors, their meaning, and the vectors of the original space that they stand for."""
 
     codes: Callable[[xr.DataArray], xr.DataArray]
     back: Callable[[xr.DataArray], xr.DataArray] | None = None

@@ -1,4 +1,4 @@
-"""What probes score with vectors that stand in for others, in regions that they did not see."""
+"""Scores of probes on vectors that replace others, in held-out regions."""
 
 from __future__ import annotations
 

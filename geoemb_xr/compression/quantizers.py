@@ -1,4 +1,4 @@
-"""Fewer bytes a vector: fewer components, fewer bits, or both, as one small fitted model."""
+"""Compressors: fewer components, fewer bits, or both, as one small fitted model."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ class Compressor(Fitted):
 
     @property
     def whole(self) -> bool:
-        """Whether all bands are kept, so that vectors stay in their space."""
+        """Whether all bands are kept, so that vectors stay in their original space."""
         return self.dims == len(self.bands)
 
     @property
     def hash(self) -> str:
-        """Eight letters that tell this compressor from any other."""
+        """Eight letters that identify this compressor."""
         parts = (self.product, self.version, self.method, self.codec, str(self.dims))
         made = hashlib.sha256("\n".join(parts).encode())
         made.update(np.ascontiguousarray(self.mean, "<f4").tobytes())
@@ -290,7 +290,7 @@ def _components(vectors: np.ndarray, model: Compressor) -> np.ndarray:
 
 
 def decompress(array: xr.DataArray, model: Compressor) -> xr.DataArray:
-    """Vectors of the first space, as far as the compressed ones hold them. Lazy.
+    """Approximate vectors of the original space from compressed ones. Lazy.
 
     Parameters
     ----------

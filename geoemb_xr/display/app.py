@@ -128,7 +128,7 @@ def _map_size(array: xr.DataArray, width: int) -> tuple[int, int]:
 
 
 class App:
-    """What :func:`explore` gives: shown in a notebook or served, and what was made in it.
+    """The result of :func:`explore`: shown in a notebook or served, with the labels and models made in it.
 
     Parameters
     ----------
@@ -179,11 +179,11 @@ class App:
         return self.state.model
 
     def display(self) -> Display:
-        """Another display of the same state: figures and widgets, all of its own."""
+        """Make another display of the same state, with its own figures and widgets."""
         return Display(self.state, self._size, tiles=self._tiles)
 
     def servable(self, title: str | None = None) -> App:
-        """Offer the app to ``panel serve``."""
+        """Make the app servable by ``panel serve``."""
         self._page().servable(title=title or app_words.title(self.state))
         return self
 
@@ -206,7 +206,7 @@ class App:
         return self.display().layout
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        """The live app, over a picture of it that stays wherever the app cannot run."""
+        """The live app, with a picture of it for wherever the app cannot run."""
         _load_extension()
         bundle = self.display().layout._repr_mimebundle_(include, exclude)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
@@ -232,7 +232,7 @@ class App:
 
 
 def _load_extension() -> None:
-    """Load Panel, into a notebook at each display: scripts of another cell go with that cell.
+    """Load Panel into a notebook at each display, since scripts are lost with the cell that loaded them.
 
     They come from the installed packages, so that a page asks no other host for them.
     """

@@ -34,7 +34,7 @@ _AROUND = 40
 
 
 def ground_stretch(array: xr.DataArray) -> float:
-    """How much longer a unit of y is on the ground than one of x: degrees of longitude shrink with latitude."""
+    """Ground length of a unit of y over that of x, since degrees of longitude shrink with latitude."""
     crs = geometry.crs_of(array)
     if crs is None or not crs.is_geographic:
         return 1.0
@@ -171,7 +171,7 @@ class Display:
             self.refresh()
 
     def tap(self, x: float, y: float, *, twice: bool = False) -> None:
-        """Look at the pixel under a click, label it, or take it as a corner of a polygon."""
+        """Handle a click: look at the pixel, label it, or add it as a corner of a polygon."""
         name = self.widgets["mode"].value
         if name != LOOK and self.shapes.kind == app_tools.POLYGON:
             left, _, right, _ = self.state.shown
@@ -205,7 +205,7 @@ class Display:
             self.refresh()
 
     def press(self, key: str) -> None:
-        """Do what a key is for: the year before or after, look, finish a polygon or label, choose a class."""
+        """Handle a key: the year before or after, look, finish a polygon or label, choose a class."""
         mode, walk = self.widgets["mode"], self.state.walk
         if key in ("ArrowLeft", "ArrowRight") and len(self.state.periods) > 1:
             step = self.state.step + (1 if key == "ArrowRight" else -1)
@@ -307,7 +307,7 @@ class Display:
         self._say()
 
     def _choose(self) -> None:
-        """A class was chosen, or to look: its buttons are shown."""
+        """Show that a class, or looking, was chosen."""
         name = self.widgets["mode"].value
         self.widgets["edit"].visible = name in self.state.classes
         if name in self.state.classes:
@@ -367,7 +367,7 @@ class Display:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """The sign that something is computed is on meanwhile."""
+        """Show the busy sign inside the block."""
         self._busy.param.update(value=True, visible=True)
         try:
             yield
@@ -503,7 +503,7 @@ class Display:
 
 
 def _warm_up() -> None:
-    """Import what the first label needs while the user still clicks: it takes seconds.
+    """Import what the first label needs in the background, since it takes seconds.
 
     Not earlier: two threads that import packages with circles at once may lock each other out, and until the first
     class is named, cells of a notebook import.

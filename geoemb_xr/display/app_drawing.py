@@ -1,4 +1,4 @@
-"""What the app draws with: packed pixels, colours stretched over limits, axes that stay in the background."""
+"""Drawing helpers of the app: packed pixels, colours stretched over limits, unobtrusive axes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def coloured(values: np.ndarray, palette: Sequence[str], limits: tuple[float, fl
 
 
 def style(figure: Any) -> None:
-    """Axes that stay in the background, on a page of any colour."""
+    """Style unobtrusive axes, for a page of any colour."""
     figure.toolbar.logo = None
     figure.border_fill_color = None
     for axis in figure.axis:

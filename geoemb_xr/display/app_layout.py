@@ -1,4 +1,4 @@
-"""How the app fits a window: maps beside the controls, above them in a narrow one, above one another on a phone.
+"""The layout of the app: maps beside the controls, above them in a narrow window, stacked on a phone.
 
 The width of the app's own box decides, not that of the window: a cell of a notebook is narrower than its page. Each
 style reaches one element, since every part of Bokeh's has a shadow tree of its own.
@@ -41,7 +41,7 @@ def width_of(size: tuple[int, int]) -> int:
 
 
 def keep_shape(figure: Any, size: tuple[int, int]) -> None:
-    """Let a map be as wide as there is room for, in the shape of its first width and height."""
+    """Let a map grow to the available width, keeping its aspect ratio."""
     follow = require("bokeh.models", "viz").CustomJS(args={"ratio": size[1] / size[0]}, code=_SHAPE)
     figure.js_on_change("inner_width", follow)
 

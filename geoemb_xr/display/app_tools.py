@@ -1,4 +1,4 @@
-"""What hands do in the app: swipe between two maps, draw boxes and polygons, press keys."""
+"""Interactions of the app: swipe between two maps, draw boxes and polygons, press keys."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Shapes:
 
 
 def listen(figures: Sequence[Any], press: Callable[[str], None]) -> Any:
-    """Tell of keys that are pressed while the mouse is over a map; the source that carries them."""
+    """Listen to keys that are pressed while the mouse is over a map; return the source that carries them."""
     models = require("bokeh.models", "viz")
     keys = models.ColumnDataSource({"key": [], "count": []})
     for figure in figures:

@@ -1,4 +1,4 @@
-"""The column of widgets at the side of the app: what there is to choose, not what it does."""
+"""The column of widgets at the side of the app; what they do is decided elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the app says, as HTML: titles, legends, colour bars, credits."""
+"""Texts of the app as HTML: titles, legends, colour bars, credits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def describe(kind: Answer, state: Explorer) -> tuple[str, Sequence[str]]:
 
 
 def missing(kind: Answer, state: Explorer) -> str:
-    """Say what to do to see an answer that is not there yet."""
+    """Tell the user what is needed for an answer that cannot be shown yet."""
     if kind == "similarity":
         return "Click a pixel to see what is similar to it"
     if kind == "change":
@@ -92,7 +92,7 @@ def map_head(title: str, detail: str = "") -> str:
 
 
 def rgb_html(state: Explorer) -> str:
-    """HTML that says what the colours of the picture are."""
+    """HTML that explains the colours of the picture."""
     shares = [f"{share:.0%}" for share in state.model.explained_variance_ratio[:3]]
     return f"red, green, blue: three principal components, {', '.join(shares)} of variance"
 

@@ -1,4 +1,4 @@
-"""What lies under or over a map to say where it is: a graticule, coastlines, tiles from the network."""
+"""Map context: a graticule, coastlines, and tiles from the network."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def draw_world(ax: Any, array: xr.DataArray) -> None:
 
 
 def _degrees(array: xr.DataArray, crs: pyproj.CRS) -> tuple[float, float, float, float]:
-    """Longitudes and latitudes that a map shows; what lies beyond a projection is left out."""
+    """Longitudes and latitudes of a map; what cannot be projected is left out."""
     xs, ys = array.coords["x"].values, array.coords["y"].values
     if "location" not in array.dims:
         thin = [each[np.linspace(0, each.size - 1, min(each.size, 50)).astype(int)] for each in (xs, ys)]
@@ -87,7 +87,7 @@ def _coastlines() -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def draw_basemap(ax: Any, array: xr.DataArray, basemap: Any) -> None:
-    """Draw tiles from the network under a map, which lets them shine through.
+    """Draw tiles from the network under a translucent map.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What an array is, at a glance: told from coordinates, attributes and the graph; nothing is computed or read."""
+"""Cards of arrays, made from coordinates, attributes and the graph; nothing is computed or read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Another array beside the one that is explored: a second product, or any map, at the same places and year."""
+"""A second array in the explorer, a product or any map, at the same places and year."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FIT_PIXELS = 300
 
 
 class Compared:
-    """Another array, drawn over the windows of the one that is explored.
+    """A second array, drawn over the windows of the explored one.
 
     Parameters
     ----------
@@ -91,5 +91,5 @@ class Compared:
 
 
 def is_picture(found: Any) -> bool:
-    """Whether a map is colours already."""
+    """Whether a map already holds colours."""
     return "rgb" in found.dims

@@ -1,4 +1,4 @@
-"""Points as small squares of a raster, so that they are looked at as pixels are."""
+"""Points as small squares of a raster, so that the explorer treats them as pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the interactive app knows and computes, without any widget: a window, a click, labels, a probe.
+"""The state of the interactive app, without widgets: a window, a click, labels, a probe.
 
 Only what is shown is ever computed: the middle pixel of each cell that one pixel of the screen covers. The codes of
 shown windows stay in memory, so that a click is answered from there.

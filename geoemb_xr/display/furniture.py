@@ -1,4 +1,4 @@
-"""What stands around a map: axes with units, a scale bar, a legend or a colour bar, and the credit line."""
+"""Map decorations: axes with units, a scale bar, a legend or a colour bar, and the credit line."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def aspect_of(data: xr.DataArray) -> tuple[float, float]:
 
 
 def label_axes(axes: Any, columns: int, array: xr.DataArray, ratio: float, *, own: bool) -> None:
-    """Ticks, labels and frames of a grid of panels; axes of somebody else keep what they share with others."""
+    """Set ticks, labels and frames of a grid of panels; a user's axes keep what they share with others."""
     crs = geometry.crs_of(array)
     degrees = crs is not None and crs.is_geographic
     names = axis_names(crs)
@@ -183,7 +183,7 @@ def draw_bar(
 
 
 def quantity(array: xr.DataArray) -> str:
-    """Name and unit of the numbers of a map, as a colour bar says them."""
+    """Name and unit of a map's values, for the colour bar."""
     given = str(array.attrs.get("units", ""))
     unit = {"degree": "°", "1": "", "percent": "%"}.get(given, given)
     name = str(array.attrs.get("metric") or ("" if array.name is None else array.name))
@@ -191,7 +191,7 @@ def quantity(array: xr.DataArray) -> str:
 
 
 def credit(array: xr.DataArray) -> str:
-    """The small line under a picture: who made the data, or that nobody did."""
+    """The credit line under a picture: who made the data, or that they are synthetic."""
     made_of = f"{array.attrs.get('version', '')} {array.attrs.get('derived_from', '')}"
     if "synthetic" in made_of:
         like = str(array.attrs.get("product") or made_of.replace("synthetic", "").strip())
@@ -200,7 +200,7 @@ def credit(array: xr.DataArray) -> str:
 
 
 def draw_credit(figure: Any, ax: Any, text: str, *, own: bool) -> None:
-    """Draw the credit line at the foot of our own figure, or under axes of somebody else."""
+    """Draw the credit line at the foot of our own figure, or under a user's axes."""
     if not text:
         return
     if own:

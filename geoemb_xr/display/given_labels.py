@@ -1,4 +1,4 @@
-"""Labels that a user brings to the app: points, boxes and polygons as labelled pixels."""
+"""Labels that a user loads into the app: points, boxes and polygons become labelled pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TIMES = ("time", "date", "year")
 def labelled_pixels(
     array: xr.DataArray, times: np.ndarray | None, step: int, labels: Any, target: str | None
 ) -> tuple[list[tuple[Pixel, str]], dict[str, str]]:
-    """Pixels under labels with their class, in order, and the colours that the labels bring.
+    """Pixels under labels with their class, in order, and the colours that came with the labels.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def labelled_pixels(
 
 
 def _some_of_each(group: np.ndarray) -> np.ndarray:
-    """Positions of at most :data:`PIXELS_PER_POLYGON` pixels of each polygon, evenly over it."""
+    """Positions of at most :data:`PIXELS_PER_POLYGON` pixels of each polygon, spread evenly over it."""
     chosen = [
         own[np.linspace(0, len(own) - 1, min(len(own), PIXELS_PER_POLYGON)).astype(int)]
         for own in (np.flatnonzero(group == number) for number in np.unique(group))

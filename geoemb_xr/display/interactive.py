@@ -96,7 +96,7 @@ def _read_as_looked_at(
     look: _Look,
     pixels: int,
 ) -> Any:
-    """A raster that is larger than the screen: views are read when they are looked at, but for that of all."""
+    """A raster that is larger than the screen: each view is read when it is shown, except that of the whole."""
     hv = holoviews()
     grid = geometry.geobox_of(array, "plot")
     whole, _ = window_of(array, grid, None, None, (pixels, pixels))
@@ -138,7 +138,7 @@ def holoviews() -> Any:
 
 @dataclass(frozen=True)
 class _Look:
-    """The options that all elements of a picture have in common.
+    """Options that all elements of a picture share.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ class _Look:
         return hv.Image(values, self._kdims(), self._value(), bounds=bounds).opts(**options, **self._bar())
 
     def dots(self, data: xr.DataArray) -> Any:
-        """Points that have a number each, for :meth:`rasterised`: colours as 0xRRGGBB."""
+        """Points with one number each, for :meth:`rasterised`; colours are 0xRRGGBB."""
         if "rgb" in data.dims:
             red, green, blue, alpha = np.moveaxis(data.values.astype(np.int64), -1, 0)
             values = np.where(alpha > 0, red << 16 | green << 8 | blue, np.nan)
@@ -218,7 +218,7 @@ class _Look:
         return holoviews().Points(table.dropna(), self._kdims(), self._value())
 
     def rasterised(self, dots: Any) -> Any:
-        """Bring dots to the pixels of the screen, whatever part of them is looked at."""
+        """Rasterise dots to the screen's pixels, for any view."""
         hv, datashader = holoviews(), require("datashader", "viz")
         operations = require("holoviews.operation.datashader", "viz")
         width, height = self.frame
@@ -237,7 +237,7 @@ class _Look:
         return self._pixels(colours.astype(np.uint8), image.bounds.lbrt())
 
     def points(self, data: xr.DataArray) -> Any:
-        """An element of points, or of patches where their sizes are known; what rides along is told on hover."""
+        """An element of points, or of patches where their sizes are known; further columns are shown on hover."""
         hv = holoviews()
         if "rgb" in data.dims:
             value = np.array([f"#{r:02x}{g:02x}{b:02x}" for r, g, b, _ in data.values])
@@ -285,7 +285,7 @@ class _Look:
         return holoviews().Dimension("value", label=self.name)
 
     def _numbers(self, values: np.ndarray) -> np.ndarray:
-        """Numbers as they are; of classes the positions in the legend, whatever their codes, NaN where none is."""
+        """Numbers as they are; classes as positions in the legend, NaN where there is none."""
         if self.palette.legend is None:
             return values
         table = np.full(int(max(*self.palette.legend.values, values.max(initial=0))) + 1, np.nan, np.float32)
@@ -349,7 +349,7 @@ class _Below:
 
 
 def _told(data: xr.DataArray) -> pd.DataFrame:
-    """Place, identity and some of the columns that ride along, a row per location."""
+    """Place, identity and some further columns, one row per location."""
     beside = [
         str(name)
         for name, coord in data.coords.items()

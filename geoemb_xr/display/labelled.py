@@ -1,4 +1,4 @@
-"""Classes and labelled pixels of the app, and the probe that they make: no widget, and no picture."""
+"""Classes and labelled pixels of the app, and the probe fitted on them, without widgets."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Labelled:
         self.classes[name] = colour or self._free_colour(name)
 
     def _free_colour(self, name: str) -> str:
-        """The colour that readers expect of a class, or the next one that no class has."""
+        """The usual colour of a class, or the next unused one."""
         expected = expected_colour(name)
         candidates = [expected] if expected else []
         candidates += [default_colour(i) for i in range(len(self.classes) + 1)]
@@ -154,7 +154,7 @@ class Labelled:
     # --- the probe ---------------------------------------------------------------------------------------------
 
     def use_probe(self, probe: Probe) -> None:
-        """Take a probe that was fitted elsewhere, until a label changes."""
+        """Use a probe that was fitted elsewhere, until a label changes."""
         if probe.legend is None:
             raise EmbeddingError("explore shows probes of classes; this one predicts a number")
         for name, colour in zip(probe.legend.names, probe.legend.colours, strict=True):

@@ -1,4 +1,4 @@
-"""How an array becomes colours, and how its panels are named: what static and interactive pictures share."""
+"""From arrays to colours and titles of panels, shared by static and interactive pictures."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Palette:
         return self.legend is not None or self.limits is not None
 
     def apply(self, array: xr.DataArray) -> xr.DataArray:
-        """Values to draw: classes and numbers as they are, everything else as colours, ``rgb`` last."""
+        """Values to draw: classes and numbers stay as they are, everything else becomes colours, ``rgb`` last."""
         if self.legend is not None:
             return array
         if self.limits is not None:
@@ -64,7 +64,7 @@ class Palette:
 
 
 def palette_of(array: xr.DataArray, *, model: PCA | None, limits: Any, cmap: Any) -> Palette:
-    """The palette of what is shown of an array, which lies in memory.
+    """The palette for the shown part of an array, which is in memory.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def for_pictures(array: xr.DataArray | Sequence[xr.DataArray]) -> PCA:
 
 
 def of_three(model: PCA) -> PCA:
-    """The model, with components of nothing up to three and with room in its stretch: any data make a picture.
+    """Pad the model to three components and widen an empty stretch, so that any data make a picture.
 
     One vector repeated, or a mix of two, has no third component; it is mid grey.
     """
@@ -131,7 +131,7 @@ def of_three(model: PCA) -> PCA:
 
 
 def _stretch(array: xr.DataArray, given: Any, metric: str) -> tuple[float, float]:
-    """Limits as given, the missing ones from what is shown."""
+    """The given limits, completed from what is shown."""
     missing = array.attrs.get("missing_value")
     low, high = _middle(array if missing is None else array.where(array != missing))
     if metric in ("angle", "euclidean") and high > 0:

@@ -1,4 +1,4 @@
-"""Several variables side by side, each drawn as what it is."""
+"""Several variables side by side, each drawn by its own kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sample design in the app: its places are labelled one after the other, without sight of the map."""
+"""A sample design in the app: its places are labelled one after the other, with the map hidden."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABEL = "label"
 
 
 class Walk:
-    """The places of a design, the one that is next, and what was said of each.
+    """The places of a design, the next one, and the labels so far.
 
     Parameters
     ----------
@@ -61,12 +61,12 @@ class Walk:
 
     @property
     def classes(self) -> list[str]:
-        """Classes that the design knows, by name: its strata, and labels that are there."""
+        """Classes of the design by name: its strata, and the labels so far."""
         columns = [name for name in ("stratum", LABEL) if name in self.table]
         return sorted({str(each) for name in columns for each in self.table[name].dropna()})
 
     def label(self, name: str) -> None:
-        """Say what is at the place, and go to the next one without a label."""
+        """Label the place, and go to the next one without a label."""
         self.table.loc[self.at, LABEL] = name
         self.at = self._open(self.at)
 
@@ -81,7 +81,7 @@ class Walk:
         return int(still[0]) if still.size else start
 
     def say(self) -> str:
-        """Where the walk is, in words."""
+        """Describe the current position in the design."""
         label = self.table[LABEL].iloc[self.at]
         here = f"Place {self.at + 1} of {len(self.table)}" + (f": {label}" if label is not None else "")
         return (

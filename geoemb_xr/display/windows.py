@@ -1,4 +1,4 @@
-"""Which pixels are shown of an array: the middle one of each cell that one pixel of the screen covers."""
+"""The shown pixels of an array: the middle one of each cell that one pixel of the screen covers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def window_of(
     y_range: tuple[float, float] | None,
     size: tuple[int, int],
 ) -> tuple[Window, bool]:
-    """The window of a view, and whether it is only the view's middle.
+    """The window of a view, and whether it was cut to the view's middle.
 
     Parameters
     ----------
