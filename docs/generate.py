@@ -191,6 +191,9 @@ def api() -> str:
             f"## {heading}\n\n```{{eval-rst}}\n.. currentmodule:: geoemb_xr\n\n"
             f".. autosummary::\n   :toctree: api\n   :nosignatures:\n\n{listed}\n```"
         )
+    parts.append(
+        "## Products and encoders in other packages\n\n```{eval-rst}\n.. automodule:: geoemb_xr.extending\n```"
+    )
     methods = [n for n in dir(EmbAccessor) if not n.startswith("_")]
     parts.append("## Methods and facts of `.emb`\n\n" + ", ".join(f"`{n}`" for n in methods) + ".")
     return "\n\n".join(parts) + "\n"
