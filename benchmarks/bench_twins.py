@@ -15,10 +15,9 @@ from threadpoolctl import threadpool_limits
 
 from geoemb_xr.analysis import changes, clusters, temporal
 from geoemb_xr.core import kernels
-from geoemb_xr.execution import hashes, neighbours
+from geoemb_xr.execution import hashes, linear, neighbours
 from geoemb_xr.geo import polygons
 from geoemb_xr.geo import resampling_kernels as warp
-from geoemb_xr.predicting import fused
 from geoemb_xr.probes import scores as classes
 from geoemb_xr.retrieval import scores
 
@@ -111,7 +110,7 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
             ),
         ),
         "linear predict from codes, 8 classes": (
-            fused.linear_labels,
+            linear.label_squares,
             lambda: (codes, weights, np.zeros(8, np.float32), eight, True, np.empty(n, np.uint8)),
         ),
         "best class of scores": (

@@ -110,6 +110,16 @@ class KMeans(Fitted):
         more = np.linalg.norm(vectors + own, axis=1)
         return np.asarray(np.degrees(2 * np.arctan2(less, more)))
 
+    def as_linear(self, output: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Centres, of which the nearest is the label; a distance needs the vectors."""
+        if output != "label":
+            return None
+        return self.centres, np.asarray(-_offsets(self.centres, self.spherical), np.float32)
+
+    def derive(self, sums: np.ndarray, output: str) -> np.ndarray:
+        """The code of the largest sum."""
+        return np.asarray(np.asarray(self.legend.values, self.legend.dtype)[sums.argmax(axis=0)])
+
     def as_onnx(self, vectors: Value) -> Mapping[str, Value]:
         """``label``, and ``distance`` as :meth:`apply` has it."""
         vectors = vectors.unit() if self.spherical else vectors

@@ -27,6 +27,7 @@ from geoemb_xr.core.model import (
 from geoemb_xr.core.notes import say
 from geoemb_xr.core.onnx_graph import Value
 from geoemb_xr.execution import blocks, hashes, sampling
+from geoemb_xr.execution.linear import map_linear
 
 COMPONENT = "component"
 RGB = "rgb"
@@ -124,7 +125,18 @@ class PCA(Fitted):
 
     def apply(self, vectors: np.ndarray, output: str = "component") -> np.ndarray:
         """Scores ``(n, component)`` of vectors ``(n, band)``."""
-        return _scores(np.asarray(vectors, np.float32).T, self).T
+        weights, bias = _axes(self)
+        scores = weights @ np.asarray(vectors, np.float32).T
+        scores += bias[:, None]
+        return np.asarray(scores.T)
+
+    def as_linear(self, output: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Loadings, and what they give the mean, with the sign turned."""
+        return _axes(self)
+
+    def derive(self, sums: np.ndarray, output: str) -> np.ndarray:
+        """The sums themselves."""
+        return sums.T
 
     def as_onnx(self, vectors: Value) -> Mapping[str, Value]:
         """``component``."""
@@ -194,12 +206,15 @@ def _delayed(model: Any) -> Any:
     return dask.delayed(model, pure=True)
 
 
-def _scores(vectors: np.ndarray, model: PCA) -> np.ndarray:
-    """Scores ``(component, n)`` of vectors ``(band, n)``, NaN where they are."""
-    loadings = model.loadings.astype(np.float32)
-    offset = (model.loadings @ model.mean).astype(np.float32)
-    scores: np.ndarray = loadings @ vectors
-    scores -= offset[:, None]
+def _axes(model: PCA) -> tuple[np.ndarray, np.ndarray]:
+    return model.loadings.astype(np.float32), -(model.loadings @ model.mean).astype(np.float32)
+
+
+def _first_three(model: PCA) -> tuple[np.ndarray, np.ndarray]:
+    return model.loadings[:3].astype(np.float32), -(model.loadings[:3] @ model.mean).astype(np.float32)
+
+
+def _as_they_are(scores: np.ndarray, model: PCA) -> np.ndarray:
     return scores
 
 
@@ -438,10 +453,11 @@ def pca(array: xr.DataArray, model: PCA) -> xr.DataArray:
     if not isinstance(model, PCA):
         raise TypeError(f"pca takes a fitted PCA, got {model!r}; fit one first: pca = array.emb.fit_pca(3)")
     check_model(model, array, "pca")
-    return blocks.map_pieces(
-        _scores,
+    return map_linear(
+        _axes,
+        _as_they_are,
         array,
-        _delayed(model),
+        model,
         dtype=np.float32,
         out=(COMPONENT, model.labels),
         name="components",
@@ -504,7 +520,7 @@ def rgb(
         check_model(model, array, "rgb")
         _need_three(model.n_components)
         stretch = _limits(model.limits if limits is None else limits)
-        return blocks.map_pieces(_colours, array, _delayed(model), stretch, **options)
+        return map_linear(_first_three, _colours, array, model, stretch, **options)
     if model is None:
         raise EmbeddingError("rgb needs a fitted PCA (pca = array.emb.fit_pca(3)) or three band labels")
     labels = list(model)
@@ -540,10 +556,7 @@ def _limits(limits: Any) -> np.ndarray:
     return pairs
 
 
-def _colours(vectors: np.ndarray, model: PCA, limits: np.ndarray) -> np.ndarray:
-    loadings = model.loadings[:3].astype(np.float32)
-    scores = loadings @ vectors
-    scores -= (model.loadings[:3] @ model.mean).astype(np.float32)[:, None]
+def _colours(scores: np.ndarray, model: PCA, limits: np.ndarray) -> np.ndarray:
     return _stretch(scores, limits)
 
 

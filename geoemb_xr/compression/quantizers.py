@@ -15,6 +15,7 @@ from geoemb_xr.core.arrays import decode, encode_with, matryoshka_of, normalize,
 from geoemb_xr.core.codecs import PER_PIXEL_SCALE, SIGN, SIGNED_SQUARE
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.fitted import Fitted, Output, check_model
+from geoemb_xr.core.missing import codec_attrs
 from geoemb_xr.core.model import (
     BAND,
     Codec,
@@ -249,6 +250,8 @@ def compress(array: xr.DataArray, model: Compressor) -> xr.DataArray:
     >>> sorted(set(bits.values.ravel().tolist()))
     [-1, 1]
     """
+    import dask
+
     _check(model, "compress")
     check_embedding(array, "compress")
     check_model(model, array, "compress")
@@ -257,27 +260,32 @@ def compress(array: xr.DataArray, model: Compressor) -> xr.DataArray:
         return encode_with(decode(array), codec)
     if model.method == "prefix":
         return encode_with(decode(truncate(array, model.dims)), codec)
-    return encode_with(components_of(array, model), codec)
-
-
-def components_of(array: xr.DataArray, model: Compressor) -> xr.DataArray:
-    """Principal components of vectors as an embedding of their own, not yet in fewer bits. Lazy."""
-    import dask
-
-    found = model.made()
-    return blocks.map_pieces(
-        _components,
+    found, delayed = model.made(), dask.delayed(model, pure=True)
+    kept = {key: value for key, value in array.attrs.items() if key in ("source", "attribution")}
+    made = blocks.map_pieces(
+        _encoded,
         array,
-        dask.delayed(model, pure=True),
-        dtype=np.float32,
+        delayed,
+        codec,
+        dtype=codec.dtype,
         out=(BAND, found.bands),
         name=found.name,
-        attrs={
-            **{key: value for key, value in array.attrs.items() if key in ("source", "attribution")},
-            "product": found.name,
-            "version": model.key[1],
-        },
+        attrs={**kept, "product": found.name, "version": model.key[1], **codec_attrs(codec)},
     )
+    if codec.scale is None:
+        return made
+    scale = blocks.map_pieces(_scales, array, delayed, codec, dtype=np.float32, name=codec.scale)
+    return made.assign_coords({codec.scale: scale})
+
+
+def _encoded(vectors: np.ndarray, model: Compressor, codec: Codec) -> np.ndarray:
+    return codec.encode(_components(vectors, model), 0)[0]
+
+
+def _scales(vectors: np.ndarray, model: Compressor, codec: Codec) -> np.ndarray:
+    scale = codec.encode(_components(vectors, model), 0)[1]
+    assert scale is not None
+    return scale
 
 
 def _components(vectors: np.ndarray, model: Compressor) -> np.ndarray:

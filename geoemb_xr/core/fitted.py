@@ -116,6 +116,17 @@ class Fitted:
         """Compute an output for vectors ``(n, band)``, float32 without NaN: shape (n,) or (n, k)."""
         raise NotImplementedError  # the base class alone is no model
 
+    def as_linear(self, output: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Weights ``(k, band)`` and a bias ``(k,)``, float32, of the sums that :meth:`derive` makes an output of.
+
+        None where it takes more than sums.
+        """
+        return None
+
+    def derive(self, sums: np.ndarray, output: str) -> np.ndarray:
+        """An output, ``(n,)`` or ``(n, k)``, of sums ``(k, n)`` by :meth:`as_linear`."""
+        raise NotImplementedError  # there are none
+
     if not TYPE_CHECKING:  # for a checker of types, what is not there must stay an error
 
         def __getattr__(self, name: str) -> NoReturn:

@@ -29,7 +29,7 @@ from geoemb_xr.core.model import (
 )
 from geoemb_xr.execution import progress
 from geoemb_xr.execution.hashes import mixed
-from geoemb_xr.execution.threads import one_blas_thread
+from geoemb_xr.execution.threads import one_blas_thread, one_thread
 
 #: Pixels a piece: 64 float32 bands of them are half a megabyte, half an L2 cache.
 PIECE = 2048
@@ -221,21 +221,27 @@ def piecewise(
     rest = tuple(np.delete(data.shape, axis))
     if length is None:
         flat = np.empty(block.pixels, dtype)
-        for where, vectors in block.pieces():
-            flat[where] = function(vectors, *params)
+        with one_thread():
+            for where, vectors in block.pieces():
+                flat[where] = function(vectors, *params)
         return flat.reshape(rest)
     shape = (*data.shape[:axis], length, *data.shape[axis + 1 :])
     out = np.empty(shape, dtype)
     bands = out.reshape(int(np.prod(shape[:axis], dtype=np.int64)), length, -1)
-    inner = bands.shape[2]
-    for where, vectors in block.pieces():
-        result = function(vectors, *params)
-        if inner == 1:
-            bands[where, :, 0] = result.T
-        else:
-            i, start = divmod(where.start, inner)
-            bands[i, :, start : start + result.shape[1]] = result
+    with one_thread():
+        for where, vectors in block.pieces():
+            put(function(vectors, *params), bands, where)
     return out
+
+
+def put(result: np.ndarray, bands: np.ndarray, where: slice) -> None:
+    """Write what a piece became, ``(k, n)``, into the ``(outer, k, inner)`` of its block."""
+    inner = bands.shape[2]
+    if inner == 1:
+        bands[where, :, 0] = result.T
+    else:
+        i, start = divmod(where.start, inner)
+        bands[i, :, start : start + result.shape[1]] = result
 
 
 # --- every block on its own ---------------------------------------------------------------------------------

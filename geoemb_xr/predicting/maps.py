@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -106,11 +107,12 @@ def predict(
             f"{names} of {type(model).__name__} is not computed on {device!r}: use device='cpu'"
         )
     specs = {name: outputs[name] for name in names}
-    with workers.asked_for(resources):
-        packed = _packed(array, ready, specs, device, batch_size)
     attrs = {name: _attrs(array, model, specs[name]) for name in names}
-    maps = {name: _unpacked(packed, name, specs[name], array.dims, attrs[name]) for name in names}
-    return maps[names[0]] if isinstance(output, str) else xr.Dataset(maps)
+    with workers.asked_for(resources):
+        if isinstance(output, str):
+            return _single(array, ready, output, specs[output], attrs[output], device, batch_size)
+        packed = _packed(array, ready, specs, device, batch_size)
+    return xr.Dataset({name: _unpacked(packed, name, specs[name], array.dims, attrs[name]) for name in names})
 
 
 def _attrs(array: xr.DataArray, model: Any, spec: Output) -> dict[str, Any]:
@@ -127,25 +129,61 @@ def _attrs(array: xr.DataArray, model: Any, spec: Output) -> dict[str, Any]:
 # --- one pass over the blocks ---------------------------------------------------------------------------------
 
 
+def _structured(specs: Mapping[str, Output]) -> np.dtype[Any]:
+    """The outputs of a pixel as one value."""
+    return np.dtype(
+        [(name, s.dtype, (len(s.labels),)) if s.dim else (name, s.dtype) for name, s in specs.items()]
+    )
+
+
+def _single(
+    array: xr.DataArray,
+    model: Model,
+    name: str,
+    spec: Output,
+    attrs: dict[str, Any],
+    device: str,
+    batch_size: int | str,
+) -> xr.DataArray:
+    """One output, its dimension where ``band`` was."""
+    from dask.base import tokenize
+
+    return map_bands(
+        _predict_one,
+        array,
+        *_given(array, model),
+        _structured({name: spec}),
+        device,
+        batch_size,
+        tokenize(model),
+        dtype=spec.dtype,
+        out=(spec.dim, spec.labels) if spec.dim else None,
+        decode=False,
+        name=name,
+        attrs=attrs,
+    )
+
+
+def _given(array: xr.DataArray, model: Model) -> tuple[Codec | None, bool, Any]:
+    """The codec, whether vectors have unit length, and the model as one node of a graph."""
+    import dask
+
+    codec = codec_of(array) if is_encoded(array) else None
+    given = model if array.chunks is None else dask.delayed(model, pure=True)
+    return codec, product(array.attrs["product"]).unit_norm, given
+
+
 def _packed(
     array: xr.DataArray, model: Model, specs: Mapping[str, Output], device: str, batch_size: int | str
 ) -> xr.DataArray:
     """All outputs of each pixel as one structured value, so that there is one task per block for all of them."""
-    import dask
     from dask.base import tokenize
 
-    codec = codec_of(array) if is_encoded(array) else None
-    unit = product(array.attrs["product"]).unit_norm
-    dtype = np.dtype(
-        [(name, s.dtype, (len(s.labels),)) if s.dim else (name, s.dtype) for name, s in specs.items()]
-    )
-    lazy = array.chunks is not None
+    dtype = _structured(specs)
     return map_bands(
         _predict_block,
         array,
-        codec,
-        unit,
-        dask.delayed(model, pure=True) if lazy else model,
+        *_given(array, model),
         dtype,
         device,
         batch_size,
@@ -153,6 +191,31 @@ def _packed(
         dtype=dtype,
         decode=False,
     )
+
+
+def _predict_one(
+    data: np.ndarray,
+    axis: int,
+    scale: np.ndarray | None,
+    codec: Codec | None,
+    unit: bool,
+    model: Model,
+    dtype: np.dtype[Any],
+    device: str,
+    batch_size: int | str,
+    token: str,
+) -> np.ndarray:
+    """The one field of ``dtype``, ``(…, k, …)`` or without that dimension, contiguous."""
+    (name,) = dtype.names or ()
+    length = dtype[name].shape
+    place = devices.place_for(device, networks.can_run(model))
+    outer, inner = math.prod(data.shape[:axis]), math.prod(data.shape[axis + 1 :])
+    if place != "cpu" or not fused.can_fuse(codec, model, (name,), inner == 1):
+        packed = _predict_block(data, axis, scale, codec, unit, model, dtype, device, batch_size, token)
+        return _field(packed, name, axis if length else None)
+    out = np.empty((*data.shape[:axis], *length, *data.shape[axis + 1 :]), dtype[name].base)
+    fused.fill(Block(data, axis, scale, codec), model, unit, {name: out.reshape(outer, *length, inner)})
+    return out
 
 
 def _predict_block(
@@ -170,14 +233,18 @@ def _predict_block(
     block = Block(data, axis, scale, codec)
     out = np.empty(block.pixels, dtype)
     place = devices.place_for(device, networks.can_run(model))
-    is_last = axis == data.ndim - 1
-    if place == "cpu" and not is_last and fused.can_fuse(codec, model, dtype.names or ()):
-        bands = kernels.as_bands(data, axis)
-        fused.fill_labels(bands, model, unit, out["label"].reshape(len(bands), -1))
+    names = dtype.names or ()
+    inner = math.prod(data.shape[axis + 1 :])
+    if place == "cpu" and fused.can_fuse(codec, model, names, inner == 1):
+        rows = out.reshape(-1, inner)
+        views = {
+            name: rows[name] if rows[name].ndim == 2 else np.moveaxis(rows[name], 2, 1) for name in names
+        }
+        fused.fill(block, model, unit, views)
     elif place == "cpu":
         _fill(block, model, unit, out)
     else:
-        work = networks.work_of(model, codec, unit, dtype.names or (), token, place)
+        work = networks.work_of(model, codec, unit, names, token, place)
         lanes.fill(block, work, out, place, batch_size)
     return out.reshape(np.delete(data.shape, axis))
 

@@ -172,7 +172,7 @@ def outputs(
         Outputs by name.
     """
     kernel = getattr(model, "kernel", None)
-    if kernel is not None and fused.can_fuse(codec, model.probe, tuple(names)):
+    if kernel is not None and tuple(names) == ("label",) and fused.can_fuse(codec, model.probe, names):
         return {"label": kernel(codes, unit)}
     vectors = (codes if codec is None else codec.decode_torch(codes, scale, 0)).float()
     # decoded codes are NaN in every band where they are in one; what comes as floats may be anything

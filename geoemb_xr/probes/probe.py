@@ -155,6 +155,12 @@ class Probe(Fitted):
             return index if output == "distance" else np.where(index <= self.applicability["threshold"], 1, 2)
         return self.derive(self.head.scores(self.parameters, vectors.T), output)
 
+    def as_linear(self, output: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Weights and bias of ridge and logistic, whose scores all outputs but the applicability are made of."""
+        if self.method not in ("ridge", "logistic") or output in ("distance", "aoa"):
+            return None
+        return self.parameters["weights"], self.parameters["bias"]
+
     def derive(self, scores: np.ndarray, output: str) -> np.ndarray:
         """An output from scores ``(classes, n)`` or values ``(1, n)``."""
         if self.legend is None:

@@ -17,6 +17,7 @@ ROOT = PACKAGE.parent
 #: Parts of other loops, which only these call.
 WITHOUT_TWIN = {
     "core.kernels": {"_find_finite"},
+    "execution.linear": {"_sum_tile"},
     "geo.resampling_kernels": {
         "_decoded", "_mixed", "_cover", "_add_footprint", "_finish_mean", "_weight", "_area", "_footprint",
     },
@@ -286,7 +287,10 @@ CASES = {
         ),
         0,
     ),
-    ("predicting.fused", "linear_labels"): (
+    ("execution.linear", "sum_squares"): (
+        lambda: (codes(14, 700), 3, vectors(5, 14) * FACTOR, QUERY[:5].copy(), empty(5, 600)), 1e-5
+    ),
+    ("execution.linear", "label_squares"): (
         lambda: (
             codes(12, 700), vectors(5, 12) * FACTOR, np.zeros(5, "f4"), np.array([3, 1, 9, 4, 7], np.uint8), True,
             empty(700, dtype=np.uint8),

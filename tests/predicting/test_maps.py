@@ -96,10 +96,30 @@ def test_the_fused_kernel_is_the_plain_way(bands, classes):
     da = array(decode=False, missing=True).isel(band=slice(bands))
     x = rng.standard_normal((300, bands)).astype("f4")
     probe = gx.fit_probe(x, np.arange(300) % classes, method="ridge", cv=0)
-    both = da.emb.predict(probe), da.emb.predict(probe, output=["label", "margin"])
-    clear = ~(both[1].margin.values < 1e-5)
+    codes, plain = da.emb.predict(probe), da.emb.decode().emb.predict(probe, output=["label", "margin"])
+    clear = ~(plain.margin.values < 1e-5)
     assert clear.mean() > 0.9
-    np.testing.assert_array_equal(both[0].values[clear], both[1].label.values[clear])
+    np.testing.assert_array_equal(codes.values[clear], plain.label.values[clear])
+
+
+def test_all_outputs_are_the_same_from_codes_and_from_vectors(probes):
+    """Of linear models they are made of sums over codes; zeros are no vector of unit length."""
+    codes = array(decode=False, missing=True)
+    codes[..., 11, 13] = 0
+    vectors = codes.emb.decode()
+    names = ["proba", "set", "margin", "entropy", "label"]
+    together = codes.emb.predict(probes["ridge"], output=names)
+    for name in names:
+        alone = codes.emb.predict(probes["ridge"], output=name)
+        xr.testing.assert_identical(alone, together[name])
+        xr.testing.assert_allclose(alone, vectors.emb.predict(probes["ridge"], output=name), atol=1e-5)
+    assert (together.label[..., 11, 13] == 0).all()
+    assert together.margin[..., 11, 13].isnull().all()
+    kmeans, pca = codes.emb.fit_clusters(5), codes.emb.fit_pca(3)
+    xr.testing.assert_identical(codes.emb.predict(kmeans), vectors.emb.predict(kmeans))
+    xr.testing.assert_allclose(codes.emb.pca(pca), vectors.emb.pca(pca), atol=1e-5)
+    component = [each.emb.predict(pca, output="component") for each in (codes, vectors)]
+    xr.testing.assert_allclose(*component, atol=1e-5)
 
 
 # --- what a map carries -----------------------------------------------------------------------------------------
