@@ -1,10 +1,12 @@
-"""Windows and points of remote stores beside rioxarray, aef-loader and zarr-python, on one server of this machine.
+"""Windows and points of remote stores beside rioxarray, aef-loader, rasteret, zarr-python and geotessera.
 
-The server answers after 30 ms, at 60 MB/s per connection, and counts requests and bytes: each reader is shown
-beside the least that can be asked for. GDAL decodes with two threads for all (``GDAL_NUM_THREADS=2``, worth a
-factor of four to rioxarray), and peers open as their documentation says. geotessera takes no URL without
-encryption, but a store of zarr-python's: it is given one on obstore, which is what it makes of other URLs.
-rasteret is on no machine that this was run on.
+The server, on the same machine, answers after 30 ms, at 60 MB/s per connection, and counts requests and bytes:
+each reader is shown beside the least that can be asked for. GDAL decodes with two threads for all
+(``GDAL_NUM_THREADS=2``, worth a factor of four to rioxarray), and peers open as their documentation says.
+geotessera takes no URL without encryption, but a store of zarr-python's: it is given one on obstore, which is
+what it makes of other URLs. rasteret joins in where it is installed (``uv run --with rasteret``): its
+documentation reads the headers of files once, into an index, and pixels by that. Rows that say so have read the
+header before their time begins.
 """
 
 from __future__ import annotations
@@ -81,6 +83,18 @@ def our_window(url: str, rows: slice, cols: slice) -> np.ndarray:
     return np.asarray(opened.values)
 
 
+def our_opened(url: str) -> Callable[..., np.ndarray]:
+    """A function that reads windows of a tile that is open already."""
+    opened = gx.open("alphaearth", url, decode=False, storage=STORAGE).isel(time=0)
+
+    def window(rows: slice, cols: slice) -> np.ndarray:
+        CACHE.clear()
+        RAW.clear()
+        return np.asarray(opened.isel(y=rows, x=cols).values)
+
+    return window
+
+
 def rioxarray_window(url: str, rows: slice, cols: slice) -> np.ndarray:
     import rioxarray
 
@@ -143,6 +157,69 @@ def aef_window(url: str, side: int, rows: slice, cols: slice) -> np.ndarray:
     array = next(iter(tree.children.values()))["embeddings"].isel(time=0)
     array = array if array.y[0] > array.y[-1] else array.isel(y=slice(None, None, -1))
     return np.asarray(array.isel(y=rows, x=cols).values)
+
+
+def rasteret_readers(server: str, url: str, side: int) -> tuple[Read, Callable[..., np.ndarray]] | None:
+    """A function that reads the header of the tile, and one that reads pixels by that; None without rasteret."""
+    try:
+        import rasteret
+        from rasteret.cloud import ObstoreBackend
+    except ImportError:
+        return None
+    import datetime
+
+    import pyarrow as pa
+    import shapely
+    from obstore.store import HTTPStore
+    from pyproj import Transformer
+
+    bands = [f"A{i:02d}" for i in range(BANDS)]
+    span = 10 * side
+    to_degrees = Transformer.from_crs(UTM, "EPSG:4326", always_xy=True)
+    box = shapely.box(*to_degrees.transform_bounds(LEFT, TOP - span, LEFT + span, TOP))
+    records = pa.table(
+        {
+            "id": ["tile"],
+            "datetime": pa.array([datetime.datetime(2024, 1, 1)], pa.timestamp("us")),
+            "geometry": pa.array([box.wkb], pa.binary()),
+            "href": [url],
+            "proj:epsg": pa.array([32632], pa.int64()),
+        }
+    )
+
+    def backend() -> ObstoreBackend:
+        store = HTTPStore.from_url(server, client_options={"allow_http": True})
+        return ObstoreBackend(store, url_prefix=f"{server}/")
+
+    def look() -> rasteret.Collection:
+        return rasteret.build_from_table(
+            records,
+            href_column="href",
+            band_index_map={band: i for i, band in enumerate(bands)},
+            enrich_cog=True,
+            backend=backend(),
+        )
+
+    def read(
+        collection: rasteret.Collection, rows: slice | np.ndarray, cols: slice | np.ndarray
+    ) -> np.ndarray:
+        if isinstance(rows, np.ndarray):
+            points = pa.table({"x": LEFT + 10 * (cols + 0.5), "y": TOP - 10 * (rows + 0.5)})
+            given = {"x_column": "x", "y_column": "y", "geometry_crs": 32632, "backend": backend()}
+            found = collection.sample_points(points, bands, **given)
+            order = np.lexsort([found["band"].to_numpy(), found["point_index"].to_numpy()])
+            return found["value"].to_numpy()[order].reshape(len(rows), BANDS)
+        inside = 1  # metres, so that an edge between pixels belongs to one of them
+        window = shapely.box(
+            LEFT + 10 * cols.start + inside,
+            TOP - 10 * rows.stop + inside,
+            LEFT + 10 * cols.stop - inside,
+            TOP - 10 * rows.start - inside,
+        )
+        values = collection.get_numpy(window, bands, geometry_crs=32632, backend=backend())[0]
+        return values[:, ::-1]  # as it is stored, south first
+
+    return look, read
 
 
 def measured(
@@ -208,11 +285,26 @@ def bench_tile(folder: Path, side: int, block: int, points: int, repeat: int) ->
     }
     with in_process(folder, LATENCY, BANDWIDTH) as (server, seen):
         url = f"{server}/2024/tile.tif"
+        peer = rasteret_readers(server, url, side)
+
+        def by_rasteret(rows: slice | np.ndarray, cols: slice | np.ndarray) -> dict[str, Read]:
+            if peer is None:
+                return {}
+            look, read = peer
+            known = look()
+            return {
+                "rasteret": lambda: read(look(), rows, cols),
+                "rasteret, header read before": lambda: read(known, rows, cols),
+            }
+
         for title, (rows, cols) in windows.items():
+            opened = our_opened(url)
             reads: dict[str, Read] = {
                 "geoemb_xr": lambda r=rows, c=cols: our_window(url, r, c),
+                "geoemb_xr, opened before": lambda r=rows, c=cols, o=opened: o(r, c),
                 "rioxarray": lambda r=rows, c=cols: rioxarray_window(url, r, c),
                 "aef-loader": lambda r=rows, c=cols: aef_window(url, side, r, c),
+                **by_rasteret(rows, cols),
             }
             show(title, measured(reads, seen, repeat), least_of(path, rows, cols))
         rng = np.random.default_rng(1)
@@ -226,7 +318,11 @@ def bench_tile(folder: Path, side: int, block: int, points: int, repeat: int) ->
             ).isel(time=0)
             return np.asarray(array.transpose("location", "band").values)
 
-        reads = {"geoemb_xr": ours, "rasterio, block by block": lambda: rasterio_points(url, rows, cols)}
+        reads = {
+            "geoemb_xr": ours,
+            "rasterio, block by block": lambda: rasterio_points(url, rows, cols),
+            **by_rasteret(rows, cols),
+        }
         whole = slice(0, side)
         show(f"{points} points", measured(reads, seen, repeat), least_of(path, whole, whole))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from time import monotonic
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from geoemb_xr._version import __version__
 from geoemb_xr.core.errors import SourceError, require
@@ -23,6 +23,12 @@ CONNECT = 10.0
 #: Bytes a second below which an answer is given up once its time is over.
 SLOWEST = 50_000
 _PIECE = 1 << 20
+#: Bytes of an object that may come whole where a part was asked for, or none was said to be all.
+_LARGEST_WHOLE = 1 << 30
+#: So many addresses one leads to, with its own.
+_MOST_REDIRECTS = 6
+#: Headers that another host is not told.
+_SECRET = ("authorization", "cookie", "proxy-authorization")
 
 
 def stall_of(storage: Storage) -> float:
@@ -79,20 +85,9 @@ def get(url: str, storage: Storage, span: tuple[int, int | None] | None, etag: s
         headers["If-Match"] = etag
     ends = monotonic() + storage.timeout
     try:
-        answer = _pool(os.getpid(), _proxy_for(url)).request(
-            method,
-            _quoted(url),
-            headers=headers,
-            preload_content=False,
-            retries=urllib3.Retry(
-                total=5, connect=0, read=0, status=0, other=0, redirect=5, respect_retry_after_header=False
-            ),
-            timeout=urllib3.Timeout(connect=min(CONNECT, storage.timeout / 3), read=stall_of(storage)),
-        )
+        answer = _follow(method, url, headers, storage)
         try:
             _check_status(answer, url)
-            if str(answer.url or "").startswith("http://") and not storage.allow_http:
-                raise SourceError(f"{url} sends on to {answer.url}, which is not encrypted")
             return _checked(answer, url, span, etag, method, ends)
         finally:
             answer.release_conn() if answer.isclosed() else answer.close()
@@ -100,6 +95,38 @@ def get(url: str, storage: Storage, span: tuple[int, int | None] | None, etag: s
         refused = urllib3.exceptions.NewConnectionError  # or not found; a time-out is neither
         unreached = isinstance(getattr(error, "reason", error), refused)
         raise Transient(_said(error), unreached=unreached) from error
+
+
+def _follow(method: str, url: str, headers: dict[str, str], storage: Storage) -> Any:
+    """The answer of where a URL leads to, without another request where it leads nowhere else.
+
+    Credentials stay with the host that they are for, and nothing is asked of one that does not encrypt.
+    """
+    urllib3 = require("urllib3", "remote")
+    waits = urllib3.Timeout(connect=min(CONNECT, storage.timeout / 3), read=stall_of(storage))
+    at = _quoted(url)
+    for _ in range(_MOST_REDIRECTS):
+        answer = _pool(os.getpid(), _proxy_for(at)).urlopen(
+            method,
+            at,
+            headers=headers,
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+            timeout=waits,
+        )
+        location = answer.get_redirect_location()
+        if not location:
+            return answer
+        answer.drain_conn()
+        target = urljoin(at, location)
+        if not target.startswith("https://") and not (target.startswith("http://") and storage.allow_http):
+            raise SourceError(f"{url} sends on to {target.partition('?')[0]}, which is not encrypted")
+        if urlsplit(target).netloc != urlsplit(at).netloc:
+            headers = {name: value for name, value in headers.items() if name.lower() not in _SECRET}
+        at = target
+    raise SourceError(f"{url} sends on more than {_MOST_REDIRECTS - 1} times, and leads nowhere")
 
 
 def _said(error: Exception) -> str:
@@ -133,9 +160,18 @@ def _checked(
     found = str(answer.headers.get("ETag") or "")
     if etag and found and _strong(found) != _strong(etag):
         raise changed(url)
-    stated = int(answer.headers.get("Content-Length") or -1)
+    encoding = str(answer.headers.get("Content-Encoding") or "identity")
+    if encoding != "identity":
+        raise SourceError(f"{url} comes encoded as {encoding}, though its bytes as they are were asked for")
+    length = str(answer.headers.get("Content-Length") or "")
+    stated = int(length) if length.isdecimal() else -1
     if method == "HEAD":
         return Answer(b"", 0, stated, found or str(answer.headers.get("Last-Modified") or ""))
+    if answer.status == 200 and span is not None and stated > _LARGEST_WHOLE:
+        raise SourceError(
+            f"{url} is on a server that sends no parts of objects, but all {stated / 2**20:,.0f} MB each time; "
+            "download it, and give the file"
+        )
     start, stop, size = 0, stated, stated
     if answer.status == 206:
         match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", str(answer.headers.get("Content-Range") or ""))
@@ -143,17 +179,21 @@ def _checked(
             raise Transient(f"it answers with the range {answer.headers.get('Content-Range')!r}")
         start, stop = int(match[1]), int(match[2]) + 1
         size = int(match[3]) if match[3] != "*" else -1
-        assert span is not None
+        span = span or (0, None)
         first = span[0] if span[0] >= 0 else max(size + span[0], 0)
         last = size if span[1] is None else min(span[1], size) if size >= 0 else span[1]
         if (start, stop) != (first, last):
             raise Transient(f"bytes {first}–{last} were asked for, {start}–{stop} came")
     pieces: list[bytes] = []
+    came, most = 0, stop - start if stop >= 0 else _LARGEST_WHOLE
     ends = max(ends, monotonic() + max(stop - start, 0) / SLOWEST)
     while piece := answer.read(_PIECE):
         pieces.append(piece)
+        came += len(piece)
         if monotonic() > ends:
-            raise Transient(f"only {sum(map(len, pieces))} of {stop - start} bytes came in time")
+            raise Transient(f"only {came} of {stop - start} bytes came in time")
+        if came > most:
+            raise Transient(f"more than the {most} bytes came that are there")
     body = b"".join(pieces)
     if stop >= 0 and len(body) != stop - start:
         raise Transient(f"only {len(body)} of {stop - start} bytes came")
@@ -175,16 +215,28 @@ def _extra(storage: Storage) -> dict[str, str]:
     return {str(name): str(value) for name, value in dict(client.get("default_headers") or ()).items()}
 
 
+@lru_cache(maxsize=256)
 def _quoted(url: str) -> str:
     """A URL whose path may have been written with spaces."""
     return quote(url, safe=":/?#[]@!$&'()*+,;=%~")
 
 
+#: Variables of the environment that name proxies, and what they are not for; in capitals too.
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUEST_METHOD")
+
+
 def _proxy_for(url: str) -> str:
     parts = urlsplit(url)
-    if urllib.request.proxy_bypass(parts.hostname or ""):
+    state = tuple(os.environ.get(name) for each in _PROXIES for name in (each, each.upper()))
+    return _proxy_of(parts.scheme, parts.hostname or "", state)
+
+
+@lru_cache(maxsize=256)
+def _proxy_of(scheme: str, host: str, environment: tuple[str | None, ...]) -> str:
+    """The proxy to a host; asking for it walks through the environment, or through the system's settings."""
+    if urllib.request.proxy_bypass(host):
         return ""
-    return urllib.request.getproxies().get(parts.scheme, "")
+    return urllib.request.getproxies().get(scheme, "")
 
 
 @lru_cache(maxsize=4)

@@ -1,8 +1,11 @@
 """Ranges of objects: tried again as servers ask, checked, listed where a store can, by whose store is given."""
 
+import os
 import pickle
 import threading
+from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import obstore
@@ -11,7 +14,7 @@ from object_server import ObjectServer
 
 import geoemb_xr as gx
 from geoemb_xr.core.errors import SourceError
-from geoemb_xr.stores import objects, paths
+from geoemb_xr.stores import http, objects, paths
 from geoemb_xr.stores.files import RemoteObject
 from geoemb_xr.stores.storage import Storage, parse_storage, using
 
@@ -237,3 +240,61 @@ def test_what_is_not_there_is_an_error_of_ours_that_names_it(product, name, tmp_
             gx.open(
                 *(url,) if product is None else (product, url), storage={"allow_http": True, "timeout": 2}
             )
+
+
+LIES = {
+    "another range": (206, {"Content-Range": "bytes 100-107/300000"}),
+    "no range": (206, {}),
+    "a range of nonsense": (206, {"Content-Range": "bytes x-y/z"}),
+    "several parts": (206, {"Content-Type": "multipart/byteranges; boundary=x"}),
+    "a longer range than came": (206, {"Content-Range": "bytes 0-9/300000"}),
+    "another encoding": (200, {"Content-Encoding": "gzip"}),
+    "no content": (204, {}),
+    "not modified": (304, {}),
+    "a range that is not there": (416, {"Content-Range": "bytes */8"}),
+    "a way back": (302, {"Location": "/b/a.bin"}),
+    "a way to what is not encrypted": (302, {"Location": "gopher://somewhere/a.bin"}),
+    "a way that is none": (300, {}),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_answers_that_are_not_what_was_asked_for_are_errors(reached, served, lie):
+    url, storage = reached
+    status, headers = LIES[lie]
+    served.fail("status", "*/a.bin", status=status, headers=headers, times=float("inf"))
+    with using(replace(storage, timeout=0.5)), pytest.raises(SourceError, match=r"a\.bin"):
+        objects.get_range(f"{url}/a.bin", 0, 10)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_url_leads_on_to_where_the_object_is(served, status):
+    served.fail("status", "b/moved.bin", status=status, headers={"Location": "a.bin"}, times=float("inf"))
+    with using(parse_storage({"allow_http": True})):
+        assert objects.get_range(f"{served.url}/b/moved.bin", 7, 1000) == BODY[7:1007]
+        assert objects.object_size(f"{served.url}/b/moved.bin") == len(BODY)
+
+
+def test_credentials_stay_with_the_host_that_they_are_for(served, monkeypatch):
+    with ObjectServer(served.folder) as other:
+        told = []
+        asked = http._pool(os.getpid(), "").urlopen
+        monkeypatch.setattr(
+            http,
+            "_pool",
+            lambda *_: SimpleNamespace(urlopen=lambda *a, **k: told.append(k) or asked(*a, **k)),
+        )
+        served.fail("status", "b/moved.bin", status=302, headers={"Location": f"{other.url}/b/a.bin"})
+        secret = {"default_headers": {"Authorization": "Bearer x"}}
+        with using(parse_storage({"allow_http": True, "client_options": secret})):
+            objects.get_range(f"{served.url}/b/moved.bin", 0, 10)
+    assert ["Authorization" in each["headers"] for each in told] == [True, False]
+
+
+def test_a_server_without_ranges_gives_a_range_of_small_objects_only(served, monkeypatch):
+    served.fail("status", "b/a.bin", status=200, times=float("inf"))  # it sends "scripted" each time
+    with using(parse_storage({"allow_http": True})):
+        assert objects.get_range(f"{served.url}/b/a.bin", 2, 4) == b"ript"
+        monkeypatch.setattr(http, "_LARGEST_WHOLE", 4)
+        with pytest.raises(SourceError, match="sends no parts of objects"):
+            objects.get_range(f"{served.url}/b/a.bin", 2, 4)
