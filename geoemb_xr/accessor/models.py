@@ -38,11 +38,14 @@ class Models:
         weights: xr.DataArray | Sequence[xr.DataArray] | None = None,
         mask: xr.DataArray | Sequence[xr.DataArray] | None = None,
         seed: int = 0,
+        device: str = "cpu",
     ) -> PCA:
         """Fit principal components; see :func:`geoemb_xr.fit_pca`."""
         from geoemb_xr.analysis.components import fit_pca
 
-        return fit_pca(self._obj, n_components, n_samples=n_samples, weights=weights, mask=mask, seed=seed)
+        return fit_pca(
+            self._obj, n_components, n_samples=n_samples, weights=weights, mask=mask, seed=seed, device=device
+        )
 
     def pca(self, model: PCA) -> xr.DataArray:
         """Scores along components; see :func:`geoemb_xr.pca`."""
@@ -155,11 +158,12 @@ class Models:
         metric: Literal["cosine", "euclidean"] = "cosine",
         time: times.TimeLike = None,
         crs: object = None,
+        device: str = "cpu",
     ) -> xr.DataArray:
         """How much every pixel looks like a place; see :func:`geoemb_xr.similarity`."""
         from geoemb_xr.retrieval.scores import similarity
 
-        return similarity(self._obj, query, how=how, metric=metric, time=time, crs=crs)
+        return similarity(self._obj, query, how=how, metric=metric, time=time, crs=crs, device=device)
 
     def search(
         self,
@@ -175,6 +179,7 @@ class Models:
         background: Any = None,
         sketch: Sketch | str | os.PathLike[str] | None = None,
         crs: object = None,
+        device: str = "cpu",
     ) -> pd.DataFrame:
         """The k places most alike; see :func:`geoemb_xr.search`."""
         from geoemb_xr.retrieval.ranking import search
@@ -192,6 +197,7 @@ class Models:
             background=background,
             sketch=sketch,
             crs=crs,
+            device=device,
         )
 
     def build_sketch(self, path: str | os.PathLike[str] | None = None, *, seed: int = 0) -> Sketch:

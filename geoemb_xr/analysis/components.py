@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import xarray as xr
 
+from geoemb_xr.analysis.moments import Moments, moments
 from geoemb_xr.core.arrays import map_bands
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.fitted import Fitted, Output, check_model, decoded_bands
@@ -26,7 +27,7 @@ from geoemb_xr.core.model import (
 )
 from geoemb_xr.core.notes import say
 from geoemb_xr.core.onnx_graph import Value
-from geoemb_xr.execution import blocks, hashes, sampling
+from geoemb_xr.execution import blocks, devices, hashes, sampling
 from geoemb_xr.execution.linear import map_linear
 
 COMPONENT = "component"
@@ -231,74 +232,30 @@ def _reconstruct(block: np.ndarray, axis: int, model: PCA) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Count, mean and centred second moments: what of many vectors a covariance needs, and can be merged.
-
-    Parameters
-    ----------
-    n : float
-        Sum of weights.
-    mean : ndarray (band,)
-        float64.
-    m2 : ndarray (band, band)
-        Sum of (x − mean)(x − mean)ᵀ, float64.
-    """
-
-    n: float
-    mean: np.ndarray
-    m2: np.ndarray
-
-    def __add__(self, other: Moments) -> Moments:
-        n = self.n + other.n
-        if not self.n or not other.n:
-            return self if self.n else other
-        delta = other.mean - self.mean
-        mean = self.mean + delta * (other.n / n)
-        return Moments(n, mean, self.m2 + other.m2 + np.outer(delta, delta) * (self.n * other.n / n))
-
-
-def moments(block: blocks.Block, weights: np.ndarray | None) -> Moments:
-    """Moments of a block's vectors, missing ones left out.
-
-    Vectors are taken less a mean of some of them, so that products in float32 lose nothing.
-    """
-    shift = block.some_mean()
-    n, total, gram = 0.0, np.zeros(len(shift)), np.zeros((len(shift), len(shift)))
-    for where, centred, valid in block.centred(shift):
-        root = valid.astype(np.float32)
-        if weights is None:
-            n += np.count_nonzero(valid)
-        else:  # w x xᵀ is a product of √w x with itself, which BLAS takes half the work for
-            own = weights[where] * valid
-            n += float(own.sum(dtype=np.float64))
-            root = np.sqrt(own, dtype=np.float32)
-            centred *= root
-        # a product is five times faster than a sum in float64; of a centred piece it is as good
-        total += centred @ root
-        gram += centred @ centred.T
-    offset = total / n if n else total
-    return Moments(n, shift + offset, gram - n * np.outer(offset, offset))
-
-
-@dataclass(frozen=True)
 class _Part:
     moments: Moments
     sample: sampling.Sample
 
 
 def _sum_block(
-    block: blocks.Block, seed: int, limit: np.uint64, stretch: np.uint64, masked: bool, weighted: bool
+    block: blocks.Block,
+    seed: int,
+    limit: np.uint64,
+    stretch: np.uint64,
+    masked: bool,
+    weighted: bool,
+    device: str,
 ) -> _Part:
     """One task: the moments of a block's chosen pixels, and a few of them for the stretch."""
     if limit < hashes.threshold(1.0):
         sample = sampling.draw(block, seed, limit, masked, weighted)
         own = sample.weights if weighted else None
-        return _Part(moments(blocks.Block(sample.vectors, 1), own), _thinned(sample, stretch))
+        return _Part(moments(blocks.Block(sample.vectors, 1), own, device), _thinned(sample, stretch))
     fields = [each.reshape(-1) for each in block.fields]
     weights = np.where(fields[-1] > 0, fields[-1], 0.0) if weighted else None
     if masked:
         weights = (fields[0] != 0) * (1.0 if weights is None else weights)
-    return _Part(moments(block, weights), sampling.draw(block, seed, stretch, masked, weighted))
+    return _Part(moments(block, weights, device), sampling.draw(block, seed, stretch, masked, weighted))
 
 
 def _thinned(sample: sampling.Sample, limit: np.uint64) -> sampling.Sample:
@@ -321,6 +278,7 @@ def fit_pca(
     weights: xr.DataArray | Sequence[xr.DataArray] | None = None,
     mask: xr.DataArray | Sequence[xr.DataArray] | None = None,
     seed: int = 0,
+    device: str = "cpu",
 ) -> PCA:
     """Fit principal components on an array, or on several at once. Computes.
 
@@ -340,6 +298,9 @@ def fit_pca(
         True where pixels are used, on the array's grid; one for each array.
     seed : int
         Seed of the choice of pixels.
+    device : str
+        ``"cpu"``, ``"auto"`` for a GPU where there is one, or a device of torch such as ``"cuda:0"``, where sums
+        are made: worth it where all of many vectors are used.
 
     Returns
     -------
@@ -352,7 +313,7 @@ def fit_pca(
     ComparabilityError
         If the arrays are of different products or versions.
     EmbeddingError
-        If fewer than two vectors are valid, or a mask lies on another grid.
+        If fewer than two vectors are valid, a mask lies on another grid, or a device is not there.
 
     Examples
     --------
@@ -362,6 +323,7 @@ def fit_pca(
     >>> bool(pca.explained_variance_ratio.sum() > 0.5)
     True
     """
+    devices.check_device(device)
     many, bands = blocks.one_space(array, "fit_pca")
     if not 1 <= n_components <= len(bands):
         raise ValueError(f"n_components is 1 to the number of bands, {len(bands)}; got {n_components}")
@@ -378,7 +340,7 @@ def fit_pca(
     for each, own_mask, own_weights in zip(many, masks, fields, strict=True):
         flags = own_mask is not None, own_weights is not None
         parts += blocks.per_block(
-            _sum_block, each, seed, limit, stretch, *flags, fields=[own_mask, own_weights]
+            _sum_block, each, seed, limit, stretch, *flags, device, fields=[own_mask, own_weights]
         )
     total: _Part = blocks.merged(parts, _merge_parts, label="fit_pca")
     return _solve(total, n_components, many[0], bands)

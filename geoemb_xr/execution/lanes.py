@@ -76,6 +76,32 @@ def fill(block: Block, work: Work, out: np.ndarray, device: str, batch_size: int
             each.take()
 
 
+def each[T](block: Block, work: Callable[[Any, Any, slice], T], device: str) -> list[T]:
+    """What work on a device gives for each batch of a block, one after the other, on a lane that tasks share.
+
+    Parameters
+    ----------
+    block : Block
+        Codes or vectors, in host memory.
+    work : callable
+        From codes ``(band, n)`` and scale ``(n,)`` or None, as tensors on the device, and which pixels they are.
+        What it returns lies in host memory: the next batch takes the place of this one.
+    device : str
+        A device of torch.
+    """
+    bands = kernels.as_bands(block.data, block.axis)
+    batch, found, done = _fitting(device, bands), [], 0
+    with borrowed(device) as lane:
+        while done < block.pixels:
+            codes, stop = _piece(bands, done, batch)
+            scale = None if block.scale is None else lane.over("scale", block.scale.reshape(-1)[done:stop])
+            there = lane.over("codes", codes)
+            found.append(work(there.T if bands.shape[2] == 1 else there, scale, slice(done, stop)))
+            lane.wait()
+            done = stop
+    return found
+
+
 def _fitting(device: str, bands: np.ndarray) -> int:
     """Pixels per batch; where memory is short, what fits an eighth of what is free: codes, vectors and scores."""
     count = bands.shape[1]

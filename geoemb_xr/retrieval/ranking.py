@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from geoemb_xr.core import times
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.fitted import decoded_bands
 from geoemb_xr.core.notes import one_call
-from geoemb_xr.execution import blocks
+from geoemb_xr.execution import blocks, devices
 from geoemb_xr.geo import places
 from geoemb_xr.retrieval import hits, queries, scores, sketches
 from geoemb_xr.retrieval.best import Best
@@ -48,6 +49,7 @@ def search(
     background: Any = None,
     sketch: sketches.Sketch | str | os.PathLike[str] | None = None,
     crs: object = None,
+    device: str = "cpu",
 ) -> pd.DataFrame:
     """Find the k places that look most like a place, a vector or words. Computes; exact.
 
@@ -81,6 +83,9 @@ def search(
         Sketch by :func:`build_sketch`: only the candidates that it names are scored, exactly. One array then.
     crs : CRS, optional
         CRS of a query and negatives that are places and bring none; longitude and latitude by default.
+    device : str
+        ``"cpu"``, ``"auto"`` for a GPU where there is one, or a device of torch such as ``"cuda:0"``, where
+        vectors are scored: faster for many queries.
 
     Returns
     -------
@@ -93,7 +98,8 @@ def search(
     Raises
     ------
     EmbeddingError
-        If the array is empty of data, or words are searched in a space without a text encoder.
+        If the array is empty of data, words are searched in a space without a text encoder, or a device is not
+        there.
     CoverageError
         If a place lies outside all arrays.
     ComparabilityError
@@ -110,6 +116,7 @@ def search(
     _check_numbers(k, min_distance)
     check_choice("how", how, ("mean", "max", "each"))
     check_choice("metric", metric, ("cosine", "euclidean"))
+    devices.check_device(device)
     names, given = _named(array)
     many, _ = blocks.one_space(given, "search")
     many = [hits.in_order(each) for each in many]
@@ -122,7 +129,7 @@ def search(
         raise ValueError(
             "negatives and background are about directions: use metric='cosine', or leave them out"
         )
-    scorer = _scorer(many, asked, against, how, metric, _shift(many, background))
+    scorer = replace(_scorer(many, asked, against, how, metric, _shift(many, background)), device=device)
     if sketch is not None and len(many) > 1:
         raise ValueError(f"a sketch is of one array; got {len(many)}: search them one by one")
     source: Candidates = Scan(many, scorer)

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr.core.errors import EmbeddingError
-from geoemb_xr.execution import blocks
+from geoemb_xr.execution import blocks, devices, vectors_on_device
 from geoemb_xr.retrieval import hits, scores
 from geoemb_xr.retrieval.best import Best, Collector
 
@@ -28,6 +28,8 @@ class Scorer:
         The background.
     contrast : bool
         Whether negatives are taken off the positives, which are no places in the space then.
+    device : str
+        Where scores are made; see :func:`geoemb_xr.search`.
     """
 
     positives: np.ndarray
@@ -36,6 +38,7 @@ class Scorer:
     metric: str
     shift: np.ndarray | None = None
     contrast: bool = False
+    device: str = "cpu"
 
     @property
     def count(self) -> int:
@@ -44,7 +47,19 @@ class Scorer:
 
     def __call__(self, block: blocks.Block) -> Iterator[tuple[int, np.ndarray]]:
         """Scores ``(query, n)`` of pixels in C order from a first one on; NaN where there is no data."""
-        if self.how != "each" and self.shift is None and not len(self.negatives):
+        place = devices.place_for(self.device, able=True)
+        if place != "cpu":
+            found = vectors_on_device.scores(
+                block,
+                place,
+                self.positives,
+                negatives=self.negatives,
+                shift=self.shift,
+                how=self.how,
+                metric=self.metric,
+            )
+            yield 0, found if self.metric == "cosine" else -found
+        elif self.how != "each" and self.shift is None and not len(self.negatives):
             args = block.scale, block.codec, self.metric, self.positives, self.how
             found = scores.of_block(block.data, block.axis, *args).reshape(1, -1)
             yield 0, found if self.metric == "cosine" else -found

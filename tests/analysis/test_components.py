@@ -8,6 +8,7 @@ from sklearn.decomposition import PCA as SklearnPCA
 
 import geoemb_xr as gx
 from geoemb_xr.analysis import components
+from geoemb_xr.analysis.moments import moments
 from geoemb_xr.core import errors
 from geoemb_xr.execution import blocks, hashes, sampling
 from geoemb_xr.testing import assert_lazy_identical, raise_if_dask_computes
@@ -344,8 +345,8 @@ def test_moments_of_parts_are_those_of_the_whole():
     vectors = (rng.standard_normal((6, 5000)) + 3).astype(np.float32)
     vectors[2, [7, 400]] = np.nan, np.inf
     valid = np.isfinite(vectors).all(axis=0)
-    whole = components.moments(blocks.Block(vectors, 0), None)
-    parts = components.moments(blocks.Block(vectors[:, :123], 0), None) + components.moments(
+    whole = moments(blocks.Block(vectors, 0), None)
+    parts = moments(blocks.Block(vectors[:, :123], 0), None) + components.moments(
         blocks.Block(np.ascontiguousarray(vectors[:, 123:].T), 1), None
     )
     exact = vectors[:, valid].astype(np.float64)
