@@ -14,8 +14,9 @@ from harness import options, table
 from threadpoolctl import threadpool_limits
 
 from geoemb_xr.analysis import changes, clusters, temporal
-from geoemb_xr.core import kernels
+from geoemb_xr.core import coding, kernels
 from geoemb_xr.execution import hashes, linear, neighbours
+from geoemb_xr.geo import placing_kernels as placing
 from geoemb_xr.geo import polygons
 from geoemb_xr.geo import resampling_kernels as warp
 from geoemb_xr.probes import scores as classes
@@ -52,25 +53,25 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
             lambda: (codes.reshape(BANDS, 1, n).view(np.uint64), np.empty((1, n, BANDS // 8), np.uint64)),
         ),
         "decode AlphaEarth": (
-            kernels._decode_square_first,
+            coding._decode_square_first,
             lambda: (codes[None], -128, FACTOR, np.empty((1, BANDS, n), np.float32)),
         ),
         "decode Tessera": (
-            kernels.scale_codes,
+            coding.scale_codes,
             lambda: (codes[None], np.ones((1, n), np.float32), np.empty((1, BANDS, n), np.float32)),
         ),
         "decode and centre (PCA)": (
-            kernels.decode_square_less,
+            coding.decode_square_less,
             lambda: (
                 codes[:, :2048], -128, FACTOR, query, np.empty((BANDS, 2048), np.float32), np.empty(2048, np.bool_),
             ),
         ),
         "source coordinates (reproject)": (
-            warp.fill_cells,
+            placing.fill_cells,
             lambda: (cells, 64, corners, np.int64(-(2**62)), np.empty((2, side, side), np.int64)),
         ),
         "nearest pixels (reproject)": (
-            warp.gather,
+            placing.gather,
             lambda: (words, where, np.zeros(BANDS // 8, np.uint64), np.empty_like(words)),
         ),
         "bilinear (reproject)": (

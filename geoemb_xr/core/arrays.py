@@ -6,6 +6,7 @@ block, any order of dimensions, NumPy and dask alike.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import geometry, kernels
-from geoemb_xr.core.codecs import CODECS
+from geoemb_xr.core import coding, geometry, kernels
+from geoemb_xr.core.codecs import CODECS, SIGNED_SQUARE, SQUARE_FACTOR
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.missing import codec_attrs, without_codec
 from geoemb_xr.core.model import (
@@ -343,21 +344,33 @@ def normalize(array: xr.DataArray) -> xr.DataArray:
     found = check_embedding(array, "normalize")
     decoded = decode(array)
     return map_bands(
-        unit_length,
+        _unit_block,
         array,
-        is_encoded(array),  # what was decoded for this is nobody else's
+        codec_of(array) if is_encoded(array) else None,
         dtype=np.float32,
         out=(BAND, decoded.coords[BAND].values),
+        decode=False,
         name=_name_of(array, found),
         attrs=decoded.attrs,
     )
+
+
+def _unit_block(block: np.ndarray, axis: int, scale: np.ndarray | None, codec: Codec | None) -> np.ndarray:
+    if codec is None:
+        return unit_length(block, axis)
+    if codec.name != SIGNED_SQUARE.name or math.prod(block.shape[axis + 1 :]) == 1:
+        return unit_length(codec.decode(block, scale, axis), axis, own=True)
+    bands = kernels.as_bands(block, axis)
+    out = np.empty(bands.shape, np.float32)
+    coding.unit_square(bands, SIGNED_SQUARE.nodata, SQUARE_FACTOR, out)
+    return out.reshape(block.shape)
 
 
 def unit_length(block: np.ndarray, axis: int, own: bool = False) -> np.ndarray:
     """Divide vectors by their length, summed in float64; NaN where that is 0; in place where they are ``own``."""
     bands = kernels.as_bands(block, axis)
     out = bands if own else np.empty(bands.shape, block.dtype)
-    kernels.divide_by_length(bands, out)
+    coding.divide_by_length(bands, out)
     return out.reshape(block.shape)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from geoemb_xr.core import kernels
+from geoemb_xr.core import coding, kernels
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.model import Codec
 
@@ -63,14 +63,14 @@ def decode_signed_square(codes: np.ndarray, scale: np.ndarray | None, axis: int)
     array([[-0.9922,  0.    ,  0.9922]], dtype=float32)
     """
     _no_scale("signed-square", scale)
-    return kernels.decode_square(np.asarray(codes, np.int8), axis, -128, SQUARE_FACTOR)
+    return coding.decode_square(np.asarray(codes, np.int8), axis, -128, SQUARE_FACTOR)
 
 
 def encode_signed_square(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
     """The inverse: q = clip(round(sign(x) · √|x| · 127.5), −127, 127), −128 where a band is not finite."""
     bands = kernels.as_bands(np.asarray(vectors, np.float32), axis)
     codes = np.empty(bands.shape, np.int8)
-    kernels.encode_square(*kernels.long_rows(bands, codes))
+    coding.encode_square(*coding.long_rows(bands, codes))
     return codes.reshape(vectors.shape), None
 
 
@@ -120,7 +120,7 @@ def decode_per_pixel_scale(codes: np.ndarray, scale: np.ndarray | None, axis: in
     out = np.empty(codes.shape, np.float32)
     bands = kernels.as_bands(codes, axis)
     flat = np.ascontiguousarray(scale).reshape(bands.shape[0], bands.shape[2])
-    kernels.scale_codes(bands, flat, kernels.as_bands(out, axis))
+    coding.scale_codes(bands, flat, kernels.as_bands(out, axis))
     return out
 
 
@@ -129,7 +129,7 @@ def encode_per_pixel_scale(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, 
     bands = kernels.as_bands(np.asarray(vectors, np.float32), axis)
     codes = np.empty(bands.shape, np.int8)
     scale = np.empty((bands.shape[0], 1, bands.shape[2]), np.float32)
-    kernels.encode_scaled(*kernels.long_rows(bands, codes, scale))
+    coding.encode_scaled(*coding.long_rows(bands, codes, scale))
     return codes.reshape(vectors.shape), scale.reshape(np.delete(vectors.shape, axis))
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import arrays, kernels
+from geoemb_xr.core import arrays, coding, kernels
 from geoemb_xr.core.codecs import SIGNED_SQUARE, SQUARE_FACTOR
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.fitted import decoded_bands
@@ -121,7 +121,7 @@ class Block:
                 for start in range(0, inner, size):
                     codes = bands[i, :, start : start + size]
                     n = codes.shape[1]
-                    kernels.decode_square_less(codes, -128, SQUARE_FACTOR, shift, buffer[:, :n], valid[:n])
+                    coding.decode_square_less(codes, -128, SQUARE_FACTOR, shift, buffer[:, :n], valid[:n])
                     yield slice(i * inner + start, i * inner + start + n), buffer[:, :n], valid[:n]
             return
         memory = np.empty(len(shift) * size, np.float32)

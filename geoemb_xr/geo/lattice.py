@@ -19,7 +19,7 @@ import pyproj
 import xarray as xr
 
 from geoemb_xr.core import geometry
-from geoemb_xr.geo import resampling_kernels
+from geoemb_xr.geo import placing_kernels
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -216,7 +216,7 @@ def coordinates(source: Grid, target: Grid, rows: Window, cols: Window, *, edges
     while len(cells):
         good = _agrees(samples, source)
         corners = np.ascontiguousarray(samples[good][:, :, ::2, ::2])
-        resampling_kernels.fill_cells(cells[good] - first, size, corners, NOWHERE, out)
+        placing_kernels.fill_cells(cells[good] - first, size, corners, NOWHERE, out)
         cells = cells[~good]
         if size == SMALLEST_CELL:
             break

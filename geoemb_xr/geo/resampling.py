@@ -15,7 +15,7 @@ import numpy as np
 
 from geoemb_xr.core import kernels
 from geoemb_xr.core.model import Codec
-from geoemb_xr.geo import lattice, resampling_kernels
+from geoemb_xr.geo import cells, lattice, placing_kernels, resampling_kernels
 from geoemb_xr.geo.lattice import Grid, Window
 
 Resampling = Literal["nearest", "bilinear", "average", "mode"]
@@ -192,18 +192,17 @@ class Warp:
         block = block.transpose(np.argsort(self.order))
         return (block, stats.reshape(*others, *stats.shape[1:])) if self.stats else block
 
-    def _source(self, part: Part, queue: Iterator[Any]) -> tuple[np.ndarray, np.ndarray | None]:
-        """A source's window, band-last, from the next blocks, and its scales."""
-        number, window, row_edges, col_edges = part
+    def _taken(self, part: Part, queue: Iterator[Any]) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        """A source's next blocks as (others, bands, y, x), north-up, and their scales."""
+        number, _, row_edges, col_edges = part
         count = (len(row_edges) - 1) * (len(col_edges) - 1)
         vectors = [next(queue).transpose(self.order) for _ in range(count)]
         if not self.vector:
             vectors = [block[..., None, :, :] for block in vectors]
-        pixels = _lay(self._north_up(vectors, number), window, row_edges, col_edges)
+        vectors = self._north_up(vectors, number)
         if not self.scaled:
-            return pixels, None
-        scales = [next(queue)[..., None, :, :] for _ in range(count)]
-        return pixels, _lay(self._north_up(scales, number), window, row_edges, col_edges)
+            return vectors, None
+        return vectors, self._north_up([next(queue)[..., None, :, :] for _ in range(count)], number)
 
     def _north_up(self, blocks: list[np.ndarray], number: int) -> list[np.ndarray]:
         """Blocks as (others, bands, y, x)."""
@@ -215,11 +214,15 @@ class Warp:
         self, part: Part, queue: Iterator[Any], rows: Window, cols: Window
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         """Values of a block from one source, band-last, nearest scales, and statistics."""
-        number, window, *_ = part
-        pixels, scale = self._source(part, queue)
+        number, window, *edges = part
+        blocks, scales = self._taken(part, queue)
         source = self.sources[number]
         at = lattice.coordinates(source, self.target, rows, cols, edges=self.how in ("average", "mode"))
         at = lattice.local(at, source, window)
+        whole = self._cells(blocks, scales, part, at)
+        if whole is not None:
+            return whole, None, np.empty(0)
+        pixels, scale = _lay(blocks, window, *edges), None if scales is None else _lay(scales, window, *edges)
         shape = (len(pixels), rows[1] - rows[0], cols[1] - cols[0])
         stats = np.empty((*shape, 2), np.float32) if self.how == "average" else np.empty(0)
         if self.how == "nearest":
@@ -240,14 +243,28 @@ class Warp:
                 resampling_kernels.average(*mixable, at, self.stats, self.content.unit, out[i], stats[i])
         return self.content.stored(out), None, stats
 
+    def _cells(
+        self, blocks: list[np.ndarray], scales: list[np.ndarray] | None, part: Part, at: np.ndarray
+    ) -> np.ndarray | None:
+        """Means of whole cells, where that is what is asked for."""
+        codec, (_, ((top, _), (left, _)), *edges) = self.content.codec, part
+        mixed = self.content.dtype in ("float32", "float64") if codec is None else codec.power
+        if self.how != "average" or self.stats or len(self.sources) > 1 or not mixed:
+            return None
+        return cells.means(blocks, scales, codec, (edges[0], edges[1]), (top, left), at, self.content.unit)
+
     # --- footprints of many pixels: sums of squares of the source, joined -------------------------------------
 
     def add(
         self, rows: Window, cols: Window, stored: int, part: Part, *blocks: Any
     ) -> tuple[int, int, np.ndarray]:
         """Sums of one square of the source for the target pixels it touches: (others, y, x, bands + 2)."""
-        number, window, *_ = part
-        pixels, scale = self._source(part, iter(blocks))
+        number, window, *edges = part
+        vectors, scales = self._taken(part, iter(blocks))
+        pixels, scale = (
+            _lay(vectors, window, *edges),
+            None if scales is None else _lay(scales, window, *edges),
+        )
         source = self.sources[number]
         at = lattice.local(lattice.coordinates(source, self.target, rows, cols, edges=True), source, window)
         height, width = pixels.shape[1:3]
@@ -345,5 +362,5 @@ def _gather(pixels: np.ndarray, at: np.ndarray, shape: tuple[int, int, int], fil
     out = np.empty((*shape, pixels.shape[-1]), pixels.dtype)
     filled = np.full(pixels.shape[-1], fill, pixels.dtype)
     for i in range(len(pixels)):
-        resampling_kernels.gather(pixels[i].view(word), at, filled.view(word), out[i].view(word))
+        placing_kernels.gather(pixels[i].view(word), at, filled.view(word), out[i].view(word))
     return out

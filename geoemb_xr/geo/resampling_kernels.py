@@ -1,4 +1,4 @@
-"""Compiled loops of the warp: gather, mix, average, count.
+"""Compiled loops of the warp: mix, average, count.
 
 Source windows are (row, column, band), C-contiguous. Coordinates are whole numbers of 1/4096 source pixel, counted
 from the corner of the window: a pixel covers 4096 of them, and its lower edge is its own.
@@ -13,73 +13,8 @@ import numpy as np
 
 from geoemb_xr.core.kernels import jit, jit_exact, runs
 
-
-@jit_exact
-def fill_cells(cells: Any, size: Any, corners: Any, nowhere: Any, out: Any) -> None:
-    """Interpolate square cells from the coordinates of their corners, rounded to 1/4096.
-
-    ``cells`` (n, 2) is where they begin in ``out`` (2, rows, columns), and may be outside of it; ``corners`` is
-    (n, 2, 2, 2), in pixels: coordinate, then row and column.
-    """
-    _, rows, cols = out.shape
-    for n in range(len(cells)):
-        top, left = cells[n, 0], cells[n, 1]
-        for k in range(2):
-            a, b = corners[n, k, 0, 0], corners[n, k, 0, 1]
-            c, d = corners[n, k, 1, 0], corners[n, k, 1, 1]
-            lost = np.isnan(a + b + c + d)
-            for i in range(max(top, 0), min(top + size, rows)):
-                fy = (i - top) / size
-                west = a + (c - a) * fy
-                east = b + (d - b) * fy
-                for j in range(max(left, 0), min(left + size, cols)):
-                    if lost:
-                        out[k, i, j] = nowhere
-                    else:
-                        out[k, i, j] = np.int64(np.rint((west + (east - west) * ((j - left) / size)) * 4096))
-
-
-@fill_cells.in_numpy
-def _fill_cells_numpy(cells: Any, size: Any, corners: Any, nowhere: Any, out: Any) -> None:
-    _, rows, cols = out.shape
-    for (top, left), corner in zip(cells.tolist(), corners, strict=True):
-        i = np.arange(max(top, 0), min(top + size, rows))
-        j = np.arange(max(left, 0), min(left + size, cols))
-        if not (i.size and j.size):
-            continue
-        fy, fx = ((i - top) / size)[:, None], (j - left) / size
-        for k in range(2):
-            (a, b), (c, d) = corner[k]
-            west, east = a + (c - a) * fy, b + (d - b) * fy
-            own = out[k, i[0] : i[-1] + 1, j[0] : j[-1] + 1]
-            own[...] = nowhere if np.isnan(a + b + c + d) else np.rint((west + (east - west) * fx) * 4096)
-
-
-@jit
-def gather(window: Any, at: Any, fill: Any, out: Any) -> None:
-    """The nearest pixel's bytes, ``fill`` outside: ``window`` and ``out`` are words of any vector."""
-    height, width, words = window.shape
-    _, rows, cols = at.shape
-    for i in range(rows):
-        for j in range(cols):
-            r, c = at[0, i, j] >> 12, at[1, i, j] >> 12
-            if 0 <= r < height and 0 <= c < width:
-                for k in range(words):
-                    out[i, j, k] = window[r, c, k]
-            else:
-                for k in range(words):
-                    out[i, j, k] = fill[k]
-
-
-@gather.in_numpy
-def _gather_numpy(window: Any, at: Any, fill: Any, out: Any) -> None:
-    row, col = at[0] >> 12, at[1] >> 12
-    inside = (row >= 0) & (row < window.shape[0]) & (col >= 0) & (col < window.shape[1])
-    if inside.all():
-        out[...] = window[row, col]
-        return
-    out[...] = fill
-    out[inside] = window[row[inside], col[inside]]
+#: Cells side by side whose sums are made together: those of 64 bands fit a second-level cache.
+_CELLS = 128
 
 
 @jit
@@ -445,20 +380,31 @@ def _add_footprint(
     return _area(y, x)
 
 
-@jit
+@jit_exact
 def _finish_mean(sums: Any, area: Any, unit: Any, out: Any, stats: Any) -> None:
-    """Make a mean of sums, of unit length or divided by the weight; NaN where there is none."""
+    """Make a mean of sums, of unit length or divided by the weight; NaN where there is none.
+
+    Squares are added four by four, in an order that is the same with bands first.
+    """
     bands = len(out)
     weight, length = sums[bands], sums[bands + 1]
-    square = 0.0
-    for b in range(bands):
-        square += sums[b] * sums[b]
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    for k in range(0, bands - 3, 4):
+        a += sums[k] * sums[k]
+        b += sums[k + 1] * sums[k + 1]
+        c += sums[k + 2] * sums[k + 2]
+        d += sums[k + 3] * sums[k + 3]
+    rest, left = bands - bands % 4, bands % 4
+    a += sums[rest] * sums[rest] if left > 0 else 0.0
+    b += sums[rest + 1] * sums[rest + 1] if left > 1 else 0.0
+    c += sums[rest + 2] * sums[rest + 2] if left > 2 else 0.0
+    size = np.sqrt((a + b) + (c + d))
     factor = np.nan
     if weight > 0:
-        factor = 1 / (np.sqrt(square) if unit else weight)
-    for b in range(bands):
-        out[b] = sums[b] * factor
-    stats[0] = min(np.sqrt(square) / length, 1.0) if weight > 0 else np.nan
+        factor = 1 / (size if unit else weight)
+    for k in range(bands):
+        out[k] = sums[k] * factor
+    stats[0] = min(size / length, 1.0) if weight > 0 else np.nan
     stats[1] = min(weight / area, 1.0) if area > 0 else 0.0
 
 
@@ -474,6 +420,77 @@ def _area(y: Any, x: Any) -> Any:
     for e in range(4):
         total += (x[e] * y[(e + 1) % 4] - x[(e + 1) % 4] * y[e]) / 2
     return abs(total)
+
+
+@jit_exact
+def cell_means(values: Any, factors: Any, power: Any, size: Any, unit: Any, out: Any) -> None:
+    """Means of ``size`` × ``size`` pixels of ``values`` (band, row, column); the last cells take what there is.
+
+    ``factors`` (row, column) and ``power`` as in :func:`bilinear`. A row of a cell is summed in the type of the
+    factors, rows are added in float64, and squares of bands four by four: the order of :func:`average`, too.
+    """
+    bands, height, width = values.shape
+    _, rows, cols = out.shape
+    zero = factors.dtype.type(0)
+    x, total = np.zeros(_CELLS * size, factors.dtype), np.empty((bands, _CELLS))
+    weight, square, share = np.empty(_CELLS), np.empty((4, _CELLS)), np.empty(_CELLS)
+    for i in range(rows):
+        top, bottom = i * size, min((i + 1) * size, height)
+        for start in range(0, cols, _CELLS):
+            m, left = min(_CELLS, cols - start), start * size
+            n = min(width - left, m * size)
+            weight[:], square[:], x[n:] = 0, 0, 0
+            for r in range(top, bottom):
+                for c in range(n):
+                    weight[c // size] += factors[r, left + c] != 0
+            for b in range(bands):
+                own = total[b]
+                own[:] = 0
+                for r in range(top, bottom):
+                    stored, factor = values[b, r, left : left + n], factors[r, left : left + n]
+                    for c in range(n):
+                        value = _decoded(stored[c], factor[c], power)
+                        x[c] = value if factor[c] != 0 else zero
+                    if size == 2:  # the compiler does two at a time well, any number badly
+                        for j in range(m):
+                            own[j] += x[2 * j] + x[2 * j + 1]
+                    else:
+                        for j in range(m):
+                            row = x[j * size]
+                            for c in range(j * size + 1, (j + 1) * size):
+                                row += x[c]
+                            own[j] += row
+                lane = square[b % 4]
+                for j in range(m):
+                    lane[j] += own[j] * own[j]
+            for j in range(m):
+                length = np.sqrt((square[0, j] + square[1, j]) + (square[2, j] + square[3, j]))
+                share[j] = 1 / (length if unit else weight[j]) if weight[j] > 0 else np.nan
+            for b in range(bands):
+                own, mean = total[b], out[b, i, start : start + m]
+                for j in range(m):
+                    mean[j] = own[j] * share[j]
+
+
+@cell_means.in_numpy
+def _cell_means_numpy(values: Any, factors: Any, power: Any, size: Any, unit: Any, out: Any) -> None:
+    bands, _, width = values.shape
+    rows, cols = out.shape[1:]
+    for i in range(rows):  # row by row: what is decoded is as large as four of int8
+        own = factors[i * size : (i + 1) * size]
+        stored = values[:, i * size : (i + 1) * size].transpose(1, 2, 0)
+        decoded = np.where(own[..., None] != 0, _decoded_rows(stored, own, power), 0)
+        padded = np.zeros((len(own), cols * size, bands), factors.dtype)
+        padded[:, :width] = decoded
+        total = np.zeros((cols, bands))
+        for row in padded.reshape(len(own), cols, size, bands):
+            total += np.add.reduce(row, axis=1, dtype=factors.dtype)
+        weight = np.add.reduceat((own != 0).sum(axis=0), np.arange(0, width, size)).astype(np.float64)
+        lanes = [np.add.reduce(total[:, k::4] ** 2, axis=1) for k in range(4)]
+        length = np.sqrt((lanes[0] + lanes[1]) + (lanes[2] + lanes[3]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(weight > 0, 1 / (length if unit else weight), np.nan)
+        out[:, i] = (total * share[:, None]).T
 
 
 @jit

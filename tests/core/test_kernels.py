@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geoemb_xr.core import kernels
-from geoemb_xr.geo import resampling_kernels
+from geoemb_xr.geo import placing_kernels, resampling_kernels
 
 blocks = hnp.arrays(
     st.sampled_from([np.int8, np.uint16, np.float32, np.float64]),
@@ -59,7 +59,7 @@ def test_what_lies_band_last_is_not_copied():
 
 
 def test_kernels_travel_by_name():
-    assert pickle.loads(pickle.dumps(resampling_kernels.gather)) is resampling_kernels.gather
+    assert pickle.loads(pickle.dumps(placing_kernels.gather)) is placing_kernels.gather
 
 
 def test_kernels_run_where_no_cache_can_be_written(tmp_path):
@@ -76,7 +76,7 @@ def test_exact_edges_and_outside_of_a_gather():
     window = np.arange(12, dtype=np.uint64).reshape(3, 4, 1)
     at = np.array([[[0, 4095, 4096, 12287, 12288, -1]], [[0, 0, 4096, 16383, 0, 0]]], np.int64)
     out = np.zeros((1, 6, 1), np.uint64)
-    resampling_kernels.gather(window, at, np.array([99], np.uint64), out)
+    placing_kernels.gather(window, at, np.array([99], np.uint64), out)
     assert out.ravel().tolist() == [0, 0, 5, 11, 99, 99]
 
 

@@ -16,7 +16,7 @@ PACKAGE = Path(gx.__file__).parent
 ROOT = PACKAGE.parent
 #: Parts of other loops, which only these call.
 WITHOUT_TWIN = {
-    "core.kernels": {"_find_finite"},
+    "core.coding": {"_find_least", "_find_lost"},
     "execution.linear": {"_sum_tile"},
     "geo.resampling_kernels": {
         "_decoded", "_mixed", "_cover", "_add_footprint", "_finish_mean", "_weight", "_area", "_footprint",
@@ -106,6 +106,14 @@ def window(dtype=np.int8):
     )
 
 
+def cells(dtype=np.int8, size=3, unit=True):
+    """Band-first pixels of cells, the last of which are not whole, one without any valid pixel."""
+    values, factors, power = window(dtype)
+    factors[3:6, 3:6] = 0
+    out = empty(6, -(-14 // size), -(-11 // size))
+    return np.ascontiguousarray(values.transpose(2, 0, 1)), factors, power, size, unit, out
+
+
 def turned(size):
     """Corners of target pixels of a turned grid, ``size`` source pixels wide: some outside, some nowhere."""
     i, j = np.mgrid[:9, :10] * size * 4096
@@ -134,14 +142,14 @@ CASES = {
         lambda: (codes(16, 3, 24).view(np.uint64), empty(3, 24, 2, dtype=np.uint64)), 0
     ),
     ("core.kernels", "_transpose_values"): (lambda: (codes(7, 3, 10), empty(3, 10, 7, dtype=np.int8)), 0),
-    ("core.kernels", "_decode_square_first"): (lambda: (codes(2, 12, 30), -128, FACTOR, empty(2, 12, 30)), 0),
-    ("core.kernels", "_decode_square_last"): (
+    ("core.coding", "_decode_square_first"): (lambda: (codes(2, 12, 30), -128, FACTOR, empty(2, 12, 30)), 0),
+    ("core.coding", "_decode_square_last"): (
         lambda: (np.ascontiguousarray(codes(12, 30).T), -128, FACTOR, empty(30, 12)), 0
     ),
-    ("core.kernels", "decode_square_less"): (
+    ("core.coding", "decode_square_less"): (
         lambda: (codes(12, 30), -128, FACTOR, QUERY, empty(12, 30), empty(30, dtype=np.bool_)), 1e-6
     ),
-    ("core.kernels", "scale_codes"): (
+    ("core.coding", "scale_codes"): (
         lambda: (
             codes(2, 12, 30),
             np.where(rng().random((2, 30)) < 0.2, [[np.nan], [np.inf]], rng().random((2, 30))).astype("f4"),
@@ -149,22 +157,25 @@ CASES = {
         ),
         0,
     ),
-    ("core.kernels", "encode_square"): (lambda: (planes(), empty(2, 12, 30, dtype=np.int8)), 0),
-    ("core.kernels", "encode_scaled"): (
+    ("core.coding", "encode_square"): (lambda: (planes(), empty(2, 12, 30, dtype=np.int8)), 0),
+    ("core.coding", "encode_scaled"): (
         lambda: (planes(), empty(2, 12, 30, dtype=np.int8), empty(2, 1, 30)), 0
     ),
-    ("core.kernels", "_divide_planes_by_length"): (lambda: (planes(), empty(2, 12, 30)), 0),
-    ("core.kernels", "_divide_rows_by_length"): (
+    ("core.coding", "unit_square"): (lambda: (codes(2, 12, 1030), -128, FACTOR, empty(2, 12, 1030)), 0),
+    ("core.coding", "_divide_planes_by_length"): (lambda: (planes(), empty(2, 12, 30)), 0),
+    ("core.coding", "_divide_rows_by_length"): (
         lambda: (vectors(30, 12, missing=True), empty(30, 12)), 0
     ),
-    ("geo.resampling_kernels", "fill_cells"): (
+    ("geo.placing_kernels", "fill_cells"): (
         lambda: (
             np.array([[-3, 0], [5, 4], [12, 12]]), 8, corners(), np.int64(-(2**62)),
             empty(2, 15, 14, dtype=np.int64),
         ),
         0,
     ),
-    ("geo.resampling_kernels", "gather"): (
+    ("geo.resampling_kernels", "cell_means"): (lambda: cells(), 1e-6),
+    ("geo.resampling_kernels", "cell_means", "floats"): (lambda: cells(np.float32, size=2, unit=False), 1e-6),
+    ("geo.placing_kernels", "gather"): (
         lambda: (
             rng().integers(0, 2**60, (14, 11, 3)).astype(np.uint64), at(), np.arange(3, dtype=np.uint64),
             empty(13, 17, 3, dtype=np.uint64),

@@ -111,4 +111,4 @@ def test_a_worker_gives_the_same_by_the_same_kernels(both, name):
 
 def test_labels_from_codes_go_through_the_fused_kernel_there(both):
     assert both[1]["predict"][1] == ["geoemb_xr.execution.linear.label_squares"]
-    assert "geoemb_xr.core.kernels._decode_square_first" in both[1]["decode"][1]
+    assert "geoemb_xr.core.coding._decode_square_first" in both[1]["decode"][1]

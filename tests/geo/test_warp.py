@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import geoemb_xr as gx
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import ComparabilityError, EmbeddingError
-from geoemb_xr.geo import lattice
+from geoemb_xr.geo import cells, lattice, resampling_kernels
 from geoemb_xr.testing import assert_lazy_identical
 
 
@@ -77,6 +77,36 @@ def test_coarsen_is_the_mean_of_base_pixels():
     got = da.emb.coarsen(4)
     np.testing.assert_allclose(got.values, mean.values, atol=1e-6)
     np.testing.assert_allclose(got.x, mean.x)
+
+
+@pytest.mark.parametrize("decode", [True, False])
+@pytest.mark.parametrize("product", ["alphaearth", "tessera"])
+def test_whole_cells_are_what_footprints_give(product, decode, monkeypatch):
+    """To the bit: cells that blocks cut go the other way, and resultant lengths do."""
+    da = gx.testing.synthetic(product, shape=(43, 61), missing=True, decode=decode)
+    da = da.isel(y=slice(None, None, -1), band=slice(6)).chunk(
+        y=12, x=16
+    )  # 6: squares are added four by four
+    both = [da.emb.coarsen(size).compute() for size in (2, 3, 4)]
+    agreeing = da.emb.coarsen(4, resultant_length=True)
+    np.testing.assert_array_equal(agreeing["embedding"], both[-1])
+    monkeypatch.setattr(cells, "means", lambda *_: None)
+    for size, one in zip((2, 3, 4), both, strict=True):
+        xr.testing.assert_identical(one, da.emb.coarsen(size).compute())
+    assert both[0].isnull().any()
+    assert both[0].notnull().any()
+
+
+def test_cells_and_footprints_add_squares_in_one_order():
+    """In float64, where another order shows."""
+    values, factors = np.random.default_rng(0).normal(size=(6, 12, 10)), np.ones((12, 10))
+    factors[4, 5] = 0
+    means, stats, out = np.empty((6, 5, 6)), np.empty((6, 5, 2)), np.empty((6, 6, 5))
+    corners = np.ascontiguousarray(np.mgrid[0:13:2, 0:11:2]) * lattice.UNITS
+    rows = np.ascontiguousarray(values.transpose(1, 2, 0))
+    resampling_kernels.average(rows, factors, None, corners, False, True, means, stats)
+    resampling_kernels.cell_means(values, factors, None, 2, True, out)
+    np.testing.assert_array_equal(out.transpose(1, 2, 0), means)
 
 
 def test_points_of_a_lazy_warp():

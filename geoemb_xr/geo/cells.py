@@ -1,0 +1,125 @@
+"""Means of whole cells of pixels, what ``coarsen`` is: bands first, as blocks come, and with no footprints to find.
+
+The same bits as :func:`geoemb_xr.geo.resampling_kernels.average` gives, which wants bands last and finds the share
+of every pixel: cells that blocks cut are left to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise, product
+
+import numpy as np
+
+from geoemb_xr.core.model import Codec
+from geoemb_xr.geo.lattice import UNITS
+from geoemb_xr.geo.resampling_kernels import cell_means
+
+
+def side(at: np.ndarray) -> int:
+    """Source pixels along a side of the target pixels with these corners, 0 where they are no whole cells.
+
+    ``at`` (2, rows + 1, columns + 1) is in 1/4096 of a source pixel.
+    """
+    y, x = at[0, :, 0], at[1, 0]
+    step = int(y[1] - y[0])
+    whole = step > 0 and not (step % UNITS or y[0] % UNITS or x[0] % UNITS)
+    even = whole and (np.diff(y) == step).all() and (np.diff(x) == step).all()
+    return step // UNITS if even and (at[0] == y[:, None]).all() and (at[1] == x).all() else 0
+
+
+def means(
+    blocks: Sequence[np.ndarray],
+    scales: Sequence[np.ndarray] | None,
+    codec: Codec | None,
+    edges: tuple[Sequence[int], Sequence[int]],
+    start: tuple[int, int],
+    at: np.ndarray,
+    unit: bool,
+) -> np.ndarray | None:
+    """Means (others, y, x, bands) of cells, of unit length if ``unit``, NaN where a cell has no valid pixel.
+
+    Parameters
+    ----------
+    blocks, scales : sequence of ndarray (others, bands, y, x)
+        Source blocks, north-up, and their scales, if codes have some.
+    codec : Codec or None
+        The codec of codes; None for floats.
+    edges : (sequence of int, sequence of int)
+        Where blocks begin and end, in rows and columns of the source.
+    start : (int, int)
+        The pixel of the source that ``at`` counts from.
+    at : ndarray of int64
+        Corners of target pixels as in :func:`side`.
+    unit : bool
+        Whether means are made unit length.
+
+    Returns
+    -------
+    ndarray or None
+        None where this is not the way: no whole cells, cells cut by blocks, or blocks whose bands are last.
+    """
+    size = side(at)
+    if not size or any(_is_band_last(block) for block in blocks):
+        return None
+    shape = at.shape[1] - 1, at.shape[2] - 1
+    corner = int(at[0, 0, 0]) // UNITS, int(at[1, 0, 0]) // UNITS
+    spans = [
+        _spans([edge - start[axis] for edge in edges[axis]], corner[axis], shape[axis], size)
+        for axis in (0, 1)
+    ]
+    if None in spans:
+        return None
+    out = None
+    for number, (rows, cols) in enumerate(product(*spans)):  # type: ignore[arg-type]
+        if rows is None or cols is None:
+            continue
+        (y, i), (x, j) = rows, cols
+        for n, block in enumerate(blocks[number]):
+            scale = None if scales is None else scales[number][n, 0, y, x]
+            found = _means(np.ascontiguousarray(block[:, y, x]), scale, codec, size, unit)
+            if found.shape[1:] == shape and len(blocks[number]) == 1:  # one block is all there is to it
+                return np.moveaxis(found[None], 1, -1)
+            if out is None:
+                out = np.full((*blocks[0].shape[:2], *shape), np.nan, found.dtype)
+            out[n, :, i, j] = found
+    return None if out is None else np.moveaxis(out, 1, -1)
+
+
+def _means(
+    values: np.ndarray, scale: np.ndarray | None, codec: Codec | None, size: int, unit: bool
+) -> np.ndarray:
+    """Means of cells, (band, row, column), of one part of a block."""
+    factors = _factors(values, scale, codec)
+    shape = (len(values), *(-(-n // size) for n in values.shape[1:]))
+    found = np.empty(shape, factors.dtype)
+    cell_means(values, factors, None if codec is None else codec.power, size, unit, found)
+    return found
+
+
+def _is_band_last(block: np.ndarray) -> bool:
+    return block.shape[1] > 1 and abs(block.strides[1]) < abs(block.strides[3])
+
+
+def _spans(edges: Sequence[int], low: int, count: int, size: int) -> list[tuple[slice, slice] | None] | None:
+    """Which pixels of each block along an axis are which cells; None where a block cuts one."""
+    found: list[tuple[slice, slice] | None] = []
+    for first, last in pairwise(edges):
+        begin, end = max(first, low), min(last, low + count * size)
+        if begin >= end:
+            found.append(None)
+            continue
+        if (begin - low) % size or ((end - low) % size and last != edges[-1]):
+            return None
+        cells = slice((begin - low) // size, -((low - end) // size))
+        found.append((slice(begin - first, end - first), cells))
+    return found
+
+
+def _factors(values: np.ndarray, scale: np.ndarray | None, codec: Codec | None) -> np.ndarray:
+    """What stored values are multiplied by, 0 where a pixel is missing."""
+    if codec is None:
+        return np.where(np.isnan(values[0]), 0, 1).astype(values.dtype)
+    if scale is not None:
+        return np.where(np.isfinite(scale), scale, 0).astype(np.float32)
+    return np.where(values.min(axis=0) == codec.nodata, 0, np.float32(codec.factor)).astype(np.float32)
