@@ -9,14 +9,17 @@ anyway.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.analysis.temporal import median_of
-from geoemb_xr.analysis.years import TIME, over_years, pieces_of, times_of
+from geoemb_xr.analysis import year_kernels
+from geoemb_xr.analysis.tiles import Tile, tiles
+from geoemb_xr.analysis.years import TIME, over_years, times_of, years_at
 from geoemb_xr.core import kernels
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.model import (
@@ -135,7 +138,7 @@ def _compared(array: xr.DataArray, a: int, b: int, metric: str) -> xr.DataArray:
     """The metric between the years at two positions."""
     return over_years(
         _distances,
-        array.isel(time=[a, b]),
+        years_at(array, [a, b]),
         metric,
         name="change",
         attrs=_change_attrs(array, metric, a, b),
@@ -150,111 +153,40 @@ def _change_attrs(array: xr.DataArray, metric: str, a: int, b: int | None) -> di
     return derived_attrs(array, long_name=f"{name} {between}", units=units, metric=metric)
 
 
-def _distances(years: list[Block], metric: str) -> np.ndarray:
-    out = np.empty(years[0].pixels, np.float32)
-    for where, (one, other) in pieces_of(years):
-        _KERNELS[metric](one, other, out[where])
+def _distances(years: list[Block], out: np.ndarray, metric: str) -> None:
+    for tile in tiles(years):
+        out[:, tile.where] = _apart(tile, [(0, 1)], metric)[:, : tile.size]
+
+
+def _apart(tile: Tile, pairs: Sequence[tuple[int, int]], metric: str) -> np.ndarray:
+    """Distances ``(pair, n)`` between pairs of years, NaN where one has no data."""
+    out = np.empty((len(pairs), tile.there.shape[1]), np.float32)
+    if metric == "euclidean":
+        year_kernels.lengths_of(tile.vectors, np.array(pairs), out)
+    else:
+        year_kernels.cosines_of(tile.vectors, np.array(pairs), metric == "angle", out)
     return out
-
-
-@kernels.jit
-def _angles(a: Any, b: Any, out: Any) -> None:
-    """Degrees between rows: 2·atan2(‖â−b̂‖, ‖â+b̂‖)."""
-    n, bands = a.shape
-    for i in range(n):
-        aa, bb = np.float32(0), np.float32(0)
-        for k in range(bands):
-            aa += a[i, k] * a[i, k]
-            bb += b[i, k] * b[i, k]
-        if not (aa > 0 and bb > 0):
-            out[i] = np.nan
-            continue
-        fa, fb = np.float32(1) / np.sqrt(aa), np.float32(1) / np.sqrt(bb)
-        less, more = np.float32(0), np.float32(0)
-        for k in range(bands):
-            va, vb = a[i, k] * fa, b[i, k] * fb
-            less += (va - vb) * (va - vb)
-            more += (va + vb) * (va + vb)
-        out[i] = np.degrees(2 * np.arctan2(np.sqrt(np.float64(less)), np.sqrt(np.float64(more))))
-
-
-@_angles.in_numpy
-def _angles_numpy(a: Any, b: Any, out: Any) -> None:
-    with np.errstate(invalid="ignore", divide="ignore"):  # a vector of zeros has no direction: NaN
-        va = a / np.sqrt(np.einsum("ij,ij->i", a, a))[:, None]
-        vb = b / np.sqrt(np.einsum("ij,ij->i", b, b))[:, None]
-    less, more = va - vb, va + vb
-    squares = (np.einsum("ij,ij->i", each, each).astype(np.float64) for each in (less, more))
-    out[:] = np.degrees(2 * np.arctan2(*map(np.sqrt, squares)))
-
-
-@kernels.jit
-def _cosines(a: Any, b: Any, out: Any) -> None:
-    n, bands = a.shape
-    for i in range(n):
-        aa, bb, ab = np.float32(0), np.float32(0), np.float32(0)
-        for k in range(bands):
-            aa += a[i, k] * a[i, k]
-            bb += b[i, k] * b[i, k]
-            ab += a[i, k] * b[i, k]
-        out[i] = ab / np.sqrt(np.float64(aa) * np.float64(bb)) if aa > 0 and bb > 0 else np.nan
-
-
-@_cosines.in_numpy
-def _cosines_numpy(a: Any, b: Any, out: Any) -> None:
-    aa, bb, ab = (np.einsum("ij,ij->i", *pair).astype(np.float64) for pair in ((a, a), (b, b), (a, b)))
-    there = (aa > 0) & (bb > 0)
-    out[:] = np.where(there, ab / np.sqrt(np.where(there, aa * bb, 1)), np.nan)
-
-
-@kernels.jit
-def _lengths(a: Any, b: Any, out: Any) -> None:
-    n, bands = a.shape
-    for i in range(n):
-        total = np.float32(0)
-        for k in range(bands):
-            total += (a[i, k] - b[i, k]) * (a[i, k] - b[i, k])
-        out[i] = np.sqrt(total)
-
-
-@_lengths.in_numpy
-def _lengths_numpy(a: Any, b: Any, out: Any) -> None:
-    gap = a - b
-    np.sqrt(np.einsum("ij,ij->i", gap, gap), out=out)
-
-
-_KERNELS: dict[str, Any] = {"angle": _angles, "cosine": _cosines, "euclidean": _lengths}
 
 
 # --- what years do to a place anyway ------------------------------------------------------------------------
 
 
-def _steps(vectors: list[np.ndarray], metric: str) -> list[np.ndarray]:
-    """Distances ``(n,)`` from each year to the next one with data; NaN for a year without."""
-    last, steps = vectors[0], []
-    for each in vectors[1:]:
-        out = np.empty(len(each), np.float32)
-        _KERNELS[metric](last, each, out)
-        steps.append(out)
-        there = np.isfinite(out)  # then both vectors are; what is NaN is looked at
-        if not there.all():
-            there |= np.isfinite(each).all(axis=1)
-        last = each if there.all() else np.where(there[:, None], each, last)
+def _steps(tile: Tile, metric: str) -> np.ndarray:
+    """Distances ``(step, n)`` from each year to the next one with data; NaN for a year without."""
+    there = tile.there.copy()
+    if not there.all():
+        year_kernels.carry_on(tile.values, tile.scale, tile.there)
+    steps = _apart(tile, list(pairwise(range(len(there)))), metric)
+    steps[~there[1:]] = np.nan
     return steps
 
 
 def _change_and_steps(
-    years: list[Block], pair: tuple[int, int], kept: tuple[int, ...], metric: str
-) -> np.ndarray:
-    out = np.empty((years[0].pixels, 1 + len(kept)), np.float32)
-    for where, vectors in pieces_of(years):
-        own = np.empty(len(vectors[0]), np.float32)
-        _KERNELS[metric](vectors[pair[0]], vectors[pair[1]], own)
-        out[where, 0] = own
-        steps = _steps(vectors, metric)
-        for i, step in enumerate(kept):
-            out[where, 1 + i] = steps[step]
-    return out
+    years: list[Block], out: np.ndarray, pair: tuple[int, int], kept: tuple[int, ...], metric: str
+) -> None:
+    for tile in tiles(years):
+        out[0, tile.where] = _apart(tile, [pair], metric)[0, : tile.size]
+        out[1:, tile.where] = _steps(tile, metric)[list(kept), : tile.size]
 
 
 def _change_with_null(array: xr.DataArray, a: int, b: int, metric: str) -> xr.Dataset:
@@ -400,17 +332,17 @@ def change_point(array: xr.DataArray, *, metric: Literal["angle", "euclidean"] =
     return xr.Dataset(variables, attrs=derived_attrs(array))
 
 
-def _largest_step(blocks: list[Block], years: tuple[int, ...], metric: str) -> np.ndarray:
-    out = np.empty((blocks[0].pixels, 3), np.float32)
+def _largest_step(blocks: list[Block], out: np.ndarray, years: tuple[int, ...], metric: str) -> None:
     numbers = np.array((0, *years[1:]), np.float32)
-    for where, vectors in pieces_of(blocks):
-        _largest_of(np.stack(_steps(vectors, metric)), numbers, out[where])
-    return out
+    for tile in tiles(blocks):
+        own = np.empty((3, tile.there.shape[1]), np.float32)
+        _largest_of(_steps(tile, metric), numbers, own)
+        out[:, tile.where] = own[:, : tile.size]
 
 
 @kernels.jit_exact
 def _largest_of(steps: Any, numbers: Any, out: Any) -> None:
-    """The year of the largest of ``(step, n)``, its size, and that over the median of the others.
+    """Write the year of the largest of ``(step, n)``, its size, and that over the median of the others, ``(3, n)``.
 
     ``numbers`` are the years before and after each step; a step that is not finite is not there.
     """
@@ -432,14 +364,14 @@ def _largest_of(steps: Any, numbers: Any, out: Any) -> None:
                     at -= 1
                 held[at] = steps[t, i]
                 others += 1
-        out[i, 0] = numbers[largest + 1] if there else 0
-        out[i, 1] = steps[largest, i] if there else np.nan
-        out[i, 2] = np.nan
+        out[0, i] = numbers[largest + 1] if there else 0
+        out[1, i] = steps[largest, i] if there else np.nan
+        out[2, i] = np.nan
         if others:
             low, high = (others - 1) // 2, others // 2
             usual = np.float32((np.float64(held[low]) + np.float64(held[high])) / 2)
             if usual > 0:
-                out[i, 2] = steps[largest, i] / usual
+                out[2, i] = steps[largest, i] / usual
 
 
 @_largest_of.in_numpy
@@ -451,10 +383,13 @@ def _largest_of_numpy(steps: Any, numbers: Any, out: Any) -> None:
     size = np.take_along_axis(filled, largest[None], axis=0)[0]
     others = np.where(there, steps, np.float32(np.nan))
     np.put_along_axis(others, largest[None], np.nan, axis=0)
-    usual = np.empty((len(size), 1), np.float32)
-    median_of(others[..., None], np.empty(len(size), np.int64), usual)
-    usual = usual[:, 0]
+    others.sort(axis=0)  # NaN comes last
+    low, high = (
+        np.take_along_axis(others, each[None], axis=0)[0].astype(np.float64)
+        for each in (np.maximum(count - 2, 0) // 2, np.maximum(count - 1, 0) // 2)
+    )
+    usual = ((low + high) / 2).astype(np.float32)
     compared = (count > 1) & (usual > 0)
-    out[:, 0] = np.where(count > 0, numbers[largest + 1], 0)
-    out[:, 1] = np.where(count > 0, size, np.nan)
-    out[:, 2] = np.where(compared, size / np.where(compared, usual, 1), np.nan)
+    out[0] = np.where(count > 0, numbers[largest + 1], 0)
+    out[1] = np.where(count > 0, size, np.nan)
+    out[2] = np.where(compared, size / np.where(compared, usual, 1), np.nan)

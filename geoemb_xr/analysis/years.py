@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import arrays, kernels
+from geoemb_xr.core import arrays
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.model import (
     BAND,
@@ -21,22 +21,21 @@ from geoemb_xr.execution.blocks import Block
 from geoemb_xr.execution.thinning import pixelwise
 
 TIME = "time"
-_PIECE = 1024
 
 
 def over_years(
-    function: Callable[..., np.ndarray],
+    function: Callable[..., None],
     array: xr.DataArray,
     *params: Any,
     out: tuple[str, Sequence[Any]] | None = None,
     name: str,
     attrs: Mapping[str, Any],
 ) -> xr.DataArray:
-    """Apply ``function(years, *params)`` to every block of pixels with all of its years in one task.
+    """Apply ``function(years, result, *params)`` to every block of pixels with all of its years in one task.
 
-    ``years`` is a list of :class:`Block`, band-last, in time order, however time was chunked. The function
-    returns float32 ``(pixels,)``, or ``(pixels, k)`` with ``out``, a dimension in the place of ``band`` and its
-    k labels.
+    ``years`` is a list of :class:`Block` in time order, however time was chunked, each where it lies. The function
+    writes ``result``, float32 ``(k, pixels)``: one row, or one for each of the k labels of ``out``, a dimension in
+    the place of ``band``.
     """
     codec = arrays.codec_of(array) if is_encoded(array) else None
     scale = arrays.scale_of(array, codec) if codec is not None else None
@@ -47,6 +46,7 @@ def over_years(
         codec,
         (array.get_axis_num(TIME), array.get_axis_num(BAND)),
         None if scale is None else scale.get_axis_num(TIME),
+        None if out is None else len(out[1]),
     )
     if array.chunks is None:
         data = task(array.values, None if scale is None else scale.values, *params)
@@ -84,10 +84,11 @@ def _flat(nested: Any) -> list[np.ndarray]:
 
 @pixelwise
 def _on_years(
-    function: Callable[..., np.ndarray],
+    function: Callable[..., None],
     codec: Codec | None,
     axes: tuple[int, int],
     scale_axis: int | None,
+    rows: int | None,
     data: Any,
     scale: Any,
     *params: Any,
@@ -98,20 +99,23 @@ def _on_years(
     scales: list[np.ndarray | None] = [None] * len(slabs)
     if scale_axis is not None:
         scales = [year for block in _flat(scale) for year in np.moveaxis(block, scale_axis, 0)]
-    years = [
-        Block(kernels.band_last(slab, own), -1, each, codec) for slab, each in zip(slabs, scales, strict=True)
-    ]
+    years = [Block(slab, own, each, codec) for slab, each in zip(slabs, scales, strict=True)]
     pixels = tuple(np.delete(slabs[0].shape, own))
-    result = function(years, *params)
-    if result.ndim == 1:
+    result = np.empty((rows or 1, years[0].pixels), np.float32)
+    function(years, result, *params)
+    if rows is None:
         return result.reshape(pixels)
-    return np.moveaxis(result.reshape(*pixels, -1), -1, own)  # band-last in memory
+    return np.moveaxis(result.reshape(rows, *pixels), 0, own)
 
 
-def pieces_of(years: list[Block]) -> Any:
-    """``(pixels, [vectors (n, band) of every year])``, piece by piece."""
-    for parts in zip(*(year.pieces(_PIECE) for year in years), strict=True):
-        yield parts[0][0], [vectors.T for _, vectors in parts]
+def years_at(array: xr.DataArray, positions: Sequence[int]) -> xr.DataArray:
+    """Some years of an array: those of even steps by a slice, for which nothing is copied."""
+    first = positions[0]
+    step = positions[1] - first if len(positions) > 1 else 1
+    if step and list(positions) == list(range(first, first + step * len(positions), step)):
+        stop = positions[-1] + step
+        return array.isel({TIME: slice(first, stop if stop >= 0 else None, step)})
+    return array.isel({TIME: list(positions)})
 
 
 def times_of(array: xr.DataArray, what: str) -> np.ndarray:

@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geoemb_xr as gx
-from geoemb_xr.analysis import temporal
+from geoemb_xr.analysis import tiles as year_tiles
+from geoemb_xr.analysis import year_kernels
 from geoemb_xr.core import errors
+from geoemb_xr.core.codecs import SIGNED_SQUARE
+from geoemb_xr.execution.blocks import Block
 from geoemb_xr.testing import assert_lazy_identical
 
 YEARS = [2018, 2019, 2021, 2022, 2024]
@@ -103,14 +106,39 @@ def test_component_statistics_are_numpys(how):
 @pytest.mark.parametrize("years", range(1, 7))
 def test_medians_of_any_number_of_years_are_those_of_numpy(years):
     rng = np.random.default_rng(years)
-    stack = rng.integers(-3, 4, (years, 50, 6)).astype(np.float32)  # ties
-    stack[:, :, 0] = np.where(rng.random((years, 50)) < 0.3, np.inf, 1.0)
-    counts, out = np.empty(50, np.int64), np.empty((50, 6), np.float32)
-    temporal.median_of(stack, counts, out)
-    stack[~np.isfinite(stack).all(axis=2)] = np.nan
-    np.testing.assert_array_equal(counts, np.isfinite(stack[..., 0]).sum(axis=0))
-    np.testing.assert_array_equal(out[counts > 0], np.nanmedian(stack[:, counts > 0], axis=0))
-    assert np.isnan(out[counts == 0]).all()
+    stack = rng.integers(-3, 4, (years, 6, 5, 10)).astype(np.float32)  # ties
+    stack[:, 0] = np.where(rng.random((years, 5, 10)) < 0.3, np.inf, 1.0)
+    times = pd.to_datetime([f"{2000 + year}" for year in range(years)])
+    da = gx.wrap(stack, gx.Product("ties", dims=6), geobox=gx.testing.geobox((5, 10)), time=times)
+    found = da.emb.aggregate("median", count=True)
+    there = np.isfinite(stack).all(axis=1)
+    np.testing.assert_array_equal(found["count"], there.sum(axis=0))
+    known = np.where(there[:, None], stack, np.nan)
+    some = there.any(axis=0)
+    np.testing.assert_array_equal(found.embedding.values[:, some], np.nanmedian(known[:, :, some], axis=0))
+    assert np.isnan(found.embedding.values[:, ~some]).all()
+
+
+@pytest.mark.parametrize("count", range(1, 10))
+def test_exchanges_sort_every_order_of_zeros_and_ones(count):
+    """Which is enough: what sorts those sorts everything (Knuth, 5.3.4, theorem Z)."""
+    lists = (np.arange(1 << count)[:, None] >> np.arange(count)) & 1
+    expected = np.sort(lists, axis=1)
+    for one, other in year_kernels.exchanges(count):
+        lists[:, [one, other]] = np.sort(lists[:, [one, other]], axis=1)
+    np.testing.assert_array_equal(lists, expected)
+
+
+def test_a_block_of_many_tiles_gives_what_single_pixels_give():
+    """Tiles are whole, so that no pixel is rounded in another order; the last one holds what was there before."""
+    da = scene(shape=(70, 61), years=[2018, 2019, 2021], decode=False)
+    da[1, :, 20:40, 30:] = -128
+    tiles = da.emb.change_point().to_array()
+    first = next(year_tiles.tiles([Block(year, 0, None, SIGNED_SQUARE) for year in da.values]))
+    assert first.size < da[0, 0].size
+    for row, column in [(0, 0), (30, 45), (69, 60), (68, 1)]:
+        alone = da[:, :, row : row + 1, column : column + 1]
+        assert alone.emb.change_point().to_array().identical(tiles[:, row : row + 1, column : column + 1])
 
 
 def test_what_is_no_vector_is_not_compared_with_vectors():

@@ -1,0 +1,117 @@
+"""Years of a block side by side, some thousand pixels at a time.
+
+What compares or orders years needs all of them at one place. Decoded whole, four years of a block of 512² pixels
+are 268 MB, far beyond a cache. Here each year is read where it lies, as it is, into one small buffer ``(band,
+year, pixel)``. Kernels decode a row of it at a time: see :mod:`geoemb_xr.analysis.year_kernels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from geoemb_xr.analysis import year_kernels
+from geoemb_xr.core import kernels
+from geoemb_xr.execution.blocks import Block
+
+#: Bytes of all years in a tile: half a second-level cache.
+_BYTES = 1 << 18
+#: Tiles are multiples of so many pixels, and whole even where pixels are fewer: a loop over one has no remainder,
+#: whose sums could be rounded in another order than those of the others.
+_STEP = 64
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some pixels of all years; kernels take all but ``where``.
+
+    Parameters
+    ----------
+    where : slice
+        Which pixels of the block, in C order; a buffer holds more of them in a block's last tile.
+    values : ndarray of int8 or float32 (band, year, pixel)
+        Codes, or vectors. A buffer that is used again, as the others are.
+    square : bool
+        Whether a vector is ``q · |q| · scale``, or ``q · scale``.
+    scale : ndarray of float32 (year, pixel)
+        The scales.
+    there : ndarray of bool (year, pixel)
+        Which vectors have data.
+    """
+
+    where: slice
+    values: np.ndarray
+    square: bool
+    scale: np.ndarray
+    there: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Number of pixels of the block."""
+        return int(self.where.stop - self.where.start)
+
+    @property
+    def vectors(self) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray]:
+        """What kernels decode."""
+        return self.values, self.square, self.scale, self.there
+
+
+def tiles(years: Sequence[Block]) -> Iterator[Tile]:
+    """The years of a block, tile by tile."""
+    planes = [_planes(each) for each in years]
+    pixels, codec = planes[0].shape[1], years[0].codec
+    if not pixels:
+        return
+    power = 0 if codec is None or codec.dtype != "int8" else codec.power
+    shape = (bands_of(years), len(years))
+    size = _BYTES // (shape[0] * shape[1] * (1 if power else 4)) // _STEP * _STEP
+    size = max(min(size, -(-pixels // _STEP) * _STEP), _STEP)
+    values = np.zeros((*shape, size), np.int8 if power else np.float32)
+    scale = np.full((len(years), size), codec.factor if codec is not None and power == 2 else 1, np.float32)
+    there = np.zeros((len(years), size), np.bool_)
+    for start in range(0, pixels, size):
+        where = slice(start, min(start + size, pixels))
+        tile = Tile(where, values, power == 2, scale, there)
+        for number, (block, own) in enumerate(zip(years, planes, strict=True)):
+            _load(block, own, number, power, tile)
+        yield tile
+
+
+def bands_of(years: Sequence[Block]) -> int:
+    """Number of bands of the decoded vectors."""
+    first = years[0]
+    if first.codec is not None and first.codec.bands:
+        return len(first.codec.bands)
+    return int(first.data.shape[first.axis])
+
+
+def _planes(block: Block) -> np.ndarray:
+    """A block as ``(band, pixel)``: a view, unless it was cut out of rows."""
+    planes = np.moveaxis(block.data, block.axis, 0)
+    return planes.reshape(len(planes), -1)
+
+
+def _load(block: Block, planes: np.ndarray, year: int, power: int, tile: Tile) -> None:
+    """Copy some pixels of one year into a tile."""
+    where, start, size = tile.where, tile.where.start, tile.size
+    scale = None if block.scale is None else block.scale.reshape(-1)[where]
+    if not planes.flags.c_contiguous:
+        piece = planes[:, where]
+        last = piece.strides[0] == piece.itemsize
+        planes, start = kernels.band_first(piece.T, 0) if last else np.ascontiguousarray(piece), 0
+    if power == 2:
+        assert block.codec is not None
+        year_kernels.load_codes(planes, start, size, block.codec.nodata, year, tile.values, tile.there)
+    elif power == 1:
+        assert scale is not None
+        tile.values[:, year, :size] = planes[:, start : start + size]
+        tile.there[year, :size] = np.isfinite(scale) & (scale != 0)
+        tile.scale[year, :size] = scale
+    else:
+        if block.codec is not None:
+            planes, start = block.codec.decode(planes[:, start : start + size], scale, 0), 0
+        if planes.dtype != np.float32 or not planes.flags.c_contiguous:
+            planes, start = np.ascontiguousarray(planes[:, start : start + size], np.float32), 0
+        year_kernels.load_vectors(planes, start, size, year, tile.values, tile.there)
