@@ -11,11 +11,11 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr.analysis.components import PCA, fit_pca
-from geoemb_xr.core.arrays import decode, encode_with, matryoshka_of, normalize, truncate
+from geoemb_xr.core.arrays import decode, matryoshka_of, normalize, truncate
 from geoemb_xr.core.codecs import PER_PIXEL_SCALE, SIGN, SIGNED_SQUARE
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.fitted import Fitted, Output, check_model
-from geoemb_xr.core.missing import codec_attrs
+from geoemb_xr.core.missing import codec_attrs, without_codec
 from geoemb_xr.core.model import (
     BAND,
     Codec,
@@ -256,21 +256,25 @@ def compress(array: xr.DataArray, model: Compressor) -> xr.DataArray:
     check_embedding(array, "compress")
     check_model(model, array, "compress")
     codec = CODEC_OF[model.codec]
-    if model.whole:
-        return encode_with(decode(array), codec)
-    if model.method == "prefix":
-        return encode_with(decode(truncate(array, model.dims)), codec)
-    found, delayed = model.made(), dask.delayed(model, pure=True)
-    kept = {key: value for key, value in array.attrs.items() if key in ("source", "attribution")}
+    if model.whole or model.method == "prefix":
+        array = array if model.whole else truncate(array, model.dims)
+        name = product(model.product).name if array.name is None else str(array.name)
+        bands, attrs = model.bands[: model.dims], without_codec(array.attrs)
+    else:
+        found = model.made()
+        name, bands = found.name, found.bands
+        kept = {key: value for key, value in array.attrs.items() if key in ("source", "attribution")}
+        attrs = {**kept, "product": found.name, "version": model.key[1]}
+    delayed = dask.delayed(model, pure=True)
     made = blocks.map_pieces(
         _encoded,
         array,
         delayed,
         codec,
         dtype=codec.dtype,
-        out=(BAND, found.bands),
-        name=found.name,
-        attrs={**kept, "product": found.name, "version": model.key[1], **codec_attrs(codec)},
+        out=(BAND, bands),
+        name=name,
+        attrs={**attrs, **codec_attrs(codec)},
     )
     if codec.scale is None:
         return made
