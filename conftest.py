@@ -18,6 +18,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")
 
+# What is imported while tests are collected lives on: looking through it for garbage is a quarter of the time.
+gc.disable()
+
 #: Triton exists for Linux only; modules of other names must import, or their errors show.
 collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["geoemb_xr/predicting/*_cuda.py"]
 #: It has no examples, and imports torchgeo, which takes seconds in each process.
@@ -46,6 +49,7 @@ def pytest_collection_finish() -> None:
     """Keep what all imports made, a million objects, out of each collection of garbage, and collect seldom."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(200_000, 50, 100)  # graphs are many small objects that live on: a tenth of the time
 
 
@@ -64,5 +68,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 @functools.cache
 def _imports_torchvision(path: Path) -> bool:
-    bring_it = re.compile(r"""importorskip\("(timm|torchgeo|torchvision)""")
+    bring_it = re.compile(r"""importorskip\("(geoclip|timm|torchgeo|torchvision)""")
     return path.name == "test_prose.py" or (path.suffix == ".py" and bool(bring_it.search(path.read_text())))

@@ -270,8 +270,13 @@ def no_such(name: str, known: Iterable[str], where: str) -> str:
         return f"{says}; here it is called {found!r}"
     if name in HINTS:
         return f"{says}: {HINTS[name]}"
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    close = _closest(name, tuple(names))
     return says + (f". Did you mean {close[0]!r}?" if close else "")
+
+
+@functools.lru_cache(256)  # tools ask modules again and again for what they do not have (mocks, wrapped functions)
+def _closest(name: str, names: tuple[str, ...]) -> list[str]:
+    return difflib.get_close_matches(name, names, n=1, cutoff=0.7)
 
 
 def no_method(name: str, known: Iterable[str], where: str, of_xarray: type) -> str:

@@ -16,6 +16,8 @@ from geoemb_xr.execution.blocks import Block
 from geoemb_xr.testing import assert_lazy_identical
 
 YEARS = [2018, 2019, 2021, 2022, 2024]
+#: Years in which the scene's truth changes here and there.
+CHANGING = list(range(2017, 2025))
 
 
 def scene(product="alphaearth", shape=(15, 13), years=YEARS, **options):
@@ -291,16 +293,16 @@ def test_a_vector_of_zeros_has_no_angle():
     assert da.emb.change(2018, 2019)[1, 1] == 0
 
 
-def known_changes(years, shape=(160, 150)):
+@pytest.fixture(scope="module")
+def known_changes():
     """The scene around an event, and where and when its truth changes."""
-    grid = gx.testing.geobox(shape, offset=(-300.0, 100.0))
-    codes = gx.testing.synthetic("alphaearth", grid=grid, years=years, decode=False)
-    return codes, gx.testing.scene().truth(grid, years).values
+    grid = gx.testing.geobox((160, 150), offset=(-300.0, 100.0))
+    codes = gx.testing.synthetic("alphaearth", grid=grid, years=CHANGING, decode=False)
+    return codes, gx.testing.scene().truth(grid, CHANGING).values
 
 
-def test_every_known_change_is_found_and_nothing_else():
-    years = list(range(2017, 2025))
-    codes, truth = known_changes(years)
+def test_every_known_change_is_found_and_nothing_else(known_changes):
+    codes, truth = known_changes
     angle = codes.chunk(y=77, x=61).emb.change(2017, 2024).values
     changed = truth[0] != truth[-1]
     assert changed.sum() > 300
@@ -308,13 +310,12 @@ def test_every_known_change_is_found_and_nothing_else():
     assert angle[~changed].max() < 8
 
 
-def test_change_point_names_the_year():
-    years = list(range(2017, 2025))
-    codes, truth = known_changes(years)
+def test_change_point_names_the_year(known_changes):
+    codes, truth = known_changes
     found = codes.chunk(y=77, x=61, time=3).emb.change_point().compute()
     steps = truth[1:] != truth[:-1]
     once = steps.sum(axis=0) == 1
-    expected = np.array(years[1:])[steps.argmax(axis=0)]
+    expected = np.array(CHANGING[1:])[steps.argmax(axis=0)]
     np.testing.assert_array_equal(found.year.values[once], expected[once])
     assert found.ratio.values[once].min() > 8
     assert found.ratio.values[steps.sum(axis=0) == 0].max() < 2
@@ -352,8 +353,8 @@ def test_null_ranks_a_change_among_the_other_steps_of_its_surroundings():
 
 
 @pytest.mark.parametrize("metric", ["angle", "cosine"])
-def test_null_tells_true_changes_from_what_years_do_anyway(metric):
-    codes, truth = known_changes(list(range(2017, 2025)))
+def test_null_tells_true_changes_from_what_years_do_anyway(known_changes, metric):
+    codes, truth = known_changes
     found = codes.emb.change(2019, 2020, metric=metric, null="years").compute()
     changed = truth[2] != truth[3]
     assert changed.sum() > 100

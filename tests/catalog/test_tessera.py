@@ -25,17 +25,9 @@ NAME = "grid_11.35_47.25"
 
 
 @pytest.fixture(scope="module")
-def make(tmp_path_factory):
-    """Example sources by container, each written once; a test that changes one copies it."""
-    made = {}
-
-    def get(container):
-        if container not in made:
-            folder = tmp_path_factory.mktemp(container)
-            made[container] = Path(gx.example("tessera", container=container, directory=folder))
-        return made[container]
-
-    return get
+def make():
+    """Example sources by container, in the cache that all processes share; a test that changes one copies it."""
+    return lambda container: Path(gx.example("tessera", container=container, scene="clear"))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The app without a browser: what a window shows, what a click answers, what labels become."""
 
+from types import SimpleNamespace
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -289,6 +291,8 @@ def test_the_scripts_are_loaded_at_every_display_in_a_notebook(app, monkeypatch)
     import panel as pn
 
     loaded = []
+    shown = SimpleNamespace(layout=SimpleNamespace(_repr_mimebundle_=lambda include, exclude: {}))
+    monkeypatch.setattr(app, "display", lambda: shown)  # Panel's own part, which takes seconds
     monkeypatch.setattr(app_module, "in_notebook", lambda: True)
     monkeypatch.setattr(pn, "extension", lambda **options: loaded.append(options))
     app._repr_mimebundle_()

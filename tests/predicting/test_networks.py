@@ -232,7 +232,7 @@ from geoemb_xr.core import kernels
 from geoemb_xr.predicting import fused, fused_cuda, nearest_cuda
 rng = np.random.default_rng(0)
 for bands, classes, n in [(64, 10, 130), (7, 2, 5), (16, 17, 128)]:
-    x = rng.standard_normal((60 * classes, bands)).astype("f4")
+    x = rng.standard_normal((20 * classes, bands)).astype("f4")
     y = np.arange(len(x)) % classes * (1 if bands == 64 else 30) + 1
     x[np.arange(len(x)), np.arange(len(x)) % classes % bands] += 3
     probe = gx.fit_probe(x, y, cv=0, method="ridge")
@@ -250,9 +250,9 @@ for bands, classes, n in [(64, 10, 130), (7, 2, 5), (16, 17, 128)]:
     assert 0 < (found == 0).mean() < 1 or bands < 64
     if bands == 7:  # not on a word's edge
         assert (fused_cuda.Labels.of(probe, "cpu")(torch.from_numpy(codes)[:, 1:]).numpy() == found[1:]).all()
-for bands, m, k in [(64, 300, 5), (4, 300, 1), (7, 700, 8)]:
+for bands, m, k in [(64, 300, 5), (4, 70, 1), (7, 330, 8)]:
     references = torch.from_numpy(rng.standard_normal((m, bands)).astype("f4"))
-    x = torch.from_numpy(rng.standard_normal((bands, 9)).astype("f4"))
+    x = torch.from_numpy(rng.standard_normal((bands, 5)).astype("f4"))
     offset = -(references**2).sum(1) / 2
     scores, numbers = nearest_cuda.Nearest.of(references, offset)(x, k)
     expected = (x.T @ references.T + offset).topk(k, dim=1)

@@ -1,5 +1,6 @@
 """Containers × faults: right data, or an error that names the object; a hole never."""
 
+import functools
 import pickle
 import shutil
 
@@ -38,7 +39,7 @@ FINAL = {
 def store(tmp_path_factory):
     """A server of a source of each container, by name; and the server."""
     root = tmp_path_factory.mktemp("store")
-    found = write_sources(root)
+    found = write_sources(root, size=64)
     with ObjectServer(root) as server:
         yield {name: Case(server, root, *each) for name, each in found.items()}, server
         server.reset()
@@ -58,8 +59,9 @@ class Case:
             gx.open(source, **options) if self.product is None else gx.open(self.product, source, **options)
         )
 
+    @functools.cached_property
     def expected(self):
-        return self.open(self.files)
+        return self.open(self.files).values
 
     def remote(self, storage):
         CACHE.clear()
@@ -81,7 +83,7 @@ def test_a_remote_source_gives_what_the_local_one_does(store, container):
     server.reset()
     lazy = cases[container].remote(FAST)
     there = pickle.loads(pickle.dumps(lazy))
-    np.testing.assert_array_equal(there.values, cases[container].expected().values)
+    np.testing.assert_array_equal(there.values, cases[container].expected)
     assert lazy.data.name == cases[container].remote({**FAST, "retries": 3}).data.name
 
 
@@ -97,7 +99,7 @@ def test_what_passes_is_outlasted(store, container, fault):
         with pytest.raises(SourceError, match=r"http://127.*could not be read"):
             lazy.compute()
         return
-    np.testing.assert_array_equal(lazy.values, cases[container].expected().values)
+    np.testing.assert_array_equal(lazy.values, cases[container].expected)
     assert server.faults[0].times == 0
 
 
@@ -117,7 +119,7 @@ def test_what_stays_is_an_error_that_names_the_object_or_does_no_harm(store, con
     # objects that are read whole, once, are neither another range nor another state
     assert fault in ("wrong range", "changed") or (fault, container) in SAID
     if (fault, container) not in SAID:
-        np.testing.assert_array_equal(found, cases[container].expected().values)
+        np.testing.assert_array_equal(found, cases[container].expected)
 
 
 @pytest.mark.parametrize("container", ["parquet", "own parquet", "own cog"])
