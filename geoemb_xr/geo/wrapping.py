@@ -232,12 +232,16 @@ def fill_gaps(
 
 
 def _all_equal(block: np.ndarray, value: float, axis: int) -> np.ndarray:
-    """Where all bands have a value; mostly the first one tells that they do not, and the others are not read."""
+    """Where all bands have a value; mostly the first ones tell that they do not, and the others are not read."""
     bands = np.moveaxis(block, axis, 0)
     found: np.ndarray = bands[0] == value
-    if found.mean() > 0.1:  # then picking pixels costs more than reading all
+    if found.ndim == 0 or np.count_nonzero(found) > found.size / 10:  # picking pixels costs more than all
         return np.asarray((bands == value).all(axis=0))
-    where = np.nonzero(found)
+    where = np.unravel_index(np.flatnonzero(found), found.shape)
+    for band in bands[1:3]:
+        still = band[where] == value
+        where = tuple(each[still] for each in where)
+    found[...] = False
     found[where] = (bands[(slice(None), *where)] == value).all(axis=0)
     return found
 
