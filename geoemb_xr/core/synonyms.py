@@ -274,7 +274,7 @@ def no_such(name: str, known: Iterable[str], where: str) -> str:
     return says + (f". Did you mean {close[0]!r}?" if close else "")
 
 
-@functools.lru_cache(256)  # tools ask modules again and again for what they do not have (mocks, wrapped functions)
+@functools.lru_cache(256)  # tools ask modules again and again for what they lack, as mocks have it
 def _closest(name: str, names: tuple[str, ...]) -> list[str]:
     return difflib.get_close_matches(name, names, n=1, cutoff=0.7)
 
