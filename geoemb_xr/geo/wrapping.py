@@ -242,7 +242,7 @@ def _all_equal(block: np.ndarray, value: float, axis: int) -> np.ndarray:
         still = band[where] == value
         where = tuple(each[still] for each in where)
     found[...] = False
-    found[where] = (bands[(slice(None), *where)] == value).all(axis=0)
+    found[where] = (bands[:, *where] == value).all(axis=0)
     return found
 
 
