@@ -237,7 +237,7 @@ def _all_equal(block: np.ndarray, value: float, axis: int) -> np.ndarray:
     found: np.ndarray = bands[0] == value
     if found.ndim == 0 or np.count_nonzero(found) > found.size / 10:  # picking pixels costs more than all
         return np.asarray((bands == value).all(axis=0))
-    where = np.unravel_index(np.flatnonzero(found), found.shape)
+    where: tuple[Any, ...] = np.unravel_index(np.flatnonzero(found), found.shape)
     for band in bands[1:3]:
         still = band[where] == value
         where = tuple(each[still] for each in where)
