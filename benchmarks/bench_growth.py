@@ -1,7 +1,9 @@
 """Time per pixel and peak memory of each capability from small to large arrays, which are made block by block.
 
 Every block holds the same codes and takes no time to make, so what is measured is the work itself. Time per pixel
-and memory should not grow with the array; ``×`` compares the largest array with the smallest one.
+and memory should not grow with the array; ``×`` compares the largest array with the smallest one. The time is the
+CPU's, of all threads together, which other work on the machine does not lengthen. An array that would take longer
+than ``--longest`` seconds, by the size before it, is left out, and the table says so.
 
 ``--picture growth.png`` draws it.
 """
@@ -33,19 +35,28 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     found: dict[str, list[tuple[float, float]]] = {}
     for side in sizes:
         for name, call in capabilities(codes(side), *models).items():
+            rows = found.setdefault(name, [])
+            if rows and rows[-1][0] * side**2 / 1e9 > given.longest:
+                continue
             if side == sizes[0]:
                 call(given.threads)  # compile
             with peak_memory() as peak:
-                start = time.perf_counter()
+                start = time.process_time()
                 call(given.threads)
-                seconds = time.perf_counter() - start
-            found.setdefault(name, []).append((seconds / side**2 * 1e9, peak.extra / 1e6))
+                seconds = time.process_time() - start
+            rows.append((seconds / side**2 * 1e9, peak.extra / 1e6))
+            print(f"{name}, {side}²: {seconds:.1f} s of CPU time", flush=True)
     growth = {name: rows[-1][0] / rows[0][0] for name, rows in found.items()}
     table(
-        f"ns per pixel, and peak MB, blocks of {BLOCK}², {given.threads} threads",
+        f"CPU time per pixel, and peak MB, blocks of {BLOCK}², {given.threads} threads",
         ["", *[f"{side}²" for side in sizes], "largest over smallest"],
         [
-            [name, *[f"{ns:.0f} ns, {mb:.0f} MB" for ns, mb in rows], f"{growth[name]:.2f} ×"]
+            [
+                name,
+                *[f"{ns:.0f} ns, {mb:.0f} MB" for ns, mb in rows],
+                *["not run"] * (len(sizes) - len(rows)),
+                f"{growth[name]:.2f} ×",
+            ]
             for name, rows in found.items()
         ],
     )
@@ -61,7 +72,8 @@ def options_with_picture(argv: Sequence[str] | None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="the smallest size, to see that it runs")
     parser.add_argument("--repeat", type=int, default=1, help="each size is run once")
-    parser.add_argument("--side", type=int, default=16384, help="pixels along a side of the largest array")
+    parser.add_argument("--side", type=int, default=65536, help="pixels along a side of the largest array")
+    parser.add_argument("--longest", type=float, default=600, help="seconds of CPU time of one measurement")
     parser.add_argument("--threads", type=int, default=2, help="threads")
     parser.add_argument("--picture", help="file to draw it to")
     return parser.parse_args(argv)
@@ -132,8 +144,8 @@ def draw(sizes: Sequence[int], found: dict[str, list[tuple[float, float]]], path
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharex=True)
     for name, rows in found.items():
         for k, ax in enumerate(axes):
-            ax.plot(sizes, [row[k] for row in rows], marker="o", label=name)
-    for ax, title in zip(axes, ("ns per pixel", "peak memory, MB"), strict=True):
+            ax.plot(sizes[: len(rows)], [row[k] for row in rows], marker="o", label=name)
+    for ax, title in zip(axes, ("ns of CPU time per pixel", "peak memory, MB"), strict=True):
         ax.set(xscale="log", title=title, xlabel="side of the array, pixels", ylim=(0, None))
         ax.set_xticks(sizes, [str(side) for side in sizes])
         ax.minorticks_off()

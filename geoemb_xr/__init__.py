@@ -98,12 +98,12 @@ _LAZY = {
     # writing
     "cite": "core.citing",
     "show_versions": "versions",
-    "field_kit": "writing",
-    "to_cog": "writing",
-    "to_geoparquet": "writing",
-    "to_stac": "writing",
+    "field_kit": "writing.kit",
+    "to_cog": "writing.cog",
+    "to_geoparquet": "writing.geoparquet",
+    "to_stac": "writing.stac",
     "to_torchgeo": "interop",
-    "to_zarr": "writing",
+    "to_zarr": "writing.zarr",
 }
 
 #: Modules with the formats and scores of one benchmark each, whose names would say little by themselves.

@@ -24,6 +24,7 @@ from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.errors import EmbeddingError, MissingExtraError, SourceError, require
 from geoemb_xr.core.legend import legend_of
 from geoemb_xr.execution import progress
+from geoemb_xr.execution.computing import computed, persisted
 from geoemb_xr.geo import places
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _run(options: argparse.Namespace) -> None:
         },
         "years": [int(y) for y in pd.DatetimeIndex(gridded["time"].values).year],
     }
-    gridded = _shown("put on the grid", gridded.persist)
+    gridded = _shown("put on the grid", lambda: persisted(gridded))
     latest = gridded.isel(time=-1)
     _pictures_of_vectors(gridded, out, summary, synthetic)
     if synthetic and labels is None:
@@ -137,7 +138,7 @@ def _pictures_of_vectors(gridded: xr.DataArray, out: Path, summary: dict[str, An
     if gridded.sizes["time"] < 2:
         return
     first, last = summary["years"][0], summary["years"][-1]
-    change = gridded.emb.change(first, last).compute()
+    change = computed(gridded.emb.change(first, last))
     _save(change, out / "change.png", f"Change {first} to {last}", synthetic)
     summary["change"] = {
         "from": first,
@@ -182,7 +183,7 @@ def _map(
     table, target = labels
     probe = _fit(latest, table, target)
     outputs = ["label", "aoa"] if "aoa" in probe.outputs() else ["label"]
-    maps = _shown("map", latest.emb.predict(probe, output=outputs).compute)
+    maps = _shown("map", lambda: computed(latest.emb.predict(probe, output=outputs)))
     classes = maps["label"]
     _save(classes, out / "map.png", f"{target} from {len(table)} points", synthetic)
     if "aoa" in maps:

@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, settings
 if os.environ.get("GEOEMB_WITHOUT_NUMBA"):
     sys.modules["numba"] = None  # type: ignore[assignment]  # every import of it fails, as where there is none
 
-from geoemb_xr.core import model, notes
+from geoemb_xr.core import compiling, model, notes
+
+compiling.SPARED = 0  # tests are small, and are of the compiled loops
 
 settings.register_profile(
     "default", deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow], derandomize=True

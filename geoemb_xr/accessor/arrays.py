@@ -220,7 +220,7 @@ class EmbAccessor(Models):
         storage: Any = None,
     ) -> Path | str | list[Path | str]:
         """Write GeoTIFFs; see :func:`geoemb_xr.to_cog`."""
-        from geoemb_xr.writing import to_cog
+        from geoemb_xr.writing.cog import to_cog
 
         return to_cog(self._obj, path, mode=mode, encode=encode, overviews=overviews, storage=storage)
 
@@ -233,7 +233,7 @@ class EmbAccessor(Models):
         storage: Any = None,
     ) -> Path | str | list[Path | str]:
         """Write vectors at locations; see :func:`geoemb_xr.to_geoparquet`."""
-        from geoemb_xr.writing import to_geoparquet
+        from geoemb_xr.writing.geoparquet import to_geoparquet
 
         return to_geoparquet(self._obj, path, mode=mode, encode=encode, storage=storage)
 
@@ -252,7 +252,7 @@ class EmbAccessor(Models):
         self, path: str | os.PathLike[str], *, id: str | None = None, href: str | None = None
     ) -> dict[str, Any]:
         """Write a STAC item beside a file; see :func:`geoemb_xr.to_stac`."""
-        from geoemb_xr.writing import to_stac
+        from geoemb_xr.writing.stac import to_stac
 
         return to_stac(self._obj, path, id=id, href=href)
 
@@ -268,7 +268,7 @@ class EmbAccessor(Models):
         errors: Literal["raise", "missing"] = "raise",
     ) -> Path | str:
         """Write a Zarr store; see :func:`geoemb_xr.to_zarr`."""
-        from geoemb_xr.writing import to_zarr
+        from geoemb_xr.writing.zarr import to_zarr
 
         return to_zarr(
             self._obj,

@@ -161,7 +161,7 @@ class EmbDatasetAccessor:
         errors: Literal["raise", "missing"] = "raise",
     ) -> Path | str:
         """Write all variables to one Zarr store; see :func:`geoemb_xr.to_zarr`."""
-        from geoemb_xr.writing import to_zarr
+        from geoemb_xr.writing.zarr import to_zarr
 
         return to_zarr(
             self._obj,

@@ -18,6 +18,7 @@ from geoemb_xr.core.errors import EmbeddingError, require
 from geoemb_xr.core.fitted import decoded_bands
 from geoemb_xr.core.model import BAND, check_embedding, comparability_key, is_encoded, product
 from geoemb_xr.core.notes import one_call
+from geoemb_xr.execution.computing import computed
 from geoemb_xr.probes.samples import samples_of
 
 #: Vectors whose neighbours are looked for.
@@ -260,7 +261,7 @@ def _some(array: xr.DataArray, n: int, seed: int) -> xr.DataArray:
     chosen = np.sort(rng.choice(size, min(n, size), replace=False))
     where = dict(zip(dims, np.unravel_index(chosen, shape), strict=True))
     some = array.isel({d: xr.DataArray(i, dims="location") for d, i in where.items()})
-    some = decode(some).compute()
+    some = computed(decode(some))
     there = np.isfinite(some.transpose("location", ...).values.reshape(some.sizes["location"], -1)).all(
         axis=1
     )

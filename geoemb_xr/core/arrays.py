@@ -161,7 +161,10 @@ def _single(block: Any) -> np.ndarray:
 
 
 def _computed(param: Any) -> Any:
-    return param.compute() if hasattr(param, "__dask_graph__") else param
+    """A delayed model itself: here, as the array is in memory here, whatever else computes elsewhere."""
+    import dask
+
+    return param.compute(scheduler=dask.get) if hasattr(param, "__dask_graph__") else param
 
 
 def _replace(dims: tuple[Hashable, ...], old: str, new: str) -> tuple[Hashable, ...]:

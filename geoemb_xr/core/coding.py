@@ -51,7 +51,7 @@ def _decode_square_first(codes: Any, nodata: Any, factor: Any, out: Any) -> None
                     vectors[j] = np.float32(value * abs(value)) * share[j]
 
 
-@_decode_square_first.in_numpy
+@_decode_square_first.in_numpy_bitwise
 def _decode_square_first_numpy(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
     value = codes.astype(np.int32)
     value *= np.abs(value)
@@ -101,7 +101,7 @@ def _decode_square_last(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
                 out[i, b] = np.nan
 
 
-@_decode_square_last.in_numpy
+@_decode_square_last.in_numpy_bitwise
 def _decode_square_last_numpy(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
     _decode_square_first_numpy(codes, nodata, factor, out)
 
@@ -123,7 +123,7 @@ def scale_codes(codes: Any, scale: Any, out: Any) -> None:
                     out[i, b, j] = np.nan
 
 
-@scale_codes.in_numpy
+@scale_codes.in_numpy_bitwise
 def _scale_codes_numpy(codes: Any, scale: Any, out: Any) -> None:
     there = np.isfinite(scale) & (scale != 0)
     np.multiply(codes, np.where(there, scale, np.float32(np.nan))[:, None], out=out)

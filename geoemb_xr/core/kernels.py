@@ -1,132 +1,16 @@
-"""Compiled loops, and the one door to band-last memory.
-
-Every kernel goes through :func:`jit`: compiled when first called, without the GIL, serial (the threads are
-dask's), cached on disk where that can be written. Where there is no numba (a browser, 32-bit ARM), its twin in
-NumPy runs under the same name, slower; ``docs/small-machines.md`` says by how much.
-"""
+"""The one door to band-last memory. What compiles its loops is in :mod:`~geoemb_xr.core.compiling`."""
 
 from __future__ import annotations
 
 import math
-import threading
-import types
-from collections.abc import Callable
-from functools import update_wrapper
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from geoemb_xr.core.errors import MissingExtraError
-
-#: ``True`` would add "nnan" and "ninf", with which LLVM deletes tests for NaN.
-FASTMATH = frozenset({"reassoc", "contract", "nsz", "arcp"})
-
-
-_compiling = threading.RLock()
-
-
-class Kernel[**P, R]:
-    """A function that numba compiles when it is first called (importing numba takes 0.4 s).
-
-    Where numba is not installed the function that :meth:`in_numpy` was given takes its place.
-    """
-
-    def __init__(self, function: Callable[P, R], fastmath: frozenset[str] = FASTMATH) -> None:
-        self.function = function
-        self.fastmath = fastmath
-        self.twin: Callable[P, R] | None = None
-        self._compiled: Callable[P, R] | None = None
-        update_wrapper(self, function)
-
-    def in_numpy(self, twin: Callable[P, R]) -> Callable[P, R]:
-        """Mark a function as this kernel's twin: the same of whole arrays, bitwise where nothing is summed."""
-        self.twin = twin
-        return twin
-
-    @property
-    def compiled(self) -> Callable[P, R]:
-        """The numba dispatcher, or the twin.
-
-        Raises
-        ------
-        MissingExtraError
-            If there is no numba, and no twin.
-        """
-        if self._compiled is None:
-            with _compiling:
-                if self._compiled is None:
-                    self._compiled = self._ready()
-        return self._compiled
-
-    def _ready(self) -> Callable[P, R]:
-        try:
-            return cast("Callable[P, R]", _compile(self.function, self.fastmath))
-        except ModuleNotFoundError as error:
-            if error.name != "numba":
-                raise
-        if self.twin is None:
-            raise MissingExtraError(
-                f"{self.function.__name__.strip('_')} is a compiled loop without a twin in NumPy: it needs the "
-                "package 'numba', which is not installed, or does not exist for this machine"
-            )
-        return self.twin
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run it, compiled."""
-        return self.compiled(*args, **kwargs)
-
-    def __reduce__(self) -> str:  # by name: a worker compiles, or loads, its own
-        return self.function.__qualname__
-
-
-def jit[**P, R](function: Callable[P, R]) -> Kernel[P, R]:
-    """Mark a kernel; see :class:`Kernel`. Kernels may call other kernels of the same module."""
-    return Kernel(function)
-
-
-def jit_exact[**P, R](function: Callable[P, R]) -> Kernel[P, R]:
-    """Like :func:`jit`, in the order of operations as written: for coordinates and areas."""
-    return Kernel(function, frozenset())
-
-
-def _compile(function: Callable[..., Any], fastmath: frozenset[str]) -> Any:
-    import numba
-
-    # A kernel that calls another finds it in its globals, where numba must see the dispatcher.
-    scope = {
-        name: value.compiled if isinstance(value, Kernel) else value
-        for name, value in function.__globals__.items()
-        if name in function.__code__.co_names
-    }
-    plain = types.FunctionType(
-        function.__code__, {**function.__globals__, **scope}, function.__name__, function.__defaults__
-    )
-    plain.__qualname__, plain.__module__ = function.__qualname__, function.__module__
-    options = {"nogil": True, "fastmath": set(fastmath), "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(plain)
-    except RuntimeError:  # nowhere to write the cache: compile anew in each process
-        return numba.njit(**options)(plain)
-
-
-def runs(first: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whole numbers from each of ``first`` on, ``number`` of each: loops of unlike length as one array, for twins.
-
-    Returns
-    -------
-    (ndarray, ndarray)
-        To which run each belongs, and the numbers.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> [each.tolist() for each in runs(np.array([5, 0, 8]), np.array([3, 0, 2]))]
-    [[0, 0, 0, 2, 2], [5, 6, 7, 8, 9]]
-    """
-    owner = np.repeat(np.arange(len(first)), number)
-    begun = np.cumsum(number) - number
-    return owner, first[owner] + np.arange(len(owner)) - begun[owner]
-
+from geoemb_xr.core.compiling import Kernel as Kernel
+from geoemb_xr.core.compiling import jit as jit
+from geoemb_xr.core.compiling import jit_exact as jit_exact
+from geoemb_xr.core.compiling import runs as runs
 
 # --- the order of memory --------------------------------------------------------------------------------------
 
@@ -317,11 +201,11 @@ def _transpose_values(source: Any, out: Any) -> None:
                         out[y, i, j] = source[j, y, i]
 
 
-@_transpose_bytes.in_numpy
+@_transpose_bytes.in_numpy_bitwise
 def _transpose_bytes_numpy(source: Any, out: Any) -> None:
     out.view(np.uint8)[...] = np.moveaxis(source.view(np.uint8), 0, -1)
 
 
-@_transpose_values.in_numpy
+@_transpose_values.in_numpy_bitwise
 def _transpose_values_numpy(source: Any, out: Any) -> None:
     out[...] = np.moveaxis(source, 0, -1)

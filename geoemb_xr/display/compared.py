@@ -13,6 +13,7 @@ from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.model import check_embedding, kind_of
 from geoemb_xr.display import layers
 from geoemb_xr.display.windows import Window, thin
+from geoemb_xr.execution.computing import computed
 from geoemb_xr.geo.gridding import as_raster
 from geoemb_xr.geo.warp import reproject
 
@@ -76,9 +77,9 @@ class Compared:
     def show(self, window: Window, time: np.datetime64 | None) -> xr.DataArray:
         """Colours (y, x, rgb), classes or numbers (y, x) of the shown window. Computes it."""
         array = self._at(time)
-        shown = reproject(array, self._shown_grid(window), resampling="nearest").compute()
+        shown = computed(reproject(array, self._shown_grid(window), resampling="nearest"))
         if self._palette is None:
-            overview = thin(array, _FIT_PIXELS).compute() if kind_of(array) != "map" else shown
+            overview = computed(thin(array, _FIT_PIXELS)) if kind_of(array) != "map" else shown
             self._palette = layers.palette_of(overview, model=None, limits=None, cmap=None)
         return self._palette.apply(shown)
 

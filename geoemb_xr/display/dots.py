@@ -8,6 +8,7 @@ from scipy.spatial import cKDTree
 
 from geoemb_xr.core import arrays, geometry
 from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.execution.computing import computed
 from geoemb_xr.geo.footprints import has_footprints
 from geoemb_xr.geo.gridding import to_grid
 
@@ -38,7 +39,7 @@ def _apart(array: xr.DataArray) -> float:
     crs = geometry.crs_of(array)
     if crs is None:
         raise EmbeddingError("explore needs the CRS of x and y: the array has no coordinate 'spatial_ref'")
-    at = array.coords.to_dataset()[["x", "y"]].compute()
+    at = computed(array.coords.to_dataset()[["x", "y"]])
     lon, lat = geometry.transformer(crs, geometry.as_crs(geometry.LONLAT)).transform(at.x.values, at.y.values)
     globe = geometry.on_sphere(np.column_stack([lon, lat]))
     globe = np.unique(globe[np.isfinite(globe).all(axis=1)], axis=0)

@@ -23,6 +23,7 @@ from geoemb_xr.display.layers import for_pictures
 from geoemb_xr.display.sampled import Walk
 from geoemb_xr.display.windows import READ_LIMIT, Pixel, Window, window_of
 from geoemb_xr.execution import blocks
+from geoemb_xr.execution.computing import computed
 from geoemb_xr.geo import places
 from geoemb_xr.geo.gridding import as_raster
 
@@ -195,7 +196,7 @@ class Explorer(Labelled):
 
     def picture(self) -> xr.DataArray:
         """The shown window in the colours of the model: uint8 (y, x, rgb)."""
-        return self._coloured(self.step).compute()
+        return computed(self._coloured(self.step))
 
     def _coloured(self, step: int) -> xr.DataArray:
         from geoemb_xr.analysis.components import rgb
@@ -224,7 +225,7 @@ class Explorer(Labelled):
             "compared": self._compared,
         }
         found = make[kind]()
-        return None if found is None else found.compute()
+        return None if found is None else computed(found)
 
     def _compared(self) -> xr.DataArray | None:
         time = None if self.times is None else self.times[self.step]
@@ -271,7 +272,7 @@ class Explorer(Labelled):
         return codes if codes.sizes["y"] < 2 * rows else blocks.cut(codes, {"y": rows})
 
     def _read(self, step: int, window: Window) -> xr.DataArray:
-        part = self._period(step).isel(y=window.rows.pixels, x=window.cols.pixels).compute()
+        part = computed(self._period(step).isel(y=window.rows.pixels, x=window.cols.pixels))
         axis = part.get_axis_num(BAND)
         assert isinstance(axis, int)
         last = part.transpose(..., BAND)
@@ -312,7 +313,7 @@ class Explorer(Labelled):
             found = self._codes(self.step).isel(y=i, x=j)
             row, col = (s.pixels.start + k * s.step for s, k in zip(self.window, (i, j), strict=True))
         else:
-            found = self._period(self.step).isel(y=row, x=col).compute()
+            found = computed(self._period(self.step).isel(y=row, x=col))
         vector = arrays.decode(found).values.astype(np.float32)
         if not np.isfinite(vector).all():
             self.note = "There is no data at that pixel."
@@ -339,7 +340,7 @@ class Explorer(Labelled):
             return pd.Series(dtype=np.float64, name="angle")
         if self._course is not None and self._course[0] is pixel:
             return self._course[1]
-        vectors = arrays.decode(self.array.isel(y=pixel.row, x=pixel.col)).compute()
+        vectors = computed(arrays.decode(self.array.isel(y=pixel.row, x=pixel.col)))
         valid = np.isfinite(vectors.transpose("time", BAND).values).all(axis=1)
         angle = pd.Series(np.where(valid, 0.0, np.nan), pd.DatetimeIndex(self.times), name="angle")
         if valid.sum() > 1:

@@ -27,6 +27,7 @@ from geoemb_xr.core.notes import in_notebook
 from geoemb_xr.display import furniture, layers
 from geoemb_xr.display.windows import thin, window_of
 from geoemb_xr.execution import progress
+from geoemb_xr.execution.computing import computed
 from geoemb_xr.geo import footprints
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def interactive_plot(
     if not facet and "time" in array.dims:
         array = array.isel(time=0)
     with progress.shown("plot"):
-        overview = thin(array, pixels).compute()
+        overview = computed(thin(array, pixels))
     palette = layers.palette_of(overview, model=model, limits=limits, cmap=cmap)
     look = _Look.of(overview, palette, title, figsize, stepped=bool(facet))
     steps = {
@@ -106,7 +107,7 @@ def _read_as_looked_at(
         if window == whole:
             return look.raster(look.palette.apply(overview.isel(steps[key])))
         part = array.isel({"y": window.rows.pixels, "x": window.cols.pixels, **steps[key]})
-        return look.raster(look.palette.apply(part).compute(), window.bounds(grid))
+        return look.raster(computed(look.palette.apply(part)), window.bounds(grid))
 
     values = [list(dict.fromkeys(key[i] for key in steps)) for i in range(len(kdims))]
     kdims = [

@@ -14,6 +14,7 @@ from geoemb_xr.display import layers
 from geoemb_xr.display.interactive import holoviews, interactive_plot
 from geoemb_xr.display.plotting import MOST_PANELS, plot
 from geoemb_xr.display.windows import thin
+from geoemb_xr.execution.computing import computed
 
 #: Width and height of a panel, in inches.
 _PANEL = (5.0, 4.2)
@@ -83,7 +84,7 @@ def _panels_of(name: str, array: xr.DataArray, pixels: int) -> list[tuple[str, x
     facets = layers.facets(array)
     if not facets:
         return [(name, array, {})]
-    shown = thin(array, pixels).compute()
+    shown = computed(thin(array, pixels))
     palette = layers.palette_of(shown, model=None, limits=None, cmap=None)
     options = {"model": palette.model, "limits": palette.limits or palette.stretch}
     return [(f"{name}: {said}", one, options) for said, one in layers.panels(shown, facets)]

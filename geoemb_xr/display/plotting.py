@@ -20,6 +20,7 @@ from geoemb_xr.display import backdrop, furniture, layers
 from geoemb_xr.display.interactive import interactive_plot
 from geoemb_xr.display.windows import thin
 from geoemb_xr.execution import progress
+from geoemb_xr.execution.computing import computed
 
 if TYPE_CHECKING:
     from geoemb_xr.analysis.components import PCA
@@ -142,7 +143,7 @@ def plot(
         raise EmbeddingError(f"ax= takes one panel, but {facet} make {count}; select one first")
     columns = min(cols, count)
     with progress.shown("plot"):
-        shown = thin(array, max(pixels // columns, 200) if count > 1 else pixels).compute()
+        shown = computed(thin(array, max(pixels // columns, 200) if count > 1 else pixels))
     palette = layers.palette_of(shown, model=model, limits=stretch, cmap=cmap)
     panels = layers.panels(palette.apply(shown), facet)
     return _draw(palette, panels, columns, shown, title=title, figsize=figsize, ax=ax, basemap=basemap)

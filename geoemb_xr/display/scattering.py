@@ -14,6 +14,7 @@ from geoemb_xr.core.model import BAND, check_embedding
 from geoemb_xr.display import furniture, layers
 from geoemb_xr.display.windows import thin
 from geoemb_xr.execution import progress
+from geoemb_xr.execution.computing import computed
 
 Projection = Literal["pca", "umap"]
 #: Pixels of a thumbnail's side, on the array and on the screen.
@@ -85,7 +86,7 @@ def scatter(
     by = _beside(array, by)
     with progress.shown("scatter"):
         chosen = _choose(array, n_samples, seed)
-        vectors, values = decode(chosen(array)).compute(), None if by is None else chosen(by).compute()
+        vectors, values = computed(decode(chosen(array))), None if by is None else computed(chosen(by))
     rows = _rows(vectors)
     there = np.isfinite(rows).all(axis=1)
     if there.sum() < 3:
@@ -241,7 +242,7 @@ def _around(array: xr.DataArray, y: float, x: float) -> xr.DataArray:
         middle = int(np.abs(array[dim].values - value).argmin())
         first = min(max(middle - half, 0), max(array.sizes[dim] - _CHIP, 0))
         cuts[dim] = slice(first, first + _CHIP)
-    return thin(array.isel(cuts), _CHIP).compute()
+    return computed(thin(array.isel(cuts), _CHIP))
 
 
 def _spread(at: np.ndarray, count: int) -> list[int]:

@@ -28,6 +28,7 @@ from geoemb_xr.core.model import (
     is_encoded,
 )
 from geoemb_xr.execution import progress
+from geoemb_xr.execution.computing import compute, computed
 from geoemb_xr.execution.hashes import mixed
 from geoemb_xr.execution.threads import one_blas_thread, one_thread
 
@@ -420,7 +421,7 @@ def _keys(array: xr.DataArray, dim: str) -> np.ndarray:
     values = array.coords[dim].values if dim in array.coords else np.arange(array.sizes[dim])
     if dim == "location" and "x" in array.coords and "y" in array.coords:
         # lazy ones lie in the same files: one pass reads both
-        places = xr.Dataset({d: array.coords[d].variable for d in ("x", "y")}).compute()
+        places = computed(xr.Dataset({d: array.coords[d].variable for d in ("x", "y")}))
         bits = [np.asarray(places[d].values, np.float64).view(np.uint64) for d in ("x", "y")]
         numbers = mixed(mixed(bits[0]) + bits[1])
     elif dim in ("x", "y"):
@@ -453,5 +454,5 @@ def merged(parts: list[Any], merge: Callable[[list[Any]], Any], *, label: str, f
     while len(parts) > fan:
         parts = [step(parts[i : i + fan]) for i in range(0, len(parts), fan)]
     with progress.shown(label), one_blas_thread():
-        (result,) = dask.compute(step(parts))
+        (result,) = compute(step(parts))
     return result

@@ -19,7 +19,7 @@ def _mix(values: Any) -> None:
         values[i] = z ^ (z >> np.uint64(31))
 
 
-@_mix.in_numpy
+@_mix.in_numpy_bitwise
 def _mix_numpy(values: Any) -> None:
     values ^= values >> np.uint64(30)
     values *= np.uint64(0xBF58476D1CE4E5B9)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geoemb_xr.execution.computing import scheduler, variables_of
 from geoemb_xr.execution.progress import shown
 
 #: Of a container: files with its limit, what is in use, and statistics, and what these call reclaimable.
@@ -108,7 +109,7 @@ def load[T: (xr.DataArray, xr.Dataset)](array: T) -> T:
     >>> da.emb.load().chunks is None, da.chunks is None
     (True, True)
     """
-    lazy = [each for each in _variables(array) if each.chunks is not None]
+    lazy = [each for each in variables_of(array) if each.chunks is not None]
     check_room(
         sum(each.nbytes for each in lazy),
         "an array",
@@ -121,16 +122,10 @@ def load[T: (xr.DataArray, xr.Dataset)](array: T) -> T:
         import dask.array
 
         with shown("load"):
-            dask.array.store([each.data for each in lazy], targets, lock=False)
+            dask.array.store([each.data for each in lazy], targets, lock=False, scheduler=scheduler())
     for variable, target in zip(lazy, targets, strict=True):
         variable.data = target.values()
     return array
-
-
-def _variables(array: xr.DataArray | xr.Dataset) -> list[xr.Variable]:
-    if isinstance(array, xr.Dataset):
-        return list(array.variables.values())
-    return [array.variable, *(each.variable for each in array.coords.values())]
 
 
 def _on_threads(lazy: list[xr.Variable]) -> bool:
@@ -139,7 +134,7 @@ def _on_threads(lazy: list[xr.Variable]) -> bool:
 
     from geoemb_xr.execution.internals import get_sync, get_threaded
 
-    chosen = dask.base.get_scheduler(collections=[each.data for each in lazy])
+    chosen = scheduler() or dask.base.get_scheduler(collections=[each.data for each in lazy])
     return chosen in (get_threaded, get_sync)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geoemb_xr.execution.computing import compute
+
 #: A source behind NumPy's slicing, and a window of it.
 Read = tuple[Any, tuple[slice, ...]]
 
@@ -90,8 +92,6 @@ def values_at(coords: Mapping[Hashable, xr.DataArray], rows: np.ndarray) -> xr.D
     Columns of one table are read together, and nothing is made of its other rows: to decode the footprints of all
     patches of a block takes longer than to score their vectors.
     """
-    import dask
-
     columns = {name: one for name, each in coords.items() if (one := _column_of(each)) is not None}
     rest = {
         name: each.variable.isel({each.dims[0]: rows}) for name, each in coords.items() if name not in columns
@@ -101,7 +101,7 @@ def values_at(coords: Mapping[Hashable, xr.DataArray], rows: np.ndarray) -> xr.D
     reads = {layer: _reads_at(dep, sizes, rows[order]) for layer, (dep, sizes) in sources.items()}
     tables: dict[str, list[np.ndarray]]
     found: xr.Dataset
-    tables, found = dask.compute(reads, xr.Dataset(rest))
+    tables, found = compute(reads, xr.Dataset(rest))
     for name, (layer, field, _) in columns.items():
         values = np.empty(rows.size, coords[name].dtype)
         values[order] = np.concatenate([table[field] for table in tables[layer]])

@@ -14,6 +14,7 @@ from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.geometry import METRES_PER_DEGREE
 from geoemb_xr.core.model import product
+from geoemb_xr.execution.computing import computed
 from geoemb_xr.geo import places, polygons
 
 #: Centres closer than this, in metres, are one place.
@@ -77,7 +78,7 @@ def patches_in(array: xr.DataArray, given: places.Places, rule: Literal["centre"
     if rule == "touched" and has_footprints(array):
         squares = squares_of(patches_of(array, "crop"), crs)
     else:
-        at = array.coords.to_dataset()[["x", "y"]].compute()
+        at = computed(array.coords.to_dataset()[["x", "y"]])
         squares = shapely.points(at["x"].values, at["y"].values)
     if given.points is not None and has_footprints(array):
         shape: Any = shapely.multipoints(np.column_stack(given.xy(crs)))
@@ -189,7 +190,7 @@ def patches_of(array: xr.DataArray, what: str) -> Patches:
     crs = geometry.crs_of(array)
     if crs is None:
         raise EmbeddingError(f"{what} needs the CRS of x and y: the array has no coordinate 'spatial_ref'")
-    places = array.coords.to_dataset()[names].compute()  # one read where places are lazy
+    places = computed(array.coords.to_dataset()[names])  # one read where places are lazy
     x, y = places["x"].values, places["y"].values
     lon, lat = geometry.transformer(crs, geometry.as_crs(geometry.LONLAT)).transform(x, y)
     side = _sides(array)

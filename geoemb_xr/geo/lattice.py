@@ -128,7 +128,9 @@ def source_grid(array: xr.DataArray) -> Grid:
     affine = box.affine
     height, width = box.shape
     return Grid(
-        _source_axis(affine.f, affine.e, height), _source_axis(affine.c, affine.a, width), _crs_text(box.crs)
+        _source_axis(affine.f, affine.e, height),
+        _source_axis(affine.c, affine.a, width),
+        geometry.crs_text(geometry.as_crs(box.crs)),
     )
 
 
@@ -157,17 +159,7 @@ def target_grid(geobox: GeoBox) -> Grid:
         Axis(round(edge / step * PLACES) / PLACES, step, size)
         for edge, step, size in zip((affine.f, affine.c), (affine.e, affine.a), geobox.shape, strict=True)
     )
-    return Grid(y, x, _crs_text(geobox.crs))
-
-
-def _crs_text(crs: object) -> str:
-    return _text_of(geometry.as_crs(crs))
-
-
-@lru_cache(maxsize=256)
-def _text_of(crs: pyproj.CRS) -> str:
-    code = crs.to_epsg(min_confidence=100)
-    return f"EPSG:{code}" if code and geometry.as_crs(code) == crs else str(crs.to_wkt())
+    return Grid(y, x, geometry.crs_text(geometry.as_crs(geobox.crs)))
 
 
 # --- coordinates ------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def fill_cells(cells: Any, size: Any, corners: Any, nowhere: Any, out: Any) -> N
                         out[k, i, j] = np.int64(np.rint((west + (east - west) * ((j - left) / size)) * 4096))
 
 
-@fill_cells.in_numpy
+@fill_cells.in_numpy_bitwise
 def _fill_cells_numpy(cells: Any, size: Any, corners: Any, nowhere: Any, out: Any) -> None:
     _, rows, cols = out.shape
     for (top, left), corner in zip(cells.tolist(), corners, strict=True):
@@ -69,7 +69,7 @@ def gather(window: Any, at: Any, fill: Any, out: Any) -> None:
                     out[i, j, k] = fill[k]
 
 
-@gather.in_numpy
+@gather.in_numpy_bitwise
 def _gather_numpy(window: Any, at: Any, fill: Any, out: Any) -> None:
     row, col = at[0] >> 12, at[1] >> 12
     inside = (row >= 0) & (row < window.shape[0]) & (col >= 0) & (col < window.shape[1])

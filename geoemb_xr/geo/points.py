@@ -15,6 +15,7 @@ from geoemb_xr.core.arrays import codec_of
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice, require
 from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.model import BAND, attribution_of, check_embedding, is_encoded, kind_of
+from geoemb_xr.execution.computing import computed
 from geoemb_xr.execution.memory import check_room
 from geoemb_xr.geo import footprints, places, polygons
 from geoemb_xr.geo.footprints import nearest_patch
@@ -313,7 +314,7 @@ def to_dataframe(array: xr.DataArray) -> pd.DataFrame:
     rows = [d for d in array.dims if d != wide]
     if "location" in rows:
         rows = ["location", *(d for d in rows if d != "location")]
-    flat = array.transpose(*rows, *([wide] if wide else [])).compute()
+    flat = computed(array.transpose(*rows, *([wide] if wide else [])))
     narrow = flat if wide is None else flat.isel({wide: 0})
     columns = {
         str(name): _spread(coord, narrow)

@@ -20,6 +20,7 @@ from geoemb_xr.core.legend import Legend
 from geoemb_xr.core.model import BAND, product, registered
 from geoemb_xr.core.notes import say
 from geoemb_xr.core.times import describe_times, parse_dates, pick_times
+from geoemb_xr.execution.computing import computed
 from geoemb_xr.geo import places, polygons
 from geoemb_xr.geo.wrapping import wrap
 from geoemb_xr.probes import labelling, matching
@@ -347,7 +348,7 @@ def vectors_at(
 
 def _rows(points: xr.DataArray) -> np.ndarray:
     """Decoded vectors ``(location, band)``; an all-zero one of a product of unit vectors is missing."""
-    x = np.array(decode(points).transpose("location", BAND).values, np.float32)
+    x = np.array(computed(decode(points).transpose("location", BAND)).values, np.float32)
     if product(points.attrs["product"]).unit_norm:
         x[~x.any(axis=1)] = np.nan
     return x

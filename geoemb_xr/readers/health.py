@@ -12,6 +12,7 @@ from geoemb_xr.core.arrays import decode, map_bands
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.model import BAND, check_embedding
 from geoemb_xr.core.notes import say
+from geoemb_xr.execution.computing import computed
 from geoemb_xr.execution.reads import stored_objects
 from geoemb_xr.stores.absence import absent_note
 
@@ -73,7 +74,7 @@ def check(array: xr.DataArray, *, coverage: pd.DataFrame | None = None) -> dict[
     }
     listed = [] if coverage is None else _listed(norms, coverage)
     variables |= {f"tile {i}": norms.isel(where).notnull().any() for i, (_, where) in enumerate(listed)}
-    values = xr.Dataset(variables).compute()
+    values = computed(xr.Dataset(variables))
     absent, note = _absent_blocks(array)
     if note:
         say(note)

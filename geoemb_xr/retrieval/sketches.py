@@ -33,6 +33,7 @@ from geoemb_xr.core.model import (
 )
 from geoemb_xr.core.notes import one_call, say
 from geoemb_xr.execution import blocks
+from geoemb_xr.execution.computing import computed
 from geoemb_xr.retrieval import hits
 from geoemb_xr.retrieval.best import Best, Collector
 from geoemb_xr.retrieval.scanning import Candidates, Scan, Scorer, after, directions_of, mean_vector
@@ -393,7 +394,7 @@ def _at(array: xr.DataArray, positions: np.ndarray) -> blocks.Block:
     dims = hits.dims_of(array)
     places = np.unravel_index(positions, tuple(array.sizes[d] for d in dims))
     where = {d: xr.DataArray(each, dims="pixel") for d, each in zip(dims, places, strict=True)}
-    picked = array.isel(where).transpose("pixel", BAND).compute()
+    picked = computed(array.isel(where).transpose("pixel", BAND))
     codec = arrays.codec_of(array) if is_encoded(array) else None
     scale = None if codec is None else arrays.scale_of(picked, codec)
     return blocks.Block(picked.values, 1, None if scale is None else scale.values, codec)

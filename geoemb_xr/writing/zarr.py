@@ -21,7 +21,7 @@ from geoemb_xr.core.model import check_embedding, is_encoded, kind_of
 from geoemb_xr.stores.storage import reaches_objects
 from geoemb_xr.writing import zarr_update
 from geoemb_xr.writing.locking import only_writer
-from geoemb_xr.writing.objects import object_target, write_store
+from geoemb_xr.writing.objects import object_target
 from geoemb_xr.writing.staging import (
     Errors,
     at,
@@ -32,6 +32,7 @@ from geoemb_xr.writing.staging import (
     put_in_place,
     settle,
 )
+from geoemb_xr.writing.zarr_remote import write_store
 from geoemb_xr.writing.zarr_stage import consolidate as _consolidate
 from geoemb_xr.writing.zarr_stage import lazy_variables, stage_store
 

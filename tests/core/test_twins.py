@@ -10,7 +10,7 @@ import pytest
 
 import geoemb_xr as gx
 from geoemb_xr.analysis.year_kernels import exchanges
-from geoemb_xr.core import kernels
+from geoemb_xr.core import compiling, kernels
 from geoemb_xr.core.errors import MissingExtraError
 
 PACKAGE = Path(gx.__file__).parent
@@ -368,6 +368,34 @@ def test_a_loop_without_a_twin_says_what_is_missing(monkeypatch):
         kernel()
     assert kernel.in_numpy(lambda: 5) is kernel.twin
     assert kernel() == 5
+
+
+def test_the_first_pixels_of_a_process_go_through_a_twin_of_the_same_bits(monkeypatch):
+    monkeypatch.setattr(compiling, "_spared", 0)
+    monkeypatch.setattr(compiling, "SPARED", 2 << 20)
+    monkeypatch.setattr(compiling, "_compile", lambda function, fastmath: lambda values: "compiled")
+    kernel, sums = kernels.jit(lambda values: None), kernels.jit(lambda values: None)
+    kernel.in_numpy_bitwise(lambda values: "twin")
+    sums.in_numpy(lambda values: "twin")
+    few = np.zeros(1 << 20, np.int8)
+    assert [kernel(few), kernel(few), kernel(few), kernel(few)] == ["twin", "twin", "compiled", "compiled"]
+    monkeypatch.setattr(compiling, "_spared", 0)
+    assert kernel(few) == sums(few) == "compiled"  # it is there by now; and a sum may have other bits
+
+
+def test_many_small_calls_are_compiled_too(monkeypatch):
+    monkeypatch.setattr(compiling, "_spared", 0)
+    monkeypatch.setattr(compiling, "SPARED", 2 << 20)
+    monkeypatch.setattr(compiling, "_compile", lambda function, fastmath: lambda values: "compiled")
+    kernel = kernels.jit(lambda values: None)
+    kernel.in_numpy_bitwise(lambda values: "twin")
+    assert [kernel(np.zeros(1)) for _ in range(10)][-3:] == ["twin", "compiled", "compiled"]
+
+
+def test_only_twins_without_a_tolerance_stand_in_where_there_is_numba():
+    exact = {key for key, kernel in KERNELS.items() if kernel.has_exact_twin}
+    assert exact
+    assert all(off == 0 for key, (_, off) in CASES.items() if key[:2] in exact)
 
 
 # --- the whole way ------------------------------------------------------------------------------------------------
