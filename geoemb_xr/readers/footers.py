@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -67,8 +67,22 @@ class FileFacts:
         return replace(self, groups=(), emb={}, own={})
 
 
-def read_footer(file: File, layout: PatchLayout) -> FileFacts:
+#: Whether what lies in some boxes of a CRS may have been asked for.
+Touches = Callable[[Sequence[Bounds], str], bool]
+
+
+def read_footer(file: File, layout: PatchLayout, touches: Touches | None = None) -> FileFacts:
     """Read one file's footer and check it against a layout.
+
+    Parameters
+    ----------
+    file : File
+        The file.
+    layout : PatchLayout
+        Layout of the product's files.
+    touches : callable, optional
+        A file whose own bounds it turns down stands as one group of all rows: nothing is told of its row groups, of
+        which none will be read.
 
     Raises
     ------
@@ -101,26 +115,30 @@ def read_footer(file: File, layout: PatchLayout) -> FileFacts:
         attrs = emb.pop(OWN_KEY).get("attrs")
         own = dict(attrs) if isinstance(attrs, dict) else {}
         emb = _json(str(own.get("emb", "{}")).encode(), "emb", where)
-    columns = {meta.schema.column(i).path: i for i in range(meta.num_columns)}
     date = next((name for name in layout.dates if name in schema.names), None)
     place = find_geometry(schema, geo, layout.geometry)
     crs = _crs_of(place, layout, schema, where)
-    bbox = _bbox_columns(geo, place, columns)
-    whole = [each.name for each in schema if pyarrow.types.is_integer(each.type)]
-    gappy: set[str] = set()
-    groups = []
+    bounds = _file_bounds(geo, place, crs)
+    is_far = bool(bounds) and touches is not None and not touches(bounds, crs)
     dims = _declared_length(schema.field(vectors).type) if numbers else None
-    for i in range(meta.num_row_groups):
+    columns = {} if is_far and dims else {meta.schema.column(i).path: i for i in range(meta.num_columns)}
+    bbox = _bbox_columns(geo, place, columns)
+    whole = [] if is_far else [each.name for each in schema if pyarrow.types.is_integer(each.type)]
+    gappy: set[str] = set()
+    groups = [Group(0, meta.num_rows, 0, 0, 0, bounds, None)] if is_far else []
+    for i in range(0 if is_far and dims else meta.num_row_groups):
         stats = _Statistics(meta.row_group(i), columns)
         rows, values, nulls = stats.counts(vectors)
-        stored = stats.stored(vectors)
         if dims is None and rows > nulls:
             dims = (values - nulls) // (rows - nulls)
+        if is_far:
+            continue
+        stored = stats.stored(vectors)
         if rows and values not in (rows * (dims or 0), (rows - nulls) * (dims or 0) + nulls):
             raise _ragged(parquet, i, vectors, dims or 0, file.url)
         # where every row has its numbers, nulls are numbers inside vectors, told when they are read
         missing = 0 if values == rows * (dims or 0) else nulls
-        places = stats.places(bbox, layout, crs) or _file_bounds(geo, place, crs)
+        places = stats.places(bbox, layout, crs) or bounds
         unplaced = stats.nulls(place.name if place is not None else None)
         gappy |= {name for name in whole if stats.nulls(name, unknown=1)}
         span = stats.span(date)
@@ -187,10 +205,16 @@ def _crs_of(place: GeometryColumn | None, layout: PatchLayout, schema: Any, wher
             "write it with GeoParquet's metadata, such as geopandas' set_crs(…).to_parquet(…)"
         )
     try:
-        parsed = geometry.as_crs(json.dumps(place.crs) if isinstance(place.crs, dict) else place.crs)
+        return _text_of(json.dumps(place.crs) if isinstance(place.crs, dict) else place.crs)
     except ValueError as error:
         raise SourceError(f"{where}: the CRS of its column {place.name!r} is none: {error}") from error
-    return geometry.LONLAT if geometry.same_crs(parsed, geometry.LONLAT) else str(parsed.to_wkt())
+
+
+@lru_cache(maxsize=64)
+def _text_of(stated: Any) -> str:
+    """A CRS as footers state it, in our words: files of a source mostly state one, and to compare takes 0.3 ms."""
+    crs = geometry.as_crs(stated)
+    return geometry.LONLAT if geometry.same_crs(crs, geometry.LONLAT) else str(crs.to_wkt())
 
 
 def _bbox_columns(

@@ -53,8 +53,10 @@ def find_geometry(schema: Any, geo: Mapping[str, Any], usual: str) -> GeometryCo
     GeometryColumn or None
     """
     stated = geo.get("primary_column")
-    marked = [field.name for field in schema if extension_of(field).startswith(("geoarrow.", "ogc."))]
-    name = next((name for name in (stated, usual, *marked) if name and name in schema.names), None)
+    name = next((name for name in (stated, usual) if name and name in schema.names), None)
+    if name is None:
+        marked = (each.name for each in schema if extension_of(each).startswith(("geoarrow.", "ogc.")))
+        name = next(marked, None)
     if name is None:
         return None
     field = schema.field(name)

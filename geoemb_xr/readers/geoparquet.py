@@ -24,7 +24,7 @@ from geoemb_xr.core.times import pick_times
 from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.readers.footers import FileFacts, read_footer
 from geoemb_xr.readers.layouts import PatchLayout
-from geoemb_xr.readers.parts import Part, inclusive, prune, select
+from geoemb_xr.readers.parts import Part, inclusive, prune, select, touching_files
 from geoemb_xr.readers.records import Records, read_part, record_dtype, span_of
 from geoemb_xr.readers.tiles import Request
 from geoemb_xr.readers.vectors import Rows, blocks_of
@@ -74,7 +74,8 @@ def open_patches(source: Any, request: Request, product: Product, layout: PatchL
         If the files hold vectors of two models or versions.
     """
     files = prune(list_files(_located(source, product)), request, layout)
-    facts = side_by_side(lambda file: read_footer(file, layout), files)
+    touches = touching_files(request, layout) if request.area is not None else None
+    facts = side_by_side(lambda file: read_footer(file, layout, touches), files)
     facts, version = _one_space(facts, request, product, layout)
     parts = select(facts, request, layout)
     if not parts and (request.area is not None or request.time is not None):

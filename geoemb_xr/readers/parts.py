@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from geoemb_xr.core.areas import Area, Bounds
 from geoemb_xr.core.errors import CoverageError
 from geoemb_xr.core.times import time_spans
 from geoemb_xr.execution.threads import side_by_side
-from geoemb_xr.readers.footers import FileFacts, Group, timestamps
+from geoemb_xr.readers.footers import FileFacts, Group, Touches, timestamps
 from geoemb_xr.readers.layouts import PatchLayout, Span
 from geoemb_xr.readers.records import read_columns, row_bounds, span_of
 from geoemb_xr.readers.tiles import Request
@@ -63,6 +64,8 @@ class _Wanted:
     def touches(self, places: Sequence[Bounds]) -> bool:
         if self.boxes is None or not places:
             return True
+        if not any(p[1] <= box[3] and p[3] >= box[1] for p in places for box in self.boxes):
+            return False  # by latitude alone: most files of a large store
         return bool(touching(np.array(places), self.boxes, degrees=self.degrees).any())
 
     def holds(self, places: Sequence[Bounds]) -> bool:
@@ -87,6 +90,16 @@ def _boxes_in(area: Area | None, crs: str) -> list[Bounds] | None:
     if area is None:
         return None
     return area.lonlat() if crs == geometry.LONLAT else area.bounds_in(crs)
+
+
+def touching_files(request: Request, layout: PatchLayout) -> Touches:
+    """Whether boxes that a file states for all its rows meet what was asked for."""
+
+    @lru_cache(maxsize=8)
+    def wanted(crs: str) -> _Wanted:
+        return _Wanted(_boxes_in(request.area, crs), None, crs == geometry.LONLAT)
+
+    return lambda places, crs: wanted(crs).touches([layout.grown(place, crs) for place in places])
 
 
 def select(facts: Sequence[FileFacts], request: Request, layout: PatchLayout) -> list[Part]:

@@ -88,7 +88,8 @@ def open_file(file: File | str, **options: Any) -> Any:
     parquet = require("pyarrow.parquet", "remote")
     url = file if isinstance(file, str) else file.url
     if not is_remote(url):
-        return parquet.ParquetFile(url, **options)
+        # opened here: to ask Arrow which file system a path is of takes as long as to read a small footer
+        return parquet.ParquetFile(require("pyarrow", "remote").OSFile(url), **options)
     protocol, _, path = url.partition("://")
     if protocol not in _OURS:
         return parquet.ParquetFile(_filesystem(protocol).open(path, "rb"), **options)

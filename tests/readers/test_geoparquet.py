@@ -464,3 +464,27 @@ def test_rows_around_the_antimeridian_are_those_of_brute_force(
     assert set(array.coords["id"].values) == expected
     turned = np.where(array.coords["x"].values < 0, array.coords["x"].values + 360, array.coords["x"].values)
     np.testing.assert_allclose(turned, (wests + 0.05)[array.coords["id"].values], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("bbox", "near"),
+    [((11.2, 45.2, 11.6, 45.6), {1}), ((-0.6, 45.2, 0.5, 45.6), {2, 3})],
+)
+def test_row_groups_are_looked_at_only_where_a_files_own_bounds_meet_the_area(
+    tmp_path, monkeypatch, bbox, near
+):
+    """The second area crosses the meridian where one file counts from 0 and another to 360."""
+    looked = []
+    original = footers._Statistics.span
+    monkeypatch.setattr(
+        footers._Statistics, "span", lambda self, date: looked.append(self) or original(self, date)
+    )
+    tables = [frame(seed=i, west=west, spread=0.98) for i, west in enumerate((10.0, 11.0, 0.0, 359.0))]
+    for i, table in enumerate(tables):
+        table.to_parquet(tmp_path / f"{i}.parquet", row_group_size=60, index=False)
+    found = opened(tmp_path, bbox=bbox)
+    assert {each.partition("-")[0] for each in found.coords["id"].values} == set(map(str, near))
+    assert len(looked) == 2 * len(near)
+    with pytest.raises(CoverageError, match=r"its files lie in \(0.007, 45"):
+        opened(tmp_path, bbox=(50, 50, 51, 51))
+    assert len(looked) == 2 * len(near)
