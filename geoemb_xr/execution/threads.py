@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +49,21 @@ def _can_start() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _after_fork() -> None:
+    global _is_forked
+    _is_forked = True
+
+
+_is_forked = False
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def threads_of_gdal(wanted: int | str) -> int | str:
+    """So many threads for GDAL, but one in a forked process: GDAL would wait there for threads of its parent."""
+    return 1 if _is_forked else wanted
 
 
 class _AtOnce(Executor):

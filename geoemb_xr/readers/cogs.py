@@ -16,14 +16,17 @@ from typing import Any
 import numpy as np
 
 from geoemb_xr.core.errors import SourceError
+from geoemb_xr.execution.threads import threads_of_gdal
 from geoemb_xr.readers.block_cache import CACHE, RAW
 from geoemb_xr.readers.stored_blocks import cell_of
 from geoemb_xr.stores.files import ObjectFile, RemoteObject, forget, joined, remote_object
 from geoemb_xr.stores.http import ObjectChangedError
 from geoemb_xr.stores.storage import current
 
-#: GDAL looks for no files beside one, decodes with two threads, and keeps few blocks: we keep them.
-_GDAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_NUM_THREADS": 2, "GTIFF_VIRTUAL_MEM_IO": "NO"}
+#: GDAL looks for no files beside one, and keeps few blocks: we keep them.
+_GDAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GTIFF_VIRTUAL_MEM_IO": "NO"}
+#: Threads in which GDAL decodes.
+_DECODING = 2
 #: Side of what is kept as one, at least: strips of a row are no blocks to count.
 _LEAST_SIDE = 256
 _NAME = "object.tif"
@@ -52,7 +55,7 @@ def opened(of: RemoteObject, **options: Any) -> Iterator[tuple[Any, ObjectFile]]
             raise FileNotFoundError(path)
         return file.again()  # GDAL opens it more than once
 
-    with rasterio.Env(**_GDAL):
+    with rasterio.Env(GDAL_NUM_THREADS=threads_of_gdal(_DECODING), **_GDAL):
         try:
             with rasterio.open(_NAME, driver="GTiff", opener=opener, **options) as dataset:
                 yield dataset, file

@@ -24,6 +24,7 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import MissingFileError, SourceError
 from geoemb_xr.core.missing import mark_missing
 from geoemb_xr.core.notes import say
+from geoemb_xr.execution.threads import threads_of_gdal
 from geoemb_xr.readers import cogs
 from geoemb_xr.readers.block_cache import kept_of
 from geoemb_xr.readers.claims import check_extent
@@ -60,7 +61,10 @@ _local = threading.local()
 def _environment(path: str) -> Any:
     import rasterio
 
-    return rasterio.Env(**gdal_options(REMOTE_ENV)) if is_remote(path) else nullcontext()
+    if not is_remote(path):
+        return nullcontext()
+    threads = threads_of_gdal(REMOTE_ENV["GDAL_NUM_THREADS"])
+    return rasterio.Env(**gdal_options({**REMOTE_ENV, "GDAL_NUM_THREADS": threads}))
 
 
 #: A raster lies where its own header says; what lies beside it (``.aux.xml``, a world file) does not move it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -18,7 +18,7 @@ from geoemb_xr.stores.credentials import is_signed, s3_options
 from geoemb_xr.stores.files import ObjectFile, RemoteObject
 from geoemb_xr.stores.http import CONNECT, stall_of
 from geoemb_xr.stores.objects import is_remote, not_encrypted
-from geoemb_xr.stores.storage import Storage, current, using
+from geoemb_xr.stores.storage import OWN_SCHEME, Storage, current, using
 from geoemb_xr.stores.zarr_objects import span_of
 
 #: A member may not claim more bytes than this, unpacked.
@@ -192,28 +192,61 @@ def _http_limits() -> dict[str, str]:
 
 
 def _icechunk_storage(icechunk: Any, url: str) -> Any:
+    """Icechunk reads by a library of its own: it is told what ``storage=`` says, in its own words."""
     if not is_remote(url):
         return icechunk.local_filesystem_storage(os.path.abspath(url))
+    if current().store is not None:
+        return _icechunk_of(icechunk, current().store, url.removeprefix(OWN_SCHEME))
     scheme, _, rest = url.partition("://")
     bucket, _, prefix = rest.strip("/").partition("/")
     given = {key.removeprefix("aws_"): value for key, value in current().options}
     if scheme in ("s3", "s3a"):
-        own = s3_options()
-        keys = {key: given[key] for key in ("access_key_id", "secret_access_key") if key in given}
-        return icechunk.s3_storage(
-            bucket=bucket,
-            prefix=prefix,
-            region=given.get("region", own["region"]),
-            endpoint_url=given.get("endpoint") or given.get("endpoint_url"),
-            allow_http=current().allow_http,
-            force_path_style=not given.get("virtual_hosted_style_request", False),
-            **keys,
-            **({} if keys else {"from_env": True} if is_signed() else {"anonymous": True}),
+        return _icechunk_s3(
+            icechunk, bucket, prefix, {"region": s3_options()["region"], **given}, is_signed()
         )
     if scheme == "gs":
         return icechunk.gcs_storage(bucket=bucket, prefix=prefix, anonymous=not is_signed())
     if scheme in ("http", "https"):
-        if scheme == "http" and not current().allow_http:
-            raise not_encrypted(url)
-        return icechunk.http_storage(url, opts=_http_limits())
+        return _icechunk_http(icechunk, url)
     raise SourceError(f"{url}: repositories of Icechunk are read from a folder, s3://, gs:// or https://")
+
+
+def _icechunk_of(icechunk: Any, store: Any, key: str) -> Any:
+    """The same place as that of a key of an obstore store."""
+    kind, prefix = type(store).__name__, str(getattr(store, "prefix", None) or "").rstrip("/")
+    config = {name.removeprefix("aws_"): value for name, value in dict(getattr(store, "config", {})).items()}
+    lies_in = f"{prefix}/{key}".lstrip("/")
+    if kind == "LocalStore":
+        return icechunk.local_filesystem_storage(f"{prefix}/{key}")
+    if kind == "HTTPStore":
+        return _icechunk_http(icechunk, f"{store.url.rstrip('/')}/{key}")
+    if kind == "S3Store" and store.credential_provider is None:
+        is_signing = config.get("skip_signature") != "true"
+        return _icechunk_s3(icechunk, config["bucket"], lies_in, config, is_signing)
+    if kind == "GCSStore" and config.get("skip_signature") == "true":
+        return icechunk.gcs_storage(bucket=config["bucket"], prefix=lies_in, anonymous=True)
+    raise SourceError(
+        f"{key}: Icechunk reads repositories by a library of its own, which cannot be told how this {kind} does. "
+        "Give the URL (s3://, gs://, https://), and options or the environment for credentials; or a path"
+    )
+
+
+def _icechunk_s3(icechunk: Any, bucket: str, prefix: str, given: Mapping[str, Any], is_signing: bool) -> Any:
+    names = ("access_key_id", "secret_access_key", "session_token")
+    keys = {name: given[name] for name in names if name in given}
+    return icechunk.s3_storage(
+        bucket=bucket,
+        prefix=prefix,
+        region=given.get("region"),
+        endpoint_url=given.get("endpoint") or given.get("endpoint_url"),
+        allow_http=current().allow_http,
+        force_path_style=str(given.get("virtual_hosted_style_request", False)).lower() != "true",
+        **keys,
+        **({} if keys else {"from_env": True} if is_signing else {"anonymous": True}),
+    )
+
+
+def _icechunk_http(icechunk: Any, url: str) -> Any:
+    if url.startswith("http://") and not current().allow_http:
+        raise not_encrypted(url)
+    return icechunk.http_storage(url, opts=_http_limits())

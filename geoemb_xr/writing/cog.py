@@ -20,6 +20,7 @@ from geoemb_xr.core.conventions import as_json
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.legend import Legend, is_class_map, legend_of
 from geoemb_xr.core.model import check_embedding, is_encoded, kind_of
+from geoemb_xr.execution.threads import threads_of_gdal
 from geoemb_xr.stores.storage import reaches_objects
 from geoemb_xr.writing import overviews as pyramids
 from geoemb_xr.writing.locking import only_writer
@@ -330,7 +331,7 @@ def _cog_options(picture: _Picture) -> dict[str, str]:
     many = len(picture.layers) > 4
     options = {
         "compress": "ZSTD" if many else "DEFLATE",
-        "num_threads": "ALL_CPUS",
+        "num_threads": str(threads_of_gdal("ALL_CPUS")),
         "bigtiff": "IF_SAFER",
     }
     gdal = tuple(int(number) for number in rasterio.__gdal_version__.split(".")[:2])

@@ -208,7 +208,16 @@ class Job:
 
     def pending(self) -> list[tuple[int, ...]]:
         """Blocks that are not written yet."""
-        return [tuple(map(int, index)) for index in np.argwhere(np.asarray(self.marks[...]) == 0)]
+        return [tuple(map(int, index)) for index in np.argwhere(~self.done())]
+
+    def done(self) -> np.ndarray:
+        """Which blocks are written: of which there is a mark, as the store lists them, whatever their number."""
+        from zarr.core.sync import _collect_aiterator, sync
+
+        folder, name_of = f"{self.marks.path}/", self.marks.metadata.encode_chunk_key
+        listed = set(sync(_collect_aiterator(self.marks.store.list_prefix(folder))))
+        found = [f"{folder}{name_of(index)}" in listed for index in np.ndindex(self.marks.shape)]
+        return np.array(found, bool).reshape(self.marks.shape)
 
     def give_up(self, index: tuple[int, ...], error: Exception) -> None:
         """Write a block as missing, and keep why."""
@@ -287,7 +296,8 @@ def _write_readable(blocks: Sequence[tuple[Job, tuple[int, ...]]], error: Source
         job, index = blocks[0]
         job.give_up(index, error)
         return
-    left = [(job, index) for job, index in blocks if not job.marks[index]]
+    done = {id(job): job.done() for job in {id(job): job for job, _ in blocks}.values()}
+    left = [(job, index) for job, index in blocks if not done[id(job)][index]]
     for half in (left[: len(left) // 2], left[len(left) // 2 :]):
         try:
             _write(half)

@@ -104,3 +104,33 @@ def test_no_repository_is_an_error_in_words(tmp_path):
     (tmp_path / "a.icechunk" / "refs").mkdir()
     with pytest.raises(SourceError, match=r"a\.icechunk could not be opened as a repository"):
         gx.open("tessera", tmp_path / "a.icechunk")
+
+
+@pytest.mark.parametrize("kind", ["local", "prefix", "s3", "http"])
+def test_a_repository_is_read_through_a_store_of_the_caller(kind, example, repository):
+    from obstore.store import HTTPStore, LocalStore, S3Store
+
+    product, _, expected = example
+    folder = repository[1].parent
+    with ObjectServer(folder.parent) as server:
+        allowed = {"client_options": {"allow_http": True}}
+        stores = {
+            "local": lambda: LocalStore(folder),
+            "prefix": lambda: LocalStore(folder.parent),
+            "s3": lambda: S3Store(
+                folder.name, endpoint=server.url, region="x", skip_signature=True,
+                virtual_hosted_style_request=False, **allowed,
+            ),
+            "http": lambda: HTTPStore.from_url(f"{server.url}/{folder.name}", **allowed),
+        }  # fmt: skip
+        key = f"{folder.name}/a.icechunk" if kind == "prefix" else "a.icechunk"
+        opened = corner(product, key, storage=stores[kind]())
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(opened)).values, expected.values)
+
+
+def test_a_store_that_icechunk_cannot_read_through_is_an_error_that_leads_on(example):
+    from obstore.store import MemoryStore
+
+    pytest.importorskip("icechunk")
+    with pytest.raises(SourceError, match=r"cannot be told how this MemoryStore does\. Give the URL"):
+        gx.open(example[0], "a.icechunk", storage=MemoryStore())

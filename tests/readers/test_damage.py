@@ -1,5 +1,6 @@
 """Files with flipped bits or a lost end: right data, or an error of ours that names the file."""
 
+import collections
 import shutil
 
 import geopandas as gpd
@@ -74,6 +75,7 @@ def test_damage_is_an_error_that_names_the_file(files, name, times, tmp_path):
     folder, read = files
     whole = read(folder / name)
     rng = np.random.default_rng(NAMES.index(name))
+    seen = collections.Counter()
     for _ in range(times):
         shutil.rmtree(tmp_path)
         tmp_path.mkdir()
@@ -81,13 +83,20 @@ def test_damage_is_an_error_that_names_the_file(files, name, times, tmp_path):
         path = tmp_path / name
         copy(folder / name, path)
         part = damaged(path, rng)
-        found, said = whole, name
+        found, said = None, ""
         try:
             found = read(path)
         except EmbeddingError as error:
             said = str(error)
-        assert name in said or part in said
-        assert name not in CHECKED or found.equals(whole)
+        if found is None:
+            seen["raised"] += 1
+            assert name in said or part in said
+            continue
+        # members of a model's zip file have checksums of their own, and models cannot be compared
+        is_right = name.endswith(".npz") or found.equals(whole)
+        seen["right" if is_right else "other"] += 1
+        assert is_right or name not in CHECKED
+    print(name, dict(seen))
 
 
 def test_a_fault_of_code_is_not_called_a_damaged_file():

@@ -4,6 +4,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from object_server import ObjectServer
 from obstore.store import MemoryStore
 
 import geoemb_xr as gx
@@ -107,3 +108,16 @@ def test_options_without_sense_are_refused(years, options, message, tmp_path):
     errors = "missing" if options else "skip"
     with pytest.raises((EmbeddingError, ValueError), match=message):
         gx.to_zarr(years, path, errors=errors, **options)
+
+
+def test_marks_of_written_blocks_are_listed_not_asked_for_one_by_one(years, tmp_path):
+    with ObjectServer(tmp_path, writable=True) as server:
+        storage = {
+            **dict.fromkeys(("access_key_id", "secret_access_key"), "x"),
+            "endpoint": server.url,
+            "allow_http": True,
+            "virtual_hosted_style_request": False,
+        }
+        unreadable(years, LOST).emb.to_zarr("s3://b/a.zarr", errors="missing", storage=storage)
+        assert server.count("*marks.zarr/*/c/*") == 0
+        assert server.count("b", "GET") < 60
