@@ -29,6 +29,7 @@ from geoemb_xr.readers import cogs
 from geoemb_xr.readers.block_cache import kept_of
 from geoemb_xr.readers.claims import check_extent
 from geoemb_xr.readers.tiles import Tile
+from geoemb_xr.stores.checksums import checksums_of
 from geoemb_xr.stores.credentials import DEFAULT_REGION, gdal_options
 from geoemb_xr.stores.files import object_now, remote_object
 from geoemb_xr.stores.objects import head_object, is_remote
@@ -155,7 +156,18 @@ class GeoTiffReader:
             kind = (self.plane, self.fill, self.nodata, self.masked, self.alpha)
             return cogs.read_window(self.path, self.token, touched, rows, cols, read, kind, self.level)
         with _environment(self.path):
-            return read(_dataset(self.path, self.token, self.level), Window.from_slices(rows, cols))
+            dataset = _dataset(self.path, self.token, self.level)
+            self._check(dataset, bands, rows, cols)
+            return read(dataset, Window.from_slices(rows, cols))
+
+    def _check(self, dataset: Any, bands: Sequence[int], rows: slice, cols: slice) -> None:
+        """Look whether the blocks that a window touches are as they were written, where the file tells."""
+        sums = None if is_remote(self.path) else checksums_of(self.path, self.token)
+        if sums is not None and sums.left:
+            touched, block = [*bands, *([self.alpha] if self.alpha else [])], dataset.block_shapes[0]
+            sums.check(
+                cogs.spans_of(dataset, touched, (rows.start, rows.stop), (cols.start, cols.stop), block)
+            )
 
     def transfer(self, spans: Sequence[tuple[int, slice, slice]]) -> tuple[int, int]:
         """Requests and bytes of windows: each stored block once, as the header says where it lies."""
@@ -229,7 +241,11 @@ def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
         return _read_info(name, name)
     if not Path(name).exists():
         raise MissingFileError(f"no such file: {name}")
-    return _read_info(name, file_token(name))
+    token = file_token(name)
+    sums = checksums_of(name, token)
+    if sums is not None:
+        sums.check([(0, sums.header)])
+    return _read_info(name, token)
 
 
 @lru_cache(maxsize=8192)

@@ -1,14 +1,16 @@
-"""Remote GeoTIFFs as xarray's lazily indexed arrays, which are cut before anything is read."""
+"""GeoTIFFs as xarray's lazily indexed arrays, which are cut before anything is read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from geoemb_xr.execution.internals import BackendArray, indexing
 from geoemb_xr.readers.geotiff import GeoTiffInfo, GeoTiffReader
+from geoemb_xr.stores.objects import is_remote
 from geoemb_xr.stores.storage import current, using
 
 
@@ -47,15 +49,19 @@ class _Raster(BackendArray):
             if isinstance(part, slice):
                 steps = range(*part.indices(size))
                 first, last = (min(steps), max(steps) + 1) if len(steps) else (0, 0)
-                inner.append(np.array(steps) - first)
+                inner.append(None if steps.step == 1 else np.array(steps) - first)
             else:
                 first, last = int(part), int(part) + 1
                 inner.append(0)
             spans.append(slice(first, last))
+        bands, reader = spans[0], self._reader
+        if not is_remote(reader.path):  # of a remote file all bands are fetched and kept
+            reader = replace(reader, indexes=reader.indexes[bands])
+            bands = slice(None)
         with using(self._storage):
-            window = self._reader.read(0, spans[1], spans[2])[spans[0]]
+            window = reader.read(0, spans[1], spans[2])[bands]
         for axis in reversed(range(3)):
-            window = window.take(inner[axis], axis=axis)
+            window = window if inner[axis] is None else window.take(inner[axis], axis=axis)
         return window
 
 

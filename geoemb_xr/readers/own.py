@@ -26,7 +26,7 @@ from geoemb_xr.core.model import BAND, Codec, Product, registered
 from geoemb_xr.readers import xarray_files, zarr_nodes
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.cutting import cut, inside
-from geoemb_xr.readers.geotiff import OWN_PLACE, file_token, read_info
+from geoemb_xr.readers.geotiff import file_token, read_info
 from geoemb_xr.readers.inferring import in_convention, infer_product
 from geoemb_xr.readers.lazy_rasters import lazy_raster
 from geoemb_xr.readers.tiles import Request, Tile, assemble
@@ -340,19 +340,9 @@ def _read_geotiff(name: str, request: Request) -> xr.DataArray:
 
 def _raster(name: str) -> tuple[xr.DataArray, Any, Any, str]:
     """A GeoTIFF, lazily, with the names of its bands, its grid, and what changes when it is rewritten."""
-    if "://" in name:
-        info = read_info(name)
-        values = xr.DataArray(lazy_raster(info), dims=("band", "y", "x"))
-        return values, (info.descriptions if any(info.descriptions) else None), info.geobox, info.token
-    import rioxarray
-
-    opened = rioxarray.open_rasterio(
-        name, cache=False, masked=False, driver="GTiff", GEOREF_SOURCES=OWN_PLACE
-    )
-    assert isinstance(opened, xr.DataArray)
-    size = opened.sizes["y"], opened.sizes["x"]
-    box = geometry.make_geobox(size, opened.rio.transform(), opened.rio.crs.to_wkt())
-    return opened.drop_vars(list(opened.coords)), opened.attrs.get("long_name"), box, file_token(name)
+    info = read_info(name)
+    values = xr.DataArray(lazy_raster(info), dims=("band", "y", "x"))
+    return values, (info.descriptions if any(info.descriptions) else None), info.geobox, info.token
 
 
 # --- GeoParquet -------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.legend import Legend, is_class_map, legend_of
 from geoemb_xr.core.model import check_embedding, is_encoded, kind_of
 from geoemb_xr.execution.threads import threads_of_gdal
+from geoemb_xr.stores.checksums import append_checksums
 from geoemb_xr.stores.storage import reaches_objects
 from geoemb_xr.writing import overviews as pyramids
 from geoemb_xr.writing.locking import only_writer
@@ -316,12 +317,23 @@ def _finish(picture: _Picture, part: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
         copy(part / "levels.tif", temporary, **_cog_options(picture))
+    append_checksums(temporary, _header_size(temporary))
     if picture.legend is not None:
         style = part / "style.qml"
         style.write_text(_qml(picture.legend), encoding="utf-8")
         put_in_place(style, target.with_suffix(".qml"))
     put_in_place(temporary, target)
     discard(part, "blocks.zarr")
+
+
+def _header_size(path: Path) -> int:
+    """Bytes before the first block, of overviews too."""
+    import rasterio
+
+    with rasterio.open(path, driver="GTiff") as dataset:
+        levels = (None, *range(len(dataset.overviews(1))))
+        starts = [dataset.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1, ovr=level) for level in levels]
+    return min((int(each) for each in starts if each is not None), default=path.stat().st_size)
 
 
 def _cog_options(picture: _Picture) -> dict[str, str]:

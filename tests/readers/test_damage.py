@@ -12,7 +12,7 @@ from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.readers.zarr_nodes import naming_damage
 
 #: Where checksums are written, so that no flip may go unseen.
-CHECKED = {"own.zarr", "own.parquet"}
+CHECKED = {"own.zarr", "own.parquet", "own.tif"}
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,14 @@ import dask
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import xarray as xr
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
 import geoemb_xr as gx
-from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import Legend
 from geoemb_xr.writing import overviews
 
@@ -262,3 +263,36 @@ def test_braces_in_the_name_of_a_folder_that_is_there_are_letters(cover, tmp_pat
     (tmp_path / "{x}").mkdir()
     assert cover.emb.to_cog(tmp_path / "{x}" / "a.tif") == tmp_path / "{x}" / "a.tif"
     assert [each.name for each in cover.emb.to_cog(tmp_path / "{x}" / "{name}.tif")] == ["land_cover.tif"]
+
+
+def test_a_changed_byte_is_an_error_or_does_no_harm(tmp_path):
+    codes = gx.testing.synthetic("alphaearth", shape=(300, 280), years=[2020], decode=False).isel(time=0)
+    path = codes.emb.to_cog(tmp_path / "a.tif")
+    whole, raised = path.read_bytes(), 0
+    for at in np.linspace(0, len(whole) - 1, 25).astype(int).tolist():
+        damaged = tmp_path / f"b{at}.tif"
+        damaged.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        found = said = None
+        try:
+            found = gx.open(damaged, decode=False).values
+        except SourceError as error:
+            said = str(error)
+        if found is None:
+            raised += 1
+            assert f"{damaged} is damaged: bytes" in said or f"{damaged} could not be opened" in said
+        else:  # it lies in an overview, or behind the blocks
+            np.testing.assert_array_equal(found, codes.values)
+    assert raised > 12
+
+
+def test_what_another_program_has_changed_is_read_once_it_is_copied(tmp_path):
+    codes = gx.testing.synthetic("alphaearth", shape=(300, 280), years=[2020], decode=False).isel(time=0)
+    path = codes.emb.to_cog(tmp_path / "a.tif")
+    with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dataset:
+        dataset.write(np.zeros_like(dataset.read(1)), 1)
+    expected = codes.values.copy()
+    expected[0] = 0
+    with pytest.raises(SourceError, match="a copy by gdal_translate"):
+        gx.open(path, decode=False).compute()
+    rasterio.shutil.copy(path, tmp_path / "b.tif", driver="GTiff")
+    np.testing.assert_array_equal(gx.open(tmp_path / "b.tif", decode=False).values, expected)
