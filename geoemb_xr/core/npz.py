@@ -62,6 +62,17 @@ def opened(
         yield header, shapes, lambda name: _read(archive, members[name])
 
 
+@contextmanager
+def _as_damage(name: str) -> Iterator[None]:
+    """What zipfile, zlib and NumPy raise over a member that is damaged."""
+    try:
+        yield
+    except (zipfile.BadZipFile, KeyError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # a seek before the start, an unknown method, a cut stream: no class in common
+        raise ValueError(f"its {name} is damaged ({type(error).__name__}: {error})") from error
+
+
 def _size_of(source: str | os.PathLike[str] | BinaryIO) -> int:
     return os.path.getsize(source) if isinstance(source, str | os.PathLike) else source.seek(0, os.SEEK_END)
 
@@ -77,7 +88,7 @@ class _Member:
 
 def _member(archive: zipfile.ZipFile, name: str) -> _Member:
     """Read the header of an array; raise unless the file holds as many bytes as it claims."""
-    with archive.open(name) as file:
+    with _as_damage(name), archive.open(name) as file:
         version = np.lib.format.read_magic(file)
         read = (
             np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -97,5 +108,5 @@ def _check_size(members: Mapping[str, _Member], size: int) -> None:
 
 
 def _read(archive: zipfile.ZipFile, member: _Member) -> np.ndarray:
-    with archive.open(member.name) as file:
+    with _as_damage(member.name), archive.open(member.name) as file:
         return np.asarray(np.lib.format.read_array(file, allow_pickle=False))

@@ -17,7 +17,7 @@ _LONGEST = 100_000_000
 _MOST = 1 << 16
 #: No corner lies further from its CRS's origin, in pixels.
 _FURTHEST = 1e12
-#: The Earth is 40,075 km around; grids may reach somewhat beyond the world.
+#: The Earth is 40,075 km around; grids may reach somewhat beyond the world, but not begin elsewhere.
 _WIDEST = {"degrees": 1000.0, "metres": 2e8}
 
 
@@ -48,7 +48,10 @@ def check_extent(geobox: GeoBox, name: str) -> None:
     unit = "degrees" if geometry.as_crs(geobox.crs).is_geographic else "metres"
     wide = max(abs(affine.a) * width + abs(affine.b) * height, abs(affine.d) * width + abs(affine.e) * height)
     step = max(abs(affine.a), abs(affine.b)), max(abs(affine.d), abs(affine.e))
-    placed = all(abs(at) <= _FURTHEST * size for at, size in zip((affine.c, affine.f), step, strict=True))
+    placed = all(
+        abs(at) <= min(_FURTHEST * size, _WIDEST[unit])
+        for at, size in zip((affine.c, affine.f), step, strict=True)
+    )
     if not (wide <= _WIDEST[unit] and placed):  # NaN is no place either
         raise SourceError(
             f"{name} claims {height} × {width} pixels, {wide:.3g} {unit} across, at ({affine.c:g}, {affine.f:g}): "

@@ -29,6 +29,7 @@ from geoemb_xr.readers import cogs
 from geoemb_xr.readers.block_cache import kept_of
 from geoemb_xr.readers.claims import check_extent
 from geoemb_xr.readers.tiles import Tile
+from geoemb_xr.readers.zarr_nodes import naming_damage
 from geoemb_xr.stores.checksums import checksums_of
 from geoemb_xr.stores.credentials import DEFAULT_REGION, gdal_options
 from geoemb_xr.stores.files import object_now, remote_object
@@ -235,7 +236,7 @@ def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
     name = os.fspath(path)
     if cogs.is_object(name):
         of = object_now(name)
-        with cogs.opened(of, GEOREF_SOURCES=OWN_PLACE) as (dataset, _):
+        with naming_damage(name), cogs.opened(of, GEOREF_SOURCES=OWN_PLACE) as (dataset, _):
             return _info_of(dataset, name, of.state)
     if is_remote(name):
         return _read_info(name, name)
@@ -250,7 +251,7 @@ def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
 
 @lru_cache(maxsize=8192)
 def _read_info(name: str, token: str) -> GeoTiffInfo:
-    with _environment(name), open_geotiff(name) as dataset:
+    with naming_damage(name), _environment(name), open_geotiff(name) as dataset:
         return _info_of(dataset, name, token)
 
 

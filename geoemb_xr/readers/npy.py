@@ -211,7 +211,10 @@ def _member(name: str, array: str) -> Any:
     with archive:  # an open member keeps the file it needs
         if f"{array}.npy" not in archive.namelist():
             raise SourceError(f"{name} has no array {array!r}; it has {archive.namelist()[:5]}")
-        return archive.open(f"{array}.npy")
+        try:
+            return archive.open(f"{array}.npy")
+        except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+            raise SourceError(f"{name} is damaged in {array!r}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,9 @@ def read_netcdf(name: str, request: Request) -> xr.DataArray | xr.Dataset:
 def _netcdf(name: str) -> xr.Dataset:
     try:
         return xr.open_dataset(name, chunks=None, cache=False, mask_and_scale=False)
-    except (ValueError, OSError, TypeError, KeyError) as error:
+    except (ImportError, MemoryError, NameError):
+        raise
+    except Exception as error:  # what damaged bytes raise has no class in common
         reason = str(error).strip().partition("\n")[0][:200]
         raise SourceError(
             f"{name} could not be opened as netCDF: {reason}. netCDF 4 needs the package h5netcdf or netCDF4"

@@ -153,7 +153,7 @@ def _remote_token(url: str) -> str:
 
 @contextmanager
 def naming_damage(name: str) -> Iterator[None]:
-    """What zarr, NumPy or xarray raise over metadata that are damaged, as an error of ours that names the store."""
+    """What zarr, GDAL, NumPy or xarray raise over damaged metadata, as an error of ours that names the file."""
     try:
         yield
     except (EmbeddingError, ImportError, OSError, MemoryError, NameError):  # a NameError is a fault of code
