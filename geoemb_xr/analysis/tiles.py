@@ -61,7 +61,7 @@ class Tile:
 def tiles(years: Sequence[Block]) -> Iterator[Tile]:
     """The years of a block, tile by tile."""
     planes = [_planes(each) for each in years]
-    pixels, codec = planes[0].shape[1], years[0].codec
+    pixels, codec = years[0].pixels, years[0].codec
     if not pixels:
         return
     power = 0 if codec is None or codec.dtype != "int8" else codec.power
@@ -88,15 +88,24 @@ def bands_of(years: Sequence[Block]) -> int:
 
 
 def _planes(block: Block) -> np.ndarray:
-    """A block as ``(band, pixel)``: a view, unless it was cut out of rows."""
+    """A view of a block as ``(band, pixel)``, or as ``(band, row, column)`` where rows do not follow each other."""
     planes = np.moveaxis(block.data, block.axis, 0)
-    return planes.reshape(len(planes), -1)
+    steps = planes.strides[1:]
+    if all(step == n * inner for step, n, inner in zip(steps, planes.shape[2:], steps[1:], strict=False)):
+        return planes.reshape(len(planes), -1)
+    return planes.reshape(len(planes), -1, planes.shape[-1])
 
 
 def _load(block: Block, planes: np.ndarray, year: int, power: int, tile: Tile) -> None:
     """Copy some pixels of one year into a tile."""
     where, start, size = tile.where, tile.where.start, tile.size
     scale = None if block.scale is None else block.scale.reshape(-1)[where]
+    if planes.ndim == 3:  # a window of a larger array: some of its rows
+        columns = planes.shape[2]
+        first = start // columns
+        planes = planes[:, first : -(-where.stop // columns)].reshape(len(planes), -1)
+        planes, start = planes[:, start - first * columns :][:, :size], 0
+        where = slice(0, size)
     if not planes.flags.c_contiguous:
         piece = planes[:, where]
         last = piece.strides[0] == piece.itemsize

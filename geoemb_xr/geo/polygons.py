@@ -7,6 +7,7 @@ its edges: each adds the area to its right, and what edges on the way down add, 
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -170,8 +171,8 @@ def reach(centres: np.ndarray, size: float, low: float, high: float) -> slice:
         return slice(0, 0)
     step = size if centres[-1] >= centres[0] else -size
     ends = sorted(((low - centres[0]) / step + 0.5, (high - centres[0]) / step + 0.5))
-    start, stop = (int(np.clip(end, 0, centres.size)) for end in (np.floor(ends[0]), np.ceil(ends[1])))
-    return slice(start, stop)
+    low, high = (min(max(float(end), 0.0), centres.size) for end in ends)
+    return slice(math.floor(low), math.ceil(high))
 
 
 def _shares(shape: Any, ys: np.ndarray, xs: np.ndarray, size: tuple[float, float]) -> np.ndarray:

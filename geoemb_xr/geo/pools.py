@@ -91,12 +91,11 @@ class Moments:
     def sums(self, vectors: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sums of vectors ``(n, band)``, and minus the minimum with the maximum, to be merged by maximum."""
         x = vectors.astype(np.float64)
-        weighted = x * weights[:, None]
-        parts = [np.array([weights.sum()]), weighted.sum(axis=0)]
+        parts = [np.array([weights.sum()]), weights @ x]
         if self.stats == "stats":
-            parts.append((weighted * x).sum(axis=0))
+            parts.append(weights @ (x * x))
         elif self.stats == "covariance":
-            parts.append((weighted.T @ x)[np.triu_indices(self.bands)])
+            parts.append(((x * weights[:, None]).T @ x)[np.triu_indices(self.bands)])
         extremes = np.concatenate([-x.min(axis=0), x.max(axis=0)]) if self.stats == "stats" else np.empty(0)
         return np.concatenate(parts), extremes
 

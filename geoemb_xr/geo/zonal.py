@@ -11,11 +11,11 @@ import shapely
 import xarray as xr
 
 from geoemb_xr.core import areas, geometry
-from geoemb_xr.core.arrays import decode
+from geoemb_xr.core.arrays import codec_of, decode
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice
 from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.missing import without_codec
-from geoemb_xr.core.model import BAND, check_embedding, derived_attrs
+from geoemb_xr.core.model import BAND, Codec, check_embedding, derived_attrs, is_encoded
 from geoemb_xr.geo import footprints, places, polygons
 from geoemb_xr.geo.places import Places
 from geoemb_xr.geo.points import at_places
@@ -86,10 +86,13 @@ def zonal_stats(
     """
     kinds = _OF_CLASSES if is_class_map(array) else _OF_VECTORS if BAND in array.dims else _OF_VALUES
     stats = check_choice("stats", kinds[0] if stats is None else stats, kinds)
+    of_patches = footprints.has_footprints(array)
+    codes, codec = None, None
     if kinds is _OF_VECTORS:
         check_embedding(array, "zonal_stats")
+        if is_encoded(array) and codec_of(array).scale is None and not of_patches:
+            codes, codec = array, codec_of(array)  # decoded around each polygon, not whole
         array = decode(array)
-    of_patches = footprints.has_footprints(array)
     grid = None if of_patches else geometry.geobox_of(array, "zonal_stats")
     flat, wide = _flat(array, ("location",) if of_patches else ("y", "x"))
     given = places.read_places(areas, crs=crs)
@@ -99,7 +102,8 @@ def zonal_stats(
         shapes, data = _of_patches(flat, given, pool, all_touched)
     else:
         shapes = given.polygons_on(grid)
-        data = _pooled(flat, grid, shapes, pool, "touched" if all_touched else "exact")
+        read = flat if codes is None else _flat(codes, ("y", "x"))[0]
+        data = _pooled(read, grid, shapes, pool, "touched" if all_touched else "exact", codec=codec)
     inner = shapely.point_on_surface(shapes)
     return at_places(
         _named(data, array, flat, wide, stats, pool), array, shapely.get_x(inner), shapely.get_y(inner), given
@@ -189,6 +193,7 @@ def _pooled(
     pool: Pool,
     rule: polygons.Rule,
     ground: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    codec: Codec | None = None,
 ) -> Any:
     """The statistics (time?, zone, …), lazy where the array is lazy: block by block, merged in a tree."""
     chunks = array.chunks or tuple((n,) for n in array.shape)
@@ -209,7 +214,7 @@ def _pooled(
                 window["time"] = slice(start, start + count)
             block = array.isel(window)
             own = [shapes[z] for z in zones]
-            tasks.append((block, block.y.values, block.x.values, own, zones, size, pool, rule, ground))
+            tasks.append((block, block.y.values, block.x.values, own, zones, size, pool, rule, ground, codec))
         out.append(_summed(_block_sums, tasks, pool, count, timed, array.chunks is not None))
     if array.chunks is None:
         return out[0]
@@ -265,8 +270,9 @@ def _block_sums(
     pool: Pool,
     rule: polygons.Rule,
     ground: Callable[[np.ndarray, np.ndarray], np.ndarray] | None,
+    codec: Codec | None,
 ) -> _Sums:
-    """Sums of one block's vectors ``(time?, band, y, x)`` in each of some polygons."""
+    """Sums of one block's vectors, or codes, ``(time?, band, y, x)`` in each of some polygons."""
     steps = data.reshape(-1, *data.shape[-3:])
     found: _Sums = {}
     for zone, shape in zip(zones, shapes, strict=True):
@@ -275,17 +281,21 @@ def _block_sums(
         weights = polygons.coverage(shape, ys[rows], xs[columns], size, rule)
         if ground is not None:
             weights *= ground(ys[rows], xs[columns])
-        row, col = np.nonzero(weights)
+        inside = np.flatnonzero(weights)
         for step, bands in enumerate(steps):
-            vectors = bands[:, rows, columns][:, row, col].T
-            _add(found, (step, zone), vectors, weights[row, col], pool)
+            values = bands[:, rows, columns].reshape(len(bands), -1).take(inside, axis=1)
+            if codec is not None:
+                values = codec.decode(values, None, 0)
+            _add(found, (step, zone), values.T, weights.reshape(-1)[inside], pool)
     return found
 
 
 def _add(found: _Sums, key: tuple[int, int], vectors: np.ndarray, weights: np.ndarray, pool: Pool) -> None:
     valid = pool.valid(vectors)
-    if valid.any():
-        found[key] = pool.sums(vectors[valid], weights[valid])
+    if valid.all() and valid.size:
+        found[key] = pool.sums(vectors, weights)
+    elif valid.any():
+        found[key] = pool.sums(vectors.T[:, valid].T, weights[valid])
 
 
 def _merge(parts: list[_Sums], pool: Pool) -> _Sums:

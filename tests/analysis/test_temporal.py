@@ -141,6 +141,12 @@ def test_a_block_of_many_tiles_gives_what_single_pixels_give():
     for row, column in [(0, 0), (30, 45), (69, 60), (68, 1)]:
         alone = da[:, :, row : row + 1, column : column + 1]
         assert alone.emb.change_point().to_array().identical(tiles[:, row : row + 1, column : column + 1])
+    rows, columns = slice(7, 60), slice(9, 50)
+    window = da[:, :, rows, columns]  # whose rows do not follow each other in memory
+    assert window.emb.change_point().to_array().identical(tiles[:, rows, columns])
+    vectors = da.emb.decode()
+    whole = vectors.emb.aggregate("median")
+    assert vectors[:, :, rows, columns].emb.aggregate("median").identical(whole[:, rows, columns])
 
 
 def test_what_is_no_vector_is_not_compared_with_vectors():

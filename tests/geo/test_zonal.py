@@ -1,5 +1,7 @@
 """Statistics of polygons, against exactextract and NumPy."""
 
+import dataclasses
+
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import shapely
 
 import geoemb_xr as gx
 from geoemb_xr.core.errors import CoverageError
-from geoemb_xr.geo import polygons
+from geoemb_xr.geo import polygons, zonal
 from geoemb_xr.testing import raise_if_dask_computes
 
 exactextract = pytest.importorskip("exactextract")
@@ -90,6 +92,33 @@ def test_lazy_and_the_same_however_chunked(stats):
         assert lazy.chunks is not None
         np.testing.assert_allclose(lazy.values, whole.values, rtol=0, atol=1e-6)
         assert lazy.dtype == whole.dtype == np.float32
+
+
+@pytest.mark.parametrize("product", ["alphaearth", "esd", "tessera"])
+def test_codes_give_what_their_vectors_give_and_are_decoded_around_polygons_alone(product, monkeypatch):
+    codes = gx.testing.synthetic(product, shape=(64, 64), years=[2018], decode=False, missing=True)
+    frame = zones(3)
+    expected = codes.emb.decode().emb.zonal_stats(frame)
+    decoded = []
+    codec = codes.emb.product.codec
+    monkeypatch.setattr(
+        zonal, "codec_of", lambda _: dataclasses.replace(codec, decode=counting(codec, decoded))
+    )
+    assert codes.chunk(y=32).emb.zonal_stats(frame).compute().identical(expected)
+    pixels = codes.sizes["y"] * codes.sizes["x"]
+    assert (
+        sum(decoded) < pixels / 2 if product != "tessera" else not decoded
+    )  # its scales come with whole blocks
+
+
+def counting(codec, sizes):
+    """``decode``, and how many pixels it is given."""
+
+    def decode(codes, scale, axis):
+        sizes.append(codes.size // codes.shape[axis])
+        return codec.decode(codes, scale, axis)
+
+    return decode
 
 
 def test_only_touched_blocks_are_read():
