@@ -57,7 +57,7 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
             lambda: (codes[None], -128, FACTOR, np.empty((1, BANDS, n), np.float32)),
         ),
         "decode Tessera": (
-            coding.scale_codes,
+            coding._scale_planes,
             lambda: (codes[None], np.ones((1, n), np.float32), np.empty((1, BANDS, n), np.float32)),
         ),
         "decode and centre (PCA)": (

@@ -106,27 +106,53 @@ def _decode_square_last_numpy(codes: Any, nodata: Any, factor: Any, out: Any) ->
     _decode_square_first_numpy(codes, nodata, factor, out)
 
 
-@jit
-def scale_codes(codes: Any, scale: Any, out: Any) -> None:
+def scale_codes(codes: np.ndarray, scale: np.ndarray, out: np.ndarray) -> None:
     """``out = codes * scale`` over ``(outer, band, inner)`` and ``(outer, inner)``; NaN without a scale.
 
     A scale that is not finite, or is 0, marks a pixel that was never embedded.
     """
+    if codes.shape[2] == 1:
+        _scale_rows(codes[..., 0], scale[:, 0], out[..., 0])
+    else:
+        _scale_planes(codes, scale, out)
+
+
+@jit
+def _scale_planes(codes: Any, scale: Any, out: Any) -> None:
     n, bands, m = codes.shape
+    share = np.empty(_TILE, np.float32)
     for i in range(n):
-        for b in range(bands):
-            for j in range(m):
-                s = scale[i, j]
-                if abs(s) < np.inf and s != 0:  # isfinite is s - s == 0, which reassociation may fold
-                    out[i, b, j] = codes[i, b, j] * s
-                else:
-                    out[i, b, j] = np.nan
+        for start in range(0, m, _TILE):
+            size = min(_TILE, m - start)
+            for j in range(size):
+                s = scale[i, start + j]
+                # isfinite is s - s == 0, which reassociation may fold
+                share[j] = s if abs(s) < np.inf and s != 0 else np.float32(np.nan)
+            for b in range(bands):
+                row, vectors = codes[i, b, start : start + size], out[i, b, start : start + size]
+                for j in range(size):
+                    vectors[j] = row[j] * share[j]
 
 
-@scale_codes.in_numpy_bitwise
-def _scale_codes_numpy(codes: Any, scale: Any, out: Any) -> None:
+@_scale_planes.in_numpy_bitwise
+def _scale_planes_numpy(codes: Any, scale: Any, out: Any) -> None:
     there = np.isfinite(scale) & (scale != 0)
     np.multiply(codes, np.where(there, scale, np.float32(np.nan))[:, None], out=out)
+
+
+@jit
+def _scale_rows(codes: Any, scale: Any, out: Any) -> None:
+    n, bands = codes.shape
+    for i in range(n):
+        s = scale[i]
+        share = s if abs(s) < np.inf and s != 0 else np.float32(np.nan)
+        for b in range(bands):
+            out[i, b] = codes[i, b] * share
+
+
+@_scale_rows.in_numpy_bitwise
+def _scale_rows_numpy(codes: Any, scale: Any, out: Any) -> None:
+    _scale_planes_numpy(codes[..., None], scale[:, None], out[..., None])
 
 
 # --- encoding, and unit length ----------------------------------------------------------------------------------

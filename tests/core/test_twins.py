@@ -55,6 +55,13 @@ def codes(*shape):
     return made
 
 
+def scales(*shape):
+    """Scales of vectors; those of missing ones are NaN, infinite or 0."""
+    return np.where(
+        rng().random(shape) < 0.2, rng().choice([np.nan, np.inf, 0], shape), rng().random(shape)
+    ).astype("f4")
+
+
 def vectors(n, bands, *, missing=False):
     made = rng().normal(size=(n, bands)).astype(np.float32)
     made[4] = 0
@@ -170,13 +177,9 @@ CASES = {
     ("core.coding", "decode_square_less"): (
         lambda: (codes(12, 30), -128, FACTOR, QUERY, empty(12, 30), empty(30, dtype=np.bool_)), 1e-6
     ),
-    ("core.coding", "scale_codes"): (
-        lambda: (
-            codes(2, 12, 30),
-            np.where(rng().random((2, 30)) < 0.2, [[np.nan], [np.inf]], rng().random((2, 30))).astype("f4"),
-            empty(2, 12, 30),
-        ),
-        0,
+    ("core.coding", "_scale_planes"): (lambda: (codes(2, 12, 30), scales(2, 30), empty(2, 12, 30)), 0),
+    ("core.coding", "_scale_rows"): (
+        lambda: (np.ascontiguousarray(codes(12, 30).T), scales(1, 30)[0], empty(30, 12)), 0
     ),
     ("core.coding", "encode_square"): (lambda: (planes(), empty(2, 12, 30, dtype=np.int8)), 0),
     ("core.coding", "encode_scaled"): (
