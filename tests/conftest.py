@@ -15,7 +15,7 @@ from geoemb_xr.core import compiling, model, notes
 compiling.SPARED = 0  # tests are small, and are of the compiled loops
 
 settings.register_profile(
-    "default", deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    "default", deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=300)
 
@@ -41,7 +41,8 @@ def _notes_are_said():
     """Whether notes are said, and where, is after a test as before it."""
     level, handlers = notes.logger.level, list(notes.logger.handlers)
     yield
-    notes.logger.setLevel(level)
+    if notes.logger.level != level:  # to set it goes through every logger of the process
+        notes.logger.setLevel(level)
     notes.logger.handlers[:] = handlers
 
 
