@@ -46,7 +46,7 @@ def moments(block: blocks.Block, weights: np.ndarray | None, device: str = "cpu"
     sums = (
         _sums(block, shift, weights)
         if place == "cpu"
-        else vectors_on_device.moments(block, place, shift, weights)
+        else vectors_on_device.sums(block, place, shift, weights)
     )
     n, total, gram = sums
     offset = total / n if n else total

@@ -15,7 +15,7 @@ from geoemb_xr.comparing import scoring
 from geoemb_xr.comparing.contrasts import correctness, difference, holm
 from geoemb_xr.comparing.controls import controls_of
 from geoemb_xr.comparing.findings import Evaluation
-from geoemb_xr.comparing.folds import ANSWERS, SPLITS, WEIGHTED, Layout, Split, SplitName, domain_places
+from geoemb_xr.comparing.folds import ANSWERS, SPLITS, WEIGHTED, Split, SplitGround, SplitName, domain_places
 from geoemb_xr.comparing.grouping import by_groups, where_labels_are
 from geoemb_xr.comparing.residuals import Range, autocorrelation_range
 from geoemb_xr.comparing.seen import is_seen
@@ -158,7 +158,7 @@ def evaluate(
     with one_thread(), progress.shown("evaluate"):
         blocked = by is not None or {"blocks", "places_years"} & set(wanted)
         reach = _reach(data, next(iter(able.values())), cv) if blocked else None
-        layout = Layout(
+        layout = SplitGround(
             first, support.lonlat, cv, max(support.footprints.values()) + support.extent, support.by,
             support.years, reach, None if domain is None else domain_places(domain),
         )  # fmt: skip

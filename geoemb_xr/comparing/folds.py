@@ -91,7 +91,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Layout:
+class SplitGround:
     """The places, groups and times that splits are made from.
 
     Parameters

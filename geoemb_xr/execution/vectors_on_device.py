@@ -102,7 +102,7 @@ def _distances(codes: Any, scale: Any, *, codec: Codec | None, how: str, queries
     return {"score": found.float().T}
 
 
-def moments(
+def sums(
     block: Block, device: str, shift: np.ndarray, weights: np.ndarray | None
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """Sums of a block's vectors less ``shift``: of their weights, of the vectors, and of their outer products.
@@ -127,7 +127,7 @@ def moments(
     gram : ndarray of float64 (band, band)
         Weighted sum of outer products.
     """
-    work = partial(_moments, codec=block.codec, shift=shift, weights=weights)
+    work = partial(_sums, codec=block.codec, shift=shift, weights=weights)
     parts = lanes.each(block, work, device)
     return (
         sum(part[0] for part in parts),
@@ -136,7 +136,7 @@ def moments(
     )
 
 
-def _moments(
+def _sums(
     codes: Any,
     scale: Any,
     where: slice,

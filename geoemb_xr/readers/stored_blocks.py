@@ -36,7 +36,7 @@ _MOST_ENTRIES, _MOST_VALUES = 512, 1 << 16
 _DECODING = 2
 
 
-class Layout(NamedTuple):
+class BlockLayout(NamedTuple):
     """How the blocks of a plain raster are stored."""
 
     dtype: np.dtype[Any]
@@ -83,7 +83,7 @@ class Cell:
 
     Parameters
     ----------
-    layout : Layout
+    layout : BlockLayout
         The layout of the stored blocks.
     bands : sequence of int
         Numbers of the bands, from 1.
@@ -92,7 +92,7 @@ class Cell:
     """
 
     def __init__(
-        self, layout: Layout, bands: Sequence[int], rows: tuple[int, int], cols: tuple[int, int]
+        self, layout: BlockLayout, bands: Sequence[int], rows: tuple[int, int], cols: tuple[int, int]
     ) -> None:
         self.layout, self.bands = layout, list(bands)
         self.values = np.empty((len(bands), rows[1] - rows[0], cols[1] - cols[0]), layout.dtype)
@@ -160,7 +160,7 @@ def cell_of(
     return cell if cell is not None and len(cell.places) == blocks else None
 
 
-def layout_of(of: RemoteObject, dataset: Any) -> Layout | None:
+def layout_of(of: RemoteObject, dataset: Any) -> BlockLayout | None:
     """How the blocks of an open dataset are stored; None where only GDAL can tell."""
     from rasterio.enums import MaskFlags
 
@@ -187,7 +187,11 @@ def layout_of(of: RemoteObject, dataset: Any) -> Layout | None:
         and first[_FILL_ORDER] == 1
         and first.get(_PHOTOMETRIC) in (_BLACK_IS_ZERO, _RGB)
     )
-    return Layout(np.dtype(dtype), block, together, first[_COMPRESSION], first[_PREDICTOR]) if plain else None
+    return (
+        BlockLayout(np.dtype(dtype), block, together, first[_COMPRESSION], first[_PREDICTOR])
+        if plain
+        else None
+    )
 
 
 def _tags(of: RemoteObject, at: int) -> dict[int, tuple[int, ...]] | None:

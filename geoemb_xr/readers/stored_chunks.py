@@ -45,7 +45,7 @@ Place = tuple[int, ...]
 Put = Callable[[Place, np.ndarray | None], None]
 
 
-class Layout(NamedTuple):
+class ChunkLayout(NamedTuple):
     """How an array is stored."""
 
     dtype: np.dtype[Any]
@@ -83,7 +83,17 @@ def _decompress_blosc(data: np.ndarray, raw: np.ndarray) -> None:
     blosc.decompress(data, raw)
 
 
-def layout_of(array: Any) -> Layout | None:
+def places_under(spans: Sequence[slice], sides: Sequence[int]) -> Iterator[Place]:
+    """The places of the chunks that a window touches."""
+    return itertools.product(*ranges_under(spans, sides))
+
+
+def ranges_under(spans: Sequence[slice], sides: Sequence[int]) -> list[range]:
+    """The numbers of the chunks that a window touches, along each axis."""
+    return [range(span.start // side, -(-span.stop // side)) for span, side in zip(spans, sides, strict=True)]
+
+
+def layout_of(array: Any) -> ChunkLayout | None:
     """How an array is stored; None where only Zarr can tell."""
     if array.metadata.zarr_format != 3 or array.dtype.kind not in "uif" or not array.dtype.isnative:
         return None
@@ -101,7 +111,7 @@ def layout_of(array: Any) -> Layout | None:
     endian = dict(codecs[0].get("configuration") or {}).get("endian", "little")
     if first != "bytes" or endian != "little" or rest not in ([], ["zstd"], ["blosc"]):
         return None
-    return Layout(array.dtype, outer, chunk, rest[0] if rest else "none", sharding)
+    return ChunkLayout(array.dtype, outer, chunk, rest[0] if rest else "none", sharding)
 
 
 class Range[Number](NamedTuple):
@@ -132,14 +142,14 @@ class StoredChunks:
         The store, and the array in it.
     array : zarr.Array
         Opened, of a store that tells what is absent.
-    layout : Layout
+    layout : ChunkLayout
         How it is stored.
     """
 
     url: str
     path: str
     array: Any
-    layout: Layout
+    layout: ChunkLayout
 
     def window(self, spans: Sequence[slice]) -> np.ndarray | None:
         """A window of the array; None where that is left to Zarr."""
@@ -153,7 +163,7 @@ class StoredChunks:
                 target.append(slice(first - span.start, stop - span.start))
             out[tuple(target)] = self.array.fill_value if chunk is None else chunk[tuple(inside)]
 
-        return out if self._read(self._touched(spans), put) else None
+        return out if self._read(places_under(spans, self.layout.chunk), put) else None
 
     def points(self, places: Sequence[np.ndarray]) -> np.ndarray | None:
         """Single elements, by their positions along each axis; None where that is left to Zarr."""
@@ -172,14 +182,6 @@ class StoredChunks:
             out[mine] = self.array.fill_value if chunk is None else chunk[inside]
 
         return out.reshape(shape) if self._read(own, put) else None
-
-    def _touched(self, spans: Sequence[slice]) -> Iterator[Place]:
-        return itertools.product(
-            *(
-                range(s.start // side, -(-s.stop // side))
-                for s, side in zip(spans, self.layout.chunk, strict=True)
-            )
-        )
 
     # --- from objects -----------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ Looked at only where a window holds nothing but the fill value, so that a read o
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from geoemb_xr.readers.shard_indexes import Index, Sharding, UnusualIndexError, index_of, sharding_of
-from geoemb_xr.readers.stored_chunks import joined, layout_of
+from geoemb_xr.readers.stored_chunks import joined, layout_of, places_under, ranges_under
 from geoemb_xr.stores.archives import is_archive
 from geoemb_xr.stores.objects import object_size
 
@@ -62,7 +61,7 @@ def unwritten(
     spans = _spans(array, dims, window)
     outer, inner = array.shards or array.chunks, array.chunks
     sharding = None if is_archive(url) else _sharding(array)
-    for position in _touched(spans, outer):
+    for position in places_under(spans, outer):
         name = _name(url, path, array, position)
         starts = [i * side for i, side in zip(position, outer, strict=True)]
         held = _held(name, sharding) if sharding is not None else _size(name, array, url) is not None
@@ -79,7 +78,7 @@ def object_names(
     url: str, path: str, array: Any, dims: tuple[str, ...], window: Mapping[str, Any]
 ) -> Iterator[str]:
     """Paths of the objects, chunks or shards, that a window of an array is stored in."""
-    touched = _touched(_spans(array, dims, window), array.shards or array.chunks)
+    touched = places_under(_spans(array, dims, window), array.shards or array.chunks)
     return (_name(url, path, array, position) for position in touched)
 
 
@@ -108,7 +107,7 @@ def transfer_of(
     parts: dict[tuple[int, ...], list[list[slice]]] = {}
     for window in windows:
         spans = _spans(array, dims, window)
-        for position in _touched(spans, outer):
+        for position in places_under(spans, outer):
             inside = [
                 slice(max(s.start, p * n), min(s.stop, (p + 1) * n, size))
                 for s, p, n, size in zip(spans, position, outer, array.shape, strict=True)
@@ -142,7 +141,7 @@ def _cost(url: str, name: str, array: Any, windows: Sequence[Sequence[slice]]) -
         size = sum((each.stop or 0) - each.start for each in asked)
         return indexes + len(asked), indexes * sharding.size + size
     size, held = _size(name, array, url) or 0, math.prod(_counts(array.shards or array.chunks, array.chunks))
-    chunks = [math.prod(len(each) for each in _ranges(window, array.chunks)) for window in windows]
+    chunks = [math.prod(len(each) for each in ranges_under(window, array.chunks)) for window in windows]
     requests = sum(1 if array.shards is None or n == held else n + 1 for n in chunks)
     return requests, round(size * sum(chunks) / held)
 
@@ -151,18 +150,12 @@ def _of_index(
     index: Index, counts: tuple[int, ...], window: Sequence[slice], inner: tuple[int, ...]
 ) -> tuple[range, np.ndarray]:
     """Numbers and bytes of the chunks of a window that a shard holds."""
-    inside = np.ix_(*(np.array(each) % n for each, n in zip(_ranges(window, inner), counts, strict=True)))
+    inside = np.ix_(
+        *(np.array(each) % n for each, n in zip(ranges_under(window, inner), counts, strict=True))
+    )
     spans = index.spans[inside].reshape(-1, 2)
     spans = spans[spans[:, 1] > 0]
     return range(len(spans)), spans
-
-
-def _ranges(spans: Sequence[slice], sides: tuple[int, ...]) -> list[range]:
-    return [range(span.start // side, -(-span.stop // side)) for span, side in zip(spans, sides, strict=True)]
-
-
-def _touched(spans: list[slice], sides: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    return itertools.product(*_ranges(spans, sides))
 
 
 def _counts(outer: tuple[int, ...], inner: tuple[int, ...]) -> tuple[int, ...]:

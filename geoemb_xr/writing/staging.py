@@ -129,7 +129,7 @@ def _fill_in(template: str, array: xr.DataArray) -> str:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ChunkGrid:
     """Where the blocks of a dask array lie in a Zarr array of regular chunks.
 
     Parameters
@@ -144,7 +144,7 @@ class Layout:
     offset: tuple[int, ...]
 
 
-def lay_out(data: Any) -> tuple[Any, Layout]:
+def lay_out(data: Any) -> tuple[Any, ChunkGrid]:
     """A grid on which every dask block is one chunk; the array is rechunked only where there is none.
 
     Blocks of a window of a store are ``300, 512, 512, 88``: shifted by 212 they lie on a grid of 512.
@@ -157,7 +157,7 @@ def lay_out(data: Any) -> tuple[Any, Layout]:
             wanted[axis] = size
         chunks.append(size)
         offset.append(0 if axis in wanted or len(sizes) == 1 else size - sizes[0])
-    return (data.rechunk(wanted) if wanted else data), Layout(tuple(chunks), tuple(offset))
+    return (data.rechunk(wanted) if wanted else data), ChunkGrid(tuple(chunks), tuple(offset))
 
 
 # --- writing ----------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def product(name, y, noise, seed=0, **facts):
 
 def layout(support, data, reach=None, **kwargs):
     given = {"k": 5, "buffer": 0.0, "by": support.by, "years": support.years, "domain": None, **kwargs}
-    return folds.Layout(data, support.lonlat, reach=reach, **given)
+    return folds.SplitGround(data, support.lonlat, reach=reach, **given)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ def layout(lonlat, reach=None, groups=None, **kwargs):
     groups = np.arange(n) if groups is None else groups
     data = Data(np.zeros((n, 1), "f4"), np.arange(n) % 3, np.ones(n), groups, 3, 0, folds.on_sphere(lonlat))
     none = np.array([], int)
-    return folds.Layout(data, lonlat, **{"k": 5, "buffer": 0.0, "by": none, "years": none, "domain": None,
+    return folds.SplitGround(data, lonlat, **{"k": 5, "buffer": 0.0, "by": none, "years": none, "domain": None,
                                          "reach": reach, **kwargs})  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from geoemb_xr import testing
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.readers import geotiff
 from geoemb_xr.readers.block_cache import CACHE, RAW
-from geoemb_xr.readers.stored_blocks import Layout
+from geoemb_xr.readers.stored_blocks import BlockLayout
 from geoemb_xr.stores.files import ObjectFile, forget
 from geoemb_xr.stores.storage import parse_storage, using
 
@@ -120,7 +120,7 @@ def test_a_block_that_cannot_be_decoded_is_gdals_error(served, by_gdal, tmp_path
 def test_a_block_with_too_little_in_it_is_not_filled_up(compression, last, size):
     values = np.full(size, last, np.uint8)
     compress = {1: bytes, 8: zlib.compress, 50000: zstd.compress}[compression]
-    layout = Layout(np.dtype(np.uint8), (8, 8), 1, compression, 1)
+    layout = BlockLayout(np.dtype(np.uint8), (8, 8), 1, compression, 1)
     out = np.zeros((8, 8, 1), np.uint8)
     if size == out.size:
         layout.decode(compress(values.tobytes()), out)

@@ -28,10 +28,10 @@ from geoemb_xr.writing.locking import only_writer
 def test_lay_out_shifts_a_ragged_first_block_onto_the_grid():
     data, layout = staging.lay_out(da.zeros((12, 7), chunks=((3, 4, 4, 1), (7,))))
     assert data.chunks == ((3, 4, 4, 1), (7,))
-    assert layout == staging.Layout((4, 7), (1, 0))
+    assert layout == staging.ChunkGrid((4, 7), (1, 0))
     data, layout = staging.lay_out(da.zeros(10, chunks=((2, 1, 4, 3),)))
     assert data.chunks == ((4, 4, 2),)
-    assert layout == staging.Layout((4,), (0,))
+    assert layout == staging.ChunkGrid((4,), (0,))
 
 
 @pytest.mark.parametrize("moment", ["computing", "writing"])
