@@ -173,10 +173,11 @@ def _apart(tile: Tile, pairs: Sequence[tuple[int, int]], metric: str) -> np.ndar
 
 def _steps(tile: Tile, metric: str) -> np.ndarray:
     """Distances ``(step, n)`` from each year to the next one with data; NaN for a year without."""
-    there = tile.there.copy()
-    if not there.all():
-        year_kernels.carry_on(tile.values, tile.scale, tile.there)
-    steps = _apart(tile, list(pairwise(range(len(there)))), metric)
+    there, pairs = tile.there.copy(), list(pairwise(range(len(tile.there))))
+    if there.all():
+        return _apart(tile, pairs, metric)
+    year_kernels.carry_on(tile.values, tile.scale, tile.there)
+    steps = _apart(tile, pairs, metric)
     steps[~there[1:]] = np.nan
     return steps
 
