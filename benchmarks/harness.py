@@ -28,8 +28,9 @@ def compare(
     repeat: int = 5,
     warm: int = 1,
     slow: Mapping[str, int] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median seconds of each call, taken in turns after ``warm`` rounds that do not count.
+    """Median seconds of each call, taken in turns after ``warm`` rounds that do not count, by any clock.
 
     ``slow`` names calls that take minutes, and how often each is timed, from the first round that counts.
     """
@@ -39,10 +40,10 @@ def compare(
             if slow and name in slow and not warm <= turn < warm + slow[name]:
                 continue
             gc.collect()
-            start = time.perf_counter()
+            start = clock()
             call()
             if turn >= warm:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return {name: statistics.median(each) for name, each in times.items()}
 
 
