@@ -158,10 +158,10 @@ def by_proj(stored, target):
 @pytest.mark.parametrize(
     ("crs", "affine", "shape"),
     [
-        (4326, (0.006, 0, 178.2, 0, -0.004, 52.25), (150, 1500)),  # x runs on past 180
-        (4326, (0.006, 0, -181.8, 0, -0.004, 52.25), (150, 1500)),
-        (3832, (600, 0, 3.1e6, 0, -600, 6.83e6), (160, 1700)),  # Mercator around 150° E
-        (3413, (600, 0, -3.45e6, 0, -600, 3.4e6), (1100, 1000)),  # polar, the antimeridian aslant
+        (4326, (0.012, 0, 178.2, 0, -0.008, 52.25), (75, 750)),  # x runs on past 180
+        (4326, (0.012, 0, -181.8, 0, -0.008, 52.25), (75, 750)),
+        (3832, (1200, 0, 3.1e6, 0, -1200, 6.83e6), (80, 850)),  # Mercator around 150° E
+        (3413, (1200, 0, -3.45e6, 0, -1200, 3.4e6), (550, 500)),  # polar, the antimeridian aslant
     ],
 )
 def test_three_zones_and_the_antimeridian_are_one_call(zones, crs, affine, shape):

@@ -28,15 +28,22 @@ from geoemb_xr.readers.tiles import Request
 pytestmark = pytest.mark.filterwarnings("ignore:Geometry is in a geographic CRS")
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
     """Four files of two row groups each, as geopandas writes them, side by side from west to east."""
+    folder = tmp_path_factory.mktemp("written")
     for i in range(4):
         table = frame(seed=i, west=10.0 + i).sort_values("id")
         table.to_parquet(
-            tmp_path / f"{i}.parquet", write_covering_bbox=i % 2 == 0, row_group_size=60, index=False
+            folder / f"{i}.parquet", write_covering_bbox=i % 2 == 0, row_group_size=60, index=False
         )
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    """Those files once more, to be changed."""
+    return shutil.copytree(written, tmp_path, dirs_exist_ok=True, copy_function=shutil.copyfile)
 
 
 def expected(folder, bbox=None):
