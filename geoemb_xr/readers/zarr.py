@@ -194,12 +194,21 @@ def axes_of(array: Any, name: str) -> tuple[str, ...]:
     return axes
 
 
+def _all_of(array: Any) -> np.ndarray:
+    """A small array as a whole, without Zarr where it is plain: its threads hand it from one to the other."""
+    url = getattr(array.store, "where", "")  # of an archive there are no objects
+    layout = layout_of(array) if url else None
+    chunks = None if layout is None else StoredChunks(url, array.path, array, layout)
+    found = None if chunks is None else chunks.window([slice(0, n) for n in array.shape])
+    return np.asarray(array[:]) if found is None else found
+
+
 def labels_of(group: Any, array: Any) -> tuple[str, ...]:
     """Labels of an array's bands, where its group has them."""
     for key in ("band", "embedding", "bands"):
         node = group.get(key)
         if getattr(node, "ndim", 0) == 1 and array is not None and node.shape[0] in array.shape:
-            return tuple(map(str, np.asarray(node[:]).tolist()))
+            return tuple(map(str, _all_of(node).tolist()))
     return ()
 
 
@@ -249,7 +258,7 @@ def years_of(group: Any, length: int, name: str) -> tuple[str, ...]:
     node = group["time"]
     if node.shape != (length,):
         raise SourceError(f"{name} has {length} time steps but {node.shape[0] if node.ndim else 0} times")
-    values = np.asarray(node[:])
+    values = _all_of(node)
     units = str(node.attrs.get("units", ""))
     if " since " in units:
         import xarray as xr
