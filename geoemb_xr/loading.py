@@ -1,4 +1,4 @@
-"""Any fitted model from its file: the one place that knows every class."""
+"""Reading fitted models from files; the one place that knows every class."""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ def _is_path(product: Any) -> bool:
 
 
 def _named_source(found: Product, source: Any) -> Any:
-    """A source as the product's ``open`` takes it: None and names of stores stay as they are."""
+    """Prepare a source for the product's ``open``: None and names of stores stay as they are."""
     if isinstance(source, str) and source not in found.stores and not _looks_like_source(source):
         names = ", ".join(map(repr, found.stores)) or "none"
         raise ValueError(
@@ -322,7 +322,7 @@ def _request(
 
 
 def _with_margin(area: Area, steps: tuple[float, float], found: Product | None) -> Area:
-    """Some pixels more than a target shows, its own and the source's: neighbours that interpolation takes."""
+    """Pad a target by some pixels, its own and the source's, for the neighbours that interpolation needs."""
     metres = (found.resolution if found is not None else None) or 0.0
     dx = dy = areas.resolution_in(area.crs, metres, area)
     if area.crs.is_geographic:  # meridians come together

@@ -1,4 +1,4 @@
-"""What is installed: the lines that a report of a problem needs."""
+"""Versions of what is installed, for reports of problems."""
 
 from __future__ import annotations
 

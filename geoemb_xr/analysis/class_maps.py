@@ -1,4 +1,4 @@
-"""What a class map says of the ground: how much there is of each class."""
+"""Class maps: their legend, names and the ground area of each class."""
 
 from __future__ import annotations
 

@@ -219,13 +219,13 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _offsets(centres: np.ndarray, spherical: bool) -> np.ndarray:
-    """What is taken from a product with a centre, so that the largest is the nearest: ‖c‖²/2, 0 on the sphere."""
+    """The offset of each centre, so that the largest product less it is the nearest: ‖c‖²/2, 0 on the sphere."""
     square = np.einsum("kb,kb->k", centres, centres)
     return np.asarray(np.zeros_like(square) if spherical else square / 2)
 
 
 def _pieces(n: int, centres: np.ndarray) -> Iterator[slice]:
-    """Slices so small that OpenBLAS keeps a product to one thread (a million multiplications)."""
+    """Slices small enough for OpenBLAS to use one thread per product (a million multiplications)."""
     size = max(2**20 // centres.size, 64)
     return (slice(start, start + size) for start in range(0, n, size))
 
@@ -258,7 +258,7 @@ def _fit(vectors: np.ndarray, k: int, spherical: bool, seed: int, method: str) -
 
 
 def _minibatch(vectors: np.ndarray, k: int, spherical: bool, seed: int) -> np.ndarray:
-    """scikit-learn's, whose centres are brought back to the sphere."""
+    """Mini-batch k-means by scikit-learn, with the centres projected back to the sphere."""
     from sklearn.cluster import MiniBatchKMeans
 
     model = MiniBatchKMeans(k, batch_size=4096, n_init=STARTS, random_state=seed).fit(vectors)

@@ -201,7 +201,7 @@ def _as_band(scores: xr.DataArray) -> xr.DataArray:
 
 
 def _delayed(model: Any) -> Any:
-    """A model as one node of the graph, not a copy in every task."""
+    """A model as one node of the graph instead of a copy in every task."""
     import dask
 
     return dask.delayed(model, pure=True)

@@ -11,7 +11,7 @@ from geoemb_xr.execution import blocks, devices, vectors_on_device
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and centred second moments: what of many vectors a covariance needs, and can be merged.
+    """Count, mean and centred second moments of vectors, which give a covariance and can be merged.
 
     Parameters
     ----------

@@ -137,7 +137,7 @@ def aggregate(
 
 
 def _per_time(given: Any, times: np.ndarray, what: str, default: Any) -> np.ndarray:
-    """A value for each period: of a mapping by year, or of a sequence in order."""
+    """One value per period, from a mapping by year or a sequence in order."""
     if given is None:
         return np.full(times.size, default)
     if isinstance(given, Mapping):

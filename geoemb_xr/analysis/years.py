@@ -1,4 +1,4 @@
-"""A function of the years of an array, block by block, lazily."""
+"""Lazy functions of all years of an array, block by block."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def over_years(
 
 
 def _flat(nested: Any) -> list[np.ndarray]:
-    """The blocks of contracted dimensions out of the lists that blockwise wraps them in, in order."""
+    """Take the blocks of contracted dimensions, in order, out of the lists that blockwise wraps them in."""
     return [b for each in nested for b in _flat(each)] if isinstance(nested, list) else [np.asarray(nested)]
 
 

@@ -1,1 +1,1 @@
-"""How work runs: blocks, threads, devices, workers, progress."""
+"""Execution: blocks, threads, devices, workers, progress."""

@@ -1,4 +1,4 @@
-"""One block of an array as vectors: in pieces that fit the cache, or a sample of its pixels.
+"""Blocks of an array as vectors: in pieces that fit the cache, or as a sample of pixels.
 
 What fits or applies a model runs in tasks of one block. A block of 512² pixels is 67 MB once it is decoded, far
 beyond a cache; decoded in pieces of some thousand pixels, vectors are used while they are still there.
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Block:
-    """One block, as a task gets it.
+    """One block of an array, as a task receives it.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def piecewise(
     dtype: np.dtype[Any],
     *params: Any,
 ) -> np.ndarray:
-    """What :func:`map_pieces` does with one block; ``length`` is None where the result has no bands."""
+    """Process one block for :func:`map_pieces`; ``length`` is None if the result has no bands."""
     block = Block(data, axis, scale, codec)
     rest = tuple(np.delete(data.shape, axis))
     if length is None:
@@ -320,7 +320,7 @@ def _on_block(
 
 @dataclass(frozen=True)
 class _Slices:
-    """An array in memory that dask cuts when a task runs: of NumPy's it would copy every chunk at once."""
+    """An array in memory that dask slices when a task runs; of a NumPy array it would copy every chunk at once."""
 
     values: np.ndarray
 
@@ -342,7 +342,7 @@ class _Slices:
 
 
 def cut(array: xr.DataArray, sides: Mapping[str, int] | None = None) -> xr.DataArray:
-    """An array in memory as blocks, its values neither hashed nor copied."""
+    """Cut an array in memory into blocks without hashing or copying its values."""
     import dask.array as da
 
     sides = _SIDES if sides is None else sides
@@ -351,7 +351,7 @@ def cut(array: xr.DataArray, sides: Mapping[str, int] | None = None) -> xr.DataA
 
 
 def on_grid(field: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
-    """A value a pixel with the dimensions of an array, ``band`` left out.
+    """One value per pixel as an array with the same dimensions but ``band``.
 
     Raises
     ------
@@ -417,7 +417,7 @@ def count_pixels(many: Sequence[xr.DataArray], masks: Sequence[xr.DataArray | No
 
 
 def _keys(array: xr.DataArray, dim: str) -> np.ndarray:
-    """Numbers that tell the places along a dimension, the same in any crop, order and chunks."""
+    """Numbers that identify positions along a dimension, the same in any crop, order and chunks."""
     values = array.coords[dim].values if dim in array.coords else np.arange(array.sizes[dim])
     if dim == "location" and "x" in array.coords and "y" in array.coords:
         # lazy ones lie in the same files: one pass reads both

@@ -1,4 +1,4 @@
-"""Devices: which one work goes to, whether it is there, and what is kept on it."""
+"""Devices: choosing one, checking that it exists, and keeping objects on it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ _KEPT = 8
 
 
 def kept[T](token: str, device: str, make: Callable[[], T]) -> T:
-    """What ``make`` puts on a device, once per process and token: the last few are kept."""
+    """Return what ``make`` puts on a device, made once per process and token; the last few are kept."""
     key = (token, device)
     with _copies_lock:
         if key not in _copies:

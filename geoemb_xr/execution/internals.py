@@ -1,4 +1,4 @@
-"""What dask and xarray do not promise to keep, in one place: a version that moves it is seen here.
+"""Private API of dask and xarray in one place, so that a version that moves it is noticed here.
 
 Tasks that refer to others, values handed to blocks by number, which scheduler computes, arrays that are read when
 indexed, and a time axis encoded as xarray would: there is no public way to any of them. Modules import these late,

@@ -1,4 +1,4 @@
-"""Lanes: blocks on their way to a device of torch and back, in batches, copies beside the work.
+"""Lanes: transfer of blocks to a torch device and back, in batches, with copies beside the work.
 
 Codes are a quarter of the bytes of float32, and the bus is the limit, not the processor. Each thread has two
 lanes, a stream and page-locked buffers each, so that one batch is on its way while another is worked on; dask's
@@ -31,7 +31,7 @@ _LANES = 2
 
 
 def fill(block: Block, work: Work, out: np.ndarray, device: str, batch_size: int | str = "auto") -> None:
-    """Fill a structured array with what work on a device gives, in batches.
+    """Fill a structured array with results from a device, in batches.
 
     Out of memory halves the batch and goes on.
 
@@ -127,7 +127,7 @@ def _piece(bands: np.ndarray, start: int, batch: int) -> tuple[np.ndarray, int]:
 
 
 class Lane:
-    """A way to a device and back: a stream, and page-locked memory that what travels on it passes through.
+    """A lane to a device and back: a stream with its page-locked buffers.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class Lane:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """What is done inside is done on the lane's stream, without gradients; all of it is done at the end."""
+        """Run what is inside on the lane's stream, without gradients, and wait for it at the end."""
         on = self.torch.cuda.stream(self.stream) if self.is_cuda else nullcontext()
         try:
             with self.torch.inference_mode(), on:
@@ -153,12 +153,12 @@ class Lane:
             self.wait()
 
     def wait(self) -> None:
-        """Until all that was started on the lane is done."""
+        """Wait until everything that was started on the lane is done."""
         if self.stream is not None:
             self.stream.synchronize()
 
     def room(self, name: str, shape: Sequence[int], dtype: Any) -> np.ndarray:
-        """Memory of the host to fill and send over: page-locked on the way to a GPU, kept from task to task."""
+        """Host memory to fill and send: page-locked for a GPU, kept from task to task."""
         if not self.is_cuda:
             return np.empty(shape, dtype)
         kind = self.torch.from_numpy(np.empty(0, dtype)).dtype
@@ -166,7 +166,7 @@ class Lane:
         return held
 
     def over(self, name: str, values: np.ndarray) -> Any:
-        """A copy on the device, not waited for: through a buffer, unless the values' own pages are locked."""
+        """Start a copy to the device: through a buffer, unless the values are in page-locked memory already."""
         if not self.is_cuda:
             return self.torch.from_numpy(np.require(values, requirements=["C", "W"])).to(self.device)
         given = self.torch.from_numpy(values) if values.flags.writeable else None
@@ -181,7 +181,7 @@ class Lane:
         return self.torch.from_numpy(staged).to(self.device, non_blocking=True)
 
     def back(self, name: str, found: Any) -> Any:
-        """A result in the host's memory, there after :meth:`wait`."""
+        """Start a copy of a result to host memory, complete after :meth:`wait`."""
         if not self.is_cuda:
             return found.cpu()
         return self._buffer(f"{name} back", found.shape, found.dtype).copy_(found, non_blocking=True)
@@ -196,7 +196,7 @@ class Lane:
 
 
 class _Batches(Lane):
-    """A lane with at most one batch on it, which is taken when the next is to go."""
+    """A lane with at most one batch on it, which is collected before the next is sent."""
 
     coming: tuple[np.ndarray, dict[str, Any]] | None = None
 
@@ -214,7 +214,7 @@ class _Batches(Lane):
             )
 
     def take(self) -> None:
-        """Wait for the batch on its way, if there is one, and lay it where it belongs."""
+        """Wait for the batch that is under way, if there is one, and store it in its place."""
         self.wait()
         if self.coming is not None:
             (out, found), self.coming = self.coming, None
@@ -222,7 +222,7 @@ class _Batches(Lane):
                 out[name] = each.numpy()
 
     def _result(self, name: str, found: Any, dtype: np.dtype[Any]) -> Any:
-        """What becomes of a result in host memory; labels as the bytes they are."""
+        """Convert a result to its type in host memory; labels are bytes."""
         return self.back(name, found.to(self.torch.uint8) if dtype.base == np.uint8 else found)
 
 
@@ -235,7 +235,7 @@ _shared_lock = threading.Lock()
 
 @contextmanager
 def borrowed(device: str) -> Iterator[Lane]:
-    """One of the few lanes to a device that tasks of all threads share, at work; waits until one is free.
+    """Borrow one of the few lanes that tasks of all threads share; wait until one is free.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Whole arrays in memory: what is free, and loading with every thread."""
+"""Whole arrays in memory: free memory, and loading with every thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CGROUPS = [
 
 
 def free_memory() -> int | None:
-    """Bytes that are free or can be freed, on this machine or in its container; None where neither says."""
+    """Bytes that are free or can be freed, on this machine or in its container; None where neither is known."""
     known = [each for each in (_free_here(), _free_in_container()) if each is not None]
     return min(known, default=None)
 
@@ -56,7 +56,7 @@ def _free_in_container(root: str = "/sys/fs/cgroup") -> int | None:
 
 
 def check_room(nbytes: int, what: str, instead: str) -> None:
-    """Refuse what would take more than half of the free memory.
+    """Raise if more than half of the free memory would be taken.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The nearest of some reference vectors: pieces of scores by matrix product, the best kept as they go by.
+"""Nearest reference vectors: scores by matrix product, piece by piece, with the best kept.
 
 Choosing among 10,000 scores per pixel costs more than computing them where it is done by sorting. Here a score
 is looked at once, sixty-four at a time, and touched only if it beats the worst of those kept.
@@ -95,7 +95,7 @@ def _exact_distance_numpy(vectors: Any, references: Any, index: Any, out: Any) -
 
 @kernels.jit
 def keep_best(products: Any, first: Any, score: Any, index: Any) -> None:
-    """Merge a piece of products, its width a multiple of 64, into the best so far, sorted from the best."""
+    """Merge a piece of products, of a width that is a multiple of 64, into the sorted best so far."""
     n, m = products.shape
     k = score.shape[1]
     for i in range(n):

@@ -1,4 +1,4 @@
-"""What a computation would read and hold, told from its graph before it runs."""
+"""Plans: what a computation would read and hold, found from its graph before it runs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Plan:
 
 
 def plan(array: xr.DataArray) -> Plan:
-    """Tell what computing an array would read and hold, without computing anything. Asks for headers and sizes.
+    """Estimate what computing an array would read and hold, without computing anything. Asks for headers and sizes.
 
     Parameters
     ----------

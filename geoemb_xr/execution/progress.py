@@ -1,4 +1,4 @@
-"""Progress of what computes at once and takes long: a bar while it runs, which vanishes when it is done.
+"""Progress bars of long computations, which vanish when they are done.
 
 A terminal has a line that is drawn again and again, and wiped at the end; a notebook has a bar of its own, not the
 red box of an error stream. A log file, where neither can be, has one line per step when it is done.
@@ -26,7 +26,7 @@ _showing: ContextVar[bool] = ContextVar("showing", default=False)
 
 
 class _Bar(Callback):  # type: ignore[misc]  # dask tells no types
-    """A bar that is drawn as tasks end: dask's own draws from a thread, and ends up to its pause late."""
+    """A bar that is drawn as tasks end; dask's own draws from a thread, and ends late by up to its interval."""
 
     def __init__(self, label: str, patience: float) -> None:
         self.label, self.patience = label, patience
@@ -85,7 +85,7 @@ class _Notebook:
 
 
 class _Log:
-    """One line when the step is done, whatever took long in it."""
+    """Write one line when the step is done."""
 
     def draw(self, label: str, share: float, seconds: float) -> None:
         pass

@@ -1,4 +1,4 @@
-"""What the tasks of a lazy array read: its sources and their windows, told from the graph alone."""
+"""The sources and windows that a lazy array reads, found from its graph alone."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def _sources_of(layer: Any, name: str, dep: Any) -> Iterator[Read]:
 
 
 def _held_by(layer: Any, name: str) -> Any:
-    """The source that a layer holds, in a task or as it is."""
+    """The source that a layer holds, in a task or directly."""
     return getattr(layer[name], "value", layer[name])
 
 
 def culled_graph(arrays: Sequence[xr.DataArray]) -> tuple[Any, list[Any]]:
-    """The graph of lazy arrays without what they do not need, and the keys that they stand for."""
+    """The culled graph of lazy arrays, and their keys."""
     from dask.highlevelgraph import HighLevelGraph
 
     from geoemb_xr.execution.internals import flatten
@@ -63,7 +63,7 @@ def culled_graph(arrays: Sequence[xr.DataArray]) -> tuple[Any, list[Any]]:
 
 
 def stored_objects(array: xr.DataArray) -> dict[str, Any]:
-    """Objects that an array is read from and that may be absent: their paths, and the source of each."""
+    """Stored objects of an array that may be absent: their paths, and the source of each."""
     if array.chunks is None:
         return {}
     return {

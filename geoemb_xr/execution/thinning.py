@@ -1,4 +1,4 @@
-"""Every n-th pixel of a lazy map, taken before the map is made and not after.
+"""Every n-th pixel of a lazy map, selected before the map is computed instead of after.
 
 dask slices a block once it is made: a picture of a thousand pixels of a large change map would compute all of it.
 A function that looks at one pixel at a time gives the same from fewer pixels, so what it is made of is sliced.
@@ -17,7 +17,7 @@ import xarray as xr
 
 
 def pixelwise[F](function: F) -> F:
-    """Mark a function of blocks that looks at each pixel apart: others may be left out."""
+    """Mark a function of blocks that treats each pixel separately, so that other pixels may be left out."""
     function.looks_at_pixels = True  # type: ignore[attr-defined]
     return function
 

@@ -1,4 +1,4 @@
-"""What is summed of the pixels in a polygon: moments of vectors, classes by weight, or all values for quantiles.
+"""Sums over the pixels in a polygon: moments of vectors, weights of classes, or all values for quantiles.
 
 Sums of parts of a polygon merge into those of the whole, so that blocks are looked at one by one.
 """
@@ -18,7 +18,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 class Pool(Protocol):
-    """What zonal statistics ask of a way of summing."""
+    """The interface of a way of summing for zonal statistics."""
 
     @property
     def zones(self) -> int:
@@ -40,7 +40,7 @@ class Pool(Protocol):
         ...
 
     def sums(self, vectors: np.ndarray, weights: np.ndarray) -> State:
-        """What vectors with data and their weights give."""
+        """Sums of vectors with data, by their weights."""
         ...
 
     def merge(self, a: State, b: State) -> State:
@@ -54,7 +54,7 @@ class Pool(Protocol):
 
 @dataclass(frozen=True)
 class Moments:
-    """What is summed in each polygon: weights, vectors, squares or products; and the extremes.
+    """Sums in each polygon: weights, vectors, squares or products; and the extremes.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ class Quantiles:
         return np.asarray(np.isfinite(vectors.sum(axis=1)))
 
     def sums(self, vectors: np.ndarray, weights: np.ndarray) -> State:
-        """All of them: a quantile of parts is not one of the whole."""
+        """Keep all values, since quantiles of parts do not make those of the whole."""
         return vectors.astype(np.float32), weights
 
     def merge(self, a: State, b: State) -> State:

@@ -1,4 +1,4 @@
-"""What is done in one block of a warp: lay the source's pixels band-last, find the place, one loop over all bands.
+"""One block of a warp: lay the source's pixels band-last, find their places, loop once over all bands.
 
 Codes are only ever moved; what is mixed are vectors, decoded by the loop that mixes them.
 """
@@ -24,7 +24,7 @@ Rule = Literal["first", "nearest-centre"]
 
 @dataclass(frozen=True)
 class Content:
-    """What an array's pixels hold: how a missing one is written, and how they become floats and back.
+    """The content of an array's pixels: its missing value, and the conversion to floats and back.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ Part = tuple[int, tuple[Window, Window], tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Warp:
-    """What all blocks of a result share; called with what differs, and the source blocks.
+    """The settings that all blocks of a result share; called with a block's own and its source blocks.
 
     Parameters
     ----------

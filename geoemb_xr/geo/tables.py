@@ -1,4 +1,4 @@
-"""Tables as people bring them: files, dicts, GeoJSON, geopandas, shapely objects and pairs all become one table."""
+"""Tables from any input: files, dicts, GeoJSON, geopandas, shapely objects and pairs all become one table."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _HEX = re.compile(r"0[01][0-9A-Fa-f]{40,}")
 
 
 def table_of(given: Any) -> tuple[pd.DataFrame, object]:
-    """Anything that holds places as a table, and the CRS that it brings, or None.
+    """Turn anything that holds places into a table, and return its CRS, or None.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def _refuse_twins(table: pd.DataFrame) -> None:
 
 
 def _as_object(given: Any) -> Any:
-    """What a text, a path or a wrapper stands for."""
+    """Resolve a text, a path or a wrapper to the object that it stands for."""
     if isinstance(given, str) and given.lstrip().startswith("{"):
         return _json_of(given)
     if _is_written_geometry(given):
@@ -118,7 +118,7 @@ def _as_object(given: Any) -> Any:
 
 
 def is_written(given: Any) -> bool:
-    """Whether a text is itself what says where, GeoJSON or WKT, and no path; bytes are WKB."""
+    """Whether a text is GeoJSON or WKT and not a path; bytes are WKB."""
     return _is_written_geometry(given) or (isinstance(given, str) and given.lstrip().startswith("{"))
 
 
@@ -128,13 +128,13 @@ def shapes_of(table: pd.DataFrame) -> list[Any]:
 
 
 def _crs_of_shapes(table: pd.DataFrame) -> object:
-    """The CRS of geometries in a table that is no GeoDataFrame any more, as merging makes them."""
+    """The CRS of geometries in a table that is no longer a GeoDataFrame, as after merging."""
     columns = shapes_of(table)
     return getattr(table[columns[0]].array, "crs", None) if len(columns) == 1 else None
 
 
 def file_of(given: Any) -> str | None:
-    """The file that places come from: a path, or the table that was read from one; None for anything else."""
+    """The file of places: a path, or the file that a table was read from; None for anything else."""
     if isinstance(given, str | os.PathLike):
         return None if is_written(given) else os.fspath(given)
     attrs = getattr(given, "attrs", None)
@@ -142,7 +142,7 @@ def file_of(given: Any) -> str | None:
 
 
 def is_table(given: Any) -> bool:
-    """Whether it is a table: of pandas or geopandas, or of another library that turns its own into one."""
+    """Whether an object is a table of pandas or geopandas, or of a library that converts to them."""
     return isinstance(given, pd.DataFrame) or (
         hasattr(given, "to_pandas")
         and hasattr(given, "columns")
@@ -210,7 +210,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def _read_text(path: Path) -> pd.DataFrame:
-    """A row a line, parted by what parts its first line; numbers with a comma only where a comma parts nothing."""
+    """Read one row per line, by the separator of the first line; decimal commas count unless commas separate."""
     with path.open("rb") as file:
         encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     with path.open(encoding=encoding) as text:
@@ -405,7 +405,7 @@ def _short(given: Any) -> str:
 
 
 def geometry_of(given: Any, row: Any) -> Any:
-    """A shapely geometry from what writes one: shapely, odc-geo, GeoJSON, WKT or WKB; None where there is none.
+    """A shapely geometry from shapely, odc-geo, GeoJSON, WKT or WKB; None where there is none.
 
     Raises
     ------
@@ -448,7 +448,7 @@ def _read_geometry(text: str) -> Any:
 
 
 def plain(column: pd.Series[Any]) -> np.ndarray:
-    """Values as NumPy has them; what is missing among texts, integers and booleans is None, and they stay so.
+    """Values as NumPy has them; gaps among text, integers and booleans are None.
 
     Times come in UTC without a zone, texts and categories as objects.
     """

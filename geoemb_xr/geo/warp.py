@@ -1,4 +1,4 @@
-"""Put arrays on a grid: reproject, mosaic, coarsen. Exact, the same for every chunking, one task per block.
+"""Warping: reproject, mosaic and coarsen. Exact, the same for every chunking, one task per block.
 
 Every output block is one task that takes just the source blocks it lies in. Where its pixels lie there is found by
 :mod:`geoemb_xr.geo.lattice`; what is done with them stands in :mod:`geoemb_xr.geo.resampling`. A mean over very

@@ -1,4 +1,4 @@
-"""The work of a warp: done now, or as a graph with one task per block of the result."""
+"""Running a warp: at once, or as a graph with one task per block of the result."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class _Work:
 
     @property
     def job(self) -> Warp:
-        """What is done in a block."""
+        """The work of one block."""
         return self.plan.job
 
     @property
@@ -156,7 +156,7 @@ class _Work:
 
 
 class _Blocks(Layer):  # type: ignore[misc]  # dask tells no types
-    """The graph's layer: it writes a task when that is asked for, and until then holds a few numbers a block."""
+    """The graph's layer: it makes tasks on request, and until then holds a few numbers per block."""
 
     has_legacy_tasks = False
 

@@ -177,7 +177,7 @@ def _of_table(
 
 
 def _nodata_of(array: Any) -> float | None:
-    """What an array says that a missing value is."""
+    """The missing value of an array, from its attributes."""
     first = next(iter(array.data_vars.values()), array) if isinstance(array, xr.Dataset) else array
     for stated in (getattr(first, "attrs", {}), getattr(first, "encoding", {})):
         for key in ("_FillValue", "nodata", "missing_value"):
@@ -188,7 +188,7 @@ def _nodata_of(array: Any) -> float | None:
 
 
 def _without_gaps(array: xr.DataArray, found: Product, nodata: float | None) -> xr.DataArray:
-    """Vectors with what is missing as the product says it: NaN in every band, or its code."""
+    """Vectors with gaps in the product's way: NaN in every band, or its nodata code."""
     missing: float | None = np.nan
     if np.issubdtype(array.dtype, np.integer):
         missing = _codec_for(found, array.dtype).nodata

@@ -163,7 +163,7 @@ def _named(
 def class_areas(
     array: xr.DataArray, given: Places, ground: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> Any:
-    """Ground of each class in each polygon, ``(time?, zone, class)``, in units of ``ground``.
+    """Area of each class in each polygon, ``(time?, zone, class)``, in units of ``ground``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Blocks of remote rasters, decoded and as they came: kept up to a number of bytes, each made once at a time.
+"""A cache of blocks of remote rasters, compressed and decoded, of limited size; each block is read once at a time.
 
 Tasks come to the parts of a stored block in an order that is dask's. What came is small, so that many blocks of it
 are kept, and none is fetched twice; decoding it again takes a fraction of a second.

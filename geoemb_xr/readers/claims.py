@@ -1,4 +1,4 @@
-"""What headers claim, checked before memory is taken: no file is larger than the Earth."""
+"""Checks of what headers claim, before memory is taken: no raster is larger than the Earth."""
 
 from __future__ import annotations
 

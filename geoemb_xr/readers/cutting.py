@@ -119,7 +119,7 @@ class _Stored:
         return len(windows), sum(math.prod(s.stop - s.start for s in each) * itemsize for each in windows)
 
     def kept(self, transferred: int, read: int) -> int:
-        """Bytes of blocks that stay after so many came and were read, where the file's own array keeps some."""
+        """Bytes of blocks that stay in the cache after reading, where the file's own array has one."""
         stored: Any = getattr(_lazily_cut(self.variable), "array", None)
         return int(stored.kept(transferred, read)) if hasattr(stored, "kept") else 0
 

@@ -1,4 +1,4 @@
-"""What Parquet files of patches say before a row is read: footers, and the statistics of their row groups."""
+"""Footers of Parquet files of patches, with the statistics of their row groups."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class FileFacts:
-    """What a file's footer says."""
+    """The facts in a file's footer."""
 
     file: File
     schema: Any
@@ -264,7 +264,7 @@ class _Statistics:
         return next(path for path in self._columns if path.partition(".")[0] == name)
 
     def nulls(self, leaf: str | None, unknown: int = 0) -> int:
-        """How many are null; ``unknown`` where the statistics do not tell."""
+        """Number of nulls; ``unknown`` where the statistics lack it."""
         index = self._columns.get(leaf or "")
         stats = self._group.column(index).statistics if index is not None else None
         return int(stats.null_count) if stats is not None and stats.has_null_count else unknown
@@ -275,7 +275,7 @@ class _Statistics:
         return (stats.min, stats.max) if stats is not None and stats.has_min_max else None
 
     def places(self, bbox: Sequence[str], layout: PatchLayout, crs: str) -> tuple[Bounds, ...]:
-        """Boxes around all footprints; none where the statistics do not tell."""
+        """Boxes around all footprints; None where the statistics lack them."""
         lon, lat = layout.centre if layout.centre and not bbox else ("", "")
         ranges = [self._range(leaf) for leaf in (bbox or (lon, lat, lon, lat))]
         if any(each is None or not all(map(math.isfinite, each)) for each in ranges):

@@ -71,7 +71,7 @@ def find_geometry(schema: Any, geo: Mapping[str, Any], usual: str) -> GeometryCo
 
 
 def about_geometry(geo: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """What GeoParquet's footer says of a column; empty where it says nothing that can be understood."""
+    """The entry of a column in GeoParquet's footer; empty where it is missing or not understood."""
     columns = geo.get("columns")
     about = columns.get(name) if isinstance(columns, Mapping) else None
     return about if isinstance(about, Mapping) else {}

@@ -180,7 +180,7 @@ class GeoTiffReader:
             return cogs.transfer_of(_dataset(self.path, self.token, self.level), touched)
 
     def overviews(self) -> list[int]:
-        """How many pixels wide a pixel of each overview is, as the header says."""
+        """The width of each overview's pixels in pixels of the raster, from the header."""
         if cogs.is_object(self.path):
             with cogs.opened(remote_object(self.path, self.token)) as (dataset, _):
                 return [int(factor) for factor in dataset.overviews(self.indexes[0])]
@@ -188,7 +188,7 @@ class GeoTiffReader:
             return [int(n) for n in _dataset(self.path, self.token).overviews(self.indexes[0])]
 
     def kept(self, transferred: int, read: int) -> int:
-        """Bytes of blocks that stay after so many came and were read: of remote files."""
+        """Bytes of blocks of remote files that stay in the cache after reading."""
         return kept_of(transferred, read) if cogs.is_object(self.path) else 0
 
     def _read(self, bands: list[int], dataset: Any, window: Any) -> np.ndarray:
@@ -319,7 +319,7 @@ def _checked_block(dataset: Any, name: str) -> tuple[int, int]:
 
 
 def file_token(path: str) -> str:
-    """Return a key that changes when a file is rewritten: its size, with the time of change or the ETag."""
+    """Return a key that changes when a file is rewritten: its size, and its modification time or ETag."""
     if is_remote(path):
         return head_object(path) if cogs.is_object(path) else path
     stat = os.stat(path)

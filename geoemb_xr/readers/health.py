@@ -1,4 +1,4 @@
-"""Whether values are sound: norms, missing pixels, broken scales, and seams where tiles meet."""
+"""Checks of values: norms, missing pixels, broken scales, and seams where tiles meet."""
 
 from __future__ import annotations
 

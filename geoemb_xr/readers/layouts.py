@@ -1,4 +1,4 @@
-"""How a product lays out its Parquet files of patches, and what their paths promise."""
+"""Layouts of a product's Parquet files of patches, and what their paths tell."""
 
 from __future__ import annotations
 

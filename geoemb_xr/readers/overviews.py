@@ -1,4 +1,4 @@
-"""Overviews in the place of their rasters, where they hold what averaging would give."""
+"""Use of overviews in place of rasters, where they hold what averaging would give."""
 
 from __future__ import annotations
 

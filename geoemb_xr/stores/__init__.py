@@ -1,1 +1,1 @@
-"""How bytes are reached: paths, objects behind URLs, index files."""
+"""Access to bytes: paths, objects behind URLs, index files."""

@@ -1,4 +1,4 @@
-"""Chunks that a read finds absent: collected, so that they are counted and said."""
+"""Absent chunks: those that reads do not find are collected, so that they are counted and reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def noticing() -> Iterator[list[str]]:
 
 
 def notice(path: str) -> bool:
-    """Note that a chunk is not there; False where nobody collects them."""
+    """Record an absent chunk; return False where nobody collects them."""
     found = _absent.get()
     if found is None:
         return False

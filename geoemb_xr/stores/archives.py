@@ -1,4 +1,4 @@
-"""Which Zarr stores are no folder of objects: told without Zarr itself, which loads slowly."""
+"""Which Zarr stores are archives and not folders of objects, found without importing Zarr, which is slow."""
 
 from __future__ import annotations
 

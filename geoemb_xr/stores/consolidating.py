@@ -12,7 +12,7 @@ _DOCUMENT = "zarr.json"
 
 
 def consolidate(store: Path) -> None:
-    """Write what every node of a local Zarr v3 store says into the root's document, whole or not at all.
+    """Write the metadata of every node of a local Zarr v3 store into the root's document, whole or not at all.
 
     It is what ``zarr.consolidate_metadata`` writes. That one warns that the specification has no such thing yet
     (xarray, GDAL and zarr itself read it), and a filter of warnings would hold in every thread of the process.

@@ -1,4 +1,4 @@
-"""Whose credentials a read goes by: the user's, where the environment or a profile has any, else nobody's.
+"""Credentials of reads: the user's from the environment or a profile, else anonymous.
 
 Published embeddings are public, so that a read is anonymous by default. Keys, a profile, a role, a region or an
 endpoint that the user has set up win over that, for obstore and for GDAL alike; ``AWS_NO_SIGN_REQUEST`` set to
@@ -84,7 +84,7 @@ def store_options(scheme: str) -> dict[str, Any]:
 
 
 def endpoint_of(scheme: str) -> tuple[str, bool]:
-    """Where the user's stores are, by the environment or a profile, and whether http is meant; empty by default."""
+    """The user's endpoint from the environment or a profile, and whether http is allowed; empty by default."""
     kind = {"s3a": "s3", "azure": "az", "abfs": "az", "abfss": "az"}.get(scheme, scheme)
     names, allowing = _ENDPOINTS.get(kind, ((), ""))
     found = next((os.environ[each] for each in names if os.environ.get(each)), None)

@@ -72,7 +72,7 @@ class RemoteObject:
         return f"{self.size}-{self.etag}"
 
     def is_still(self, token: str) -> bool:
-        """Whether this is the state that a token ``size-ETag`` names, as far as both tell."""
+        """Whether the state matches a token ``size-ETag``, as far as both are known."""
         size, _, etag = token.partition("-")
         if not size.isdigit() or int(size) != self.size:
             return not size.isdigit()
@@ -157,7 +157,7 @@ _looked_at: ContextVar[dict[tuple[str, Storage], RemoteObject] | None] = Context
 
 @contextmanager
 def one_look() -> Iterator[None]:
-    """Look once at each object inside: all that opens it there works with one state of it."""
+    """Look up each object once inside the block, so that all readers there work with one state of it."""
     token = _looked_at.set({})
     try:
         yield
@@ -166,7 +166,7 @@ def one_look() -> Iterator[None]:
 
 
 def object_now(url: str) -> RemoteObject:
-    """An object as it is now, kept for who reads it by its state as a token, where an ETag tells that."""
+    """An object in its current state, kept for later readers of the same state where it has an ETag."""
     looked_at = _looked_at.get()
     found = None if looked_at is None else looked_at.get((url, current()))
     if found is None:
@@ -208,7 +208,7 @@ def _keep(url: str, token: str, found: RemoteObject) -> None:
 
 
 def replaced(url: str) -> ObjectChangedError:
-    """The error for an object that is another one than when it was opened."""
+    """The error for an object that changed after it was opened."""
     return ObjectChangedError(f"{url} was replaced since it was opened; open it again")
 
 

@@ -1,4 +1,4 @@
-"""Ranges of objects over HTTP: what the server says is read, and checked against what was asked."""
+"""Ranges of objects over HTTP, with answers checked against the request."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _SECRET = ("authorization", "cookie", "proxy-authorization")
 
 
 def stall_of(storage: Storage) -> float:
-    """Seconds without a byte after which a request is tried again, which leaves time for that."""
+    """Seconds without a byte after which a request is tried again, short enough to leave time for it."""
     return min(STALL, storage.timeout / 3)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Bytes of an object, and what was said of it."""
+    """Bytes of an object, and the facts from the answer's headers."""
 
     data: bytes
     start: int
@@ -47,11 +47,11 @@ class Answer:
 
 
 class ObjectChangedError(SourceError):
-    """An object is another one than the one of which the reading began."""
+    """An object changed while it was read."""
 
 
 def changed(url: str) -> ObjectChangedError:
-    """The error for an object that is another one than it was."""
+    """The error for an object that changed."""
     return ObjectChangedError(f"{url} was replaced while it was read; open it again to read the new one")
 
 
@@ -156,7 +156,7 @@ def _check_status(answer: Any, url: str) -> None:
 def _checked(
     answer: Any, url: str, span: tuple[int, int | None] | None, etag: str, method: str, ends: float
 ) -> Answer:
-    """The body, if it is the range that was asked for, whole, and of the object that was meant."""
+    """Check that a body is the whole requested range of the right object, and return it."""
     found = str(answer.headers.get("ETag") or "")
     if etag and found and _strong(found) != _strong(etag):
         raise changed(url)

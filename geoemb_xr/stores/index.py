@@ -94,7 +94,7 @@ def read_index(
 
 
 def _check_places(frame: pd.DataFrame, bbox: Sequence[str], url: str) -> None:
-    """Raise for a row that lies nowhere on the Earth: what is made of it would be no tile."""
+    """Raise for a row that lies outside the Earth, of which no tile could be made."""
     x, y = (frame[[bbox[i], bbox[i + 2]]].to_numpy(dtype=float) for i in (0, 1))
     wrong = ~((np.abs(x) <= 360) & (np.abs(y) <= 90)).all(axis=1)  # NaN is wrong, too
     if wrong.any():

@@ -79,7 +79,7 @@ def fetch(url: str, start: int | None = None, stop: int | None = None, *, etag: 
 
 
 def _asked[T](attempt: Callable[[], T], what: str, storage: Storage) -> T:
-    """What an object store answers, in one of the requests that a process has under way."""
+    """Run one request, counted among those that a process has under way."""
 
     def in_turn() -> T:
         with _turns(os.getpid()):
@@ -90,7 +90,7 @@ def _asked[T](attempt: Callable[[], T], what: str, storage: Storage) -> T:
 
 @lru_cache(maxsize=2)
 def _turns(process: int) -> BoundedSemaphore:
-    """However many reads there are, and threads that wait for them."""
+    """Limits the requests of a process, however many reads and threads there are."""
     return BoundedSemaphore(2 * CONCURRENCY)
 
 
@@ -139,7 +139,7 @@ def under_way[In, Out](bring: Callable[[In], Out], asked: Sequence[In]) -> Itera
 
 
 def bring_all[In, Out](bring: Callable[[In], Out], asked: Sequence[In]) -> list[Out]:
-    """What the requests of a read bring, in order; the first failure ends the waiting."""
+    """Collect the results of a read's requests in order; the first failure ends the waiting."""
     if len(asked) < 2:
         return [bring(each) for each in asked]
     with under_way(bring, asked) as tasks:
@@ -342,7 +342,7 @@ def _is_http(url: str, storage: Storage) -> bool:
 
 
 def _address(url: str, storage: Storage) -> str:
-    """The URL that is asked, once it is known that it may be."""
+    """The URL to request, after checking that it is allowed."""
     if url.startswith("hf://"):
         return _hugging_face(url)
     if url.startswith("http://") and not storage.allow_http:
@@ -351,7 +351,7 @@ def _address(url: str, storage: Storage) -> str:
 
 
 def not_encrypted(url: str) -> SourceError:
-    """The error for a URL that anyone on the way could answer."""
+    """The error for an unencrypted URL, which anyone on the way could answer."""
     return SourceError(
         f"{url} is not encrypted: anyone on the way can read and change what comes. Use https, or say that it is "
         'meant: storage={"allow_http": True}'
@@ -493,7 +493,7 @@ def _status_of(error: Exception) -> int | None:
 
 
 def said_of(error: Exception) -> str:
-    """What an object store answered, in a few words: the status, or what obstore says."""
+    """The answer of an object store in a few words: the status, or obstore's message."""
     status = _status_of(error)
     line = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {line[:200]}" if status is None else f"status {status}"
@@ -530,7 +530,7 @@ def _as_ours(url: str) -> Iterator[None]:
 
 @contextmanager
 def missing_as_ours() -> Iterator[None]:
-    """What is not there, on this machine or in a store, as the error of ours that says so."""
+    """Turn the error for a missing file or object into :class:`MissingFileError`."""
     try:
         yield
     except MissingFileError:
@@ -541,7 +541,7 @@ def missing_as_ours() -> Iterator[None]:
 
 @contextmanager
 def said_in_a_line(what: str) -> Iterator[None]:
-    """What an object store answers in a page of text, as a :class:`SourceError` of a line."""
+    """Turn a long answer of an object store into a :class:`SourceError` of one line."""
     try:
         yield
     except Exception as error:  # of obstore, which may not be installed: told by its name, all else goes on

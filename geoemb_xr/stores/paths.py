@@ -1,4 +1,4 @@
-"""What a user may give as a source, as a list of files; years in paths; paths that must stay in a folder."""
+"""From sources to lists of files; years in paths; paths that must stay in a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request is tried again, with jitter and a deadline, then it raises: it never becomes a hole."""
+"""Retries of requests with jitter and a deadline; then an error is raised, and never a hole left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _answered: OrderedDict[str, None] = OrderedDict()
 
 
 class Transient(Exception):
-    """What may go well when it is tried again, after as many seconds as the server says, where it says so.
+    """An error after which a request may be tried again, with the server's waiting time where it gives one.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def _has_answered(host: str) -> None:
 
 
 def persistently[T](attempt: Callable[[], T], what: str, storage: Storage) -> T:
-    """The result of the first attempt that goes well.
+    """Call a function until it succeeds, and return its result.
 
     Parameters
     ----------

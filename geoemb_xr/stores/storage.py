@@ -1,4 +1,4 @@
-"""What ``storage=`` says: whose credentials, which endpoint, how long a read may take.
+"""The settings of ``storage=``: credentials, endpoint, time limits.
 
 A :class:`Storage` is small and pickles, so that it travels with whatever reads. While a source is opened or read
 it is the current one (:func:`using`): a product's ``open`` function need not hand it on.
@@ -23,7 +23,7 @@ _OURS = ("timeout", "retries", "allow_http")
 
 @dataclass(frozen=True)
 class Storage:
-    """How objects are reached.
+    """Settings for access to objects.
 
     Parameters
     ----------
@@ -119,13 +119,13 @@ _current: ContextVar[Storage] = ContextVar("geoemb_xr_storage", default=Storage(
 
 
 def current() -> Storage:
-    """Return the options that objects are reached with now."""
+    """Return the current settings for access to objects."""
     return _current.get()
 
 
 @contextmanager
 def using(storage: Storage) -> Iterator[Storage]:
-    """Reach objects so for a while, in this thread and in those that are handed its context."""
+    """Use these settings inside the block, in this thread and in those that get its context."""
     token = _current.set(storage)
     try:
         yield storage

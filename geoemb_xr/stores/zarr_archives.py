@@ -172,7 +172,7 @@ def icechunk_snapshot(url: str) -> str:
 
 
 def _icechunk_config(icechunk: Any) -> Any:
-    """How long Icechunk goes on asking, which it does by itself."""
+    """Icechunk's own settings for retries."""
     storage = current()
     times = {"connect_timeout_ms": CONNECT, "read_timeout_ms": stall_of(storage)}
     times |= {"operation_timeout_ms": storage.timeout}

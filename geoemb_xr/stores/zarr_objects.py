@@ -169,7 +169,7 @@ class _Watched(WrapperStore[Store]):
     """A store whose absent objects mean something: ``there`` sees what came of every key."""
 
     def there(self, key: str, found: Buffer | None) -> Buffer | None:
-        """What came of a key, or what is said of it."""
+        """Handle the result of a key, which may be an absent object."""
         raise NotImplementedError  # the base class alone says nothing of what is absent
 
     async def get(

@@ -1,1 +1,1 @@
-"""Writing: GeoTIFF, Zarr and GeoParquet that the rest of the world reads, each whole or not at all."""
+"""Writing of GeoTIFF, Zarr and GeoParquet in conventions that others read, each whole or not at all."""

@@ -167,7 +167,7 @@ def _as_written(array: xr.DataArray, encode: bool) -> xr.DataArray:
 
 @dataclass(frozen=True)
 class _Picture:
-    """What a file holds beside its pixels."""
+    """The content of a file besides its pixels."""
 
     array: xr.DataArray
     layers: tuple[str, ...]

@@ -232,7 +232,7 @@ def _values(array: xr.DataArray, part: Path) -> np.ndarray:
 
 
 def value_column(array: xr.DataArray) -> str:
-    """What the column of values is called."""
+    """The name of the column of values."""
     if BAND in array.dims:
         return _VECTORS
     return "values" if array.name is None else str(array.name)

@@ -1,4 +1,4 @@
-"""One writer a target: who comes second is told who is first."""
+"""Locks: one writer per target; a second one is told who holds it."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _check_apart(other: Path, target: Path, claim: Claim) -> None:
 
 
 def _said_by(file: TextIO) -> dict[str, Any]:
-    """What the holder of a lock says of itself; it may be about to."""
+    """The facts that a lock's holder wrote about itself; they may not be there yet."""
     until = time.monotonic() + _TO_SAY
     while time.monotonic() < until:
         file.seek(0)

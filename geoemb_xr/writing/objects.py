@@ -38,7 +38,7 @@ def object_target(path: str | os.PathLike[str]) -> str | None:
 
 @contextmanager
 def said(url: str, after: str = "") -> Iterator[None]:
-    """What an object store answers, as an error of ours; ``after`` says what is now."""
+    """Turn an error of an object store into one of ours; ``after`` describes the state now."""
     try:
         yield
     except Exception as error:

@@ -359,7 +359,7 @@ class Kit:
             part(b"IEND", b"")
 
     def point(self, lon: float, lat: float, year: int | None) -> str:
-        """What the probe says of a place."""
+        """Print the probe's result at a place."""
         row, col = map(int, map(np.floor, self.pixel(lon, lat)))
         if not (0 <= row < self.vectors.shape[-2] and 0 <= col < self.vectors.shape[-1]):
             raise SystemExit(
@@ -377,7 +377,7 @@ class Kit:
         return ", ".join(f"{self.legend['names'][i]} {share[i]:.3f}" for i in order)
 
     def about(self) -> str:
-        """What is in the kit."""
+        """Describe the kit."""
         facts = self.facts
         lines = [
             f"{facts['title']} ({facts['version']}), {' x '.join(map(str, self.vectors.shape[-2:]))} pixels",

@@ -1,4 +1,4 @@
-"""Blocks on their way to a file: each written once, marked when it is, and never written again.
+"""Staging: blocks on their way to a file, each written once and then marked.
 
 A stage is a Zarr group beside the file that is being made (``path.part``). It keeps what was finished when a
 run is killed; the same call again computes the rest.
@@ -40,7 +40,7 @@ BLOCK = 1024
 
 
 def part_of(path: Path, key: str = "") -> Path:
-    """Where a file, or a part of it that has a key, is staged until it is whole."""
+    """The path where a file, or a part of it with a key, is staged until it is whole."""
     return path.with_name(f"{path.name}{'.' if key else ''}{key}.part")
 
 
@@ -164,7 +164,7 @@ def lay_out(data: Any) -> tuple[Any, ChunkGrid]:
 
 
 class Target(Protocol):
-    """What blocks are written into."""
+    """The target that blocks are written into."""
 
     def __setitem__(self, window: tuple[slice, ...], block: np.ndarray) -> None: ...
 
@@ -228,7 +228,7 @@ class Job:
         self.marks[index] = 1
 
     def unread(self) -> list[tuple[tuple[slice, ...], str]]:
-        """Blocks that were given up, where they lie, and why."""
+        """Blocks that were given up, with their place and the reason."""
         return [(self.window(json.loads(index)), why) for index, why in self._reasons().items()]
 
     def _reasons(self) -> dict[str, Any]:
@@ -402,7 +402,7 @@ def chunked(array: xr.DataArray) -> xr.DataArray:
 
 
 def at(folder: Path) -> LocalStore:
-    """A folder as Zarr's store; as a string Zarr and fsspec would read ``#`` and ``?`` in it as a URL's."""
+    """A folder as a Zarr store; in a string, Zarr and fsspec would take ``#`` and ``?`` as parts of a URL."""
     from zarr.storage import LocalStore
 
     return LocalStore(folder)

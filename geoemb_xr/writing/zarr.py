@@ -346,7 +346,7 @@ def _root_attrs(dataset: xr.Dataset) -> dict[str, Any]:
 
 
 def _fill(array: xr.DataArray) -> float | int | bool:
-    """What an unwritten chunk stands for: no data."""
+    """The fill value, which unwritten chunks stand for: no data."""
     if array.dtype.kind == "f":
         return float("nan")
     if is_encoded(array) and kind_of(array) != "map":

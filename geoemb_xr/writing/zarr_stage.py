@@ -21,7 +21,7 @@ from geoemb_xr.writing.staging import Errors, Job, at, open_stage, put_in_place,
 
 
 def lazy_variables(dataset: xr.Dataset) -> dict[str, xr.Variable]:
-    """What is written block by block; everything else is in memory and goes with the template."""
+    """The variables that are written block by block; the others are in memory and go with the template."""
     return {str(name): v for name, v in dataset.variables.items() if v.chunks is not None}
 
 
@@ -99,7 +99,7 @@ def unread_blocks(jobs: Mapping[str, Job], dataset: xr.Dataset) -> list[dict[str
 
 
 def fingerprint_of(dataset: xr.Dataset, purpose: Sequence[Any]) -> list[Any]:
-    """What tells this work from another: what it is for, what is in memory, and what blocks are made of."""
+    """A fingerprint of this work: its target, the values in memory, and the graphs of its blocks."""
     small = {str(n): (v.dims, np.asarray(v.values)) for n, v in dataset.variables.items() if v.chunks is None}
     attrs = {str(name): as_json(v.attrs) for name, v in dataset.variables.items()} | {
         "": as_json(dataset.attrs)
@@ -119,7 +119,7 @@ def rechunked(dataset: xr.Dataset, sides: Mapping[str, Mapping[Hashable, int]]) 
 
 
 def consolidate(store: Path, edit: Callable[[dict[str, Any]], None] | None = None) -> None:
-    """One file that tells all: the last to be written, so that a store is seen whole or as it was.
+    """Write the consolidated metadata last, so that a store is seen whole or as it was before.
 
     Parameters
     ----------

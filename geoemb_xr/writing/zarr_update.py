@@ -288,7 +288,7 @@ def _carry_out(update: _Update, part: Path) -> Path:
 
 
 def _mark(key: str, what: str | None, attrs: dict[str, Any]) -> None:
-    """Say in a root's attributes that something is being written into the store, or that it is done."""
+    """Mark in a root's attributes that the store is being written into, or that this is done."""
     going_on = {**attrs.pop(UNFINISHED, {}), key: what}
     if going_on := {key: what for key, what in going_on.items() if what is not None}:
         attrs[UNFINISHED] = going_on
@@ -358,7 +358,7 @@ def _keep_metadata(update: _Update, part: Path) -> None:
 
 
 def _take_back(target: Path, part: Path) -> None:
-    """Give the arrays the length back that they had before an append that was killed while it made room."""
+    """Restore the lengths that the arrays had before an append that was killed while it made room."""
     kept, root = part / KEPT, target / "zarr.json"
     if not kept.exists():
         return
