@@ -6,7 +6,7 @@ Codes are only ever moved; what is mixed are vectors, decoded by the loop that m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -96,6 +96,8 @@ class Content:
         return valid
 
 
+#: Bytes of a result that are laid band-first at once: what a second-level cache holds beside the source.
+_STRIP = 1 << 18
 #: A source's part in a block: its number, the window it needs, the edges of its blocks there.
 Part = tuple[int, tuple[Window, Window], tuple[int, ...], tuple[int, ...]]
 
@@ -150,6 +152,11 @@ class Warp:
         """A missing value of the result."""
         return math.nan if np.dtype(self.dtype).kind == "f" else self.content.fill
 
+    @property
+    def _bands_last(self) -> bool:
+        """Whether bands come last in the array."""
+        return self.vector and self.order[-3] == len(self.order) - 1
+
     def shrink(self, number: int = 0) -> float:
         """Nominal source pixels a side of a target pixel."""
         return self.target.metres / self.sources[number].metres
@@ -174,19 +181,19 @@ class Warp:
         if len(parts) == 1:
             result, _, stats = self._resample(parts[0], queue, rows, cols)
             return self._block(result, stats, others)
-        result = np.full((*shape, self.bands(stored)), self.missing, self.dtype)
+        result = np.full((shape[0], self.bands(stored), *shape[1:]), self.missing, self.dtype)
         stats = np.full((*shape, 2), (np.nan, 0), np.float32)
         nearest = np.full(shape, np.inf)
         for part in parts:
             one, scale, _ = self._resample(part, queue, rows, cols)
             distance = 0.0 if self.rule == "first" else self._distance(part[0], rows, cols)
             wins = self.content.valid(one, scale) & (distance < nearest)
-            result[wins] = one[wins]
+            np.copyto(result, np.moveaxis(one, -1, 1), where=wins[:, None])
             nearest = np.where(wins, distance, nearest)
-        return self._block(result, stats, others)
+        return self._block(np.moveaxis(result, 1, -1), stats, others)
 
     def _block(self, result: np.ndarray, stats: np.ndarray, others: tuple[int, ...]) -> Any:
-        """A band-last result in the array's order of dimensions, its memory as it is."""
+        """A result (others, y, x, bands) in the array's order of dimensions, its memory as it is."""
         block = result.reshape(*others, *result.shape[1:])
         block = np.moveaxis(block, -1, len(others)) if self.vector else block[..., 0]
         block = block.transpose(np.argsort(self.order))
@@ -226,22 +233,32 @@ class Warp:
         shape = (len(pixels), rows[1] - rows[0], cols[1] - cols[0])
         stats = np.empty((*shape, 2), np.float32) if self.how == "average" else np.empty(0)
         if self.how == "nearest":
-            moved_scale = None if scale is None else _gather(scale, at, shape, np.nan)
-            return _gather(pixels, at, shape, self.content.fill), moved_scale, stats
+            moved_scale = None if scale is None else _gather(scale, at, np.nan, self._bands_last)
+            return _gather(pixels, at, self.content.fill, self._bands_last), moved_scale, stats
         if self.how == "mode":
             modes = np.empty((*shape, 1), pixels.dtype)
             counts = np.zeros(np.iinfo(pixels.dtype).max + 1, np.int64)
             for i in range(len(pixels)):
                 resampling_kernels.mode(pixels[i, ..., 0], at, counts, modes[i, ..., 0])
             return modes, None, stats
+        if self.how == "bilinear":
+            return self.content.stored(self._interpolated(pixels, scale, at)), None, stats
         out = np.empty((*shape, self.bands(pixels.shape[-1])), self.content.float_dtype)
         for i in range(len(pixels)):
             mixable = self.content.mixable(pixels[i], None if scale is None else scale[i])
-            if self.how == "bilinear":
-                resampling_kernels.bilinear(*mixable, at, self.content.unit, out[i])
-            else:
-                resampling_kernels.average(*mixable, at, self.stats, self.content.unit, out[i], stats[i])
+            resampling_kernels.average(*mixable, at, self.stats, self.content.unit, out[i], stats[i])
         return self.content.stored(out), None, stats
+
+    def _interpolated(self, pixels: np.ndarray, scale: np.ndarray | None, at: np.ndarray) -> np.ndarray:
+        bands, dtype = self.bands(pixels.shape[-1]), np.dtype(self.content.float_dtype)
+        mixable = [
+            self.content.mixable(each, None if scale is None else scale[i]) for i, each in enumerate(pixels)
+        ]
+
+        def mix(i: int, rows: np.ndarray, out: np.ndarray) -> None:
+            resampling_kernels.bilinear(*mixable[i], rows, self.content.unit, out)
+
+        return _filled(mix, at, (len(pixels), bands), dtype, self._bands_last)
 
     def _cells(
         self, blocks: list[np.ndarray], scales: list[np.ndarray] | None, part: Part, at: np.ndarray
@@ -355,12 +372,66 @@ def _lay(
     return out
 
 
-def _gather(pixels: np.ndarray, at: np.ndarray, shape: tuple[int, int, int], fill: float) -> np.ndarray:
+def _gather(pixels: np.ndarray, at: np.ndarray, fill: float, bands_last: bool) -> np.ndarray:
     """Move whole pixels, as the widest words that fit them."""
     size = pixels.shape[-1] * pixels.dtype.itemsize
     word = next(w for w in ("u8", "u4", "u2", "u1") if size % np.dtype(w).itemsize == 0)
-    out = np.empty((*shape, pixels.shape[-1]), pixels.dtype)
     filled = np.full(pixels.shape[-1], fill, pixels.dtype)
-    for i in range(len(pixels)):
-        placing_kernels.gather(pixels[i].view(word), at, filled.view(word), out[i].view(word))
-    return out
+
+    def move(i: int, rows: np.ndarray, out: np.ndarray) -> None:
+        placing_kernels.gather(pixels[i].view(word), rows, filled.view(word), out.view(word))
+
+    return _filled(move, at, (len(pixels), pixels.shape[-1]), pixels.dtype, bands_last)
+
+
+def _filled(
+    fill: Callable[[int, np.ndarray, np.ndarray], None],
+    at: np.ndarray,
+    counts: tuple[int, int],
+    dtype: np.dtype[Any],
+    bands_last: bool,
+) -> np.ndarray:
+    """Fill a block that lies in memory in the array's own order, so that blocks are put together by plain copies.
+
+    Kernels write band-last. Unless the array's own order is that, they do so some rows at a time, and each strip is
+    laid band-first while it is in the cache.
+
+    Parameters
+    ----------
+    fill : callable
+        Takes the number of a layer, coordinates of some rows, and where to write them, (rows, columns, bands).
+    at : ndarray (2, rows, columns)
+        Coordinates of all pixels.
+    counts : (int, int)
+        Number of layers, and of bands.
+    dtype : dtype
+        Data type of the result.
+    bands_last : bool
+        Whether bands come last in the array.
+
+    Returns
+    -------
+    ndarray (layers, rows, columns, bands)
+        Of other memory where bands come first.
+    """
+    (layers, bands), (_, rows, cols) = counts, at.shape
+    if bands_last:
+        out = np.empty((layers, rows, cols, bands), dtype)
+        for i in range(layers):
+            fill(i, at, out[i])
+        return out
+    out = np.empty((layers, bands, rows, cols), dtype)
+    step = max(
+        _STRIP // max(cols * bands * dtype.itemsize, 1) // 8 * 8, 8
+    )  # rows of whole words of eight bytes
+    if rows * cols % 8:
+        step = max(rows, 1)
+    strip = np.empty((min(step, rows), cols, bands), dtype)
+    for first in range(0, rows, step):
+        places = np.ascontiguousarray(at[:, first : first + step])
+        own = strip[: places.shape[1]]
+        for i in range(layers):
+            fill(i, places, own)
+            flat = out[i, :, first : first + step].reshape(bands, -1)
+            kernels.copy_band_last(own.reshape(-1, bands), 0, flat)
+    return np.moveaxis(out, 1, -1)

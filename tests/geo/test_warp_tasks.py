@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import dask
 import numpy as np
 import pytest
 from affine import Affine
@@ -124,3 +125,15 @@ def test_kernels_use_the_threads_that_dask_gives_them(workers):
     more, layer = done.stdout.split()
     assert 1 <= int(more) <= workers  # numba's own threads would show here
     assert layer == "none"
+
+
+@pytest.mark.parametrize("how", ["nearest", "bilinear"])
+@pytest.mark.parametrize(
+    "order", [("time", "band", "y", "x"), ("y", "x", "time", "band"), ("band", "time", "y", "x")]
+)
+def test_blocks_lie_in_the_order_of_the_array(how, order):
+    codes = gx.testing.synthetic("alphaearth", shape=(60, 50), years=[2018, 2024], decode=False, missing=True)
+    lazy = codes.transpose(*order).chunk(time=1, y=25, x=25).emb.reproject("EPSG:3035", resampling=how)
+    blocks = dask.compute(*lazy.data.to_delayed().ravel())
+    assert len(blocks) > 4
+    assert all(block.flags.c_contiguous for block in blocks)
