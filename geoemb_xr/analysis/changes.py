@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from geoemb_xr.analysis import year_kernels
-from geoemb_xr.analysis.tiles import Tile, tiles
+from geoemb_xr.analysis.pieces import YearPiece, pieces
 from geoemb_xr.analysis.years import TIME, over_years, times_of, years_at
 from geoemb_xr.core import kernels
 from geoemb_xr.core.errors import EmbeddingError, check_choice
@@ -154,30 +154,30 @@ def _change_attrs(array: xr.DataArray, metric: str, a: int, b: int | None) -> di
 
 
 def _distances(years: list[Block], out: np.ndarray, metric: str) -> None:
-    for tile in tiles(years):
-        out[:, tile.where] = _apart(tile, [(0, 1)], metric)[:, : tile.size]
+    for piece in pieces(years):
+        out[:, piece.where] = _apart(piece, [(0, 1)], metric)[:, : piece.size]
 
 
-def _apart(tile: Tile, pairs: Sequence[tuple[int, int]], metric: str) -> np.ndarray:
+def _apart(piece: YearPiece, pairs: Sequence[tuple[int, int]], metric: str) -> np.ndarray:
     """Distances ``(pair, n)`` between pairs of years, NaN where one has no data."""
-    out = np.empty((len(pairs), tile.there.shape[1]), np.float32)
+    out = np.empty((len(pairs), piece.there.shape[1]), np.float32)
     if metric == "euclidean":
-        year_kernels.lengths_of(tile.vectors, np.array(pairs), out)
+        year_kernels.lengths_of(piece.vectors, np.array(pairs), out)
     else:
-        year_kernels.cosines_of(tile.vectors, np.array(pairs), metric == "angle", out)
+        year_kernels.cosines_of(piece.vectors, np.array(pairs), metric == "angle", out)
     return out
 
 
 # --- what years do to a place anyway ------------------------------------------------------------------------
 
 
-def _steps(tile: Tile, metric: str) -> np.ndarray:
+def _steps(piece: YearPiece, metric: str) -> np.ndarray:
     """Distances ``(step, n)`` from each year to the next one with data; NaN for a year without."""
-    there, pairs = tile.there.copy(), list(pairwise(range(len(tile.there))))
+    there, pairs = piece.there.copy(), list(pairwise(range(len(piece.there))))
     if there.all():
-        return _apart(tile, pairs, metric)
-    year_kernels.carry_on(tile.values, tile.scale, tile.there)
-    steps = _apart(tile, pairs, metric)
+        return _apart(piece, pairs, metric)
+    year_kernels.carry_on(piece.values, piece.scale, piece.there)
+    steps = _apart(piece, pairs, metric)
     steps[~there[1:]] = np.nan
     return steps
 
@@ -185,9 +185,9 @@ def _steps(tile: Tile, metric: str) -> np.ndarray:
 def _change_and_steps(
     years: list[Block], out: np.ndarray, pair: tuple[int, int], kept: tuple[int, ...], metric: str
 ) -> None:
-    for tile in tiles(years):
-        out[0, tile.where] = _apart(tile, [pair], metric)[0, : tile.size]
-        out[1:, tile.where] = _steps(tile, metric)[list(kept), : tile.size]
+    for piece in pieces(years):
+        out[0, piece.where] = _apart(piece, [pair], metric)[0, : piece.size]
+        out[1:, piece.where] = _steps(piece, metric)[list(kept), : piece.size]
 
 
 def _change_with_null(array: xr.DataArray, a: int, b: int, metric: str) -> xr.Dataset:
@@ -335,10 +335,10 @@ def change_point(array: xr.DataArray, *, metric: Literal["angle", "euclidean"] =
 
 def _largest_step(blocks: list[Block], out: np.ndarray, years: tuple[int, ...], metric: str) -> None:
     numbers = np.array((0, *years[1:]), np.float32)
-    for tile in tiles(blocks):
-        own = np.empty((3, tile.there.shape[1]), np.float32)
-        _largest_of(_steps(tile, metric), numbers, own)
-        out[:, tile.where] = own[:, : tile.size]
+    for piece in pieces(blocks):
+        own = np.empty((3, piece.there.shape[1]), np.float32)
+        _largest_of(_steps(piece, metric), numbers, own)
+        out[:, piece.where] = own[:, : piece.size]
 
 
 @kernels.jit_exact

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from geoemb_xr.analysis import year_kernels
-from geoemb_xr.analysis.tiles import bands_of, tiles
+from geoemb_xr.analysis.pieces import bands_of, pieces
 from geoemb_xr.analysis.years import TIME, names_of, over_years, times_of, years_at
 from geoemb_xr.core.errors import check_choice
 from geoemb_xr.core.fitted import decoded_bands
@@ -185,12 +185,12 @@ def _of_years(years: list[Block], out: np.ndarray, params: tuple[Any, ...]) -> N
         "max": (year_kernels.extremes_of, (True,)),
     }
     kernel, given = kernels[how]
-    for tile in tiles(years):
-        kernel(tile.vectors, *given, needed, out, tile.where.start, tile.size)
+    for piece in pieces(years):
+        kernel(piece.vectors, *given, needed, out, piece.where.start, piece.size)
         for i, extra in enumerate(extras):
             if extra == "count":
-                row = tile.there.sum(axis=0)
+                row = piece.there.sum(axis=0)
             else:
-                row = year_kernels.resultant_of(tile.vectors, numbers)
-                row[tile.there.sum(axis=0) < needed] = np.nan
-            out[bands + i, tile.where] = row[: tile.size]
+                row = year_kernels.resultant_of(piece.vectors, numbers)
+                row[piece.there.sum(axis=0) < needed] = np.nan
+            out[bands + i, piece.where] = row[: piece.size]

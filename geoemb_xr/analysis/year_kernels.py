@@ -1,9 +1,9 @@
 """Compiled loops over years that lie side by side: what they give together, and how far apart they are.
 
-A ``tile`` is what :attr:`geoemb_xr.analysis.tiles.Tile.vectors` gives: values (band, year, n), codes or floats, how
-they are decoded, and which are there. Each loop decodes a row of n pixels and uses it while it is in the cache.
-Pixels lie side by side, so that a processor works on eight at once; bands are added one after the other, so that
-the result does not depend on the block.
+A ``piece`` is what :attr:`geoemb_xr.analysis.pieces.YearPiece.vectors` gives: values (band, year, n), codes or
+floats, how they are decoded, and which are there. Each loop decodes a row of n pixels and uses it while it is in the
+cache. Pixels lie side by side, so that a processor works on eight at once; bands are added one after the other, so
+that the result does not depend on the block.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from geoemb_xr.core.kernels import jit, jit_exact
 
-# --- into a tile, and out of it -------------------------------------------------------------------------------
+# --- into a piece, and out of it -------------------------------------------------------------------------------
 
 
 @jit_exact
@@ -61,9 +61,9 @@ def _load_vectors_numpy(planes: Any, start: Any, size: Any, year: Any, values: A
 
 
 @jit_exact
-def _decode(tile: Any, b: Any, t: Any, missing: Any, out: Any) -> None:
+def _decode(piece: Any, b: Any, t: Any, missing: Any, out: Any) -> None:
     """One band of one year as float32, with ``missing`` where there is no data."""
-    values, square, scale, there = tile
+    values, square, scale, there = piece
     row, own, seen = values[b, t], scale[t], there[t]
     if square:
         for j in range(out.size):
@@ -76,9 +76,9 @@ def _decode(tile: Any, b: Any, t: Any, missing: Any, out: Any) -> None:
             out[j] = value if seen[j] else missing
 
 
-def decoded(tile: Any, missing: Any) -> np.ndarray:
-    """All of a tile as float32 ``(band, year, n)``: what twins work with."""
-    values, square, scale, there = tile
+def decoded(piece: Any, missing: Any) -> np.ndarray:
+    """All of a piece as float32 ``(band, year, n)``: what twins work with."""
+    values, square, scale, there = piece
     exact = values.astype(np.float32)
     if square:
         exact *= np.abs(exact)
@@ -105,16 +105,16 @@ def _kept(there: np.ndarray, needed: int) -> np.ndarray:
 
 
 @jit
-def mean_of(tile: Any, weights: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+def mean_of(piece: Any, weights: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
     """Sum ``w·v`` in float64, in the order of years, over its length or over the sum of weights."""
-    there = tile[3]
-    bands, years, n = tile[0].shape
+    there = piece[3]
+    bands, years, n = piece[0].shape
     row, keep = np.empty(n, np.float32), np.empty(n, np.float32)
     total, divisor = np.empty(n), np.zeros(n)
     _count(there, needed, keep)
     if unit:
         for b in range(bands):
-            _add_years(tile, weights, b, row, total)
+            _add_years(piece, weights, b, row, total)
             for j in range(n):
                 divisor[j] += total[j] * total[j]
         for j in range(n):
@@ -126,27 +126,27 @@ def mean_of(tile: Any, weights: Any, unit: Any, needed: Any, out: Any, start: An
     for j in range(n):
         divisor[j] = keep[j] / divisor[j] if divisor[j] > 0 else np.nan
     for b in range(bands):
-        _add_years(tile, weights, b, row, total)
+        _add_years(piece, weights, b, row, total)
         own = out[b, start : start + size]
         for j in range(size):
             own[j] = total[j] * divisor[j]
 
 
 @jit
-def _add_years(tile: Any, weights: Any, b: Any, row: Any, total: Any) -> None:
+def _add_years(piece: Any, weights: Any, b: Any, row: Any, total: Any) -> None:
     total[:] = 0
-    for t in range(tile[3].shape[0]):
-        _decode(tile, b, t, np.float32(0), row)
+    for t in range(piece[3].shape[0]):
+        _decode(piece, b, t, np.float32(0), row)
         weight = weights[t]
         for j in range(total.size):
             total[j] += weight * np.float64(row[j])
 
 
 @mean_of.in_numpy
-def _mean_of_numpy(tile: Any, weights: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
-    there = tile[3]
-    total = np.zeros((len(tile[0]), there.shape[1]))
-    vectors = decoded(tile, 0)
+def _mean_of_numpy(piece: Any, weights: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+    there = piece[3]
+    total = np.zeros((len(piece[0]), there.shape[1]))
+    vectors = decoded(piece, 0)
     for t, weight in enumerate(weights):
         total += weight * vectors[:, t].astype(np.float64)
     divisor = np.sqrt(np.einsum("bj,bj->j", total, total)) if unit else weights @ there
@@ -154,9 +154,9 @@ def _mean_of_numpy(tile: Any, weights: Any, unit: Any, needed: Any, out: Any, st
     out[: len(mean), start : start + size] = mean[:, :size]
 
 
-def resultant_of(tile: Any, weights: np.ndarray) -> np.ndarray:
+def resultant_of(piece: Any, weights: np.ndarray) -> np.ndarray:
     """Length of the sum of ``w·v`` over the sum of their lengths, NaN where there is none. Not compiled."""
-    exact = decoded(tile, 0).astype(np.float64)
+    exact = decoded(piece, 0).astype(np.float64)
     total = np.einsum("t,btj->bj", weights, exact)
     length = weights @ np.sqrt(np.einsum("btj,btj->tj", exact, exact))
     sums = np.sqrt(np.einsum("bj,bj->j", total, total))
@@ -164,10 +164,10 @@ def resultant_of(tile: Any, weights: np.ndarray) -> np.ndarray:
 
 
 @jit_exact
-def deviations_of(tile: Any, weights: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+def deviations_of(piece: Any, weights: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
     """Weighted standard deviations of components (of the population), in two passes in float64."""
-    there = tile[3]
-    bands, years, n = tile[0].shape
+    there = piece[3]
+    bands, years, n = piece[0].shape
     weight, share = np.empty((years, n)), np.zeros(n)
     rows, keep = np.empty((years, n), np.float32), np.empty(n, np.float32)
     mean, spread = np.empty(n), np.empty(n)
@@ -183,7 +183,7 @@ def deviations_of(tile: Any, weights: Any, needed: Any, out: Any, start: Any, si
         spread[:] = 0
         for t in range(years):
             row, own = rows[t], weight[t]
-            _decode(tile, b, t, np.float32(0), row)
+            _decode(piece, b, t, np.float32(0), row)
             for j in range(n):
                 mean[j] += own[j] * np.float64(row[j])
         for j in range(n):
@@ -199,33 +199,33 @@ def deviations_of(tile: Any, weights: Any, needed: Any, out: Any, start: Any, si
 
 
 @deviations_of.in_numpy
-def _deviations_of_numpy(tile: Any, weights: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
-    there = tile[3]
+def _deviations_of_numpy(piece: Any, weights: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+    there = piece[3]
     own = there * weights[:, None]
     usable = np.where(own.sum(axis=0) > 0, own.sum(axis=0), 1.0)
-    exact = decoded(tile, 0).astype(np.float64)
+    exact = decoded(piece, 0).astype(np.float64)
     mean = (own * exact).sum(axis=1) / usable
     spread = np.sqrt((own * (exact - mean[:, None]) ** 2).sum(axis=1) / usable) * _kept(there, needed)
     out[: len(spread), start : start + size] = spread[:, :size]
 
 
 @jit_exact
-def extremes_of(tile: Any, is_max: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+def extremes_of(piece: Any, is_max: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
     """Smallest or largest components.
 
     A sum with 0 is nothing to a number but for the sign of a zero. To the compiler it is a value to be stored in
     any case, which it does for eight pixels at once.
     """
-    there = tile[3]
-    bands, years, n = tile[0].shape
+    there = piece[3]
+    bands, years, n = piece[0].shape
     zero = np.float32(0)
     missing = np.float32(-np.inf if is_max else np.inf)
     row, best, keep = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     _count(there, needed, keep)
     for b in range(bands):
-        _decode(tile, b, 0, missing, best)
+        _decode(piece, b, 0, missing, best)
         for t in range(1, years):
-            _decode(tile, b, t, missing, row)
+            _decode(piece, b, t, missing, row)
             if is_max:
                 for j in range(n):
                     best[j] = (row[j] if row[j] > best[j] else best[j]) + zero
@@ -238,11 +238,11 @@ def extremes_of(tile: Any, is_max: Any, needed: Any, out: Any, start: Any, size:
 
 
 @extremes_of.in_numpy
-def _extremes_of_numpy(tile: Any, is_max: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
-    vectors = decoded(tile, -np.inf if is_max else np.inf)
+def _extremes_of_numpy(piece: Any, is_max: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+    vectors = decoded(piece, -np.inf if is_max else np.inf)
     best = (np.max if is_max else np.min)(vectors, axis=1)
     with np.errstate(invalid="ignore"):  # where no year has data
-        out[: len(best), start : start + size] = (best * _kept(tile[3], needed))[:, :size]
+        out[: len(best), start : start + size] = (best * _kept(piece[3], needed))[:, :size]
 
 
 def exchanges(count: int) -> np.ndarray:
@@ -270,10 +270,10 @@ def exchanges(count: int) -> np.ndarray:
 
 
 @jit_exact
-def median_of(tile: Any, pairs: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+def median_of(piece: Any, pairs: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
     """Medians of components, sorted by :func:`exchanges`; of unit length if so. See :func:`extremes_of` of zero."""
-    there = tile[3]
-    bands, years, n = tile[0].shape
+    there = piece[3]
+    bands, years, n = piece[0].shape
     zero = np.float32(0)
     rows, result = np.empty((years, n), np.float32), np.empty((bands, n), np.float32)
     low, high, keep = np.zeros(n, np.float32), np.zeros(n, np.float32), np.empty(n, np.float32)
@@ -287,7 +287,7 @@ def median_of(tile: Any, pairs: Any, unit: Any, needed: Any, out: Any, start: An
         whole &= counts[j] == years or counts[j] == 0
     for b in range(bands):
         for t in range(years):
-            _decode(tile, b, t, np.float32(np.inf), rows[t])
+            _decode(piece, b, t, np.float32(np.inf), rows[t])
         for p in range(len(pairs)):
             one, other = rows[pairs[p, 0]], rows[pairs[p, 1]]
             for j in range(n):
@@ -317,9 +317,9 @@ def median_of(tile: Any, pairs: Any, unit: Any, needed: Any, out: Any, start: An
 
 
 @median_of.in_numpy
-def _median_of_numpy(tile: Any, pairs: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
-    there = tile[3]
-    vectors, counts = decoded(tile, np.inf), there.sum(axis=0)
+def _median_of_numpy(piece: Any, pairs: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+    there = piece[3]
+    vectors, counts = decoded(piece, np.inf), there.sum(axis=0)
     vectors.sort(axis=1)
     low, high = (
         np.take_along_axis(vectors, each[None, None], axis=1)[:, 0].astype(np.float64)
@@ -339,19 +339,19 @@ def _median_of_numpy(tile: Any, pairs: Any, unit: Any, needed: Any, out: Any, st
 
 
 @jit
-def cosines_of(tile: Any, pairs: Any, in_degrees: Any, out: Any) -> None:
+def cosines_of(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None:
     """Cosines of the angles between pairs of years, ``(pair, n)``, or these angles; sums are float64.
 
     Of cosines in float64 an angle is as good as of normalised vectors in float32: the least that shows is 10⁻⁶
     degrees. Years are decoded once for it, and not once more when their lengths are known.
     """
-    bands, years, n = tile[0].shape
+    bands, years, n = piece[0].shape
     rows, length = np.empty((years, n), np.float32), np.zeros((years, n))
     product = np.zeros((len(pairs), n))
     for b in range(bands):
         for t in range(years):
             row, own = rows[t], length[t]
-            _decode(tile, b, t, np.float32(np.nan), row)
+            _decode(piece, b, t, np.float32(np.nan), row)
             for j in range(n):
                 own[j] += np.float64(row[j]) * np.float64(row[j])
         for p in range(len(pairs)):
@@ -389,14 +389,14 @@ def _degrees(cosines: Any, out: Any) -> None:
         out[j] = (angle if cosines[j] >= 0 else np.pi - angle) * 57.29577951308232
 
 
-def _pairs_of(tile: Any, pairs: Any) -> tuple[np.ndarray, np.ndarray]:
-    vectors = decoded(tile, np.nan).astype(np.float64)
+def _pairs_of(piece: Any, pairs: Any) -> tuple[np.ndarray, np.ndarray]:
+    vectors = decoded(piece, np.nan).astype(np.float64)
     return vectors[:, pairs[:, 0]], vectors[:, pairs[:, 1]]
 
 
 @cosines_of.in_numpy
-def _cosines_of_numpy(tile: Any, pairs: Any, in_degrees: Any, out: Any) -> None:
-    a, b = _pairs_of(tile, pairs)
+def _cosines_of_numpy(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None:
+    a, b = _pairs_of(piece, pairs)
     aa, bb, ab = (np.einsum("kpj,kpj->pj", *each) for each in ((a, a), (b, b), (a, b)))
     usable = aa * bb > 0
     cosine = np.where(usable, ab / np.sqrt(np.where(usable, aa * bb, 1)), np.nan)
@@ -408,13 +408,13 @@ def _cosines_of_numpy(tile: Any, pairs: Any, in_degrees: Any, out: Any) -> None:
 
 
 @jit
-def lengths_of(tile: Any, pairs: Any, out: Any) -> None:
+def lengths_of(piece: Any, pairs: Any, out: Any) -> None:
     """Distances between pairs of years, ``(pair, n)``; sums are float64."""
-    bands, years, n = tile[0].shape
+    bands, years, n = piece[0].shape
     rows, total = np.empty((years, n), np.float32), np.zeros((len(pairs), n))
     for b in range(bands):
         for t in range(years):
-            _decode(tile, b, t, np.float32(np.nan), rows[t])
+            _decode(piece, b, t, np.float32(np.nan), rows[t])
         for p in range(len(pairs)):
             one, other, own = rows[pairs[p, 0]], rows[pairs[p, 1]], total[p]
             for j in range(n):
@@ -427,8 +427,8 @@ def lengths_of(tile: Any, pairs: Any, out: Any) -> None:
 
 
 @lengths_of.in_numpy
-def _lengths_of_numpy(tile: Any, pairs: Any, out: Any) -> None:
-    a, b = _pairs_of(tile, pairs)
+def _lengths_of_numpy(piece: Any, pairs: Any, out: Any) -> None:
+    a, b = _pairs_of(piece, pairs)
     np.sqrt(np.einsum("kpj,kpj->pj", a - b, a - b), out=out)
 
 

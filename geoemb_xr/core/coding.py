@@ -13,7 +13,7 @@ import numpy as np
 from geoemb_xr.core.kernels import as_bands, jit, jit_exact
 
 #: Pixels that are worked on at a time: 64 float32 bands of them fit a second-level cache.
-_TILE = 1024
+_PIECE = 1024
 
 
 # --- decoding -------------------------------------------------------------------------------------------------
@@ -37,10 +37,10 @@ def decode_square(codes: np.ndarray, axis: int, nodata: int, factor: np.float32)
 @jit
 def _decode_square_first(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
     n, bands, m = codes.shape
-    least, share = np.empty(_TILE, np.int8), np.empty(_TILE, np.float32)
+    least, share = np.empty(_PIECE, np.int8), np.empty(_PIECE, np.float32)
     for i in range(n):
-        for start in range(0, m, _TILE):
-            size = min(_TILE, m - start)
+        for start in range(0, m, _PIECE):
+            size = min(_PIECE, m - start)
             _find_least(codes, i, start, size, least)
             for j in range(size):
                 share[j] = np.float32(np.nan) if least[j] == nodata else factor
@@ -120,10 +120,10 @@ def scale_codes(codes: np.ndarray, scale: np.ndarray, out: np.ndarray) -> None:
 @jit
 def _scale_planes(codes: Any, scale: Any, out: Any) -> None:
     n, bands, m = codes.shape
-    share = np.empty(_TILE, np.float32)
+    share = np.empty(_PIECE, np.float32)
     for i in range(n):
-        for start in range(0, m, _TILE):
-            size = min(_TILE, m - start)
+        for start in range(0, m, _PIECE):
+            size = min(_PIECE, m - start)
             for j in range(size):
                 s = scale[i, start + j]
                 # isfinite is s - s == 0, which reassociation may fold
@@ -172,10 +172,10 @@ def encode_square(vectors: Any, codes: Any) -> None:
     Both are ``(outer, band, inner)``, float32 and int8.
     """
     n, bands, m = vectors.shape
-    lost = np.empty(_TILE, np.float32)
+    lost = np.empty(_PIECE, np.float32)
     for i in range(n):
-        for start in range(0, m, _TILE):
-            size = min(_TILE, m - start)
+        for start in range(0, m, _PIECE):
+            size = min(_PIECE, m - start)
             _find_lost(vectors, i, start, size, lost)
             for b in range(bands):
                 row, coded = vectors[i, b, start : start + size], codes[i, b, start : start + size]
@@ -201,11 +201,11 @@ def encode_scaled(vectors: Any, codes: Any, scale: Any) -> None:
     Vectors and codes are ``(outer, band, inner)``, scales ``(outer, 1, inner)``.
     """
     n, bands, m = vectors.shape
-    lost = np.empty(_TILE, np.float32)
-    divisor = np.empty(_TILE, np.float32)
+    lost = np.empty(_PIECE, np.float32)
+    divisor = np.empty(_PIECE, np.float32)
     for i in range(n):
-        for start in range(0, m, _TILE):
-            size = min(_TILE, m - start)
+        for start in range(0, m, _PIECE):
+            size = min(_PIECE, m - start)
             _find_lost(vectors, i, start, size, lost)
             divisor[:] = 0
             for b in range(bands):
@@ -240,10 +240,14 @@ def _encode_scaled_numpy(vectors: Any, codes: Any, scale: Any) -> None:
 def unit_square(codes: Any, nodata: Any, factor: Any, out: Any) -> None:
     """Decode signed squares and divide them by their length: the same bits as one after the other."""
     n, bands, m = codes.shape
-    least, share, total = np.empty(_TILE, np.int8), np.empty(_TILE, np.float32), np.empty(_TILE, np.float64)
+    least, share, total = (
+        np.empty(_PIECE, np.int8),
+        np.empty(_PIECE, np.float32),
+        np.empty(_PIECE, np.float64),
+    )
     for i in range(n):
-        for start in range(0, m, _TILE):
-            size = min(_TILE, m - start)
+        for start in range(0, m, _PIECE):
+            size = min(_PIECE, m - start)
             _find_least(codes, i, start, size, least)
             total[:] = 0
             for b in range(bands):
@@ -281,11 +285,11 @@ def divide_by_length(vectors: np.ndarray, out: np.ndarray) -> None:
 @jit_exact
 def _divide_planes_by_length(vectors: Any, out: Any) -> None:
     n, bands, m = vectors.shape
-    total = np.empty(_TILE, np.float64)
-    factor = np.empty(_TILE, np.float32)
+    total = np.empty(_PIECE, np.float64)
+    factor = np.empty(_PIECE, np.float32)
     for i in range(n):
-        for start in range(0, m, _TILE):
-            size = min(_TILE, m - start)
+        for start in range(0, m, _PIECE):
+            size = min(_PIECE, m - start)
             total[:] = 0
             for b in range(bands):
                 for j in range(size):
@@ -331,7 +335,7 @@ def _divide_rows_by_length_numpy(vectors: Any, out: Any) -> None:
 
 @jit_exact
 def _find_lost(vectors: Any, i: Any, start: Any, size: Any, lost: Any) -> None:
-    """Say which vectors of a tile are not finite in every band: NaN there, else 0 (as sums of x · 0)."""
+    """Say which vectors of a piece are not finite in every band: NaN there, else 0 (as sums of x · 0)."""
     lost[:] = 0
     for b in range(vectors.shape[1]):
         row = vectors[i, b, start : start + size]

@@ -136,7 +136,7 @@ def sum_squares(codes: Any, first: Any, weights: Any, bias: Any, out: Any) -> No
     least = np.empty(256, np.int8)
     for start in range(0, n, 256):
         m = min(256, n - start)
-        _sum_tile(codes, first + start, m, weights, bias, x, least, sums)
+        _sum_piece(codes, first + start, m, weights, bias, x, least, sums)
         for k in range(rows):
             total = sums[k]
             for j in range(m):
@@ -165,7 +165,7 @@ def label_squares(codes: Any, weights: Any, bias: Any, values: Any, unit: Any, o
     least = np.empty(256, np.int8)
     for start in range(0, n, 256):
         m = min(256, n - start)
-        _sum_tile(codes, start, m, weights, bias, x, least, sums)
+        _sum_piece(codes, start, m, weights, bias, x, least, sums)
         if unit:
             for j in range(m):
                 b = 0
@@ -195,7 +195,9 @@ def _label_squares_numpy(codes: Any, weights: Any, bias: Any, values: Any, unit:
 
 
 @kernels.jit
-def _sum_tile(codes: Any, start: Any, m: Any, weights: Any, bias: Any, x: Any, least: Any, sums: Any) -> None:
+def _sum_piece(
+    codes: Any, start: Any, m: Any, weights: Any, bias: Any, x: Any, least: Any, sums: Any
+) -> None:
     """Sums (k, 256) of ``m`` pixels, and the least code of each."""
     bands, rows = codes.shape[0], len(weights)
     least[:] = 0

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geoemb_xr as gx
-from geoemb_xr.analysis import tiles as year_tiles
-from geoemb_xr.analysis import year_kernels
+from geoemb_xr.analysis import pieces, year_kernels
 from geoemb_xr.core import errors
 from geoemb_xr.core.codecs import SIGNED_SQUARE
 from geoemb_xr.execution.blocks import Block
@@ -131,19 +130,19 @@ def test_exchanges_sort_every_order_of_zeros_and_ones(count):
     np.testing.assert_array_equal(lists, expected)
 
 
-def test_a_block_of_many_tiles_gives_what_single_pixels_give():
-    """Tiles are whole, so that no pixel is rounded in another order; the last one holds what was there before."""
+def test_a_block_of_many_pieces_gives_what_single_pixels_give():
+    """Pieces are whole, so that no pixel is rounded in another order; the last one holds what was there before."""
     da = scene(shape=(70, 61), years=[2018, 2019, 2021], decode=False)
     da[1, :, 20:40, 30:] = -128
-    tiles = da.emb.change_point().to_array()
-    first = next(year_tiles.tiles([Block(year, 0, None, SIGNED_SQUARE) for year in da.values]))
+    whole = da.emb.change_point().to_array()
+    first = next(pieces.pieces([Block(year, 0, None, SIGNED_SQUARE) for year in da.values]))
     assert first.size < da[0, 0].size
     for row, column in [(0, 0), (30, 45), (69, 60), (68, 1)]:
         alone = da[:, :, row : row + 1, column : column + 1]
-        assert alone.emb.change_point().to_array().identical(tiles[:, row : row + 1, column : column + 1])
+        assert alone.emb.change_point().to_array().identical(whole[:, row : row + 1, column : column + 1])
     rows, columns = slice(7, 60), slice(9, 50)
     window = da[:, :, rows, columns]  # whose rows do not follow each other in memory
-    assert window.emb.change_point().to_array().identical(tiles[:, rows, columns])
+    assert window.emb.change_point().to_array().identical(whole[:, rows, columns])
     vectors = da.emb.decode()
     whole = vectors.emb.aggregate("median")
     assert vectors[:, :, rows, columns].emb.aggregate("median").identical(whole[:, rows, columns])

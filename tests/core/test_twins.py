@@ -18,7 +18,7 @@ ROOT = PACKAGE.parent
 #: Parts of other loops, which only these call.
 WITHOUT_TWIN = {
     "core.coding": {"_find_least", "_find_lost"},
-    "execution.linear": {"_sum_tile"},
+    "execution.linear": {"_sum_piece"},
     "analysis.year_kernels": {"_decode", "_count", "_add_years", "_degrees"},
     "geo.resampling_kernels": {
         "_decoded", "_mixed", "_cover", "_add_footprint", "_finish_mean", "_weight", "_area", "_footprint",
@@ -82,7 +82,7 @@ PAIRS = np.array([[0, 1], [1, 2], [3, 0]])
 
 
 def side_by_side(kind):
-    """Four years of 64 pixels, some of them missing, one in all years, as a tile holds them."""
+    """Four years of 64 pixels, some of them missing, one in all years, as a piece holds them."""
     values, scale = codes(12, 4, 64), np.ones((4, 64), np.float32)
     if kind == "vectors":
         values = rng().normal(size=values.shape).astype(np.float32)
@@ -99,7 +99,7 @@ def without_square(values, _, scale, there):
 
 
 def result():
-    """Where 30 pixels of a tile are written."""
+    """Where 30 pixels of a piece are written."""
     return empty(12, 100), 5, 30
 
 
@@ -346,7 +346,7 @@ def test_a_twin_gives_what_its_kernel_gives(which):
     results = [kernel.compiled(*ours), kernel.twin(*theirs)]
     changed = 0
     for a, b, start in zip([*ours, results[0]], [*theirs, results[1]], [*before, None], strict=True):
-        if isinstance(a, tuple):  # a tile of years, which is read
+        if isinstance(a, tuple):  # a piece of years, which is read
             continue
         if off:
             np.testing.assert_allclose(b, a, rtol=off, atol=off) if a is not None else None

@@ -16,21 +16,21 @@ from geoemb_xr.analysis import year_kernels
 from geoemb_xr.core import kernels
 from geoemb_xr.execution.blocks import Block
 
-#: Bytes of all years in a tile: half a second-level cache.
+#: Bytes of all years in a piece: half a second-level cache.
 _BYTES = 1 << 18
-#: Tiles are multiples of so many pixels, and whole even where pixels are fewer: a loop over one has no remainder,
+#: Pieces are multiples of so many pixels, and whole even where pixels are fewer: a loop over one has no remainder,
 #: whose sums could be rounded in another order than those of the others.
 _STEP = 64
 
 
 @dataclass(frozen=True)
-class Tile:
+class YearPiece:
     """Some pixels of all years; kernels take all but ``where``.
 
     Parameters
     ----------
     where : slice
-        Which pixels of the block, in C order; a buffer holds more of them in a block's last tile.
+        Which pixels of the block, in C order; a buffer holds more of them in a block's last piece.
     values : ndarray of int8 or float32 (band, year, pixel)
         Codes, or vectors. A buffer that is used again, as the others are.
     square : bool
@@ -58,8 +58,8 @@ class Tile:
         return self.values, self.square, self.scale, self.there
 
 
-def tiles(years: Sequence[Block]) -> Iterator[Tile]:
-    """The years of a block, tile by tile."""
+def pieces(years: Sequence[Block]) -> Iterator[YearPiece]:
+    """The years of a block, piece by piece."""
     planes = [_planes(each) for each in years]
     pixels, codec = years[0].pixels, years[0].codec
     if not pixels:
@@ -73,10 +73,10 @@ def tiles(years: Sequence[Block]) -> Iterator[Tile]:
     there = np.zeros((len(years), size), np.bool_)
     for start in range(0, pixels, size):
         where = slice(start, min(start + size, pixels))
-        tile = Tile(where, values, power == 2, scale, there)
+        piece = YearPiece(where, values, power == 2, scale, there)
         for number, (block, own) in enumerate(zip(years, planes, strict=True)):
-            _load(block, own, number, power, tile)
-        yield tile
+            _load(block, own, number, power, piece)
+        yield piece
 
 
 def bands_of(years: Sequence[Block]) -> int:
@@ -96,9 +96,9 @@ def _planes(block: Block) -> np.ndarray:
     return planes.reshape(len(planes), -1, planes.shape[-1])
 
 
-def _load(block: Block, planes: np.ndarray, year: int, power: int, tile: Tile) -> None:
-    """Copy some pixels of one year into a tile."""
-    where, start, size = tile.where, tile.where.start, tile.size
+def _load(block: Block, planes: np.ndarray, year: int, power: int, piece: YearPiece) -> None:
+    """Copy some pixels of one year into a piece."""
+    where, start, size = piece.where, piece.where.start, piece.size
     scale = None if block.scale is None else block.scale.reshape(-1)[where]
     if planes.ndim == 3:  # a window of a larger array: some of its rows
         columns = planes.shape[2]
@@ -107,20 +107,20 @@ def _load(block: Block, planes: np.ndarray, year: int, power: int, tile: Tile) -
         planes, start = planes[:, start - first * columns :][:, :size], 0
         where = slice(0, size)
     if not planes.flags.c_contiguous:
-        piece = planes[:, where]
-        last = piece.strides[0] == piece.itemsize == 1  # of floats NumPy turns so few in half the time
-        planes, start = kernels.band_first(piece.T, 0) if last else np.ascontiguousarray(piece), 0
+        own = planes[:, where]
+        last = own.strides[0] == own.itemsize == 1  # of floats NumPy turns so few in half the time
+        planes, start = kernels.band_first(own.T, 0) if last else np.ascontiguousarray(own), 0
     if power == 2:
         assert block.codec is not None
-        year_kernels.load_codes(planes, start, size, block.codec.nodata, year, tile.values, tile.there)
+        year_kernels.load_codes(planes, start, size, block.codec.nodata, year, piece.values, piece.there)
     elif power == 1:
         assert scale is not None
-        tile.values[:, year, :size] = planes[:, start : start + size]
-        tile.there[year, :size] = np.isfinite(scale) & (scale != 0)
-        tile.scale[year, :size] = scale
+        piece.values[:, year, :size] = planes[:, start : start + size]
+        piece.there[year, :size] = np.isfinite(scale) & (scale != 0)
+        piece.scale[year, :size] = scale
     else:
         if block.codec is not None:
             planes, start = block.codec.decode(planes[:, start : start + size], scale, 0), 0
         if planes.dtype != np.float32 or not planes.flags.c_contiguous:
             planes, start = np.ascontiguousarray(planes[:, start : start + size], np.float32), 0
-        year_kernels.load_vectors(planes, start, size, year, tile.values, tile.there)
+        year_kernels.load_vectors(planes, start, size, year, piece.values, piece.there)
