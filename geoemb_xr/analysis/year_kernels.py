@@ -1,9 +1,9 @@
 """Compiled loops over years that lie side by side: what they give together, and how far apart they are.
 
 A ``piece`` is what :attr:`geoemb_xr.analysis.pieces.YearPiece.vectors` gives: values (band, year, n), codes or
-floats, how they are decoded, and which are there. Each loop decodes a row of n pixels and uses it while it is in the
-cache. Pixels lie side by side, so that a processor works on eight at once; bands are added one after the other, so
-that the result does not depend on the block.
+floats, how they are decoded, and which are there. Each loop decodes a row of n pixels and uses it while it is in
+the cache. Pixels lie side by side, so that a processor works on eight at once; bands are added one after the other,
+so that the result does not depend on the block.
 """
 
 from __future__ import annotations
