@@ -64,14 +64,14 @@ def means(
         return None
     shape = at.shape[1] - 1, at.shape[2] - 1
     corner = int(at[0, 0, 0]) // UNITS, int(at[1, 0, 0]) // UNITS
-    spans = [
+    along_y, along_x = (
         _spans([edge - start[axis] for edge in edges[axis]], corner[axis], shape[axis], size)
         for axis in (0, 1)
-    ]
-    if None in spans:
+    )
+    if along_y is None or along_x is None:
         return None
     out = None
-    for number, (rows, cols) in enumerate(product(*spans)):  # type: ignore[arg-type]
+    for number, (rows, cols) in enumerate(product(along_y, along_x)):
         if rows is None or cols is None:
             continue
         (y, i), (x, j) = rows, cols
