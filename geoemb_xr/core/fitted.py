@@ -125,7 +125,7 @@ class Fitted:
 
     def derive(self, sums: np.ndarray, output: str) -> np.ndarray:
         """An output, ``(n,)`` or ``(n, k)``, of sums ``(k, n)`` by :meth:`as_linear`."""
-        raise NotImplementedError  # there are none
+        raise NotImplementedError  # called for models alone whose `as_linear` gives sums
 
     if not TYPE_CHECKING:  # for a checker of types, what is not there must stay an error
 
