@@ -24,6 +24,7 @@ from geoemb_xr.examples.alphaearth import example_alphaearth
 from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.readers import geotiff, zarr_nodes
 from geoemb_xr.readers import zarr as zarr_store
+from geoemb_xr.readers.damage import naming_damage
 from geoemb_xr.readers.tiles import Request, Tile, overlapping, table_of
 from geoemb_xr.stores import index, paths
 
@@ -149,7 +150,7 @@ def _mosaic_tile(url: str) -> Tile:
             "source='mosaic' is a third party's copy of AlphaEarth, resampled to EPSG:4326 (nearest), with codes "
             "averaged where tiles overlap; source='cog' is first-hand. For a small window the mosaic is cheaper."
         )
-    with zarr_nodes.naming_damage(url):
+    with naming_damage(url):
         return _tile_of_mosaic(url)
 
 

@@ -17,6 +17,7 @@ from geoemb_xr.examples.olmoearth import example_olmoearth
 from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.readers import geotiff, utm_zones, zarr_nodes
 from geoemb_xr.readers import zarr as zarr_store
+from geoemb_xr.readers.damage import naming_damage
 from geoemb_xr.readers.inferring import codec_of
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores import paths
@@ -34,7 +35,7 @@ def open_olmoearth(source: Any, request: Request) -> list[Tile]:
             NAME, "the GeoTIFFs of an export, with their year in the path", "the OlmoEarth studio, or rslearn"
         )
     if isinstance(source, (str, os.PathLike)) and zarr_nodes.is_store(os.fspath(source)):
-        with zarr_nodes.naming_damage(os.fspath(source)):
+        with naming_damage(os.fspath(source)):
             return _zones_of(os.fspath(source), request)
     tiles = side_by_side(lambda name: _tile(name, request), paths.expand(source, (".tif", ".tiff")))
     if len({tile.dtype for tile in tiles}) > 1:

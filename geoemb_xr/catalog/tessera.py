@@ -29,6 +29,7 @@ from geoemb_xr.examples.tessera import example_tessera
 from geoemb_xr.execution.threads import pool, side_by_side
 from geoemb_xr.readers import geotiff, npy, utm_zones, zarr_nodes
 from geoemb_xr.readers import zarr as zarr_store
+from geoemb_xr.readers.damage import naming_damage
 from geoemb_xr.readers.tiles import Request, Tile, overlapping, table_of
 from geoemb_xr.stores import index, paths
 from geoemb_xr.stores.objects import is_remote
@@ -150,7 +151,7 @@ def _store_tiles(stores: Sequence[str], request: Request) -> list[Tile]:
 
 
 def _zone_tiles(url: str, request: Request) -> list[Tile]:
-    with zarr_nodes.naming_damage(url):
+    with naming_damage(url):
         return _tiles_of_zones(url, request)
 
 

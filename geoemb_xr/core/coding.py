@@ -345,7 +345,7 @@ def _find_lost(vectors: Any, i: Any, start: Any, size: Any, lost: Any) -> None:
 
 @jit_exact
 def _find_least(codes: Any, i: Any, start: Any, size: Any, least: Any) -> None:
-    """Find the least code of each vector of a tile, or 0: what marks a missing one is the least of all codes."""
+    """Find the least code of each vector of a piece, or 0: what marks a missing one is the least of all codes."""
     least[:] = 0
     for b in range(codes.shape[1]):
         row = codes[i, b, start : start + size]

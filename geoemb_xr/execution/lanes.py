@@ -94,9 +94,8 @@ def each[T](block: Block, work: Callable[[Any, Any, slice], T], device: str) -> 
     with borrowed(device) as lane:
         while done < block.pixels:
             codes, stop = _piece(bands, done, batch)
-            scale = None if block.scale is None else lane.over("scale", block.scale.reshape(-1)[done:stop])
-            there = lane.over("codes", codes)
-            found.append(work(there.T if bands.shape[2] == 1 else there, scale, slice(done, stop)))
+            scale = None if block.scale is None else block.scale.reshape(-1)[done:stop]
+            found.append(work(*lane.vectors_over(codes, scale, bands.shape[2] == 1), slice(done, stop)))
             lane.wait()
             done = stop
     return found
@@ -180,6 +179,11 @@ class Lane:
         staged[...] = values
         return self.torch.from_numpy(staged).to(self.device, non_blocking=True)
 
+    def vectors_over(self, codes: np.ndarray, scale: np.ndarray | None, last: bool) -> tuple[Any, Any]:
+        """Start copies of codes, bands ``last`` or first, and of scales: ``(band, n)``, and ``(n,)`` or None."""
+        there = self.over("codes", codes)
+        return there.T if last else there, None if scale is None else self.over("scale", scale)
+
     def back(self, name: str, found: Any) -> Any:
         """Start a copy of a result to host memory, complete after :meth:`wait`."""
         if not self.is_cuda:
@@ -206,8 +210,7 @@ class _Batches(Lane):
         """Start a batch: ``out`` is filled when it is taken."""
         on = self.torch.cuda.stream(self.stream) if self.is_cuda else nullcontext()
         with self.torch.inference_mode(), on:
-            there = self.over("codes", codes)
-            found = work(there.T if last else there, None if scale is None else self.over("scale", scale))
+            found = work(*self.vectors_over(codes, scale, last))
             self.coming = (
                 out,
                 {name: self._result(name, each, out.dtype[name]) for name, each in found.items()},

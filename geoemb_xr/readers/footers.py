@@ -122,17 +122,15 @@ def read_footer(file: File, layout: PatchLayout, touches: Touches | None = None)
     is_far = bool(bounds) and touches is not None and not touches(bounds, crs)
     dims = _declared_length(schema.field(vectors).type) if numbers else None
     columns = {} if is_far and dims else {meta.schema.column(i).path: i for i in range(meta.num_columns)}
+    if dims is None:
+        dims = _length_in(meta, columns, vectors)
     bbox = _bbox_columns(geo, place, columns)
     whole = [] if is_far else [each.name for each in schema if pyarrow.types.is_integer(each.type)]
     gappy: set[str] = set()
     groups = [Group(0, meta.num_rows, 0, 0, 0, bounds, None)] if is_far else []
-    for i in range(0 if is_far and dims else meta.num_row_groups):
+    for i in range(0 if is_far else meta.num_row_groups):
         stats = _Statistics(meta.row_group(i), columns)
         rows, values, nulls = stats.counts(vectors)
-        if dims is None and rows > nulls:
-            dims = (values - nulls) // (rows - nulls)
-        if is_far:
-            continue
         stored = stats.stored(vectors)
         if rows and values not in (rows * (dims or 0), (rows - nulls) * (dims or 0) + nulls):
             raise _ragged(parquet, i, vectors, dims or 0, file.url)
@@ -157,6 +155,15 @@ def _json(raw: bytes | None, key: str, where: str) -> dict[str, Any]:
     except ValueError as error:
         raise SourceError(f"{where}: the footer key {key!r} is not JSON ({error})") from error
     return found if isinstance(found, dict) else {}
+
+
+def _length_in(meta: Any, columns: Mapping[str, int], vectors: str) -> int | None:
+    """Length of the vectors in the first row group that has some."""
+    for i in range(meta.num_row_groups):
+        rows, values, nulls = _Statistics(meta.row_group(i), columns).counts(vectors)
+        if rows > nulls:
+            return int((values - nulls) // (rows - nulls))
+    return None
 
 
 def _declared_length(kind: Any) -> int | None:

@@ -26,6 +26,7 @@ from geoemb_xr.core.model import BAND, Codec, Product, registered
 from geoemb_xr.readers import xarray_files, zarr_nodes
 from geoemb_xr.readers import zarr as zarr_store
 from geoemb_xr.readers.cutting import cut, inside
+from geoemb_xr.readers.damage import naming_damage
 from geoemb_xr.readers.geotiff import file_token, read_info
 from geoemb_xr.readers.inferring import in_convention, infer_product
 from geoemb_xr.readers.lazy_rasters import lazy_raster
@@ -103,7 +104,7 @@ def is_own(path: str | os.PathLike[str]) -> bool:
         raise
     except SourceError:
         return False
-    with zarr_nodes.naming_damage(name):
+    with naming_damage(name):
         root = zarr_nodes.open_node(name, "", zarr_nodes.root_token(name))
         return hasattr(root, "arrays") and _vectors(root) is not None
 
@@ -123,7 +124,7 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
         return True
     if not zarr_nodes.is_store(name):  # a remote folder of anything
         return False
-    with zarr_nodes.naming_damage(name):
+    with naming_damage(name):
         root = zarr_nodes.open_node(name, "", zarr_nodes.root_token(name))
         try:
             return hasattr(root, "arrays") and xarray_files.is_ours(root)
@@ -196,7 +197,7 @@ def _root(name: str) -> Any:
 
 
 def _product_of_zarr(name: str) -> Product | None:
-    with zarr_nodes.naming_damage(name):
+    with naming_damage(name):
         root = _root(name)
         found = xarray_files.product_of_root(root, name)
         if found is not None:
@@ -221,7 +222,7 @@ def _vectors(root: Any) -> Any:
 
 
 def _read_zarr(name: str, request: Request) -> xr.DataArray | xr.Dataset:
-    with zarr_nodes.naming_damage(name):
+    with naming_damage(name):
         root = _root(name)
         if xarray_files.is_ours(root):
             return xarray_files.read_zarr(name, root, request)
@@ -375,7 +376,7 @@ def _read_parquet(name: str, request: Request) -> xr.DataArray:
     if facts.get("product"):
         product_of_facts(facts["product"], name)
     require("pyarrow.parquet", "vector")
-    with reading_parquet(name), zarr_nodes.naming_damage(name):
+    with reading_parquet(name), naming_damage(name):
         return _rows_of(name, facts, request)
 
 

@@ -19,9 +19,9 @@ from geoemb_xr.stores.objects import object_size
 
 def names_in(array: Any, folder: str) -> list[str]:
     """Names of what lies in a folder of an array, as its store lists them."""
-    from zarr.core.sync import _collect_aiterator, sync
+    from geoemb_xr.stores.zarr_objects import listed
 
-    return list(sync(_collect_aiterator(array.store.list_dir(f"{array.path}/{folder}"))))
+    return listed(array.store.list_dir(f"{array.path}/{folder}"))
 
 
 def _size(name: str, array: Any, url: str) -> int | None:

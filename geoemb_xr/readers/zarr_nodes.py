@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from geoemb_xr.core.errors import EmbeddingError, MissingFileError, SourceError
+from geoemb_xr.core.errors import MissingFileError, SourceError
 from geoemb_xr.stores.archives import is_archive, is_icechunk, is_zipped
 from geoemb_xr.stores.files import object_now
 from geoemb_xr.stores.objects import head_object, is_remote
@@ -149,17 +148,3 @@ def _remote_root(url: str) -> Root | None:
 def _remote_token(url: str) -> str:
     root = _remote_root(url)
     return "" if root is None else root.state  # what it is not is said when it is opened
-
-
-@contextmanager
-def naming_damage(name: str) -> Iterator[None]:
-    """What zarr, GDAL, NumPy or xarray raise over damaged metadata, as an error of ours that names the file."""
-    try:
-        yield
-    except (EmbeddingError, ImportError, OSError, MemoryError, NameError):  # a NameError is a fault of code
-        raise
-    except Exception as error:  # what damaged bytes raise has no class in common
-        raise SourceError(
-            f"{name} could not be opened: its metadata are damaged, or not what it says "
-            f"({type(error).__name__}: {error})"
-        ) from error

@@ -262,6 +262,13 @@ def span_of(asked: ByteRequest | None) -> tuple[int, int | None] | None:
             return None
 
 
+def listed(names: AsyncIterator[str]) -> list[str]:
+    """What a store of Zarr lists, for code without a loop: Zarr's own way to that may move between its versions."""
+    from zarr.core.sync import _collect_aiterator, sync
+
+    return list(sync(_collect_aiterator(names)))
+
+
 @lru_cache(maxsize=2)
 def _threads(process: int) -> ThreadPoolExecutor:
     """Threads in which requests of this process wait."""

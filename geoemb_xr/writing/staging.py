@@ -212,11 +212,11 @@ class Job:
 
     def done(self) -> np.ndarray:
         """Which blocks are written: of which there is a mark, as the store lists them, whatever their number."""
-        from zarr.core.sync import _collect_aiterator, sync
+        from geoemb_xr.stores.zarr_objects import listed
 
         folder, name_of = f"{self.marks.path}/", self.marks.metadata.encode_chunk_key
-        listed = set(sync(_collect_aiterator(self.marks.store.list_prefix(folder))))
-        found = [f"{folder}{name_of(index)}" in listed for index in np.ndindex(self.marks.shape)]
+        there = set(listed(self.marks.store.list_prefix(folder)))
+        found = [f"{folder}{name_of(index)}" in there for index in np.ndindex(self.marks.shape)]
         return np.array(found, bool).reshape(self.marks.shape)
 
     def give_up(self, index: tuple[int, ...], error: Exception) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import geoemb_xr as gx
 from geoemb_xr.core.errors import EmbeddingError, SourceError
-from geoemb_xr.readers.zarr_nodes import naming_damage
+from geoemb_xr.readers.damage import naming_damage
 
 #: Where checksums are written, so that no flip may go unseen.
 CHECKED = {"own.zarr", "own.parquet", "own.tif"}
