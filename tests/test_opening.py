@@ -15,7 +15,7 @@ import geoemb_xr as gx
 from geoemb_xr import opening, testing
 from geoemb_xr.catalog import alphaearth
 from geoemb_xr.core import areas, geometry, model
-from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError
+from geoemb_xr.core.errors import CoverageError, EmbeddingError, MissingFileError, SourceError
 from geoemb_xr.geo import places
 from geoemb_xr.readers import geotiff
 
@@ -359,14 +359,15 @@ def test_a_point_that_its_own_zone_lacks_takes_the_other_zone(tmp_path, decode):
 # --- coverage and examples ------------------------------------------------------------------------------------
 
 
-def test_an_index_finds_the_tiles_of_a_local_copy(tmp_path):
+@pytest.mark.parametrize("below", ["", "annual"])
+def test_an_index_finds_the_tiles_of_a_local_copy(tmp_path, below):
     rows = []
     for year in (2020, 2021):
         for col in range(2):
             grid = testing.geobox((16, 16), offset=(col * 160, 0))
             name = f"x{col}-0000000000-0000000000.tiff"
             codes = testing.synthetic("aef", grid=grid, years=[year], decode=False).values[0]
-            geotiff.write_geotiff(tmp_path / str(year) / "32N" / name, codes, grid, nodata=-128)
+            geotiff.write_geotiff(tmp_path / below / str(year) / "32N" / name, codes, grid, nodata=-128)
             box, (lonlat,) = grid.boundingbox, areas.area_of(grid).lonlat()
             rows.append(
                 {
@@ -390,6 +391,9 @@ def test_an_index_finds_the_tiles_of_a_local_copy(tmp_path):
     da = gx.open("alphaearth", tmp_path, bbox=inner, time=2021, decode=False)
     assert da.sizes["time"] == 1
     assert bool((da != -128).all())
+    (tmp_path / below / "2021" / "32N" / "x0-0000000000-0000000000.tiff").unlink()
+    with pytest.raises(MissingFileError, match=r"2021/32N/x0-0000000000-0000000000\.tiff"):
+        gx.open("alphaearth", tmp_path, bbox=inner, time=2021)
 
 
 def test_an_index_cannot_lead_out_of_its_folder(tmp_path):

@@ -111,9 +111,14 @@ def _indexed_files(source: Any, request: Request) -> list[str]:
     if not isinstance(source, (str, os.PathLike)) or not (Path(source) / INDEX).exists():
         return []
     rows = _index_rows(str(Path(source) / INDEX), request)
-    # a copy keeps the tail of the published path: year, zone, file
-    tails = ["/".join(str(p).replace("\\", "/").split("/")[-3:]) for p in rows["path"]]
-    return [str(paths.inside(source, tail)) for tail in tails]
+    return [_copied(source, str(path)) for path in rows["path"]]
+
+
+def _copied(root: str | os.PathLike[str], published: str) -> str:
+    """A file of a local copy: it keeps the tail of its published path, from the year or from ``annual`` on."""
+    parts = published.replace("\\", "/").split("/")
+    places = [paths.inside(root, "/".join(parts[-kept:])) for kept in (3, 4)]
+    return str(next((place for place in places if place.exists()), places[0]))
 
 
 def _file_tile(request: Request, name: str) -> Tile:
