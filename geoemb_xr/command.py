@@ -24,6 +24,7 @@ from geoemb_xr.core.conventions import UNREAD
 from geoemb_xr.core.errors import EmbeddingError, MissingExtraError, MissingFileError, SourceError
 from geoemb_xr.core.legend import legend_of
 from geoemb_xr.core.model import attribution_of
+from geoemb_xr.execution.computing import computed
 
 #: What a fetched store says about itself, beside its arrays.
 MANIFEST = "geoemb-manifest.json"
@@ -302,7 +303,7 @@ def _manifest(array: xr.DataArray, options: argparse.Namespace) -> dict[str, Any
     decoded = gx.decode(array)
     there = decoded.isel(band=0).notnull()
     rest = [d for d in there.dims if d != "time"]
-    shares = there.mean(rest).compute()
+    shares = computed(there.mean(rest))
     periods = pd.DatetimeIndex(array["time"].values).year.astype(str) if "time" in array.coords else ["all"]
     crs = geometry.crs_of(array)
     return {

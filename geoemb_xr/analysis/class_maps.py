@@ -13,6 +13,7 @@ from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.legend import Legend, is_class_map, legend_of
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution import progress
+from geoemb_xr.execution.computing import compute
 from geoemb_xr.geo import ground, places, zonal
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _in_areas(array: xr.DataArray, given: places.Places, classes: Legend, unit: 
     measure = ground.GroundArea.of(geometry.geobox_of(array, "area"))
     lazy = zonal.class_areas(array, given, measure)
     with progress.shown("area"):
-        sums = np.asarray(lazy.compute() if array.chunks is not None else lazy) / _METRES[unit]
+        sums = np.asarray(compute(lazy)[0]) / _METRES[unit]
     sums[..., given.missing, :] = np.nan
     given.say_missing("area gives NaN for")
     say(_NO_ESTIMATE)
@@ -204,7 +205,7 @@ def _sums(array: xr.DataArray, grid: GeoBox, classes: Legend) -> np.ndarray:
         meta=np.empty((0,) * (array.ndim + 1)),
     )
     with progress.shown("area"):
-        return np.asarray(parts.sum(axis=(-3, -2)).compute())
+        return np.asarray(compute(parts.sum(axis=(-3, -2)))[0])
 
 
 def _sum_block(

@@ -1,13 +1,14 @@
 """Private API of dask and xarray in one place, so that a version that moves it is noticed here.
 
 Tasks that refer to others, values handed to blocks by number, which scheduler computes, arrays that are read when
-indexed, and a time axis encoded as xarray would: there is no public way to any of them. Modules import these late,
-as they import dask.
+indexed or at hand, and a time axis encoded as xarray would: there is no public way to any of them. Modules import
+these late, as they import dask.
 """
 
 from __future__ import annotations
 
 import dask
+import numpy as np
 import xarray as xr
 
 try:
@@ -41,5 +42,11 @@ __all__ = [
     "get_threaded",
     "getitem",
     "indexing",
+    "is_in_memory",
     "optimize_blockwise",
 ]
+
+
+def is_in_memory(variable: xr.Variable) -> bool:
+    """Whether the values are at hand: neither dask's, nor read when indexed."""
+    return isinstance(variable._data, np.ndarray)

@@ -14,6 +14,7 @@ from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import SOURCE, Legend, is_class_map, legend_of
 from geoemb_xr.core.local_paths import existing, local_path
 from geoemb_xr.execution import progress
+from geoemb_xr.execution.computing import compute
 from geoemb_xr.execution.hashes import mixed
 from geoemb_xr.geo import places, tables
 
@@ -243,7 +244,7 @@ def _draw_all(raster: xr.DataArray, grid: GeoBox, per_class: int | None, seed: i
     while len(parts) > 1:
         parts = [merge(parts[k : k + 16], per_class) for k in range(0, len(parts), 16)]
     with progress.shown("labels"):
-        (drawn,) = dask.compute(parts[0])
+        (drawn,) = compute(parts[0])
     return Drawn(*drawn)
 
 

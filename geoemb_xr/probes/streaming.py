@@ -20,6 +20,7 @@ from geoemb_xr.core.geometry import geobox_of
 from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.times import describe_times
 from geoemb_xr.execution import blocks
+from geoemb_xr.execution.computing import compute
 from geoemb_xr.probes import labelling, validation
 from geoemb_xr.probes.heads import Data, RidgeSums
 from geoemb_xr.probes.samples import Samples, aligned, date_of, metres, period_of
@@ -156,7 +157,7 @@ def _classes(raster: xr.DataArray) -> np.ndarray | None:
         import dask
 
         each = [dask.delayed(np.unique)(block) for block in raster.data.to_delayed().ravel()]
-        found = np.unique(np.concatenate(dask.compute(*each)))
+        found = np.unique(np.concatenate(compute(*each)))
     return found if nodata is None else found[found != nodata]
 
 

@@ -229,6 +229,7 @@ def _write(array: xr.DataArray, target: Path, overviews: Overviews) -> Path:
     picture = _picture(array, overviews)
     part = part_of(target)
     with only_writer(target):
+        part.mkdir(exist_ok=True)
         staged = stage(array, part / "blocks.zarr")
         _assemble(staged, picture, part)
         _finish(picture, part, target)

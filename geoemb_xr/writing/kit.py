@@ -24,6 +24,7 @@ from geoemb_xr.core.fitted import check_model
 from geoemb_xr.core.local_paths import with_ending
 from geoemb_xr.core.model import check_embedding, comparability_key, is_encoded, product
 from geoemb_xr.core.whole import replacing
+from geoemb_xr.execution.computing import computed
 from geoemb_xr.geo import places
 from geoemb_xr.probes.labelling import read_labels
 from geoemb_xr.probes.probe import Probe
@@ -249,7 +250,7 @@ def _write_picture(array: xr.DataArray, probe: Probe, path: Path) -> None:
 
     last = array.isel(time=-1) if "time" in array.dims else array
     made = probe.predict(last).transpose("y", "x")
-    values = made.compute().values
+    values = computed(made).values
     if probe.legend is None:
         low, high = np.nanpercentile(values, (2, 98)) if np.isfinite(values).any() else (0.0, 1.0)
         grey = np.clip((values - low) / ((high - low) or 1.0) * 255, 0, 255)

@@ -27,6 +27,7 @@ from geoemb_xr.core.errors import MissingFileError, SourceError, check_choice
 from geoemb_xr.core.local_paths import local_path
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution import progress, workers
+from geoemb_xr.execution.computing import scheduler
 
 if TYPE_CHECKING:
     import zarr
@@ -334,7 +335,8 @@ def _write(blocks: Sequence[tuple[Job, tuple[int, ...]]]) -> None:
         workers.check_offered(resources)
     try:
         with progress.shown("writing"):
-            compute_as_if_collection(da.Array, graph, keys, **({"resources": resources} if resources else {}))
+            options = {"resources": resources} if resources else {}
+            compute_as_if_collection(da.Array, graph, keys, scheduler=scheduler(), **options)
     finally:
         call.end()
 
@@ -362,9 +364,9 @@ def _write_block(
 
 @dataclass(frozen=True)
 class Staged:
-    """An array whose blocks are all written, read back window by window."""
+    """An array whose blocks are all written, or were in memory before, read window by window."""
 
-    array: zarr.Array[Any]
+    array: zarr.Array[Any] | np.ndarray
     offset: tuple[int, ...]
 
     def read(self, *window: slice) -> np.ndarray:
@@ -379,10 +381,14 @@ def stage(array: xr.DataArray, folder: Path) -> Staged:
     Parameters
     ----------
     array : DataArray
-        Any; an array in memory is cut into blocks of 1,024 pixels.
+        Any. What is in memory stays there; what is read when indexed is cut into blocks of 1,024 pixels.
     folder : Path
         It is made where it does not exist. Work of another call in it is deleted, and a note says so.
     """
+    from geoemb_xr.execution.internals import is_in_memory
+
+    if is_in_memory(array.variable):  # nothing is computed that could be lost
+        return Staged(array.values, (0,) * array.ndim)
     data, layout = lay_out(chunked(array).data)
     fingerprint = [data.name, str(data.dtype), list(data.shape), list(layout.chunks)]
     group = open_stage(folder, fingerprint)

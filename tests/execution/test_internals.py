@@ -74,3 +74,16 @@ def test_times_are_encoded_as_a_store_has_them():
     )
     encoded = internals.CFDatetimeCoder().encode(variable, name="time")
     assert encoded.values.tolist() == [17532, 19723], VERSIONS
+
+
+def test_what_is_in_memory_is_told_from_what_is_not():
+    class Read(internals.BackendArray):
+        shape, dtype = (3,), np.dtype("f4")
+
+        def __getitem__(self, key):
+            return np.zeros(3, "f4")
+
+    held = xr.Variable("x", np.zeros(3))
+    assert internals.is_in_memory(held), VERSIONS
+    assert not internals.is_in_memory(held.chunk(x=2))
+    assert not internals.is_in_memory(xr.Variable("x", internals.indexing.LazilyIndexedArray(Read())))

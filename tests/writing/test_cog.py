@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import geoemb_xr as gx
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import Legend
-from geoemb_xr.writing import overviews
+from geoemb_xr.writing import overviews, staging
 
 
 def test_codes_are_bitwise_tile_interleaved_and_say_what_they_are(codes, tmp_path):
@@ -216,6 +216,14 @@ def test_an_interrupted_file_is_not_there_and_the_same_call_goes_on(cover, tmp_p
     with rasterio.open(tmp_path / "a.tif") as file:
         np.testing.assert_array_equal(file.read(1), cover.values)
     assert not (tmp_path / "a.tif.part").exists()
+
+
+def test_what_is_in_memory_is_not_staged(cover, tmp_path, monkeypatch):
+    """There is nothing to compute that an interruption could lose."""
+    monkeypatch.setattr(staging, "open_stage", None)
+    with rasterio.open(cover.emb.to_cog(tmp_path / "a.tif")) as file:
+        np.testing.assert_array_equal(file.read(1), cover.values)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.tif", "a.qml"}
 
 
 def test_ragged_blocks_of_a_window_are_written_as_they_are(cover, tmp_path, counting):
