@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import arrays
+from geoemb_xr.core import arrays, buffers
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.model import (
     BAND,
@@ -101,7 +101,7 @@ def _on_years(
         scales = [year for block in _flat(scale) for year in np.moveaxis(block, scale_axis, 0)]
     years = [Block(slab, own, each, codec) for slab, each in zip(slabs, scales, strict=True)]
     pixels = tuple(np.delete(slabs[0].shape, own))
-    result = np.empty((rows or 1, years[0].pixels), np.float32)
+    result = buffers.empty((rows or 1, years[0].pixels), np.float32)
     function(years, result, *params)
     if rows is None:
         return result.reshape(pixels)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import coding, geometry, kernels
+from geoemb_xr.core import buffers, coding, geometry, kernels
 from geoemb_xr.core.codecs import CODECS, SIGNED_SQUARE, SQUARE_FACTOR
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.missing import codec_attrs, without_codec
@@ -364,7 +364,7 @@ def _unit_block(block: np.ndarray, axis: int, scale: np.ndarray | None, codec: C
     if codec.name != SIGNED_SQUARE.name or math.prod(block.shape[axis + 1 :]) == 1:
         return unit_length(codec.decode(block, scale, axis), axis, own=True)
     bands = kernels.as_bands(block, axis)
-    out = np.empty(bands.shape, np.float32)
+    out = buffers.empty(bands.shape, np.float32)
     coding.unit_square(bands, SIGNED_SQUARE.nodata, SQUARE_FACTOR, out)
     return out.reshape(block.shape)
 
@@ -372,7 +372,7 @@ def _unit_block(block: np.ndarray, axis: int, scale: np.ndarray | None, codec: C
 def unit_length(block: np.ndarray, axis: int, own: bool = False) -> np.ndarray:
     """Divide vectors by their length, summed in float64; NaN where that is 0; in place where they are ``own``."""
     bands = kernels.as_bands(block, axis)
-    out = bands if own else np.empty(bands.shape, block.dtype)
+    out = bands if own else buffers.empty(bands.shape, block.dtype)
     coding.divide_by_length(bands, out)
     return out.reshape(block.shape)
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from geoemb_xr.core import coding, kernels
+from geoemb_xr.core import buffers, coding, kernels
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.model import Codec
 
@@ -69,7 +69,7 @@ def decode_signed_square(codes: np.ndarray, scale: np.ndarray | None, axis: int)
 def encode_signed_square(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, None]:
     """The inverse: q = clip(round(sign(x) · √|x| · 127.5), −127, 127), −128 where a band is not finite."""
     bands = kernels.as_bands(np.asarray(vectors, np.float32), axis)
-    codes = np.empty(bands.shape, np.int8)
+    codes = buffers.empty(bands.shape, np.int8)
     coding.encode_square(*coding.long_rows(bands, codes))
     return codes.reshape(vectors.shape), None
 
@@ -117,7 +117,7 @@ def decode_per_pixel_scale(codes: np.ndarray, scale: np.ndarray | None, axis: in
     expected = tuple(np.delete(codes.shape, axis))
     if scale.shape != expected:
         raise SourceError(f"scales of shape {scale.shape} do not fit codes of shape {codes.shape}")
-    out = np.empty(codes.shape, np.float32)
+    out = buffers.empty(codes.shape, np.float32)
     bands = kernels.as_bands(codes, axis)
     flat = np.ascontiguousarray(scale).reshape(bands.shape[0], bands.shape[2])
     coding.scale_codes(bands, flat, kernels.as_bands(out, axis))
@@ -127,7 +127,7 @@ def decode_per_pixel_scale(codes: np.ndarray, scale: np.ndarray | None, axis: in
 def encode_per_pixel_scale(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """The inverse: scale = max|x| / 127 per pixel, NaN where a band is not finite."""
     bands = kernels.as_bands(np.asarray(vectors, np.float32), axis)
-    codes = np.empty(bands.shape, np.int8)
+    codes = buffers.empty(bands.shape, np.int8)
     scale = np.empty((bands.shape[0], 1, bands.shape[2]), np.float32)
     coding.encode_scaled(*coding.long_rows(bands, codes, scale))
     return codes.reshape(vectors.shape), scale.reshape(np.delete(vectors.shape, axis))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from geoemb_xr.core import buffers
 from geoemb_xr.core.kernels import as_bands, jit, jit_exact
 
 #: Pixels that are worked on at a time: 64 float32 bands of them fit a second-level cache.
@@ -26,7 +27,7 @@ def decode_square(codes: np.ndarray, axis: int, nodata: int, factor: np.float32)
     floats, "reassoc" would let the compiler multiply by the factor first.
     """
     bands = as_bands(codes, axis)
-    out = np.empty(bands.shape, np.float32)
+    out = buffers.empty(bands.shape, np.float32)
     if bands.shape[2] == 1:
         _decode_square_last(bands.reshape(bands.shape[:2]), nodata, factor, out.reshape(bands.shape[:2]))
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from geoemb_xr.core import buffers
 from geoemb_xr.core.compiling import Kernel as Kernel
 from geoemb_xr.core.compiling import jit as jit
 from geoemb_xr.core.compiling import jit_exact as jit_exact
@@ -39,7 +40,7 @@ def band_last(block: np.ndarray, axis: int) -> np.ndarray:
     view = np.moveaxis(block, axis, -1)
     if view.flags.c_contiguous:
         return view
-    out = np.empty(view.shape, block.dtype)
+    out = buffers.empty(view.shape, block.dtype)
     copy_band_last(block, axis, out)
     return out
 
@@ -51,7 +52,7 @@ def band_first(block: np.ndarray, axis: int) -> np.ndarray:
         return np.ascontiguousarray(view)
     axis %= block.ndim
     outer = math.prod(block.shape[:axis])
-    out = np.empty(view.shape, block.dtype)
+    out = buffers.empty(view.shape, block.dtype)
     # the same transpose, with pixels in the place of bands
     copy_band_last(block.reshape(outer, -1, block.shape[-1]), 1, out.reshape(outer, block.shape[-1], -1))
     return out

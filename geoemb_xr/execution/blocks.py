@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import arrays, coding, kernels
+from geoemb_xr.core import arrays, buffers, coding, kernels
 from geoemb_xr.core.codecs import SIGNED_SQUARE, SQUARE_FACTOR
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.fitted import decoded_bands
@@ -221,13 +221,13 @@ def piecewise(
     block = Block(data, axis, scale, codec)
     rest = tuple(np.delete(data.shape, axis))
     if length is None:
-        flat = np.empty(block.pixels, dtype)
+        flat = buffers.empty((block.pixels,), dtype)
         with one_thread():
             for where, vectors in block.pieces():
                 flat[where] = function(vectors, *params)
         return flat.reshape(rest)
     shape = (*data.shape[:axis], length, *data.shape[axis + 1 :])
-    out = np.empty(shape, dtype)
+    out = buffers.empty(shape, dtype)
     bands = out.reshape(int(np.prod(shape[:axis], dtype=np.int64)), length, -1)
     with one_thread():
         for where, vectors in block.pieces():

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import arrays, kernels
+from geoemb_xr.core import arrays, buffers, kernels
 from geoemb_xr.core.codecs import SIGNED_SQUARE, SQUARE_FACTOR
 from geoemb_xr.core.model import Codec, is_encoded
 from geoemb_xr.execution.blocks import Block, put
@@ -89,7 +89,7 @@ def _map_block(
     model: Any,
     *params: Any,
 ) -> np.ndarray:
-    out = np.empty((*data.shape[:axis], length, *data.shape[axis + 1 :]), dtype)
+    out = buffers.empty((*data.shape[:axis], length, *data.shape[axis + 1 :]), dtype)
     rows = out.reshape(math.prod(data.shape[:axis]), length, -1)
     for where, sums in pieces(Block(data, axis, scale, codec), *axes(model)):
         put(then(sums, model, *params), rows, where)

@@ -11,6 +11,7 @@ from itertools import pairwise, product
 
 import numpy as np
 
+from geoemb_xr.core import buffers
 from geoemb_xr.core.model import Codec
 from geoemb_xr.geo.lattice import UNITS
 from geoemb_xr.geo.resampling_kernels import cell_means
@@ -92,7 +93,7 @@ def _means(
     """Means of cells, (band, row, column), of one part of a block."""
     factors = _factors(values, scale, codec)
     shape = (len(values), *(-(-n // size) for n in values.shape[1:]))
-    found = np.empty(shape, factors.dtype)
+    found = buffers.empty(shape, factors.dtype)
     cell_means(values, factors, None if codec is None else codec.power, size, unit, found)
     return found
 

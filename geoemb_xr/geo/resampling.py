@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from geoemb_xr.core import kernels
+from geoemb_xr.core import buffers, kernels
 from geoemb_xr.core.model import Codec
 from geoemb_xr.geo import cells, lattice, placing_kernels, resampling_kernels
 from geoemb_xr.geo.lattice import Grid, Window
@@ -366,7 +366,7 @@ def _lay(
             if len(blocks) == 1:
                 return kernels.band_last(cut, 1)
             if out is None:
-                out = np.empty((len(cut), bottom - top, right - left, cut.shape[1]), cut.dtype)
+                out = buffers.empty((len(cut), bottom - top, right - left, cut.shape[1]), cut.dtype)
             kernels.copy_band_last(cut, 1, out[:, y0 - top : y1 - top, x0 - left : x1 - left])
     assert out is not None
     return out
@@ -416,11 +416,11 @@ def _filled(
     """
     (layers, bands), (_, rows, cols) = counts, at.shape
     if bands_last:
-        out = np.empty((layers, rows, cols, bands), dtype)
+        out = buffers.empty((layers, rows, cols, bands), dtype)
         for i in range(layers):
             fill(i, at, out[i])
         return out
-    out = np.empty((layers, bands, rows, cols), dtype)
+    out = buffers.empty((layers, bands, rows, cols), dtype)
     step = max(
         _STRIP // max(cols * bands * dtype.itemsize, 1) // 8 * 8, 8
     )  # rows of whole words of eight bytes

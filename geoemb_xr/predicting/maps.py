@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import kernels
+from geoemb_xr.core import buffers, kernels
 from geoemb_xr.core.arrays import codec_of, map_bands
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.fitted import Fitted, Output, check_model, decoded_bands
@@ -213,7 +213,7 @@ def _predict_one(
     if place != "cpu" or not fused.can_fuse(codec, model, (name,), inner == 1):
         packed = _predict_block(data, axis, scale, codec, unit, model, dtype, device, batch_size, token)
         return _field(packed, name, axis if length else None)
-    out = np.empty((*data.shape[:axis], *length, *data.shape[axis + 1 :]), dtype[name].base)
+    out = buffers.empty((*data.shape[:axis], *length, *data.shape[axis + 1 :]), dtype[name].base)
     fused.fill(Block(data, axis, scale, codec), model, unit, {name: out.reshape(outer, *length, inner)})
     return out
 
@@ -231,7 +231,7 @@ def _predict_block(
     token: str,
 ) -> np.ndarray:
     block = Block(data, axis, scale, codec)
-    out = np.empty(block.pixels, dtype)
+    out = buffers.empty((block.pixels,), dtype)
     place = devices.place_for(device, networks.can_run(model))
     names = dtype.names or ()
     inner = math.prod(data.shape[axis + 1 :])

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from geoemb_xr.core import buffers
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.execution.threads import threads_of_gdal
 from geoemb_xr.readers.block_cache import CACHE, RAW
@@ -128,7 +129,7 @@ def _from_cells(
                 return cell[..., rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
             if out is None:
                 shape = (*cell.shape[:-2], rows.stop - rows.start, cols.stop - cols.start)
-                out = np.empty(shape, cell.dtype)
+                out = buffers.empty(shape, cell.dtype)
             r0, r1 = max(rows.start, top), min(rows.stop, bottom)
             c0, c1 = max(cols.start, left), min(cols.stop, right)
             out[..., r0 - rows.start : r1 - rows.start, c0 - cols.start : c1 - cols.start] = cell[

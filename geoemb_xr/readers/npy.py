@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from geoemb_xr.core import kernels
+from geoemb_xr.core import buffers, kernels
 from geoemb_xr.core.codecs import decode_per_pixel_scale
 from geoemb_xr.core.errors import MissingFileError, SourceError
 from geoemb_xr.readers.tile_arrays import Transfers
@@ -245,7 +245,7 @@ class NpzReader:
         """A window (band, y, x)."""
         shape = self.info.shape
         row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(self.info.dtype).itemsize
-        out = np.empty((rows.stop - rows.start, cols.stop - cols.start, *shape[2:]), self.info.dtype)
+        out = buffers.empty((rows.stop - rows.start, cols.stop - cols.start, *shape[2:]), self.info.dtype)
         with _member(self.path, self.array) as file:
             file.seek(self.info.offset + rows.start * row_bytes)
             for i in range(len(out)):

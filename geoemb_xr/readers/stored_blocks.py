@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from geoemb_xr.core import buffers
 from geoemb_xr.execution.threads import side_by_side
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class Cell:
         self, layout: BlockLayout, bands: Sequence[int], rows: tuple[int, int], cols: tuple[int, int]
     ) -> None:
         self.layout, self.bands = layout, list(bands)
-        self.values = np.empty((len(bands), rows[1] - rows[0], cols[1] - cols[0]), layout.dtype)
+        shape = (len(bands), rows[1] - rows[0], cols[1] - cols[0])
+        self.values = buffers.empty(shape, layout.dtype)
         height, width = layout.block
         tops, lefts = range(0, self.values.shape[1], height), range(0, self.values.shape[2], width)
         bands_apart = range(len(bands)) if layout.samples == 1 else [slice(None)]

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from geoemb_xr.core import buffers
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.readers.shard_indexes import (
     Index,
@@ -153,7 +154,7 @@ class StoredChunks:
 
     def window(self, spans: Sequence[slice]) -> np.ndarray | None:
         """A window of the array; None where that is left to Zarr."""
-        out = np.empty([s.stop - s.start for s in spans], self.layout.dtype)
+        out = buffers.empty(tuple(s.stop - s.start for s in spans), self.layout.dtype)
 
         def put(place: Place, chunk: np.ndarray | None) -> None:
             inside, target = [], []
@@ -198,7 +199,7 @@ class StoredChunks:
                 self._put_absent(asked.name, [place for place, _, _ in asked.chunks], put)
                 return
             with turns:
-                chunk = np.empty(self.layout.chunk, self.layout.dtype)
+                chunk = buffers.empty(self.layout.chunk, self.layout.dtype)
                 for place, start, stop in asked.chunks:
                     last = None if stop is None else stop - asked.start
                     self.layout.decode(data[start - asked.start : last], chunk)

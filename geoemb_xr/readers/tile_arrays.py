@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from geoemb_xr.core import buffers
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution.threads import side_by_side
@@ -120,7 +121,8 @@ class TileArray:
             return self._read_tile(*hits[0])
         lead = (self.bands,) if self.bands else ()
         size = (rows.stop - rows.start, cols.stop - cols.start)
-        out = np.full((*lead, *size), self.fill, self.dtype)
+        out = buffers.empty((*lead, *size), self.dtype)
+        out[...] = self.fill
         best = np.full(size, np.inf) if _any_overlap(hits) else None
         for i, step, r, c in hits:
             values = self._read_tile(i, step, r, c)

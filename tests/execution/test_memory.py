@@ -92,32 +92,3 @@ def test_a_failure_leaves_the_array_lazy():
     with pytest.raises(OSError, match="the disk is gone"):
         da.emb.load()
     assert da.chunks is not None
-
-
-@pytest.mark.parametrize(
-    ("files", "free"),
-    [
-        ({"memory.max": "max", "memory.current": "5", "memory.stat": "inactive_file 1"}, None),
-        ({"memory.max": "100", "memory.current": "50", "memory.stat": "anon 40\ninactive_file 8"}, 58),
-        (
-            {
-                "memory/memory.limit_in_bytes": "100",
-                "memory/memory.usage_in_bytes": "120",
-                "memory/memory.stat": "total_inactive_file 5",
-            },
-            0,
-        ),
-        ({}, None),
-    ],
-)
-def test_a_container_has_as_much_as_it_is_allowed(tmp_path, files, free):
-    """As Docker's documentation has it: what is cached of files can be freed."""
-    (tmp_path / "memory").mkdir()
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    assert memory._free_in_container(str(tmp_path)) == free
-
-
-def test_this_machine_says_what_is_free():
-    free = memory.free_memory()
-    assert free is None or 0 < free < 1 << 50
