@@ -11,6 +11,11 @@ import numpy as np
 
 from geoemb_xr.core.kernels import jit, jit_exact
 
+#: Pixels whose places are found together: what is read for them sits in a second-level cache, plane after plane.
+_TOGETHER = 1 << 14
+#: Pixels side by side in both grids, on average, from which on whole runs of them are moved.
+_RUN = 6
+
 
 @jit_exact
 def fill_cells(cells: Any, size: Any, corners: Any, nowhere: Any, out: Any) -> None:
@@ -78,3 +83,80 @@ def _gather_numpy(window: Any, at: Any, fill: Any, out: Any) -> None:
         return
     out[...] = fill
     out[inside] = window[row[inside], col[inside]]
+
+
+@jit
+def gather_planes(planes: Any, at: Any, top: Any, left: Any, down: Any, across: Any, out: Any) -> None:
+    """Move what lies in one source block to where it belongs in ``out``; all else of ``out`` stays.
+
+    ``planes`` (planes, height, width) begin at row ``top`` and column ``left`` of the window that ``at`` counts
+    from, and run the other way if ``down`` or ``across``; ``out`` is (planes, rows, columns).
+    """
+    number, height, width = planes.shape
+    _, rows, cols = at.shape
+    source, result = planes.reshape(number, height * width), out.reshape(number, rows * cols)
+    step, line, read = max(_TOGETHER // cols, 1), 64 // planes.itemsize, np.uintp(0)
+    begin, goal = np.empty(step * cols, np.uintp), np.empty(step * cols, np.uintp)
+    length = np.empty(step * cols, np.uintp)
+    for start in range(0, rows, step):
+        some = at[:, start : start + step]
+        first = start * cols
+        n, moved, low, high = _find_runs(
+            some, first, height, width, top, left, down, across, cols, begin, goal, length
+        )
+        if n * _RUN > moved:  # a loop over a few pixels costs more than what it moves
+            n, moved, low, high = _find_runs(
+                some, first, height, width, top, left, down, across, 1, begin, goal, length
+            )
+        for p in range(number):
+            plane, own = source[p], result[p]
+            # In order first: pixels along a slanted line come from memory one by one, which takes as long again.
+            for k in range(low, high, line):
+                read += np.uintp(plane[k])
+            if n == moved:
+                for k in range(n):
+                    own[goal[k]] = plane[begin[k]]
+            else:
+                for k in range(n):
+                    a, b = goal[k], begin[k]
+                    for i in range(length[k]):
+                        own[a + i] = plane[b + i]
+    begin[0] = read  # else the compiler leaves out what is read ahead
+
+
+@gather_planes.in_numpy_bitwise
+def _gather_planes_numpy(planes: Any, at: Any, top: Any, left: Any, down: Any, across: Any, out: Any) -> None:
+    number, height, width = planes.shape
+    row, col = (at[0] >> 12) - top, (at[1] >> 12) - left
+    inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+    row, col = (v[inside] for v in (height - 1 - row if down else row, width - 1 - col if across else col))
+    out.reshape(number, -1)[:, np.flatnonzero(inside)] = planes.reshape(number, -1)[:, row * width + col]
+
+
+@jit
+def _find_runs(
+    at: Any, first: Any, height: Any, width: Any, top: Any, left: Any, down: Any, across: Any, longest: Any,
+    begin: Any, goal: Any, length: Any,
+) -> Any:  # fmt: skip
+    """Find pixels that lie side by side in a block and in the result: where in both, how many, up to ``longest``.
+
+    Returns the number of runs and of pixels, and the range of the block that they lie in.
+    """
+    n, moved, low, high = 0, 0, height * width, 0
+    for i in range(at.shape[1]):
+        last = np.int64(-2)  # where the run goes on; -2 is nowhere
+        for j in range(at.shape[2]):
+            r, c = (at[0, i, j] >> 12) - top, (at[1, i, j] >> 12) - left
+            if not (0 <= r < height and 0 <= c < width):
+                last = np.int64(-2)
+                continue
+            r, c = height - 1 - r if down else r, width - 1 - c if across else c
+            here = r * width + c
+            if here == last + 1 and length[n - 1] < longest:
+                length[n - 1] += np.uintp(1)
+            else:
+                begin[n], goal[n], length[n] = here, first + i * at.shape[2] + j, 1
+                n += 1
+            last = here
+            low, high, moved = min(low, here), max(high, here + 1), moved + 1
+    return n, moved, low, high

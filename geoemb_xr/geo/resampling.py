@@ -6,17 +6,16 @@ Codes are only ever moved; what is mixed are vectors, decoded by the loop that m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 
-from geoemb_xr.core import buffers, kernels
 from geoemb_xr.core.model import Codec
-from geoemb_xr.geo import cells, lattice, placing_kernels, resampling_kernels
+from geoemb_xr.geo import cells, lattice, resampling_kernels, resampling_memory
 from geoemb_xr.geo.lattice import Grid, Window
+from geoemb_xr.geo.resampling_memory import Part
 
 Resampling = Literal["nearest", "bilinear", "average", "mode"]
 Rule = Literal["first", "nearest-centre"]
@@ -94,12 +93,6 @@ class Content:
         else:
             valid = result[..., 0] != self.fill
         return valid
-
-
-#: Bytes of a result that are laid band-first at once: what a second-level cache holds beside the source.
-_STRIP = 1 << 18
-#: A source's part in a block: its number, the window it needs, the edges of its blocks there.
-Part = tuple[int, tuple[Window, Window], tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -229,12 +222,15 @@ class Warp:
         whole = self._cells(blocks, scales, part, at)
         if whole is not None:
             return whole, None, np.empty(0)
-        pixels, scale = _lay(blocks, window, *edges), None if scales is None else _lay(scales, window, *edges)
+        if self.how == "nearest":
+            moved = resampling_memory.gather(blocks, part, at, self.content.fill, self._bands_last)
+            if scales is None:
+                return moved, None, np.empty(0)
+            return moved, resampling_memory.gather(scales, part, at, np.nan, self._bands_last), np.empty(0)
+        pixels = resampling_memory.lay(blocks, window, *edges)
+        scale = None if scales is None else resampling_memory.lay(scales, window, *edges)
         shape = (len(pixels), rows[1] - rows[0], cols[1] - cols[0])
         stats = np.empty((*shape, 2), np.float32) if self.how == "average" else np.empty(0)
-        if self.how == "nearest":
-            moved_scale = None if scale is None else _gather(scale, at, np.nan, self._bands_last)
-            return _gather(pixels, at, self.content.fill, self._bands_last), moved_scale, stats
         if self.how == "mode":
             modes = np.empty((*shape, 1), pixels.dtype)
             counts = np.zeros(np.iinfo(pixels.dtype).max + 1, np.int64)
@@ -258,7 +254,7 @@ class Warp:
         def mix(i: int, rows: np.ndarray, out: np.ndarray) -> None:
             resampling_kernels.bilinear(*mixable[i], rows, self.content.unit, out)
 
-        return _filled(mix, at, (len(pixels), bands), dtype, self._bands_last)
+        return resampling_memory.fill_block(mix, at, (len(pixels), bands), dtype, self._bands_last)
 
     def _cells(
         self, blocks: list[np.ndarray], scales: list[np.ndarray] | None, part: Part, at: np.ndarray
@@ -279,8 +275,8 @@ class Warp:
         number, window, *edges = part
         vectors, scales = self._taken(part, iter(blocks))
         pixels, scale = (
-            _lay(vectors, window, *edges),
-            None if scales is None else _lay(scales, window, *edges),
+            resampling_memory.lay(vectors, window, *edges),
+            None if scales is None else resampling_memory.lay(scales, window, *edges),
         )
         source = self.sources[number]
         at = lattice.local(lattice.coordinates(source, self.target, rows, cols, edges=True), source, window)
@@ -347,91 +343,3 @@ def _touching(at: np.ndarray, height: int, width: int) -> tuple[Window, Window]:
     if not rows.size:
         return (0, 0), (0, 0)
     return (int(rows[0]), int(rows[-1]) + 1), (int(cols[0]), int(cols[-1]) + 1)
-
-
-def _lay(
-    blocks: list[np.ndarray],
-    window: tuple[Window, Window],
-    row_edges: Sequence[int],
-    col_edges: Sequence[int],
-) -> np.ndarray:
-    """Source blocks (others, bands, y, x) as one window (others, y, x, bands), C-contiguous."""
-    (top, bottom), (left, right) = window
-    queue = iter(blocks)
-    out = None
-    for r0, r1 in pairwise(row_edges):
-        for c0, c1 in pairwise(col_edges):
-            y0, y1, x0, x1 = max(r0, top), min(r1, bottom), max(c0, left), min(c1, right)
-            cut = next(queue)[:, :, y0 - r0 : y1 - r0, x0 - c0 : x1 - c0]
-            if len(blocks) == 1:
-                return kernels.band_last(cut, 1)
-            if out is None:
-                out = buffers.empty((len(cut), bottom - top, right - left, cut.shape[1]), cut.dtype)
-            kernels.copy_band_last(cut, 1, out[:, y0 - top : y1 - top, x0 - left : x1 - left])
-    assert out is not None
-    return out
-
-
-def _gather(pixels: np.ndarray, at: np.ndarray, fill: float, bands_last: bool) -> np.ndarray:
-    """Move whole pixels, as the widest words that fit them."""
-    size = pixels.shape[-1] * pixels.dtype.itemsize
-    word = next(w for w in ("u8", "u4", "u2", "u1") if size % np.dtype(w).itemsize == 0)
-    filled = np.full(pixels.shape[-1], fill, pixels.dtype)
-
-    def move(i: int, rows: np.ndarray, out: np.ndarray) -> None:
-        placing_kernels.gather(pixels[i].view(word), rows, filled.view(word), out.view(word))
-
-    return _filled(move, at, (len(pixels), pixels.shape[-1]), pixels.dtype, bands_last)
-
-
-def _filled(
-    fill: Callable[[int, np.ndarray, np.ndarray], None],
-    at: np.ndarray,
-    counts: tuple[int, int],
-    dtype: np.dtype[Any],
-    bands_last: bool,
-) -> np.ndarray:
-    """Fill a block that lies in memory in the array's own order, so that blocks are put together by plain copies.
-
-    Kernels write band-last. Unless the array's own order is that, they do so some rows at a time, and each strip is
-    laid band-first while it is in the cache.
-
-    Parameters
-    ----------
-    fill : callable
-        Takes the number of a layer, coordinates of some rows, and where to write them, (rows, columns, bands).
-    at : ndarray (2, rows, columns)
-        Coordinates of all pixels.
-    counts : (int, int)
-        Number of layers, and of bands.
-    dtype : dtype
-        Data type of the result.
-    bands_last : bool
-        Whether bands come last in the array.
-
-    Returns
-    -------
-    ndarray (layers, rows, columns, bands)
-        Of other memory where bands come first.
-    """
-    (layers, bands), (_, rows, cols) = counts, at.shape
-    if bands_last:
-        out = buffers.empty((layers, rows, cols, bands), dtype)
-        for i in range(layers):
-            fill(i, at, out[i])
-        return out
-    out = buffers.empty((layers, bands, rows, cols), dtype)
-    step = max(
-        _STRIP // max(cols * bands * dtype.itemsize, 1) // 8 * 8, 8
-    )  # rows of whole words of eight bytes
-    if rows * cols % 8:
-        step = max(rows, 1)
-    strip = np.empty((min(step, rows), cols, bands), dtype)
-    for first in range(0, rows, step):
-        places = np.ascontiguousarray(at[:, first : first + step])
-        own = strip[: places.shape[1]]
-        for i in range(layers):
-            fill(i, places, own)
-            flat = out[i, :, first : first + step].reshape(bands, -1)
-            kernels.copy_band_last(own.reshape(-1, bands), 0, flat)
-    return np.moveaxis(out, 1, -1)

@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr.geo import lattice
-from geoemb_xr.geo.resampling import Part, Warp
+from geoemb_xr.geo.resampling import Warp
+from geoemb_xr.geo.resampling_memory import Part
 
 Chunks = int | tuple[int, int] | Mapping[Hashable, int] | None
 
@@ -113,13 +114,21 @@ def _sides(job: Warp, sources: Sequence[xr.DataArray], chunks: Chunks) -> tuple[
     shrink = max(job.shrink(), 1.0)
     least = 16 if job.how == "average" and len(sources) == 1 and shrink > SUM_BEYOND else 1
     y, x = _chunks_yx(sources[0]) if sources[0].chunks is not None else ((BLOCK,), (BLOCK,))
-    sides = [max(math.ceil(min(max(side), 2 * BLOCK) / shrink), least) for side in (y, x)]
-    return sides[0], sides[1]
+    height, width = (max(math.ceil(min(max(side), 2 * BLOCK) / shrink), least) for side in (y, x))
+    return _even(job.target.shape[0], height), _even(job.target.shape[1], width)
 
 
 def is_count(value: object) -> bool:
     """Whether it is a whole number of 1 or more."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
+
+
+def _even(size: int, side: int) -> int:
+    """A side of blocks that leaves no sliver at the end: each block is a task, and reads a margin of its own."""
+    whole, rest = divmod(size, side)
+    if not whole or not 0 < rest <= side // 8:
+        return side
+    return -(-size // whole // 8) * 8
 
 
 def _regular(size: int, side: int) -> tuple[int, ...]:

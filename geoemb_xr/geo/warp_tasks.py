@@ -23,7 +23,8 @@ from geoemb_xr.core.model import (
 )
 from geoemb_xr.geo import lattice
 from geoemb_xr.geo.lattice import Grid
-from geoemb_xr.geo.resampling import Content, Part, Resampling, Rule, Warp
+from geoemb_xr.geo.resampling import Content, Resampling, Rule, Warp
+from geoemb_xr.geo.resampling_memory import Part
 from geoemb_xr.geo.warp_plans import Chunks, Plan
 
 #: Dimensions whose values at a pixel are one vector: missing together, moved together.

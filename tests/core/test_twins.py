@@ -23,6 +23,7 @@ WITHOUT_TWIN = {
     "geo.resampling_kernels": {
         "_decoded", "_mixed", "_cover", "_add_footprint", "_finish_mean", "_weight", "_area", "_footprint",
     },
+    "geo.placing_kernels": {"_find_runs"},
     "geo.polygons": {"_add_span", "_add_edge"},
 }  # fmt: skip
 
@@ -106,6 +107,13 @@ def result():
 def at():
     """Where pixels of a target lie in a window, some outside."""
     return rng().integers(-5000, 60_000, (2, 13, 17)).astype(np.int64)
+
+
+def beside():
+    """Where pixels of a target lie that has the window's own pixels, but for one column."""
+    made = np.mgrid[-3:10, -3:14].astype(np.int64) * 4096 + 2048
+    made[1, :, 9:] += 4096
+    return made
 
 
 def empty(*shape, dtype=np.float32):
@@ -206,6 +214,19 @@ CASES = {
         ),
         0,
     ),
+    **{
+        ("geo.placing_kernels", "gather_planes", name): (
+            lambda dtype=dtype, at=at, turned=turned: (
+                rng().integers(0, 200, (5, 12, 11)).astype(dtype), at(), 2, -1, *turned,
+                empty(5, 13, 17, dtype=dtype),
+            ),
+            0,
+        )
+        for name, dtype, at, turned in (
+            ("bytes", np.uint8, beside, (False, False)), ("words", np.uint32, beside, (True, False)),
+            ("anywhere", np.uint8, at, (True, True)),
+        )
+    },
     ("geo.resampling_kernels", "square_factors"): (
         lambda: (np.ascontiguousarray(codes(12, 30).T), -128, FACTOR, empty(30)), 0
     ),

@@ -7,6 +7,7 @@ import sys
 import dask
 import numpy as np
 import pytest
+import xarray as xr
 from affine import Affine
 
 import geoemb_xr as gx
@@ -137,3 +138,35 @@ def test_blocks_lie_in_the_order_of_the_array(how, order):
     blocks = dask.compute(*lazy.data.to_delayed().ravel())
     assert len(blocks) > 4
     assert all(block.flags.c_contiguous for block in blocks)
+
+
+LIES = {
+    "window": lambda block: np.pad(block, 3)[3:-3, 3:-3, 3:-3],
+    "bands last": lambda block: np.ascontiguousarray(block.transpose(1, 2, 0)).transpose(2, 0, 1),
+    "rows turned": lambda block: block[:, ::-1].copy()[:, ::-1],
+    "columns turned": lambda block: block[..., ::-1].copy()[..., ::-1],
+    "columns first": lambda block: np.asfortranarray(block),
+}
+
+
+@pytest.mark.parametrize("how", ["nearest", "bilinear"])
+@pytest.mark.parametrize("lies", LIES)
+def test_blocks_of_the_source_may_lie_in_memory_in_any_way(how, lies):
+    plain = gx.testing.synthetic("alphaearth", shape=(70, 60), decode=False, missing=True).isel(time=0)
+    target = gx.testing.geobox((90, 80), offset=(-55, 33)).zoom_to(resolution=9.3)  # some pixels lie outside
+    lazy = plain.chunk(y=32, x=25)
+    lazy = lazy.copy(data=lazy.data.map_blocks(LIES[lies], dtype=np.int8))
+    expected = plain.emb.reproject(target, resampling=how)
+    found = lazy.emb.reproject(target, resampling=how)
+    xr.testing.assert_identical(found.compute(scheduler="synchronous"), expected)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "blocks"),
+    [(60, (60,)), (70, (70,)), (132, (72, 60)), (140, (64, 64, 12)), (192, (64, 64, 64))],
+)
+def test_blocks_are_even_and_leave_no_sliver(pixels, blocks):
+    lazy = gx.testing.synthetic("alphaearth", shape=(128, 128), decode=False, chunks=64)
+    out = lazy.emb.reproject(gx.testing.geobox((pixels, 64)))
+    assert out.chunksizes["y"] == blocks
+    assert out.chunksizes["x"] == (64,)
