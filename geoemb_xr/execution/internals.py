@@ -10,6 +10,7 @@ from __future__ import annotations
 import dask
 import numpy as np
 import xarray as xr
+from dask.tokenize import normalize_token
 
 try:
     from dask._task_spec import DataNode, Task, TaskRef
@@ -32,6 +33,7 @@ __all__ = [
     "ArraySliceDep",
     "ArrayValuesDep",
     "BackendArray",
+    "BlockValues",
     "Blockwise",
     "CFDatetimeCoder",
     "DataNode",
@@ -50,3 +52,18 @@ __all__ = [
 def is_in_memory(variable: xr.Variable) -> bool:
     """Whether the values are at hand: neither dask's, nor read when indexed."""
     return isinstance(variable._data, np.ndarray)
+
+
+class BlockValues(ArrayValuesDep):  # type: ignore[misc]  # of dask, which tells no types
+    """A value for each block, told from others by a token.
+
+    Dask takes the text of the values instead, in which arrays are shortened: of two arrays whose values read alike,
+    one took the place of the other once their layers were fused.
+    """
+
+    def __init__(self, chunks: tuple[tuple[int, ...], ...], values: np.ndarray, token: str) -> None:
+        super().__init__(chunks, values)
+        self.token = token
+
+
+normalize_token.register(BlockValues, lambda values: ("BlockValues", values.token))

@@ -118,9 +118,9 @@ def read_footer(file: File, layout: PatchLayout, touches: Touches | None = None)
     date = next((name for name in layout.dates if name in schema.names), None)
     place = find_geometry(schema, geo, layout.geometry)
     crs = _crs_of(place, layout, schema, where)
-    bounds = _file_bounds(geo, place, crs)
+    bounds = file_bounds(geo, place, crs)
     is_far = bool(bounds) and touches is not None and not touches(bounds, crs)
-    dims = _declared_length(schema.field(vectors).type) if numbers else None
+    dims = declared_length(schema.field(vectors).type) if numbers else None
     columns = {} if is_far and dims else {meta.schema.column(i).path: i for i in range(meta.num_columns)}
     if dims is None:
         dims = _length_in(meta, columns, vectors)
@@ -166,7 +166,7 @@ def _length_in(meta: Any, columns: Mapping[str, int], vectors: str) -> int | Non
     return None
 
 
-def _declared_length(kind: Any) -> int | None:
+def declared_length(kind: Any) -> int | None:
     """Length of vectors that the schema fixes; a leading dimension of one does not count."""
     import pyarrow
 
@@ -236,7 +236,8 @@ def _bbox_columns(
     return leaves if all(leaf in columns for leaf in leaves) else ()
 
 
-def _file_bounds(geo: Mapping[str, Any], place: GeometryColumn | None, crs: str) -> tuple[Bounds, ...]:
+def file_bounds(geo: Mapping[str, Any], place: GeometryColumn | None, crs: str) -> tuple[Bounds, ...]:
+    """The box that a file states for all its rows; none where it states none that can be used."""
     box = about_geometry(geo, place.name).get("bbox") if place is not None else None
     if not isinstance(box, list) or len(box) not in (4, 6):
         return ()

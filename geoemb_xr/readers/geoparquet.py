@@ -22,11 +22,12 @@ from geoemb_xr.core.model import BAND, Product
 from geoemb_xr.core.notes import say
 from geoemb_xr.core.times import pick_times
 from geoemb_xr.execution.threads import side_by_side
-from geoemb_xr.readers.footers import FileFacts, read_footer
+from geoemb_xr.readers.footers import FileFacts
 from geoemb_xr.readers.layouts import PatchLayout
 from geoemb_xr.readers.parts import Part, inclusive, prune, select, touching_files
 from geoemb_xr.readers.records import Records, read_part, record_dtype, span_of
 from geoemb_xr.readers.tiles import Request
+from geoemb_xr.readers.twin_footers import read_footers
 from geoemb_xr.readers.vectors import Rows, blocks_of
 from geoemb_xr.stores.listing import list_files
 
@@ -75,7 +76,7 @@ def open_patches(source: Any, request: Request, product: Product, layout: PatchL
     """
     files = prune(list_files(_located(source, product)), request, layout)
     touches = touching_files(request, layout) if request.area is not None else None
-    facts = side_by_side(lambda file: read_footer(file, layout, touches), files)
+    facts = read_footers(files, layout, touches)
     facts, version = _one_space(facts, request, product, layout)
     parts = select(facts, request, layout)
     if not parts and (request.area is not None or request.time is not None):

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from dask.tokenize import normalize_token
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.areas import Area, Bounds
@@ -48,9 +49,10 @@ class Part:
         first, last = (int(rows.min()), int(rows.max()) + 1) if rows.size else (self.start, self.start)
         return replace(self, start=first, stop=last, rows=rows)
 
-    def __dask_tokenize__(self) -> tuple[Any, ...]:
-        rows = None if self.rows is None else self.rows.tobytes()
-        return self.facts.file.url, self.facts.file.token, self.group.index, self.start, self.stop, rows
+    def __dask_tokenize__(self) -> Any:
+        # normalised here, and by what holds parts: dask takes the text of this, and arrays shorten theirs
+        file = self.facts.file
+        return normalize_token((file.url, file.token, self.group.index, self.start, self.stop, self.rows))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from dask.tokenize import normalize_token
 
 from geoemb_xr.core import geometry, longitudes
 from geoemb_xr.core.errors import SourceError
@@ -156,8 +157,8 @@ class Records:
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
-    def __dask_tokenize__(self) -> tuple[Any, ...]:
-        return tuple(self.parts), self.layout, self.dtype
+    def __dask_tokenize__(self) -> Any:
+        return normalize_token((tuple(self.parts), self.layout, self.dtype))
 
     def take(self, rows: np.ndarray) -> Records:
         """Those at some rows of the block, in ascending order."""

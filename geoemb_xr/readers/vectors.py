@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from dask.tokenize import normalize_token
 
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.readers.geometries import storage
@@ -38,8 +39,8 @@ class Rows:
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
-    def __dask_tokenize__(self) -> tuple[Any, ...]:
-        return tuple(self.parts), self.dims
+    def __dask_tokenize__(self) -> Any:
+        return normalize_token((tuple(self.parts), self.dims))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -78,7 +79,7 @@ class Rows:
         for part in self.parts:
             with reading_parquet(part.facts.file.url):
                 pieces += _vectors_of(part, self.dims)
-            _give_back()
+        _give_back()  # at last: memory that is given back between parts is touched anew by each
         if len(pieces) == 1:
             return pieces[0]
         return np.concatenate(pieces) if pieces else np.empty((0, self.dims), np.float32)
@@ -118,20 +119,20 @@ def blocks_of(blocks: Sequence[Block], name: str, dtype: Any, axes: Mapping[str,
     import dask.array as da
     from dask.base import tokenize
 
-    from geoemb_xr.execution.internals import ArrayValuesDep
+    from geoemb_xr.execution.internals import BlockValues
 
-    values = np.empty(len(blocks), object)
+    values, token = np.empty(len(blocks), object), tokenize(*blocks, *axes.items())
     values[:] = blocks
     return da.blockwise(
         _read,
         ("l", *axes),
-        ArrayValuesDep((tuple(map(len, blocks)),), values),
+        BlockValues((tuple(map(len, blocks)),), values, token),
         "l",
         new_axes=dict(axes),
         dtype=dtype,
         meta=np.empty((0,) * (1 + len(axes)), dtype),
         align_arrays=False,
-        name=f"{name}-{tokenize(*blocks, *axes.items())}",
+        name=f"{name}-{token}",
     )
 
 

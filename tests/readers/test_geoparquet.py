@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 import xarray as xr
+from dask.tokenize import tokenize
 from hypothesis import given
 from hypothesis import strategies as st
 from patch_tables import DIMS, LAYOUT, PATCHES, assert_rows, frame, opened, within
@@ -21,9 +22,11 @@ from patch_tables import DIMS, LAYOUT, PATCHES, assert_rows, frame, opened, with
 from geoemb_xr import testing
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.errors import CoverageError, SourceError
-from geoemb_xr.readers import footers, geoparquet, layouts
+from geoemb_xr.readers import footers, geoparquet, layouts, parts
 from geoemb_xr.readers.layouts import PatchLayout
 from geoemb_xr.readers.tiles import Request
+from geoemb_xr.readers.vectors import Rows
+from geoemb_xr.stores.listing import list_files
 
 pytestmark = pytest.mark.filterwarnings("ignore:Geometry is in a geographic CRS")
 
@@ -295,6 +298,20 @@ def test_graph_is_small_and_named_by_the_files_state(folder):
     assert len(opened(folder, bbox=(10.0, 45.0, 10.5, 46.0)).data.dask.layers) <= 3
     frame(seed=9, west=10.0).to_parquet(folder / "0.parquet")
     assert opened(folder).data.name != first.data.name
+
+
+def test_two_sources_that_are_alike_but_for_vectors_stay_two(tmp_path):
+    """What dask knew them by was their text, which says nothing of files and shortens long selections."""
+    for name, value in (("a", 1), ("b", 2)):
+        table = frame(3000).drop(columns="date").assign(embedding=list(np.full((3000, DIMS), value, "f4")))
+        table.to_parquet(tmp_path / f"{name}.parquet", index=False, compression=None)
+    a, b = (opened(tmp_path / f"{name}.parquet") for name in "ab")
+    np.testing.assert_array_equal((b.data - a.data).compute(), 1)
+    facts = footers.read_footer(list_files(tmp_path / "a.parquet")[0], LAYOUT)
+    whole = parts.Part(facts, facts.groups[0], 0, 3000)
+    chosen = np.delete(np.arange(2001), 1000), np.delete(np.arange(2001), 1500)
+    one, same, other = (Rows((whole.take(rows),), DIMS) for rows in (chosen[0], chosen[0], chosen[1]))
+    assert tokenize(one) == tokenize(same) != tokenize(other)
 
 
 def test_results_travel_between_processes(folder):
