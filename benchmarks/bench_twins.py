@@ -10,14 +10,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import shapely
+from affine import Affine
 from harness import options, table
 from threadpoolctl import threadpool_limits
 
 from geoemb_xr.analysis import changes, clusters, temporal
 from geoemb_xr.core import coding, kernels
 from geoemb_xr.execution import hashes, linear, neighbours
+from geoemb_xr.geo import covering
 from geoemb_xr.geo import placing_kernels as placing
-from geoemb_xr.geo import polygons
 from geoemb_xr.geo import resampling_kernels as warp
 from geoemb_xr.probes import scores as classes
 from geoemb_xr.retrieval import scores
@@ -39,7 +41,8 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
     factors = np.full((side, side), FACTOR)
     edges = np.ascontiguousarray(np.mgrid[: third + 1, : third + 1]) * (3 * 4096)
     round_ = np.linspace(0, 2 * np.pi, 361)
-    ring = side * (0.5 + 0.4 * np.cos(round_)), side * (0.5 + 0.4 * np.sin(round_))
+    ring = side * (0.5 + 0.4 * np.stack([np.cos(round_), np.sin(round_)], axis=1))
+    outline = covering.Outlines.of(np.array([shapely.Polygon(ring)]), Affine.identity(), (side, side))
     cells = np.array([[i, j] for i in range(0, side, 64) for j in range(0, side, 64)])
     corners = rng.normal(size=(len(cells), 2, 2, 2)) * 100
     piece = vectors[:512]
@@ -90,7 +93,11 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
             lambda: (land, edges, np.zeros(256, np.int64), np.empty((third, third), np.uint8)),
         ),
         "shares of pixels in a polygon of 360 corners": (
-            polygons._add_rings, lambda: (*ring, np.array([0, 361]), np.zeros((side, side + 1)))
+            covering.cover,
+            lambda: (
+                outline.edges, outline.first, np.array([[0, 0, side, 0, side]]), False, np.empty((n, 3), np.int64),
+                np.empty(n), np.zeros((2, 2), np.int64),
+            ),
         ),
         "angle of change": (
             changes._angles, lambda: (vectors[:2048], vectors[2048:4096], np.empty(2048, np.float32))

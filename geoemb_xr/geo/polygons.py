@@ -1,30 +1,28 @@
 """Areas given as polygons: their way into a grid's CRS, and the share of each pixel that they cover.
 
 Which pixels a polygon touches, or whose centres it holds, is found by halving: a box wholly inside or outside is
-settled at once, so that only pixels along its edge are looked at one by one. The share that it covers comes from
-its edges: each adds the area to its right, and what edges on the way down add, edges on the way up take off again.
+settled at once, so that only pixels along its edge are looked at one by one. The share that it covers is found in
+:mod:`~geoemb_xr.geo.covering`.
 """
 
 from __future__ import annotations
 
-import math
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import pyproj
 import shapely
+from affine import Affine
 
-from geoemb_xr.core import areas, geometry, kernels, longitudes
+from geoemb_xr.core import areas, geometry, longitudes
 from geoemb_xr.core.errors import CoverageError
+from geoemb_xr.geo.covering import Outlines
 
 Rule = Literal["centre", "touched", "exact"]
 #: Boxes of up to this many pixels are judged pixel by pixel.
 _LEAF = 256
 #: Edges are densified before they are projected: 5 km bend by less than a metre.
 _SEGMENT_METRES = 5_000.0
-#: Shares nearer than this to nothing, or to the whole pixel, are what rounding left over.
-_ROUNDING = 1e-9
 
 
 def valid(shapes: np.ndarray) -> np.ndarray:
@@ -165,129 +163,19 @@ def _cover(
         _cover(shape, ys, xs[middle:], size, rule, out[:, middle:])
 
 
-def reach(centres: np.ndarray, size: float, low: float, high: float) -> slice:
-    """Which of evenly spaced pixels along an axis reach into an interval."""
-    if not centres.size:
-        return slice(0, 0)
-    step = size if centres[-1] >= centres[0] else -size
-    ends = sorted(((low - centres[0]) / step + 0.5, (high - centres[0]) / step + 0.5))
-    low, high = (min(max(float(end), 0.0), centres.size) for end in ends)
-    return slice(math.floor(low), math.ceil(high))
-
-
 def _shares(shape: Any, ys: np.ndarray, xs: np.ndarray, size: tuple[float, float]) -> np.ndarray:
     """The share of each pixel's area that a polygon covers."""
-    added = np.zeros((ys.size, xs.size + 1))
-    for part in shapely.get_parts(shape) if ys.size and xs.size else ():
-        rings = shapely.get_rings(part)  # the outer one first; lines that making it valid left over have none
-        corners, number = shapely.get_coordinates(rings, return_index=True)
-        starts = np.searchsorted(number, np.arange(len(rings) + 1))
-        _add_rings(
-            _positions(corners[:, 0], xs, size[1]), _positions(corners[:, 1], ys, size[0]), starts, added
-        )
-    share = np.cumsum(added[:, :-1], axis=1)
-    share[share < _ROUNDING] = 0
-    share[share > 1 - _ROUNDING] = 1
-    return share
+    shares = np.zeros((ys.size, xs.size))
+    if shares.size:
+        (y, down), (x, right) = (_axis(centres, s) for centres, s in zip((ys, xs), size, strict=True))
+        grid = Affine(right, 0, x, 0, down, y)
+        for piece in Outlines.of(np.array([shape], dtype=object), grid, shares.shape).pieces():
+            row, column = piece.pixels()
+            shares[row, column] = piece.weights
+    return shares
 
 
-def _positions(values: np.ndarray, centres: np.ndarray, size: float) -> np.ndarray:
-    """Coordinates in pixels from the outer edge of the first one."""
+def _axis(centres: np.ndarray, size: float) -> tuple[float, float]:
+    """The outer edge of the first of evenly spaced pixels, and the step to the next."""
     step = size if centres[-1] >= centres[0] else -size
-    return np.asarray((values - centres[0]) / step + 0.5)
-
-
-@kernels.jit_exact
-def _add_rings(column: Any, row: Any, starts: Any, added: Any) -> None:
-    """Add to each pixel how much more of it is covered than of its left neighbour; one column is to spare."""
-    for ring in range(len(starts) - 1):
-        start, stop = starts[ring], starts[ring + 1]
-        turned = 0.0  # twice the area within, of either sign
-        for i in range(start, stop - 1):
-            x, y = column[i] - column[start], row[i] - row[start]
-            turned += x * (row[i + 1] - row[start]) - (column[i + 1] - column[start]) * y
-        sign = -1.0 if (turned > 0) == (ring == 0) else 1.0  # all but the first are holes
-        for i in range(start, stop - 1):
-            _add_edge(column[i], row[i], column[i + 1], row[i + 1], sign, added)
-
-
-@_add_rings.in_numpy
-def _add_rings_numpy(column: Any, row: Any, starts: Any, added: Any) -> None:
-    for ring, (start, stop) in enumerate(pairwise(starts.tolist())):
-        x, y = column[start:stop], row[start:stop]
-        if len(x) < 2:
-            continue
-        u, v = x - x[0], y - y[0]
-        turned = (u[:-1] * v[1:] - u[1:] * v[:-1]).sum()
-        sign = -1.0 if (turned > 0) == (ring == 0) else 1.0
-        _add_edges(x[:-1], y[:-1], x[1:], y[1:], sign, added)
-
-
-def _add_edges(x0: Any, y0: Any, x1: Any, y1: Any, sign: float, added: Any) -> None:
-    """What :func:`_add_edge` adds, of many edges: first cut into rows, then into pixels."""
-    low, high = np.minimum(y0, y1), np.maximum(y0, y1)
-    first, last = (v.astype(np.int64) for v in (np.maximum(np.floor(low), 0), np.ceil(high)))
-    number = np.where(low < high, np.maximum(np.minimum(last, len(added)) - first, 0), 0)
-    edge, r = kernels.runs(first, number)
-    x0, y0, x1, y1 = x0[edge], y0[edge], x1[edge], y1[edge]
-    top, bottom = np.maximum(low[edge], r), np.minimum(high[edge], r + 1)
-    slope = (x1 - x0) / (y1 - y0)
-    least, most = np.minimum(x0, x1), np.maximum(x0, x1)
-    one, other = (np.clip(x0 + (v - y0) * slope, least, most) for v in (top, bottom))
-    height = np.where(y1 > y0, sign, -sign) * (bottom - top)
-    _add_spans(np.minimum(one, other), np.maximum(one, other), height, r, added)
-
-
-def _add_spans(left: Any, right: Any, height: Any, r: Any, added: Any) -> None:
-    """What :func:`_add_span` adds, of many edges, each within its row ``r``."""
-    columns = added.shape[1] - 1
-    wide = right > left
-    steep = np.where(wide, height / np.where(wide, right - left, 1.0), 0.0)
-    before = np.where(right <= 0, height, np.where(left < 0, steep * -left, 0.0))
-    np.add.at(added[:, 0], r, before)
-    left = np.maximum(left, 0.0)
-    first = left.astype(np.int64)
-    last = np.minimum(np.maximum(np.ceil(right), first + 1), columns).astype(np.int64)
-    span, c = kernels.runs(first, np.where(right > 0, np.maximum(last - first, 0), 0))
-    start, stop = np.maximum(left[span], c), np.minimum(right[span], c + 1)
-    part = np.where(wide[span], steep[span] * (stop - start), height[span])
-    beside = (start + stop) / 2 - c
-    np.add.at(added, (r[span], c), part * (1 - beside))
-    np.add.at(added, (r[span], c + 1), part * beside)
-
-
-@kernels.jit_exact
-def _add_edge(x0: Any, y0: Any, x1: Any, y1: Any, sign: Any, added: Any) -> None:
-    """Add the area to the right of an edge, row by row: positive on the way down, negative on the way up."""
-    if y0 == y1:
-        return
-    if y1 < y0:
-        x0, y0, x1, y1, sign = x1, y1, x0, y0, -sign
-    slope = (x1 - x0) / (y1 - y0)
-    least, most = min(x0, x1), max(x0, x1)
-    for r in range(max(int(np.floor(y0)), 0), min(int(np.ceil(y1)), added.shape[0])):
-        top, bottom = max(y0, np.float64(r)), min(y1, np.float64(r + 1))
-        one = min(max(x0 + (top - y0) * slope, least), most)
-        other = min(max(x0 + (bottom - y0) * slope, least), most)
-        _add_span(min(one, other), max(one, other), sign * (bottom - top), added[r])
-
-
-@kernels.jit_exact
-def _add_span(left: Any, right: Any, height: Any, added: Any) -> None:
-    """Add what lies right of an edge from ``left`` to ``right`` that falls by ``height`` within one row."""
-    columns = len(added) - 1
-    if right <= 0:  # all of the row lies right of it
-        added[0] += height
-        return
-    steep = height / (right - left) if right > left else 0.0
-    if left < 0:
-        added[0] += steep * -left
-        left = 0.0
-    c = np.int64(left)
-    while c < columns and (c < right or c == left):
-        start, stop = max(left, np.float64(c)), min(right, np.float64(c + 1))
-        part = steep * (stop - start) if right > left else height
-        beside = (start + stop) / 2 - c  # of the pixel, the share left of the edge
-        added[c] += part * (1 - beside)
-        added[c + 1] += part * beside
-        c += 1
+    return centres[0] - step / 2, step

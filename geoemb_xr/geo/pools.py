@@ -1,29 +1,26 @@
-"""Sums over the pixels in a polygon: moments of vectors, weights of classes, or all values for quantiles.
+"""Sums over the pixels in polygons: moments of vectors, weights of classes, or all values for quantiles.
 
-Sums of parts of a polygon merge into those of the whole, so that blocks are looked at one by one.
+Sums are kept in rows, one a polygon and time step. Sums of parts merge into those of the whole, so that blocks are
+looked at one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from geoemb_xr.core.codecs import SQUARE_FACTOR
+from geoemb_xr.geo import pooling_kernels as loops
+
 Stats = Literal["mean", "normalized", "stats", "covariance", "shares", "majority", "quantiles"]
-#: What one part of a zone gives, to be merged with others.
-State = tuple[np.ndarray, np.ndarray]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-class Pool(Protocol):
+class Pool[Sums](Protocol):
     """The interface of a way of summing for zonal statistics."""
-
-    @property
-    def zones(self) -> int:
-        """How many."""
-        ...
 
     @property
     def width(self) -> int:
@@ -35,21 +32,41 @@ class Pool(Protocol):
         """Data type of the result."""
         ...
 
-    def valid(self, vectors: np.ndarray) -> np.ndarray:
-        """Which of some vectors ``(n, band)`` have data."""
+    def none(self, rows: int) -> Sums:
+        """Sums of nothing."""
         ...
 
-    def sums(self, vectors: np.ndarray, weights: np.ndarray) -> State:
-        """Sums of vectors with data, by their weights."""
+    def add(
+        self, sums: Sums, rows: np.ndarray, vectors: np.ndarray, weights: np.ndarray, ends: np.ndarray
+    ) -> None:
+        """Add pixels to sums.
+
+        Parameters
+        ----------
+        sums : object
+            What :meth:`none` gave.
+        rows : ndarray of int (part,)
+            The row that each part of the pixels belongs to; several may belong to one.
+        vectors : ndarray (band, pixel)
+            Those without data are left out. They may be changed, as may the weights.
+        weights : ndarray of float64 (pixel,)
+            Positive.
+        ends : ndarray of int (part + 1,)
+            Where the pixels of each part begin and end.
+        """
         ...
 
-    def merge(self, a: State, b: State) -> State:
-        """Sums of two parts of a zone."""
+    def merge(self, into: Sums, rows: np.ndarray, sums: Sums) -> None:
+        """Add the sums of other pixels to some rows, each but once."""
         ...
 
-    def finish(self, merged: Mapping[tuple[int, int], State], count: int) -> np.ndarray:
-        """The statistics ``(time, zone, …)`` from the sums by time step and zone."""
+    def finish(self, sums: Sums) -> np.ndarray:
+        """The statistics, ``(row, width)``."""
         ...
+
+
+#: Weights, vectors, squares or products, and minus the minimum and the maximum: a row a polygon and time step.
+_Moments = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -60,13 +77,17 @@ class Moments:
     ----------
     stats : str
         See :func:`geoemb_xr.zonal_stats`.
-    zones, bands : int
-        Number of each.
+    bands : int
+        How many.
     """
 
     stats: Stats
-    zones: int
     bands: int
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether weights and vectors are all that is summed."""
+        return self.stats in ("mean", "normalized")
 
     def labels(self, bands: Sequence[str]) -> list[str]:
         """Names of the result's bands, for "stats" and "covariance"."""
@@ -77,59 +98,69 @@ class Moments:
     @property
     def width(self) -> int:
         """Numbers a zone."""
-        return self.bands if self.stats in ("mean", "normalized") else len(self.labels([""] * self.bands))
+        return self.bands if self.is_mean else len(self.labels([""] * self.bands))
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Data type of the result."""
         return np.dtype(np.float32)
 
-    def valid(self, vectors: np.ndarray) -> np.ndarray:
-        """Which of some vectors ``(n, band)`` have data."""
-        return np.asarray(np.isfinite(vectors.sum(axis=1)))
+    def none(self, rows: int) -> _Moments:
+        """Sums of nothing: weights, vectors, squares or products, and extremes."""
+        extremes = self.bands if self.stats == "stats" else 0
+        second = {"stats": self.bands, "covariance": self.bands * (self.bands + 1) // 2}.get(self.stats, 0)
+        return (
+            np.zeros((rows, 1)),
+            np.zeros((rows, self.bands)),
+            np.zeros((rows, second)),
+            np.full((rows, 2, extremes), -np.inf),
+        )
 
-    def sums(self, vectors: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sums of vectors ``(n, band)``, and minus the minimum with the maximum, to be merged by maximum."""
-        x = vectors.astype(np.float64)
-        parts = [np.array([weights.sum()]), weights @ x]
+    def add(
+        self, sums: _Moments, rows: np.ndarray, vectors: np.ndarray, weights: np.ndarray, ends: np.ndarray
+    ) -> None:
+        """Add vectors by their weights."""
+        of, first, second, extremes = sums
+        loops.settle(vectors, weights, ends, rows, of[:, 0])
+        loops.add_powers(vectors, 1, weights, ends, rows, first)
         if self.stats == "stats":
-            parts.append(weights @ (x * x))
+            loops.add_powers(vectors, 2, weights, ends, rows, second)
+            loops.widen(vectors, weights, ends, rows, extremes)
         elif self.stats == "covariance":
-            parts.append(((x * weights[:, None]).T @ x)[np.triu_indices(self.bands)])
-        extremes = np.concatenate([-x.min(axis=0), x.max(axis=0)]) if self.stats == "stats" else np.empty(0)
-        return np.concatenate(parts), extremes
+            upper = np.triu_indices(self.bands)
+            for row, start, stop in zip(rows.tolist(), ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+                own = vectors[:, start:stop].astype(np.float64)
+                second[row] += ((own * weights[start:stop]) @ own.T)[upper]
 
-    def merge(self, a: State, b: State) -> State:
-        """Sums of two parts of a zone."""
-        return a[0] + b[0], np.maximum(a[1], b[1])
+    def add_squares(
+        self, sums: _Moments, rows: np.ndarray, codes: np.ndarray, weights: np.ndarray, ends: np.ndarray
+    ) -> None:
+        """Do what :meth:`add` does for means, from codes of signed squares: vectors are not made."""
+        loops.add_squares(codes, SQUARE_FACTOR, weights, ends, rows, sums[0][:, 0], sums[1])
 
-    def finish(self, merged: Mapping[tuple[int, int], State], count: int) -> np.ndarray:
-        """The statistics ``(time, zone, …)``, NaN where nothing was summed."""
-        blank = self.sums(np.zeros((1, self.bands), np.float32), np.zeros(1))
-        sums = np.zeros((count, self.zones, blank[0].size))
-        extremes = np.full((count, self.zones, blank[1].size), -np.inf)
-        for key, (own, ends) in merged.items():
-            sums[key], extremes[key] = own, ends
-        return np.stack([self._finish(s, e) for s, e in zip(sums, extremes, strict=True)])
+    def merge(self, into: _Moments, rows: np.ndarray, sums: _Moments) -> None:
+        """Add sums, and widen extremes."""
+        for all_, own in zip(into[:3], sums[:3], strict=True):
+            all_[rows] += own
+        into[3][rows] = np.maximum(into[3][rows], sums[3])
 
-    def _finish(self, sums: np.ndarray, extremes: np.ndarray) -> np.ndarray:
-        """The statistics, float32 ``(zone, …)``, NaN where nothing was summed."""
+    def finish(self, sums: _Moments) -> np.ndarray:
+        """The statistics, NaN where nothing was summed."""
+        of, first, second, extremes = sums
         with np.errstate(invalid="ignore", divide="ignore"):
-            moments = sums[:, 1:] / sums[:, :1]
-        mean, second = moments[:, : self.bands], moments[:, self.bands :]
-        if self.stats == "mean":
-            out = mean
-        elif self.stats == "normalized":
-            with np.errstate(invalid="ignore", divide="ignore"):
+            mean, second = first / of, second / of
+            if self.stats == "mean":
+                out = mean
+            elif self.stats == "normalized":
                 out = mean / np.linalg.norm(mean, axis=1, keepdims=True)
-        elif self.stats == "stats":
-            low, high = -extremes[:, : self.bands], extremes[:, self.bands :]
-            spread = np.sqrt(np.maximum(second - mean**2, 0))
-            out = np.concatenate([np.where(np.isfinite(low), low, np.nan), high, mean, spread], axis=1)
-            out[~np.isfinite(out)] = np.nan
-        else:
-            rows, cols = np.triu_indices(self.bands)
-            out = second - mean[:, rows] * mean[:, cols]
+            elif self.stats == "stats":
+                low, high = -extremes[:, 0], extremes[:, 1]
+                spread = np.sqrt(np.maximum(second - mean**2, 0))
+                out = np.concatenate([low, high, mean, spread], axis=1)
+                out[~np.isfinite(out)] = np.nan
+            else:
+                rows, cols = np.triu_indices(self.bands)
+                out = second - mean[:, rows] * mean[:, cols]
         return np.asarray(out, np.float32)
 
 
@@ -141,8 +172,6 @@ class Classes:
     ----------
     stats : {"shares", "majority", "sums"}
         Of equal shares the class first in the legend has the majority.
-    zones : int
-        Number of zones.
     codes : tuple of int
         Codes of the legend; 0 and codes that it lacks do not count.
     dtype : dtype
@@ -150,7 +179,6 @@ class Classes:
     """
 
     stats: Stats | Literal["sums"]
-    zones: int
     codes: tuple[int, ...]
     dtype: np.dtype[Any]
 
@@ -159,25 +187,26 @@ class Classes:
         """Numbers a zone."""
         return 1 if self.stats == "majority" else len(self.codes)
 
-    def valid(self, vectors: np.ndarray) -> np.ndarray:
-        """Which pixels have a class."""
-        return np.asarray(np.isin(vectors[:, 0], self.codes))
+    def none(self, rows: int) -> np.ndarray:
+        """No weight of any class."""
+        return np.zeros((rows, len(self.codes)))
 
-    def sums(self, vectors: np.ndarray, weights: np.ndarray) -> State:
-        """Weight of each class."""
+    def add(
+        self, sums: np.ndarray, rows: np.ndarray, vectors: np.ndarray, weights: np.ndarray, ends: np.ndarray
+    ) -> None:
+        """Add the weights of classes."""
         order = np.argsort(self.codes)
-        found = order[np.searchsorted(np.asarray(self.codes)[order], vectors[:, 0])]
-        return np.bincount(found, weights, len(self.codes)), np.empty(0)
+        known = np.asarray(self.codes)[order]
+        place = np.minimum(np.searchsorted(known, vectors[0]), len(known) - 1)
+        kept = known[place] == vectors[0]
+        np.add.at(sums, (np.repeat(rows, np.diff(ends))[kept], order[place[kept]]), weights[kept])
 
-    def merge(self, a: State, b: State) -> State:
-        """Sums of two parts of a zone."""
-        return a[0] + b[0], a[1]
+    def merge(self, into: np.ndarray, rows: np.ndarray, sums: np.ndarray) -> None:
+        """Add weights."""
+        into[rows] += sums
 
-    def finish(self, merged: Mapping[tuple[int, int], State], count: int) -> np.ndarray:
+    def finish(self, sums: np.ndarray) -> np.ndarray:
         """Sums or shares, NaN where there is no class; or the code of most, 0 there."""
-        sums = np.zeros((count, self.zones, len(self.codes)))
-        for key, (own, _) in merged.items():
-            sums[key] = own
         total = sums.sum(axis=-1, keepdims=True)
         if self.stats == "majority":
             most = np.asarray(self.codes)[sums.argmax(axis=-1)][..., None]
@@ -188,17 +217,24 @@ class Classes:
             return np.asarray(sums / total, self.dtype)
 
 
+@dataclass
+class _Values:
+    """Values of pixels ``(pixel, band)`` and their weights, and the row that each belongs to."""
+
+    rows: int
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
 @dataclass(frozen=True)
 class Quantiles:
     """Quantiles of the pixels in each polygon: the smallest value that so much of the weight does not exceed.
 
     Parameters
     ----------
-    zones, bands : int
-        Number of each.
+    bands : int
+        How many.
     """
 
-    zones: int
     bands: int
 
     @property
@@ -215,22 +251,33 @@ class Quantiles:
         """Names of the result's bands, quantile by quantile."""
         return [f"{band}_q{100 * q:02.0f}".lstrip("_") for q in QUANTILES for band in bands]
 
-    def valid(self, vectors: np.ndarray) -> np.ndarray:
-        """Which of some vectors ``(n, band)`` have data."""
-        return np.asarray(np.isfinite(vectors.sum(axis=1)))
+    def none(self, rows: int) -> _Values:
+        """No values."""
+        return _Values(rows, [])
 
-    def sums(self, vectors: np.ndarray, weights: np.ndarray) -> State:
+    def add(
+        self, sums: _Values, rows: np.ndarray, vectors: np.ndarray, weights: np.ndarray, ends: np.ndarray
+    ) -> None:
         """Keep all values, since quantiles of parts do not make those of the whole."""
-        return vectors.astype(np.float32), weights
+        there = np.isfinite(vectors.sum(axis=0))
+        owner = np.repeat(rows, np.diff(ends))[there]
+        sums.parts.append((owner, vectors.T[there].astype(np.float32), weights[there]))
 
-    def merge(self, a: State, b: State) -> State:
-        """Both parts."""
-        return np.concatenate([a[0], b[0]]), np.concatenate([a[1], b[1]])
+    def merge(self, into: _Values, rows: np.ndarray, sums: _Values) -> None:
+        """Keep those of both."""
+        into.parts += [(rows[owner], values, weights) for owner, values, weights in sums.parts]
 
-    def finish(self, merged: Mapping[tuple[int, int], State], count: int) -> np.ndarray:
+    def finish(self, sums: _Values) -> np.ndarray:
         """Quantiles, NaN where there is no data."""
-        out = np.full((count, self.zones, self.width), np.nan, np.float32)
-        for key, (values, weights) in merged.items():
-            found = np.quantile(values, QUANTILES, axis=0, weights=weights, method="inverted_cdf")
-            out[key] = found.reshape(-1)
+        out = np.full((sums.rows, self.width), np.nan, np.float32)
+        if not sums.parts:
+            return out
+        owner, values, weights = (np.concatenate(each) for each in zip(*sums.parts, strict=True))
+        order = np.argsort(owner, kind="stable")
+        for own in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
+            if own.size:
+                found = np.quantile(
+                    values[own], QUANTILES, axis=0, weights=weights[own], method="inverted_cdf"
+                )
+                out[owner[own[0]]] = found.reshape(-1)
         return out

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 import xarray as xr
 
-from geoemb_xr.core import areas, geometry
-from geoemb_xr.core.arrays import codec_of, decode
+from geoemb_xr.core import areas, geometry, kernels
+from geoemb_xr.core.arrays import codec_of, decode, scale_of
+from geoemb_xr.core.codecs import SIGNED_SQUARE
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice
 from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.missing import without_codec
 from geoemb_xr.core.model import BAND, Codec, check_embedding, derived_attrs, is_encoded
 from geoemb_xr.geo import footprints, places, polygons
+from geoemb_xr.geo.covering import Outlines, Piece
 from geoemb_xr.geo.places import Places
 from geoemb_xr.geo.points import at_places
-from geoemb_xr.geo.pools import Classes, Moments, Pool, Quantiles, State, Stats
+from geoemb_xr.geo.pooling_kernels import gathered
+from geoemb_xr.geo.pools import Classes, Moments, Pool, Quantiles, Stats
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -87,26 +91,31 @@ def zonal_stats(
     kinds = _OF_CLASSES if is_class_map(array) else _OF_VECTORS if BAND in array.dims else _OF_VALUES
     stats = check_choice("stats", kinds[0] if stats is None else stats, kinds)
     of_patches = footprints.has_footprints(array)
-    codes, codec = None, None
+    grid = None if of_patches else geometry.geobox_of(array, "zonal_stats")
+    stored, codec = array, None
     if kinds is _OF_VECTORS:
         check_embedding(array, "zonal_stats")
-        if is_encoded(array) and codec_of(array).scale is None and not of_patches:
-            codes, codec = array, codec_of(array)  # decoded around each polygon, not whole
+        if is_encoded(array) and not of_patches:
+            codec, array = codec_of(array), _without_pixels(array)  # decoded in each polygon, not whole
         array = decode(array)
-    grid = None if of_patches else geometry.geobox_of(array, "zonal_stats")
     flat, wide = _flat(array, ("location",) if of_patches else ("y", "x"))
     given = places.read_places(areas, crs=crs)
     given.say_missing("zonal_stats gives NaN for")
-    pool = _pool(flat, wide, stats, len(given))
+    pool = _pool(flat, wide, stats)
     if grid is None:
         shapes, data = _of_patches(flat, given, pool, all_touched)
     else:
         shapes = given.polygons_on(grid)
-        read = flat if codes is None else _flat(codes, ("y", "x"))[0]
-        data = _pooled(read, grid, shapes, pool, "touched" if all_touched else "exact", codec=codec)
+        outlines = Outlines.of(shapes, grid.affine, grid.shape)
+        touched = shapes if all_touched else None
+        data = _pooled(_flat(stored, ("y", "x"))[0], _Job(pool, outlines, grid, touched, codec=codec))
     inner = shapely.point_on_surface(shapes)
     return at_places(
-        _named(data, array, flat, wide, stats, pool), array, shapely.get_x(inner), shapely.get_y(inner), given
+        _named(data, array, flat, wide, stats, pool),
+        stored,
+        shapely.get_x(inner),
+        shapely.get_y(inner),
+        given,
     )
 
 
@@ -117,23 +126,37 @@ def _flat(array: xr.DataArray, place: tuple[str, ...]) -> tuple[xr.DataArray, st
         raise EmbeddingError(f"zonal_stats takes dims (time, band, y, x); got {tuple(array.dims)}")
     if not rest:
         array, rest = array.expand_dims(_ALONE), [_ALONE]
-    if array.chunks is not None:
+    if len(array.chunksizes.get(rest[0], ())) > 1:
         array = array.chunk({rest[0]: -1})
     first = [d for d in ("time",) if d in array.dims]
     return array.transpose(*first, rest[0], *place), rest[0]
 
 
-def _pool(flat: xr.DataArray, wide: str, stats: Stats, zones: int) -> Pool:
+def _without_pixels(array: xr.DataArray) -> xr.DataArray:
+    """An array without rows and columns, in memory, that says of itself what the whole one does."""
+
+    def emptied(part: xr.DataArray) -> Any:
+        if not {"y", "x"} & set(part.dims):
+            return part
+        shape = tuple(0 if d in ("y", "x") else n for d, n in part.sizes.items())
+        return part.dims, np.empty(shape, part.dtype), part.attrs
+
+    dims, data, attrs = emptied(array)
+    coords = {name: emptied(each) for name, each in array.coords.items()}
+    return xr.DataArray(data, coords, dims, array.name, attrs)
+
+
+def _pool(flat: xr.DataArray, wide: str, stats: Stats) -> Pool[Any]:
     if stats in _OF_CLASSES:
         dtype = np.dtype(np.float32) if stats == "shares" else flat.dtype
-        return Classes(stats, zones, legend_of(flat).values, dtype)
+        return Classes(stats, legend_of(flat).values, dtype)
     if stats == "quantiles":
-        return Quantiles(zones, flat.sizes[wide])
-    return Moments(stats, zones, flat.sizes[wide])
+        return Quantiles(flat.sizes[wide])
+    return Moments(stats, flat.sizes[wide])
 
 
 def _named(
-    data: Any, array: xr.DataArray, flat: xr.DataArray, wide: str, stats: Stats, pool: Pool
+    data: Any, array: xr.DataArray, flat: xr.DataArray, wide: str, stats: Stats, pool: Pool[Any]
 ) -> xr.DataArray:
     """Statistics ``(time?, zone, …)`` with names, labels and attributes."""
     places = {"y", "x", "location", wide}
@@ -176,145 +199,254 @@ def class_areas(
     """
     grid = geometry.geobox_of(array, "area")
     flat, _ = _flat(array, ("y", "x"))
-    pool = Classes("sums", len(given), legend_of(array).values, np.dtype(np.float64))
-    return _pooled(flat, grid, given.polygons_on(grid), pool, "exact", ground)
+    pool = Classes("sums", legend_of(array).values, np.dtype(np.float64))
+    outlines = Outlines.of(given.polygons_on(grid), grid.affine, grid.shape)
+    return _pooled(flat, _Job(pool, outlines, grid, ground=ground))
 
 
 # --- rasters ------------------------------------------------------------------------------------------------
 
-#: Sums by time step and zone: what one block brings, or several together.
-_Sums = dict[tuple[int, int], State]
+#: Sums of a block, or of several together, and of which zone and time step each row is: ``step · zones + zone``.
+_Part = tuple[np.ndarray, Any]
 
 
-def _pooled(
-    array: xr.DataArray,
-    grid: GeoBox,
-    shapes: np.ndarray,
-    pool: Pool,
-    rule: polygons.Rule,
-    ground: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
-    codec: Codec | None = None,
-) -> Any:
-    """The statistics (time?, zone, …), lazy where the array is lazy: block by block, merged in a tree."""
-    chunks = array.chunks or tuple((n,) for n in array.shape)
-    edges = [np.concatenate(([0], np.cumsum(sizes))) for sizes in chunks]
-    touched = _zones_by_block(grid, shapes, edges[-2], edges[-1])
-    timed = array.ndim == 4
-    size = (abs(grid.affine.e), abs(grid.affine.a))
-    out = []
-    for number, count in enumerate(chunks[0] if timed else (1,)):
-        tasks = []
-        for (i, j), zones in touched.items():
-            window = {
-                "y": slice(edges[-2][i], edges[-2][i + 1]),
-                "x": slice(edges[-1][j], edges[-1][j + 1]),
-            }
-            if timed:
-                start = int(edges[0][number])
-                window["time"] = slice(start, start + count)
-            block = array.isel(window)
-            own = [shapes[z] for z in zones]
-            tasks.append((block, block.y.values, block.x.values, own, zones, size, pool, rule, ground, codec))
-        out.append(_summed(_block_sums, tasks, pool, count, timed, array.chunks is not None))
+@dataclass(frozen=True)
+class _Job:
+    """What the tasks of all blocks have in common.
+
+    Parameters
+    ----------
+    pool : Pool
+        What is made of pixels.
+    outlines : Outlines
+        The polygons' edges.
+    grid : GeoBox
+        The grid that they lie on.
+    touched : ndarray of polygons, optional
+        The polygons themselves, where pixels that they touch count fully.
+    ground : callable, optional
+        What shares are multiplied by: gives numbers (h, w) from the centres of rows and columns.
+    codec : Codec, optional
+        Codec of codes.
+    """
+
+    pool: Pool[Any]
+    outlines: Outlines
+    grid: GeoBox
+    touched: np.ndarray | None = None
+    ground: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    codec: Codec | None = None
+
+
+def _pooled(array: xr.DataArray, job: _Job) -> Any:
+    """The statistics (time?, zone, …) of an array ``(time?, band, y, x)``, lazy where that is lazy."""
+    bounds = job.outlines.bounds
+    if not (bounds[:, 0] < bounds[:, 1]).any():
+        raise CoverageError(f"no polygon overlaps the array, which {areas.covers(job.grid)}")
+    scale = None if job.codec is None else scale_of(array, job.codec)
     if array.chunks is None:
-        return out[0]
-    import dask.array as da
-
-    return da.concatenate(out, axis=0) if timed else out[0]
-
-
-def _zones_by_block(
-    grid: GeoBox, shapes: np.ndarray, ys: np.ndarray, xs: np.ndarray
-) -> dict[tuple[int, int], list[int]]:
-    """Zones by the block that they reach into."""
-    found: dict[tuple[int, int], list[int]] = {}
-    for zone, shape in enumerate(shapes):
-        window = None if shape is None else areas.window_of(grid, shape.bounds)
-        if window is None:
-            continue
-        spans = [
-            range(int(np.searchsorted(e, w.start, "right")) - 1, int(np.searchsorted(e, w.stop, "left")))
-            for e, w in zip((ys, xs), window, strict=True)
-        ]
-        for i in spans[0]:
-            for j in spans[1]:
-                found.setdefault((i, j), []).append(zone)
-    if not found:
-        raise CoverageError(f"no polygon overlaps the array, which {areas.covers(grid)}")
-    return found
+        read = array.values, None if scale is None else scale.values
+        part = _block_sums(job, np.arange(len(bounds)), (0, 0), *read)
+        return _finish(job.pool, len(bounds), array.sizes.get("time"), part)
+    sources = [array.data]
+    if scale is not None:
+        sources.append(scale.chunk({d: array.chunksizes[d] for d in scale.dims}).data)
+    counts = array.chunksizes.get("time", (None,))
+    edges = [np.concatenate(([0], np.cumsum(array.chunksizes[d]))) for d in ("y", "x")]
+    touched = _zones_by_block(bounds, *edges)
+    blocks = []
+    for n in range(len(counts)):
+        step = () if counts[0] is None else (n,)
+        own: list[_Reading] = []
+        for (i, j), zones in touched.items():
+            keys = [(each.name, *step, *(0,) * (each.ndim - len(step) - 2), i, j) for each in sources]
+            own.append(((zones, (int(edges[0][i]), int(edges[1][j]))), keys))
+        blocks.append(own)
+    return _summed(_block_sums, job, blocks, sources, job.pool, len(bounds), counts)
 
 
-def _summed(sums: Any, tasks: list[Any], pool: Pool, count: int, timed: bool, lazy: bool) -> Any:
-    """Statistics from the sums of blocks; a task is a block and what ``sums`` takes beside it."""
-    if not lazy:
-        return _finish([sums(block.values, *rest) for block, *rest in tasks], pool, count, timed)
-    import dask
-    import dask.array as da
-
-    step, merge = dask.delayed(sums, pure=True), dask.delayed(_merge, pure=True)
-    parts = [step(block.data.to_delayed(optimize_graph=False).item(), *rest) for block, *rest in tasks]
-    while len(parts) > 16:
-        parts = [merge(parts[i : i + 16], pool) for i in range(0, len(parts), 16)]
-    shape = (count, pool.zones, pool.width) if timed else (pool.zones, pool.width)
-    finish = dask.delayed(_finish, pure=True)(parts, pool, count, timed)
-    return da.from_delayed(finish, shape, dtype=pool.dtype, meta=np.empty((0,) * len(shape), pool.dtype))
+def _zones_by_block(bounds: np.ndarray, ys: np.ndarray, xs: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
+    """Zones by the block that they reach into; ``ys`` and ``xs`` are where blocks begin and end."""
+    first = [np.searchsorted(e, bounds[:, 2 * axis], "right") - 1 for axis, e in enumerate((ys, xs))]
+    last = [np.searchsorted(e, bounds[:, 2 * axis + 1], "left") for axis, e in enumerate((ys, xs))]
+    down, across = (np.maximum(high - low, 0) for low, high in zip(first, last, strict=True))
+    zone, number = kernels.runs(np.zeros(len(bounds), np.int64), down * across)
+    i, j = np.divmod(number, across[zone])
+    block = (first[0][zone] + i) * len(xs) + first[1][zone] + j
+    order = np.argsort(block, kind="stable")
+    starts = np.flatnonzero(np.diff(block[order], prepend=-1))
+    parts = np.split(order, starts[1:])
+    return {divmod(int(block[own[0]]), len(xs)): zone[own] for own in parts}
 
 
 def _block_sums(
-    data: np.ndarray,
-    ys: np.ndarray,
-    xs: np.ndarray,
-    shapes: list[Any],
-    zones: list[int],
-    size: tuple[float, float],
-    pool: Pool,
-    rule: polygons.Rule,
-    ground: Callable[[np.ndarray, np.ndarray], np.ndarray] | None,
-    codec: Codec | None,
-) -> _Sums:
-    """Sums of one block's vectors, or codes, ``(time?, band, y, x)`` in each of some polygons."""
-    steps = data.reshape(-1, *data.shape[-3:])
-    found: _Sums = {}
-    for zone, shape in zip(zones, shapes, strict=True):
-        west, south, east, north = shape.bounds
-        rows, columns = polygons.reach(ys, size[0], south, north), polygons.reach(xs, size[1], west, east)
-        weights = polygons.coverage(shape, ys[rows], xs[columns], size, rule)
-        if ground is not None:
-            weights *= ground(ys[rows], xs[columns])
-        inside = np.flatnonzero(weights)
-        for step, bands in enumerate(steps):
-            values = bands[:, rows, columns].reshape(len(bands), -1).take(inside, axis=1)
-            if codec is not None:
-                values = codec.decode(values, None, 0)
-            _add(found, (step, zone), values.T, weights.reshape(-1)[inside], pool)
+    job: _Job, zones: np.ndarray, origin: tuple[int, int], data: np.ndarray, scale: np.ndarray | None = None
+) -> _Part:
+    """Sums of one block ``(time?, band, y, x)``, which begins at a row and column, in some polygons."""
+    steps = data if data.ndim == 4 else data[None]
+    (top, left), (height, width) = origin, data.shape[-2:]
+    scales = None if scale is None else scale.reshape(len(steps), 1, height, width)
+    outlines = job.outlines.within(zones, (top, top + height, left, left + width))
+    sums = job.pool.none(len(steps) * len(zones))
+    for piece in outlines.pieces(touched=job.touched is not None):
+        weights = _weights(piece, job, zones)
+        for step, block in enumerate(steps):
+            values = gathered(block, piece.runs, origin, weights.size)
+            own = None if scales is None else gathered(scales[step], piece.runs, origin, weights.size)[0]
+            part = weights.copy(), piece.ends
+            _add(job, sums, piece.windows[:, 0] + step * len(zones), values, own, *part)
+    return (np.arange(len(steps))[:, None] * len(job.outlines.bounds) + zones).reshape(-1), sums
+
+
+def _add(
+    job: _Job,
+    sums: Any,
+    rows: np.ndarray,
+    values: np.ndarray,
+    scale: np.ndarray | None,
+    weights: np.ndarray,
+    ends: np.ndarray,
+) -> None:
+    """Add a piece's codes or vectors ``(band, pixel)``: means of AlphaEarth's codes need no vectors."""
+    pool, codec = job.pool, job.codec
+    if isinstance(pool, Moments) and pool.is_mean and codec is not None and codec.name == SIGNED_SQUARE.name:
+        pool.add_squares(sums, rows, values, weights, ends)
+        return
+    pool.add(sums, rows, values if codec is None else codec.decode(values, scale, 0), weights, ends)
+
+
+def _weights(piece: Piece, job: _Job, zones: np.ndarray) -> np.ndarray:
+    """What each pixel of a piece counts."""
+    weights = piece.weights
+    if job.touched is not None:
+        weights = _touched(piece, job.touched[zones], job.grid)
+    if job.ground is not None:
+        weights = weights * _ground(piece, job.ground, job.grid)
+    return weights
+
+
+def _ground(piece: Piece, ground: Callable[[np.ndarray, np.ndarray], np.ndarray], grid: GeoBox) -> np.ndarray:
+    """The ground of each pixel of a piece, window by window."""
+    a = grid.affine
+    row, column = piece.pixels()
+    found = np.empty(len(row))
+    for (_, top, bottom, left, right), (start, stop) in zip(
+        piece.windows.tolist(), itertools.pairwise(piece.ends.tolist()), strict=True
+    ):
+        ys, xs = a.f + a.e * (np.arange(top, bottom) + 0.5), a.c + a.a * (np.arange(left, right) + 0.5)
+        own = slice(start, stop)
+        found[own] = ground(ys, xs)[row[own] - top, column[own] - left]
     return found
 
 
-def _add(found: _Sums, key: tuple[int, int], vectors: np.ndarray, weights: np.ndarray, pool: Pool) -> None:
-    valid = pool.valid(vectors)
-    if valid.all() and valid.size:
-        found[key] = pool.sums(vectors, weights)
-    elif valid.any():
-        found[key] = pool.sums(vectors.T[:, valid].T, weights[valid])
+def _touched(piece: Piece, shapes: np.ndarray, grid: GeoBox) -> np.ndarray:
+    """1 for each pixel of a piece that a polygon touches, else 0; an edge along a pixel's own touches no neighbour.
+
+    GEOS is asked for pixels of which next to nothing is covered.
+    """
+    touches = np.ones(len(piece.weights))
+    unsure = np.flatnonzero(piece.weights == 0)
+    row, column = (each[unsure] for each in piece.pixels())
+    corners = [grid.affine * (column + i, row + i) for i in (0, 1)]
+    boxes = shapely.box(*corners[0], *corners[1])
+    zone = np.repeat(piece.windows[:, 0], np.diff(piece.ends))[unsure]
+    for each in np.unique(zone):
+        own = zone == each
+        shape = shapely.from_wkb(
+            shapely.to_wkb(shapes[each])
+        )  # of this thread: what is prepared is not shared
+        shapely.prepare(shape)
+        touches[unsure[own]] = shapely.intersects(shape, boxes[own]) & ~shapely.touches(shape, boxes[own])
+    return touches
 
 
-def _merge(parts: list[_Sums], pool: Pool) -> _Sums:
-    merged: _Sums = {}
-    for part in parts:
-        for key, state in part.items():
-            merged[key] = pool.merge(merged[key], state) if key in merged else state
-    return merged
+# --- from sums to statistics --------------------------------------------------------------------------------
+
+#: What a task takes beside the job: arguments, and the keys of blocks.
+_Reading = tuple[tuple[Any, ...], list[tuple[Any, ...]]]
+#: Sums that are merged at once.
+_FAN = 16
 
 
-def _finish(parts: list[_Sums], pool: Pool, count: int, timed: bool) -> np.ndarray:
-    out = pool.finish(_merge(parts, pool), count)
-    return np.asarray(out if timed else out[0])
+def _summed(
+    function: Callable[..., _Part],
+    job: Any,
+    blocks: Sequence[Sequence[_Reading]],
+    sources: Sequence[Any],
+    pool: Pool[Any],
+    zones: int,
+    counts: Sequence[int | None],
+) -> Any:
+    """Statistics (time?, zone, …) as one layer: sums of each block, of sixteen together, and of all.
+
+    Parameters
+    ----------
+    function : callable
+        Gives the sums of a block from the job, arguments and what is read.
+    job : object
+        What all tasks have in common, a node of its own.
+    blocks : sequence of sequences
+        What each task takes, by chunk of time.
+    sources : sequence of dask arrays
+        What is read.
+    pool : Pool
+        What merges sums.
+    zones : int
+        How many.
+    counts : sequence of int, or (None,)
+        Time steps in each chunk; None where time is no dimension.
+    """
+    import dask.array as da
+    from dask.base import tokenize
+    from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+    from geoemb_xr.execution.internals import DataNode, Task, TaskRef
+
+    name = f"zonal_stats-{tokenize([each.name for each in sources], function, job)}"
+    shared = f"{name}-job"
+    tasks: dict[Any, Any] = {shared: DataNode(shared, job)}
+    for n, (count, own) in enumerate(zip(counts, blocks, strict=True)):
+        parts = []
+        for args, keys in own:
+            key: Any = (f"{name}-sums", len(tasks))
+            tasks[key] = Task(key, function, TaskRef(shared), *args, *map(TaskRef, keys))
+            parts.append(TaskRef(key))
+        while len(parts) > _FAN:
+            groups, parts = itertools.batched(parts, _FAN), []
+            for group in groups:
+                key = (f"{name}-merged", len(tasks))
+                tasks[key] = Task(key, _merge, pool, *group)
+                parts.append(TaskRef(key))
+        key = (name, *(() if count is None else (n,)), 0, 0)
+        tasks[key] = Task(key, _finish, pool, zones, count, *parts)
+    times = () if counts[0] is None else (tuple(counts),)
+    chunks = (*times, (zones,), (pool.width,))
+    graph = HighLevelGraph.from_collections(name, MaterializedLayer(tasks), dependencies=sources)
+    return da.Array(graph, name, chunks, meta=np.empty((0,) * len(chunks), pool.dtype))
+
+
+def _merge(pool: Pool[Any], *parts: _Part) -> _Part:
+    keys = np.unique(np.concatenate([own for own, _ in parts]))
+    sums = pool.none(len(keys))
+    for own, part in parts:
+        pool.merge(sums, np.searchsorted(keys, own), part)
+    return keys, sums
+
+
+def _finish(pool: Pool[Any], zones: int, count: int | None, *parts: _Part) -> np.ndarray:
+    """Statistics (time?, zone, …), of nothing where no block was read."""
+    sums = pool.none(zones * (1 if count is None else count))
+    for keys, part in parts:
+        pool.merge(sums, keys, part)
+    return pool.finish(sums).reshape(*(() if count is None else (count,)), zones, pool.width)
 
 
 # --- patches ------------------------------------------------------------------------------------------------
 
 
-def _of_patches(array: xr.DataArray, given: Places, pool: Pool, all_touched: bool) -> tuple[np.ndarray, Any]:
+def _of_patches(
+    array: xr.DataArray, given: Places, pool: Pool[Any], all_touched: bool
+) -> tuple[np.ndarray, Any]:
     """Polygons in the patches' CRS, and their statistics (zone, …) of patches ``(band, location)``.
 
     A patch counts by the ground that it shares with a polygon.
@@ -335,23 +467,26 @@ def _of_patches(array: xr.DataArray, given: Places, pool: Pool, all_touched: boo
     if not all_touched:
         shared = shapely.area(shapely.intersection(turned[zone], squares[row])) / shapely.area(squares[row])
         weight = shared * (patches.side[row] / patches.side.max()) ** 2
-    kept = weight > 0
+    kept = np.flatnonzero(weight > 0)
+    kept = kept[np.argsort(zone[kept], kind="stable")]
     zone, row, weight = zone[kept], row[kept], weight[kept]
-    sizes = array.chunksizes["location"] if array.chunks is not None else (squares.size,)
-    edges = np.concatenate(([0], np.cumsum(sizes)))
-    tasks = []
-    for start, stop in itertools.pairwise(edges):
+    if array.chunks is None:
+        return shapes, _finish(pool, len(shapes), None, _patch_sums(pool, zone, row, weight, array.values))
+    edges = np.concatenate(([0], np.cumsum(array.chunksizes["location"])))
+    blocks: list[_Reading] = []
+    for number, (start, stop) in enumerate(itertools.pairwise(edges)):
         mine = (row >= start) & (row < stop)
         if mine.any():
-            block = array.isel(location=slice(start, stop))
-            tasks.append((block, zone[mine], row[mine] - start, weight[mine], pool))
-    return shapes, _summed(_patch_sums, tasks, pool, 1, False, array.chunks is not None)
+            args = zone[mine], row[mine] - start, weight[mine]
+            blocks.append((args, [(array.data.name, 0, number)]))
+    return shapes, _summed(_patch_sums, pool, [blocks], [array.data], pool, len(shapes), (None,))
 
 
-def _patch_sums(data: np.ndarray, zone: np.ndarray, row: np.ndarray, weight: np.ndarray, pool: Pool) -> _Sums:
-    """Sums of one block's patches ``(band, location)`` in each polygon that touches them."""
-    found: _Sums = {}
-    for each in np.unique(zone):
-        own = zone == each
-        _add(found, (0, int(each)), data[:, row[own]].T, weight[own], pool)
-    return found
+def _patch_sums(
+    pool: Pool[Any], zone: np.ndarray, row: np.ndarray, weight: np.ndarray, data: np.ndarray
+) -> _Part:
+    """Sums of one block's patches ``(band, location)`` in each polygon that touches them, zone after zone."""
+    zones, first = np.unique(zone, return_index=True)
+    sums = pool.none(len(zones))
+    pool.add(sums, np.arange(len(zones)), data[:, row], weight.copy(), np.append(first, len(zone)))
+    return zones, sums

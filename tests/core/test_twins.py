@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
+from affine import Affine
 
 import geoemb_xr as gx
 from geoemb_xr.analysis.year_kernels import exchanges
 from geoemb_xr.core import compiling, kernels
 from geoemb_xr.core.errors import MissingExtraError
+from geoemb_xr.geo.covering import Outlines
 
 PACKAGE = Path(gx.__file__).parent
 ROOT = PACKAGE.parent
@@ -24,7 +27,8 @@ WITHOUT_TWIN = {
         "_decoded", "_mixed", "_cover", "_add_footprint", "_finish_mean", "_weight", "_area", "_footprint",
     },
     "geo.placing_kernels": {"_find_runs"},
-    "geo.polygons": {"_add_span", "_add_edge"},
+    "geo.covering": {"_add_span", "_add_edge"},
+    "geo.pooling_kernels": {"_add_weights"},
 }  # fmt: skip
 
 
@@ -163,12 +167,27 @@ def squares():
     return np.ascontiguousarray(np.mgrid[-2:16:2, -4:14:2]) * 4096
 
 
-def rings():
-    """Polygons in pixels, as columns, rows and where each ring starts: a slanted one with a hole, and a square."""
-    outer = [(-2.5, 1.2), (3, -1), (11.7, 4), (8, 9.25), (8, 5), (1, 12.5), (-2.5, 1.2)]
-    hole = [(3, 3), (5, 3.5), (4, 5), (3, 3)]
-    column, row = np.array([*outer, *hole], np.float64).T.copy()
-    return column, row, np.array([0, len(outer), len(outer) + len(hole)]), np.zeros((8, 10))
+def outlined(touched):
+    """Two polygons on 8 × 10 pixels, a slanted one with a hole and a square; and room for what they cover."""
+    outer = [(-2.5, 1.2), (3, -1), (11.7, 4), (8, 9.25), (8, 5), (1, 12.5)]
+    shapes = np.array([shapely.Polygon(outer, [[(3, 3), (5, 3.5), (4, 5)]]), shapely.box(2, 3, 5, 6.5)])
+    found = Outlines.of(shapes, Affine.identity(), (8, 10))
+    windows = np.array([[0, 0, 8, 0, 10], [1, 3, 7, 2, 5], [1, 3, 7, 5, 7]])
+    return (
+        found.edges,
+        found.first,
+        windows,
+        touched,
+        empty(99, 3, dtype=np.int64),
+        empty(99, dtype=np.float64),
+        np.zeros((4, 2), np.int64),
+    )
+
+
+def parts(*, power=None):
+    """Weights of 30 pixels in three parts, one of them empty, and their rows of sums."""
+    power = () if power is None else (power,)
+    return *power, rng().random(30), np.array([0, 12, 12, 30]), np.array([3, 0, 1])
 
 
 QUERY = np.random.default_rng(0).normal(size=12).astype(np.float32)
@@ -269,7 +288,41 @@ CASES = {
         )
         for name, corners in (("turned", lambda: turned(2.6)[:, :, :9].copy()), ("ties", squares))
     },
-    ("geo.polygons", "_add_rings"): (rings, 1e-12),
+    **{
+        ("geo.covering", "cover", str(touched)): (lambda touched=touched: outlined(touched), 1e-12)
+        for touched in (True, False)
+    },
+    **{
+        ("geo.pooling_kernels", "gather_planes", order): (
+            lambda order=order: (
+                np.asarray(codes(6, 8, 10), order=order), np.array([[5, 9, 1], [3, 4, 6], [5, 7, 3]]), 2, 4,
+                empty(6, 10, dtype=np.int8),
+            ),
+            0,
+        )
+        for order in "CF"
+    },
+    ("geo.pooling_kernels", "gather_rows"): (
+        lambda: (
+            codes(8, 10, 12), np.array([[5, 9, 1], [3, 4, 6], [5, 7, 3]]), 2, 4, empty(10, 12, dtype=np.int8)
+        ),
+        0,
+    ),
+    ("geo.pooling_kernels", "settle"): (
+        lambda: (np.ascontiguousarray(vectors(30, 12, missing=True).T), *parts(), np.ones(4)), 1e-12
+    ),
+    **{
+        ("geo.pooling_kernels", "add_powers", str(power)): (
+            lambda power=power: (vectors(30, 12).T.copy(), *parts(power=power), np.ones((4, 12))), 1e-12
+        )
+        for power in (1, 2)
+    },
+    ("geo.pooling_kernels", "add_squares"): (
+        lambda: (codes(12, 30), FACTOR, *parts(), np.ones(4), np.ones((4, 12))), 1e-12
+    ),
+    ("geo.pooling_kernels", "widen"): (
+        lambda: (vectors(30, 12).T.copy(), *parts(), np.full((4, 2, 12), -np.inf)), 0
+    ),
     ("retrieval.scores", "_squares_band_first"): (lambda: (codes(12, 5000), QUERY, empty(5000)), 1e-6),
     ("retrieval.scores", "_squares_band_last"): (
         lambda: (np.ascontiguousarray(codes(12, 30).T), QUERY, empty(30)), 1e-6

@@ -4,6 +4,7 @@ import numpy as np
 import pyproj
 import pytest
 import shapely
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.features import geometry_mask
@@ -11,6 +12,7 @@ from rasterio.transform import from_origin
 
 from geoemb_xr import EmbAccessor as _  # noqa: F401  (the package is imported as users do)
 from geoemb_xr.core.errors import CoverageError, EmbeddingError
+from geoemb_xr.geo.covering import Outlines
 from geoemb_xr.geo.places import polygons_of
 from geoemb_xr.geo.polygons import coverage
 
@@ -79,6 +81,31 @@ def test_exact_shares_of_any_window_are_those_of_geos(seed, row, col):
     found = coverage(shape, ys, xs, ONE, "exact")
     np.testing.assert_allclose(found, expected, atol=1e-9)
     assert not found[expected == 0].any()
+
+
+def test_a_mended_polygon_covers_what_its_polygons_do():
+    bow = shapely.Polygon(
+        [(2, 2), (12, 12), (12, 2), (2, 12), (2, 2), (1, 1), (2, 2)]
+    )  # crossed, with a spike
+    mended = shapely.make_valid(bow)
+    assert mended.geom_type == "GeometryCollection"  # two triangles in one, and a line
+    assert coverage(mended, YS, XS, ONE, "exact").sum() == pytest.approx(50)
+
+
+@given(st.integers(0, 10_000), st.integers(32, 3000))
+def test_pieces_of_any_size_give_the_same_and_hold_few_pixels(seed, size):
+    shapes = np.array([blob(seed, 7), None, shapely.box(-9, -9, 99, 99), blob(seed + 1, 5)])
+    outlines = Outlines.of(shapes, Affine(1, 0, 0, 0, -1, HEIGHT), (HEIGHT, WIDTH))
+    shares = np.zeros((len(shapes), HEIGHT, WIDTH))
+    for piece in outlines.pieces(size):
+        assert piece.weights.size <= 2 * size
+        row, column = piece.pixels()
+        zone = np.repeat(piece.windows[:, 0], np.diff(piece.ends))
+        assert not shares[zone, row, column].any()  # each comes once
+        shares[zone, row, column] = piece.weights
+    for shape, found in zip(shapes, shares, strict=True):
+        expected = 0 if shape is None else coverage(shape, YS, XS, ONE, "exact")
+        np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=1e-9)
 
 
 def test_either_direction_of_the_axes():
