@@ -109,9 +109,12 @@ def predict(
     specs = {name: outputs[name] for name in names}
     attrs = {name: _attrs(array, model, specs[name]) for name in names}
     with workers.asked_for(resources):
+        job = _Job.of(array, ready, specs, device, batch_size)
         if isinstance(output, str):
-            return _single(array, ready, output, specs[output], attrs[output], device, batch_size)
-        packed = _packed(array, ready, specs, device, batch_size)
+            return _single(array, ready, job, output, specs[output], attrs[output])
+        # one task per block for all outputs
+        node = _node(ready, array)
+        packed = map_bands(_predict_block, array, node, job, dtype=job.dtype, decode=False)
     return xr.Dataset({name: _unpacked(packed, name, specs[name], array.dims, attrs[name]) for name in names})
 
 
@@ -129,33 +132,72 @@ def _attrs(array: xr.DataArray, model: Any, spec: Output) -> dict[str, Any]:
 # --- one pass over the blocks ---------------------------------------------------------------------------------
 
 
-def _structured(specs: Mapping[str, Output]) -> np.dtype[Any]:
-    """The outputs of a pixel as one value."""
-    return np.dtype(
-        [(name, s.dtype, (len(s.labels),)) if s.dim else (name, s.dtype) for name, s in specs.items()]
-    )
+@dataclass(frozen=True)
+class _Job:
+    """What a task is told besides its block and the model.
+
+    Parameters
+    ----------
+    codec : Codec or None
+        Codec of codes.
+    unit : bool
+        Whether vectors have unit length, so that one of zeros is missing.
+    dtype : dtype
+        The outputs of a pixel as one structured value.
+    device : str
+        Where the user wants it computed.
+    batch_size : int or "auto"
+        Pixels at a time on a device.
+    token : str
+        Tells the model from others on the device.
+    """
+
+    codec: Codec | None
+    unit: bool
+    dtype: np.dtype[Any]
+    device: str
+    batch_size: int | str
+    token: str
+
+    @classmethod
+    def of(
+        cls,
+        array: xr.DataArray,
+        model: Model,
+        specs: Mapping[str, Output],
+        device: str,
+        batch_size: int | str,
+    ) -> _Job:
+        from dask.base import tokenize
+
+        values = [
+            (name, s.dtype, (len(s.labels),)) if s.dim else (name, s.dtype) for name, s in specs.items()
+        ]
+        codec = codec_of(array) if is_encoded(array) else None
+        unit = product(array.attrs["product"]).unit_norm
+        return cls(codec, unit, np.dtype(values), device, batch_size, tokenize(model))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.dtype.names or ()
+
+
+def _node(model: Model, array: xr.DataArray) -> Any:
+    """The model as one node of a graph, where there is one."""
+    import dask
+
+    return model if array.chunks is None else dask.delayed(model, pure=True)
 
 
 def _single(
-    array: xr.DataArray,
-    model: Model,
-    name: str,
-    spec: Output,
-    attrs: dict[str, Any],
-    device: str,
-    batch_size: int | str,
+    array: xr.DataArray, model: Model, job: _Job, name: str, spec: Output, attrs: dict[str, Any]
 ) -> xr.DataArray:
     """One output, its dimension where ``band`` was."""
-    from dask.base import tokenize
-
     return map_bands(
         _predict_one,
         array,
-        *_given(array, model),
-        _structured({name: spec}),
-        device,
-        batch_size,
-        tokenize(model),
+        _node(model, array),
+        job,
         dtype=spec.dtype,
         out=(spec.dim, spec.labels) if spec.dim else None,
         decode=False,
@@ -164,88 +206,41 @@ def _single(
     )
 
 
-def _given(array: xr.DataArray, model: Model) -> tuple[Codec | None, bool, Any]:
-    """The codec, whether vectors have unit length, and the model as one node of a graph."""
-    import dask
-
-    codec = codec_of(array) if is_encoded(array) else None
-    given = model if array.chunks is None else dask.delayed(model, pure=True)
-    return codec, product(array.attrs["product"]).unit_norm, given
-
-
-def _packed(
-    array: xr.DataArray, model: Model, specs: Mapping[str, Output], device: str, batch_size: int | str
-) -> xr.DataArray:
-    """All outputs of each pixel as one structured value, so that there is one task per block for all of them."""
-    from dask.base import tokenize
-
-    dtype = _structured(specs)
-    return map_bands(
-        _predict_block,
-        array,
-        *_given(array, model),
-        dtype,
-        device,
-        batch_size,
-        tokenize(model),
-        dtype=dtype,
-        decode=False,
-    )
-
-
 def _predict_one(
-    data: np.ndarray,
-    axis: int,
-    scale: np.ndarray | None,
-    codec: Codec | None,
-    unit: bool,
-    model: Model,
-    dtype: np.dtype[Any],
-    device: str,
-    batch_size: int | str,
-    token: str,
+    data: np.ndarray, axis: int, scale: np.ndarray | None, model: Model, job: _Job
 ) -> np.ndarray:
-    """The one field of ``dtype``, ``(…, k, …)`` or without that dimension, contiguous."""
-    (name,) = dtype.names or ()
-    length = dtype[name].shape
-    place = devices.place_for(device, networks.can_run(model))
+    """The one output of a job, ``(…, k, …)`` or without that dimension, contiguous."""
+    (name,) = job.names
+    length = job.dtype[name].shape
+    place = devices.place_for(job.device, networks.can_run(model))
     outer, inner = math.prod(data.shape[:axis]), math.prod(data.shape[axis + 1 :])
-    if place != "cpu" or not fused.can_fuse(codec, model, (name,), inner == 1):
-        packed = _predict_block(data, axis, scale, codec, unit, model, dtype, device, batch_size, token)
-        return _field(packed, name, axis if length else None)
-    out = buffers.empty((*data.shape[:axis], *length, *data.shape[axis + 1 :]), dtype[name].base)
-    fused.fill(Block(data, axis, scale, codec), model, unit, {name: out.reshape(outer, *length, inner)})
+    if place != "cpu" or not fused.can_fuse(job.codec, model, (name,), inner == 1):
+        return _field(_predict_block(data, axis, scale, model, job), name, axis if length else None)
+    out = buffers.empty((*data.shape[:axis], *length, *data.shape[axis + 1 :]), job.dtype[name].base)
+    block = Block(data, axis, scale, job.codec)
+    fused.fill(block, model, job.unit, {name: out.reshape(outer, *length, inner)})
     return out
 
 
 def _predict_block(
-    data: np.ndarray,
-    axis: int,
-    scale: np.ndarray | None,
-    codec: Codec | None,
-    unit: bool,
-    model: Model,
-    dtype: np.dtype[Any],
-    device: str,
-    batch_size: int | str,
-    token: str,
+    data: np.ndarray, axis: int, scale: np.ndarray | None, model: Model, job: _Job
 ) -> np.ndarray:
-    block = Block(data, axis, scale, codec)
-    out = buffers.empty((block.pixels,), dtype)
-    place = devices.place_for(device, networks.can_run(model))
-    names = dtype.names or ()
+    """All outputs of a job, as structured values."""
+    block = Block(data, axis, scale, job.codec)
+    out = buffers.empty((block.pixels,), job.dtype)
+    place = devices.place_for(job.device, networks.can_run(model))
     inner = math.prod(data.shape[axis + 1 :])
-    if place == "cpu" and fused.can_fuse(codec, model, names, inner == 1):
+    if place == "cpu" and fused.can_fuse(job.codec, model, job.names, inner == 1):
         rows = out.reshape(-1, inner)
         views = {
-            name: rows[name] if rows[name].ndim == 2 else np.moveaxis(rows[name], 2, 1) for name in names
+            name: rows[name] if rows[name].ndim == 2 else np.moveaxis(rows[name], 2, 1) for name in job.names
         }
-        fused.fill(block, model, unit, views)
+        fused.fill(block, model, job.unit, views)
     elif place == "cpu":
-        _fill(block, model, unit, out)
+        _fill(block, model, job.unit, out)
     else:
-        work = networks.work_of(model, codec, unit, names, token, place)
-        lanes.fill(block, work, out, place, batch_size)
+        work = networks.work_of(model, job.codec, job.unit, job.names, job.token, place)
+        lanes.fill(block, work, out, place, job.batch_size)
     return out.reshape(np.delete(data.shape, axis))
 
 
