@@ -162,8 +162,10 @@ def _save(array: xr.DataArray, path: Path, title: str, synthetic: bool) -> None:
     import matplotlib.pyplot as plt
 
     array.emb.plot(title=f"{title} (synthetic scene)" if synthetic else title)
-    plt.gcf().savefig(path, dpi=150, bbox_inches="tight")
-    plt.close("all")
+    figure = plt.gcf()
+    figure.set_layout_engine("none")  # plot has laid it out: once is enough
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
 
 
 # --- a map ----------------------------------------------------------------------------------------------------

@@ -7,10 +7,14 @@ can be written. Where there is no numba (a browser, 32-bit ARM), its twin in Num
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
+import time
 import types
 from collections.abc import Callable
-from functools import update_wrapper
+from functools import cached_property, update_wrapper
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -19,14 +23,16 @@ from geoemb_xr.core.errors import MissingExtraError
 
 #: ``True`` would add "nnan" and "ninf", with which LLVM deletes tests for NaN.
 FASTMATH = frozenset({"reassoc", "contract", "nsz", "arcp"})
-#: Bytes that twins of the same bits take over in a process before anything is compiled, 0.1 s of work: to load the
-#: first kernel from the disk's cache takes 0.5 s, of which a picture or a window of a few pixels need not know.
-SPARED = 128 << 20
-#: What a call counts at least, so that many small ones come to an end too.
-_LEAST = 1 << 18
+#: Seconds that twins of the same bits work in a process before numba starts, which takes 0.6 s: a picture or a
+#: window of a few pixels needs no numba, and a longer session loses little by it.
+SPARED = 0.3
+#: How many times as long the twin of a kernel works that this machine has never compiled, which takes 1 to 3 s.
+NEW = 3
+#: Bytes of the largest call that a twin is given: by itself it would take too long.
+MOST = 256 << 20
 
 _compiling = threading.RLock()
-_spared = 0
+_seconds_of_thread = getattr(time, "thread_time", time.perf_counter)  # which a browser does not have
 
 
 class Kernel[**P, R]:
@@ -36,11 +42,17 @@ class Kernel[**P, R]:
     the same bits also for the first few pixels of a process: see :data:`SPARED`.
     """
 
+    #: Seconds that twins of all kernels have worked in this process; ``spent`` of a kernel are those of its own.
+    spent_by_all = 0.0
+    #: Whether one was compiled, or loaded from the disk: the next ones take 0.01 s.
+    is_started = False
+
     def __init__(self, function: Callable[P, R], fastmath: frozenset[str] = FASTMATH) -> None:
         self.function = function
         self.fastmath = fastmath
         self.twin: Callable[P, R] | None = None
         self.has_exact_twin = False
+        self.spent = 0.0
         self._compiled: Callable[P, R] | None = None
         update_wrapper(self, function)
 
@@ -67,6 +79,7 @@ class Kernel[**P, R]:
             with _compiling:
                 if self._compiled is None:
                     self._compiled = self._ready()
+                    Kernel.is_started = True
         return self._compiled
 
     def _ready(self) -> Callable[P, R]:
@@ -84,19 +97,36 @@ class Kernel[**P, R]:
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it: compiled, or for the first few pixels of a process by its twin, if that gives the same bits."""
-        if self._compiled is None and self.has_exact_twin and self.twin is not None and _is_spared(args):
-            return self.twin(*args, **kwargs)
+        if self._compiled is None and self.twin is not None and self._is_spared(args):
+            begun = _seconds_of_thread()
+            result = self.twin(*args, **kwargs)
+            spent = _seconds_of_thread() - begun
+            self.spent += spent
+            Kernel.spent_by_all += spent
+            return result
         return self.compiled(*args, **kwargs)
+
+    def _is_spared(self, args: tuple[Any, ...]) -> bool:
+        """Whether the twin has worked for less time than loading, or compiling, the kernel would take."""
+        if not self.has_exact_twin or sum(getattr(each, "nbytes", 0) for each in args) > MOST:
+            return False
+        if self.is_new:
+            return self.spent < NEW * SPARED
+        return not Kernel.is_started and Kernel.spent_by_all < SPARED
+
+    @cached_property
+    def is_new(self) -> bool:
+        """Whether numba would compile it: it would keep the result beside the source, and nothing is there."""
+        code = self.function.__code__
+        kept = Path(code.co_filename).parent / "__pycache__"
+        if "NUMBA_CACHE_DIR" in os.environ or not os.access(kept if kept.exists() else kept.parent, os.W_OK):
+            return False  # numba knows where it is kept, and is not asked for so little
+        name = f"{Path(code.co_filename).stem}.{self.function.__qualname__}-{code.co_firstlineno}"
+        version = f"py{sys.version_info.major}{sys.version_info.minor}{getattr(sys, 'abiflags', '')}"
+        return not (kept / f"{name}.{version}.nbi").exists()
 
     def __reduce__(self) -> str:  # by name: a worker compiles, or loads, its own
         return self.function.__qualname__
-
-
-def _is_spared(args: tuple[Any, ...]) -> bool:
-    """Count the bytes of a call; whether they are still few enough for a twin."""
-    global _spared
-    _spared += max(sum(getattr(each, "nbytes", 0) for each in args), _LEAST)
-    return _spared <= SPARED
 
 
 def jit[**P, R](function: Callable[P, R]) -> Kernel[P, R]:

@@ -120,7 +120,7 @@ def keep_best(products: Any, first: Any, score: Any, index: Any) -> None:
                     worst = score[i, k - 1]
 
 
-@keep_best.in_numpy
+@keep_best.in_numpy_bitwise
 def _keep_best_numpy(products: Any, first: Any, score: Any, index: Any) -> None:
     k = score.shape[1]
     better = np.flatnonzero((products > score[:, -1:]).any(axis=1))

@@ -27,9 +27,13 @@ def _best_class(scores: Any, values: Any, out: Any) -> None:
         out[i] = values[at]
 
 
-@_best_class.in_numpy
+@_best_class.in_numpy_bitwise
 def _best_class_numpy(scores: Any, values: Any, out: Any) -> None:
-    out[:] = values[scores.argmax(axis=0)]
+    best = scores[0].copy()
+    out[:] = values[0]
+    for row, value in zip(scores[1:], values[1:], strict=True):  # unlike argmax, which takes the first NaN
+        larger = row > best
+        best[larger], out[larger] = row[larger], value
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

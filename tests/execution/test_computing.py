@@ -21,12 +21,13 @@ def no_distributed(monkeypatch):
     monkeypatch.delitem(sys.modules, "distributed", raising=False)
 
 
-def test_nothing_looks_for_a_client_where_none_can_be(lazy, no_distributed):
+def test_nothing_looks_for_a_client_where_none_can_be(lazy, no_distributed, tmp_path):
     held = gx.testing.synthetic("alphaearth", shape=(8, 8), years=[2018])
     xr.testing.assert_identical(computed(lazy), held)
     assert persisted(lazy).chunks == lazy.chunks
     assert compute(lazy.data.max()) == (held.values.max(),)
     assert lazy.copy().emb.load().chunks is None
+    lazy.emb.year(2018).emb.to_cog(tmp_path / "written.tif")
     assert "distributed" not in sys.modules
 
 
