@@ -20,7 +20,7 @@ from geoemb_xr.execution.blocks import Block
 _BYTES = 1 << 18
 #: Pieces are multiples of so many pixels, and whole even where pixels are fewer: a loop over one has no remainder,
 #: whose sums could be rounded in another order than those of the others.
-_STEP = 64
+_STEP = year_kernels.LANES
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class YearPiece:
     where : slice
         Which pixels of the block, in C order; a buffer holds more of them in a block's last piece.
     values : ndarray of int8 or float32 (band, year, pixel)
-        Codes, or vectors. A buffer that is used again, as the others are.
+        Codes, or vectors, of which those without data are zeros. A buffer that is used again, as the others are.
     square : bool
         Whether a vector is ``q · |q| · scale``, or ``q · scale``.
     scale : ndarray of float32 (year, pixel)
-        The scales.
+        The scales; 0 where there is no data.
     there : ndarray of bool (year, pixel)
         Which vectors have data.
     """
@@ -69,7 +69,7 @@ def pieces(years: Sequence[Block]) -> Iterator[YearPiece]:
     size = _BYTES // (shape[0] * shape[1] * (1 if power else 4)) // _STEP * _STEP
     size = max(min(size, -(-pixels // _STEP) * _STEP), _STEP)
     values = np.zeros((*shape, size), np.int8 if power else np.float32)
-    scale = np.full((len(years), size), codec.factor if codec is not None and power == 2 else 1, np.float32)
+    scale = np.ones((len(years), size), np.float32)
     there = np.zeros((len(years), size), np.bool_)
     for start in range(0, pixels, size):
         where = slice(start, min(start + size, pixels))
@@ -112,12 +112,15 @@ def _load(block: Block, planes: np.ndarray, year: int, power: int, piece: YearPi
         planes, start = kernels.band_first(own.T, 0) if last else np.ascontiguousarray(own), 0
     if power == 2:
         assert block.codec is not None
-        year_kernels.load_codes(planes, start, size, block.codec.nodata, year, piece.values, piece.there)
+        year_kernels.load_codes(
+            planes, start, size, block.codec.nodata, np.float32(block.codec.factor), year,
+            piece.values, piece.scale, piece.there,
+        )  # fmt: skip
     elif power == 1:
         assert scale is not None
         piece.values[:, year, :size] = planes[:, start : start + size]
         piece.there[year, :size] = np.isfinite(scale) & (scale != 0)
-        piece.scale[year, :size] = scale
+        piece.scale[year, :size] = np.where(piece.there[year, :size], scale, 0)
     else:
         if block.codec is not None:
             planes, start = block.codec.decode(planes[:, start : start + size], scale, 0), 0

@@ -14,66 +14,86 @@ import numpy as np
 
 from geoemb_xr.core.kernels import jit, jit_exact
 
+#: How many pixels a loop takes at once: what it adds to stays in a processor's first cache. Places are counted in
+#: unsigned integers, since numba asks of each signed one whether it counts from the end; a row is not sliced out
+#: before a loop, since a slice counts who holds it, which takes as long as the loop.
+LANES = 128
+
 # --- into a piece, and out of it -------------------------------------------------------------------------------
 
 
 @jit_exact
-def load_codes(planes: Any, start: Any, size: Any, nodata: Any, year: Any, values: Any, there: Any) -> None:
+def load_codes(
+    planes: Any,
+    start: Any,
+    size: Any,
+    nodata: Any,
+    factor: Any,
+    year: Any,
+    values: Any,
+    scale: Any,
+    there: Any,
+) -> None:
     """Copy ``size`` codes of each of ``(band, pixel)`` from ``start`` on; ``nodata``, the smallest, is missing."""
-    least = np.zeros(size, np.int8)
+    least, of = np.zeros(size, np.int8), np.uint64(start)
     for b in range(planes.shape[0]):
-        row, out = planes[b, start : start + size], values[b, year]
-        for j in range(size):
-            out[j] = row[j]
-        for j in range(size):
-            least[j] = row[j] if row[j] < least[j] else least[j]
+        for j in range(np.uint64(size)):
+            code = planes[b, of + j]
+            values[b, year, j] = code
+            least[j] = code if code < least[j] else least[j]
     for j in range(size):
         there[year, j] = least[j] > nodata
+        scale[year, j] = factor if least[j] > nodata else np.float32(0)
 
 
 @load_codes.in_numpy
 def _load_codes_numpy(
-    planes: Any, start: Any, size: Any, nodata: Any, year: Any, values: Any, there: Any
+    planes: Any,
+    start: Any,
+    size: Any,
+    nodata: Any,
+    factor: Any,
+    year: Any,
+    values: Any,
+    scale: Any,
+    there: Any,
 ) -> None:
     piece = planes[:, start : start + size]
     values[:, year, :size] = piece
     there[year, :size] = (piece != nodata).all(axis=0)
+    scale[year, :size] = there[year, :size] * factor
 
 
 @jit_exact
 def load_vectors(planes: Any, start: Any, size: Any, year: Any, values: Any, there: Any) -> None:
-    """Copy ``size`` pixels of vectors ``(band, pixel)`` from ``start`` on; those not finite are missing."""
-    nothing = np.zeros(size, np.float32)
+    """Copy ``size`` pixels of vectors ``(band, pixel)`` from ``start`` on; those not finite are missing: zeros."""
+    nothing, of = np.zeros(size, np.float32), np.uint64(start)
     for b in range(planes.shape[0]):
-        row, out = planes[b, start : start + size], values[b, year]
-        for j in range(size):
-            out[j] = row[j]
-            nothing[j] += row[j] * np.float32(0)  # NaN for what is not finite
+        for j in range(np.uint64(size)):
+            values[b, year, j] = planes[b, of + j]
+            nothing[j] += planes[b, of + j] * np.float32(0)  # NaN for what is not finite
+    gone = 0
     for j in range(size):
         there[year, j] = nothing[j] == 0
+        gone += nothing[j] != 0
+    if gone:
+        for b in range(planes.shape[0]):
+            for j in range(size):
+                values[b, year, j] = values[b, year, j] if nothing[j] == 0 else np.float32(0)
 
 
 @load_vectors.in_numpy
 def _load_vectors_numpy(planes: Any, start: Any, size: Any, year: Any, values: Any, there: Any) -> None:
     piece = planes[:, start : start + size]
-    values[:, year, :size] = piece
     there[year, :size] = np.isfinite(piece).all(axis=0)
+    values[:, year, :size] = np.where(there[year, :size], piece, 0)
 
 
 @jit_exact
-def _decode(piece: Any, b: Any, t: Any, missing: Any, out: Any) -> None:
-    """One band of one year as float32, with ``missing`` where there is no data."""
-    values, square, scale, there = piece
-    row, own, seen = values[b, t], scale[t], there[t]
-    if square:
-        for j in range(out.size):
-            value = np.float32(row[j])
-            value = value * abs(value) * own[j]
-            out[j] = value if seen[j] else missing
-    else:
-        for j in range(out.size):
-            value = np.float32(row[j]) * own[j]
-            out[j] = value if seen[j] else missing
+def _exact(code: Any, square: Any, scale: Any) -> Any:
+    """A code, or a number of a vector, as float32."""
+    value = np.float32(code)
+    return value * (abs(value) if square else np.float32(1)) * scale
 
 
 def decoded(piece: Any, missing: Any) -> np.ndarray:
@@ -88,13 +108,18 @@ def decoded(piece: Any, missing: Any) -> np.ndarray:
 
 
 @jit_exact
-def _count(there: Any, needed: Any, keep: Any) -> None:
-    """1 where enough years have data, NaN elsewhere."""
-    for j in range(there.shape[1]):
-        count = 0
-        for t in range(there.shape[0]):
-            count += there[t, j]
-        keep[j] = np.float32(1) if count >= needed else np.float32(np.nan)
+def _keep(there: Any, needed: Any, keep: Any) -> Any:
+    """1 where enough years have data, NaN elsewhere; returns whether only some years of a pixel have data."""
+    years, n = there.shape
+    counts = np.zeros(n, np.int32)
+    for t in range(years):
+        for j in range(n):
+            counts[j] += there[t, j]
+    partly = 0
+    for j in range(n):
+        keep[j] = np.float32(1) if counts[j] >= needed else np.float32(np.nan)
+        partly += 0 < counts[j] < years
+    return partly > 0
 
 
 def _kept(there: np.ndarray, needed: int) -> np.ndarray:
@@ -107,39 +132,35 @@ def _kept(there: np.ndarray, needed: int) -> np.ndarray:
 @jit
 def mean_of(piece: Any, weights: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
     """Sum ``w·v`` in float64, in the order of years, over its length or over the sum of weights."""
-    there = piece[3]
-    bands, years, n = piece[0].shape
-    row, keep = np.empty(n, np.float32), np.empty(n, np.float32)
-    total, divisor = np.empty(n), np.zeros(n)
-    _count(there, needed, keep)
-    if unit:
+    values, square, scale, there = piece
+    bands, years, n = values.shape
+    keep, lanes = np.empty(n, np.float32), np.uint64(LANES)
+    total, divisor = np.empty((bands, LANES)), np.empty(LANES)
+    _keep(there, needed, keep)
+    for at in range(0, size, LANES):
+        of, to = np.uint64(at), np.uint64(start + at)
+        divisor[:] = 0
+        total[:] = 0
         for b in range(bands):
-            _add_years(piece, weights, b, row, total)
-            for j in range(n):
-                divisor[j] += total[j] * total[j]
-        for j in range(n):
-            divisor[j] = np.sqrt(divisor[j])
-    else:
-        for t in range(years):
-            for j in range(n):
-                divisor[j] += weights[t] if there[t, j] else 0.0
-    for j in range(n):
-        divisor[j] = keep[j] / divisor[j] if divisor[j] > 0 else np.nan
-    for b in range(bands):
-        _add_years(piece, weights, b, row, total)
-        own = out[b, start : start + size]
-        for j in range(size):
-            own[j] = total[j] * divisor[j]
-
-
-@jit
-def _add_years(piece: Any, weights: Any, b: Any, row: Any, total: Any) -> None:
-    total[:] = 0
-    for t in range(piece[3].shape[0]):
-        _decode(piece, b, t, np.float32(0), row)
-        weight = weights[t]
-        for j in range(total.size):
-            total[j] += weight * np.float64(row[j])
+            for t in range(years):
+                weight = weights[t]
+                for j in range(lanes):
+                    total[b, j] += weight * np.float64(_exact(values[b, t, of + j], square, scale[t, of + j]))
+            if unit:
+                for j in range(lanes):
+                    divisor[j] += total[b, j] * total[b, j]
+        if unit:
+            for j in range(lanes):
+                divisor[j] = np.sqrt(divisor[j])
+        else:
+            for t in range(years):
+                for j in range(lanes):
+                    divisor[j] += weights[t] if there[t, of + j] else 0.0
+        for j in range(lanes):
+            divisor[j] = keep[of + j] / divisor[j] if divisor[j] > 0 else np.nan
+        for b in range(bands):
+            for j in range(np.uint64(min(LANES, size - at))):
+                out[b, to + j] = total[b, j] * divisor[j]
 
 
 @mean_of.in_numpy
@@ -165,37 +186,48 @@ def resultant_of(piece: Any, weights: np.ndarray) -> np.ndarray:
 
 @jit_exact
 def deviations_of(piece: Any, weights: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
-    """Weighted standard deviations of components (of the population), in two passes in float64."""
-    there = piece[3]
-    bands, years, n = piece[0].shape
-    weight, share = np.empty((years, n)), np.zeros(n)
-    rows, keep = np.empty((years, n), np.float32), np.empty(n, np.float32)
-    mean, spread = np.empty(n), np.empty(n)
-    _count(there, needed, keep)
+    """Weighted standard deviations of components (of the population), in two passes in float64.
+
+    Vectors that are all the same spread by nothing, which their mean must be exact for: it is divided by the sum of
+    weights, and multiplied by its inverse only where that is exact, as of 2, 4 or 8 years.
+    """
+    values, square, scale, there = piece
+    bands, years, n = values.shape
+    weight, share, inverse = np.empty((years, n)), np.zeros(n), np.empty(n)
+    row, mean, spread = np.empty((years, LANES)), np.empty(LANES), np.empty(LANES)
+    keep, lanes = np.empty(n, np.float32), np.uint64(LANES)
+    _keep(there, needed, keep)
     for t in range(years):
         for j in range(n):
             weight[t, j] = weights[t] if there[t, j] else 0.0
             share[j] += weight[t, j]
+    rounded = 0
     for j in range(n):
         share[j] = share[j] if share[j] > 0 else 1.0
+        inverse[j] = 1 / share[j]
+        whole = np.int64(share[j])
+        rounded += whole != share[j] or whole & (whole - 1) != 0
     for b in range(bands):
-        mean[:] = 0
-        spread[:] = 0
-        for t in range(years):
-            row, own = rows[t], weight[t]
-            _decode(piece, b, t, np.float32(0), row)
-            for j in range(n):
-                mean[j] += own[j] * np.float64(row[j])
-        for j in range(n):
-            mean[j] /= share[j]
-        for t in range(years):
-            row, own = rows[t], weight[t]
-            for j in range(n):
-                apart = np.float64(row[j]) - mean[j]
-                spread[j] += own[j] * (apart * apart)
-        result = out[b, start : start + size]
-        for j in range(size):
-            result[j] = np.float32(np.sqrt(spread[j] / share[j])) * keep[j]
+        for at in range(0, size, LANES):
+            of, to = np.uint64(at), np.uint64(start + at)
+            mean[:] = 0
+            spread[:] = 0
+            for t in range(years):
+                for j in range(lanes):
+                    row[t, j] = np.float64(_exact(values[b, t, of + j], square, scale[t, of + j]))
+                    mean[j] += weight[t, of + j] * row[t, j]
+            if rounded:
+                for j in range(lanes):
+                    mean[j] /= share[of + j]
+            else:
+                for j in range(lanes):
+                    mean[j] *= inverse[of + j]
+            for t in range(years):
+                for j in range(lanes):
+                    apart = row[t, j] - mean[j]
+                    spread[j] += weight[t, of + j] * (apart * apart)
+            for j in range(np.uint64(min(LANES, size - at))):
+                out[b, to + j] = np.float32(np.sqrt(spread[j] * inverse[of + j])) * keep[of + j]
 
 
 @deviations_of.in_numpy
@@ -210,31 +242,46 @@ def _deviations_of_numpy(piece: Any, weights: Any, needed: Any, out: Any, start:
 
 
 @jit_exact
+def _beyond(there: Any, missing: Any, beyond: Any) -> None:
+    """What is to be added to vectors: 0, or for those without data ``missing``, an infinity."""
+    for t in range(there.shape[0]):
+        for j in range(there.shape[1]):
+            beyond[t, j] = np.float32(0) if there[t, j] else missing
+
+
+@jit_exact
 def extremes_of(piece: Any, is_max: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
     """Smallest or largest components.
 
-    A sum with 0 is nothing to a number but for the sign of a zero. To the compiler it is a value to be stored in
-    any case, which it does for eight pixels at once.
+    A sum with 0 is nothing to a number but for the sign of a zero. To a compiler it is a value to be stored in any
+    case, which it does for eight pixels at once.
     """
-    there = piece[3]
-    bands, years, n = piece[0].shape
-    zero = np.float32(0)
-    missing = np.float32(-np.inf if is_max else np.inf)
-    row, best, keep = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
-    _count(there, needed, keep)
+    values, square, scale, there = piece
+    bands, years, n = values.shape
+    keep, beyond, best = (
+        np.empty(n, np.float32),
+        np.empty((years, n), np.float32),
+        np.empty(LANES, np.float32),
+    )
+    zero, lanes = np.float32(0), np.uint64(LANES)
+    _keep(there, needed, keep)
+    _beyond(there, np.float32(-np.inf if is_max else np.inf), beyond)
     for b in range(bands):
-        _decode(piece, b, 0, missing, best)
-        for t in range(1, years):
-            _decode(piece, b, t, missing, row)
-            if is_max:
-                for j in range(n):
-                    best[j] = (row[j] if row[j] > best[j] else best[j]) + zero
-            else:
-                for j in range(n):
-                    best[j] = (row[j] if row[j] < best[j] else best[j]) + zero
-        result = out[b, start : start + size]
-        for j in range(size):
-            result[j] = best[j] * keep[j]
+        for at in range(0, size, LANES):
+            of, to = np.uint64(at), np.uint64(start + at)
+            for j in range(lanes):
+                best[j] = _exact(values[b, 0, of + j], square, scale[0, of + j]) + beyond[0, of + j]
+            for t in range(1, years):
+                if is_max:
+                    for j in range(lanes):
+                        value = _exact(values[b, t, of + j], square, scale[t, of + j]) + beyond[t, of + j]
+                        best[j] = (value if value > best[j] else best[j]) + zero
+                else:
+                    for j in range(lanes):
+                        value = _exact(values[b, t, of + j], square, scale[t, of + j]) + beyond[t, of + j]
+                        best[j] = (value if value < best[j] else best[j]) + zero
+            for j in range(np.uint64(min(LANES, size - at))):
+                out[b, to + j] = best[j] * keep[of + j]
 
 
 @extremes_of.in_numpy
@@ -272,48 +319,51 @@ def exchanges(count: int) -> np.ndarray:
 @jit_exact
 def median_of(piece: Any, pairs: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
     """Medians of components, sorted by :func:`exchanges`; of unit length if so. See :func:`extremes_of` of zero."""
-    there = piece[3]
-    bands, years, n = piece[0].shape
-    zero = np.float32(0)
-    rows, result = np.empty((years, n), np.float32), np.empty((bands, n), np.float32)
-    low, high, keep = np.zeros(n, np.float32), np.zeros(n, np.float32), np.empty(n, np.float32)
-    counts, total = np.zeros(n, np.int32), np.zeros(n)
-    _count(there, needed, keep)
-    whole = True
-    for t in range(years):
-        for j in range(n):
-            counts[j] += there[t, j]
-    for j in range(n):
-        whole &= counts[j] == years or counts[j] == 0
-    for b in range(bands):
+    values, square, scale, there = piece
+    bands, years, n = values.shape
+    zero, half, lanes = np.float32(0), np.float32(0.5), np.uint64(LANES)
+    keep, beyond = np.empty(n, np.float32), np.empty((years, n), np.float32)
+    row, middle = np.empty((years, LANES), np.float32), np.empty((bands, LANES), np.float32)
+    low, high = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
+    counts, total = np.zeros(LANES, np.int32), np.zeros(LANES)
+    gaps = _keep(there, needed, keep)
+    _beyond(there, np.float32(np.inf), beyond)
+    for at in range(0, size, LANES):
+        of, to = np.uint64(at), np.uint64(start + at)
+        counts[:] = 0
+        total[:] = 0
         for t in range(years):
-            _decode(piece, b, t, np.float32(np.inf), rows[t])
-        for p in range(len(pairs)):
-            one, other = rows[pairs[p, 0]], rows[pairs[p, 1]]
-            for j in range(n):
-                first, second = one[j], other[j]
-                less = first < second
-                one[j] = (first if less else second) + zero
-                other[j] = (second if less else first) + zero
-        middle = result[b]
-        if whole:
-            low, high = rows[(years - 1) // 2], rows[years // 2]
-        else:
+            for j in range(lanes):
+                counts[j] += there[t, of + j]
+        for b in range(bands):
             for t in range(years):
-                own = rows[t]
-                for j in range(n):
-                    low[j] = own[j] if 2 * t < counts[j] else low[j]
-                    high[j] = own[j] if 2 * t <= counts[j] else high[j]
-        for j in range(n):
-            middle[j] = (np.float64(low[j]) + np.float64(high[j])) / 2
-            total[j] += np.float64(middle[j]) * np.float64(middle[j])
-    if unit:
-        for j in range(n):
-            keep[j] *= np.float32(1 / np.sqrt(total[j]) if total[j] > 0 else np.nan)
-    for b in range(bands):
-        middle, own = result[b], out[b, start : start + size]
-        for j in range(size):
-            own[j] = middle[j] * keep[j]
+                for j in range(lanes):
+                    row[t, j] = _exact(values[b, t, of + j], square, scale[t, of + j]) + beyond[t, of + j]
+            for p in range(len(pairs)):
+                first, second = np.uint64(pairs[p, 0]), np.uint64(pairs[p, 1])
+                for j in range(lanes):
+                    one, other = row[first, j], row[second, j]
+                    row[first, j] = (one if one < other else other) + zero
+                    row[second, j] = (other if one < other else one) + zero
+            if gaps:
+                for t in range(years):
+                    for j in range(lanes):
+                        low[j] = row[t, j] if 2 * t < counts[j] else low[j]
+                        high[j] = row[t, j] if 2 * t <= counts[j] else high[j]
+                for j in range(lanes):
+                    middle[b, j] = low[j] * half + high[j] * half
+            else:
+                below, above = np.uint64((years - 1) // 2), np.uint64(years // 2)
+                for j in range(lanes):
+                    middle[b, j] = row[below, j] * half + row[above, j] * half
+            for j in range(lanes):
+                total[j] += np.float64(middle[b, j]) * np.float64(middle[b, j])
+        if unit:
+            for j in range(lanes):
+                keep[of + j] *= np.float32(1 / np.sqrt(total[j]) if total[j] > 0 else np.nan)
+        for b in range(bands):
+            for j in range(np.uint64(min(LANES, size - at))):
+                out[b, to + j] = middle[b, j] * keep[of + j]
 
 
 @median_of.in_numpy
@@ -322,10 +372,11 @@ def _median_of_numpy(piece: Any, pairs: Any, unit: Any, needed: Any, out: Any, s
     vectors, counts = decoded(piece, np.inf), there.sum(axis=0)
     vectors.sort(axis=1)
     low, high = (
-        np.take_along_axis(vectors, each[None, None], axis=1)[:, 0].astype(np.float64)
+        np.take_along_axis(vectors, each[None, None], axis=1)[:, 0]
         for each in (np.maximum(counts - 1, 0) // 2, np.minimum(counts // 2, len(there) - 1))
     )
-    middle, keep = ((low + high) / 2).astype(np.float32), _kept(there, needed)
+    half = np.float32(0.5)
+    middle, keep = low * half + high * half, _kept(there, needed)
     if unit:
         total = np.zeros(len(keep))
         for row in middle:  # in the order of the bands, as the loop adds them
@@ -345,48 +396,49 @@ def cosines_of(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None:
     Of cosines in float64 an angle is as good as of normalised vectors in float32: the least that shows is 10⁻⁶
     degrees. Years are decoded once for it, and not once more when their lengths are known.
     """
-    bands, years, n = piece[0].shape
-    rows, length = np.empty((years, n), np.float32), np.zeros((years, n))
-    product = np.zeros((len(pairs), n))
-    for b in range(bands):
-        for t in range(years):
-            row, own = rows[t], length[t]
-            _decode(piece, b, t, np.float32(np.nan), row)
-            for j in range(n):
-                own[j] += np.float64(row[j]) * np.float64(row[j])
+    values, square, scale, _ = piece
+    bands, years, n = values.shape
+    row, length = np.empty((years, LANES)), np.empty((years, LANES))
+    product, lanes = np.empty((len(pairs), LANES)), np.uint64(LANES)
+    for at in range(0, n, LANES):
+        of = np.uint64(at)
+        length[:] = 0
+        product[:] = 0
+        for b in range(bands):
+            for t in range(years):
+                for j in range(lanes):
+                    row[t, j] = np.float64(_exact(values[b, t, of + j], square, scale[t, of + j]))
+                    length[t, j] += row[t, j] * row[t, j]
+            for p in range(len(pairs)):
+                one, other = np.uint64(pairs[p, 0]), np.uint64(pairs[p, 1])
+                for j in range(lanes):
+                    product[p, j] += row[one, j] * row[other, j]
         for p in range(len(pairs)):
-            one, other, both = rows[pairs[p, 0]], rows[pairs[p, 1]], product[p]
-            for j in range(n):
-                both[j] += np.float64(one[j]) * np.float64(other[j])
-    for p in range(len(pairs)):
-        one, other, both, row = length[pairs[p, 0]], length[pairs[p, 1]], product[p], out[p]
-        for j in range(n):
-            lengths = np.sqrt(one[j] * other[j])
-            both[j] = both[j] / lengths if lengths > 0 else np.nan
-        if in_degrees:
-            _degrees(both, row)
-        else:
-            for j in range(n):
-                row[j] = both[j]
+            one, other = np.uint64(pairs[p, 0]), np.uint64(pairs[p, 1])
+            for j in range(lanes):  # what is missing has no length
+                lengths = np.sqrt(length[one, j] * length[other, j])
+                product[p, j] = product[p, j] / lengths if lengths > 0 else np.nan
+        for p in range(len(pairs)):
+            for j in range(lanes):
+                out[p, of + j] = _degrees(product[p, j]) if in_degrees else product[p, j]
 
 
 @jit_exact
-def _degrees(cosines: Any, out: Any) -> None:
+def _degrees(cosine: Any) -> Any:
     """2·atan2(‖â−b̂‖, ‖â+b̂‖) from â·b̂: the squares of these lengths are 2 ∓ 2·â·b̂.
 
     A quarter of an angle up to 90° has a tangent up to √2 − 1, where the polynomial (fitted at Chebyshev's points)
     is off by 10⁻¹² of it. The C library's atan2 takes one pixel at a time, which costs as much as all else does.
     """
-    for j in range(out.size):
-        size = abs(cosines[j])
-        size = 1.0 if size > 1 else size
-        x = np.sqrt(1 - size) / (1.4142135623730951 + np.sqrt(1 + size))
-        z = x * x
-        series = 0.06977001939223304 - z * 0.037701677454146106
-        series = 0.11103534844291488 - z * (0.08993216584171199 - z * series)
-        series = 0.19999993188791876 - z * (0.14285391255644428 - z * series)
-        angle = 4 * x * (0.9999999999992709 - z * (0.3333333327838361 - z * series))
-        out[j] = (angle if cosines[j] >= 0 else np.pi - angle) * 57.29577951308232
+    size = abs(cosine)
+    size = 1.0 if size > 1 else size
+    x = np.sqrt(1 - size) / (1.4142135623730951 + np.sqrt(1 + size))
+    z = x * x
+    series = 0.06977001939223304 - z * 0.037701677454146106
+    series = 0.11103534844291488 - z * (0.08993216584171199 - z * series)
+    series = 0.19999993188791876 - z * (0.14285391255644428 - z * series)
+    angle = 4 * x * (0.9999999999992709 - z * (0.3333333327838361 - z * series))
+    return (angle if cosine >= 0 else np.pi - angle) * 57.29577951308232
 
 
 def _pairs_of(piece: Any, pairs: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -410,20 +462,27 @@ def _cosines_of_numpy(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None
 @jit
 def lengths_of(piece: Any, pairs: Any, out: Any) -> None:
     """Distances between pairs of years, ``(pair, n)``; sums are float64."""
-    bands, years, n = piece[0].shape
-    rows, total = np.empty((years, n), np.float32), np.zeros((len(pairs), n))
-    for b in range(bands):
-        for t in range(years):
-            _decode(piece, b, t, np.float32(np.nan), rows[t])
+    values, square, scale, there = piece
+    bands, years, n = values.shape
+    row, lanes = np.empty((years, LANES), np.float32), np.uint64(LANES)
+    total = np.empty((len(pairs), LANES))
+    for at in range(0, n, LANES):
+        of = np.uint64(at)
+        total[:] = 0
+        for b in range(bands):
+            for t in range(years):
+                for j in range(lanes):
+                    row[t, j] = _exact(values[b, t, of + j], square, scale[t, of + j])
+            for p in range(len(pairs)):
+                one, other = np.uint64(pairs[p, 0]), np.uint64(pairs[p, 1])
+                for j in range(lanes):
+                    gap = np.float64(row[one, j] - row[other, j])
+                    total[p, j] += gap * gap
         for p in range(len(pairs)):
-            one, other, own = rows[pairs[p, 0]], rows[pairs[p, 1]], total[p]
-            for j in range(n):
-                gap = np.float64(one[j] - other[j])
-                own[j] += gap * gap
-    for p in range(len(pairs)):
-        own, row = total[p], out[p]
-        for j in range(n):
-            row[j] = np.sqrt(own[j])
+            one, other = pairs[p, 0], pairs[p, 1]
+            for j in range(lanes):
+                both = there[one, of + j] and there[other, of + j]
+                out[p, of + j] = np.sqrt(total[p, j]) if both else np.nan
 
 
 @lengths_of.in_numpy

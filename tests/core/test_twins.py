@@ -22,7 +22,7 @@ ROOT = PACKAGE.parent
 WITHOUT_TWIN = {
     "core.coding": {"_find_least", "_find_lost"},
     "execution.linear": {"_sum_piece"},
-    "analysis.year_kernels": {"_decode", "_count", "_add_years", "_degrees"},
+    "analysis.year_kernels": {"_exact", "_keep", "_beyond", "_degrees"},
     "geo.resampling_kernels": {
         "_decoded", "_mixed", "_cover", "_add_footprint", "_finish_mean", "_weight", "_area", "_footprint",
     },
@@ -87,16 +87,16 @@ PAIRS = np.array([[0, 1], [1, 2], [3, 0]])
 
 
 def side_by_side(kind):
-    """Four years of 64 pixels, some of them missing, one in all years, as a piece holds them."""
-    values, scale = codes(12, 4, 64), np.ones((4, 64), np.float32)
+    """Four years of 128 pixels, some of them missing, one in all years, as a piece holds them."""
+    values, scale = codes(12, 4, 128), np.ones((4, 128), np.float32)
     if kind == "vectors":
         values = rng().normal(size=values.shape).astype(np.float32)
     if kind == "scaled":
         scale = rng().random(scale.shape).astype(np.float32)
     values[:, 1, 11] = 0
-    there = rng().random(scale.shape) > np.linspace(0, 0.9, 64)
+    there = rng().random(scale.shape) > np.linspace(0, 0.9, 128)
     there[:, 7], there[:, 8] = False, True
-    return values, kind == "squares", scale, there
+    return values, kind == "squares", scale * there, there
 
 
 def without_square(values, _, scale, there):
@@ -351,7 +351,11 @@ CASES = {
         0,
     ),
     ("analysis.year_kernels", "load_codes"): (
-        lambda: (codes(12, 90), 3, 30, -128, 1, empty(12, 2, 64, dtype=np.int8), np.zeros((2, 64), bool)), 0
+        lambda: (
+            codes(12, 90), 3, 30, -128, FACTOR, 1,
+            empty(12, 2, 64, dtype=np.int8), empty(2, 64), np.zeros((2, 64), bool),
+        ),
+        0,
     ),
     ("analysis.year_kernels", "load_vectors"): (
         lambda: (vectors(12, 90, missing=True), 3, 30, 1, empty(12, 2, 64), np.zeros((2, 64), bool)), 0
@@ -369,9 +373,9 @@ CASES = {
             ("extremes_of", "min ", (False, 1), result, 0),
             ("median_of", "unit ", (exchanges(4), True, 2), result, 0),
             ("median_of", "", (exchanges(4), False, 1), result, 0),
-            ("cosines_of", "angle ", (PAIRS, True), lambda: (empty(3, 64),), 1e-6),
-            ("cosines_of", "", (PAIRS, False), lambda: (empty(3, 64),), 1e-6),
-            ("lengths_of", "", (PAIRS,), lambda: (empty(3, 64),), 1e-6),
+            ("cosines_of", "angle ", (PAIRS, True), lambda: (empty(3, 128),), 1e-6),
+            ("cosines_of", "", (PAIRS, False), lambda: (empty(3, 128),), 1e-6),
+            ("lengths_of", "", (PAIRS,), lambda: (empty(3, 128),), 1e-6),
         )
     },
     ("analysis.year_kernels", "carry_on"): (lambda: without_square(*side_by_side("scaled")), 0),
