@@ -1,10 +1,12 @@
-"""What zeit-cdts can do too, on the same vectors: similarity, change, a class map, the area of applicability.
+"""What zeit-cdts can do too: windows, principal components, similarity, change, a class map, applicability.
 
 zeit-cdts (GPL) is run where it is installed and left out where it is not. Its cubes hold float32 vectors, which
 lie in memory, decoded; that is not counted. Ours are the codes of the same vectors, in memory too: decoding counts.
-A window of AlphaEarth is opened and read from the same local files, in the published layout with its index, by both
-as float32; the cache of blocks that zeit-cdts keeps is off. Both compute block by block, blocks of 512², on two
-threads. The time is the CPU's, of all threads together. zeit-cdts has no principal components but in its viewer.
+Windows of AlphaEarth and of Tessera are opened and read by both as float32 from the same local files, in the
+published layouts: GeoTIFFs with their index, and a Zarr store, which ``store=`` of zeit-cdts takes as a path. The
+cache of blocks that it keeps is off. Both compute block by block, blocks of 512², on two threads. The time is the
+CPU's, of all threads together. Principal components are those of its viewer, called in the module that holds them:
+three, fitted on 40,000 pixels, and a picture of them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from bench_open import UTM, write_cogs
+from bench_open import UTM, write_cogs, write_store
 from harness import compare, consume, options, table
 
 import geoemb_xr as gx
@@ -44,9 +46,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     os.environ["ZEIT_EMBEDDING_CACHE_MB"] = "0"
     times: dict[str, tuple[int, dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for verb, pixels, calls in (
-            *verbs(side, applicable, there), window(publish(Path(folder), side), side, there)
-        ):  # fmt: skip
+        windows = alphaearth(Path(folder), side, there), tessera(Path(folder), side, there)
+        for verb, pixels, calls in (*windows, *verbs(side, applicable, there)):
             times[verb] = pixels, compare(calls, repeat=given.repeat, clock=time.process_time)
     ratios = {verb: each[PEER] / each[OURS] for verb, (_, each) in times.items() if PEER in each}
     table(
@@ -99,6 +100,16 @@ def verbs(side: int, applicable: int, there: bool) -> Iterator[tuple[str, int, d
             lambda: done(zeit.embedding_change(cube, baseline="first")["distance"]),
         ),
     )  # fmt: skip
+
+    def pictures() -> None:
+        from zeit._embedding_tools import pca_rgb
+
+        done(pca_rgb(vectors))
+
+    yield (
+        "principal components, fitted and drawn", side**2,
+        both(lambda: done(one.emb.rgb(one.emb.fit_pca(3, n_samples=40_000))), pictures),
+    )  # fmt: skip
     labels = gx.testing.scene().points(300, radius=side * 2.0).drop(columns="year")
     samples = gx.sample(one, labels).emb.decode()
     x, y = samples.values, labels["land_cover"].to_numpy()
@@ -146,22 +157,46 @@ def publish(folder: Path, side: int) -> Path:
     return folder
 
 
-def window(folder: Path, side: int, there: bool) -> tuple[str, int, dict[str, Callable[[], Any]]]:
-    """A box around the corner that the four tiles share, half a tile to each side."""
+def alphaearth(folder: Path, side: int, there: bool) -> tuple[str, int, dict[str, Callable[[], Any]]]:
+    """A box around the corner that four tiles share, half a tile to each side."""
     import pandas as pd
 
-    tiles = pd.read_parquet(folder / INDEX)
-    inner = tuple(float(tiles[f"wgs84_{name}"].mean()) for name in ("west", "south", "east", "north"))
+    tiles = pd.read_parquet(publish(folder / "alphaearth", side) / INDEX)
+    box = tuple(float(tiles[f"wgs84_{name}"].mean()) for name in ("west", "south", "east", "north"))
+    return window("alphaearth", folder / "alphaearth", box, side, there)
 
-    def ours() -> None:
-        done(gx.open("alphaearth", folder, bbox=inner, time=2024))
 
-    def theirs() -> None:
+def tessera(folder: Path, side: int, there: bool) -> tuple[str, int, dict[str, Callable[[], Any]]]:
+    """The middle of a store of twice the side."""
+    from rasterio.warp import transform_bounds
+
+    store = write_store(folder / "tessera.zarr", 2 * side)
+    left, bottom, right, top = gx.open("tessera", store).emb.bounds
+    half = 10 * side / 2
+    inner = left + half, bottom + half, right - half, top - half
+    return window("tessera", store, transform_bounds(UTM, "EPSG:4326", *inner), side, there)
+
+
+def window(
+    product: str, source: Path, box: tuple[float, ...], side: int, there: bool
+) -> tuple[str, int, dict[str, Callable[[], Any]]]:
+    """Open a box of 2024 and read it; what zeit-cdts reads is the same."""
+
+    def ours() -> xr.DataArray:
+        return gx.open(product, source, bbox=box, time=2024)
+
+    def theirs() -> xr.DataArray:
         import zeit
 
-        done(zeit.load_embeddings(inner, source="alphaearth", years=2024, store=str(folder)))
+        return zeit.load_embeddings(box, source=product, years=2024, store=str(source))
 
-    return "open and read a window", side**2, {OURS: ours, PEER: theirs} if there else {OURS: ours}
+    if there:
+        pair = xr.align(ours().isel(time=0, band=0), theirs().isel(time=0, band=0), join="inner", copy=False)
+        assert min(each.size for each in pair) > 0.9 * side**2, "other windows"
+        np.testing.assert_allclose(*(each.values for each in pair), atol=1e-6)
+    title = f"open and read a window of {gx.product(product).title.partition(' ')[0]}"
+    calls = {OURS: lambda: done(ours()), PEER: lambda: done(theirs())}
+    return title, side**2, calls if there else {OURS: calls[OURS]}
 
 
 def in_memory(array: xr.DataArray) -> xr.DataArray:
