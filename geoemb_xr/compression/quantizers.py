@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -27,7 +27,7 @@ from geoemb_xr.core.model import (
     product,
 )
 from geoemb_xr.core.onnx_graph import Value
-from geoemb_xr.execution import blocks
+from geoemb_xr.execution import blocks, linear
 
 CodecName = Literal["int8", "signed-square", "bit"]
 Method = Literal["pca", "prefix"]
@@ -250,8 +250,6 @@ def compress(array: xr.DataArray, model: Compressor) -> xr.DataArray:
     >>> sorted(set(bits.values.ravel().tolist()))
     [-1, 1]
     """
-    import dask
-
     _check(model, "compress")
     check_embedding(array, "compress")
     check_model(model, array, "compress")
@@ -265,31 +263,45 @@ def compress(array: xr.DataArray, model: Compressor) -> xr.DataArray:
         name, bands = found.name, found.bands
         kept = {key: value for key, value in array.attrs.items() if key in ("source", "attribution")}
         attrs = {**kept, "product": found.name, "version": model.key[1]}
-    delayed = dask.delayed(model, pure=True)
-    made = blocks.map_pieces(
-        _encoded,
-        array,
-        delayed,
-        codec,
-        dtype=codec.dtype,
-        out=(BAND, bands),
-        name=name,
-        attrs={**attrs, **codec_attrs(codec)},
+    attrs.update(codec_attrs(codec))
+    made = _mapped(
+        _encoded, array, model, codec, dtype=codec.dtype, out=(BAND, bands), name=name, attrs=attrs
     )
     if codec.scale is None:
         return made
-    scale = blocks.map_pieces(_scales, array, delayed, codec, dtype=np.float32, name=codec.scale)
-    return made.assign_coords({codec.scale: scale})
+    scale = _mapped(_scales, array, model, codec, dtype=np.float32, out=(BAND, [0]), name=codec.scale)
+    return made.assign_coords({codec.scale: scale.isel({BAND: 0}, drop=True)})
 
 
-def _encoded(vectors: np.ndarray, model: Compressor, codec: Codec) -> np.ndarray:
-    return codec.encode(_components(vectors, model), 0)[0]
+def _mapped(
+    encoded: Callable[..., np.ndarray], array: xr.DataArray, model: Compressor, codec: Codec, **options: Any
+) -> xr.DataArray:
+    """Apply ``encoded(components, model, codec)`` to components, straight from codes where they can be. Lazy."""
+    import dask
+
+    if len(model.loadings):
+        return linear.map_linear(_axes, encoded, array, model, codec, **options)
+    return blocks.map_pieces(_of_first, array, encoded, dask.delayed(model, pure=True), codec, **options)
 
 
-def _scales(vectors: np.ndarray, model: Compressor, codec: Codec) -> np.ndarray:
-    scale = codec.encode(_components(vectors, model), 0)[1]
+def _axes(model: Compressor) -> tuple[np.ndarray, np.ndarray]:
+    return model.loadings, -(model.loadings @ model.mean)
+
+
+def _of_first(
+    vectors: np.ndarray, encoded: Callable[..., np.ndarray], model: Compressor, codec: Codec
+) -> np.ndarray:
+    return encoded(vectors[: model.dims], model, codec)
+
+
+def _encoded(components: np.ndarray, model: Compressor, codec: Codec) -> np.ndarray:
+    return codec.encode(components, 0)[0]
+
+
+def _scales(components: np.ndarray, model: Compressor, codec: Codec) -> np.ndarray:
+    scale = codec.encode(components, 0)[1]
     assert scale is not None
-    return scale
+    return scale[None]
 
 
 def _components(vectors: np.ndarray, model: Compressor) -> np.ndarray:

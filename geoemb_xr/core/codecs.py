@@ -36,6 +36,12 @@ def _no_scale(name: str, scale: object) -> None:
         raise SourceError(f"codec {name!r} has no scales, but scales were given")
 
 
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """A shape without one of its axes (np.delete takes longer than encoding some thousand pixels)."""
+    axis %= len(shape)
+    return shape[:axis] + shape[axis + 1 :]
+
+
 def _missing(vectors: np.ndarray, axis: int) -> np.ndarray:
     """A mask of vectors that cannot be encoded: a band is NaN or infinite. The band axis stays, of length 1."""
     return ~np.isfinite(vectors).all(axis=axis, keepdims=True)
@@ -114,7 +120,7 @@ def decode_per_pixel_scale(codes: np.ndarray, scale: np.ndarray | None, axis: in
         valid = np.isfinite(scale) & (scale != 0)
         missing = ~valid.all(axis=axis, keepdims=True)
         return np.where(missing, np.float32(np.nan), codes * np.where(valid, scale, 0))
-    expected = tuple(np.delete(codes.shape, axis))
+    expected = _without(codes.shape, axis)
     if scale.shape != expected:
         raise SourceError(f"scales of shape {scale.shape} do not fit codes of shape {codes.shape}")
     out = buffers.empty(codes.shape, np.float32)
@@ -130,7 +136,7 @@ def encode_per_pixel_scale(vectors: np.ndarray, axis: int) -> tuple[np.ndarray, 
     codes = buffers.empty(bands.shape, np.int8)
     scale = np.empty((bands.shape[0], 1, bands.shape[2]), np.float32)
     coding.encode_scaled(*coding.long_rows(bands, codes, scale))
-    return codes.reshape(vectors.shape), scale.reshape(np.delete(vectors.shape, axis))
+    return codes.reshape(vectors.shape), scale.reshape(_without(vectors.shape, axis))
 
 
 def _decode_per_pixel_scale_torch(codes: Any, scale: Any, axis: int) -> Any:

@@ -45,7 +45,10 @@ def test_it_is_lazy_and_the_same_in_any_chunks(codec, dims):
     )
     assert small.sizes["band"] == (dims or 64)
     from_floats = da.emb.decode().emb.compress(model)
-    np.testing.assert_array_equal(from_floats, da.emb.compress(model))
+    # of components a number at the edge between two codes may get either
+    off = np.abs(np.subtract(from_floats, da.emb.compress(model), dtype=np.int16))
+    assert (off <= (dims is not None)).all() if codec != "bit" else not off.any()
+    assert off.mean() < 1e-3
 
 
 def test_all_bands_in_fewer_bytes_are_the_same_space():
