@@ -16,6 +16,7 @@ import xarray as xr
 from affine import Affine
 
 from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.projecting import Transformer
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -96,14 +97,14 @@ def crs_text(crs: pyproj.CRS) -> str:
     return f"EPSG:{code}" if code and as_crs(code) == crs else str(crs.to_wkt())
 
 
-def transformer(src: pyproj.CRS, dst: pyproj.CRS) -> pyproj.Transformer:
+def transformer(src: pyproj.CRS, dst: pyproj.CRS) -> Transformer:
     """A cached x, y transformer: to find the way from one CRS to another takes 0.1 s."""
     return _transformer(crs_text(src), crs_text(dst))
 
 
 @lru_cache(maxsize=256)
-def _transformer(src: str, dst: str) -> pyproj.Transformer:
-    return pyproj.Transformer.from_crs(as_crs(src), as_crs(dst), always_xy=True)
+def _transformer(src: str, dst: str) -> Transformer:
+    return Transformer(as_crs(src), as_crs(dst))
 
 
 def crs_name(crs: pyproj.CRS) -> str:

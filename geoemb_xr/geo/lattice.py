@@ -15,10 +15,10 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyproj
 import xarray as xr
 
 from geoemb_xr.core import geometry
+from geoemb_xr.core.projecting import Transformer
 from geoemb_xr.geo import placing_kernels
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def _to_source(source: Grid, target: Grid, gy: np.ndarray, gx: np.ndarray) -> np
 
 
 @lru_cache(maxsize=256)
-def _moves(source: str, target: str) -> tuple[pyproj.Transformer, pyproj.Transformer] | None:
+def _moves(source: str, target: str) -> tuple[Transformer, Transformer] | None:
     """From target to source and back; None where they are one. By text: a CRS's hash writes its WKT anew."""
     src, dst = geometry.as_crs(source), geometry.as_crs(target)
     if geometry.same_crs(src, dst):

@@ -1,0 +1,93 @@
+"""Moving points by PROJ: in one thread for all, until a thread has enough of them."""
+
+import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyproj
+import pytest
+
+from geoemb_xr.core import geometry, projecting
+
+ENDS = pyproj.CRS(32632), pyproj.CRS(3035)
+
+
+@pytest.fixture
+def points():
+    rng = np.random.default_rng(0)
+    return rng.uniform(4e5, 6e5, 50), rng.uniform(5e6, 5.2e6, 50)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """A transformer that notes which thread asks PROJ."""
+    names = []
+    made = projecting.Transformer._made
+    monkeypatch.setattr(
+        projecting.Transformer,
+        "_made",
+        lambda self: names.append(threading.current_thread().name) or made(self),
+    )
+    return projecting.Transformer(*ENDS), names
+
+
+def test_threads_share_a_transformer_until_they_have_moved_many_points(asked, points, monkeypatch):
+    monkeypatch.setattr(projecting, "LENT", 120)
+    transformer, names = asked
+    expected = pyproj.Transformer.from_crs(*ENDS, always_xy=True).transform(*points)
+
+    def often():
+        found = [transformer.transform(*points) for _ in range(3)]
+        assert all(np.array_equal(each, expected) for each in found)
+        return threading.current_thread().name
+
+    with ThreadPoolExecutor(1, "mine") as pool:
+        mine = pool.submit(often).result()
+    with ThreadPoolExecutor(1, "yours") as pool:
+        yours = pool.submit(often).result()
+    assert names[2] == mine
+    assert names[5] == yours
+    assert all(name.startswith("geoemb-proj") for name in names[:2] + names[3:5])
+
+
+def test_boxes_move_as_by_pyproj(asked):
+    box = (4e5, 5e6, 6e5, 5.2e6)
+    theirs = pyproj.Transformer.from_crs(*ENDS, always_xy=True)
+    transformer, names = asked
+    for densify in (2, 50):
+        assert transformer.transform_bounds(*box, densify_pts=densify) == theirs.transform_bounds(
+            *box, densify_pts=densify
+        )
+    assert len(names) == 2
+
+
+def test_what_is_nowhere_is_infinite_or_an_error():
+    transformer = geometry.transformer(pyproj.CRS(4326), pyproj.CRS(3857))
+    assert not np.isfinite(transformer.transform(0.0, 95.0)).any()
+    with pytest.raises(pyproj.exceptions.ProjError):
+        transformer.transform(0.0, 95.0, errcheck=True)
+
+
+def test_it_goes_without_threads(asked, points, monkeypatch):
+    class Nowhere:
+        def submit(self, what):
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(projecting, "_lender", Nowhere())
+    transformer, names = asked
+    assert np.isfinite(transformer.transform(*points)).all()
+    assert names == [threading.current_thread().name]
+
+
+def _moved(points):
+    return geometry.transformer(*ENDS).transform(*points)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_was_forked_has_a_thread_of_its_own(points):
+    here = _moved(points)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        there = pool.apply_async(_moved, (points,)).get(timeout=60)
+    assert np.array_equal(here, there)
