@@ -9,6 +9,7 @@ it says of it.
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,13 +125,15 @@ class Range[Number](NamedTuple):
     etag: str
     chunks: list[tuple[Number, int, int | None]]
 
-    def read(self) -> bytes:
+    def read(self) -> np.ndarray:
         """The bytes, of the state that is meant."""
         if is_remote(self.name):
-            return fetch(self.name, self.start, self.stop, etag=self.etag).data
+            return np.frombuffer(fetch(self.name, self.start, self.stop, etag=self.etag).data, np.uint8)
         with open(self.name, "rb") as file:
+            stop = os.fstat(file.fileno()).st_size if self.stop is None else self.stop
+            data = buffers.empty((stop - self.start,), np.uint8)
             file.seek(self.start)
-            return file.read() if self.stop is None else file.read(self.stop - self.start)
+            return data[: file.readinto(data)]
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ class StoredChunks:
 
         def bring(asked: Range[Place]) -> None:
             try:
-                data = np.frombuffer(asked.read(), np.uint8)
+                data = asked.read()
             except FileNotFoundError:
                 if self.layout.sharding is not None:
                     raise

@@ -5,9 +5,11 @@ from http.server import BaseHTTPRequestHandler
 import dask
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 from object_server import ObjectServer
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, ZstdCodec
 
@@ -229,3 +231,55 @@ def test_what_cannot_be_read_is_an_error_and_not_asked_for_a_second_time(after, 
         INDEXES.clear()
         with pytest.raises(SourceError, match="status 503"):  # absent is not unread
             reader.never_written(1, slice(0, 8), slice(0, 8))
+
+
+@pytest.fixture
+def no_zarr(monkeypatch):
+    """Zarr's own reading of chunks, which must not be used."""
+
+    def refuse(*args, **options):
+        raise AssertionError("chunks were read by Zarr")
+
+    def watch():
+        monkeypatch.setattr(zarr.Array, "__getitem__", refuse)
+        monkeypatch.setattr(zarr.Array, "get_basic_selection", refuse)
+        monkeypatch.setattr(zarr.Array, "get_orthogonal_selection", refuse)
+
+    return watch
+
+
+@given(
+    rows=st.tuples(st.integers(0, 40), st.integers(1, 40)),
+    cols=st.tuples(st.integers(0, 50), st.integers(1, 50)),
+    chunks=st.integers(3, 70),
+    year=st.sampled_from([None, 2018, 2024]),
+)
+@settings(max_examples=15)
+def test_any_window_of_our_own_store_is_what_was_written(own_store, rows, cols, chunks, year):
+    path, written = own_store
+    area = written.isel(y=slice(rows[0], sum(rows)), x=slice(cols[0], sum(cols)))
+    expected = area if year is None else area.emb.year(year)
+    box = area.emb.geobox.boundingbox.buffered(-1)
+    opened = gx.open(path, bbox=tuple(box), bbox_crs=box.crs, time=year, chunks=chunks, decode=False)
+    found = opened.sel(y=expected.y.values, x=expected.x.values)
+    assert_array_equal(found.values.squeeze(), expected.values.squeeze())
+
+
+@pytest.fixture(scope="module")
+def own_store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("own") / "a.zarr"
+    array = gx.testing.synthetic("alphaearth", shape=(50, 60), years=(2018, 2024), missing=True, decode=False)
+    array.chunk(time=1, y=32, x=24).emb.to_zarr(path)
+    return path, array
+
+
+@pytest.mark.parametrize("product", ["alphaearth", "tessera"])
+@pytest.mark.parametrize("remote", [False, True])
+def test_blocks_of_our_own_stores_are_decoded_without_zarr(product, remote, tmp_path, no_zarr):
+    array = gx.testing.synthetic(product, shape=(40, 50), missing=True, decode=False).chunk(y=16, x=24)
+    array.emb.to_zarr(tmp_path / "a.zarr")
+    with ObjectServer(tmp_path) as server, using(parse_storage(STORAGE)):
+        url = f"{server.url}/a.zarr" if remote else tmp_path / "a.zarr"
+        opened = gx.open(url, decode=False, storage=STORAGE if remote else None)
+        no_zarr()
+        xr.testing.assert_identical(opened.drop_attrs().compute(), array.drop_attrs().compute())
