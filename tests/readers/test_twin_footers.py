@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from object_server import ObjectServer
 from patch_tables import DIMS, LAYOUT, frame, opened
 
+import geoemb_xr as gx
 from geoemb_xr.core.errors import ComparabilityError, CoverageError, SourceError
 from geoemb_xr.readers import twin_footers
 from geoemb_xr.readers.footers import read_footer
@@ -149,3 +151,20 @@ def test_footers_longer_than_what_is_read_first(tmp_path, parsed, monkeypatch):
         write(tmp_path / f"{i}.parquet", west=10 + i)
     assert_same(tmp_path, lambda places, crs: False)
     assert parsed == ["0.parquet"]
+
+
+def test_a_remote_file_that_lies_far_off_costs_a_look_and_its_footer(tmp_path):
+    """More files than footers are kept: that of the file that is wanted may be read once more."""
+    count = 132
+    for i in range(count):
+        write(tmp_path / f"{i:03d}.parquet", west=i, n=25, dims=384, seed=i)
+    with ObjectServer(tmp_path) as server:
+        urls = [f"{server.url}/{i:03d}.parquet" for i in range(count)]
+        found = gx.open("earth-index", urls, bbox=(1.0, 45.0, 1.9, 46.0), storage={"allow_http": True})
+        looked = server.count()
+        assert looked <= count + 5
+        assert server.count(method="HEAD") <= count
+        vectors = found.values
+        assert server.count() - looked <= 6
+    here = gx.open("earth-index", tmp_path, bbox=(1.0, 45.0, 1.9, 46.0))
+    np.testing.assert_array_equal(vectors, here.values)
