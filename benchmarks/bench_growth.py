@@ -2,8 +2,9 @@
 
 Every block holds the same codes and takes no time to make, so what is measured is the work itself. Time per pixel
 and memory should not grow with the array; ``×`` compares the largest array with the smallest one. The time is the
-CPU's, of all threads together, which other work on the machine does not lengthen. An array that would take longer
-than ``--longest`` seconds, by the size before it, is left out, and the table says so.
+CPU's, of all threads together, which other work on the machine does not lengthen. Each is measured in a process of
+its own, after it was done once with 64² pixels: memory that is kept for later is counted too. An array that would
+take longer than ``--longest`` seconds, by the size before it, is left out, and the table says so.
 
 With ``--record growth.json``, each measurement is kept as soon as it is made, and what is kept is not measured
 again: long runs can be started one by one (``--only predict change --sizes 65536``) and at any time. ``--sizes``
@@ -16,10 +17,12 @@ import argparse
 import datetime
 import json
 import math
+import multiprocessing
 import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -56,7 +59,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     sizes = [BLOCK, 2 * BLOCK] if given.small else given.sizes
     record = Path(given.record) if given.record else None
     found = read(record)
-    models, warm = Models(), set[str]()
     for side in sizes:
         for name in given.only or CAPABILITIES:
             last = max((at for at in found.get(name, {}) if at < side), default=None)
@@ -65,10 +67,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             if last is not None and found[name][last].cpu_seconds * (side / last) ** 2 > given.longest:
                 print(f"{name}, {side}²: would take too long", flush=True)
                 continue
-            if name not in warm:  # compile
-                run(name, BLOCK, models, given.threads)
-                warm.add(name)
-            one = run(name, side, models, given.threads)
+            one = run(name, side, given.threads) if given.small else apart(name, side, given.threads)
             print(f"{name}, {side}²: {one.cpu_seconds:.1f} s of CPU time", flush=True)
             found = keep(record, found, name, side, one)
     show(found)
@@ -104,7 +103,7 @@ class Models:
     @cached_property
     def one(self) -> xr.DataArray:
         """A year of codes, one block."""
-        return one_block(False).isel(time=slice(-1, None))
+        return one_block(False, BLOCK).isel(time=slice(-1, None))
 
     @cached_property
     def probe(self) -> Any:
@@ -129,12 +128,12 @@ def codes(side: int, *, decoded: bool = False) -> xr.DataArray:
 
     from geoemb_xr.core import geometry
 
-    small = one_block(decoded)
-    blocks = side // BLOCK
+    block = min(BLOCK, side)
+    small, blocks = one_block(decoded, block), side // block
     data = da.map_blocks(
         _same,
         small.values,
-        chunks=((1,) * len(YEARS), (small.sizes["band"],), (BLOCK,) * blocks, (BLOCK,) * blocks),
+        chunks=((1,) * len(YEARS), (small.sizes["band"],), (block,) * blocks, (block,) * blocks),
         dtype=small.dtype,
     )
     coords = {name: small.coords[name] for name in ("time", "band")}
@@ -145,9 +144,9 @@ def codes(side: int, *, decoded: bool = False) -> xr.DataArray:
 
 
 @cache
-def one_block(decoded: bool) -> xr.DataArray:
+def one_block(decoded: bool, side: int) -> xr.DataArray:
     """What every block holds."""
-    return gx.testing.synthetic("alphaearth", shape=(BLOCK, BLOCK), years=YEARS, decode=decoded)
+    return gx.testing.synthetic("alphaearth", shape=(side, side), years=YEARS, decode=decoded)
 
 
 def _same(values: np.ndarray, block_id: tuple[int, ...] = ()) -> np.ndarray:
@@ -159,7 +158,7 @@ def fields(array: xr.DataArray) -> Any:
     import geopandas as gpd
     import shapely
 
-    step = BLOCK * array.emb.geobox.resolution.x
+    step = min(BLOCK, array.sizes["x"]) * array.emb.geobox.resolution.x
     left, bottom, right, top = array.emb.geobox.boundingbox
     x, y = np.meshgrid(np.arange(left + step / 2, right, step), np.arange(bottom + step / 2, top, step))
     shapes = shapely.buffer(shapely.points(x.ravel(), y.ravel()), 0.4 * step)
@@ -187,19 +186,30 @@ CAPABILITIES: dict[str, Callable[[xr.DataArray, xr.DataArray, Models], Any]] = {
 }
 
 
-def run(name: str, side: int, models: Models, threads: int) -> Measured:
-    """Do it with the whole array."""
+def apart(name: str, side: int, threads: int) -> Measured:
+    """Measure in a new process: what an earlier measurement left in memory would be used unseen."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(run, name, side, threads).result()
+
+
+def run(name: str, side: int, threads: int) -> Measured:
+    """Do it with a few pixels, which compiles and imports, then with the whole array."""
     import dask
 
-    years = codes(side, decoded=name == "encode")
-    capability = CAPABILITIES[name]
-    capability(codes(BLOCK), codes(BLOCK).isel(time=-1), models)  # what it needs is fitted
-    with peak_memory(0.01) as peak, dask.config.set(scheduler="threads", num_workers=threads):
-        start = time.process_time()
-        result = capability(years, years.isel(time=-1), models)
+    models, decoded = Models(), name == "encode"
+
+    def do(years: xr.DataArray) -> None:
+        result = CAPABILITIES[name](years, years.isel(time=-1), models)
         if getattr(result, "chunks", None):
             consume(result, threads=threads)
-        seconds = time.process_time() - start
+
+    with dask.config.set(scheduler="threads", num_workers=threads):
+        do(codes(64, decoded=decoded))
+        years = codes(side, decoded=decoded)
+        with peak_memory(0.01) as peak:
+            start = time.process_time()
+            do(years)
+            seconds = time.process_time() - start
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return Measured(round(seconds, 3), peak.extra, threads, machine(), today)
 
