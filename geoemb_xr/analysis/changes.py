@@ -9,8 +9,6 @@ anyway.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -18,7 +16,8 @@ import pandas as pd
 import xarray as xr
 
 from geoemb_xr.analysis import year_kernels
-from geoemb_xr.analysis.pieces import YearPiece, pieces
+from geoemb_xr.analysis.pieces import pieces
+from geoemb_xr.analysis.steps import apart, steps, steps_of
 from geoemb_xr.analysis.years import TIME, over_years, times_of, years_at
 from geoemb_xr.core import kernels
 from geoemb_xr.core.errors import EmbeddingError, check_choice
@@ -154,40 +153,19 @@ def _change_attrs(array: xr.DataArray, metric: str, a: int, b: int | None) -> di
 
 
 def _distances(years: list[Block], out: np.ndarray, metric: str) -> None:
-    for piece in pieces(years):
-        out[:, piece.where] = _apart(piece, [(0, 1)], metric)[:, : piece.size]
-
-
-def _apart(piece: YearPiece, pairs: Sequence[tuple[int, int]], metric: str) -> np.ndarray:
-    """Distances ``(pair, n)`` between pairs of years, NaN where one has no data."""
-    out = np.empty((len(pairs), piece.there.shape[1]), np.float32)
-    if metric == "euclidean":
-        year_kernels.lengths_of(piece.vectors, np.array(pairs), out)
-    else:
-        year_kernels.cosines_of(piece.vectors, np.array(pairs), metric == "angle", out)
-    return out
+    for where, found in steps(years, metric):
+        out[:, where] = found
 
 
 # --- what years do to a place anyway ------------------------------------------------------------------------
-
-
-def _steps(piece: YearPiece, metric: str) -> np.ndarray:
-    """Distances ``(step, n)`` from each year to the next one with data; NaN for a year without."""
-    there, pairs = piece.there.copy(), list(pairwise(range(len(piece.there))))
-    if there.all():
-        return _apart(piece, pairs, metric)
-    year_kernels.carry_on(piece.values, piece.scale, piece.there)
-    steps = _apart(piece, pairs, metric)
-    steps[~there[1:]] = np.nan
-    return steps
 
 
 def _change_and_steps(
     years: list[Block], out: np.ndarray, pair: tuple[int, int], kept: tuple[int, ...], metric: str
 ) -> None:
     for piece in pieces(years):
-        out[0, piece.where] = _apart(piece, [pair], metric)[0, : piece.size]
-        out[1:, piece.where] = _steps(piece, metric)[list(kept), : piece.size]
+        out[0, piece.where] = apart(piece, [pair], metric)[0, : piece.size]
+        out[1:, piece.where] = steps_of(piece, metric)[list(kept), : piece.size]
 
 
 def _change_with_null(array: xr.DataArray, a: int, b: int, metric: str) -> xr.Dataset:
@@ -334,49 +312,56 @@ def change_point(array: xr.DataArray, *, metric: Literal["angle", "euclidean"] =
 
 
 def _largest_step(blocks: list[Block], out: np.ndarray, years: tuple[int, ...], metric: str) -> None:
-    numbers = np.array((0, *years[1:]), np.float32)
-    for piece in pieces(blocks):
-        own = np.empty((3, piece.there.shape[1]), np.float32)
-        _largest_of(_steps(piece, metric), numbers, own)
-        out[:, piece.where] = own[:, : piece.size]
+    numbers, pairs = np.array((0, *years[1:]), np.float32), year_kernels.exchanges(len(years) - 1)
+    for where, found in steps(blocks, metric):
+        own = np.empty((3, found.shape[1]), np.float32)
+        _largest_of(np.ascontiguousarray(found), numbers, pairs, own)
+        out[:, where] = own
 
 
 @kernels.jit_exact
-def _largest_of(steps: Any, numbers: Any, out: Any) -> None:
+def _largest_of(steps: Any, numbers: Any, pairs: Any, out: Any) -> None:
     """Write the year of the largest of ``(step, n)``, its size, and that over the median of the others, ``(3, n)``.
 
-    ``numbers`` are the years before and after each step; a step that is not finite is not there.
+    ``numbers`` are the years before and after each step; a step that is not finite is not there. The others are
+    sorted by ``pairs`` of exchanges, the same for all pixels: see
+    :func:`~geoemb_xr.analysis.year_kernels.extremes_of` of the sum with 0.
     """
     count, n = steps.shape
-    held = np.empty(count, np.float32)
-    for i in range(n):
-        there, largest = 0, 0
-        for t in range(count):
-            if abs(steps[t, i]) < np.inf:
-                if there == 0 or steps[t, i] > steps[largest, i]:
-                    largest = t
-                there += 1
-        others = 0
-        for t in range(count):  # put in order as they come
-            if t != largest and abs(steps[t, i]) < np.inf:
-                at = others
-                while at > 0 and held[at - 1] > steps[t, i]:
-                    held[at] = held[at - 1]
-                    at -= 1
-                held[at] = steps[t, i]
-                others += 1
-        out[0, i] = numbers[largest + 1] if there else 0
-        out[1, i] = steps[largest, i] if there else np.nan
-        out[2, i] = np.nan
-        if others:
-            low, high = (others - 1) // 2, others // 2
-            usual = np.float32((np.float64(held[low]) + np.float64(held[high])) / 2)
-            if usual > 0:
-                out[2, i] = steps[largest, i] / usual
+    zero, half = np.float32(0), np.float32(0.5)
+    largest, others = np.full(n, -np.inf, np.float32), np.empty((count, n), np.float32)
+    place, there = np.zeros(n, np.int32), np.zeros(n, np.int32)
+    low, high = np.zeros(n, np.float32), np.zeros(n, np.float32)
+    for t in range(count):
+        for j in range(n):
+            more = (abs(steps[t, j]) < np.inf) & (steps[t, j] > largest[j])
+            there[j] += abs(steps[t, j]) < np.inf
+            place[j] = t if more else place[j]
+            largest[j] = steps[t, j] if more else largest[j]
+    for t in range(count):
+        for j in range(n):
+            other = (abs(steps[t, j]) < np.inf) & (place[j] != t)
+            others[t, j] = steps[t, j] if other else np.float32(np.inf)
+    for p in range(len(pairs)):
+        first, second = np.uint64(pairs[p, 0]), np.uint64(pairs[p, 1])
+        for j in range(n):
+            one, two = others[first, j], others[second, j]
+            others[first, j] = (one if one < two else two) + zero
+            others[second, j] = (two if one < two else one) + zero
+    for t in range(count):
+        for j in range(n):
+            low[j] = others[t, j] if 2 * t <= there[j] - 2 else low[j]
+            high[j] = others[t, j] if 2 * t <= there[j] - 1 else high[j]
+    for j in range(n):
+        usual = low[j] * half + high[j] * half
+        compared = (there[j] > 1) & (usual > 0)
+        out[0, j] = numbers[place[j] + 1] if there[j] else np.float32(0)
+        out[1, j] = largest[j] if there[j] else np.float32(np.nan)
+        out[2, j] = largest[j] / usual if compared else np.float32(np.nan)
 
 
 @_largest_of.in_numpy
-def _largest_of_numpy(steps: Any, numbers: Any, out: Any) -> None:
+def _largest_of_numpy(steps: Any, numbers: Any, pairs: Any, out: Any) -> None:
     there = np.isfinite(steps)
     count = there.sum(axis=0)
     filled = np.where(there, steps, -1)
@@ -386,10 +371,11 @@ def _largest_of_numpy(steps: Any, numbers: Any, out: Any) -> None:
     np.put_along_axis(others, largest[None], np.nan, axis=0)
     others.sort(axis=0)  # NaN comes last
     low, high = (
-        np.take_along_axis(others, each[None], axis=0)[0].astype(np.float64)
+        np.take_along_axis(others, each[None], axis=0)[0]
         for each in (np.maximum(count - 2, 0) // 2, np.maximum(count - 1, 0) // 2)
     )
-    usual = ((low + high) / 2).astype(np.float32)
+    half = np.float32(0.5)
+    usual = low * half + high * half
     compared = (count > 1) & (usual > 0)
     out[0] = np.where(count > 0, numbers[largest + 1], 0)
     out[1] = np.where(count > 0, size, np.nan)

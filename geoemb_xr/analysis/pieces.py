@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from geoemb_xr.analysis import year_kernels
 from geoemb_xr.core import kernels
+from geoemb_xr.core.kernels import jit_exact
 from geoemb_xr.execution.blocks import Block
 
 #: Bytes of all years in a piece: half a second-level cache.
@@ -58,10 +60,11 @@ class YearPiece:
         return self.values, self.square, self.scale, self.there
 
 
-def pieces(years: Sequence[Block]) -> Iterator[YearPiece]:
-    """The years of a block, piece by piece."""
-    planes = [_planes(each) for each in years]
-    pixels, codec = years[0].pixels, years[0].codec
+def pieces(years: Sequence[Block], start: int = 0, stop: int | None = None) -> Iterator[YearPiece]:
+    """The years of a block, or of its pixels from ``start`` to ``stop``, piece by piece."""
+    planes = [planes_of(each) for each in years]
+    codec, stop = years[0].codec, years[0].pixels if stop is None else stop
+    pixels = stop - start
     if not pixels:
         return
     power = 0 if codec is None or codec.dtype != "int8" else codec.power
@@ -71,8 +74,8 @@ def pieces(years: Sequence[Block]) -> Iterator[YearPiece]:
     values = np.zeros((*shape, size), np.int8 if power else np.float32)
     scale = np.ones((len(years), size), np.float32)
     there = np.zeros((len(years), size), np.bool_)
-    for start in range(0, pixels, size):
-        where = slice(start, min(start + size, pixels))
+    for first in range(start, stop, size):
+        where = slice(first, min(first + size, stop))
         piece = YearPiece(where, values, power == 2, scale, there)
         for number, (block, own) in enumerate(zip(years, planes, strict=True)):
             _load(block, own, number, power, piece)
@@ -87,7 +90,7 @@ def bands_of(years: Sequence[Block]) -> int:
     return int(first.data.shape[first.axis])
 
 
-def _planes(block: Block) -> np.ndarray:
+def planes_of(block: Block) -> np.ndarray:
     """A view of a block as ``(band, pixel)``, or as ``(band, row, column)`` where rows do not follow each other."""
     planes = np.moveaxis(block.data, block.axis, 0)
     steps = planes.strides[1:]
@@ -112,7 +115,7 @@ def _load(block: Block, planes: np.ndarray, year: int, power: int, piece: YearPi
         planes, start = kernels.band_first(own.T, 0) if last else np.ascontiguousarray(own), 0
     if power == 2:
         assert block.codec is not None
-        year_kernels.load_codes(
+        load_codes(
             planes, start, size, block.codec.nodata, np.float32(block.codec.factor), year,
             piece.values, piece.scale, piece.there,
         )  # fmt: skip
@@ -126,4 +129,71 @@ def _load(block: Block, planes: np.ndarray, year: int, power: int, piece: YearPi
             planes, start = block.codec.decode(planes[:, start : start + size], scale, 0), 0
         if planes.dtype != np.float32 or not planes.flags.c_contiguous:
             planes, start = np.ascontiguousarray(planes[:, start : start + size], np.float32), 0
-        year_kernels.load_vectors(planes, start, size, year, piece.values, piece.there)
+        load_vectors(planes, start, size, year, piece.values, piece.there)
+
+
+@jit_exact
+def load_codes(
+    planes: Any,
+    start: Any,
+    size: Any,
+    nodata: Any,
+    factor: Any,
+    year: Any,
+    values: Any,
+    scale: Any,
+    there: Any,
+) -> None:
+    """Copy ``size`` codes of each of ``(band, pixel)`` from ``start`` on; ``nodata``, the smallest, is missing."""
+    least, of = np.zeros(size, np.int8), np.uint64(start)
+    for b in range(planes.shape[0]):
+        for j in range(np.uint64(size)):
+            code = planes[b, of + j]
+            values[b, year, j] = code
+            least[j] = code if code < least[j] else least[j]
+    for j in range(size):
+        there[year, j] = least[j] > nodata
+        scale[year, j] = factor if least[j] > nodata else np.float32(0)
+
+
+@load_codes.in_numpy
+def _load_codes_numpy(
+    planes: Any,
+    start: Any,
+    size: Any,
+    nodata: Any,
+    factor: Any,
+    year: Any,
+    values: Any,
+    scale: Any,
+    there: Any,
+) -> None:
+    piece = planes[:, start : start + size]
+    values[:, year, :size] = piece
+    there[year, :size] = (piece != nodata).all(axis=0)
+    scale[year, :size] = there[year, :size] * factor
+
+
+@jit_exact
+def load_vectors(planes: Any, start: Any, size: Any, year: Any, values: Any, there: Any) -> None:
+    """Copy ``size`` pixels of vectors ``(band, pixel)`` from ``start`` on; those not finite are missing: zeros."""
+    nothing, of = np.zeros(size, np.float32), np.uint64(start)
+    for b in range(planes.shape[0]):
+        for j in range(np.uint64(size)):
+            values[b, year, j] = planes[b, of + j]
+            nothing[j] += planes[b, of + j] * np.float32(0)  # NaN for what is not finite
+    gone = 0
+    for j in range(size):
+        there[year, j] = nothing[j] == 0
+        gone += nothing[j] != 0
+    if gone:
+        for b in range(planes.shape[0]):
+            for j in range(size):
+                values[b, year, j] = values[b, year, j] if nothing[j] == 0 else np.float32(0)
+
+
+@load_vectors.in_numpy
+def _load_vectors_numpy(planes: Any, start: Any, size: Any, year: Any, values: Any, there: Any) -> None:
+    piece = planes[:, start : start + size]
+    there[year, :size] = np.isfinite(piece).all(axis=0)
+    values[:, year, :size] = np.where(there[year, :size], piece, 0)

@@ -19,74 +19,7 @@ from geoemb_xr.core.kernels import jit, jit_exact
 #: before a loop, since a slice counts who holds it, which takes as long as the loop.
 LANES = 128
 
-# --- into a piece, and out of it -------------------------------------------------------------------------------
-
-
-@jit_exact
-def load_codes(
-    planes: Any,
-    start: Any,
-    size: Any,
-    nodata: Any,
-    factor: Any,
-    year: Any,
-    values: Any,
-    scale: Any,
-    there: Any,
-) -> None:
-    """Copy ``size`` codes of each of ``(band, pixel)`` from ``start`` on; ``nodata``, the smallest, is missing."""
-    least, of = np.zeros(size, np.int8), np.uint64(start)
-    for b in range(planes.shape[0]):
-        for j in range(np.uint64(size)):
-            code = planes[b, of + j]
-            values[b, year, j] = code
-            least[j] = code if code < least[j] else least[j]
-    for j in range(size):
-        there[year, j] = least[j] > nodata
-        scale[year, j] = factor if least[j] > nodata else np.float32(0)
-
-
-@load_codes.in_numpy
-def _load_codes_numpy(
-    planes: Any,
-    start: Any,
-    size: Any,
-    nodata: Any,
-    factor: Any,
-    year: Any,
-    values: Any,
-    scale: Any,
-    there: Any,
-) -> None:
-    piece = planes[:, start : start + size]
-    values[:, year, :size] = piece
-    there[year, :size] = (piece != nodata).all(axis=0)
-    scale[year, :size] = there[year, :size] * factor
-
-
-@jit_exact
-def load_vectors(planes: Any, start: Any, size: Any, year: Any, values: Any, there: Any) -> None:
-    """Copy ``size`` pixels of vectors ``(band, pixel)`` from ``start`` on; those not finite are missing: zeros."""
-    nothing, of = np.zeros(size, np.float32), np.uint64(start)
-    for b in range(planes.shape[0]):
-        for j in range(np.uint64(size)):
-            values[b, year, j] = planes[b, of + j]
-            nothing[j] += planes[b, of + j] * np.float32(0)  # NaN for what is not finite
-    gone = 0
-    for j in range(size):
-        there[year, j] = nothing[j] == 0
-        gone += nothing[j] != 0
-    if gone:
-        for b in range(planes.shape[0]):
-            for j in range(size):
-                values[b, year, j] = values[b, year, j] if nothing[j] == 0 else np.float32(0)
-
-
-@load_vectors.in_numpy
-def _load_vectors_numpy(planes: Any, start: Any, size: Any, year: Any, values: Any, there: Any) -> None:
-    piece = planes[:, start : start + size]
-    there[year, :size] = np.isfinite(piece).all(axis=0)
-    values[:, year, :size] = np.where(there[year, :size], piece, 0)
+# --- out of a piece ---------------------------------------------------------------------------------------------
 
 
 @jit_exact
@@ -441,6 +374,11 @@ def _degrees(cosine: Any) -> Any:
     return (angle if cosine >= 0 else np.pi - angle) * 57.29577951308232
 
 
+def _in_degrees(cosine: np.ndarray) -> np.ndarray:
+    size = np.minimum(np.abs(cosine), 1) * np.sign(cosine)
+    return np.degrees(2 * np.arctan2(np.sqrt(1 - size), np.sqrt(1 + size)))
+
+
 def _pairs_of(piece: Any, pairs: Any) -> tuple[np.ndarray, np.ndarray]:
     vectors = decoded(piece, np.nan).astype(np.float64)
     return vectors[:, pairs[:, 0]], vectors[:, pairs[:, 1]]
@@ -453,10 +391,149 @@ def _cosines_of_numpy(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None
     usable = aa * bb > 0
     cosine = np.where(usable, ab / np.sqrt(np.where(usable, aa * bb, 1)), np.nan)
     if in_degrees:
-        size = np.minimum(np.abs(cosine), 1) * np.sign(cosine)
-        out[:] = np.degrees(2 * np.arctan2(np.sqrt(1 - size), np.sqrt(1 + size)))
+        out[:] = _in_degrees(cosine)
     else:
         out[:] = cosine
+
+
+@jit_exact
+def products_of_two(
+    a: Any, b: Any, start: Any, size: Any, square: Any, factor: Any, sums: Any, least: Any
+) -> None:
+    """Squares of the lengths of two years' vectors and their product, from where they lie, ``(band, pixel)``.
+
+    See :func:`products_of_four`.
+    """
+    lanes, squares, products = np.uint64(LANES), np.uint64(LANES), np.uint64(2 * LANES)
+    sums[:] = 0
+    least[:] = 0
+    for band in range(0, a.shape[0], 2):
+        one, two = np.uint64(band), np.uint64(band + 1)
+        for i in range(size // LANES):
+            of, to, low = np.uint64(start + i * LANES), np.uint64(3 * i * LANES), np.uint64(2 * i * LANES)
+            for j in range(lanes):
+                a1, a2 = _wide(a[one, of + j], square, factor), _wide(a[two, of + j], square, factor)
+                b1, b2 = _wide(b[one, of + j], square, factor), _wide(b[two, of + j], square, factor)
+                sums[to + j] = sums[to + j] + a1 * a1 + a2 * a2
+                sums[to + squares + j] = sums[to + squares + j] + b1 * b1 + b2 * b2
+                sums[to + products + j] = sums[to + products + j] + a1 * b1 + a2 * b2
+            if square:
+                for j in range(lanes):
+                    least[low + j] = min(least[low + j], min(a[one, of + j], a[two, of + j]))
+                    least[low + squares + j] = min(
+                        least[low + squares + j], min(b[one, of + j], b[two, of + j])
+                    )
+
+
+@jit_exact
+def products_of_four(
+    a: Any, b: Any, c: Any, d: Any, start: Any, size: Any, square: Any, factor: Any, sums: Any, least: Any
+) -> None:
+    """Squares of the lengths of four years' vectors, and the product of each with the next, in float64.
+
+    Vectors are read where they lie, ``(band, pixel)``, an even number of bands. ``sums`` and ``least`` are flat:
+    for each ``LANES`` pixels these of each year, and the products after them; ``least`` has the smallest codes.
+    They are one array each, with places that are known when it is compiled: see ``LANES``. Two bands at a time
+    halve how often sums are stored; they are added one after the other.
+    """
+    lanes, l1, l2, l3 = np.uint64(LANES), np.uint64(LANES), np.uint64(2 * LANES), np.uint64(3 * LANES)
+    p1, p2, p3 = np.uint64(4 * LANES), np.uint64(5 * LANES), np.uint64(6 * LANES)
+    sums[:] = 0
+    least[:] = 0
+    for band in range(0, a.shape[0], 2):
+        one, two = np.uint64(band), np.uint64(band + 1)
+        for i in range(size // LANES):
+            of, to, low = np.uint64(start + i * LANES), np.uint64(7 * i * LANES), np.uint64(4 * i * LANES)
+            for j in range(lanes):
+                a1, a2 = _wide(a[one, of + j], square, factor), _wide(a[two, of + j], square, factor)
+                b1, b2 = _wide(b[one, of + j], square, factor), _wide(b[two, of + j], square, factor)
+                c1, c2 = _wide(c[one, of + j], square, factor), _wide(c[two, of + j], square, factor)
+                d1, d2 = _wide(d[one, of + j], square, factor), _wide(d[two, of + j], square, factor)
+                sums[to + j] = sums[to + j] + a1 * a1 + a2 * a2
+                sums[to + l1 + j] = sums[to + l1 + j] + b1 * b1 + b2 * b2
+                sums[to + l2 + j] = sums[to + l2 + j] + c1 * c1 + c2 * c2
+                sums[to + l3 + j] = sums[to + l3 + j] + d1 * d1 + d2 * d2
+                sums[to + p1 + j] = sums[to + p1 + j] + a1 * b1 + a2 * b2
+                sums[to + p2 + j] = sums[to + p2 + j] + b1 * c1 + b2 * c2
+                sums[to + p3 + j] = sums[to + p3 + j] + c1 * d1 + c2 * d2
+            if square:
+                for j in range(lanes):
+                    least[low + j] = min(least[low + j], min(a[one, of + j], a[two, of + j]))
+                    least[low + l1 + j] = min(least[low + l1 + j], min(b[one, of + j], b[two, of + j]))
+                    least[low + l2 + j] = min(least[low + l2 + j], min(c[one, of + j], c[two, of + j]))
+                    least[low + l3 + j] = min(least[low + l3 + j], min(d[one, of + j], d[two, of + j]))
+
+
+@jit_exact
+def _wide(code: Any, square: Any, factor: Any) -> Any:
+    return np.float64(_exact(code, square, factor))
+
+
+def _products_numpy(
+    planes: Any, start: Any, size: Any, square: Any, factor: Any, sums: Any, least: Any
+) -> None:
+    years = np.stack([each[:, start : start + size] for each in planes])
+    exact = years.astype(np.float32)
+    exact = (exact * (np.abs(exact) if square else np.float32(1)) * np.float32(factor)).astype(np.float64)
+    lengths, products = (
+        np.einsum("tbj,tbj->tj", one, two) for one, two in ((exact, exact), (exact[:-1], exact[1:]))
+    )
+    sums[:] = np.concatenate([lengths, products]).reshape(-1, size // LANES, LANES).swapaxes(0, 1).ravel()
+    least[:] = 0
+    if square:
+        least[:] = np.minimum(years.min(axis=1), 0).reshape(-1, size // LANES, LANES).swapaxes(0, 1).ravel()
+
+
+@products_of_two.in_numpy
+def _products_of_two_numpy(
+    a: Any, b: Any, start: Any, size: Any, square: Any, factor: Any, sums: Any, least: Any
+) -> None:
+    _products_numpy((a, b), start, size, square, factor, sums, least)
+
+
+@products_of_four.in_numpy
+def _products_of_four_numpy(
+    a: Any, b: Any, c: Any, d: Any, start: Any, size: Any, square: Any, factor: Any, sums: Any, least: Any
+) -> None:
+    _products_numpy((a, b, c, d), start, size, square, factor, sums, least)
+
+
+@jit_exact
+def cosines_from(sums: Any, least: Any, nodata: Any, in_degrees: Any, there: Any, out: Any) -> None:
+    """Cosines, or angles, from each year to the next, ``(year - 1, n)``, and which have data, ``(year, n)``."""
+    years, n = there.shape
+    lanes, rows, cosine = np.uint64(LANES), 2 * years - 1, np.empty(LANES)
+    for i in range(n // LANES):
+        to = np.uint64(i * LANES)
+        for t in range(years):
+            low, square = np.uint64((i * years + t) * LANES), np.uint64((i * rows + t) * LANES)
+            for j in range(lanes):
+                there[t, to + j] = (least[low + j] > nodata) & (sums[square + j] < np.inf)
+        for t in range(years - 1):
+            one, other = np.uint64((i * rows + t) * LANES), np.uint64((i * rows + t + 1) * LANES)
+            product = np.uint64((i * rows + years + t) * LANES)
+            for j in range(lanes):
+                lengths = np.sqrt(sums[one + j] * sums[other + j])
+                lengths = lengths if there[t, to + j] & there[t + 1, to + j] else 0.0
+                cosine[j] = sums[product + j] / lengths if lengths > 0 else np.nan
+            if in_degrees:
+                for j in range(lanes):
+                    out[t, to + j] = _degrees(cosine[j])
+            else:
+                for j in range(lanes):
+                    out[t, to + j] = cosine[j]
+
+
+@cosines_from.in_numpy
+def _cosines_from_numpy(sums: Any, least: Any, nodata: Any, in_degrees: Any, there: Any, out: Any) -> None:
+    years, n = there.shape
+    rows = sums.reshape(n // LANES, 2 * years - 1, LANES).swapaxes(0, 1).reshape(-1, n)
+    codes = least.reshape(n // LANES, years, LANES).swapaxes(0, 1).reshape(-1, n)
+    there[:] = (codes > nodata) & (rows[:years] < np.inf)
+    squares = np.where(there, rows[:years], 0)
+    usable = squares[:-1] * squares[1:] > 0
+    cosine = np.where(usable, rows[years:], np.nan) / np.sqrt(np.where(usable, squares[:-1] * squares[1:], 1))
+    out[:] = _in_degrees(cosine) if in_degrees else cosine
 
 
 @jit

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geoemb_xr as gx
-from geoemb_xr.analysis import pieces, year_kernels
+from geoemb_xr.analysis import pieces, steps, year_kernels
 from geoemb_xr.core import errors
 from geoemb_xr.core.codecs import SIGNED_SQUARE
 from geoemb_xr.execution.blocks import Block
@@ -269,6 +269,25 @@ def test_codes_and_vectors_give_the_same_bits():
         assert codes.emb.change(2018, 2024, metric=metric).identical(
             codes.emb.decode().emb.change(2018, 2024, metric=metric)
         )
+
+
+@pytest.mark.parametrize("decode", [True, False])
+@pytest.mark.parametrize("count", [2, 3, 4, 6])
+def test_years_summed_where_they_lie_have_the_bits_of_pieces(count, decode):
+    da = scene(shape=(90, 61), years=range(2018, 2018 + count), decode=decode)
+    values = da.values.copy()
+    values[1, :, 3, 5:9] = np.nan if decode else -128  # in the first row of pixels, and not in the second
+    values[:, 7, 80, 3], values[:, :, 80, 4] = values[1, 0, 3, 5], 0
+    blocks = [Block(each, 0, None, None if decode else SIGNED_SQUARE) for each in values]
+    assert steps._side_by_side(blocks) is not None
+    found = [np.full((count - 1, 90 * 61), -1, np.float32) for _ in range(2)]
+    ways = steps.steps(blocks, "angle"), steps._carried(blocks, slice(0, 90 * 61), "angle")
+    for out, way in zip(found, ways, strict=True):
+        for where, own in way:
+            out[:, where] = own
+    np.testing.assert_array_equal(*found)
+    assert (found[0] > 0).mean() > 0.5
+    assert np.isnan(found[0][0, 80 * 61 + 3])
 
 
 def test_change_against_a_reference_year():

@@ -22,7 +22,7 @@ ROOT = PACKAGE.parent
 WITHOUT_TWIN = {
     "core.coding": {"_find_least", "_find_lost"},
     "execution.linear": {"_sum_piece"},
-    "analysis.year_kernels": {"_exact", "_keep", "_beyond", "_degrees"},
+    "analysis.year_kernels": {"_exact", "_wide", "_keep", "_beyond", "_degrees"},
     "geo.resampling_kernels": {
         "_decoded", "_mixed", "_cover", "_add_footprint", "_finish_mean", "_weight", "_area", "_footprint",
     },
@@ -97,6 +97,12 @@ def side_by_side(kind):
     there = rng().random(scale.shape) > np.linspace(0, 0.9, 128)
     there[:, 7], there[:, 8] = False, True
     return values, kind == "squares", scale * there, there
+
+
+def years_apart(count, kind):
+    """Years of a block, each where it lies."""
+    mixed, made = rng(), codes(12, 400) if kind == "codes" else vectors(12, 400)
+    return [mixed.permutation(made, 1) for _ in range(count)]
 
 
 def without_square(values, _, scale, there):
@@ -346,18 +352,18 @@ CASES = {
     ("analysis.changes", "_largest_of"): (
         lambda: (
             np.where(rng().random((4, 30)) < 0.4, np.nan, rng().integers(0, 5, (4, 30))).astype("f4"),
-            np.array([0, 2019, 2020, 2021, 2022], "f4"), empty(3, 30),
+            np.array([0, 2019, 2020, 2021, 2022], "f4"), exchanges(4), empty(3, 30),
         ),
         0,
     ),
-    ("analysis.year_kernels", "load_codes"): (
+    ("analysis.pieces", "load_codes"): (
         lambda: (
             codes(12, 90), 3, 30, -128, FACTOR, 1,
             empty(12, 2, 64, dtype=np.int8), empty(2, 64), np.zeros((2, 64), bool),
         ),
         0,
     ),
-    ("analysis.year_kernels", "load_vectors"): (
+    ("analysis.pieces", "load_vectors"): (
         lambda: (vectors(12, 90, missing=True), 3, 30, 1, empty(12, 2, 64), np.zeros((2, 64), bool)), 0
     ),
     **{
@@ -377,6 +383,27 @@ CASES = {
             ("cosines_of", "", (PAIRS, False), lambda: (empty(3, 128),), 1e-6),
             ("lengths_of", "", (PAIRS,), lambda: (empty(3, 128),), 1e-6),
         )
+    },
+    **{
+        ("analysis.year_kernels", f"products_of_{number}", kind): (
+            lambda count=count, kind=kind: (
+                *(years_apart(count, kind)), 64, 256, kind == "codes", FACTOR if kind == "codes" else np.float32(1),
+                empty((2 * count - 1) * 256, dtype=np.float64), empty(count * 256, dtype=np.int8),
+            ),
+            1e-6,
+        )
+        for number, count in (("two", 2), ("four", 4))
+        for kind in ("codes", "vectors")
+    },
+    **{
+        ("analysis.year_kernels", "cosines_from", how): (
+            lambda how=how: (
+                rng().choice([0, 0.2, 0.9, np.nan, np.inf], 5 * 256), rng().integers(-128, -125, 3 * 256, np.int8),
+                -128, how == "angle", np.zeros((3, 256), bool), empty(2, 256),
+            ),
+            1e-6,
+        )
+        for how in ("angle", "cosine")
     },
     ("analysis.year_kernels", "carry_on"): (lambda: without_square(*side_by_side("scaled")), 0),
     ("analysis.clusters", "_gather"): (
