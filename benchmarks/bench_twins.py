@@ -15,7 +15,7 @@ from affine import Affine
 from harness import options, table
 from threadpoolctl import threadpool_limits
 
-from geoemb_xr.analysis import changes, clusters, temporal
+from geoemb_xr.analysis import clusters, year_kernels
 from geoemb_xr.core import coding, kernels
 from geoemb_xr.execution import hashes, linear, neighbours
 from geoemb_xr.geo import covering
@@ -50,6 +50,12 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
     products, index = piece @ references.T, np.zeros((512, 20), np.int32)
     weights = rng.normal(size=(8, BANDS)).astype(np.float32)
     eight = np.arange(1, 9, dtype=np.uint8)
+    years = (
+        codes[:, :4096].reshape(BANDS, 4, 1024),
+        True,
+        np.full((4, 1024), FACTOR),
+        np.ones((4, 1024), np.bool_),
+    )
     return {
         "transpose to band-last": (
             kernels._transpose_bytes,
@@ -99,8 +105,11 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
                 np.empty(n), np.zeros((2, 2), np.int64),
             ),
         ),
-        "angle of change": (
-            changes._angles, lambda: (vectors[:2048], vectors[2048:4096], np.empty(2048, np.float32))
+        "products of four years (change_point)": (
+            year_kernels.products_of_four,
+            lambda: (
+                codes, codes, codes, codes, 0, 2048, True, FACTOR, np.empty(7 * 2048), np.empty(4 * 2048, np.int8),
+            ),
         ),
         "similarity of codes": (scores._squares_band_first, lambda: (codes, query, np.empty(n, np.float32))),
         "similarity of floats": (
@@ -131,9 +140,12 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
                 np.zeros((8, BANDS)), np.zeros(8, np.int64),
             ),
         ),
-        "mean over years": (
-            temporal._add_year,
-            lambda: (vectors, 1.0, np.zeros((n, BANDS)), np.zeros((n, 2)), np.zeros(n, np.int64)),
+        "mean over four years": (
+            year_kernels.mean_of, lambda: (years, np.ones(4), True, 1, np.empty((BANDS, 1024), np.float32), 0, 1024)
+        ),
+        "median over four years": (
+            year_kernels.median_of,
+            lambda: (years, year_kernels.exchanges(4), True, 1, np.empty((BANDS, 1024), np.float32), 0, 1024),
         ),
     }  # fmt: skip
 
