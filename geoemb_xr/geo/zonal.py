@@ -92,31 +92,31 @@ def zonal_stats(
     stats = check_choice("stats", kinds[0] if stats is None else stats, kinds)
     of_patches = footprints.has_footprints(array)
     grid = None if of_patches else geometry.geobox_of(array, "zonal_stats")
-    stored, codec = array, None
+    codec = None
     if kinds is _OF_VECTORS:
-        check_embedding(array, "zonal_stats")
+        found = check_embedding(array, "zonal_stats")
         if is_encoded(array) and not of_patches:
-            codec, array = codec_of(array), _without_pixels(array)  # decoded in each polygon, not whole
-        array = decode(array)
+            codec = codec_of(array)  # vectors are decoded in each polygon, not whole
+            array = array if array.name is not None else array.rename(found.name)
+        else:
+            array = decode(array)
     flat, wide = _flat(array, ("location",) if of_patches else ("y", "x"))
+    bands = None if wide == _ALONE else flat.coords[wide]
+    if codec is not None and bands is not None:
+        bands = xr.DataArray(np.asarray(codec.bands or bands.values), dims=wide)
     given = places.read_places(areas, crs=crs)
     given.say_missing("zonal_stats gives NaN for")
-    pool = _pool(flat, wide, stats)
+    pool = _pool(flat, flat.sizes[wide] if bands is None else bands.size, stats)
     if grid is None:
         shapes, data = _of_patches(flat, given, pool, all_touched)
     else:
         shapes = given.polygons_on(grid)
         outlines = Outlines.of(shapes, grid.affine, grid.shape)
         touched = shapes if all_touched else None
-        data = _pooled(_flat(stored, ("y", "x"))[0], _Job(pool, outlines, grid, touched, codec=codec))
+        data = _pooled(flat, _Job(pool, outlines, grid, touched, codec=codec))
     inner = shapely.point_on_surface(shapes)
-    return at_places(
-        _named(data, array, flat, wide, stats, pool),
-        stored,
-        shapely.get_x(inner),
-        shapely.get_y(inner),
-        given,
-    )
+    named = _named(data, array, wide, bands, stats, pool)
+    return at_places(named, array, shapely.get_x(inner), shapely.get_y(inner), given)
 
 
 def _flat(array: xr.DataArray, place: tuple[str, ...]) -> tuple[xr.DataArray, str]:
@@ -126,55 +126,43 @@ def _flat(array: xr.DataArray, place: tuple[str, ...]) -> tuple[xr.DataArray, st
         raise EmbeddingError(f"zonal_stats takes dims (time, band, y, x); got {tuple(array.dims)}")
     if not rest:
         array, rest = array.expand_dims(_ALONE), [_ALONE]
-    if len(array.chunksizes.get(rest[0], ())) > 1:
+    axis = array.get_axis_num(rest[0])
+    if (
+        array.chunks is not None and len(array.chunks[axis]) > 1
+    ):  # xarray takes milliseconds to find nothing to do
         array = array.chunk({rest[0]: -1})
     first = [d for d in ("time",) if d in array.dims]
     return array.transpose(*first, rest[0], *place), rest[0]
 
 
-def _without_pixels(array: xr.DataArray) -> xr.DataArray:
-    """An array without rows and columns, in memory, that says of itself what the whole one does."""
-
-    def emptied(part: xr.DataArray) -> Any:
-        if not {"y", "x"} & set(part.dims):
-            return part
-        shape = tuple(0 if d in ("y", "x") else n for d, n in part.sizes.items())
-        return part.dims, np.empty(shape, part.dtype), part.attrs
-
-    dims, data, attrs = emptied(array)
-    coords = {name: emptied(each) for name, each in array.coords.items()}
-    return xr.DataArray(data, coords, dims, array.name, attrs)
-
-
-def _pool(flat: xr.DataArray, wide: str, stats: Stats) -> Pool[Any]:
+def _pool(flat: xr.DataArray, bands: int, stats: Stats) -> Pool[Any]:
     if stats in _OF_CLASSES:
         dtype = np.dtype(np.float32) if stats == "shares" else flat.dtype
         return Classes(stats, legend_of(flat).values, dtype)
     if stats == "quantiles":
-        return Quantiles(flat.sizes[wide])
-    return Moments(stats, flat.sizes[wide])
+        return Quantiles(bands)
+    return Moments(stats, bands)
 
 
 def _named(
-    data: Any, array: xr.DataArray, flat: xr.DataArray, wide: str, stats: Stats, pool: Pool[Any]
+    data: Any, array: xr.DataArray, wide: str, bands: xr.DataArray | None, stats: Stats, pool: Pool[Any]
 ) -> xr.DataArray:
     """Statistics ``(time?, zone, …)`` with names, labels and attributes."""
     places = {"y", "x", "location", wide}
     coords = {k: v for k, v in array.coords.items() if not places & set(v.dims)}
-    dims = [*(d for d in ("time",) if d in flat.dims), "location"]
+    dims = [*(d for d in ("time",) if d in array.dims), "location"]
     title = stats if array.name is None else str(array.name)
     attrs = without_codec(array.attrs)
     if stats in ("mean", "normalized", "majority"):
-        if wide in array.dims:
-            return xr.DataArray(
-                data, dims=[*dims, wide], coords={**coords, wide: array.coords[wide]}, name=title, attrs=attrs
-            )
+        if bands is not None:
+            coords[wide] = bands
+            return xr.DataArray(data, dims=[*dims, wide], coords=coords, name=title, attrs=attrs)
         return xr.DataArray(data[..., 0], dims=dims, coords=coords, name=title, attrs=attrs)
     if isinstance(pool, Classes):
         wide, labels = "category", list(legend_of(array).names)
     else:
         assert isinstance(pool, Moments | Quantiles)
-        labels = pool.labels([""] if wide == _ALONE else flat.coords[wide].values.astype(str).tolist())
+        labels = pool.labels([""] if bands is None else bands.values.astype(str).tolist())
         labels, wide = [label.strip("_") for label in labels], "component"
     long_name = f"{stats} of the pixels in each polygon"
     known = "product" in array.attrs or "derived_from" in array.attrs
@@ -251,8 +239,9 @@ def _pooled(array: xr.DataArray, job: _Job) -> Any:
     sources = [array.data]
     if scale is not None:
         sources.append(scale.chunk({d: array.chunksizes[d] for d in scale.dims}).data)
-    counts = array.chunksizes.get("time", (None,))
-    edges = [np.concatenate(([0], np.cumsum(array.chunksizes[d]))) for d in ("y", "x")]
+    chunks = dict(zip(array.dims, array.chunks, strict=True))
+    counts = chunks.get("time", (None,))
+    edges = [np.concatenate(([0], np.cumsum(chunks[d]))) for d in ("y", "x")]
     touched = _zones_by_block(bounds, *edges)
     blocks = []
     for n in range(len(counts)):
