@@ -540,6 +540,28 @@ def test_only_twins_without_a_tolerance_stand_in_where_there_is_numba():
     assert all(off == 0 for key, (_, off) in CASES.items() if key[:2] in exact)
 
 
+def test_a_session_compiles_only_what_it_calls(monkeypatch):
+    pytest.importorskip("matplotlib").use("agg")
+    compiled, compile_it = [], compiling._compile
+
+    def noting(function, fastmath):
+        compiled.append(function.__module__.removeprefix("geoemb_xr."))
+        return compile_it(function, fastmath)
+
+    monkeypatch.setattr(compiling, "_compile", noting)
+    monkeypatch.setattr(compiling, "SPARED", 60)  # however slow the machine is
+    monkeypatch.setattr(kernels.Kernel, "is_started", False)
+    for kernel in KERNELS.values():
+        monkeypatch.setattr(kernel, "_compiled", None)
+    da = gx.open("alphaearth", gx.example("alphaearth"), time=2024)
+    da.emb.plot()
+    da.emb.reproject("EPSG:3035", resolution=10).emb.load()
+    assert not compiled
+    da.emb.reproject("EPSG:3035", resolution=10, resampling="bilinear").emb.load()
+    assert "geo.resampling_kernels" in compiled  # sums of a twin have other bits
+    assert {name.split(".")[0] for name in compiled} <= {"geo", "core"}
+
+
 # --- the whole way ------------------------------------------------------------------------------------------------
 
 WAY = """
