@@ -242,7 +242,7 @@ CASES = {
     **{
         ("geo.placing_kernels", "gather_planes", name): (
             lambda dtype=dtype, at=at, turned=turned: (
-                rng().integers(0, 200, (5, 12, 11)).astype(dtype), at(), 2, -1, *turned,
+                rng().integers(0, 200, (5, 12, 16)).astype(dtype), at(), 2, -1, *turned,
                 empty(5, 13, 17, dtype=dtype),
             ),
             0,
