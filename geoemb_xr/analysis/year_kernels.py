@@ -475,9 +475,7 @@ def _products_numpy(
     years = np.stack([each[:, start : start + size] for each in planes])
     exact = years.astype(np.float32)
     exact = (exact * (np.abs(exact) if square else np.float32(1)) * np.float32(factor)).astype(np.float64)
-    lengths, products = (
-        np.einsum("tbj,tbj->tj", one, two) for one, two in ((exact, exact), (exact[:-1], exact[1:]))
-    )
+    lengths, products = (exact * exact).sum(axis=1), (exact[:-1] * exact[1:]).sum(axis=1)
     sums[:] = np.concatenate([lengths, products]).reshape(-1, size // LANES, LANES).swapaxes(0, 1).ravel()
     least[:] = 0
     if square:
