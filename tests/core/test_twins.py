@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -190,10 +191,12 @@ def outlined(touched):
     )
 
 
-def parts(*, power=None):
+def parts():
     """Weights of 30 pixels in three parts, one of them empty, and their rows of sums."""
-    power = () if power is None else (power,)
-    return *power, rng().random(30), np.array([0, 12, 12, 30]), np.array([3, 0, 1])
+    return rng().random(30), np.array([0, 12, 12, 30]), np.array([3, 0, 1])
+
+
+RUNS = np.array([[5, 9, 1], [3, 4, 6], [5, 7, 3]])
 
 
 QUERY = np.random.default_rng(0).normal(size=12).astype(np.float32)
@@ -294,32 +297,22 @@ CASES = {
         )
         for name, corners in (("turned", lambda: turned(2.6)[:, :, :9].copy()), ("ties", squares))
     },
-    **{
-        ("geo.covering", "cover", str(touched)): (lambda touched=touched: outlined(touched), 1e-12)
-        for touched in (True, False)
-    },
+    **{("geo.covering", "cover", str(touched)): (partial(outlined, touched), 1e-12) for touched in (True, False)},
     **{
         ("geo.pooling_kernels", "gather_planes", order): (
-            lambda order=order: (
-                np.asarray(codes(6, 8, 10), order=order), np.array([[5, 9, 1], [3, 4, 6], [5, 7, 3]]), 2, 4,
-                empty(6, 10, dtype=np.int8),
-            ),
-            0,
+            lambda order=order: (np.asarray(codes(6, 8, 10), order=order), RUNS, 2, 4, empty(6, 10, dtype="i1")), 0
         )
         for order in "CF"
     },
     ("geo.pooling_kernels", "gather_rows"): (
-        lambda: (
-            codes(8, 10, 12), np.array([[5, 9, 1], [3, 4, 6], [5, 7, 3]]), 2, 4, empty(10, 12, dtype=np.int8)
-        ),
-        0,
+        lambda: (codes(8, 10, 12), RUNS, 2, 4, empty(10, 12, dtype=np.int8)), 0
     ),
     ("geo.pooling_kernels", "settle"): (
         lambda: (np.ascontiguousarray(vectors(30, 12, missing=True).T), *parts(), np.ones(4)), 1e-12
     ),
     **{
         ("geo.pooling_kernels", "add_powers", str(power)): (
-            lambda power=power: (vectors(30, 12).T.copy(), *parts(power=power), np.ones((4, 12))), 1e-12
+            lambda power=power: (vectors(30, 12).T.copy(), power, *parts(), np.ones((4, 12))), 1e-12
         )
         for power in (1, 2)
     },
