@@ -319,6 +319,10 @@ def _largest_step(blocks: list[Block], out: np.ndarray, years: tuple[int, ...], 
         out[:, where] = own
 
 
+#: Pixels that are looked at together: what is held of them stays in a processor's first caches.
+_ROW = 2048
+
+
 @kernels.jit_exact
 def _largest_of(steps: Any, numbers: Any, pairs: Any, out: Any) -> None:
     """Write the year of the largest of ``(step, n)``, its size, and that over the median of the others, ``(3, n)``.
@@ -327,37 +331,40 @@ def _largest_of(steps: Any, numbers: Any, pairs: Any, out: Any) -> None:
     sorted by ``pairs`` of exchanges, the same for all pixels: see
     :func:`~geoemb_xr.analysis.year_kernels.extremes_of` of the sum with 0.
     """
-    count, n = steps.shape
+    count, pixels = steps.shape
     zero, half = np.float32(0), np.float32(0.5)
-    largest, others = np.full(n, -np.inf, np.float32), np.empty((count, n), np.float32)
-    place, there = np.zeros(n, np.int32), np.zeros(n, np.int32)
-    low, high = np.zeros(n, np.float32), np.zeros(n, np.float32)
-    for t in range(count):
+    largest, others = np.empty(_ROW, np.float32), np.empty((count, _ROW), np.float32)
+    place, there = np.empty(_ROW, np.int32), np.empty(_ROW, np.int32)
+    low, high = np.empty(_ROW, np.float32), np.empty(_ROW, np.float32)
+    for start in range(0, pixels, _ROW):
+        at, n = np.uint64(start), np.uint64(min(_ROW, pixels - start))
+        largest[:], place[:], there[:], low[:], high[:] = -np.inf, 0, 0, 0, 0
+        for t in range(count):
+            for j in range(n):
+                more = (abs(steps[t, at + j]) < np.inf) & (steps[t, at + j] > largest[j])
+                there[j] += abs(steps[t, at + j]) < np.inf
+                place[j] = t if more else place[j]
+                largest[j] = steps[t, at + j] if more else largest[j]
+        for t in range(count):
+            for j in range(n):
+                other = (abs(steps[t, at + j]) < np.inf) & (place[j] != t)
+                others[t, j] = steps[t, at + j] if other else np.float32(np.inf)
+        for p in range(len(pairs)):
+            first, second = np.uint64(pairs[p, 0]), np.uint64(pairs[p, 1])
+            for j in range(n):
+                one, two = others[first, j], others[second, j]
+                others[first, j] = (one if one < two else two) + zero
+                others[second, j] = (two if one < two else one) + zero
+        for t in range(count):
+            for j in range(n):
+                low[j] = others[t, j] if 2 * t <= there[j] - 2 else low[j]
+                high[j] = others[t, j] if 2 * t <= there[j] - 1 else high[j]
         for j in range(n):
-            more = (abs(steps[t, j]) < np.inf) & (steps[t, j] > largest[j])
-            there[j] += abs(steps[t, j]) < np.inf
-            place[j] = t if more else place[j]
-            largest[j] = steps[t, j] if more else largest[j]
-    for t in range(count):
-        for j in range(n):
-            other = (abs(steps[t, j]) < np.inf) & (place[j] != t)
-            others[t, j] = steps[t, j] if other else np.float32(np.inf)
-    for p in range(len(pairs)):
-        first, second = np.uint64(pairs[p, 0]), np.uint64(pairs[p, 1])
-        for j in range(n):
-            one, two = others[first, j], others[second, j]
-            others[first, j] = (one if one < two else two) + zero
-            others[second, j] = (two if one < two else one) + zero
-    for t in range(count):
-        for j in range(n):
-            low[j] = others[t, j] if 2 * t <= there[j] - 2 else low[j]
-            high[j] = others[t, j] if 2 * t <= there[j] - 1 else high[j]
-    for j in range(n):
-        usual = low[j] * half + high[j] * half
-        compared = (there[j] > 1) & (usual > 0)
-        out[0, j] = numbers[place[j] + 1] if there[j] else np.float32(0)
-        out[1, j] = largest[j] if there[j] else np.float32(np.nan)
-        out[2, j] = largest[j] / usual if compared else np.float32(np.nan)
+            usual = low[j] * half + high[j] * half
+            compared = (there[j] > 1) & (usual > 0)
+            out[0, at + j] = numbers[place[j] + 1] if there[j] else np.float32(0)
+            out[1, at + j] = largest[j] if there[j] else np.float32(np.nan)
+            out[2, at + j] = largest[j] / usual if compared else np.float32(np.nan)
 
 
 @_largest_of.in_numpy

@@ -7,13 +7,16 @@ nothing is copied. What lies otherwise, has scales, or misses some years goes th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from geoemb_xr.analysis import year_kernels
 from geoemb_xr.analysis.pieces import YearPiece, pieces, planes_of
+from geoemb_xr.analysis.year_kernels import cosines_from, products_of_four, products_of_two
+from geoemb_xr.core import buffers, kernels
 from geoemb_xr.execution.blocks import Block
 
 #: Pixels whose sums are held at once: those of four years are half a second-level cache, and rows of so many codes
@@ -27,14 +30,24 @@ def steps(years: Sequence[Block], metric: str) -> Iterator[tuple[slice, np.ndarr
     planes = None if metric == "euclidean" else _side_by_side(years)
     if planes is not None:
         done = pixels // year_kernels.LANES * year_kernels.LANES
-        for start in range(0, done, _ROW):
-            where = slice(start, min(start + _ROW, done))
-            found, there = _summed(years, planes, where, metric)
-            if len(years) == 2 or (there.any(axis=0) == there.all(axis=0)).all():
-                yield where, found
-            else:
-                yield from _carried(years, where, metric)
+        found, there = _summed(years, planes, done, metric)
+        if len(years) == 2 or there.all():
+            yield slice(0, done), found
+        else:
+            yield from _carried_where_needed(years, found, there, metric)
     yield from _carried(years, slice(done, pixels), metric)
+
+
+def _carried_where_needed(
+    years: Sequence[Block], found: np.ndarray, there: np.ndarray, metric: str
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """The distances of rows of pixels of which each has all years or none, and those of the others from pieces."""
+    for start in range(0, found.shape[1], _ROW):
+        where = slice(start, min(start + _ROW, found.shape[1]))
+        if (there[:, where].any(axis=0) == there[:, where].all(axis=0)).all():
+            yield where, found[:, where]
+        else:
+            yield from _carried(years, where, metric)
 
 
 def _side_by_side(years: Sequence[Block]) -> list[np.ndarray] | None:
@@ -47,25 +60,67 @@ def _side_by_side(years: Sequence[Block]) -> list[np.ndarray] | None:
 
 
 def _summed(
-    years: Sequence[Block], planes: list[np.ndarray], where: slice, metric: str
+    years: Sequence[Block], planes: list[np.ndarray], pixels: int, metric: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distances of some pixels, and which years have data; four years at a time, each decoded once."""
-    size, codec = where.stop - where.start, years[0].codec
+    """Distances of the first pixels, and which years have data; four years at a time, each decoded once.
+
+    One call takes all rows: threads that come back to Python after each wait for each other there.
+    """
+    codec, count = years[0].codec, len(planes)
+    # a row more: of three years, the third is taken twice, and its angle with itself is not asked for
+    found, there = buffers.empty((count, pixels), np.float32), buffers.empty((count + 1, pixels), np.bool_)
     square, factor, nodata = (False, 1, -128) if codec is None else (True, codec.factor, codec.nodata)
-    found, there = np.empty((len(planes) - 1, size), np.float32), np.empty((len(planes), size), np.bool_)
-    for first in range(0, len(planes) - 1, 3):
+    decoded = square, np.float32(factor), nodata, metric == "angle"
+    for first in range(0, count - 1, 3):
         group = planes[first : first + 4]
-        count = len(group)
-        if count == 3:
-            group = [*group, group[-1]]  # whose angle with itself is not asked for
-        sums, least = np.empty((2 * len(group) - 1) * size), np.empty(len(group) * size, np.int8)
-        two, four = year_kernels.products_of_two, year_kernels.products_of_four
-        kernel: Callable[..., None] = two if count == 2 else four
-        kernel(*group, where.start, size, square, np.float32(factor), sums, least)
-        own, seen = np.empty((len(group) - 1, size), np.float32), np.empty((len(group), size), np.bool_)
-        year_kernels.cosines_from(sums, least, nodata, metric == "angle", seen, own)
-        found[first : first + 3], there[first : first + 4] = own[: count - 1], seen[:count]
-    return found, there
+        if len(group) == 2:
+            a, b = group
+            _angles_of_two(a, b, *decoded, there[first : first + 2], found[first : first + 1])
+        else:
+            a, b, c, d = [*group, planes[-1]][:4]
+            _angles_of_four(a, b, c, d, *decoded, there[first : first + 4], found[first : first + 3])
+    return found[:-1], there[:-1]
+
+
+@kernels.jit_exact
+def _angles_of_two(
+    a: Any, b: Any, square: Any, factor: Any, nodata: Any, in_degrees: Any, there: Any, out: Any
+) -> None:
+    """Cosines, or angles, between two years of planes ``(band, pixel)``, row by row."""
+    pixels = out.shape[1]
+    sums, least = np.empty(3 * _ROW), np.empty(2 * _ROW, np.int8)
+    for start in range(0, pixels, _ROW):
+        n = min(_ROW, pixels - start)
+        products_of_two(a, b, start, n, square, factor, sums[: 3 * n], least[: 2 * n])
+        cosines_from(sums[: 3 * n], least[: 2 * n], nodata, in_degrees, start, n, there, out)
+
+
+_angles_of_two.in_numpy(_angles_of_two.function)  # of which only what it calls is compiled
+
+
+@kernels.jit_exact
+def _angles_of_four(
+    a: Any,
+    b: Any,
+    c: Any,
+    d: Any,
+    square: Any,
+    factor: Any,
+    nodata: Any,
+    in_degrees: Any,
+    there: Any,
+    out: Any,
+) -> None:
+    """Cosines, or angles, from each of four years to the next, row by row."""
+    pixels = out.shape[1]
+    sums, least = np.empty(7 * _ROW), np.empty(4 * _ROW, np.int8)
+    for start in range(0, pixels, _ROW):
+        n = min(_ROW, pixels - start)
+        products_of_four(a, b, c, d, start, n, square, factor, sums[: 7 * n], least[: 4 * n])
+        cosines_from(sums[: 7 * n], least[: 4 * n], nodata, in_degrees, start, n, there, out)
+
+
+_angles_of_four.in_numpy(_angles_of_four.function)
 
 
 def _carried(years: Sequence[Block], where: slice, metric: str) -> Iterator[tuple[slice, np.ndarray]]:

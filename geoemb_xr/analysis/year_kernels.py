@@ -497,12 +497,17 @@ def _products_of_four_numpy(
 
 
 @jit_exact
-def cosines_from(sums: Any, least: Any, nodata: Any, in_degrees: Any, there: Any, out: Any) -> None:
-    """Cosines, or angles, from each year to the next, ``(year - 1, n)``, and which have data, ``(year, n)``."""
-    years, n = there.shape
+def cosines_from(
+    sums: Any, least: Any, nodata: Any, in_degrees: Any, start: Any, size: Any, there: Any, out: Any
+) -> None:
+    """Cosines, or angles, from each year to the next, and which years have data, of ``size`` pixels of a block.
+
+    ``there`` is ``(year, pixel)``, ``out`` ``(year - 1, pixel)``.
+    """
+    years = len(there)
     lanes, rows, cosine = np.uint64(LANES), 2 * years - 1, np.empty(LANES)
-    for i in range(n // LANES):
-        to = np.uint64(i * LANES)
+    for i in range(size // LANES):
+        to = np.uint64(start + i * LANES)
         for t in range(years):
             low, square = np.uint64((i * years + t) * LANES), np.uint64((i * rows + t) * LANES)
             for j in range(lanes):
@@ -523,15 +528,18 @@ def cosines_from(sums: Any, least: Any, nodata: Any, in_degrees: Any, there: Any
 
 
 @cosines_from.in_numpy
-def _cosines_from_numpy(sums: Any, least: Any, nodata: Any, in_degrees: Any, there: Any, out: Any) -> None:
-    years, n = there.shape
-    rows = sums.reshape(n // LANES, 2 * years - 1, LANES).swapaxes(0, 1).reshape(-1, n)
-    codes = least.reshape(n // LANES, years, LANES).swapaxes(0, 1).reshape(-1, n)
-    there[:] = (codes > nodata) & (rows[:years] < np.inf)
-    squares = np.where(there, rows[:years], 0)
+def _cosines_from_numpy(
+    sums: Any, least: Any, nodata: Any, in_degrees: Any, start: Any, size: Any, there: Any, out: Any
+) -> None:
+    years = len(there)
+    rows = sums.reshape(size // LANES, 2 * years - 1, LANES).swapaxes(0, 1).reshape(-1, size)
+    codes = least.reshape(size // LANES, years, LANES).swapaxes(0, 1).reshape(-1, size)
+    known = (codes > nodata) & (rows[:years] < np.inf)
+    squares = np.where(known, rows[:years], 0)
     usable = squares[:-1] * squares[1:] > 0
     cosine = np.where(usable, rows[years:], np.nan) / np.sqrt(np.where(usable, squares[:-1] * squares[1:], 1))
-    out[:] = _in_degrees(cosine) if in_degrees else cosine
+    there[:, start : start + size] = known
+    out[:, start : start + size] = _in_degrees(cosine) if in_degrees else cosine
 
 
 @jit

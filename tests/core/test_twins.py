@@ -392,11 +392,22 @@ CASES = {
         ("analysis.year_kernels", "cosines_from", how): (
             lambda how=how: (
                 rng().choice([0, 0.2, 0.9, np.nan, np.inf], 5 * 256), rng().integers(-128, -125, 3 * 256, np.int8),
-                -128, how == "angle", np.zeros((3, 256), bool), empty(2, 256),
+                -128, how == "angle", 128, 256, np.zeros((3, 512), bool), empty(2, 512),
             ),
             1e-6,
         )
         for how in ("angle", "cosine")
+    },
+    **{
+        ("analysis.steps", f"_angles_of_{number}", kind): (
+            lambda count=count, kind=kind: (
+                *years_apart(count, kind), kind == "codes", FACTOR if kind == "codes" else np.float32(1),
+                -128, True, np.zeros((count, 256), bool), empty(count - 1, 256),
+            ),
+            1e-5,
+        )
+        for number, count in (("two", 2), ("four", 4))
+        for kind in ("codes", "vectors")
     },
     ("analysis.year_kernels", "carry_on"): (lambda: without_square(*side_by_side("scaled")), 0),
     ("analysis.clusters", "_gather"): (
