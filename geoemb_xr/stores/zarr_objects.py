@@ -28,6 +28,7 @@ from geoemb_xr.stores.objects import (
     CONCURRENCY,
     delete_objects,
     fetch,
+    is_remote,
     list_folders,
     list_objects,
     object_size,
@@ -243,6 +244,11 @@ class Noticing(_Watched):
     def there(self, key: str, found: Buffer | None) -> Buffer | None:
         """What came of a key, if a chunk that is absent was noted."""
         chunk = _CHUNK.fullmatch(key) if found is None else None
+        if chunk and not is_remote(self.where) and not os.path.isdir(self.where):
+            raise SourceError(
+                f"the folder {self.where} is not there any more: open it again where it is now, by its whole path "
+                "if it is read in another folder or on workers"
+            )
         if chunk and not notice(name := f"{self.where}/{key}") and chunk["array"] not in self._said:
             self._said.add(chunk["array"])
             say(f"{name} does not exist, and is read as missing")

@@ -156,6 +156,7 @@ def _as_written(array: xr.DataArray, encode: bool) -> xr.DataArray:
         raise EmbeddingError("encode=True is for embeddings; this is a map, which is written as it is")
     if array.dtype.kind not in "buif":
         raise EmbeddingError(f"to_cog cannot write {array.dtype}; class maps are integers with a legend")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)  # GDAL knows no other, netCDF 3 has one
     if array.dtype in (np.bool_, np.float16):
         array = array.astype(np.uint8 if array.dtype == np.bool_ else np.float32)
     order: list[Hashable] = [*(["time"] if "time" in array.dims else []), *others, "y", "x"]
@@ -229,10 +230,16 @@ def _write(array: xr.DataArray, target: Path, overviews: Overviews) -> Path:
     picture = _picture(array, overviews)
     part = part_of(target)
     with only_writer(target):
+        is_new = not part.exists()
         part.mkdir(exist_ok=True)
         staged = stage(array, part / "blocks.zarr")
-        _assemble(staged, picture, part)
-        _finish(picture, part, target)
+        try:
+            _assemble(staged, picture, part)
+            _finish(picture, part, target)
+        except BaseException:
+            if is_new and isinstance(staged.array, np.ndarray):  # the next call could take nothing of it
+                discard(part, "blocks.zarr")
+            raise
     return target
 
 

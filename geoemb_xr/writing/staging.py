@@ -383,7 +383,8 @@ def stage(array: xr.DataArray, folder: Path) -> Staged:
     array : DataArray
         Any. What is in memory stays there; what is read when indexed is cut into blocks of 1,024 pixels.
     folder : Path
-        It is made where it does not exist. Work of another call in it is deleted, and a note says so.
+        It is made where it does not exist, if there is anything to compute. Work of another call in it is then
+        deleted, and a note says so.
     """
     from geoemb_xr.execution.internals import is_in_memory
 

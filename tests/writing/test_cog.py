@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import geoemb_xr as gx
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import Legend
-from geoemb_xr.writing import overviews, staging
+from geoemb_xr.writing import cog, overviews, staging
 
 
 def test_codes_are_bitwise_tile_interleaved_and_say_what_they_are(codes, tmp_path):
@@ -224,6 +224,37 @@ def test_what_is_in_memory_is_not_staged(cover, tmp_path, monkeypatch):
     with rasterio.open(cover.emb.to_cog(tmp_path / "a.tif")) as file:
         np.testing.assert_array_equal(file.read(1), cover.values)
     assert {path.name for path in tmp_path.iterdir()} == {"a.tif", "a.qml"}
+
+
+def test_what_is_in_memory_leaves_nothing_when_it_fails_but_what_was_there(
+    cover, tmp_path, monkeypatch, counting, interrupted
+):
+    def fail(*args):
+        raise interrupted
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cog, "put_in_place", fail)
+        with pytest.raises(interrupted):
+            cover.emb.to_cog(tmp_path / "a.tif")
+        assert not list(tmp_path.iterdir())
+        failing, _ = counting(cover.chunk(y=100, x=100), fail_at=30)
+        with dask.config.set(scheduler="synchronous"), pytest.raises(interrupted):
+            failing.emb.to_cog(tmp_path / "a.tif")
+        with pytest.raises(interrupted):
+            cover.emb.to_cog(tmp_path / "a.tif")
+    assert (tmp_path / "a.tif.part/blocks.zarr/zarr.json").exists()
+    cover.emb.to_cog(tmp_path / "a.tif")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.tif", "a.qml"}
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f2", ">u2"])
+def test_numbers_turned_round_as_netcdf_3_has_them(dtype, cover, tmp_path):
+    numbers = cover.drop_attrs(deep=False).astype(np.dtype(dtype).newbyteorder("="))
+    turned = numbers.astype(dtype)
+    assert turned.dtype == dtype
+    for name, array in {"in_memory": turned, "lazy": turned.chunk(y=100)}.items():
+        with rasterio.open(array.emb.to_cog(tmp_path / f"{name}.tif")) as file:
+            np.testing.assert_array_equal(file.read(1), numbers.values)
 
 
 def test_ragged_blocks_of_a_window_are_written_as_they_are(cover, tmp_path, counting):
