@@ -36,7 +36,7 @@ _MAGIC, _ARROW, _GEO = b"PAR1", b"ARROW:schema", b"geo"
 _TAIL = 1 << 14
 #: Local files that one thread looks at: to hand one over takes as long as to look.
 _AT_ONCE = 32
-#: Kinds of files in a source: those of any more are parsed.
+#: Kinds of files that are known at once: those of any other are parsed.
 _KINDS = 8
 
 
@@ -177,10 +177,19 @@ def _stated(keys: Mapping[bytes, bytes], facts: FileFacts) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=64)
 def _fields_in(schema: bytes) -> tuple[Any, ...]:
-    """Fields of a schema as Arrow writes it; none of no schema."""
+    """Fields of a schema as Arrow writes it; none of no schema.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
     import pyarrow as pa
 
-    fields = pa.ipc.read_schema(pa.py_buffer(schema)) if schema else ()
+    try:
+        fields = pa.ipc.read_schema(pa.py_buffer(schema)) if schema else ()
+    except (pa.ArrowException, OSError) as error:  # not all of Arrow's are ValueErrors
+        raise ValueError(str(error)) from error
     return tuple((each.name, each.type, each.nullable, each.metadata) for each in fields)
 
 

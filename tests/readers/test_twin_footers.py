@@ -1,5 +1,6 @@
 """Footers of far files are compared with one that was parsed, and say what they would say when parsed."""
 
+import base64
 import json
 
 import numpy as np
@@ -130,6 +131,17 @@ def test_a_far_file_that_is_damaged_is_named(tmp_path, cut):
     damaged = tmp_path / "2.parquet"
     damaged.write_bytes(damaged.read_bytes()[cut][: None if cut.start is None else 3990])
     with pytest.raises(SourceError, match=r"2\.parquet"):
+        opened(tmp_path, bbox=(10, 45, 10.5, 46))
+
+
+def test_a_far_file_whose_own_schema_is_damaged_is_named(tmp_path):
+    for i in range(3):
+        write(tmp_path / f"{i}.parquet", west=10 + i)
+    stored = pq.read_metadata(damaged := tmp_path / "2.parquet").metadata[b"ARROW:schema"]
+    wrong = bytearray(base64.b64decode(stored))
+    wrong[60:90] = b"\xff" * 30
+    damaged.write_bytes(damaged.read_bytes().replace(stored, base64.b64encode(wrong)))
+    with pytest.raises(SourceError, match=r"2\.parquet is not a Parquet file that can be read"):
         opened(tmp_path, bbox=(10, 45, 10.5, 46))
 
 
