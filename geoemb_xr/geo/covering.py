@@ -26,6 +26,8 @@ CELLS = 8192
 STRIP = 16
 #: Shares nearer than this to nothing, or to the whole pixel, are what rounding left over.
 _ROUNDING = 1e-9
+#: Of those, what is more than this is the share of a polygon that runs along the pixel's edge, just inside it.
+_SLIVER = 1e-12
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ class Outlines:
     def pieces(self, size: int = CELLS, *, touched: bool = False) -> Iterator[Piece]:
         """What they cover, in windows of about ``size`` pixels altogether at a time.
 
-        With ``touched`` pixels come too that an edge passes, though it covers next to nothing: their share is 0.
+        With ``touched`` come also pixels that an edge passes or runs along, with a share of 0 where the polygon
+        covers next to nothing of them.
         """
         windows = self._windows(size)
         cells = np.cumsum((windows[:, 2] - windows[:, 1]) * (windows[:, 4] - windows[:, 3] + 1))
@@ -198,7 +201,7 @@ def cover(edges: Any, first: Any, windows: Any, touched: Any, runs: Any, weights
             share, last = 0.0, -2
             for c in range(right - left):
                 share += added[r, c]
-                if share < _ROUNDING and not (touched and added[r, c] != 0):
+                if share < _ROUNDING and not (touched and (share > _SLIVER or added[r, c] != 0)):
                     continue
                 if last != c - 1:
                     runs[run, 0], runs[run, 1], runs[run, 2] = top + r, left + c, 0
@@ -219,9 +222,10 @@ def _cover_numpy(
         x0, y0, x1, y1 = edges[first[zone] : first[zone + 1]].T
         _add_edges(x0 - left, y0 - top, x1 - left, y1 - top, added)
         share = np.cumsum(added[:, :-1], axis=1)
+        passed = (share > _SLIVER) | (added[:, :-1] != 0)
         share[share > 1 - _ROUNDING] = 1
         share[share < _ROUNDING] = 0
-        row, column = np.nonzero((share > 0) | (added[:, :-1] != 0) if touched else share)
+        row, column = np.nonzero(passed if touched else share)
         starts = np.flatnonzero(np.diff(row, prepend=-1) | (np.diff(column, prepend=-1) != 1))
         lengths = np.diff(starts, append=len(row))
         run, pixel = ends[k]
@@ -233,8 +237,8 @@ def _cover_numpy(
 def _add_edges(x0: Any, y0: Any, x1: Any, y1: Any, added: Any) -> None:
     """What :func:`_add_edge` adds, of many edges: first cut into rows, then into pixels."""
     low, high = np.minimum(y0, y1), np.maximum(y0, y1)
-    first, last = (v.astype(np.int64) for v in (np.maximum(np.floor(low), 0), np.ceil(high)))
-    number = np.where(low < high, np.maximum(np.minimum(last, len(added)) - first, 0), 0)
+    first, last = (np.clip(v, 0, len(added)).astype(np.int64) for v in (np.floor(low), np.ceil(high)))
+    number = np.where(low < high, last - first, 0)
     edge, r = kernels.runs(first, number)
     x0, y0, x1, y1 = x0[edge], y0[edge], x1[edge], y1[edge]
     top, bottom = np.maximum(low[edge], r), np.minimum(high[edge], r + 1)
@@ -252,7 +256,7 @@ def _add_spans(left: Any, right: Any, height: Any, r: Any, added: Any) -> None:
     steep = np.where(wide, height / np.where(wide, right - left, 1.0), 0.0)
     before = np.where(right <= 0, height, np.where(left < 0, steep * -left, 0.0))
     np.add.at(added[:, 0], r, before)
-    left = np.maximum(left, 0.0)
+    left = np.clip(left, 0.0, columns)
     first = left.astype(np.int64)
     last = np.minimum(np.maximum(np.ceil(right), first + 1), columns).astype(np.int64)
     span, c = kernels.runs(first, np.where(right > 0, np.maximum(last - first, 0), 0))
@@ -275,7 +279,9 @@ def _add_edge(x0: Any, y0: Any, x1: Any, y1: Any, added: Any) -> None:
         return
     slope = (x1 - x0) / (y1 - y0)
     least, most = min(x0, x1), max(x0, x1)
-    for r in range(max(int(np.floor(y0)), 0), min(int(np.ceil(y1)), added.shape[0])):
+    # within the window before they are integers: edges may end anywhere, also where no integer is large enough
+    first, last = int(np.floor(max(y0, 0.0))), int(np.ceil(min(y1, np.float64(added.shape[0]))))
+    for r in range(first, last):
         top, bottom = max(y0, np.float64(r)), min(y1, np.float64(r + 1))
         one = min(max(x0 + (top - y0) * slope, least), most)
         other = min(max(x0 + (bottom - y0) * slope, least), most)
@@ -286,6 +292,8 @@ def _add_edge(x0: Any, y0: Any, x1: Any, y1: Any, added: Any) -> None:
 def _add_span(left: Any, right: Any, height: Any, added: Any) -> None:
     """Add what lies right of an edge from ``left`` to ``right`` that falls by ``height`` within one row."""
     columns = len(added) - 1
+    if left >= columns:
+        return
     if right <= 0:  # all of the row lies right of it
         added[0] += height
         return

@@ -32,6 +32,12 @@ def gathered(block: np.ndarray, runs: np.ndarray, origin: tuple[int, int], pixel
     return values
 
 
+def in_known_type(values: np.ndarray) -> np.ndarray:
+    """Values of a type that compiled loops take: in this machine's order of bytes, and no floats of 16 bits."""
+    known = np.dtype(np.float32) if values.dtype.itemsize == 2 and values.dtype.kind == "f" else values.dtype
+    return values.astype(known.newbyteorder("="), copy=False)
+
+
 @kernels.jit
 def gather_planes(block: Any, runs: Any, top: Any, left: Any, values: Any) -> None:
     """Take runs of pixels from a block (band, y, x) that begins at a row and column."""

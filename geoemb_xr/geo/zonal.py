@@ -22,7 +22,7 @@ from geoemb_xr.geo import footprints, places, polygons
 from geoemb_xr.geo.covering import Outlines, Piece
 from geoemb_xr.geo.places import Places
 from geoemb_xr.geo.points import at_places
-from geoemb_xr.geo.pooling_kernels import gathered
+from geoemb_xr.geo.pooling_kernels import gathered, in_known_type
 from geoemb_xr.geo.pools import Classes, Moments, Pool, Quantiles, Stats
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _block_sums(
     job: _Job, zones: np.ndarray, origin: tuple[int, int], data: np.ndarray, scale: np.ndarray | None = None
 ) -> _Part:
     """Sums of one block ``(time?, band, y, x)``, which begins at a row and column, in some polygons."""
-    steps = data if data.ndim == 4 else data[None]
+    steps = in_known_type(data if data.ndim == 4 else data[None])
     (top, left), (height, width) = origin, data.shape[-2:]
     scales = None if scale is None else scale.reshape(len(steps), 1, height, width)
     outlines = job.outlines.within(zones, (top, top + height, left, left + width))
@@ -373,7 +373,7 @@ def _summed(
     function : callable
         Gives the sums of a block from the job, arguments and what is read.
     job : object
-        What all tasks have in common, a node of its own.
+        What all tasks have in common, a node of its own. The result is named by it: arguments must follow from it.
     blocks : sequence of sequences
         What each task takes, by chunk of time.
     sources : sequence of dask arrays
@@ -391,7 +391,7 @@ def _summed(
 
     from geoemb_xr.execution.internals import DataNode, Task, TaskRef
 
-    name = f"zonal_stats-{tokenize([each.name for each in sources], function, job)}"
+    name = f"zonal_stats-{tokenize([each.name for each in sources], function, job, zones)}"
     shared = f"{name}-job"
     tasks: dict[Any, Any] = {shared: DataNode(shared, job)}
     for n, (count, own) in enumerate(zip(counts, blocks, strict=True)):
@@ -433,6 +433,26 @@ def _finish(pool: Pool[Any], zones: int, count: int | None, *parts: _Part) -> np
 # --- patches ------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _PatchJob:
+    """What the tasks of all blocks of patches have in common: which patch counts how much in which polygon.
+
+    Parameters
+    ----------
+    pool : Pool
+        What is made of patches.
+    zone, row : ndarray of int (pair,)
+        Numbers of polygon and patch, in order of polygons.
+    weight : ndarray of float64 (pair,)
+        What the patch counts there.
+    """
+
+    pool: Pool[Any]
+    zone: np.ndarray
+    row: np.ndarray
+    weight: np.ndarray
+
+
 def _of_patches(
     array: xr.DataArray, given: Places, pool: Pool[Any], all_touched: bool
 ) -> tuple[np.ndarray, Any]:
@@ -458,24 +478,22 @@ def _of_patches(
         weight = shared * (patches.side[row] / patches.side.max()) ** 2
     kept = np.flatnonzero(weight > 0)
     kept = kept[np.argsort(zone[kept], kind="stable")]
-    zone, row, weight = zone[kept], row[kept], weight[kept]
+    job = _PatchJob(pool, zone[kept], row[kept], weight[kept])
     if array.chunks is None:
-        return shapes, _finish(pool, len(shapes), None, _patch_sums(pool, zone, row, weight, array.values))
-    edges = np.concatenate(([0], np.cumsum(array.chunksizes["location"])))
+        return shapes, _finish(pool, len(shapes), None, _patch_sums(job, 0, array.values))
     blocks: list[_Reading] = []
+    edges = itertools.accumulate(array.chunksizes["location"], initial=0)
     for number, (start, stop) in enumerate(itertools.pairwise(edges)):
-        mine = (row >= start) & (row < stop)
-        if mine.any():
-            args = zone[mine], row[mine] - start, weight[mine]
-            blocks.append((args, [(array.data.name, 0, number)]))
-    return shapes, _summed(_patch_sums, pool, [blocks], [array.data], pool, len(shapes), (None,))
+        if ((job.row >= start) & (job.row < stop)).any():
+            blocks.append(((start,), [(array.data.name, 0, number)]))
+    return shapes, _summed(_patch_sums, job, [blocks], [array.data], pool, len(shapes), (None,))
 
 
-def _patch_sums(
-    pool: Pool[Any], zone: np.ndarray, row: np.ndarray, weight: np.ndarray, data: np.ndarray
-) -> _Part:
-    """Sums of one block's patches ``(band, location)`` in each polygon that touches them, zone after zone."""
-    zones, first = np.unique(zone, return_index=True)
-    sums = pool.none(len(zones))
-    pool.add(sums, np.arange(len(zones)), data[:, row], weight.copy(), np.append(first, len(zone)))
+def _patch_sums(job: _PatchJob, start: int, data: np.ndarray) -> _Part:
+    """Sums of one block's patches ``(band, location)``, the first of which is number ``start``, zone after zone."""
+    own = (job.row >= start) & (job.row < start + data.shape[1])
+    zones, first = np.unique(job.zone[own], return_index=True)
+    vectors = in_known_type(data[:, job.row[own] - start])
+    sums = job.pool.none(len(zones))
+    job.pool.add(sums, np.arange(len(zones)), vectors, job.weight[own], np.append(first, len(vectors.T)))
     return zones, sums

@@ -12,6 +12,7 @@ from rasterio.transform import from_origin
 
 from geoemb_xr import EmbAccessor as _  # noqa: F401  (the package is imported as users do)
 from geoemb_xr.core.errors import CoverageError, EmbeddingError
+from geoemb_xr.geo import covering
 from geoemb_xr.geo.covering import Outlines
 from geoemb_xr.geo.places import polygons_of
 from geoemb_xr.geo.polygons import coverage
@@ -135,6 +136,16 @@ def test_projected_edges_are_densified():
     assert (
         np.abs(np.asarray(lat)[(np.asarray(lon) > 6.1) & (np.asarray(lon) < 23.9)] - 46.5).max() < 0.5 + 1e-5
     )
+
+
+@pytest.mark.parametrize("far", [1e12, 1e20])
+@pytest.mark.parametrize("cover", [covering.cover, covering.cover.twin])
+def test_edges_may_end_anywhere(far, cover, monkeypatch):
+    monkeypatch.setattr(covering, "cover", cover)
+    all_around = shapely.box(-far, -far, far, far)
+    needle = shapely.Polygon([(3.5, 20.0), (far, 25.0), (far, 15.0)])  # too thin here to cover anything
+    np.testing.assert_array_equal(coverage(all_around, YS, XS, ONE, "exact"), 1)
+    np.testing.assert_array_equal(coverage(needle, YS, XS, ONE, "exact"), 0)
 
 
 def test_bow_ties_are_mended():

@@ -3,6 +3,7 @@
 import dataclasses
 import pickle
 
+import dask
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -209,6 +210,8 @@ def test_all_touched_counts_the_pixels_that_geos_says_are_touched(chunks):
     frame, codes = fields(), scene(missing=True, decode=False).emb.year(2024)
     left, bottom, *_ = codes.emb.geobox.boundingbox
     aligned = [shapely.box(left + 100, bottom + 50, left + 150, bottom + 70)]  # edges along those of pixels
+    over = np.nextafter([left + 150, bottom + 70], np.inf)  # by less than a share of a pixel that counts
+    aligned.append(shapely.box(left + 50, bottom + 20, *over))
     shapes = gpd.GeoSeries([*frame.geometry[:40], *frame.geometry[150:154], *aligned], crs=32632)
     array = codes if chunks is None else codes.chunk({"y": chunks, "x": chunks})
     found = array.emb.zonal_stats(shapes, all_touched=True).values
@@ -224,6 +227,23 @@ def test_a_pickled_graph_gives_the_same_anywhere():
     lazy = scene(missing=True, decode=False, chunks=25).emb.zonal_stats(zones())
     again = pickle.loads(pickle.dumps(lazy))
     assert again.compute(scheduler="processes", num_workers=1).identical(lazy.compute())
+
+
+@pytest.mark.parametrize("dtype", ["float16", ">f4", ">f8"])
+@pytest.mark.parametrize("stats", ["mean", "stats"])
+def test_any_floats_are_summed(dtype, stats):
+    array = scene(missing=True).emb.year(2018).astype(dtype)
+    same = array.astype("float64")
+    np.testing.assert_array_equal(
+        array.emb.zonal_stats(zones(), stats=stats), same.emb.zonal_stats(zones(), stats=stats)
+    )
+    patches = gx.open("earth-index", gx.example("earth-index"))
+    area = shapely.Point(11.35, 47.275).buffer(0.012)
+    found = patches.astype(dtype).emb.zonal_stats(area, stats=stats)
+    tolerance = 1e-3 if dtype == "float16" else 0
+    np.testing.assert_allclose(
+        found, patches.emb.zonal_stats(area, stats=stats), atol=tolerance, rtol=tolerance
+    )
 
 
 # --- maps and patches -----------------------------------------------------------------------------------------
@@ -297,3 +317,13 @@ def test_patches_count_by_the_ground_they_share():
     assert whole.values[0, 0] == pytest.approx((1 + 4 * 4) / 5)
     with pytest.raises(CoverageError, match="no polygon overlaps one of the 440 patches"):
         patches.emb.zonal_stats(shapely.box(0, 0, 1, 1))
+
+
+def test_patches_in_several_areas_are_told_apart_in_one_graph():
+    patches = gx.open("earth-index", gx.example("earth-index")).chunk({"location": 100})
+    one, other = (shapely.Point(x, 47.275).buffer(0.012) for x in (11.35, 11.38))
+    ways = [([one], False), ([other], False), ([one], True), ([one, shapely.box(0, 0, 1, 1)], False)]
+    lazy = [patches.emb.zonal_stats(gpd.GeoSeries(a, crs=4326), all_touched=t).data for a, t in ways]
+    assert len({each.name for each in lazy}) == len(ways)
+    for each, together in zip(lazy, dask.compute(*lazy), strict=True):
+        np.testing.assert_array_equal(together, each.compute())
