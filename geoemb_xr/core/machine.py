@@ -50,7 +50,7 @@ def _free_in_container(root: str = "/sys/fs/cgroup") -> int | None:
 def worker_memory() -> int | None:
     """The limit, in bytes, of the dask worker that runs the calling task; None elsewhere, or where it has none."""
     distributed = sys.modules.get("distributed")
-    if distributed is None:
+    if distributed is None or not hasattr(distributed, "get_worker"):  # another thread may be importing it
         return None
     try:
         limit: int | None = distributed.get_worker().memory_manager.memory_limit

@@ -51,7 +51,6 @@ class Transformer:
         self._ends = source, target
         self._lent = threading.local()
         self._proj: pyproj.Transformer | None = None
-        self._making = threading.Lock()
 
     def transform(self, x: Any, y: Any, *, errcheck: bool = False) -> Any:
         """Move points; inf where there is no way, or an error with ``errcheck``."""
@@ -78,7 +77,7 @@ class Transformer:
         return what(self._made())
 
     def _made(self) -> pyproj.Transformer:
-        with self._making:
-            if self._proj is None:
-                self._proj = pyproj.Transformer.from_crs(*self._ends, always_xy=True)
-            return self._proj
+        # no lock, which a process forked meanwhile would never get: each thread looks for its own way in any case
+        if self._proj is None:
+            self._proj = pyproj.Transformer.from_crs(*self._ends, always_xy=True)
+        return self._proj

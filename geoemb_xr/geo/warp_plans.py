@@ -128,7 +128,9 @@ def _even(size: int, side: int) -> int:
     whole, rest = divmod(size, side)
     if not whole or not 0 < rest <= side // 8:
         return side
-    return -(-size // whole // 8) * 8
+    even = -(-size // whole)
+    words = -(-even // 8) * 8  # rows of whole words of eight bytes
+    return next((each for each in (words, even) if not 0 < size % each <= side // 8), side)
 
 
 def _regular(size: int, side: int) -> tuple[int, ...]:

@@ -1,5 +1,8 @@
 """What is free here, and in a container."""
 
+import sys
+import types
+
 import pytest
 
 from geoemb_xr.core import machine
@@ -44,3 +47,8 @@ def test_a_task_knows_the_limit_of_its_worker():
         distributed.Client(cluster) as client,
     ):
         assert client.submit(machine.worker_memory).result() == 700_000_000
+
+
+def test_a_worker_is_not_asked_for_while_its_package_is_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", types.ModuleType("distributed"))
+    assert machine.worker_memory() is None

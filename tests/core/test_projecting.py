@@ -91,3 +91,31 @@ def test_a_process_that_was_forked_has_a_thread_of_its_own(points):
     with multiprocessing.get_context("fork").Pool(1) as pool:
         there = pool.apply_async(_moved, (points,)).get(timeout=60)
     assert np.array_equal(here, there)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_was_forked_while_a_thread_looks_for_a_way_does_not_wait_for_it(points, monkeypatch):
+    looking, go_on = threading.Event(), threading.Event()
+    from_crs = pyproj.Transformer.from_crs
+
+    def slowly(*args, **options):
+        looking.set()
+        go_on.wait(60)
+        return from_crs(*args, **options)
+
+    transformer = projecting.Transformer(*ENDS)
+    thread = threading.Thread(target=transformer.transform, args=points)
+    with monkeypatch.context() as patch:
+        patch.setattr(pyproj.Transformer, "from_crs", slowly)
+        thread.start()
+        looking.wait(60)
+    child = multiprocessing.get_context("fork").Process(target=transformer.transform, args=points)
+    child.start()
+    child.join(20)
+    alive = child.is_alive()
+    child.kill()
+    go_on.set()
+    thread.join()
+    assert not alive
+    assert child.exitcode == 0

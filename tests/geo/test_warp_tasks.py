@@ -163,7 +163,14 @@ def test_blocks_of_the_source_may_lie_in_memory_in_any_way(how, lies):
 
 @pytest.mark.parametrize(
     ("pixels", "blocks"),
-    [(60, (60,)), (70, (70,)), (132, (72, 60)), (140, (64, 64, 12)), (192, (64, 64, 64))],
+    [
+        (60, (60,)),
+        (70, (70,)),
+        (132, (72, 60)),
+        (140, (64, 64, 12)),
+        (192, (64, 64, 64)),
+        (577, (65,) * 8 + (57,)),
+    ],
 )
 def test_blocks_are_even_and_leave_no_sliver(pixels, blocks):
     lazy = gx.testing.synthetic("alphaearth", shape=(128, 128), decode=False, chunks=64)
