@@ -50,7 +50,7 @@ class Pool[Sums](Protocol):
         vectors : ndarray (band, pixel)
             Those without data are left out. They may be changed, as may the weights.
         weights : ndarray of float64 (pixel,)
-            Positive.
+            At least 0.
         ends : ndarray of int (part + 1,)
             Where the pixels of each part begin and end.
         """
