@@ -45,6 +45,7 @@ __all__ = [
     "getitem",
     "indexing",
     "is_in_memory",
+    "normalize_token",
     "optimize_blockwise",
 ]
 

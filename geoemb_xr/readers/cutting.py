@@ -18,6 +18,7 @@ from geoemb_xr.readers.stored_chunks import StoredChunks, layout_of
 from geoemb_xr.readers.tiles import Request, block_sides, bounds_for
 from geoemb_xr.readers.zarr_chunks import transfer_of
 from geoemb_xr.stores.archives import is_archive
+from geoemb_xr.stores.objects import is_remote
 from geoemb_xr.stores.storage import current, using
 
 
@@ -140,9 +141,12 @@ class _Stored:
         """A window of a plain Zarr array, decoded in this thread; None for all else.
 
         Zarr hands each chunk from thread to thread: a fifth of the CPU time, and threads wait for each other.
+        Remote stores are left to it, since it asks for indexes anew: a store of ours may be written again.
         """
         node: Any = getattr(getattr(cut, "array", None), "_array", None)
-        if not hasattr(node, "metadata") or node.dtype != self.dtype or is_archive(self.name):
+        if not hasattr(node, "metadata") or node.dtype != self.dtype:
+            return None
+        if is_archive(self.name) or is_remote(self.name):
             return None
         spans = cut.key.tuple
         if not all(isinstance(each, slice) and each.step in (None, 1) for each in spans):

@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from dask.tokenize import normalize_token
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.areas import Area, Bounds
@@ -52,6 +51,8 @@ class Part:
     def __dask_tokenize__(self) -> Any:
         # normalised here, and by what holds parts: dask takes the text of this, and arrays shorten theirs
         file = self.facts.file
+        from geoemb_xr.execution.internals import normalize_token
+
         return normalize_token((file.url, file.token, self.group.index, self.start, self.stop, self.rows))
 
 

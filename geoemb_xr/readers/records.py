@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dask.tokenize import normalize_token
 
 from geoemb_xr.core import geometry, longitudes
 from geoemb_xr.core.errors import SourceError
@@ -158,6 +157,8 @@ class Records:
         return sum(map(len, self.parts))
 
     def __dask_tokenize__(self) -> Any:
+        from geoemb_xr.execution.internals import normalize_token
+
         return normalize_token((tuple(self.parts), self.layout, self.dtype))
 
     def take(self, rows: np.ndarray) -> Records:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from dask.tokenize import normalize_token
 
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.readers.geometries import storage
@@ -40,6 +39,8 @@ class Rows:
         return sum(map(len, self.parts))
 
     def __dask_tokenize__(self) -> Any:
+        from geoemb_xr.execution.internals import normalize_token
+
         return normalize_token((tuple(self.parts), self.dims))
 
     @property
