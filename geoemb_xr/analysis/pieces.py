@@ -15,7 +15,6 @@ import numpy as np
 
 from geoemb_xr.analysis import year_kernels
 from geoemb_xr.core import kernels
-from geoemb_xr.core.kernels import jit_exact
 from geoemb_xr.execution.blocks import Block
 
 #: Bytes of all years in a piece: half a second-level cache.
@@ -132,7 +131,7 @@ def _load(block: Block, planes: np.ndarray, year: int, power: int, piece: YearPi
         load_vectors(planes, start, size, year, piece.values, piece.there)
 
 
-@jit_exact
+@kernels.jit_exact
 def load_codes(
     planes: Any,
     start: Any,
@@ -174,7 +173,7 @@ def _load_codes_numpy(
     scale[year, :size] = there[year, :size] * factor
 
 
-@jit_exact
+@kernels.jit_exact
 def load_vectors(planes: Any, start: Any, size: Any, year: Any, values: Any, there: Any) -> None:
     """Copy ``size`` pixels of vectors ``(band, pixel)`` from ``start`` on; those not finite are missing: zeros."""
     nothing, of = np.zeros(size, np.float32), np.uint64(start)

@@ -65,7 +65,7 @@ class Pool[Sums](Protocol):
         ...
 
 
-#: Weights, vectors, squares or products, and minus the minimum and the maximum: a row a polygon and time step.
+#: Weights, vectors, squares or products, and minus the minimum and the maximum: a row per polygon and time step.
 _Moments = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 

@@ -128,8 +128,7 @@ class _Stored:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         try:
-            with using(self.storage):
-                found = self._decoded_here(_lazily_cut(self.variable[key]))
+            found = self._decoded_here(_lazily_cut(self.variable[key]))
             return np.asarray(self.variable[key].values) if found is None else found
         except (SourceError, MemoryError):
             raise

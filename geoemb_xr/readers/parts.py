@@ -49,10 +49,10 @@ class Part:
         return replace(self, start=first, stop=last, rows=rows)
 
     def __dask_tokenize__(self) -> Any:
-        # normalised here, and by what holds parts: dask takes the text of this, and arrays shorten theirs
-        file = self.facts.file
         from geoemb_xr.execution.internals import normalize_token
 
+        # normalised here, and by what holds parts: dask takes the text of this, and arrays shorten theirs
+        file = self.facts.file
         return normalize_token((file.url, file.token, self.group.index, self.start, self.stop, self.rows))
 
 
