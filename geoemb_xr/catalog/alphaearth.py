@@ -133,6 +133,7 @@ def _file_tile(request: Request, name: str) -> Tile:
         dtype="int8" if codes else "float32",
         fill=-128 if codes else float("nan"),
         version=info.tags.get("GEOEMB_VERSION", "v1"),
+        vectors_of=NAME,
     )
     # of what is published, which is codes: exports may be averaged in any way
     return replace(tile, overviews_are_means=codes)

@@ -136,6 +136,7 @@ def _tile(name: str, request: Request) -> Tile:
         indexes=numbers,
         fill=-128 if codes else float("nan"),
         version=info.tags.get("GEOEMB_VERSION") or _version(name, info.count, request.version),
+        vectors_of=NAME,
     )
 
 

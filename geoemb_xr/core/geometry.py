@@ -398,6 +398,8 @@ def _axis(coordinate: xr.DataArray, name: str, what: str) -> tuple[float, float 
             f"{what} needs straight rows and columns, with a coordinate {name!r} along {name!r} alone; got "
             f"{coordinate.dims}. Warp it to a regular grid first, as with pyresample"
         )
+    if values.dtype.kind not in "iuf":
+        raise EmbeddingError(f"{what} needs numbers along {name!r}; got {values.dtype}")
     first = float(values[0])
     if values.size == 1:
         stated = coordinate.attrs.get(RESOLUTION)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.model import BAND, Codec
 
 #: Where xarray, rioxarray and GDAL keep the value that marks missing pixels, the first to be looked at first.
@@ -89,6 +89,44 @@ def mark_missing(
     if not missing.any():
         return values
     return np.where(np.expand_dims(missing, axis), values.dtype.type(fill), values)
+
+
+def refuse_codes(values: np.ndarray, axis: int, product: str, what: str = "the array") -> None:
+    """Raise where floats are codes that something turned into floats: whole numbers, and larger than vectors' are.
+
+    Looks at a few pixels alone, so that it costs nothing beside what reads them.
+
+    Parameters
+    ----------
+    values : ndarray (…, band, …)
+        What should be vectors.
+    axis : int
+        Position of the band axis.
+    product, what : str
+        Names for the message.
+
+    Raises
+    ------
+    SourceError
+        If all that is looked at are whole numbers, some beyond 1.
+
+    Examples
+    --------
+    >>> refuse_codes(np.array([[0.6, 0.8]], np.float32), 1, "mine")
+    >>> refuse_codes(np.array([[3, -127]], np.float32), 1, "mine")
+    Traceback (most recent call last):
+    ...
+    geoemb_xr.core.errors.SourceError: the array holds whole numbers up to 127 as floats: ...
+    """
+    steps = [slice(None, None, 1 if i == axis else max(1, n // 8)) for i, n in enumerate(values.shape)]
+    some = values[tuple(steps)]
+    some = some[np.isfinite(some)]
+    if some.size and np.abs(some).max() > 1 and np.array_equal(some, np.rint(some)):
+        raise SourceError(
+            f"{what} holds whole numbers up to {np.abs(some).max():.0f} as floats: these are no vectors of "
+            f"{product!r} but its codes, which something turned into floats (masked=True, where, reindex). "
+            "Read them as integers, or turn missing pixels into the code for no data and the rest into integers"
+        )
 
 
 def declared_nodata(array: xr.DataArray) -> float | None:

@@ -11,11 +11,12 @@ import shapely
 import xarray as xr
 
 from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core.band_names import places_by_name, refuse_contradiction
 from geoemb_xr.core.errors import EmbeddingError
-from geoemb_xr.core.missing import believe_nodata, codec_attrs
+from geoemb_xr.core.missing import believe_nodata, codec_attrs, refuse_codes
 from geoemb_xr.core.model import BAND, Codec, Product
 from geoemb_xr.core.model import product as find_product
-from geoemb_xr.core.times import _as_list, _period
+from geoemb_xr.core.times import _as_list, _moments, _period
 from geoemb_xr.geo import tables
 from geoemb_xr.geo.places import read_places
 from geoemb_xr.geo.vector_tables import vectors_of
@@ -102,9 +103,12 @@ def wrap(
     if geobox is None and isinstance(data, xr.DataArray):
         crs = crs if crs is not None else geometry.crs_of(geometry.plain_names(data))
     named = _name_dims(data, found, dims)
+    if named.dtype.kind not in "iuf":
+        raise EmbeddingError(f"vectors are real numbers; got {named.dtype}")
     encoded = bool(np.issubdtype(named.dtype, np.integer))
     named = _label_bands(named, found, encoded)
     named = named.assign_coords(_place(named, geobox, x, y, crs))
+    _refuse_beyond_poles(named)
     if time is not None:
         stamps = _timestamps(time)
         if "time" in named.dims:
@@ -115,6 +119,10 @@ def wrap(
             named = named.expand_dims(time=stamps)
         else:
             raise ValueError(f"time has {stamps.size} values, but the array has no time dimension")
+    elif "time" in named.coords and set(named.coords["time"].dims) <= {"time"}:
+        named = named.assign_coords(time=_own_time(named.coords["time"]))
+    if encoded:
+        named = _with_scale(named, found, scale)  # before axes are turned: it lies as the codes were given
     order = ("time", "location", BAND) if "location" in named.dims else ("time", BAND, "y", "x")
     named = named.transpose(*(d for d in order if d in named.dims))
     if "y" in named.dims:
@@ -123,9 +131,7 @@ def wrap(
         named = named.chunk({BAND: -1})
     codec = _codec_for(found, named.dtype) if encoded else None
     named = believe_nodata(named, codec)
-    if encoded:
-        named = _with_scale(named, found, scale)
-    elif named.dtype != np.float32:
+    if not encoded and named.dtype != np.float32:
         named = named.astype(np.float32)
     named = _without_gaps(named, found, nodata)
     named.attrs = {
@@ -195,12 +201,13 @@ def _without_gaps(array: xr.DataArray, found: Product, nodata: float | None) -> 
         if missing is None or not (found.unit_norm or nodata is not None) or missing == 0:
             return array
     labels, name = array.coords[BAND].values, str(array.name)
-    params = (nodata, found.unit_norm, missing)
+    codes_of = found.name if found.codec is not None else ""
+    params = (nodata, found.unit_norm, missing, codes_of)
     return arrays.map_bands(fill_gaps, array, *params, dtype=array.dtype, out=(BAND, labels), name=name)
 
 
 def fill_gaps(
-    block: np.ndarray, axis: int, nodata: float | None, is_unit: bool, missing: float
+    block: np.ndarray, axis: int, nodata: float | None, is_unit: bool, missing: float, codes_of: str = ""
 ) -> np.ndarray:
     """A block with ``missing`` in every band of vectors that are missing; the block itself where none is.
 
@@ -216,6 +223,8 @@ def fill_gaps(
         Whether vectors have unit length, so that one of zeros is none.
     missing : float
         The value that is written instead.
+    codes_of : str
+        Name of the product, where it has codes that floats must not be.
     """
     gaps = np.zeros(tuple(np.delete(block.shape, axis)), bool)
     if block.dtype.kind == "f":
@@ -226,9 +235,11 @@ def fill_gaps(
         gaps |= _all_equal(block, nodata, axis)
     if is_unit:
         gaps |= _all_equal(block, 0, axis)
-    if not gaps.any():
-        return block
-    return np.where(np.expand_dims(gaps, axis), block.dtype.type(missing), block)
+    if gaps.any():
+        block = np.where(np.expand_dims(gaps, axis), block.dtype.type(missing), block)
+    if codes_of and block.dtype.kind == "f":
+        refuse_codes(block, axis, codes_of)
+    return block
 
 
 def _all_equal(block: np.ndarray, value: float, axis: int) -> np.ndarray:
@@ -300,17 +311,30 @@ def _name_dims(data: Any, found: Product, dims: Sequence[str] | None) -> xr.Data
 
 
 def _label_bands(array: xr.DataArray, found: Product, encoded: bool) -> xr.DataArray:
+    """The array with the product's labels, its bands where their names say."""
     if encoded:
         _codec_for(found, array.dtype)
     labels = found.bands if encoded else found.decoded_bands
-    if BAND in array.coords:
-        own = tuple(array.coords[BAND].values.astype(str).tolist())
-        if set(own) <= set(labels):
-            return array.assign_coords({BAND: list(own)})
+    own = _names_of_bands(array)
+    if own and len(set(own)) == len(own) and set(own) <= set(labels):
+        return array.assign_coords({BAND: own})
+    places = places_by_name(own, labels, "the array") if own else None
+    if places is not None:
+        return array.isel({BAND: list(places)}).assign_coords({BAND: list(labels)})
     size = array.sizes[BAND]
     if size != len(labels):
         raise ValueError(f"{found.name!r} has {len(labels)} bands; got {size}")
+    if own:
+        refuse_contradiction(own, labels, found.name, "the array")
     return array.assign_coords({BAND: list(labels)})
+
+
+def _names_of_bands(array: xr.DataArray) -> list[str]:
+    """What an array calls its bands; rioxarray has a file's descriptions in ``long_name``, and counts bands."""
+    described = array.attrs.get("long_name")
+    if isinstance(described, list | tuple) and len(described) == array.sizes[BAND]:
+        return [str(each) for each in described]
+    return array.coords[BAND].values.astype(str).tolist() if BAND in array.coords else []
 
 
 def _codec_for(found: Product, dtype: Any) -> Codec:
@@ -354,6 +378,22 @@ def _place(array: xr.DataArray, geobox: GeoBox | None, x: Any, y: Any, crs: obje
     return dict(geometry.grid_coords(box, np.asarray(y, np.float64), np.asarray(x, np.float64)))
 
 
+def _refuse_beyond_poles(array: xr.DataArray) -> None:
+    crs, ys = geometry.crs_of(array), array.coords["y"].values
+    if crs is not None and crs.is_geographic and ys.size and np.nanmax(np.abs(ys)) > 90:
+        raise EmbeddingError(
+            f"latitudes are 90 degrees at most; y has {ys[np.nanargmax(np.abs(ys))]:g}. Are x and y swapped?"
+        )
+
+
+def _own_time(coord: xr.DataArray) -> Any:
+    """An array's own times as moments; years, texts and dates of other calendars are read as such."""
+    stamps = _moments(np.atleast_1d(coord.values))
+    if np.isnat(stamps).any():
+        raise EmbeddingError(f"the array's times have a gap, in step {int(np.isnat(stamps).argmax())}")
+    return (coord.dims, stamps if coord.ndim else stamps[0], coord.attrs)
+
+
 def _timestamps(time: Any) -> np.ndarray:
     return np.array([_period(each)[0] for each in _as_list(time)], "datetime64[ns]")
 
@@ -369,11 +409,32 @@ def _with_scale(array: xr.DataArray, found: Product, scale: Any) -> xr.DataArray
     if scale is None:
         raise ValueError(f"codes of {found.name!r} need scale=: one number per pixel")
     dims = tuple(d for d in array.dims if d != BAND)
-    values = scale.data if isinstance(scale, xr.DataArray) else scale
+    values = _as_the_codes(scale, array, dims).data if isinstance(scale, xr.DataArray) else scale
     values = values if hasattr(values, "ndim") else np.asarray(values)
     if values.ndim == len(dims) - 1 and "time" in dims:
-        values = values[None]
+        values = np.expand_dims(values, dims.index("time"))
     expected = tuple(array.sizes[d] for d in dims)
     if tuple(values.shape) != expected:
         raise ValueError(f"scale has shape {tuple(values.shape)}; the pixels are {expected} along {dims}")
     return array.assign_coords({name: (dims, values.astype(np.float32))})
+
+
+def _as_the_codes(scale: xr.DataArray, array: xr.DataArray, dims: tuple[Any, ...]) -> xr.DataArray:
+    """Scales in the order of the codes' dimensions, rows and columns."""
+    named: xr.DataArray = scale.rename({d: _SYNONYMS[str(d)] for d in scale.dims if str(d) in _SYNONYMS})
+    if not set(named.dims) <= set(dims):
+        raise ValueError(f"scale has dims {named.dims}; the pixels lie along {dims}")
+    for axis in {"y", "x"} & set(named.dims) & set(named.coords):
+        there, here = named.coords[axis].values, array.coords[axis].values
+        if there.shape != here.shape or _are_close(there, here):
+            continue
+        if not _are_close(there[::-1], here):
+            raise ValueError(f"scale lies at other {axis!r} than the codes")
+        named = named.isel({axis: slice(None, None, -1)})
+    return named.transpose(*(d for d in dims if d in named.dims))
+
+
+def _are_close(there: np.ndarray, here: np.ndarray) -> bool:
+    """Whether coordinates are the same but for a hundredth of a pixel."""
+    step = abs(float(here[-1]) - float(here[0])) / max(len(here) - 1, 1)
+    return bool(np.allclose(there, here, rtol=0, atol=step / 100))

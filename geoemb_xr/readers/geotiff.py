@@ -8,10 +8,9 @@ find its blocks in GDAL's cache.
 from __future__ import annotations
 
 import os
-import re
 import threading
-from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -21,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoemb_xr.core import geometry
+from geoemb_xr.core.band_names import places_by_name, refuse_contradiction
 from geoemb_xr.core.errors import MissingFileError, SourceError
-from geoemb_xr.core.missing import mark_missing
+from geoemb_xr.core.missing import mark_missing, refuse_codes
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution.threads import threads_of_gdal
 from geoemb_xr.readers import cogs
@@ -133,6 +133,8 @@ class GeoTiffReader:
         Number of the alpha band that masks, 0 where there is none.
     level : int, optional
         Number of the overview that is read, from 0.
+    vectors_of : str
+        Name of the product, where the file holds vectors as floats and its codes in their place are refused.
     """
 
     path: str
@@ -145,6 +147,7 @@ class GeoTiffReader:
     masked: bool = False
     alpha: int = 0
     level: int | None = None
+    vectors_of: str = ""
 
     def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
         """A window (band, y, x), or (y, x) for a plane."""
@@ -202,7 +205,10 @@ class GeoTiffReader:
             masked = dataset.read_masks(bands[0], window=window) == 0
         if self.fill is None:
             return values
-        return mark_missing(values, 0, self.fill, nodata=self.nodata, masked=masked)
+        values = mark_missing(values, 0, self.fill, nodata=self.nodata, masked=masked)
+        if self.vectors_of:
+            refuse_codes(values, 0, self.vectors_of, self.path)
+        return values
 
 
 @dataclass(frozen=True)
@@ -357,55 +363,15 @@ def check_bands(
         raise SourceError(
             f"{info.path} holds {info.dtype}; a file of {product!r} holds {' or '.join(dtypes)}"
         )
-    for described in _readings(info.descriptions, bands):
-        if set(bands) <= set(described):
-            counts = Counter(described)
-            twice = [band for band in bands if counts[band] > 1]
-            if twice:
-                first, second = [i for i, each in enumerate(described, 1) if each == twice[0]][:2]
-                raise SourceError(f"{info.path} calls both band {first} and band {second} {twice[0]!r}")
-            placed = {band: i for i, band in enumerate(described, 1)}
-            return tuple(placed[band] for band in bands)
-    if (numbered := _by_number(info.descriptions, len(bands))) is not None:
-        return numbered
+    placed = places_by_name(info.descriptions, bands, info.path)
+    if placed is not None:
+        return tuple(place + 1 for place in placed)
     count = len(bands)
     numbers = [i for i in range(1, info.count + 1) if i != info.alpha or info.count == count]
     if len(numbers) != count:
         raise SourceError(f"{info.path} has {info.count} bands; a file of {product!r} has {count}")
-    for number, band in zip(numbers, bands, strict=True):
-        named = info.descriptions[number - 1]
-        if named != band and named in bands and not named.isdigit():
-            raise SourceError(
-                f"{info.path} calls band {number} {named!r}, which is band {bands.index(named) + 1} of "
-                f"{product!r}, but names no {next(b for b in bands if b not in info.descriptions)!r}"
-            )
+    refuse_contradiction([info.descriptions[number - 1] for number in numbers], bands, product, info.path)
     return tuple(numbers)
-
-
-def _readings(descriptions: Sequence[str], bands: Sequence[str]) -> Iterator[list[str]]:
-    """Bands as descriptions may name them, the plainest way first.
-
-    The description itself, what it ends in ("Tessera_Band_7", "0_A07"), the one band that a part of it names in
-    letters of any size ("a07", "A07_mean"; empty where there is none).
-    """
-    yield list(descriptions)
-    words = [re.split(r"[^A-Za-z0-9]+", each) for each in descriptions]
-    yield [each[-1] for each in words]
-    known = {band.lower(): band for band in bands if not band.isdigit()}
-    named = [{known[word.lower()] for word in each if word.lower() in known} for each in words]
-    yield [each.pop() if len(each) == 1 else "" for each in named]
-
-
-def _by_number(descriptions: Sequence[str], count: int) -> tuple[int, ...] | None:
-    """Band numbers where all descriptions end in numbers that count from 0 or 1, in another order."""
-    tails = [re.search(r"(\d+)$", each) for each in descriptions]
-    if len(descriptions) != count or None in tails:
-        return None
-    found = [int(tail[1]) for tail in tails if tail is not None]
-    first = min(found)
-    if first not in (0, 1) or sorted(found) != list(range(first, first + count)):
-        return None
-    return tuple(found.index(number) + 1 for number in range(first, first + count))
 
 
 def _upright(info: GeoTiffInfo) -> GeoBox:
@@ -426,6 +392,7 @@ def geotiff_tile(
     version: str = "",
     by_time: bool = False,
     beside: Mapping[str, Tile] | None = None,
+    vectors_of: str = "",
 ) -> Tile:
     """A tile of a GeoTIFF whose header was read.
 
@@ -450,6 +417,8 @@ def geotiff_tile(
         Whether each band is a time step.
     beside : mapping, optional
         Planes that belong to it.
+    vectors_of : str
+        Name of the product, where the floats of a file must be its vectors and not its codes.
     """
     stored = dtype or info.dtype
     floats = np.issubdtype(np.dtype(stored), np.floating)
@@ -468,6 +437,7 @@ def geotiff_tile(
         nodata=info.nodata,
         masked=info.mask,
         alpha=alpha,
+        vectors_of=vectors_of if floats else "",
     )
     return Tile(
         name=info.path,

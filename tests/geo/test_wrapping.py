@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 import shapely
 import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
 import geoemb_xr as gx
 from geoemb_xr.core.errors import EmbeddingError
@@ -171,3 +173,129 @@ def test_tables_that_cannot_be_wrapped(sampled, change, options, says):
     table = pd.DataFrame(sampled.values, columns=sampled.band.values).assign(lon=POINTS.lon, lat=POINTS.lat)
     with pytest.raises(EmbeddingError, match=says):
         gx.wrap(change(table), "alphaearth", **options)
+
+
+# --- where scales, bands and times lie --------------------------------------------------------------------------
+
+NORTHINGS, EASTINGS = 5.2e6 - 10.0 * np.arange(6), 6e5 + 10.0 * np.arange(6)
+CODES = np.random.default_rng(1).integers(-127, 128, (128, 6, 6)).astype("i1")
+SCALES = np.random.default_rng(2).uniform(0.1, 1, (6, 6)).astype("f4")
+
+
+@pytest.mark.parametrize(
+    ("codes", "scale", "options"),
+    [
+        (CODES, SCALES, {}),
+        (CODES[:, ::-1], SCALES[::-1], {"y": NORTHINGS[::-1]}),
+        (CODES[:, :, ::-1], SCALES[:, ::-1], {"x": EASTINGS[::-1]}),
+        (
+            CODES[:, ::-1],
+            SCALES[::-1],
+            {"geobox": GeoBox((6, 6), Affine(10, 0, 599995, 0, 10, 5199945), 32632)},
+        ),
+        (CODES.T, SCALES.T, {"dims": ("x", "y", "band")}),
+        (CODES[:, None], SCALES, {"dims": ("band", "time", "y", "x"), "time": 2024}),
+        (CODES, xr.DataArray(SCALES.T, dims=("x", "y")), {}),
+        (CODES, xr.DataArray(SCALES.T, dims=("lon", "lat")), {"time": 2024}),
+        (CODES, xr.DataArray(SCALES[::-1], dims=("y", "x"), coords={"y": NORTHINGS[::-1]}), {}),
+    ],
+)
+def test_scales_lie_where_their_codes_do(codes, scale, options):
+    place = {} if "geobox" in options else {"x": EASTINGS, "y": NORTHINGS, "crs": 32632}
+    found = gx.wrap(codes, "tessera", scale=scale, **{**place, **options})
+    np.testing.assert_array_equal(found.y, NORTHINGS)
+    np.testing.assert_array_equal(np.squeeze(found.emb.decode().values), CODES * SCALES)
+
+
+def test_scales_of_other_places_are_refused():
+    place = {"x": EASTINGS, "y": NORTHINGS, "crs": 32632}
+    moved = xr.DataArray(SCALES, dims=("y", "x"), coords={"y": NORTHINGS - 10})
+    with pytest.raises(ValueError, match="scale lies at other 'y' than the codes"):
+        gx.wrap(CODES, "tessera", scale=moved, **place)
+    with pytest.raises(ValueError, match=r"scale has dims \('a', 'b'\); the pixels lie along"):
+        gx.wrap(CODES, "tessera", scale=xr.DataArray(SCALES, dims=("a", "b")), **place)
+
+
+NAMES = [f"A{i:02d}" for i in range(64)]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("where", ["coordinate", "lower", "long_name"])
+def test_bands_of_an_array_lie_where_their_names_say(lazy, where):
+    vectors = unit_vectors()
+    array = xr.DataArray(vectors[::-1], dims=("band", "y", "x"))
+    if where == "long_name":  # as rioxarray has a file's descriptions
+        array = array.assign_coords(band=range(1, 65)).assign_attrs(long_name=tuple(NAMES[::-1]))
+    else:
+        names = [name.lower() if where == "lower" else name for name in NAMES[::-1]]
+        array = array.assign_coords(band=names)
+    found = gx.wrap(array.chunk(x=2) if lazy else array, "alphaearth", geobox=gx.testing.geobox((4, 5)))
+    np.testing.assert_array_equal(found.sel(band=NAMES).values, vectors)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["A00", *NAMES[:63]], "calls band 2 'A00', which is band 1 of 'alphaearth', but names no 'A63'"),
+        ([*NAMES[:63], "quality"], "calls band 64 'quality', which is no band of 'alphaearth'"),
+    ],
+)
+def test_names_of_bands_that_contradict_are_refused(names, message):
+    array = xr.DataArray(unit_vectors(), dims=("band", "y", "x"), coords={"band": names})
+    with pytest.raises(EmbeddingError, match=message):
+        gx.wrap(array, "alphaearth", geobox=gx.testing.geobox((4, 5)))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_codes_that_became_floats_are_no_vectors(lazy):
+    codes = np.rint(unit_vectors() * 127)
+    codes[:, 0] = np.nan
+    array = xr.DataArray(codes, dims=("band", "y", "x"))
+    with pytest.raises(EmbeddingError, match=r"whole numbers up to \d+ as floats: these are no vectors"):
+        gx.wrap(array.chunk(x=2) if lazy else array, "alphaearth", geobox=gx.testing.geobox((4, 5))).compute()
+    mine = gx.Product(
+        "mine-of-whole-numbers", dims=64
+    )  # without codes, whole numbers are vectors as others are
+    assert gx.wrap(array, mine, geobox=gx.testing.geobox((4, 5))).isnull().sum() == 64 * 5
+
+
+@pytest.mark.parametrize(
+    "times", [["2018", "2019"], pd.period_range("2018", periods=2, freq="Y"), [2018, 2019]]
+)
+def test_times_of_an_array_become_moments(times):
+    array = xr.DataArray(
+        np.stack([unit_vectors()] * 2), dims=("time", "band", "y", "x"), coords={"time": times}
+    )
+    found = gx.wrap(array, "alphaearth", geobox=gx.testing.geobox((4, 5)))
+    assert found.time.values.astype("datetime64[D]").astype(str).tolist() == ["2018-01-01", "2019-01-01"]
+    with pytest.raises(EmbeddingError, match="the array's times have a gap, in step 1"):
+        gx.wrap(
+            array.assign_coords(time=[np.datetime64("2018", "ns"), np.datetime64("NaT", "ns")]),
+            "alphaearth",
+            geobox=gx.testing.geobox((4, 5)),
+        )
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "message"),
+    [
+        (
+            unit_vectors(),
+            {"x": np.arange(5), "y": [95, 94, 93, 92], "crs": 4326},
+            "y has 95. Are x and y swapped",
+        ),
+        (
+            unit_vectors(),
+            {"x": list("abcde"), "y": np.arange(4), "crs": 3857},
+            "needs numbers along 'x'; got <U1",
+        ),
+        (
+            unit_vectors().astype(complex),
+            {"geobox": gx.testing.geobox((4, 5))},
+            "are real numbers; got complex128",
+        ),
+    ],
+)
+def test_arrays_that_cannot_be_wrapped(array, options, message):
+    with pytest.raises(EmbeddingError, match=message):
+        gx.wrap(array, "alphaearth", **options)

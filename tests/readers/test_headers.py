@@ -93,6 +93,16 @@ def test_descriptions_that_contradict_are_an_error_that_names_both(tmp_path):
         gx.open("alphaearth", path)
 
 
+@pytest.mark.parametrize("product", ["alphaearth", "olmoearth"])
+def test_a_file_of_codes_that_became_floats_is_refused(tmp_path, product):
+    made = codes_of(vectors()).astype("f4")
+    made[:, :2] = np.nan
+    path = write(tmp_path / "2024.tif", made)
+    opened = gx.open(product, path, version="v1" if product == "olmoearth" else None)
+    with pytest.raises(SourceError, match=rf"2024\.tif holds whole numbers up to \d+ as floats.*{product!r}"):
+        opened.compute()
+
+
 @pytest.mark.parametrize("called", ["Band {}", "emb_{}", "{}"])
 @pytest.mark.parametrize("first", [0, 1])
 def test_bands_lie_where_their_numbers_say(tmp_path, called, first):
