@@ -32,6 +32,7 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 html_theme = "furo"
 html_title = f"geoemb_xr {release}"
+html_show_copyright = False  # the licence names no year and no holder
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 

@@ -20,6 +20,7 @@ HEADINGS = {
     "readers": "Images to embeddings",  # cubes of benchmarks
     "embedding": "Images to embeddings",
     "core": "Vectors",
+    "readers.health": "Vectors",
     "geo.wrapping": "Vectors",
     "geo.warp": "Grids",
     "geo.aligning": "Several products",

@@ -117,7 +117,6 @@ __all__ = [
     "MissingExtraError",
     "Product",
     "SourceError",
-    "check",
     "concat",
     "decode",
     "encode",

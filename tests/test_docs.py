@@ -152,6 +152,7 @@ def test_each_call_of_the_how_to_leads_to_its_function(generate):
 
 def test_every_module_with_public_names_has_a_heading(generate):
     assert set(generate.names_by_heading()) <= set(generate.HEADINGS.values())
+    assert len(gx.__all__) == len(set(gx.__all__))  # a name is listed once
 
 
 def test_readme_has_the_commands_that_ci_and_contributors_run():

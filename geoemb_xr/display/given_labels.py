@@ -57,7 +57,7 @@ def labelled_pixels(
     target = samples.guess_target(given.table, target, used)
     names = class_names(samples.column_of(given.table, target, "target"))
     grid = geometry.geobox_of(array, "explore")
-    rows, cols, of, group = samples.pixels_of(grid, given)
+    rows, cols, of, group, _ = samples.pixels_of(grid, given)
     if given.points is None:
         kept = _some_of_each(group)
         rows, cols, of = rows[kept], cols[kept], of[kept]

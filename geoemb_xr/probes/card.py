@@ -37,8 +37,8 @@ def card(probe: Probe) -> str:
     if "coverage" in probe.scores:
         low, high = (f(probe.scores["coverage"].values()) for f in (min, max))
         parts.append(
-            f"<div>Conformal sets at 90 % contain {low:.0%} to {high:.0%} of the labels of a left-out fold. Their "
-            "promise of 90 % holds only for places that are exchangeable with the labels.</div>"
+            f"<div>Conformal sets at 90% contain {low:.0%} to {high:.0%} of the labels of a left-out fold. Their "
+            "promise of 90% holds only for places that are exchangeable with the labels.</div>"
         )
     if probe.legend is not None and probe.confusion.size:
         names = [escape(n) for n in probe.legend.names]

@@ -209,9 +209,10 @@ class Drawn(NamedTuple):
 
 def first(labels: np.ndarray, hashes: np.ndarray, per_class: int | None) -> np.ndarray:
     """Positions of the labels with the smallest hashes: so many of each class, or in all where they are values."""
-    return smallest(
-        labels if labels.dtype.kind in "iub" else np.zeros(labels.size, np.int8), hashes, per_class
-    )
+    if labels.dtype.kind == "f":
+        return smallest(np.zeros(labels.size, np.int8), hashes, per_class)
+    strata = labels if labels.dtype.kind in "iub" else pd.factorize(labels)[0]  # texts
+    return smallest(strata, hashes, per_class)
 
 
 def nodata_of(raster: xr.DataArray) -> Any:
@@ -257,7 +258,7 @@ def _draw(
     per_class: int | None,
     seed: int,
 ) -> Drawn:
-    labelled = np.isfinite(block) if block.dtype.kind == "f" else np.ones(block.shape, bool)
+    labelled = np.isfinite(block) if block.dtype.kind == "f" else ~pd.isna(block)
     if nodata is not None:
         labelled &= block != nodata
     row, col = np.nonzero(labelled)

@@ -410,11 +410,12 @@ def fit_probe(
     **options
         Options of the method, with scikit-learn's names: ``C`` and ``class_weight`` (logistic), ``alpha`` (ridge),
         ``n_neighbors``, ``metric`` and ``temperature`` (knn). Penalties act on vectors that are divided by one
-        number: their total variance is 1 for ``C``, the mean variance of a band for ``alpha``, which is by default
-        the number of labels for classes and 0.03 of it for values. They hold abroad, so nothing is tuned unless
-        asked: an option given as a list is, inside the training part of each fold, and so are ``C="auto"`` and
-        ``alpha="auto"`` (the strongest within one standard error of the best). Tuning leaves out the groups that
-        ``group`` names where there are three or more, else regions.
+        number, so that one penalty suits all products: ``C`` where their total variance is 1, ``alpha`` where the
+        mean variance of a band is 1. By default ``alpha`` is the number of labels for classes, and 0.03 of it for
+        values. Nothing is tuned by default, since a penalty that is tuned in one region fits that region only.
+        An option that is a list is tuned inside the training part of each fold. ``C="auto"`` and
+        ``alpha="auto"`` take the strongest penalty within one standard error of the best. Tuning leaves out the
+        groups that ``group`` names where there are three or more, else regions.
 
     Returns
     -------

@@ -16,7 +16,7 @@ import xarray as xr
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.arrays import decode
 from geoemb_xr.core.errors import CoverageError, EmbeddingError
-from geoemb_xr.core.legend import Legend
+from geoemb_xr.core.legend import Legend, is_class_map
 from geoemb_xr.core.model import BAND, product, registered
 from geoemb_xr.core.notes import say
 from geoemb_xr.core.times import describe_times, parse_dates, pick_times
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PIXELS_PER_POLYGON = 1000
 #: Of a label raster so many pixels of each class are drawn, or in all where it holds values.
 PER_CLASS = 500
+#: Codes of label rasters on another grid begin at 0 and are fewer than this.
+_MOST_CLASSES = 65_535
 _TIME_COLUMNS = ("time", "date", "year")
 
 
@@ -185,16 +187,42 @@ def guess_target(table: Any, target: str | None, used: set[str]) -> str:
 
 
 def aligned(raster: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
-    """A label raster on an array's grid: the majority class of each pixel, or the mean of values."""
-    grid = geometry.geobox_of(array, "fit_probe")
-    if not geometry.same_grid(geometry.geobox_of(raster, "labels"), grid):
-        from geoemb_xr.geo.warp import reproject
+    """A label raster on an array's grid: the majority class of each pixel, or the mean of values.
 
+    What the raster does not reach has no label, whatever its codes are.
+    """
+    grid = geometry.geobox_of(array, "fit_probe")
+    if geometry.same_grid(geometry.geobox_of(raster, "labels"), grid):
+        return raster.assign_coords({d: array.coords[d].values for d in ("y", "x")})
+    from geoemb_xr.geo.warp import reproject
+
+    if is_class_map(raster) or raster.dtype.kind not in "iub":
         found: xr.DataArray = reproject(
             raster, grid, resampling="average" if raster.dtype.kind == "f" else "mode"
         )
         return found
-    return raster.assign_coords({d: array.coords[d].values for d in ("y", "x")})
+    # 0 is no data where a grid changes, but may be a class of labels
+    nodata = labelling.nodata_of(raster)
+    if raster.chunks is None:
+        counted = raster.copy(data=_from_one(raster.values, nodata))
+    else:
+        counted = raster.copy(data=raster.data.map_blocks(_from_one, nodata, dtype=np.uint16))
+    moved = reproject(counted, grid, resampling="mode").astype(np.int32) - np.int32(1)
+    return moved.assign_attrs({**raster.attrs, "_FillValue": -1}).rename(raster.name)
+
+
+def _from_one(block: np.ndarray, nodata: Any) -> np.ndarray:
+    """Codes of classes that begin at 1, and 0 where there is no label."""
+    codes = block.astype(np.int64)
+    missing = np.zeros(codes.shape, bool) if nodata is None else codes == nodata
+    known = codes[~missing]
+    if known.size and not 0 <= known.min() <= known.max() < _MOST_CLASSES:
+        raise EmbeddingError(
+            f"labels on another grid than the array's have codes from 0 to {_MOST_CLASSES - 1:,}; got "
+            f"{known.min()} to {known.max()}. Give them other codes, declare which is no data (_FillValue), or put "
+            "them on the grid of the array first"
+        )
+    return np.where(missing, 0, codes + 1).astype(np.uint16)
 
 
 def date_of(raster: xr.DataArray) -> str | None:
@@ -216,6 +244,9 @@ def _count(n_samples: Any) -> int:
 def _drawn_labels(raster: xr.DataArray, array: xr.DataArray, per_class: int) -> pd.DataFrame:
     """A stratified sample of a label raster, brought to the array's grid first."""
     table = labelling.drawn_points(aligned(raster, array), per_class=per_class)
+    if table.empty:
+        grid = geometry.geobox_of(array, "fit_probe")
+        raise CoverageError(f"no label of the raster lies in the array, which {areas.covers(grid)}")
     say(
         f"labels from a raster: {len(table)} pixels, at most {per_class} per class; n_samples=… draws more or "
         "fewer, and with method='ridge' n_samples='all' takes every pixel"
@@ -259,10 +290,11 @@ def samples_of(
     own = None if group is None else column_of(table, group, "group")
     steps, other_time = _steps(array, table, time, target)
     given.say_missing("fit_probe leaves out")
-    rows, cols, of, default = pixels_of(grid, given)
+    rows, cols, of, default, shared = pixels_of(grid, given)
     dropped = {
         "no geometry": int(given.missing.sum()),
-        "outside the array": int((~given.missing).sum() - len(np.unique(of))),
+        "outside the array": int((~given.missing).sum() - len(np.unique(of))) - shared,
+        "all pixels in other polygons too": shared,
         "other time": int(np.isin(np.flatnonzero(other_time), of).sum()),
     }
     dropped = {reason: n for reason, n in dropped.items() if n}
@@ -287,16 +319,23 @@ def _of_times(array: xr.DataArray) -> str:
     )
 
 
-def pixels_of(grid: GeoBox, given: places.Places) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows and columns of labelled pixels, the label of each, and its group: the polygon or the place."""
+def pixels_of(
+    grid: GeoBox, given: places.Places
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """Rows and columns of labelled pixels, the label of each, and its group: the polygon or the place.
+
+    And the number of polygons that have no pixel of their own, since others hold all of theirs.
+    """
     if given.points is None:
         return _pixels_in(grid, given.polygons_on(grid))
     rows, cols, inside = places.pixels_at(grid, *given.xy(grid.crs))
     of = np.flatnonzero(inside)
-    return rows[of], cols[of], of, rows[of] * grid.shape[1] + cols[of]
+    return rows[of], cols[of], of, rows[of] * grid.shape[1] + cols[of], 0
 
 
-def _pixels_in(grid: GeoBox, shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _pixels_in(
+    grid: GeoBox, shapes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
     """Pixels with their centre in a polygon, or the one that holds a smaller polygon's inner point.
 
     Of a polygon with more than :data:`PIXELS_PER_POLYGON` those with the smallest hashes are taken. A pixel in
@@ -322,11 +361,13 @@ def _pixels_in(grid: GeoBox, shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray
             row, col = row[first], col[first]
         found.append((row, col, np.full(row.size, number)))
     if not found:
-        return (np.empty(0, np.int64),) * 4
+        none = np.empty(0, np.int64)
+        return none, none, none, none, 0
     rows, cols, of = (np.concatenate(parts) for parts in zip(*found, strict=True))
     _, inverse, times = np.unique(rows * grid.shape[1] + cols, return_inverse=True, return_counts=True)
     alone = times[inverse] == 1
-    return rows[alone], cols[alone], of[alone], of[alone]
+    shared = len(np.unique(of)) - len(np.unique(of[alone]))
+    return rows[alone], cols[alone], of[alone], of[alone], shared
 
 
 def _centres(grid: GeoBox, axis: int, window: slice | None = None) -> np.ndarray:

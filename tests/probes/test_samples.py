@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+import xarray as xr
 from affine import Affine
 from labelled_scene import SCENE, array, fields, named, points, truth
 
@@ -127,7 +128,7 @@ def test_a_pixel_in_two_polygons_is_left_out_and_a_small_polygon_has_one():
         shapely.box(*frame.geometry.iloc[0].bounds),
         shapely.box(*frame.geometry.iloc[0].bounds),
     ]
-    with pytest.raises(CoverageError, match="no label lies in the array"):
+    with pytest.raises(CoverageError, match=r"dropped: \{'all pixels in other polygons too': 2\}"):
         drawing.samples_of(array(), frame, "crop", None, None, None)
     tiny = fields().iloc[:2].copy()
     tiny.geometry = tiny.centroid.buffer(0.5)
@@ -347,3 +348,58 @@ def test_names_of_drawn_labels_are_of_their_column_alone():
     probe = da.emb.fit_probe(spelt, target="land_cover", method="centroid", cv=0)
     assert set(probe.legend.names) == set(own)
     assert set(probe.legend.colours) <= set(SCENE.truth(gx.testing.geobox((8, 8)), 2018).emb.legend["colour"])
+
+
+# --- label rasters on other grids --------------------------------------------------------------------------------
+
+
+def half_of(da, codes):
+    """A label raster of the eastern half of an array and of as much beyond it, with codes of the array's grid."""
+    beyond = np.full(codes.shape, codes[0, -1])
+    half = codes.shape[1] // 2
+    values = np.concatenate([codes[:, half:], beyond[:, :half]], axis=1)
+    x = da.x.values + 10 * half
+    coords = {"y": da.y.values, "x": x, "spatial_ref": da.spatial_ref}
+    return xr.DataArray(values, dims=("y", "x"), coords=coords)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int64"])
+@pytest.mark.parametrize("nodata", [None, "attrs", "encoding"])
+def test_a_label_raster_says_nothing_of_what_it_does_not_reach(lazy, dtype, nodata):
+    da = array()
+    codes = (truth(da) == "grassland").astype(dtype)  # 0 is a class here
+    raster = half_of(da, codes)
+    if nodata is not None:
+        raster[: codes.shape[0] // 2] = 255
+        getattr(raster, nodata)["_FillValue"] = 255
+    moved = drawing.aligned(raster.chunk(y=20, x=30) if lazy else raster, da)
+    table = labelling.drawn_points(moved, per_class=None)
+    half = codes.shape[1] // 2
+    seen = codes[codes.shape[0] // 2 :, half:] if nodata is not None else codes[:, half:]
+    assert len(table) == seen.size
+    assert table.label.value_counts().to_dict() == dict(
+        zip(*np.unique(seen, return_counts=True), strict=True)
+    )
+
+
+def test_codes_that_another_grid_does_not_take_are_refused():
+    da = array()
+    raster = half_of(da, SCENE.truth(da.emb.geobox, 2018).values.astype("i4"))
+    with pytest.raises(EmbeddingError, match=r"codes from 0 to 65,534; got -3 to"):
+        drawing.aligned(raster.where(raster != raster[0, 0], -3), da)
+    away = raster.assign_coords(x=raster.x + 1e5)
+    with pytest.raises(CoverageError, match="no label of the raster lies in the array, which covers"):
+        da.emb.fit_probe(away, target="label")
+
+
+def test_texts_are_drawn_by_class():
+    da = array()
+    raster = xr.DataArray(
+        truth(da), dims=("y", "x"), coords={k: da.coords[k] for k in ("y", "x", "spatial_ref")}
+    )
+    table = gx.labels(raster.rename("kind"), per_class=4)
+    assert set(table.kind.value_counts()) == {4}
+    holes = raster.astype(object).copy()
+    holes[:9] = None
+    assert set(gx.labels(holes.rename("kind"), per_class=4).kind.value_counts()) == {4}
