@@ -7,7 +7,7 @@ down add, edges on the way up take off again.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 #: Pixels of the windows that are worked on at a time: vectors of half of them fit a second-level cache.
 CELLS = 8192
+#: The same where no vectors are made, only shares: as many as a block has, within what memory they may take.
+MANY_CELLS = 1 << 17
 #: Rows that are worked on at a time: what the memory next to a pixel holds is soon used as well.
-STRIP = 16
+STRIP = 32
 #: Shares nearer than this to nothing, or to the whole pixel, are what rounding left over.
 _ROUNDING = 1e-9
 #: Of those, what is more than this is the share of a polygon that runs along the pixel's edge, just inside it.
@@ -110,7 +112,10 @@ class Outlines:
                 yield self._cover(windows[start:stop], touched)
 
     def _windows(self, size: int) -> np.ndarray:
-        """Zone, rows and columns of windows in strips of rows, none of more than ``size`` pixels: (window, 5)."""
+        """Zone, rows and columns of windows in strips of rows, none of more than ``size`` pixels: (window, 5).
+
+        They are in the order of their first rows, and of those with the same from left to right.
+        """
         top, bottom, left, right = self.bounds.T
         strip, width = top // STRIP, np.clip(right - left, 1, size // STRIP)
         down, across = -(-bottom // STRIP) - strip, -((left - right) // width)
@@ -119,7 +124,7 @@ class Outlines:
         y, x = (strip[zone] + i) * STRIP, left[zone] + j * width[zone]
         ends = np.minimum(y + STRIP, bottom[zone]), np.minimum(x + width[zone], right[zone])
         windows = np.stack([zone, np.maximum(y, top[zone]), ends[0], x, ends[1]], axis=1)
-        return windows[np.argsort(y, kind="stable")]
+        return windows[np.lexsort((x, windows[:, 1]))]
 
     def _cover(self, windows: np.ndarray, touched: bool) -> Piece:
         cells = int(((windows[:, 2] - windows[:, 1]) * (windows[:, 4] - windows[:, 3] + 1)).sum())
@@ -150,6 +155,11 @@ class Piece:
     runs: np.ndarray
     weights: np.ndarray
     ends: np.ndarray
+
+    def from_origin(self, top: int, left: int) -> Piece:
+        """The same pixels, their rows and columns counted from a block's first ones."""
+        windows, runs = self.windows - (0, top, top, left, left), self.runs - (top, left, 0)
+        return replace(self, windows=windows, runs=runs)
 
     def pixels(self) -> tuple[np.ndarray, np.ndarray]:
         """Row and column of each pixel on the grid."""

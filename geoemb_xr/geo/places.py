@@ -171,8 +171,7 @@ class Places:
         return table.index.rename("location"), rest
 
     def _kinds(self) -> set[str]:
-        shapes = [] if self.shapes is None else self.shapes.tolist()
-        return {each.geom_type for each in shapes if each is not None} or {"Point"}
+        return (set() if self.shapes is None else _kinds_of(self.shapes)) or {"Point"}
 
 
 def read_places(given: Any, *, crs: object = None) -> Places:
@@ -364,14 +363,12 @@ def _numbers(column: pd.Series[Any]) -> np.ndarray:
 
 def _of_shapes(table: pd.DataFrame, column: Any, name: str, crs: pyproj.CRS, stated: bool) -> Places:
     """Points or polygons of a column of geometries."""
-    shapes = tables.column_of_objects(
-        [_one_kind(tables.geometry_of(each, row)) for row, each in zip(table.index, column, strict=True)]
-    )
-    missing = np.array([each is None or each.is_empty for each in shapes], bool)
+    shapes = _read_shapes(column, table.index)
+    missing = shapely.is_missing(shapes) | shapely.is_empty(shapes)
     shapes[missing] = None
     if not stated:
         crs, stated = _own_crs(shapes[~missing], crs)
-    kinds = {each.geom_type for each in shapes[~missing]}
+    kinds = _kinds_of(shapes)
     points = None
     if kinds <= {"Point", "MultiPoint"}:
         single = tables.column_of_objects(
@@ -394,6 +391,22 @@ def _of_shapes(table: pd.DataFrame, column: Any, name: str, crs: pyproj.CRS, sta
     return Places(table, crs, points, shapes if points is None or every else None, missing, frozenset({name}))
 
 
+def _read_shapes(column: Any, rows: pd.Index) -> np.ndarray:
+    """Geometries of a column, None where there is none; one by one where they are not shapely's."""
+    shapes = np.array(column, dtype=object)
+    for i in np.flatnonzero(~shapely.is_valid_input(shapes)).tolist():
+        shapes[i] = tables.geometry_of(shapes[i], rows[i])
+    for i in np.flatnonzero(shapely.get_type_id(shapes) == shapely.GeometryType.GEOMETRYCOLLECTION).tolist():
+        shapes[i] = _one_kind(shapes[i])
+    return shapes
+
+
+def _kinds_of(shapes: np.ndarray) -> set[str]:
+    """Names of the kinds of geometries, but of None."""
+    _, first = np.unique(shapely.get_type_id(shapes), return_index=True)
+    return {each.geom_type for each in shapes[first] if each is not None}
+
+
 def _refuse_unfinished(shapes: np.ndarray, rows: pd.Index) -> None:
     """Raise where a polygon has a corner that is nowhere."""
     corners, of = shapely.get_coordinates(shapes, return_index=True)
@@ -411,8 +424,8 @@ def _own_crs(shapes: np.ndarray, otherwise: pyproj.CRS) -> tuple[pyproj.CRS, boo
 
 
 def _one_kind(shape: Any) -> Any:
-    """The polygons of a collection, which may hold lines where they were mended; else the shape as it is."""
-    if shape is None or shape.geom_type != "GeometryCollection" or shape.is_empty:
+    """The polygons of a collection, which may hold lines where they were mended; else the collection as it is."""
+    if shape.is_empty:
         return shape
     parts = shapely.get_parts(shape)
     if all(each.geom_type == "Point" for each in parts):

@@ -27,7 +27,10 @@ _SEGMENT_METRES = 5_000.0
 
 def valid(shapes: np.ndarray) -> np.ndarray:
     """Polygons whose rings do not cross; None stays None."""
-    return np.where(shapely.is_valid(shapes), shapes, shapely.make_valid(shapes))
+    wrong = ~shapely.is_valid(shapes)
+    mended = shapes.copy()
+    mended[wrong] = shapely.make_valid(shapes[wrong])
+    return mended
 
 
 def projected(shapes: np.ndarray, source: pyproj.CRS, target: pyproj.CRS) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from geoemb_xr.core import kernels
 
 
-def gathered(block: np.ndarray, runs: np.ndarray, origin: tuple[int, int], pixels: int) -> np.ndarray:
+def gathered(block: np.ndarray, runs: np.ndarray, pixels: int) -> np.ndarray:
     """Values ``(band, pixel)`` of runs of pixels, C-contiguous.
 
     Parameters
@@ -17,18 +17,16 @@ def gathered(block: np.ndarray, runs: np.ndarray, origin: tuple[int, int], pixel
     block : ndarray (band, y, x)
         Any strides; where the bands of a pixel lie side by side they are taken together.
     runs : ndarray of int (run, 3)
-        Row and first column of each run, and its length.
-    origin : (int, int)
-        Row and column where the block begins.
+        Row and first column of each run in the block, and its length.
     pixels : int
         How many all runs have together.
     """
     if len(block) > 1 and block.strides[0] == block.dtype.itemsize:
         rows = np.empty((pixels, len(block)), block.dtype)
-        gather_rows(np.moveaxis(block, 0, -1), runs, *origin, rows)
+        gather_rows(np.moveaxis(block, 0, -1), runs, rows)
         return kernels.band_first(rows, 0)
     values = np.empty((len(block), pixels), block.dtype)
-    gather_planes(block, runs, *origin, values)
+    gather_planes(block, runs, values)
     return values
 
 
@@ -39,12 +37,12 @@ def in_known_type(values: np.ndarray) -> np.ndarray:
 
 
 @kernels.jit
-def gather_planes(block: Any, runs: Any, top: Any, left: Any, values: Any) -> None:
-    """Take runs of pixels from a block (band, y, x) that begins at a row and column."""
+def gather_planes(block: Any, runs: Any, values: Any) -> None:
+    """Take runs of pixels from a block (band, y, x)."""
     for b in range(len(block)):
         at = 0
         for run in range(len(runs)):
-            row, column, length = runs[run, 0] - top, runs[run, 1] - left, runs[run, 2]
+            row, column, length = runs[run]
             taken, into = block[b, row, column : column + length], values[b, at : at + length]
             for j in range(length):
                 into[j] = taken[j]
@@ -52,17 +50,17 @@ def gather_planes(block: Any, runs: Any, top: Any, left: Any, values: Any) -> No
 
 
 @gather_planes.in_numpy
-def _gather_planes_numpy(block: Any, runs: Any, top: Any, left: Any, values: Any) -> None:
-    run, column = kernels.runs(runs[:, 1] - left, runs[:, 2])
-    values[...] = block[:, runs[run, 0] - top, column]
+def _gather_planes_numpy(block: Any, runs: Any, values: Any) -> None:
+    run, column = kernels.runs(runs[:, 1], runs[:, 2])
+    values[...] = block[:, runs[run, 0], column]
 
 
 @kernels.jit
-def gather_rows(block: Any, runs: Any, top: Any, left: Any, values: Any) -> None:
+def gather_rows(block: Any, runs: Any, values: Any) -> None:
     """Take runs of pixels from a block (y, x, band), whose bands lie side by side."""
     at = 0
     for run in range(len(runs)):
-        row, column, length = runs[run, 0] - top, runs[run, 1] - left, runs[run, 2]
+        row, column, length = runs[run]
         for j in range(length):
             for b in range(block.shape[2]):
                 values[at + j, b] = block[row, column + j, b]
@@ -70,9 +68,9 @@ def gather_rows(block: Any, runs: Any, top: Any, left: Any, values: Any) -> None
 
 
 @gather_rows.in_numpy
-def _gather_rows_numpy(block: Any, runs: Any, top: Any, left: Any, values: Any) -> None:
-    run, column = kernels.runs(runs[:, 1] - left, runs[:, 2])
-    values[...] = block[runs[run, 0] - top, column]
+def _gather_rows_numpy(block: Any, runs: Any, values: Any) -> None:
+    run, column = kernels.runs(runs[:, 1], runs[:, 2])
+    values[...] = block[runs[run, 0], column]
 
 
 @kernels.jit
@@ -158,36 +156,146 @@ def _widen_numpy(vectors: Any, weights: Any, ends: Any, rows: Any, extremes: Any
 
 
 @kernels.jit
-def add_squares(codes: Any, factor: Any, weights: Any, ends: Any, rows: Any, total: Any, sums: Any) -> None:
-    """Do what :func:`settle` and :func:`add_powers` do with vectors, with codes of signed squares.
+def add_squares(
+    block: Any,
+    factor: Any,
+    windows: Any,
+    runs: Any,
+    ends: Any,
+    weights: Any,
+    rows: Any,
+    total: Any,
+    sums: Any,
+) -> None:
+    """Add weights, and ``factor`` · q · |q| by weight for codes q of signed squares, of a block ``(band, y, x)``.
 
-    Squares of integers are rounded once, so that these are the values that decoding gives.
+    Windows side by side are worked on together, so that loops run along the rows of the block. Pixels that count
+    whole, which most do, are added in float32: sums of some hundred such integers are exact there.
+
+    Parameters
+    ----------
+    block : ndarray of int8 (band, y, x)
+        A pixel with -128 in a band is missing.
+    factor : float64
+        What the squares are multiplied by.
+    windows : ndarray of int (window, 4)
+        First and last row, and first and last column, in the block, the last exclusive; in order of first rows.
+    runs : ndarray of int (run, 3)
+        Row and first column in the block of pixels that follow each other, and how many they are.
+    ends : ndarray of int (window + 1,)
+        Where the pixels of each window begin and end.
+    weights : ndarray of float64 (pixel,)
+        What each pixel counts, run by run.
+    rows : ndarray of int (window,)
+        To which row of ``total`` and ``sums`` each window is added.
     """
-    bands, pixels = codes.shape
-    least = np.zeros(pixels, np.int8)
-    for b in range(bands):
-        row = codes[b]
-        for j in range(pixels):
-            least[j] = min(least[j], row[j])
-    for j in range(pixels):
-        weights[j] = weights[j] if least[j] != -128 else 0
-    _add_weights(weights, ends, rows, total)
-    for k in range(len(rows)):
-        own = weights[ends[k] : ends[k + 1]]
-        for b in range(bands):
-            row = codes[b, ends[k] : ends[k + 1]]
-            added = 0.0
-            for j in range(len(own)):
-                value = np.int32(row[j])
-                added += own[j] * np.float64(np.float32(value * abs(value)) * factor)
-            sums[rows[k], b] += added
+    k, run = 0, 0
+    while k < len(windows):
+        last = _side_by_side(windows, k)
+        own, to = windows[k:last], rows[k:last]
+        counted, whole, part, share, begun, run = _sorted_out(
+            block, own, runs, run, ends[k : last + 1], weights
+        )
+        left, added = own[0, 2], np.empty(whole.shape[1], np.float32)
+        for i in range(len(own)):
+            total[to[i]] += counted[i]
+        for b in range(len(block)):
+            plane = block[b]
+            _add_columns(plane, own[0, 0], left, whole, added)
+            for i in range(len(own)):
+                squares = 0.0
+                columns = added[own[i, 2] - left : own[i, 3] - left]
+                for j in range(len(columns)):
+                    squares += np.float64(columns[j])
+                for j in range(begun[i], begun[i + 1]):
+                    code = np.float32(plane[part[j, 0], part[j, 1]])
+                    squares += share[j] * np.float64(code * abs(code))
+                sums[to[i], b] += squares * factor
+        k = last
 
 
 @add_squares.in_numpy
 def _add_squares_numpy(
-    codes: Any, factor: Any, weights: Any, ends: Any, rows: Any, total: Any, sums: Any
+    block: Any,
+    factor: Any,
+    windows: Any,
+    runs: Any,
+    ends: Any,
+    weights: Any,
+    rows: Any,
+    total: Any,
+    sums: Any,
 ) -> None:
-    vectors = codes * np.abs(codes.astype(np.float32)) * factor
-    vectors[:, (codes == -128).any(axis=0)] = np.nan
-    _settle_numpy(vectors, weights, ends, rows, total)
-    _add_powers_numpy(vectors, 1, weights, ends, rows, sums)
+    run, column = kernels.runs(runs[:, 1], runs[:, 2])
+    codes = block[:, runs[run, 0], column]
+    there = (codes > -128).all(axis=0)
+    row, codes = np.repeat(rows, np.diff(ends))[there], codes[:, there].astype(np.float64)
+    np.add.at(total, row, weights[there])
+    np.add.at(sums, row, (codes * np.abs(codes) * factor * weights[there]).T)
+
+
+@kernels.jit
+def _side_by_side(windows: Any, first: Any) -> Any:
+    """The end of the windows from a first one on that share rows with it, and lie right of each other."""
+    last = first + 1
+    while (
+        last < len(windows)
+        and windows[last, 0] < windows[first, 1]
+        and windows[last, 2] >= windows[last - 1, 3]
+    ):
+        last += 1
+    return last
+
+
+@kernels.jit
+def _sorted_out(block: Any, windows: Any, runs: Any, run: Any, ends: Any, weights: Any) -> Any:
+    """Tell pixels that count whole from others and from missing ones.
+
+    Returns what each window counts, 1 for each pixel that counts whole, rows and columns of those that do in part,
+    their weights, where those of each window begin, and the next run.
+    """
+    top, left = windows[0, 0], windows[0, 2]
+    least = _least(block, top, windows[:, 1].max(), left, windows[-1, 3])
+    whole, counted = np.zeros(least.shape, np.float32), np.zeros(len(windows))
+    most = ends[-1] - ends[0]
+    part, share, begun = np.empty((most, 2), np.uint32), np.empty(most), np.zeros(len(ends), np.int64)
+    pixel, found = ends[0], 0
+    for k in range(len(windows)):
+        while pixel < ends[k + 1]:
+            row, column, number = runs[run]
+            for j in range(number):
+                is_there = least[row - top, column - left + j] > -128
+                weight = weights[pixel + j] if is_there else 0.0
+                counted[k] += weight
+                if weight == 1:
+                    whole[row - top, column - left + j] = 1
+                elif weight > 0:
+                    part[found, 0], part[found, 1], share[found] = row, column + j, weight
+                    found += 1
+            pixel += number
+            run += 1
+        begun[k + 1] = found
+    return counted, whole, part, share, begun, run
+
+
+@kernels.jit
+def _least(block: Any, top: Any, bottom: Any, left: Any, right: Any) -> Any:
+    """The least code of each pixel in a window, at most 0."""
+    least = np.zeros((bottom - top, right - left), np.int8)
+    for b in range(len(block)):
+        for r in range(bottom - top):
+            codes, own = block[b, top + r, left:right], least[r]
+            for j in range(len(own)):
+                own[j] = min(own[j], codes[j])
+    return least
+
+
+@kernels.jit
+def _add_columns(plane: Any, top: Any, left: Any, whole: Any, added: Any) -> None:
+    """Sums of q · |q| down the columns of a window, of pixels that count whole."""
+    added[:] = 0
+    for r in range(len(whole)):
+        own, codes = whole[r], plane[top + r, left : left + whole.shape[1]]
+        for j in range(len(own)):
+            code = np.float32(codes[j])
+            added[j] += own[j] * (code * abs(code))

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from geoemb_xr.core.codecs import SQUARE_FACTOR
 from geoemb_xr.geo import pooling_kernels as loops
+
+if TYPE_CHECKING:
+    from geoemb_xr.geo.covering import Piece
 
 Stats = Literal["mean", "normalized", "stats", "covariance", "shares", "majority", "quantiles"]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -132,11 +135,19 @@ class Moments:
                 own = vectors[:, start:stop].astype(np.float64)
                 second[row] += ((own * weights[start:stop]) @ own.T)[upper]
 
-    def add_squares(
-        self, sums: _Moments, rows: np.ndarray, codes: np.ndarray, weights: np.ndarray, ends: np.ndarray
-    ) -> None:
-        """Do what :meth:`add` does for means, from codes of signed squares: vectors are not made."""
-        loops.add_squares(codes, SQUARE_FACTOR, weights, ends, rows, sums[0][:, 0], sums[1])
+    def add_squares(self, sums: _Moments, rows: np.ndarray, piece: Piece, block: np.ndarray) -> None:
+        """Do what :meth:`add` does for means, from a block of codes of signed squares: vectors are not made.
+
+        Where the bands of each pixel lie side by side pixels are gathered first, and then lie in one row.
+        """
+        windows, runs, ends, weights = piece.windows[:, 1:], piece.runs, piece.ends, piece.weights
+        if len(block) > 1 and block.strides[0] == block.itemsize:
+            block = loops.gathered(block, runs, weights.size)[:, None]
+            nought = np.zeros(len(rows), np.int64)
+            windows = np.stack([nought, nought + 1, ends[:-1], ends[1:]], axis=1)
+            runs = np.stack([nought, ends[:-1], np.diff(ends)], axis=1)
+        factor = float(SQUARE_FACTOR)
+        loops.add_squares(block, factor, windows, runs, ends, weights, rows, sums[0][:, 0], sums[1])
 
     def merge(self, into: _Moments, rows: np.ndarray, sums: _Moments) -> None:
         """Add sums, and widen extremes."""

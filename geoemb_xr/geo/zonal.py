@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.missing import without_codec
 from geoemb_xr.core.model import BAND, Codec, check_embedding, derived_attrs, is_encoded
 from geoemb_xr.geo import footprints, places, polygons
-from geoemb_xr.geo.covering import Outlines, Piece
+from geoemb_xr.geo.covering import CELLS, MANY_CELLS, Outlines, Piece
 from geoemb_xr.geo.places import Places
 from geoemb_xr.geo.points import at_places
 from geoemb_xr.geo.pooling_kernels import gathered, in_known_type
@@ -113,7 +113,7 @@ def zonal_stats(
         shapes = given.polygons_on(grid)
         outlines = Outlines.of(shapes, grid.affine, grid.shape)
         touched = shapes if all_touched else None
-        data = _pooled(flat, _Job(pool, outlines, grid, touched, codec=codec))
+        data = _pooled(flat, _PixelJob(pool, outlines, grid, touched, codec=codec))
     inner = shapely.point_on_surface(shapes)
     named = _named(data, array, wide, bands, stats, pool)
     return at_places(named, array, shapely.get_x(inner), shapely.get_y(inner), given)
@@ -131,8 +131,8 @@ def _flat(array: xr.DataArray, place: tuple[str, ...]) -> tuple[xr.DataArray, st
         array.chunks is not None and len(array.chunks[axis]) > 1
     ):  # xarray takes milliseconds to find nothing to do
         array = array.chunk({rest[0]: -1})
-    first = [d for d in ("time",) if d in array.dims]
-    return array.transpose(*first, rest[0], *place), rest[0]
+    order = (*(d for d in ("time",) if d in array.dims), rest[0], *place)
+    return array if array.dims == order else array.transpose(*order), rest[0]
 
 
 def _pool(flat: xr.DataArray, bands: int, stats: Stats) -> Pool[Any]:
@@ -149,7 +149,7 @@ def _named(
 ) -> xr.DataArray:
     """Statistics ``(time?, zone, …)`` with names, labels and attributes."""
     places = {"y", "x", "location", wide}
-    coords = {k: v for k, v in array.coords.items() if not places & set(v.dims)}
+    coords: dict[Any, Any] = {k: v for k, v in array.coords.variables.items() if not places & set(v.dims)}
     dims = [*(d for d in ("time",) if d in array.dims), "location"]
     title = stats if array.name is None else str(array.name)
     attrs = without_codec(array.attrs)
@@ -189,7 +189,7 @@ def class_areas(
     flat, _ = _flat(array, ("y", "x"))
     pool = Classes("sums", legend_of(array).values, np.dtype(np.float64))
     outlines = Outlines.of(given.polygons_on(grid), grid.affine, grid.shape)
-    return _pooled(flat, _Job(pool, outlines, grid, ground=ground))
+    return _pooled(flat, _PixelJob(pool, outlines, grid, ground=ground))
 
 
 # --- rasters ------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ _Part = tuple[np.ndarray, Any]
 
 
 @dataclass(frozen=True)
-class _Job:
+class _PixelJob:
     """What the tasks of all blocks have in common.
 
     Parameters
@@ -225,8 +225,50 @@ class _Job:
     ground: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     codec: Codec | None = None
 
+    @property
+    def adds_codes(self) -> bool:
+        """Whether codes are summed as they are: means of AlphaEarth's need no vectors."""
+        is_mean = isinstance(self.pool, Moments) and self.pool.is_mean
+        return is_mean and self.codec is not None and self.codec.name == SIGNED_SQUARE.name
 
-def _pooled(array: xr.DataArray, job: _Job) -> Any:
+    @property
+    def zones(self) -> int:
+        """How many polygons."""
+        return len(self.outlines.bounds)
+
+    def sums(
+        self, zones: np.ndarray, origin: tuple[int, int], data: np.ndarray, scale: np.ndarray | None = None
+    ) -> _Part:
+        """Sums of one block ``(time?, band, y, x)``, which begins at a row and column, in some polygons."""
+        steps = in_known_type(data if data.ndim == 4 else data[None])
+        (top, left), (height, width) = origin, data.shape[-2:]
+        scales = None if scale is None else scale.reshape(len(steps), 1, height, width)
+        outlines = self.outlines.within(zones, (top, top + height, left, left + width))
+        sums, size = self.pool.none(len(steps) * len(zones)), MANY_CELLS if self.adds_codes else CELLS
+        for piece in outlines.pieces(size, touched=self.touched is not None):
+            own = replace(piece.from_origin(top, left), weights=_weights(piece, self, zones))
+            for step, block in enumerate(steps):
+                rows = piece.windows[:, 0] + step * len(zones)
+                self._add(sums, rows, own, block, None if scales is None else scales[step])
+        return (np.arange(len(steps))[:, None] * self.zones + zones).reshape(-1), sums
+
+    def _add(
+        self, sums: Any, rows: np.ndarray, piece: Piece, block: np.ndarray, scale: np.ndarray | None
+    ) -> None:
+        """Add a piece of a block: codes as they are, or gathered and decoded."""
+        if self.adds_codes:
+            assert isinstance(self.pool, Moments)
+            self.pool.add_squares(sums, rows, piece, block)
+            return
+        pixels = piece.weights.size
+        values = gathered(block, piece.runs, pixels)
+        if self.codec is not None:
+            own = None if scale is None else gathered(scale, piece.runs, pixels)[0]
+            values = self.codec.decode(values, own, 0)
+        self.pool.add(sums, rows, values, piece.weights.copy(), piece.ends)
+
+
+def _pooled(array: xr.DataArray, job: _PixelJob) -> Any:
     """The statistics (time?, zone, …) of an array ``(time?, band, y, x)``, lazy where that is lazy."""
     bounds = job.outlines.bounds
     if not (bounds[:, 0] < bounds[:, 1]).any():
@@ -234,8 +276,8 @@ def _pooled(array: xr.DataArray, job: _Job) -> Any:
     scale = None if job.codec is None else scale_of(array, job.codec)
     if array.chunks is None:
         read = array.values, None if scale is None else scale.values
-        part = _block_sums(job, np.arange(len(bounds)), (0, 0), *read)
-        return _finish(job.pool, len(bounds), array.sizes.get("time"), part)
+        part = job.sums(np.arange(len(bounds)), (0, 0), *read)
+        return _finish(job.pool, job.zones, array.sizes.get("time"), part)
     sources = [array.data]
     if scale is not None:
         sources.append(scale.chunk({d: array.chunksizes[d] for d in scale.dims}).data)
@@ -251,7 +293,7 @@ def _pooled(array: xr.DataArray, job: _Job) -> Any:
             keys = [(each.name, *step, *(0,) * (each.ndim - len(step) - 2), i, j) for each in sources]
             own.append(((zones, (int(edges[0][i]), int(edges[1][j]))), keys))
         blocks.append(own)
-    return _summed(_block_sums, job, blocks, sources, job.pool, len(bounds), counts)
+    return _summed(job, blocks, sources, counts)
 
 
 def _zones_by_block(bounds: np.ndarray, ys: np.ndarray, xs: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
@@ -268,43 +310,7 @@ def _zones_by_block(bounds: np.ndarray, ys: np.ndarray, xs: np.ndarray) -> dict[
     return {divmod(int(block[own[0]]), len(xs)): zone[own] for own in parts}
 
 
-def _block_sums(
-    job: _Job, zones: np.ndarray, origin: tuple[int, int], data: np.ndarray, scale: np.ndarray | None = None
-) -> _Part:
-    """Sums of one block ``(time?, band, y, x)``, which begins at a row and column, in some polygons."""
-    steps = in_known_type(data if data.ndim == 4 else data[None])
-    (top, left), (height, width) = origin, data.shape[-2:]
-    scales = None if scale is None else scale.reshape(len(steps), 1, height, width)
-    outlines = job.outlines.within(zones, (top, top + height, left, left + width))
-    sums = job.pool.none(len(steps) * len(zones))
-    for piece in outlines.pieces(touched=job.touched is not None):
-        weights = _weights(piece, job, zones)
-        for step, block in enumerate(steps):
-            values = gathered(block, piece.runs, origin, weights.size)
-            own = None if scales is None else gathered(scales[step], piece.runs, origin, weights.size)[0]
-            part = weights.copy(), piece.ends
-            _add(job, sums, piece.windows[:, 0] + step * len(zones), values, own, *part)
-    return (np.arange(len(steps))[:, None] * len(job.outlines.bounds) + zones).reshape(-1), sums
-
-
-def _add(
-    job: _Job,
-    sums: Any,
-    rows: np.ndarray,
-    values: np.ndarray,
-    scale: np.ndarray | None,
-    weights: np.ndarray,
-    ends: np.ndarray,
-) -> None:
-    """Add a piece's codes or vectors ``(band, pixel)``: means of AlphaEarth's codes need no vectors."""
-    pool, codec = job.pool, job.codec
-    if isinstance(pool, Moments) and pool.is_mean and codec is not None and codec.name == SIGNED_SQUARE.name:
-        pool.add_squares(sums, rows, values, weights, ends)
-        return
-    pool.add(sums, rows, values if codec is None else codec.decode(values, scale, 0), weights, ends)
-
-
-def _weights(piece: Piece, job: _Job, zones: np.ndarray) -> np.ndarray:
+def _weights(piece: Piece, job: _PixelJob, zones: np.ndarray) -> np.ndarray:
     """What each pixel of a piece counts."""
     weights = piece.weights
     if job.touched is not None:
@@ -358,30 +364,21 @@ _FAN = 16
 
 
 def _summed(
-    function: Callable[..., _Part],
-    job: Any,
+    job: _PixelJob | _PatchJob,
     blocks: Sequence[Sequence[_Reading]],
     sources: Sequence[Any],
-    pool: Pool[Any],
-    zones: int,
     counts: Sequence[int | None],
 ) -> Any:
     """Statistics (time?, zone, …) as one layer: sums of each block, of sixteen together, and of all.
 
     Parameters
     ----------
-    function : callable
-        Gives the sums of a block from the job, arguments and what is read.
     job : object
         What all tasks have in common, a node of its own. The result is named by it: arguments must follow from it.
     blocks : sequence of sequences
         What each task takes, by chunk of time.
     sources : sequence of dask arrays
         What is read.
-    pool : Pool
-        What merges sums.
-    zones : int
-        How many.
     counts : sequence of int, or (None,)
         Time steps in each chunk; None where time is no dimension.
     """
@@ -391,14 +388,14 @@ def _summed(
 
     from geoemb_xr.execution.internals import DataNode, Task, TaskRef
 
-    name = f"zonal_stats-{tokenize([each.name for each in sources], function, job, zones)}"
-    shared = f"{name}-job"
+    name = f"zonal_stats-{tokenize([each.name for each in sources], job)}"
+    shared, pool, zones = f"{name}-job", job.pool, job.zones
     tasks: dict[Any, Any] = {shared: DataNode(shared, job)}
     for n, (count, own) in enumerate(zip(counts, blocks, strict=True)):
         parts = []
         for args, keys in own:
             key: Any = (f"{name}-sums", len(tasks))
-            tasks[key] = Task(key, function, TaskRef(shared), *args, *map(TaskRef, keys))
+            tasks[key] = Task(key, _sums_of_block, TaskRef(shared), *args, *map(TaskRef, keys))
             parts.append(TaskRef(key))
         while len(parts) > _FAN:
             groups, parts = itertools.batched(parts, _FAN), []
@@ -412,6 +409,10 @@ def _summed(
     chunks = (*times, (zones,), (pool.width,))
     graph = HighLevelGraph.from_collections(name, MaterializedLayer(tasks), dependencies=sources)
     return da.Array(graph, name, chunks, meta=np.empty((0,) * len(chunks), pool.dtype))
+
+
+def _sums_of_block(job: _PixelJob | _PatchJob, *read: Any) -> _Part:
+    return job.sums(*read)
 
 
 def _merge(pool: Pool[Any], *parts: _Part) -> _Part:
@@ -441,6 +442,8 @@ class _PatchJob:
     ----------
     pool : Pool
         What is made of patches.
+    zones : int
+        How many polygons.
     zone, row : ndarray of int (pair,)
         Numbers of polygon and patch, in order of polygons.
     weight : ndarray of float64 (pair,)
@@ -448,9 +451,20 @@ class _PatchJob:
     """
 
     pool: Pool[Any]
+    zones: int
     zone: np.ndarray
     row: np.ndarray
     weight: np.ndarray
+
+    def sums(self, start: int, data: np.ndarray) -> _Part:
+        """Sums of a block's patches ``(band, location)``, the first of which is number ``start``, by zones."""
+        own = (self.row >= start) & (self.row < start + data.shape[1])
+        zones, first = np.unique(self.zone[own], return_index=True)
+        vectors = in_known_type(data[:, self.row[own] - start])
+        sums = self.pool.none(len(zones))
+        ends = np.append(first, len(vectors.T))
+        self.pool.add(sums, np.arange(len(zones)), vectors, self.weight[own], ends)
+        return zones, sums
 
 
 def _of_patches(
@@ -478,22 +492,12 @@ def _of_patches(
         weight = shared * (patches.side[row] / patches.side.max()) ** 2
     kept = np.flatnonzero(weight > 0)
     kept = kept[np.argsort(zone[kept], kind="stable")]
-    job = _PatchJob(pool, zone[kept], row[kept], weight[kept])
+    job = _PatchJob(pool, len(shapes), zone[kept], row[kept], weight[kept])
     if array.chunks is None:
-        return shapes, _finish(pool, len(shapes), None, _patch_sums(job, 0, array.values))
+        return shapes, _finish(pool, len(shapes), None, job.sums(0, array.values))
     blocks: list[_Reading] = []
     edges = itertools.accumulate(array.chunksizes["location"], initial=0)
     for number, (start, stop) in enumerate(itertools.pairwise(edges)):
         if ((job.row >= start) & (job.row < stop)).any():
             blocks.append(((start,), [(array.data.name, 0, number)]))
-    return shapes, _summed(_patch_sums, job, [blocks], [array.data], pool, len(shapes), (None,))
-
-
-def _patch_sums(job: _PatchJob, start: int, data: np.ndarray) -> _Part:
-    """Sums of one block's patches ``(band, location)``, the first of which is number ``start``, zone after zone."""
-    own = (job.row >= start) & (job.row < start + data.shape[1])
-    zones, first = np.unique(job.zone[own], return_index=True)
-    vectors = in_known_type(data[:, job.row[own] - start])
-    sums = job.pool.none(len(zones))
-    job.pool.add(sums, np.arange(len(zones)), vectors, job.weight[own], np.append(first, len(vectors.T)))
-    return zones, sums
+    return shapes, _summed(job, [blocks], [array.data], (None,))

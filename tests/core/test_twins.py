@@ -29,7 +29,7 @@ WITHOUT_TWIN = {
     },
     "geo.placing_kernels": {"_find_runs"},
     "geo.covering": {"_add_span", "_add_edge"},
-    "geo.pooling_kernels": {"_add_weights"},
+    "geo.pooling_kernels": {"_add_weights", "_side_by_side", "_sorted_out", "_least", "_add_columns"},
 }  # fmt: skip
 
 
@@ -196,7 +196,29 @@ def parts():
     return rng().random(30), np.array([0, 12, 12, 30]), np.array([3, 0, 1])
 
 
-RUNS = np.array([[5, 9, 1], [3, 4, 6], [5, 7, 3]])
+def windowed():
+    """Windows beside, below and over others; runs of pixels, most of which count whole; and their rows."""
+    windows = np.array(
+        [[0, 3, 0, 4], [1, 4, 4, 6], [1, 2, 7, 10], [2, 4, 5, 10], [4, 8, 0, 10], [5, 6, 5, 10]]
+    )
+    runs = [
+        [0, 1, 3],
+        [1, 0, 2],
+        [2, 2, 2],
+        [1, 4, 2],
+        [3, 5, 1],
+        [1, 7, 3],
+        [2, 5, 5],
+        [3, 9, 1],
+        [4, 0, 10],
+    ]
+    runs = np.array([*runs, [5, 8, 2], [7, 0, 1], [5, 5, 5]])
+    ends = np.append(0, np.cumsum(runs[:, 2])[[2, 4, 5, 7, 10, 11]])
+    weights = rng().choice([0.0, 0.3, 1.0, 1.0], ends[-1])
+    return windows, runs, ends, weights, np.array([3, 0, 1, 3, 0, 2])
+
+
+RUNS = np.array([[3, 5, 1], [1, 0, 6], [3, 3, 3]])
 
 
 QUERY = np.random.default_rng(0).normal(size=12).astype(np.float32)
@@ -300,12 +322,12 @@ CASES = {
     **{("geo.covering", "cover", str(touched)): (partial(outlined, touched), 1e-12) for touched in (True, False)},
     **{
         ("geo.pooling_kernels", "gather_planes", order): (
-            lambda order=order: (np.asarray(codes(6, 8, 10), order=order), RUNS, 2, 4, empty(6, 10, dtype="i1")), 0
+            lambda order=order: (np.asarray(codes(6, 8, 10), order=order), RUNS, empty(6, 10, dtype="i1")), 0
         )
         for order in "CF"
     },
     ("geo.pooling_kernels", "gather_rows"): (
-        lambda: (codes(8, 10, 12), RUNS, 2, 4, empty(10, 12, dtype=np.int8)), 0
+        lambda: (codes(8, 10, 12), RUNS, empty(10, 12, dtype=np.int8)), 0
     ),
     ("geo.pooling_kernels", "settle"): (
         lambda: (np.ascontiguousarray(vectors(30, 12, missing=True).T), *parts(), np.ones(4)), 1e-12
@@ -317,7 +339,7 @@ CASES = {
         for power in (1, 2)
     },
     ("geo.pooling_kernels", "add_squares"): (
-        lambda: (codes(12, 30), FACTOR, *parts(), np.ones(4), np.ones((4, 12))), 1e-12
+        lambda: (codes(12, 8, 10), float(FACTOR), *windowed(), np.ones(4), np.ones((4, 12))), 1e-12
     ),
     ("geo.pooling_kernels", "widen"): (
         lambda: (vectors(30, 12).T.copy(), *parts(), np.full((4, 2, 12), -np.inf)), 0
