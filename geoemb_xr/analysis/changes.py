@@ -106,7 +106,8 @@ def change(
     """
     check_embedding(array, "change")
     check_choice("metric", metric, _METRICS)
-    times = times_of(array, "change")
+    times = np.sort(times_of(array, "change"))
+    array = _in_order(array)
     first = _position(times, a)
     if null is not None:
         check_choice("null", null, ("years",))
@@ -166,6 +167,12 @@ def _change_and_steps(
     for piece in pieces(years):
         out[0, piece.where] = apart(piece, [pair], metric)[0, : piece.size]
         out[1:, piece.where] = steps_of(piece, metric)[list(kept), : piece.size]
+
+
+def _in_order(array: xr.DataArray) -> xr.DataArray:
+    """The array with its periods one after the other, since a step goes from one to the next."""
+    times = array.coords[TIME].values
+    return array if (times[1:] >= times[:-1]).all() else array.isel({TIME: np.argsort(times, kind="stable")})
 
 
 def _change_with_null(array: xr.DataArray, a: int, b: int, metric: str) -> xr.Dataset:
@@ -283,7 +290,8 @@ def change_point(array: xr.DataArray, *, metric: Literal["angle", "euclidean"] =
     """
     check_embedding(array, "change_point")
     check_choice("metric", metric, ("angle", "euclidean"))
-    times = times_of(array, "change_point")
+    times = np.sort(times_of(array, "change_point"))
+    array = _in_order(array)
     if times.size < 3:
         raise EmbeddingError(f"change_point needs three periods or more; got {describe_times(times)}")
     years = tuple(int(y) for y in pd.DatetimeIndex(times).year)

@@ -433,3 +433,13 @@ def test_quantisation_floor_of_real_codes(real_data):
     assert 0.3 < float(angle.median()) < 1.5
     assert float(angle.max()) < 2.5
     assert int(angle.isnull().sum()) == int((codes == -128).all(axis=0).sum()) == 238
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_steps_go_from_one_year_to_the_next_however_years_are_ordered(lazy):
+    da = gx.testing.synthetic("alphaearth", shape=(12, 10), years=[2018, 2020, 2022, 2024])
+    da = da if lazy else da.compute()
+    mixed = da.isel(time=[2, 0, 3, 1])
+    xr.testing.assert_identical(mixed.emb.change_point().compute(), da.emb.change_point().compute())
+    for options in ({"a": 2020}, {"a": 2024, "b": 2018}, {"a": 2018, "b": 2020, "null": "years"}):
+        xr.testing.assert_identical(mixed.emb.change(**options).compute(), da.emb.change(**options).compute())
