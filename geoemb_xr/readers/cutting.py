@@ -44,27 +44,53 @@ def cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str, ag
     if request.time is not None and "time" in array.dims:
         array = array.isel(time=times.pick_times(array.coords["time"].values, request.time, covers=name))
     if request.area is not None and {"y", "x"} <= set(array.dims):
-        box = geometry.geobox_of(array, "open")
-        windows = [areas.window_of(box, part) for part in bounds_for(request.area, box.crs)]
-        rows_cols = next((each for each in windows if each is not None), None)
-        if rows_cols is None:
-            raise CoverageError(f"{name} does not cover {request.area}; it covers {areas.area_of(box)}")
-        array = array.isel(y=rows_cols[0], x=rows_cols[1])
+        parts = _parts(array, request.area, name)
+    else:
+        parts = [array]
     if request.area is not None and "location" in array.dims:
         x, y = (array.coords[axis].values for axis in ("x", "y"))
         within = inside(x, y, request.area, geometry.crs_of(array))
         if not within.any():
             raise CoverageError(f"{name} has no location in {request.area}")
-        array = array.isel(location=np.flatnonzero(within))
+        parts = [array.isel(location=np.flatnonzero(within))]
     sides: dict[Any, int] = dict.fromkeys(array.dims, -1)
     sides |= {dim: side for dim, side in block_sides(request.chunks).items() if dim in array.dims}
     sides |= {"time": 1} if "time" in array.dims else {}
     sides |= {"location": 1 << 16} if "location" in array.dims else {}
     # a rewritten store is another array, and the same window of the same store is the same one
     token = tokenize(name, age, str(request.time), request.area, sides)
-    if isinstance(array, xr.Dataset):
-        return _on_dask(array, sides, name, token)
-    return _on_dask(array.to_dataset(name=_DATA), sides, name, token)[_DATA].rename(array.name)
+    datasets = [each if isinstance(each, xr.Dataset) else each.to_dataset(name=_DATA) for each in parts]
+    lazy = [_on_dask(each, sides, name, f"{token}-{i}") for i, each in enumerate(datasets)]
+    whole = lazy[0]
+    if len(lazy) > 1:
+        whole = xr.concat(
+            lazy, "x", data_vars="minimal", coords="minimal", compat="equals", join="exact",
+            combine_attrs="override",
+        )  # fmt: skip
+    return whole if isinstance(array, xr.Dataset) else whole[_DATA].rename(array.name)
+
+
+def _parts[T: (xr.DataArray, xr.Dataset)](array: T, area: Area, name: str) -> list[T]:
+    """What of a raster lies in an area: one window, or two where that crosses the edge of a grid of the world."""
+    box = geometry.geobox_of(array, "open")
+    turns = (0.0, 360.0, -360.0) if geometry.as_crs(box.crs).is_geographic else (0.0,)
+    found = [
+        (turn, window)
+        for west, south, east, north in bounds_for(area, box.crs)
+        for turn in turns
+        if (window := areas.window_of(box, (west + turn, south, east + turn, north))) is not None
+    ]
+    if not found:
+        raise CoverageError(f"{name} does not cover {area}; it covers {areas.area_of(box)}")
+    cut_out = [(turn, array.isel(y=rows, x=cols)) for turn, (rows, cols) in found]
+    cut_out.sort(
+        key=lambda each: float(each[1].coords["x"].min()) - each[0]
+    )  # from west to east, as the area lies
+    first = cut_out[0][0]
+    return [
+        part if turn == first else part.assign_coords(x=part.coords["x"] + (first - turn))
+        for turn, part in cut_out
+    ]
 
 
 #: What an array is called in a Dataset of its own.

@@ -30,7 +30,7 @@ from geoemb_xr.readers.damage import naming_damage
 from geoemb_xr.readers.geotiff import file_token, read_info
 from geoemb_xr.readers.inferring import in_convention, infer_product
 from geoemb_xr.readers.lazy_rasters import lazy_raster
-from geoemb_xr.readers.tiles import Request, Tile, assemble
+from geoemb_xr.readers.tiles import Request, Tile, assemble, overlapping
 from geoemb_xr.readers.vectors import blocks_of
 from geoemb_xr.stores.listing import File, list_files, open_file, reading_parquet
 from geoemb_xr.stores.objects import UnlistedError
@@ -244,8 +244,9 @@ def _read_other(name: str, root: Any, request: Request) -> xr.DataArray:
     stamps = np.array(tile.times, "datetime64[ns]")
     chosen = times.pick_times(stamps, request.time, covers=name) if timed else [0]
     version = str(attrs.get("geoemb:build_version", "")) or (found.versions[0] if found.versions else "")
-    array = assemble(
-        [tile],
+    touched = overlapping([tile], request.area)
+    array = touched and assemble(
+        touched,
         [tile.times[i] for i in chosen],
         area=request.area,
         chunks=request.chunks,
@@ -256,7 +257,7 @@ def _read_other(name: str, root: Any, request: Request) -> xr.DataArray:
             **(codec_attrs(codec) if codec is not None else {}),
         },
     )
-    if array is None:
+    if not touched or array is None:
         covered = areas.area_of(tile.geobox)
         raise CoverageError(f"{name} does not cover {request.area}; it covers {covered}")
     return array if timed else array.isel(time=0, drop=True)

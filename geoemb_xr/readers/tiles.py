@@ -190,7 +190,10 @@ def bounds_for(area: Area, crs: object) -> list[Bounds]:
 
 
 def overlapping(tiles: Iterable[Tile], area: Area | None) -> list[Tile]:
-    """Tiles that an area touches; a global raster comes twice where the area crosses the antimeridian."""
+    """Tiles that an area touches, a turn of the globe further where its longitudes are counted so.
+
+    A global raster comes twice where the area crosses its edge.
+    """
     if area is None:
         return list(tiles)
     bounds: dict[Any, list[Bounds]] = {}
@@ -202,12 +205,19 @@ def overlapping(tiles: Iterable[Tile], area: Area | None) -> list[Tile]:
         turned = [tile]
         if crs.is_geographic and any(box[2] > 180 for box in bounds[crs]):
             turned.append(tile.shifted(360))
+        if crs.is_geographic and _east(tile.geobox) > 180:  # longitudes from 0 to 360
+            turned.append(tile.shifted(-360))
         found += [
             each
             for each in turned
             if any(areas.window_of(each.geobox, box) is not None for box in bounds[crs])
         ]
     return found
+
+
+def _east(geobox: GeoBox) -> float:
+    edges = geobox.affine.c, geobox.affine.c + geobox.affine.a * geobox.shape[1]
+    return float(max(edges))
 
 
 def by_lattice(tiles: Iterable[Tile]) -> list[list[Tile]]:
