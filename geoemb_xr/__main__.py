@@ -163,7 +163,9 @@ def _save(array: xr.DataArray, path: Path, title: str, synthetic: bool) -> None:
 
     array.emb.plot(title=f"{title} (synthetic scene)" if synthetic else title)
     figure = plt.gcf()
-    figure.set_layout_engine("none")  # plot has laid it out: once is enough
+    figure.set_layout_engine(
+        None
+    )  # plot has laid it out: once is enough, and a place holder would draw twice
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

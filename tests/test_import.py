@@ -57,6 +57,20 @@ print(json.dumps([m for m in heavy if m in sys.modules and m not in before]))
     assert json.loads(run_python(code)) == []
 
 
+def test_a_first_probe_loads_nothing_that_it_does_not_need():
+    code = """
+import json, sys
+import geoemb_xr as gx
+scene = gx.testing.synthetic("alphaearth", shape=(96, 96)).emb.year(2018)
+labels = gx.testing.scene("lifelike").points(80, year=2018, radius=400).drop(columns="year")
+probe = scene.emb.fit_probe(labels, target="land_cover")
+assert {"blocked", "random"} <= set(probe.scores), probe.scores
+scene.emb.predict(probe).compute()
+print(json.dumps([m for m in ("sklearn", "scipy.stats", "matplotlib", "zarr") if m in sys.modules]))
+"""
+    assert json.loads(run_python(code)) == []
+
+
 def test_completion_shows_what_matters_and_every_name_resolves():
     names = dir(geoemb_xr)
     assert not [n for n in names if n.startswith("_")]

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import xarray as xr
 
+from geoemb_xr.analysis.k_means import plus_plus
 from geoemb_xr.core import kernels
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.fitted import Fitted, Output
@@ -267,11 +268,8 @@ def _minibatch(vectors: np.ndarray, k: int, spherical: bool, seed: int) -> np.nd
 
 
 def _lloyd(vectors: np.ndarray, k: int, spherical: bool, seed: tuple[int, int], pool: Executor) -> np.ndarray:
-    from sklearn.cluster import kmeans_plusplus
-
     few = vectors[: max(_SEEDING, 20 * k)]  # vectors lie in the order of hashes: any first ones are a sample
-    centres, _ = kmeans_plusplus(few, k, random_state=np.random.RandomState(seed))
-    centres = np.ascontiguousarray(centres, np.float32)
+    centres = few[plus_plus(few, k, np.random.RandomState(seed))]
     labels = np.full(len(vectors), -1, np.int32)
     for _ in range(MOST_STEPS):
         step = _step(vectors, centres, spherical, pool)

@@ -206,8 +206,8 @@ def _draw(
     elif palette.limits is not None:
         furniture.draw_bar(figure, shown, artist, array, values, palette.limits)
     furniture.draw_credit(figure, axes[0], furniture.credit(array), own=own)
-    if own:  # the layout knows the tick labels' room, which depends on itself, at the second drawing only
-        figure.draw_without_rendering()
+    if own:  # the layout knows the tick labels' room, which depends on itself, the second time only: at the drawing
+        figure.get_layout_engine().execute(figure)
     return axes[0] if len(panels) == 1 else shown
 
 

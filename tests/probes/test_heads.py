@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
@@ -62,14 +61,29 @@ def test_logistic_is_scikit_learns(classes, C, weighted):
 
 
 def test_logistic_says_when_it_does_not_converge():
-    with (
-        pytest.warns(ConvergenceWarning),
-        pytest.raises(EmbeddingError, match="did not converge in max_iter=2 steps"),
-    ):
+    with pytest.raises(EmbeddingError, match="did not converge in max_iter=2 steps"):
         fitted("logistic", data(), max_iter=2)
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("C", [0.0, -1.0, np.nan])
+def test_a_penalty_that_is_none_is_refused(C):
+    with pytest.raises(EmbeddingError, match="C is above 0"):
+        fitted("logistic", data(), C=C)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("given", ["balanced", {0: 5.0, 1: 0.5}])
+def test_weights_of_classes_are_scikit_learns(classes, given):
+    d = data(classes=classes, weighted=True)
+    x, scale = one_scale(d, total=True)
+    oracle = LogisticRegression(class_weight=given, tol=1e-10, max_iter=10_000)
+    oracle.fit(x, d.y, sample_weight=d.weights / d.weights.mean())
+    weights = fitted("logistic", d, class_weight=given)[1]["weights"] * scale
+    if classes == 2:
+        weights = weights[1:]
+    np.testing.assert_allclose(weights, oracle.coef_, rtol=0, atol=1e-4 * np.abs(oracle.coef_).max())
+
+
 def test_what_does_not_converge_leaves_the_warnings_of_the_process_alone():
     before = list(warnings.filters)
     with ThreadPoolExecutor(4) as pool:

@@ -230,3 +230,25 @@ def test_what_is_unlike_the_labels_is_outside():
     known = np.isin(truth(da), ["grassland", "maize"])
     assert inside[known].mean() > 0.9
     assert inside[~known].mean() < 0.3
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_measures_of_values_are_scikit_learns(weighted):
+    from sklearn import metrics
+
+    rng = np.random.default_rng(1)
+    true = rng.normal(size=50)
+    weights = rng.uniform(0.1, 3, 50) if weighted else np.ones(50)
+    said = (true + rng.normal(size=50) / 3).astype(np.float32)
+    found = validation.measures(Data(np.empty((50, 1)), true, weights, np.arange(50), 0, 0), said[None])
+    assert found == {
+        "r2": round(metrics.r2_score(true, said, sample_weight=weights), 6),
+        "rmse": round(metrics.root_mean_squared_error(true, said, sample_weight=weights), 6),
+        "mae": round(metrics.mean_absolute_error(true, said, sample_weight=weights), 6),
+    }
+
+
+def test_values_that_are_all_the_same_score_as_scikit_learn_has_it():
+    flat = Data(np.empty((4, 1)), np.full(4, 2.0), np.ones(4), np.arange(4), 0, 0)
+    assert validation.measures(flat, np.full((1, 4), 2.0))["r2"] == 1.0
+    assert validation.measures(flat, np.full((1, 4), 3.0))["r2"] == 0.0
