@@ -269,7 +269,7 @@ def _minibatch(vectors: np.ndarray, k: int, spherical: bool, seed: int) -> np.nd
 
 def _lloyd(vectors: np.ndarray, k: int, spherical: bool, seed: tuple[int, int], pool: Executor) -> np.ndarray:
     few = vectors[: max(_SEEDING, 20 * k)]  # vectors lie in the order of hashes: any first ones are a sample
-    centres = few[plus_plus(few, k, np.random.RandomState(seed))]
+    centres: np.ndarray = few[plus_plus(few, k, np.random.RandomState(seed))]
     labels = np.full(len(vectors), -1, np.int32)
     for _ in range(MOST_STEPS):
         step = _step(vectors, centres, spherical, pool)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -243,8 +244,7 @@ def fit_logistic(
     """
     from scipy.optimize import minimize
 
-    if not C > 0:
-        raise EmbeddingError(f"logistic: C is above 0, the inverse of the penalty; got {C!r}")
+    _check_options(C=C, tol=tol, max_iter=max_iter)
     mean, scale = spread(data.x, data.weights)
     scale *= np.sqrt(data.x.shape[1])
     weights = data.weights / data.weights.mean()
@@ -262,6 +262,13 @@ def fit_logistic(
     all_classes = np.zeros((data.classes, data.x.shape[1] + 1))
     all_classes[-free:] = found.x.reshape(free, -1)
     return folded(all_classes[:, :-1], all_classes[:, -1], mean, scale)
+
+
+def _check_options(**options: Any) -> None:
+    for name, value in options.items():
+        kind, number = (Integral, "a whole number") if name == "max_iter" else (Real, "a number")
+        if not (isinstance(value, kind) and float(value) > 0):
+            raise EmbeddingError(f"logistic: {name} is {number} above 0; got {value!r}")
 
 
 def _class_weights(data: Data, weights: np.ndarray, given: Any) -> np.ndarray:

@@ -65,10 +65,20 @@ def test_logistic_says_when_it_does_not_converge():
         fitted("logistic", data(), max_iter=2)
 
 
-@pytest.mark.parametrize("C", [0.0, -1.0, np.nan])
-def test_a_penalty_that_is_none_is_refused(C):
-    with pytest.raises(EmbeddingError, match="C is above 0"):
-        fitted("logistic", data(), C=C)
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"C": 0.0}, "C is a number above 0; got 0.0"),
+        ({"C": np.nan}, "C is a number above 0; got nan"),
+        ({"C": None}, "C is a number above 0; got None"),
+        ({"tol": -1e-3}, "tol is a number above 0"),
+        ({"max_iter": "many"}, "max_iter is a whole number above 0; got 'many'"),
+        ({"max_iter": 2.5}, "max_iter is a whole number above 0"),
+    ],
+)
+def test_options_of_logistic_are_checked(option, said):
+    with pytest.raises(EmbeddingError, match=said):
+        fitted("logistic", data(), **option)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
