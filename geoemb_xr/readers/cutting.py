@@ -59,15 +59,20 @@ def cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str, ag
     sides |= {"location": 1 << 16} if "location" in array.dims else {}
     # a rewritten store is another array, and the same window of the same store is the same one
     token = tokenize(name, age, str(request.time), request.area, sides)
-    datasets = [each if isinstance(each, xr.Dataset) else each.to_dataset(name=_DATA) for each in parts]
-    lazy = [_on_dask(each, sides, name, f"{token}-{i}") for i, each in enumerate(datasets)]
+    lazy = [_on_dask(_as_dataset(each), sides, name, f"{token}-{i}") for i, each in enumerate(parts)]
     whole = lazy[0]
     if len(lazy) > 1:
         whole = xr.concat(
             lazy, "x", data_vars="minimal", coords="minimal", compat="equals", join="exact",
             combine_attrs="override",
         )  # fmt: skip
-    return whole if isinstance(array, xr.Dataset) else whole[_DATA].rename(array.name)
+    if isinstance(array, xr.Dataset):
+        return whole
+    return whole[_DATA].rename(array.name)
+
+
+def _as_dataset(array: xr.DataArray | xr.Dataset) -> xr.Dataset:
+    return array if isinstance(array, xr.Dataset) else array.to_dataset(name=_DATA)
 
 
 def _parts[T: (xr.DataArray, xr.Dataset)](array: T, area: Area, name: str) -> list[T]:

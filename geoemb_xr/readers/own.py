@@ -245,8 +245,8 @@ def _read_other(name: str, root: Any, request: Request) -> xr.DataArray:
     chosen = times.pick_times(stamps, request.time, covers=name) if timed else [0]
     version = str(attrs.get("geoemb:build_version", "")) or (found.versions[0] if found.versions else "")
     touched = overlapping([tile], request.area)
-    array = touched and assemble(
-        touched,
+    array = assemble(
+        touched or [tile],  # which then says that it misses the area
         [tile.times[i] for i in chosen],
         area=request.area,
         chunks=request.chunks,
@@ -257,7 +257,7 @@ def _read_other(name: str, root: Any, request: Request) -> xr.DataArray:
             **(codec_attrs(codec) if codec is not None else {}),
         },
     )
-    if not touched or array is None:
+    if array is None:
         covered = areas.area_of(tile.geobox)
         raise CoverageError(f"{name} does not cover {request.area}; it covers {covered}")
     return array if timed else array.isel(time=0, drop=True)
