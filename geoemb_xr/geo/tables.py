@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -175,7 +176,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     path = existing(path, "file of points, areas or labels")
     ending = path.suffix.lower()
     try:
-        if ending in _TEXT_FILES:
+        if ending in _TEXT_FILES or (ending == ".gz" and Path(path.stem).suffix.lower() in _TEXT_FILES):
             return _read_text(path)
         if ending == ".feather":
             return _read_feather(path)
@@ -196,6 +197,10 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
             return frame
     except (EmbeddingError, ImportError, MemoryError):
         raise
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{path} is not encoded in UTF-8 ({error}): save it so, or read it and give the table"
+        ) from error
     except Exception as error:  # of pandas, Arrow, GDAL or GEOS
         raise SourceError(f"{path} cannot be read as {ending[1:]}: {error}") from error
     if path.is_dir():
@@ -211,12 +216,14 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 def _read_text(path: Path) -> pd.DataFrame:
     """Read one row per line, by the separator of the first line; decimal commas count unless commas separate."""
-    with path.open("rb") as file:
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    with opener(path, "rb") as file:
         encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    with path.open(encoding=encoding) as text:
+    with opener(path, "rt", encoding=encoding) as text:
         header, first = text.readline(), text.readline()
     outside = re.sub(r'"[^"]*"', "", header)
     sign = max(",;\t|", key=outside.count)
+    first = re.sub(r"\d+\.\d+\.\d+", "", first)  # a date
     decimal = "," if sign != "," and re.search(r"\d,\d", first) and not re.search(r"\d\.\d", first) else "."
     return pd.read_csv(path, sep=sign, decimal=decimal, encoding=encoding, skipinitialspace=True)
 

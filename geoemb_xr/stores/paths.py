@@ -37,7 +37,8 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
         If a path is not there, or a folder or glob holds none; the message names it.
     """
     if not isinstance(source, (str, os.PathLike)):
-        if not isinstance(source, Iterable):
+        # an open file would give its lines
+        if not isinstance(source, Iterable) or isinstance(source, bytes) or hasattr(source, "read"):
             raise SourceError(
                 f"a source is a path, a folder, a glob, a URL or a list of those; got {source!r}"
             )
@@ -49,7 +50,10 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
         return _remote_files(name, suffixes)
     path = Path(name)
     if path.is_dir() and path.suffix.lower() not in suffixes:
-        found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in suffixes)
+        # as a glob does, without hidden files: macOS lays a "._a.tif" beside each file on a foreign disk
+        found = sorted(
+            str(p) for p in path.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith(".")
+        )
         if not found:
             raise MissingFileError(f"no {' or '.join(suffixes)} file in {name}")
         return found

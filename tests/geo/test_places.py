@@ -80,8 +80,8 @@ def test_every_way_of_writing_points_is_the_same_place(way):
     np.testing.assert_allclose(np.column_stack(found.xy(4326)), np.column_stack([LON, LAT]), atol=1e-7)
 
 
-FILES = ("a.csv", "A b.CSV", "semicolons.csv", "excel.txt", "a.parquet", "b.parquet", "a.feather", "b.feather",
-         "a.geojson", "a.geojsonl", "a.gpkg", "a.fgb", "a.shp")  # fmt: skip
+FILES = ("a.csv", "A b.CSV", "a.csv.gz", "semicolons.csv", "days.csv", "excel.txt", "a.parquet", "b.parquet",
+         "a.feather", "b.feather", "a.geojson", "a.geojsonl", "a.gpkg", "a.fgb", "a.shp")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -89,10 +89,13 @@ def test_files_are_read(tmp_path, name):
     path = tmp_path / name
     table = pd.DataFrame({"crop": ["oats", "rye"], "lon": LON, "lat": LAT})
     match name:
-        case "a.csv" | "A b.CSV":
+        case "a.csv" | "A b.CSV" | "a.csv.gz":
             table.to_csv(path, index=False)
         case "semicolons.csv":
             table.to_csv(path, index=False, sep=";", decimal=",", encoding="utf-8-sig")
+        case "days.csv":  # a date with points beside decimal commas
+            dated = table.assign(day="01.05.2018")
+            dated.to_csv(path, index=False, sep=";", decimal=",")
         case "excel.txt":
             table.to_csv(path, index=False, sep="\t", encoding="utf-16")
         case "a.feather":
@@ -285,6 +288,9 @@ def test_files_that_are_none_are_named(tmp_path):
     (tmp_path / "a.xlsx").write_text("")
     with pytest.raises(SourceError, match=r"\.xlsx are not read"):
         read_places(tmp_path / "a.xlsx")
+    (tmp_path / "a.csv").write_bytes("lon,lat,Fläche\n11,47,1\n".encode("latin-1"))
+    with pytest.raises(SourceError, match=r"a\.csv is not encoded in UTF-8 .* save it so"):
+        read_places(tmp_path / "a.csv")
     (tmp_path / "a.geojson").write_text("{")
     with pytest.raises(SourceError, match=r"a\.geojson cannot be read"):
         read_places(tmp_path / "a.geojson")

@@ -239,3 +239,19 @@ def test_what_is_no_source_is_refused_in_words(given):
 def test_a_folder_is_no_model(tmp_path):
     with pytest.raises(SourceError, match="is a folder, not the file of a model"):
         gx.load_model(tmp_path)
+
+
+def test_open_files_and_bytes_are_no_lists_of_sources(tmp_path):
+    path = tmp_path / "2024.tif"
+    path.write_bytes(b"")
+    with path.open("rb") as file, pytest.raises(SourceError, match=r"a source is a path.*BufferedReader"):
+        gx.open("alphaearth", file)
+    with pytest.raises(SourceError, match=r"a source is a path.*got b'"):
+        gx.open("alphaearth", bytes(path))
+
+
+def test_hidden_files_of_a_folder_are_left_alone(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("b.tif", "a/c.TIF", "a/._c.tif", ".d.tif", "e.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert paths.expand(tmp_path, (".tif",)) == [str(tmp_path / "a" / "c.TIF"), str(tmp_path / "b.tif")]
