@@ -6,6 +6,7 @@ beyond a cache; decoded in pieces of some thousand pixels, vectors are used whil
 
 from __future__ import annotations
 
+import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -276,6 +277,10 @@ def per_block(
         If a field lies on another grid, or ``band`` is split over chunks.
     """
     import dask
+    from dask.delayed import Delayed
+    from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+    from geoemb_xr.execution.internals import Task, TaskRef
 
     check_band_chunk(array, function.__name__.strip("_"))
     if array.chunks is None:
@@ -289,33 +294,38 @@ def per_block(
     pixels = [on_grid(field, array).chunk(chunks) for field in fields if field is not None]
     lazy = [array.data, *(each.data for each in pixels)]
     lazy += [] if scale is None else [scale.chunk(chunks).data]
-    lazy = [each.to_delayed(optimize_graph=False) for each in dask.optimize(*lazy)]
+    lazy = list(dask.optimize(*lazy))
     keys = {d: _keys(array, d) for d in dims} if keyed else {}
     edges = {d: np.concatenate(([0], np.cumsum(chunks[d]))) for d in dims}
-    task = dask.delayed(_on_block, pure=False)
-    tasks = []
+    # one layer and not dask.delayed, which takes a millisecond a block
+    task = _OnBlock(function, axis, codec, scale is not None, params)
+    name = f"{function.__name__.strip('_')}-{uuid.uuid4().hex}"
+    tasks = {}
     for index in np.ndindex(*(len(chunks[d]) for d in dims)):
         own = tuple(keys[d][edges[d][i] : edges[d][i + 1]] for d, i in zip(dims, index, strict=True) if keyed)
-        data = lazy[0][(*index[:axis], 0, *index[axis:])]
-        extra = [each[index] for each in lazy[1:]]
         start = tuple(int(edges[d][i]) for d, i in zip(dims, index, strict=True))
-        tasks.append(task(function, data, axis, codec, scale is not None, own, start, extra, params))
-    return tasks
+        read = [(lazy[0].name, *index[:axis], 0, *index[axis:]), *((each.name, *index) for each in lazy[1:])]
+        tasks[name, *index] = Task((name, *index), task, own, start, *map(TaskRef, read))
+    graph = HighLevelGraph.from_collections(name, MaterializedLayer(tasks), dependencies=lazy)
+    return [Delayed(key, graph, layer=name) for key in tasks]
 
 
-def _on_block(
-    function: Callable[..., Any],
-    data: np.ndarray,
-    axis: int,
-    codec: Codec | None,
-    scaled: bool,
-    keys: tuple[np.ndarray, ...],
-    start: tuple[int, ...],
-    extra: list[np.ndarray],
-    params: tuple[Any, ...],
-) -> Any:
-    scale = extra.pop() if scaled else None
-    return function(Block(np.asarray(data), axis, scale, codec, tuple(extra), keys, start), *params)
+@dataclass(frozen=True)
+class _OnBlock:
+    """What the tasks of all blocks have in common."""
+
+    function: Callable[..., Any]
+    axis: int
+    codec: Codec | None
+    is_scaled: bool
+    params: tuple[Any, ...]
+
+    def __call__(
+        self, keys: tuple[np.ndarray, ...], start: tuple[int, ...], data: np.ndarray, *extra: np.ndarray
+    ) -> Any:
+        scale, fields = (extra[-1], extra[:-1]) if self.is_scaled else (None, extra)
+        block = Block(np.asarray(data), self.axis, scale, self.codec, fields, keys, start)
+        return self.function(block, *self.params)
 
 
 @dataclass(frozen=True)
@@ -448,11 +458,25 @@ def merged(parts: list[Any], merge: Callable[[list[Any]], Any], *, label: str, f
 
     BLAS is held to one thread meanwhile: the threads are dask's.
     """
-    import dask
+    from dask.delayed import Delayed
+    from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-    step = dask.delayed(merge, pure=False)
-    while len(parts) > fan:
-        parts = [step(parts[i : i + fan]) for i in range(0, len(parts), fan)]
+    from geoemb_xr.execution.internals import Task, TaskRef
+
+    name = f"merged-{uuid.uuid4().hex}"
+    left: list[Any] = [TaskRef(part.key) for part in parts]
+    tasks: dict[Any, Any] = {}
+    while len(left) > 1 or not tasks:
+        groups, left = [left[i : i + fan] for i in range(0, max(len(left), 1), fan)], []
+        for group in groups:
+            key = (name, len(tasks))
+            tasks[key] = Task(key, _merged, merge, *group)
+            left.append(TaskRef(key))
+    graph = HighLevelGraph.from_collections(name, MaterializedLayer(tasks), dependencies=parts)
     with progress.shown(label), one_blas_thread():
-        (result,) = compute(step(parts))
+        (result,) = compute(Delayed(left[0].key, graph, layer=name))
     return result
+
+
+def _merged(merge: Callable[[list[Any]], Any], *parts: Any) -> Any:
+    return merge(list(parts))
