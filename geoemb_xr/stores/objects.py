@@ -390,14 +390,27 @@ def object_store(url: str, *, writing: bool = False) -> Any:
     MissingExtraError
         If obstore is not installed.
     SourceError
-        If an option of ``storage=`` is none of obstore's, or the endpoint is not encrypted.
+        If an option of ``storage=`` is none of obstore's, the endpoint is not encrypted, or the process is the
+        fork of one that has asked an object store.
     """
+    if os.getpid() != _asking_process():
+        raise SourceError(
+            f"{url} cannot be reached from a forked process: the threads that ask object stores stay behind in the "
+            "process that was forked, and an answer would be waited for without end; start processes with "
+            "multiprocessing.get_context('spawn') or 'forkserver'"
+        )
     storage = current()
     if storage.store is not None:
         return storage.store
     root, _ = split(url)
     defaults = tuple(store_options(root.partition("://")[0]).items())
     return _store(root, storage, defaults, environment(), writing)
+
+
+@lru_cache(maxsize=1)
+def _asking_process() -> int:
+    """The process of the first request, which has obstore's threads; its forks remember it, and have none."""
+    return os.getpid()
 
 
 @lru_cache(maxsize=64)

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from datetime import timedelta
@@ -298,3 +300,31 @@ def test_a_server_without_ranges_gives_a_range_of_small_objects_only(served, mon
         monkeypatch.setattr(http, "_LARGEST_WHOLE", 4)
         with pytest.raises(SourceError, match="sends no parts of objects"):
             objects.get_range(f"{served.url}/b/a.bin", 2, 4)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_fork_reads_or_says_why_it_cannot(reached):
+    url, storage = reached
+    options = {"allow_http": True, "timeout": 5, **dict(storage.options)}
+    read = (
+        "import os, signal, sys, warnings\n"
+        "warnings.simplefilter('ignore')\n"  # Python warns of forks beside threads
+        "from geoemb_xr.stores import objects\n"
+        "from geoemb_xr.stores.storage import parse_storage, using\n"
+        f"with using(parse_storage({options!r})):\n"
+        f"    assert len(objects.get_range({url + '/a.bin'!r}, 7, 9)) == 9\n"
+        "    if os.fork():\n"
+        "        sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+        "    signal.alarm(20)\n"  # ends a fork that waits without end
+        "    try:\n"
+        f"        print(len(objects.get_range({url + '/a.bin'!r}, 7, 9)))\n"
+        "    except objects.SourceError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    if url.startswith("http"):
+        assert done.stdout == "9\n"
+    else:
+        assert "cannot be reached from a forked process" in done.stdout
+        assert "get_context('spawn')" in done.stdout
