@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from geoemb_xr.core import buffers
 from geoemb_xr.core.model import Codec
 from geoemb_xr.geo import cells, lattice, resampling_kernels, resampling_memory
 from geoemb_xr.geo.lattice import Grid, Window
@@ -246,15 +247,15 @@ class Warp:
         return self.content.stored(out), None, stats
 
     def _interpolated(self, pixels: np.ndarray, scale: np.ndarray | None, at: np.ndarray) -> np.ndarray:
-        bands, dtype = self.bands(pixels.shape[-1]), np.dtype(self.content.float_dtype)
-        mixable = [
-            self.content.mixable(each, None if scale is None else scale[i]) for i, each in enumerate(pixels)
-        ]
-
-        def mix(i: int, rows: np.ndarray, out: np.ndarray) -> None:
-            resampling_kernels.bilinear(*mixable[i], rows, self.content.unit, out)
-
-        return resampling_memory.fill_block(mix, at, (len(pixels), bands), dtype, self._bands_last)
+        first, (_, rows, cols) = not self._bands_last, at.shape
+        bands, dtype = self.bands(pixels.shape[-1]), self.content.float_dtype
+        sizes = (bands, rows, cols) if first else (rows, cols, bands)
+        out = buffers.empty((len(pixels), *sizes), dtype)
+        for i, window in enumerate(pixels):
+            mixable = self.content.mixable(window, None if scale is None else scale[i])
+            decoded = resampling_memory.for_decoded(*mixable)
+            resampling_kernels.bilinear(*mixable, decoded, at, self.content.unit, first, out[i])
+        return np.moveaxis(out, 1, -1) if first else out
 
     def _cells(
         self, blocks: list[np.ndarray], scales: list[np.ndarray] | None, part: Part, at: np.ndarray

@@ -13,6 +13,8 @@ import numpy as np
 
 from geoemb_xr.core.kernels import jit, jit_exact, runs
 
+#: Bytes of results side by side that are mixed before they are laid bands first: a part of a second-level cache.
+_MIXED = 1 << 17
 #: Cells side by side whose sums are made together: those of 64 bands fit a second-level cache.
 _CELLS = 128
 
@@ -66,64 +68,108 @@ def _mixed(wa: Any, a: Any, wb: Any, b: Any, wc: Any, c: Any, wd: Any, d: Any) -
 
 
 @jit
-def bilinear(window: Any, factors: Any, power: Any, at: Any, unit: Any, out: Any) -> None:
+def bilinear(
+    window: Any, factors: Any, power: Any, decoded: Any, at: Any, unit: Any, first: Any, out: Any
+) -> None:
     """Weighted means of the valid ones of four neighbours, of unit length if ``unit``.
 
     ``factors`` (row, column) is what values are multiplied by, 0 where a pixel is missing; ``power`` as in
     :func:`_decoded`. A pixel is missing (NaN) where its nearest source pixel is: the mask is that of
-    :func:`gather`. Beyond an edge the pixels at the edge stand in.
+    :func:`gather`. Beyond an edge the pixels at the edge stand in. ``out`` is (band, row, column) if ``first``,
+    else (row, column, band).
+
+    ``decoded`` (pixel, band) has room for decoded pixels of two rows, a power of two at least 4, from which the
+    results beside and below take them again; for floats it is all of ``window``.
     """
     height, width, bands = window.shape
-    # Pixels are numbered in one row, and nothing is called with an array: such a call costs more than all else.
-    vectors, factor = window.reshape(height * width, bands), factors.reshape(height * width)
-    one, none, unit_share = np.float32(1), np.float32(0), np.float32(1 / 4096)
-    for i in range(at.shape[1]):
-        for j in range(at.shape[2]):
-            y, x = at[0, i, j], at[1, i, j]
-            r, c = y >> 12, x >> 12
-            here, mean = r * width + c, out[i, j]
-            if not (0 <= r < height and 0 <= c < width) or factor[here] == 0:
-                for k in range(bands):
-                    mean[k] = np.nan
-                continue
-            south, east = (
-                np.float32((y - 2048) & 4095) * unit_share,
-                np.float32((x - 2048) & 4095) * unit_share,
-            )
-            north, west = one - south, one - east
-            r0, c0 = (y - 2048) >> 12, (x - 2048) >> 12
-            top, bottom = max(r0, 0) * width, min(r0 + 1, height - 1) * width
-            left, right = max(c0, 0), min(c0 + 1, width - 1)
-            na, wa = top + left, north * west
-            nb, wb = top + right, north * east
-            nc, wc = bottom + left, south * west
-            nd, wd = bottom + right, south * east
-            # a missing one has no weight, and the nearest is read in its place
-            if factor[na] == 0:
-                na, wa = here, none
-            if factor[nb] == 0:
-                nb, wb = here, none
-            if factor[nc] == 0:
-                nc, wc = here, none
-            if factor[nd] == 0:
-                nd, wd = here, none
-            va, vb, vc, vd = vectors[na], vectors[nb], vectors[nc], vectors[nd]
-            fa, fb, fc, fd = factor[na], factor[nb], factor[nc], factor[nd]
-            for k in range(bands):
-                a, b = _decoded(va[k], fa, power), _decoded(vb[k], fb, power)
-                c, d = _decoded(vc[k], fc, power), _decoded(vd[k], fd, power)
-                mean[k] = _mixed(wa, a, wb, b, wc, c, wd, d)
-            # a loop of its own over what is stored: its order of additions is the same for codes and for floats
-            square = out.dtype.type(0)
-            for k in range(bands):
-                square += mean[k] * mean[k]
-            share = one / (np.sqrt(square) if unit else wa + wb + wc + wd)
-            for k in range(bands):
-                mean[k] *= share
+    _, rows, cols = at.shape
+    # No loop takes a row of an array, which costs more than all else; unsigned numbers count from the start alone.
+    stored, factor = window.reshape(-1), factors.reshape(-1)
+    ready, results = decoded.reshape(-1), out.reshape(-1)
+    one, unit_share, none = np.float32(1), np.float32(1 / 4096), np.uintp(0)
+    length, plane, four = np.uintp(bands), np.uintp(rows * cols), np.uintp(4)
+    next1, next2, next3 = np.uintp(1), np.uintp(2), np.uintp(3)
+    half = len(decoded) // 2
+    kept = np.full(
+        0 if power is None else len(decoded), -1, np.int64
+    )  # the pixel that is decoded in each place
+    wide = max(_MIXED // (bands * out.itemsize), 16)
+    mixed, share = np.empty(wide * bands, out.dtype), np.empty(wide, out.dtype)
+    places, weights = np.empty(4, np.uintp), np.empty(4, np.float32)
+    for start in range(0, cols, wide):
+        n = np.uintp(min(wide, cols - start))
+        for i in range(rows):
+            for p in range(n):
+                y, x = at[0, i, start + p], at[1, i, start + p]
+                r, c = y >> 12, x >> 12
+                own = p * length
+                if not (0 <= r < height and 0 <= c < width) or factor[r * width + c] == 0:
+                    for b in range(length):
+                        mixed[own + b] = np.nan
+                    share[p] = one
+                    continue
+                south = np.float32((y - 2048) & 4095) * unit_share
+                east = np.float32((x - 2048) & 4095) * unit_share
+                r0, c0 = (y - 2048) >> 12, (x - 2048) >> 12
+                for k in range(4):
+                    row = min(r0 + 1, height - 1) if k > 1 else max(r0, 0)
+                    col = min(c0 + 1, width - 1) if k & 1 else max(c0, 0)
+                    weights[k] = (south if k > 1 else one - south) * (east if k & 1 else one - east)
+                    if factor[row * width + col] == 0:  # of no weight: the nearest is read in its place
+                        row, col, weights[k] = r, c, 0
+                    pixel = row * width + col
+                    if power is None:
+                        places[k] = np.uintp(pixel) * length
+                        continue
+                    place = (row & 1) * half + (col & (half - 1))
+                    places[k] = into = np.uintp(place) * length
+                    if kept[place] != pixel:
+                        kept[place] = pixel
+                        by, begin = factor[pixel], np.uintp(pixel) * length
+                        for b in range(length):
+                            ready[into + b] = _decoded(stored[begin + b], by, power)
+                na, nb, nc, nd = places[0], places[1], places[2], places[3]
+                wa, wb, wc, wd = weights[0], weights[1], weights[2], weights[3]
+                for b in range(length):
+                    mixed[own + b] = _mixed(
+                        wa, ready[na + b], wb, ready[nb + b], wc, ready[nc + b], wd, ready[nd + b]
+                    )
+                square = out.dtype.type(0)
+                for b in range(length):
+                    square += mixed[own + b] * mixed[own + b]
+                share[p] = one / (np.sqrt(square) if unit else wa + wb + wc + wd)
+            if first:
+                begin = np.uintp(i) * np.uintp(cols) + np.uintp(start)
+                for b in range(none, length - length % four, four):
+                    b1, b2, b3 = b + next1, b + next2, b + next3
+                    a0, a1, a2, a3 = (
+                        begin + b * plane,
+                        begin + b1 * plane,
+                        begin + b2 * plane,
+                        begin + b3 * plane,
+                    )
+                    for p in range(n):
+                        at_pixel = p * length
+                        results[a0 + p] = mixed[at_pixel + b] * share[p]
+                        results[a1 + p] = mixed[at_pixel + b1] * share[p]
+                        results[a2 + p] = mixed[at_pixel + b2] * share[p]
+                        results[a3 + p] = mixed[at_pixel + b3] * share[p]
+                for b in range(length - length % four, length):
+                    a0 = begin + b * plane
+                    for p in range(n):
+                        results[a0 + p] = mixed[p * length + b] * share[p]
+            else:
+                for p in range(n):
+                    begin = (np.uintp(i) * np.uintp(cols) + np.uintp(start) + p) * length
+                    for b in range(length):
+                        results[begin + b] = mixed[p * length + b] * share[p]
 
 
 @bilinear.in_numpy
-def _bilinear_numpy(window: Any, factors: Any, power: Any, at: Any, unit: Any, out: Any) -> None:
+def _bilinear_numpy(
+    window: Any, factors: Any, power: Any, decoded: Any, at: Any, unit: Any, first: Any, out: Any
+) -> None:
+    out = np.moveaxis(out, 0, -1) if first else out
     height, width, bands = window.shape
     vectors, factor = window.reshape(height * width, bands), factors.reshape(height * width)
     for i in range(

@@ -17,6 +17,8 @@ from geoemb_xr.geo.lattice import UNITS, Window
 
 #: Bytes of a result that are laid band-first at once: what a second-level cache holds beside the source.
 _STRIP = 1 << 18
+#: Bytes of decoded pixels that are kept: a part of a second-level cache.
+_DECODED = 1 << 19
 #: A source's part in a block: its number, the window it needs, the edges of its blocks there.
 Part = tuple[int, tuple[Window, Window], tuple[int, ...], tuple[int, ...]]
 
@@ -42,6 +44,15 @@ def lay(
             kernels.copy_band_last(cut, 1, out[:, y0 - top : y1 - top, x0 - left : x1 - left])
     assert out is not None
     return out
+
+
+def for_decoded(window: np.ndarray, factors: np.ndarray, power: int | None) -> np.ndarray:
+    """Memory (pixels, bands) in which a loop keeps decoded pixels: little of it for codes, the pixels of floats."""
+    bands = window.shape[-1]
+    if power is None:
+        return window.reshape(-1, bands)
+    places = 1 << max(_DECODED // (bands * factors.itemsize), 64).bit_length() - 1
+    return np.empty((places, bands), factors.dtype)
 
 
 def gather(

@@ -153,6 +153,11 @@ def window(dtype=np.int8):
     )
 
 
+def decoded(dtype):
+    """Room for few decoded pixels; of floats all of the window's."""
+    return empty(8, 6) if dtype == np.int8 else window(dtype)[0].reshape(-1, 6)
+
+
 def cells(dtype=np.int8, size=3, unit=True):
     """Band-first pixels of cells, the last of which are not whole, one without any valid pixel."""
     values, factors, power = window(dtype)
@@ -281,13 +286,14 @@ CASES = {
         lambda: (np.ascontiguousarray(codes(12, 30).T), -128, FACTOR, empty(30)), 0
     ),
     **{
-        ("geo.resampling_kernels", "bilinear", f"{np.dtype(dtype)}{unit}"): (
-            lambda dtype=dtype, unit=unit: (
-                *window(dtype), at(), unit, empty(13, 17, 6, dtype=np.result_type(dtype, "f4")),
+        ("geo.resampling_kernels", "bilinear", f"{np.dtype(dtype)}{first}"): (
+            lambda dtype=dtype, first=first: (
+                *window(dtype), decoded(dtype), at(), first, first,
+                empty(*((6, 13, 17) if first else (13, 17, 6)), dtype=np.result_type(dtype, "f4")),
             ),
             1e-6,
         )
-        for dtype in (np.int8, np.float32, np.float64) for unit in (True, False)
+        for dtype in (np.int8, np.float32, np.float64) for first in (True, False)
     },
     **{
         ("geo.resampling_kernels", "average", f"{np.dtype(dtype)}{size}{unit}"): (
@@ -471,6 +477,8 @@ CASES = {
         0,
     ),
 }  # fmt: skip
+#: Arguments that are room to work in, whatever is left there.
+ROOM = {("geo.resampling_kernels", "bilinear"): 3}
 
 
 @pytest.mark.parametrize("which", CASES, ids=".".join)
@@ -480,8 +488,10 @@ def test_a_twin_gives_what_its_kernel_gives(which):
     ours, theirs, before = make(), make(), make()
     results = [kernel.compiled(*ours), kernel.twin(*theirs)]
     changed = 0
-    for a, b, start in zip([*ours, results[0]], [*theirs, results[1]], [*before, None], strict=True):
-        if isinstance(a, tuple):  # a piece of years, which is read
+    for n, (a, b, start) in enumerate(
+        zip([*ours, results[0]], [*theirs, results[1]], [*before, None], strict=True)
+    ):
+        if isinstance(a, tuple) or n == ROOM.get(which[:2]):  # a tuple is a piece of years, which is read
             continue
         if off:
             np.testing.assert_allclose(b, a, rtol=off, atol=off) if a is not None else None
