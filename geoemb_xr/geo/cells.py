@@ -13,8 +13,8 @@ import numpy as np
 
 from geoemb_xr.core import buffers
 from geoemb_xr.core.model import Codec
+from geoemb_xr.geo.cell_kernels import MOST_EXACT, cell_means, square_cell_means
 from geoemb_xr.geo.lattice import UNITS
-from geoemb_xr.geo.resampling_kernels import cell_means
 
 
 def side(at: np.ndarray) -> int:
@@ -58,10 +58,10 @@ def means(
     Returns
     -------
     ndarray or None
-        None where this is not the way: no whole cells, cells cut by blocks, or blocks whose bands are last.
+        None where this is not the way: no whole cells or large ones, cells cut by blocks, or bands that are last.
     """
     size = side(at)
-    if not size or any(_is_band_last(block) for block in blocks):
+    if not size or size > MOST_EXACT or any(_is_band_last(block) for block in blocks):
         return None
     shape = at.shape[1] - 1, at.shape[2] - 1
     corner = int(at[0, 0, 0]) // UNITS, int(at[1, 0, 0]) // UNITS
@@ -91,8 +91,12 @@ def _means(
     values: np.ndarray, scale: np.ndarray | None, codec: Codec | None, size: int, unit: bool
 ) -> np.ndarray:
     """Means of cells, (band, row, column), of one part of a block."""
-    factors = _factors(values, scale, codec)
     shape = (len(values), *(-(-n // size) for n in values.shape[1:]))
+    if codec is not None and codec.power == 2:
+        found = buffers.empty(shape, np.float32)
+        square_cell_means(values, codec.nodata, size, unit, float(np.float32(codec.factor)), found)
+        return found
+    factors = _factors(values, scale, codec)
     found = buffers.empty(shape, factors.dtype)
     cell_means(values, factors, None if codec is None else codec.power, size, unit, found)
     return found

@@ -62,6 +62,23 @@ class Content:
         resampling_kernels.square_factors(flat, codec.nodata, np.float32(codec.factor), factors.reshape(-1))
         return window, factors, codec.power
 
+    def summable(
+        self, window: np.ndarray, scale: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, int | None]:
+        """What :meth:`mixable` gives, for sums that are multiplied by :attr:`by` in the end.
+
+        Signed squares are whole numbers until then, and their sums are exact.
+        """
+        values, factors, power = self.mixable(window, scale)
+        return values, (factors != 0).astype(factors.dtype) if power == 2 else factors, power
+
+    @property
+    def by(self) -> float:
+        """What means of summable values are multiplied by."""
+        return (
+            float(np.float32(self.codec.factor)) if self.codec is not None and self.codec.power == 2 else 1.0
+        )
+
     def _floats(self, window: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
         """Band-last values as floats, NaN where missing."""
         if self.codec is not None:
@@ -242,8 +259,10 @@ class Warp:
             return self.content.stored(self._interpolated(pixels, scale, at)), None, stats
         out = np.empty((*shape, self.bands(pixels.shape[-1])), self.content.float_dtype)
         for i in range(len(pixels)):
-            mixable = self.content.mixable(pixels[i], None if scale is None else scale[i])
-            resampling_kernels.average(*mixable, at, self.stats, self.content.unit, out[i], stats[i])
+            values = self.content.summable(pixels[i], None if scale is None else scale[i])
+            resampling_kernels.average(
+                *values, at, self.stats, self.content.unit, self.content.by, out[i], stats[i]
+            )
         return self.content.stored(out), None, stats
 
     def _interpolated(self, pixels: np.ndarray, scale: np.ndarray | None, at: np.ndarray) -> np.ndarray:
@@ -286,8 +305,8 @@ class Warp:
         at = np.ascontiguousarray(at[:, r0 : r1 + 1, c0 : c1 + 1])
         sums = np.zeros((len(pixels), r1 - r0, c1 - c0, self.bands(stored) + 2))
         for i in range(len(pixels)):
-            mixable = self.content.mixable(pixels[i], None if scale is None else scale[i])
-            resampling_kernels.add_footprints(*mixable, at, sums[i])
+            values = self.content.summable(pixels[i], None if scale is None else scale[i])
+            resampling_kernels.add_footprints(*values, at, sums[i])
         return rows[0] + r0, cols[0] + c0, sums
 
     @staticmethod
@@ -318,7 +337,7 @@ class Warp:
         out = np.empty((*shape, self.bands(stored)), self.content.float_dtype)
         stats = np.empty((*shape, 2), np.float32)
         for i in range(shape[0]):
-            resampling_kernels.finish_means(sums[i], at, self.content.unit, out[i], stats[i])
+            resampling_kernels.finish_means(sums[i], at, self.content.unit, self.content.by, out[i], stats[i])
         return self._block(self.content.stored(out), stats, others)
 
     def _distance(self, number: int, rows: Window, cols: Window) -> np.ndarray:

@@ -15,8 +15,6 @@ from geoemb_xr.core.kernels import jit, jit_exact, runs
 
 #: Bytes of results side by side that are mixed before they are laid bands first: a part of a second-level cache.
 _MIXED = 1 << 17
-#: Cells side by side whose sums are made together: those of 64 bands fit a second-level cache.
-_CELLS = 128
 
 
 @jit
@@ -237,13 +235,21 @@ def _cover(y: Any, x: Any, row: Any, cover: Any) -> None:
 
 @jit
 def average(
-    window: Any, factors: Any, power: Any, corners: Any, lengths: Any, unit: Any, out: Any, stats: Any
+    window: Any,
+    factors: Any,
+    power: Any,
+    corners: Any,
+    lengths: Any,
+    unit: Any,
+    by: Any,
+    out: Any,
+    stats: Any,
 ) -> None:
     """Means over the true footprints of target pixels, weighted by area, of the valid source pixels.
 
     ``corners`` (2, rows + 1, columns + 1) are those of the target pixels; ``window``, ``factors`` and ``power`` as
-    in :func:`bilinear`. ``stats`` (rows, columns, 2) is the resultant length (if ``lengths``) and the valid share
-    of the footprint.
+    in :func:`bilinear`; means are multiplied by ``by``. ``stats`` (rows, columns, 2) is the resultant length (if
+    ``lengths``) and the valid share of the footprint.
     """
     bands = window.shape[2]
     sums, row = np.empty(bands + 2), np.empty(bands, factors.dtype)
@@ -252,7 +258,7 @@ def average(
         for j in range(out.shape[1]):
             sums[:] = 0
             area = _add_footprint(window, factors, power, corners, i, j, lengths, y, x, row, sums)
-            _finish_mean(sums, area, unit, out[i, j], stats[i, j])
+            _finish_mean(sums, area, unit, by, out[i, j], stats[i, j])
 
 
 @jit
@@ -267,24 +273,32 @@ def add_footprints(window: Any, factors: Any, power: Any, corners: Any, sums: An
 
 
 @jit
-def finish_means(sums: Any, corners: Any, unit: Any, out: Any, stats: Any) -> None:
+def finish_means(sums: Any, corners: Any, unit: Any, by: Any, out: Any, stats: Any) -> None:
     """Turn sums of :func:`add_footprints` into means."""
     rows, cols = sums.shape[:2]
     y, x = np.empty(4), np.empty(4)
     for i in range(rows):
         for j in range(cols):
             lost = _footprint(corners, i, j, y, x)[0]
-            _finish_mean(sums[i, j], 0.0 if lost else _area(y, x), unit, out[i, j], stats[i, j])
+            _finish_mean(sums[i, j], 0.0 if lost else _area(y, x), unit, by, out[i, j], stats[i, j])
 
 
 @average.in_numpy
 def _average_numpy(
-    window: Any, factors: Any, power: Any, corners: Any, lengths: Any, unit: Any, out: Any, stats: Any
+    window: Any,
+    factors: Any,
+    power: Any,
+    corners: Any,
+    lengths: Any,
+    unit: Any,
+    by: Any,
+    out: Any,
+    stats: Any,
 ) -> None:
     for rows, around in _strips(corners, factors.size):
         sums = np.zeros((*out[rows].shape[:2], out.shape[2] + 2))
         area = _add_strip(window, factors, power, around, lengths, sums)
-        _finish_strip(sums, area, unit, out[rows], stats[rows])
+        _finish_strip(sums, area, unit, by, out[rows], stats[rows])
 
 
 @add_footprints.in_numpy
@@ -294,9 +308,9 @@ def _add_footprints_numpy(window: Any, factors: Any, power: Any, corners: Any, s
 
 
 @finish_means.in_numpy
-def _finish_means_numpy(sums: Any, corners: Any, unit: Any, out: Any, stats: Any) -> None:
+def _finish_means_numpy(sums: Any, corners: Any, unit: Any, by: Any, out: Any, stats: Any) -> None:
     for rows, around in _strips(corners, 0):
-        _finish_strip(sums[rows], _quadrangles(around)[-1], unit, out[rows], stats[rows])
+        _finish_strip(sums[rows], _quadrangles(around)[-1], unit, by, out[rows], stats[rows])
 
 
 def _strips(corners: Any, pixels: int) -> Iterator[tuple[slice, Any]]:
@@ -324,11 +338,11 @@ def _add_strip(window: Any, factors: Any, power: Any, corners: Any, lengths: Any
     return area
 
 
-def _finish_strip(sums: Any, area: Any, unit: Any, out: Any, stats: Any) -> None:
+def _finish_strip(sums: Any, area: Any, unit: Any, by: Any, out: Any, stats: Any) -> None:
     total, weight, length = sums[..., :-2], sums[..., -2], sums[..., -1]
     size, area, some = np.linalg.norm(total, axis=-1), area.reshape(weight.shape), weight > 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        out[...] = total * np.where(some, 1 / (size if unit else weight), np.nan)[..., None]
+        out[...] = total * np.where(some, 1 / size if unit else by / weight, np.nan)[..., None]
         stats[..., 0] = np.where(some, np.minimum(size / length, 1), np.nan)
         stats[..., 1] = np.where(area > 0, np.minimum(weight / area, 1), 0)
 
@@ -427,8 +441,8 @@ def _add_footprint(
 
 
 @jit_exact
-def _finish_mean(sums: Any, area: Any, unit: Any, out: Any, stats: Any) -> None:
-    """Make a mean of sums, of unit length or divided by the weight; NaN where there is none.
+def _finish_mean(sums: Any, area: Any, unit: Any, by: Any, out: Any, stats: Any) -> None:
+    """Make a mean of sums, of unit length or times ``by`` over the weight; NaN where there is none.
 
     Squares are added four by four, in an order that is the same with bands first.
     """
@@ -447,7 +461,7 @@ def _finish_mean(sums: Any, area: Any, unit: Any, out: Any, stats: Any) -> None:
     size = np.sqrt((a + b) + (c + d))
     factor = np.nan
     if weight > 0:
-        factor = 1 / (size if unit else weight)
+        factor = 1 / size if unit else by / weight
     for k in range(bands):
         out[k] = sums[k] * factor
     stats[0] = min(size / length, 1.0) if weight > 0 else np.nan
@@ -466,77 +480,6 @@ def _area(y: Any, x: Any) -> Any:
     for e in range(4):
         total += (x[e] * y[(e + 1) % 4] - x[(e + 1) % 4] * y[e]) / 2
     return abs(total)
-
-
-@jit_exact
-def cell_means(values: Any, factors: Any, power: Any, size: Any, unit: Any, out: Any) -> None:
-    """Means of ``size`` × ``size`` pixels of ``values`` (band, row, column); the last cells take what there is.
-
-    ``factors`` (row, column) and ``power`` as in :func:`bilinear`. A row of a cell is summed in the type of the
-    factors, rows are added in float64, and squares of bands four by four: the order of :func:`average`, too.
-    """
-    bands, height, width = values.shape
-    _, rows, cols = out.shape
-    zero = factors.dtype.type(0)
-    x, total = np.zeros(_CELLS * size, factors.dtype), np.empty((bands, _CELLS))
-    weight, square, share = np.empty(_CELLS), np.empty((4, _CELLS)), np.empty(_CELLS)
-    for i in range(rows):
-        top, bottom = i * size, min((i + 1) * size, height)
-        for start in range(0, cols, _CELLS):
-            m, left = min(_CELLS, cols - start), start * size
-            n = min(width - left, m * size)
-            weight[:], square[:], x[n:] = 0, 0, 0
-            for r in range(top, bottom):
-                for c in range(n):
-                    weight[c // size] += factors[r, left + c] != 0
-            for b in range(bands):
-                own = total[b]
-                own[:] = 0
-                for r in range(top, bottom):
-                    stored, factor = values[b, r, left : left + n], factors[r, left : left + n]
-                    for c in range(n):
-                        value = _decoded(stored[c], factor[c], power)
-                        x[c] = value if factor[c] != 0 else zero
-                    if size == 2:  # the compiler does two at a time well, any number badly
-                        for j in range(m):
-                            own[j] += x[2 * j] + x[2 * j + 1]
-                    else:
-                        for j in range(m):
-                            row = x[j * size]
-                            for c in range(j * size + 1, (j + 1) * size):
-                                row += x[c]
-                            own[j] += row
-                lane = square[b % 4]
-                for j in range(m):
-                    lane[j] += own[j] * own[j]
-            for j in range(m):
-                length = np.sqrt((square[0, j] + square[1, j]) + (square[2, j] + square[3, j]))
-                share[j] = 1 / (length if unit else weight[j]) if weight[j] > 0 else np.nan
-            for b in range(bands):
-                own, mean = total[b], out[b, i, start : start + m]
-                for j in range(m):
-                    mean[j] = own[j] * share[j]
-
-
-@cell_means.in_numpy
-def _cell_means_numpy(values: Any, factors: Any, power: Any, size: Any, unit: Any, out: Any) -> None:
-    bands, _, width = values.shape
-    rows, cols = out.shape[1:]
-    for i in range(rows):  # row by row: what is decoded is as large as four of int8
-        own = factors[i * size : (i + 1) * size]
-        stored = values[:, i * size : (i + 1) * size].transpose(1, 2, 0)
-        decoded = np.where(own[..., None] != 0, _decoded_rows(stored, own, power), 0)
-        padded = np.zeros((len(own), cols * size, bands), factors.dtype)
-        padded[:, :width] = decoded
-        total = np.zeros((cols, bands))
-        for row in padded.reshape(len(own), cols, size, bands):
-            total += np.add.reduce(row, axis=1, dtype=factors.dtype)
-        weight = np.add.reduceat((own != 0).sum(axis=0), np.arange(0, width, size)).astype(np.float64)
-        lanes = [np.add.reduce(total[:, k::4] ** 2, axis=1) for k in range(4)]
-        length = np.sqrt((lanes[0] + lanes[1]) + (lanes[2] + lanes[3]))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(weight > 0, 1 / (length if unit else weight), np.nan)
-        out[:, i] = (total * share[:, None]).T
 
 
 @jit

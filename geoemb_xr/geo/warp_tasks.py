@@ -327,6 +327,7 @@ def warped(
     vector = [] if how == "mode" else [d for d in VECTORS if d in sources[0].dims][:1]
     if vector and vector != [BAND]:  # a few values: split bands are an error, but these just come together
         sources = [each.chunk({vector[0]: -1}) if each.chunks is not None else each for each in sources]
+    sources = [_native(each) for each in sources]
     first = sources[0]
     content = content_of(first, what)
     others = [d for d in first.dims if d not in ("y", "x", *vector)]
@@ -346,9 +347,17 @@ def warped(
         stats=stats,
         scaled=scaled,
     )
-    scales = [scale_under(each, what).transpose(*others, "y", "x") for each in sources] if scaled else []
+    scales = []
+    if scaled:
+        scales = [_native(scale_under(each, what)).transpose(*others, "y", "x") for each in sources]
     work = _Work(Plan.of(job, sources, chunks), list(sources), scales, dims)
     return work.lazy(what) if any(each.chunks is not None for each in sources) else work.now()
+
+
+def _native(array: xr.DataArray) -> xr.DataArray:
+    """An array in this machine's order of bytes, which compiled loops and results have."""
+    dtype = array.dtype.newbyteorder("=")
+    return array if array.dtype == dtype else array.astype(dtype)
 
 
 def scale_under(array: xr.DataArray, what: str) -> xr.DataArray:

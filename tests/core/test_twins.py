@@ -260,8 +260,17 @@ CASES = {
         ),
         0,
     ),
-    ("geo.resampling_kernels", "cell_means"): (lambda: cells(), 1e-6),
-    ("geo.resampling_kernels", "cell_means", "floats"): (lambda: cells(np.float32, size=2, unit=False), 1e-6),
+    ("geo.cell_kernels", "cell_means"): (lambda: cells(), 1e-6),
+    ("geo.cell_kernels", "cell_means", "floats"): (lambda: cells(np.float32, size=2, unit=False), 1e-6),
+    **{
+        ("geo.cell_kernels", "square_cell_means", str(size)): (
+            lambda size=size: (
+                codes(12, 13, 15), -128, size, size > 2, float(FACTOR), empty(12, -(-13 // size), -(-15 // size)),
+            ),
+            1e-6,
+        )
+        for size in (2, 3)
+    },
     ("geo.placing_kernels", "gather"): (
         lambda: (
             rng().integers(0, 2**60, (14, 11, 3)).astype(np.uint64), at(), np.arange(3, dtype=np.uint64),
@@ -298,7 +307,7 @@ CASES = {
     **{
         ("geo.resampling_kernels", "average", f"{np.dtype(dtype)}{size}{unit}"): (
             lambda dtype=dtype, size=size, unit=unit: (
-                *window(dtype), turned(size), not unit or size > 1, unit,
+                *window(dtype), turned(size), not unit or size > 1, unit, 0.7,
                 empty(8, 9, 6, dtype=np.result_type(dtype, "f4")), empty(8, 9, 2),
             ),
             1e-6,
@@ -310,8 +319,8 @@ CASES = {
     ),
     ("geo.resampling_kernels", "finish_means"): (
         lambda: (
-            np.where(rng().random((8, 9, 1)) < 0.2, 0, rng().random((8, 9, 8))), turned(2.6), True, empty(8, 9, 6),
-            empty(8, 9, 2),
+            np.where(rng().random((8, 9, 1)) < 0.2, 0, rng().random((8, 9, 8))), turned(2.6), False, 0.7,
+            empty(8, 9, 6), empty(8, 9, 2),
         ),
         1e-6,
     ),
