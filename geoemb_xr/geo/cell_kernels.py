@@ -159,6 +159,6 @@ def _square_cell_means_numpy(codes: Any, nodata: Any, size: Any, unit: Any, by: 
     values = codes.astype(np.float64)  # in which the sums are whole numbers, too
     values *= np.abs(values)
     factors = np.where((codes == nodata).any(axis=0), 0.0, 1.0)
-    cell_means.twin(values, factors, None, size, unit, out)
+    _cell_means_numpy(values, factors, None, size, unit, out)
     if not unit:
         out *= np.float32(by)
