@@ -64,11 +64,11 @@ class Outlines:
         shape : (int, int)
             Rows and columns of the grid.
         """
-        parts, part_zone = shapely.get_parts(shapes, return_index=True)
-        parts, inner = shapely.get_parts(
-            parts, return_index=True
-        )  # a mended polygon may be several and a line
-        part_zone = part_zone[inner]
+        parts, part_zone = shapes, np.arange(len(shapes))
+        for _ in range(2):  # a mended polygon may be several and a line
+            if (shapely.get_type_id(parts) > shapely.GeometryType.POLYGON).any():
+                parts, of = shapely.get_parts(parts, return_index=True)
+                part_zone = part_zone[of]
         rings, ring_part = shapely.get_rings(parts, return_index=True)
         corners, ring = shapely.get_coordinates(rings, return_index=True)
         column = (corners[:, 0] - affine.c) / affine.a
