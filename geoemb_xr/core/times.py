@@ -90,7 +90,7 @@ def _without_zone(stamps: pd.Series[Any]) -> np.ndarray:
     return np.asarray(stamps.dt.tz_localize(None).to_numpy("datetime64[ns]"))
 
 
-def _moments(times: Any) -> np.ndarray:
+def stamps_of(times: Any) -> np.ndarray:
     """A time axis as datetime64: integers along it are years."""
     times = np.asarray(times)
     return (
@@ -122,22 +122,22 @@ def pick_times(available: np.ndarray, time: TimeLike, covers: str = "the array")
     CoverageError
         If nothing matches; the message lists what there is.
     """
-    available = _moments(available)
+    available = stamps_of(available)
     if time is None:
         return np.arange(available.size)
     check_time(time)
     positions: np.ndarray
     missing: list[Any]
     if isinstance(time, slice):
-        low = _period(time.start)[0] if time.start is not None else None
-        high = _period(time.stop)[1] if time.stop is not None else None
+        low = period_of(time.start)[0] if time.start is not None else None
+        high = period_of(time.stop)[1] if time.stop is not None else None
         hit = np.ones(available.size, bool)
         hit &= True if low is None else available >= low
         hit &= True if high is None else available < high
         positions = np.flatnonzero(hit)
         missing = [] if positions.size else [time]
     else:
-        wanted = _as_list(time)
+        wanted = listed(time)
         per = [_in_period(available, each) for each in wanted]
         missing = [w for w, p in zip(wanted, per, strict=True) if not p.size]
         positions = np.unique(np.concatenate(per))
@@ -154,16 +154,16 @@ def check_time(time: TimeLike) -> None:
             f"write {list(time)!r} for exactly those, or slice({', '.join(map(repr, time))}) for a range"
         )
     if not isinstance(time, slice):
-        asked = _as_list(time)
+        asked = listed(time)
         if not asked:
             raise EmbeddingError("time=[] asks for no period at all; leave it out for every one")
         for each in asked:
             if each is not None:
-                _period(each)
+                period_of(each)
         return
     if time.step is not None:
         raise ValueError(f"time={time!r} has a step; give the times as a list")
-    first, last = (None if edge is None else _period(edge) for edge in (time.start, time.stop))
+    first, last = (None if edge is None else period_of(edge) for edge in (time.start, time.stop))
     if first is not None and last is not None and first[0] >= last[1]:
         raise ValueError(f"time={time!r} ends before it starts")
 
@@ -174,13 +174,14 @@ def time_spans(time: TimeLike) -> list[tuple[Any, Any]] | None:
         return None
     check_time(time)
     if isinstance(time, slice):
-        low = _period(time.start)[0] if time.start is not None else np.datetime64("1678-01-01", "ns")
-        high = _period(time.stop)[1] if time.stop is not None else np.datetime64("2262-01-01", "ns")
+        low = period_of(time.start)[0] if time.start is not None else np.datetime64("1678-01-01", "ns")
+        high = period_of(time.stop)[1] if time.stop is not None else np.datetime64("2262-01-01", "ns")
         return [(low, high)]
-    return [_period(each) for each in _as_list(time)]
+    return [period_of(each) for each in listed(time)]
 
 
-def _as_list(time: Any) -> list[Any]:
+def listed(time: Any) -> list[Any]:
+    """One time or several, of any kind, as a list of them."""
     if isinstance(time, xr.DataArray):
         time = time.values.tolist() if time.dtype.kind != "M" else time.values
         return list(np.atleast_1d(time))
@@ -188,11 +189,11 @@ def _as_list(time: Any) -> list[Any]:
 
 
 def _in_period(available: np.ndarray, when: Any) -> np.ndarray:
-    start, stop = _period(when)
+    start, stop = period_of(when)
     return np.flatnonzero((available >= start) & (available < stop))
 
 
-def _period(when: Any) -> tuple[Any, Any]:
+def period_of(when: Any) -> tuple[Any, Any]:
     """Start and end of the year, month or day that ``when`` names; a time with a zone is taken in UTC."""
     is_number = isinstance(when, int | float | np.integer | np.floating) and not isinstance(when, bool)
     text = str(int(when)) if is_number and float(when).is_integer() else when
@@ -214,7 +215,7 @@ def _period(when: Any) -> tuple[Any, Any]:
 
 def describe_times(available: np.ndarray) -> str:
     """A short list of times: years where each is the start of one."""
-    stamps = pd.DatetimeIndex(_moments(available))
+    stamps = pd.DatetimeIndex(stamps_of(available))
     if len(stamps) == 0:
         return "no times"
     yearly = ((stamps.month == 1) & (stamps.day == 1)).all()

@@ -44,7 +44,7 @@ class Chip:
 
 
 @dataclass(frozen=True)
-class Axis:
+class ChipAxis:
     """All chips along one axis.
 
     Parameters
@@ -110,7 +110,7 @@ class Axis:
         return found
 
 
-def lay_tokens(start: int, size: int, *, side: int, patch: int, margin: int) -> Axis:
+def lay_tokens(start: int, size: int, *, side: int, patch: int, margin: int) -> ChipAxis:
     """Lay chips whose tokens become pixels of the result: all tokens that lie wholly in the image.
 
     Parameters
@@ -151,10 +151,10 @@ def lay_tokens(start: int, size: int, *, side: int, patch: int, margin: int) -> 
         stop = min((number + 1) * stride // patch, end)
         edge = at != wanted or at + side > start + size
         chips.append(Chip(at - start, first - origin, stop - origin, first - at // patch, edge))
-    return Axis(origin, end - origin, patch, side, tuple(chips))
+    return ChipAxis(origin, end - origin, patch, side, tuple(chips))
 
 
-def lay_chips(start: int, size: int, *, side: int, stride: int) -> Axis:
+def lay_chips(start: int, size: int, *, side: int, stride: int) -> ChipAxis:
     """Lay chips that become one pixel of the result each, those that lie only partly in the image included.
 
     Parameters
@@ -188,13 +188,13 @@ def lay_chips(start: int, size: int, *, side: int, stride: int) -> Axis:
     for number in range(origin, end):
         at = number * stride - before - start
         chips.append(Chip(at, number - origin, number - origin + 1, 0, at < 0 or at + side > size))
-    return Axis(origin, end - origin, stride, side, tuple(chips))
+    return ChipAxis(origin, end - origin, stride, side, tuple(chips))
 
 
-def lay_pixels(start: int, size: int) -> Axis:
+def lay_pixels(start: int, size: int) -> ChipAxis:
     """Lay one pixel of the result per pixel of the image; "chips" are groups of neighbouring pixels."""
     cuts = [*range(0, size, _NEIGHBOURS), size]
-    return Axis(start, size, 1, 1, tuple(Chip(a, a, b, 0, False) for a, b in itertools.pairwise(cuts)))
+    return ChipAxis(start, size, 1, 1, tuple(Chip(a, a, b, 0, False) for a, b in itertools.pairwise(cuts)))
 
 
 def global_number(start: float) -> int:

@@ -18,7 +18,7 @@ from geoemb_xr.core.model import BAND, GENERATED, register
 from geoemb_xr.embedding import chips, harmonizing, inputs, sensors, stacks
 from geoemb_xr.embedding.cards import Encoder, Output, Pooling
 from geoemb_xr.embedding.cards import encoder as find_encoder
-from geoemb_xr.embedding.chips import Axis, Chip
+from geoemb_xr.embedding.chips import Chip, ChipAxis
 from geoemb_xr.embedding.encoding import Job, Piece, Place, Window, encode_block
 from geoemb_xr.embedding.harmonizing import Harmonize
 from geoemb_xr.embedding.sensors import Factor
@@ -276,7 +276,7 @@ class _Choices:
         """Side of a chip, in pixels."""
         return 1 if self.output == "pixels" else self.encoder.chip
 
-    def axis(self, along: lattice.Axis) -> Axis:
+    def axis(self, along: lattice.Axis) -> ChipAxis:
         """Chips along an axis of the images."""
         card, start = self.encoder, chips.global_number(along.start)
         if self.output == "pixels":
@@ -311,7 +311,7 @@ def _side_of(raster: xr.DataArray, chunks: int | str) -> int:
 # --- the graph --------------------------------------------------------------------------------------------------
 
 
-def _lazy(raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, side: int, *, blend: bool) -> Any:
+def _lazy(raster: xr.DataArray, axes: tuple[ChipAxis, ChipAxis], job: Job, side: int, *, blend: bool) -> Any:
     """The lazy data of the result: one task per block, which takes only the image blocks that it overlaps."""
     import dask.array as da
     from dask.base import tokenize
@@ -388,7 +388,7 @@ def _pieces(
 
 
 def _labelled(
-    data: Any, raster: xr.DataArray, axes: tuple[Axis, Axis], job: Job, version: str, *, blend: bool
+    data: Any, raster: xr.DataArray, axes: tuple[ChipAxis, ChipAxis], job: Job, version: str, *, blend: bool
 ) -> Any:
     """The result with its grid, its times and what it is."""
     product = register(job.encoder.product)
@@ -431,7 +431,7 @@ def _labelled(
     return xr.Dataset({"embedding": out, "valid": valid, "edge": edge})
 
 
-def _affine(grid: lattice.Grid, axes: tuple[Axis, Axis]) -> Affine:
+def _affine(grid: lattice.Grid, axes: tuple[ChipAxis, ChipAxis]) -> Affine:
     """Affine of the result from the origin of the lattice, the same for a crop of the images as for the whole."""
     y, x = (
         ((along.start - chips.global_number(along.start)) + axis.origin * axis.patch) * along.step

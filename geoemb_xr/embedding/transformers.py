@@ -24,7 +24,7 @@ def block(attention: Any, dims: int) -> Any:
     """
     nn = require("torch", "encoders").nn
 
-    class Block(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
+    class TransformerBlock(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         def __init__(self) -> None:
             super().__init__()
             self.norm1, self.norm2 = nn.LayerNorm(dims), nn.LayerNorm(dims)
@@ -36,4 +36,4 @@ def block(attention: Any, dims: int) -> Any:
             inner = nn.functional.gelu(self.mlp["fc1"](self.norm2(tokens)))
             return tokens + self.mlp["fc2"](inner)
 
-    return Block()
+    return TransformerBlock()

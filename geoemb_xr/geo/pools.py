@@ -73,7 +73,7 @@ _Moments = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Moments:
+class VectorMoments:
     """Sums in each polygon: weights, vectors, squares or products; and the extremes.
 
     Parameters

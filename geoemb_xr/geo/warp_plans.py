@@ -25,7 +25,7 @@ BLOCK = 512
 
 
 @dataclass(frozen=True)
-class Plan:
+class WarpPlan:
     """Blocks of the result, blocks of the sources, and which of these each of those needs.
 
     Parameters
@@ -48,7 +48,7 @@ class Plan:
     windows: list[np.ndarray]
 
     @classmethod
-    def of(cls, job: Warp, sources: Sequence[xr.DataArray], chunks: Chunks) -> Plan:
+    def of(cls, job: Warp, sources: Sequence[xr.DataArray], chunks: Chunks) -> WarpPlan:
         """A plan for arrays and the result's chunks."""
         sides = _sides(job, sources, chunks)
         rows, cols = (_edges(_regular(n, side)) for n, side in zip(job.target.shape, sides, strict=True))

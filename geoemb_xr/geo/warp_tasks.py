@@ -25,7 +25,7 @@ from geoemb_xr.geo import lattice
 from geoemb_xr.geo.lattice import Grid
 from geoemb_xr.geo.resampling import Content, Resampling, Rule, Warp
 from geoemb_xr.geo.resampling_memory import Part
-from geoemb_xr.geo.warp_plans import Chunks, Plan
+from geoemb_xr.geo.warp_plans import Chunks, WarpPlan
 
 #: Dimensions whose values at a pixel are one vector: missing together, moved together.
 VECTORS = (BAND, "component", "category", "rgb")
@@ -58,7 +58,7 @@ class _Work:
 
     Parameters
     ----------
-    plan : Plan
+    plan : WarpPlan
         Plan that says which blocks need which.
     sources, scales : list of DataArray
         The arrays, and their scales where those are needed, (others…, y, x).
@@ -66,7 +66,7 @@ class _Work:
         Dimensions of the arrays in the order (others…, vector?, y, x).
     """
 
-    plan: Plan
+    plan: WarpPlan
     sources: list[xr.DataArray]
     scales: list[xr.DataArray]
     dims: tuple[Hashable, ...]
@@ -164,7 +164,7 @@ class _Blocks(Layer):  # type: ignore[misc]  # dask tells no types
     def __init__(
         self,
         name: str,
-        plan: Plan,
+        plan: WarpPlan,
         names: tuple[tuple[str, ...], tuple[str, ...]],
         dims: tuple[str, ...],
         kept: tuple[tuple[int, ...], ...],
@@ -350,7 +350,7 @@ def warped(
     scales = []
     if scaled:
         scales = [_native(scale_under(each, what)).transpose(*others, "y", "x") for each in sources]
-    work = _Work(Plan.of(job, sources, chunks), list(sources), scales, dims)
+    work = _Work(WarpPlan.of(job, sources, chunks), list(sources), scales, dims)
     return work.lazy(what) if any(each.chunks is not None for each in sources) else work.now()
 
 

@@ -16,7 +16,7 @@ from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.missing import believe_nodata, codec_attrs, refuse_codes
 from geoemb_xr.core.model import BAND, Codec, Product
 from geoemb_xr.core.model import product as find_product
-from geoemb_xr.core.times import _as_list, _moments, _period
+from geoemb_xr.core.times import listed, period_of, stamps_of
 from geoemb_xr.geo import tables
 from geoemb_xr.geo.places import read_places
 from geoemb_xr.geo.vector_tables import vectors_of
@@ -388,14 +388,14 @@ def _refuse_beyond_poles(array: xr.DataArray) -> None:
 
 def _own_time(coord: xr.DataArray) -> Any:
     """An array's own times as moments; years, texts and dates of other calendars are read as such."""
-    stamps = _moments(np.atleast_1d(coord.values))
+    stamps = stamps_of(np.atleast_1d(coord.values))
     if np.isnat(stamps).any():
         raise EmbeddingError(f"the array's times have a gap, in step {int(np.isnat(stamps).argmax())}")
     return (coord.dims, stamps if coord.ndim else stamps[0], coord.attrs)
 
 
 def _timestamps(time: Any) -> np.ndarray:
-    return np.array([_period(each)[0] for each in _as_list(time)], "datetime64[ns]")
+    return np.array([period_of(each)[0] for each in listed(time)], "datetime64[ns]")
 
 
 def _with_scale(array: xr.DataArray, found: Product, scale: Any) -> xr.DataArray:

@@ -23,7 +23,7 @@ from geoemb_xr.geo.covering import CELLS, MANY_CELLS, Outlines, Piece
 from geoemb_xr.geo.places import Places
 from geoemb_xr.geo.points import at_places
 from geoemb_xr.geo.pooling_kernels import gathered, in_known_type
-from geoemb_xr.geo.pools import Classes, Moments, Pool, Quantiles, Stats
+from geoemb_xr.geo.pools import Classes, Pool, Quantiles, Stats, VectorMoments
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -141,7 +141,7 @@ def _pool(flat: xr.DataArray, bands: int, stats: Stats) -> Pool[Any]:
         return Classes(stats, legend_of(flat).values, dtype)
     if stats == "quantiles":
         return Quantiles(bands)
-    return Moments(stats, bands)
+    return VectorMoments(stats, bands)
 
 
 def _named(
@@ -161,7 +161,7 @@ def _named(
     if isinstance(pool, Classes):
         wide, labels = "category", list(legend_of(array).names)
     else:
-        assert isinstance(pool, Moments | Quantiles)
+        assert isinstance(pool, VectorMoments | Quantiles)
         labels = pool.labels([""] if bands is None else bands.values.astype(str).tolist())
         labels, wide = [label.strip("_") for label in labels], "component"
     long_name = f"{stats} of the pixels in each polygon"
@@ -228,7 +228,7 @@ class _PixelJob:
     @property
     def adds_codes(self) -> bool:
         """Whether codes are summed as they are: means of AlphaEarth's need no vectors."""
-        is_mean = isinstance(self.pool, Moments) and self.pool.is_mean
+        is_mean = isinstance(self.pool, VectorMoments) and self.pool.is_mean
         return is_mean and self.codec is not None and self.codec.name == SIGNED_SQUARE.name
 
     @property
@@ -257,7 +257,7 @@ class _PixelJob:
     ) -> None:
         """Add a piece of a block: codes as they are, or gathered and decoded."""
         if self.adds_codes:
-            assert isinstance(self.pool, Moments)
+            assert isinstance(self.pool, VectorMoments)
             self.pool.add_squares(sums, rows, piece, block)
             return
         pixels = piece.weights.size

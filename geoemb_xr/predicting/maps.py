@@ -109,7 +109,7 @@ def predict(
     specs = {name: outputs[name] for name in names}
     attrs = {name: _attrs(array, model, specs[name]) for name in names}
     with workers.asked_for(resources):
-        job = _Job.of(array, ready, specs, device, batch_size)
+        job = _MapJob.of(array, ready, specs, device, batch_size)
         if isinstance(output, str):
             return _single(array, ready, job, output, specs[output], attrs[output])
         # one task per block for all outputs
@@ -133,7 +133,7 @@ def _attrs(array: xr.DataArray, model: Any, spec: Output) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _MapJob:
     """What a task is told besides its block and the model.
 
     Parameters
@@ -167,7 +167,7 @@ class _Job:
         specs: Mapping[str, Output],
         device: str,
         batch_size: int | str,
-    ) -> _Job:
+    ) -> _MapJob:
         from dask.base import tokenize
 
         values = [
@@ -190,7 +190,7 @@ def _node(model: Model, array: xr.DataArray) -> Any:
 
 
 def _single(
-    array: xr.DataArray, model: Model, job: _Job, name: str, spec: Output, attrs: dict[str, Any]
+    array: xr.DataArray, model: Model, job: _MapJob, name: str, spec: Output, attrs: dict[str, Any]
 ) -> xr.DataArray:
     """One output, its dimension where ``band`` was."""
     return map_bands(
@@ -207,7 +207,7 @@ def _single(
 
 
 def _predict_one(
-    data: np.ndarray, axis: int, scale: np.ndarray | None, model: Model, job: _Job
+    data: np.ndarray, axis: int, scale: np.ndarray | None, model: Model, job: _MapJob
 ) -> np.ndarray:
     """The one output of a job, ``(…, k, …)`` or without that dimension, contiguous."""
     (name,) = job.names
@@ -223,7 +223,7 @@ def _predict_one(
 
 
 def _predict_block(
-    data: np.ndarray, axis: int, scale: np.ndarray | None, model: Model, job: _Job
+    data: np.ndarray, axis: int, scale: np.ndarray | None, model: Model, job: _MapJob
 ) -> np.ndarray:
     """All outputs of a job, as structured values."""
     block = Block(data, axis, scale, job.codec)

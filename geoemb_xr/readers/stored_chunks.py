@@ -116,7 +116,7 @@ def layout_of(array: Any) -> ChunkLayout | None:
     return ChunkLayout(array.dtype, outer, chunk, rest[0] if rest else "none", sharding)
 
 
-class Range[Number](NamedTuple):
+class ByteRange[Number](NamedTuple):
     """Bytes of an object, all of it where there is no end, and its chunks: name or number, first byte, stop."""
 
     name: str
@@ -193,7 +193,7 @@ class StoredChunks:
         """Put each of some chunks; False where that is left to Zarr."""
         turns = threading.Semaphore(_DECODING)
 
-        def bring(asked: Range[Place]) -> None:
+        def bring(asked: ByteRange[Place]) -> None:
             try:
                 data = asked.read()
             except FileNotFoundError:
@@ -225,12 +225,12 @@ class StoredChunks:
         """Side by side where reading is waiting; from a disk one after the other, in the thread of the task."""
         return bring_all(bring, asked) if is_remote(self.url) else [bring(each) for each in asked]
 
-    def _ranges(self, objects: Mapping[str, list[Place]], put: Put) -> list[Range[Place]]:
+    def _ranges(self, objects: Mapping[str, list[Place]], put: Put) -> list[ByteRange[Place]]:
         """What to ask for so that some chunks come; those that were never written are put at once."""
         if self.layout.sharding is None:
-            return [Range(name, 0, None, "", [(place, 0, None)]) for name, (place,) in objects.items()]
+            return [ByteRange(name, 0, None, "", [(place, 0, None)]) for name, (place,) in objects.items()]
         found = self._each(lambda name: self._index(name, objects[name]), list(objects))
-        asked: list[Range[Place]] = []
+        asked: list[ByteRange[Place]] = []
         for (name, places), index in zip(objects.items(), found, strict=True):
             if index is None:
                 self._put_absent(name, places, put)
@@ -287,14 +287,16 @@ class StoredChunks:
                 forget_index(name, self.layout.sharding)
 
 
-def joined[Number](name: str, etag: str, numbers: Sequence[Number], spans: np.ndarray) -> list[Range[Number]]:
+def joined[Number](
+    name: str, etag: str, numbers: Sequence[Number], spans: np.ndarray
+) -> list[ByteRange[Number]]:
     """Chunks that lie near each other as one request."""
-    found: list[Range[Number]] = []
+    found: list[ByteRange[Number]] = []
     end = 0
     for i in np.argsort(spans[:, 0], kind="stable"):
         start, stop = (int(each) for each in spans[i])
         if not found or start - end > GAP or stop - found[-1].start > _LONGEST:
-            found.append(Range(name, start, stop, etag, []))
+            found.append(ByteRange(name, start, stop, etag, []))
             end = stop
         end = max(end, stop)
         found[-1].chunks.append((numbers[i], start, stop))

@@ -93,7 +93,7 @@ def _give_back() -> None:
     pa.default_memory_pool().release_unused()
 
 
-class Block(Protocol):
+class TableBlock(Protocol):
     """Rows of a table that are one block, as :mod:`geoemb_xr.execution.reads` finds them in a graph."""
 
     def __len__(self) -> int: ...
@@ -103,12 +103,12 @@ class Block(Protocol):
         ...
 
 
-def blocks_of(blocks: Sequence[Block], name: str, dtype: Any, axes: Mapping[str, int]) -> Any:
+def blocks_of(blocks: Sequence[TableBlock], name: str, dtype: Any, axes: Mapping[str, int]) -> Any:
     """Blocks of rows as a dask array, each read by a task of its own.
 
     Parameters
     ----------
-    blocks : sequence of Block
+    blocks : sequence of TableBlock
         In their order; they travel to the tasks, and the tokens of what they are made of name the array.
     name : str
         Begins its name.
@@ -137,7 +137,7 @@ def blocks_of(blocks: Sequence[Block], name: str, dtype: Any, axes: Mapping[str,
     )
 
 
-def _read(block: Block) -> np.ndarray:
+def _read(block: TableBlock) -> np.ndarray:
     return block.read()
 
 

@@ -24,7 +24,7 @@ from geoemb_xr.stores.storage import reaches_objects
 from geoemb_xr.writing.locking import only_writer
 from geoemb_xr.writing.objects import object_target, put_files
 from geoemb_xr.writing.staging import (
-    Job,
+    WriteJob,
     check_target,
     chunked,
     discard,
@@ -226,7 +226,7 @@ def _values(array: xr.DataArray, part: Path) -> np.ndarray:
         _OnDisk.make(file, array.dtype, array.shape)
         progress.attrs["template"] = True
     marks = require_marks(progress, "done", array.data)
-    write_blocks([Job(array.data, _OnDisk.of(file, array.nbytes), marks, (0,) * array.ndim)])
+    write_blocks([WriteJob(array.data, _OnDisk.of(file, array.nbytes), marks, (0,) * array.ndim)])
     stored: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
     return stored
 

@@ -171,7 +171,7 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class WriteJob:
     """Blocks to write.
 
     Parameters
@@ -277,7 +277,7 @@ class Call:
             self._changed.wait_for(lambda: not self._writing - {threading.get_ident()})
 
 
-def write_blocks(jobs: Sequence[Job], errors: Errors = "raise") -> None:
+def write_blocks(jobs: Sequence[WriteJob], errors: Errors = "raise") -> None:
     """Compute the blocks that are not marked yet and write them, in one pass over all jobs.
 
     Where a block cannot be read, and errors are ``"missing"``, the others are still written, and it is given up.
@@ -291,7 +291,7 @@ def write_blocks(jobs: Sequence[Job], errors: Errors = "raise") -> None:
         _write_readable(blocks, error)
 
 
-def _write_readable(blocks: Sequence[tuple[Job, tuple[int, ...]]], error: SourceError) -> None:
+def _write_readable(blocks: Sequence[tuple[WriteJob, tuple[int, ...]]], error: SourceError) -> None:
     """Write what can be read of blocks that together cannot: half by half, down to a single one."""
     if len(blocks) == 1:
         job, index = blocks[0]
@@ -306,7 +306,7 @@ def _write_readable(blocks: Sequence[tuple[Job, tuple[int, ...]]], error: Source
             _write_readable(half, of_half)
 
 
-def _write(blocks: Sequence[tuple[Job, tuple[int, ...]]]) -> None:
+def _write(blocks: Sequence[tuple[WriteJob, tuple[int, ...]]]) -> None:
     import dask.array as da
     from dask.base import compute_as_if_collection
     from dask.highlevelgraph import HighLevelGraph
@@ -396,7 +396,7 @@ def stage(array: xr.DataArray, folder: Path) -> Staged:
     shape = tuple(o + n for o, n in zip(layout.offset, data.shape, strict=True))
     target = require_array(group, "blocks", shape, data.dtype, layout.chunks)
     marks = require_marks(group, "done", data)
-    write_blocks([Job(data, target, marks, layout.offset)])
+    write_blocks([WriteJob(data, target, marks, layout.offset)])
     return Staged(target, layout.offset)
 
 

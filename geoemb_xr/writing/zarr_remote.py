@@ -22,7 +22,7 @@ from geoemb_xr.core.notes import say
 from geoemb_xr.stores.objects import delete_objects, list_objects, move_objects, object_size, put
 from geoemb_xr.stores.zarr_objects import ZarrObjects
 from geoemb_xr.writing.objects import check_free, said
-from geoemb_xr.writing.staging import Errors, Job, require_marks, write_blocks
+from geoemb_xr.writing.staging import Errors, WriteJob, require_marks, write_blocks
 from geoemb_xr.writing.zarr_stage import consolidate, fingerprint_of, lazy_variables, rechunked, unread_blocks
 
 _ROOT = "zarr.json"
@@ -129,8 +129,8 @@ def _documents(dataset: xr.Dataset, write_template: Callable[[xr.Dataset, Path],
         return {p.relative_to(made).as_posix(): p.read_bytes() for p in made.rglob("*") if p.is_file()}
 
 
-def _job(marks: zarr.Group, goal: str, name: str, variable: xr.Variable) -> Job:
+def _job(marks: zarr.Group, goal: str, name: str, variable: xr.Variable) -> WriteJob:
     store = ZarrObjects(f"{goal}/{name}", read_only=False)
     target = zarr.open_array(store, mode="r+", config={"write_empty_chunks": True})
     done = require_marks(marks, name, variable.data)
-    return Job(variable.data, target, done, (0,) * variable.ndim, target.fill_value)
+    return WriteJob(variable.data, target, done, (0,) * variable.ndim, target.fill_value)

@@ -17,7 +17,15 @@ from geoemb_xr.core.conventions import UNREAD, as_json
 from geoemb_xr.core.notes import say
 from geoemb_xr.stores import consolidating
 from geoemb_xr.writing.locking import one_at_a_time
-from geoemb_xr.writing.staging import Errors, Job, at, open_stage, put_in_place, require_marks, write_blocks
+from geoemb_xr.writing.staging import (
+    Errors,
+    WriteJob,
+    at,
+    open_stage,
+    put_in_place,
+    require_marks,
+    write_blocks,
+)
 
 
 def lazy_variables(dataset: xr.Dataset) -> dict[str, xr.Variable]:
@@ -73,14 +81,14 @@ def stage_store(
         # shards without data are written too: one that is missing is lost, not empty
         target = zarr.open_array(at(store), path=name, mode="r+", config={"write_empty_chunks": True})
         marks = require_marks(progress, name, variable.data)
-        jobs[name] = Job(variable.data, target, marks, (0,) * variable.ndim, target.fill_value)
+        jobs[name] = WriteJob(variable.data, target, marks, (0,) * variable.ndim, target.fill_value)
     write_blocks(list(jobs.values()), errors)
     if unread := unread_blocks(jobs, dataset):
         edit_root(store, lambda attrs: attrs.update({UNREAD: unread}))
     return store
 
 
-def unread_blocks(jobs: Mapping[str, Job], dataset: xr.Dataset) -> list[dict[str, Any]]:
+def unread_blocks(jobs: Mapping[str, WriteJob], dataset: xr.Dataset) -> list[dict[str, Any]]:
     """The blocks that were given up: their variable, where they begin and end along each dimension, and why."""
     found = [
         {

@@ -58,7 +58,7 @@ def test_nothing_is_written_after_a_call_that_failed(moment, tmp_path, interrupt
     marks = staging.require_marks(staging.open_stage(tmp_path / "part", ["a"]), "done", data)
     with ThreadPoolExecutor(2) as pool:
         with dask.config.set(pool=pool), pytest.raises(interrupted):
-            staging.write_blocks([staging.Job(data, Target(), marks, (0,))])
+            staging.write_blocks([staging.WriteJob(data, Target(), marks, (0,))])
         at_once = len(written)
         go_on.set()
     assert len(written) == at_once == marks[...].sum() == (moment == "writing")

@@ -10,7 +10,7 @@ from obstore.store import MemoryStore
 import geoemb_xr as gx
 from geoemb_xr.core.conventions import UNREAD
 from geoemb_xr.core.errors import EmbeddingError, SourceError
-from geoemb_xr.writing.staging import Job, part_of
+from geoemb_xr.writing.staging import WriteJob, part_of
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_what_is_written_later_is_listed_no_more(years, tmp_path, caplog):
 
 def test_a_run_that_was_interrupted_goes_on_and_keeps_its_list(years, tmp_path, interrupted, monkeypatch):
     """What was given up before is not asked for again."""
-    asked, give_up = [], Job.give_up
+    asked, give_up = [], WriteJob.give_up
 
     def read(block, block_id=None):
         asked.append(block_id)
@@ -90,7 +90,7 @@ def test_a_run_that_was_interrupted_goes_on_and_keeps_its_list(years, tmp_path, 
 
     data = da.map_blocks(read, years.data, dtype="int8", meta=years.data._meta, name="read-of-this-test")
     array = years.copy(data=data)
-    monkeypatch.setattr(Job, "give_up", give_up_and_stop)
+    monkeypatch.setattr(WriteJob, "give_up", give_up_and_stop)
     with pytest.raises(interrupted):
         gx.to_zarr(array, tmp_path / "a.zarr", errors="missing")
     monkeypatch.undo()
