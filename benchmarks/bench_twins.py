@@ -15,7 +15,7 @@ from affine import Affine
 from harness import options, table
 from threadpoolctl import threadpool_limits
 
-from geoemb_xr.analysis import clusters, year_kernels
+from geoemb_xr.analysis import clusters, code_kernels, year_kernels
 from geoemb_xr.core import coding, kernels
 from geoemb_xr.execution import hashes, linear, neighbours
 from geoemb_xr.geo import covering
@@ -105,10 +105,11 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
                 np.empty(n), np.zeros((2, 2), np.int64),
             ),
         ),
-        "products of four years (change_point)": (
-            year_kernels.products_of_four,
+        "products of four years of codes (change_point)": (
+            code_kernels.products_of_four,
             lambda: (
-                codes, codes, codes, codes, 0, 2048, True, FACTOR, np.empty(7 * 2048), np.empty(4 * 2048, np.int8),
+                codes, codes, codes, codes, 0, 2048, np.empty(7 * 2048, np.int32), np.empty(7 * 2048),
+                np.empty(4 * 2048, np.int8),
             ),
         ),
         "similarity of codes": (scores._squares_band_first, lambda: (codes, query, np.empty(n, np.float32))),
@@ -141,11 +142,14 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
             ),
         ),
         "mean over four years": (
-            year_kernels.mean_of, lambda: (years, np.ones(4), True, 1, np.empty((BANDS, 1024), np.float32), 0, 1024)
+            code_kernels.mean_of_codes,
+            lambda: (years, FACTOR, True, 1, np.empty((BANDS, 1024), np.float32), 0, 1024),
         ),
         "median over four years": (
-            year_kernels.median_of,
-            lambda: (years, year_kernels.exchanges(4), True, 1, np.empty((BANDS, 1024), np.float32), 0, 1024),
+            code_kernels.median_of_codes,
+            lambda: (
+                years, year_kernels.exchanges(4), FACTOR, True, 1, np.empty((BANDS, 1024), np.float32), 0, 1024
+            ),
         ),
     }  # fmt: skip
 

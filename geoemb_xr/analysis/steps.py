@@ -1,6 +1,6 @@
 """How far each year of a block is from the one before, some thousand pixels at a time.
 
-Angles of codes and vectors that lie band by band are summed where they lie: a block is read once, in long rows, and
+Angles of codes ``q · |q|`` that lie band by band are summed where they lie: a block is read once, in long rows, and
 nothing is copied. What lies otherwise, has scales, or misses some years goes through
 :mod:`~geoemb_xr.analysis.pieces`, with the same bits.
 """
@@ -14,13 +14,18 @@ from typing import Any
 import numpy as np
 
 from geoemb_xr.analysis import year_kernels
+from geoemb_xr.analysis.code_kernels import (
+    cosines_from,
+    cosines_of_codes,
+    products_of_four,
+    products_of_two,
+)
 from geoemb_xr.analysis.pieces import YearPiece, pieces, planes_of
-from geoemb_xr.analysis.year_kernels import cosines_from, products_of_four, products_of_two
 from geoemb_xr.core import buffers, kernels
 from geoemb_xr.execution.blocks import Block
 
-#: Pixels whose sums are held at once: those of four years are half a second-level cache, and rows of so many codes
-#: are read at more than half the speed of memory.
+#: Pixels whose sums are held at once: those of four years are 340 KB, which a second-level cache holds, and rows of
+#: so many codes are read at more than half the speed of memory.
 _ROW = 32 * year_kernels.LANES
 
 
@@ -51,12 +56,13 @@ def _carried_where_needed(
 
 
 def _side_by_side(years: Sequence[Block]) -> list[np.ndarray] | None:
-    """Codes without scales, or vectors, ``(band, pixel)``, if all years lie so."""
+    """Codes ``(band, pixel)`` of ``q · |q|``, if all years lie so."""
     codec = years[0].codec
+    if codec is None or codec.power != 2:
+        return None
     planes = [planes_of(each) for each in years]
-    kind = np.float32 if codec is None else np.int8
-    fits = all(each.ndim == 2 and each.dtype == kind and each.flags.c_contiguous for each in planes)
-    return planes if fits and len(planes[0]) % 2 == 0 and (codec is None or codec.power == 2) else None
+    fits = all(each.ndim == 2 and each.dtype == np.int8 and each.flags.c_contiguous for each in planes)
+    return planes if fits and len(planes[0]) % 2 == 0 else None
 
 
 def _summed(
@@ -67,31 +73,29 @@ def _summed(
     One call takes all rows: threads that come back to Python after each wait for each other there.
     """
     codec, count = years[0].codec, len(planes)
+    assert codec is not None
     # a row more: of three years, the third is taken twice, and its angle with itself is not asked for
     found, there = buffers.empty((count, pixels), np.float32), buffers.empty((count + 1, pixels), np.bool_)
-    square, factor, nodata = (False, 1, -128) if codec is None else (True, codec.factor, codec.nodata)
-    decoded = square, np.float32(factor), nodata, metric == "angle"
     for first in range(0, count - 1, 3):
         group = planes[first : first + 4]
         if len(group) == 2:
-            a, b = group
-            _angles_of_two(a, b, *decoded, there[first : first + 2], found[first : first + 1])
+            to = there[first : first + 2], found[first : first + 1]
+            _angles_of_two(group[0], group[1], codec.nodata, metric == "angle", *to)
         else:
             a, b, c, d = [*group, planes[-1]][:4]
-            _angles_of_four(a, b, c, d, *decoded, there[first : first + 4], found[first : first + 3])
+            to = there[first : first + 4], found[first : first + 3]
+            _angles_of_four(a, b, c, d, codec.nodata, metric == "angle", *to)
     return found[:-1], there[:-1]
 
 
 @kernels.jit_exact
-def _angles_of_two(
-    a: Any, b: Any, square: Any, factor: Any, nodata: Any, in_degrees: Any, there: Any, out: Any
-) -> None:
-    """Cosines, or angles, between two years of planes ``(band, pixel)``, row by row."""
+def _angles_of_two(a: Any, b: Any, nodata: Any, in_degrees: Any, there: Any, out: Any) -> None:
+    """Cosines, or angles, between two years of codes ``(band, pixel)``, row by row."""
     pixels = out.shape[1]
-    sums, least = np.empty(3 * _ROW), np.empty(2 * _ROW, np.int8)
+    some, sums, least = np.empty(3 * _ROW, np.int32), np.empty(3 * _ROW), np.empty(2 * _ROW, np.int8)
     for start in range(0, pixels, _ROW):
         n = min(_ROW, pixels - start)
-        products_of_two(a, b, start, n, square, factor, sums[: 3 * n], least[: 2 * n])
+        products_of_two(a, b, start, n, some[: 3 * n], sums[: 3 * n], least[: 2 * n])
         cosines_from(sums[: 3 * n], least[: 2 * n], nodata, in_degrees, start, n, there, out)
 
 
@@ -100,23 +104,14 @@ _angles_of_two.in_numpy(_angles_of_two.function)  # of which only what it calls 
 
 @kernels.jit_exact
 def _angles_of_four(
-    a: Any,
-    b: Any,
-    c: Any,
-    d: Any,
-    square: Any,
-    factor: Any,
-    nodata: Any,
-    in_degrees: Any,
-    there: Any,
-    out: Any,
+    a: Any, b: Any, c: Any, d: Any, nodata: Any, in_degrees: Any, there: Any, out: Any
 ) -> None:
     """Cosines, or angles, from each of four years to the next, row by row."""
     pixels = out.shape[1]
-    sums, least = np.empty(7 * _ROW), np.empty(4 * _ROW, np.int8)
+    some, sums, least = np.empty(7 * _ROW, np.int32), np.empty(7 * _ROW), np.empty(4 * _ROW, np.int8)
     for start in range(0, pixels, _ROW):
         n = min(_ROW, pixels - start)
-        products_of_four(a, b, c, d, start, n, square, factor, sums[: 7 * n], least[: 4 * n])
+        products_of_four(a, b, c, d, start, n, some[: 7 * n], sums[: 7 * n], least[: 4 * n])
         cosines_from(sums[: 7 * n], least[: 4 * n], nodata, in_degrees, start, n, there, out)
 
 
@@ -145,5 +140,6 @@ def apart(piece: YearPiece, pairs: Sequence[tuple[int, int]], metric: str) -> np
     if metric == "euclidean":
         year_kernels.lengths_of(piece.vectors, np.array(pairs), out)
     else:
-        year_kernels.cosines_of(piece.vectors, np.array(pairs), metric == "angle", out)
+        cosines = cosines_of_codes if piece.values.dtype == np.int8 else year_kernels.cosines_of
+        cosines(piece.vectors, np.array(pairs), metric == "angle", out)
     return out

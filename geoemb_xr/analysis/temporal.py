@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geoemb_xr.analysis import year_kernels
+from geoemb_xr.analysis import code_kernels, year_kernels
 from geoemb_xr.analysis.pieces import bands_of, pieces
 from geoemb_xr.analysis.years import TIME, names_of, over_years, times_of, years_at
 from geoemb_xr.core.errors import check_choice
@@ -48,7 +48,8 @@ def aggregate(
         ``mean`` is the extrinsic mean: float64 sums in time order, renormalised where the product's vectors have
         unit length; the ``median`` of components likewise. ``min``, ``max`` and ``std`` of components are no
         places on the sphere: they are left as they are, and their version says so (``"v1 std"``), so that they
-        are never compared with vectors.
+        are never compared with vectors. Codes ``q · |q|``, such as AlphaEarth's, are whole numbers: ``mean`` and
+        ``std`` of them are exact until they are rounded.
     freq : str, optional
         A pandas alias such as ``"5YE"``. A period belongs where it starts, and bins are counted from the first;
         ``time`` is then the start of each bin's first period.
@@ -173,18 +174,15 @@ def _aggregate_all(
     return over_years(_of_years, array, params, out=(BAND, labels), name="aggregate", attrs={})
 
 
+#: A kernel, and what it is given between a piece and the number of years that a pixel needs.
+_Kernel = tuple[Callable[..., None], tuple[Any, ...]]
+
+
 def _of_years(years: list[Block], out: np.ndarray, params: tuple[Any, ...]) -> None:
     """Write the vectors ``(band, pixel)`` that years give together, and what is asked for beside them."""
     how, weights, skipna, unit, extras = params
     numbers, needed, bands = np.asarray(weights), 1 if skipna else len(years), bands_of(years)
-    kernels: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
-        "mean": (year_kernels.mean_of, (numbers, unit)),
-        "std": (year_kernels.deviations_of, (numbers,)),
-        "median": (year_kernels.median_of, (year_kernels.exchanges(len(years)), unit)),
-        "min": (year_kernels.extremes_of, (False,)),
-        "max": (year_kernels.extremes_of, (True,)),
-    }
-    kernel, given = kernels[how]
+    kernel, given = _kernel(years, how, numbers, unit)
     for piece in pieces(years):
         kernel(piece.vectors, *given, needed, out, piece.where.start, piece.size)
         for i, extra in enumerate(extras):
@@ -194,3 +192,26 @@ def _of_years(years: list[Block], out: np.ndarray, params: tuple[Any, ...]) -> N
                 row = year_kernels.resultant_of(piece.vectors, numbers)
                 row[piece.there.sum(axis=0) < needed] = np.nan
             out[bands + i, piece.where] = row[: piece.size]
+
+
+def _kernel(years: Sequence[Block], how: str, weights: np.ndarray, unit: bool) -> _Kernel:
+    """The loop for codes whose sums are whole numbers, or the one for all others."""
+    codec = years[0].codec
+    if codec is not None and codec.power == 2 and code_kernels.are_whole(weights):
+        factor = np.float32(codec.factor)
+        of_codes: dict[str, _Kernel] = {
+            "mean": (code_kernels.mean_of_codes, (factor, unit)),
+            "std": (code_kernels.deviations_of_codes, (factor,)),
+            "median": (code_kernels.median_of_codes, (year_kernels.exchanges(len(years)), factor, unit)),
+            "min": (code_kernels.extremes_of_codes, (False, factor)),
+            "max": (code_kernels.extremes_of_codes, (True, factor)),
+        }
+        return of_codes[how]
+    of_all: dict[str, _Kernel] = {
+        "mean": (year_kernels.mean_of, (weights, unit)),
+        "std": (year_kernels.deviations_of, (weights,)),
+        "median": (year_kernels.median_of, (year_kernels.exchanges(len(years)), unit)),
+        "min": (year_kernels.extremes_of, (False,)),
+        "max": (year_kernels.extremes_of, (True,)),
+    }
+    return of_all[how]

@@ -324,12 +324,12 @@ def _median_of_numpy(piece: Any, pairs: Any, unit: Any, needed: Any, out: Any, s
 
 @jit
 def cosines_of(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None:
-    """Cosines of the angles between pairs of years, ``(pair, n)``, or these angles; sums are float64.
+    """Cosines of the angles between pairs of years of vectors, ``(pair, n)``, or these angles; sums are float64.
 
-    Of cosines in float64 an angle is as good as of normalised vectors in float32: the least that shows is 10⁻⁶
-    degrees. Years are decoded once for it, and not once more when their lengths are known.
+    Codes have :func:`~geoemb_xr.analysis.code_kernels.cosines_of_codes`. Of cosines in float64 an angle is as good
+    as of normalised vectors in float32: the least that shows is 10⁻⁶ degrees.
     """
-    values, square, scale, _ = piece
+    values = piece[0]
     bands, years, n = values.shape
     row, length = np.empty((years, LANES)), np.empty((years, LANES))
     product, lanes = np.empty((len(pairs), LANES)), np.uint64(LANES)
@@ -340,7 +340,7 @@ def cosines_of(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None:
         for b in range(bands):
             for t in range(years):
                 for j in range(lanes):
-                    row[t, j] = np.float64(_exact(values[b, t, of + j], square, scale[t, of + j]))
+                    row[t, j] = np.float64(values[b, t, of + j])
                     length[t, j] += row[t, j] * row[t, j]
             for p in range(len(pairs)):
                 one, other = np.uint64(pairs[p, 0]), np.uint64(pairs[p, 1])
@@ -352,8 +352,12 @@ def cosines_of(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None:
                 lengths = np.sqrt(length[one, j] * length[other, j])
                 product[p, j] = product[p, j] / lengths if lengths > 0 else np.nan
         for p in range(len(pairs)):
-            for j in range(lanes):
-                out[p, of + j] = _degrees(product[p, j]) if in_degrees else product[p, j]
+            if in_degrees:
+                for j in range(lanes):
+                    out[p, of + j] = _degrees(product[p, j])
+            else:
+                for j in range(lanes):
+                    out[p, of + j] = product[p, j]
 
 
 @jit_exact
@@ -394,152 +398,6 @@ def _cosines_of_numpy(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None
         out[:] = _in_degrees(cosine)
     else:
         out[:] = cosine
-
-
-@jit_exact
-def products_of_two(
-    a: Any, b: Any, start: Any, size: Any, square: Any, factor: Any, sums: Any, least: Any
-) -> None:
-    """Squares of the lengths of two years' vectors and their product, from where they lie, ``(band, pixel)``.
-
-    See :func:`products_of_four`.
-    """
-    lanes, squares, products = np.uint64(LANES), np.uint64(LANES), np.uint64(2 * LANES)
-    sums[:] = 0
-    least[:] = 0
-    for band in range(0, a.shape[0], 2):
-        one, two = np.uint64(band), np.uint64(band + 1)
-        for i in range(size // LANES):
-            of, to, low = np.uint64(start + i * LANES), np.uint64(3 * i * LANES), np.uint64(2 * i * LANES)
-            for j in range(lanes):
-                a1, a2 = _wide(a[one, of + j], square, factor), _wide(a[two, of + j], square, factor)
-                b1, b2 = _wide(b[one, of + j], square, factor), _wide(b[two, of + j], square, factor)
-                sums[to + j] = sums[to + j] + a1 * a1 + a2 * a2
-                sums[to + squares + j] = sums[to + squares + j] + b1 * b1 + b2 * b2
-                sums[to + products + j] = sums[to + products + j] + a1 * b1 + a2 * b2
-            if square:
-                for j in range(lanes):
-                    least[low + j] = min(least[low + j], min(a[one, of + j], a[two, of + j]))
-                    least[low + squares + j] = min(
-                        least[low + squares + j], min(b[one, of + j], b[two, of + j])
-                    )
-
-
-@jit_exact
-def products_of_four(
-    a: Any, b: Any, c: Any, d: Any, start: Any, size: Any, square: Any, factor: Any, sums: Any, least: Any
-) -> None:
-    """Squares of the lengths of four years' vectors, and the product of each with the next, in float64.
-
-    Vectors are read where they lie, ``(band, pixel)``, an even number of bands. ``sums`` and ``least`` are flat:
-    for each ``LANES`` pixels these of each year, and the products after them; ``least`` has the smallest codes.
-    They are one array each, with places that are known when it is compiled: see ``LANES``. Two bands at a time
-    halve how often sums are stored; they are added one after the other.
-    """
-    lanes, l1, l2, l3 = np.uint64(LANES), np.uint64(LANES), np.uint64(2 * LANES), np.uint64(3 * LANES)
-    p1, p2, p3 = np.uint64(4 * LANES), np.uint64(5 * LANES), np.uint64(6 * LANES)
-    sums[:] = 0
-    least[:] = 0
-    for band in range(0, a.shape[0], 2):
-        one, two = np.uint64(band), np.uint64(band + 1)
-        for i in range(size // LANES):
-            of, to, low = np.uint64(start + i * LANES), np.uint64(7 * i * LANES), np.uint64(4 * i * LANES)
-            for j in range(lanes):
-                a1, a2 = _wide(a[one, of + j], square, factor), _wide(a[two, of + j], square, factor)
-                b1, b2 = _wide(b[one, of + j], square, factor), _wide(b[two, of + j], square, factor)
-                c1, c2 = _wide(c[one, of + j], square, factor), _wide(c[two, of + j], square, factor)
-                d1, d2 = _wide(d[one, of + j], square, factor), _wide(d[two, of + j], square, factor)
-                sums[to + j] = sums[to + j] + a1 * a1 + a2 * a2
-                sums[to + l1 + j] = sums[to + l1 + j] + b1 * b1 + b2 * b2
-                sums[to + l2 + j] = sums[to + l2 + j] + c1 * c1 + c2 * c2
-                sums[to + l3 + j] = sums[to + l3 + j] + d1 * d1 + d2 * d2
-                sums[to + p1 + j] = sums[to + p1 + j] + a1 * b1 + a2 * b2
-                sums[to + p2 + j] = sums[to + p2 + j] + b1 * c1 + b2 * c2
-                sums[to + p3 + j] = sums[to + p3 + j] + c1 * d1 + c2 * d2
-            if square:
-                for j in range(lanes):
-                    least[low + j] = min(least[low + j], min(a[one, of + j], a[two, of + j]))
-                    least[low + l1 + j] = min(least[low + l1 + j], min(b[one, of + j], b[two, of + j]))
-                    least[low + l2 + j] = min(least[low + l2 + j], min(c[one, of + j], c[two, of + j]))
-                    least[low + l3 + j] = min(least[low + l3 + j], min(d[one, of + j], d[two, of + j]))
-
-
-@jit_exact
-def _wide(code: Any, square: Any, factor: Any) -> Any:
-    return np.float64(_exact(code, square, factor))
-
-
-def _products_numpy(
-    planes: Any, start: Any, size: Any, square: Any, factor: Any, sums: Any, least: Any
-) -> None:
-    years = np.stack([each[:, start : start + size] for each in planes])
-    exact = years.astype(np.float32)
-    exact = (exact * (np.abs(exact) if square else np.float32(1)) * np.float32(factor)).astype(np.float64)
-    lengths, products = (exact * exact).sum(axis=1), (exact[:-1] * exact[1:]).sum(axis=1)
-    sums[:] = np.concatenate([lengths, products]).reshape(-1, size // LANES, LANES).swapaxes(0, 1).ravel()
-    least[:] = 0
-    if square:
-        least[:] = np.minimum(years.min(axis=1), 0).reshape(-1, size // LANES, LANES).swapaxes(0, 1).ravel()
-
-
-@products_of_two.in_numpy
-def _products_of_two_numpy(
-    a: Any, b: Any, start: Any, size: Any, square: Any, factor: Any, sums: Any, least: Any
-) -> None:
-    _products_numpy((a, b), start, size, square, factor, sums, least)
-
-
-@products_of_four.in_numpy
-def _products_of_four_numpy(
-    a: Any, b: Any, c: Any, d: Any, start: Any, size: Any, square: Any, factor: Any, sums: Any, least: Any
-) -> None:
-    _products_numpy((a, b, c, d), start, size, square, factor, sums, least)
-
-
-@jit_exact
-def cosines_from(
-    sums: Any, least: Any, nodata: Any, in_degrees: Any, start: Any, size: Any, there: Any, out: Any
-) -> None:
-    """Cosines, or angles, from each year to the next, and which years have data, of ``size`` pixels of a block.
-
-    ``there`` is ``(year, pixel)``, ``out`` ``(year - 1, pixel)``.
-    """
-    years = len(there)
-    lanes, rows, cosine = np.uint64(LANES), 2 * years - 1, np.empty(LANES)
-    for i in range(size // LANES):
-        to = np.uint64(start + i * LANES)
-        for t in range(years):
-            low, square = np.uint64((i * years + t) * LANES), np.uint64((i * rows + t) * LANES)
-            for j in range(lanes):
-                there[t, to + j] = (least[low + j] > nodata) & (sums[square + j] < np.inf)
-        for t in range(years - 1):
-            one, other = np.uint64((i * rows + t) * LANES), np.uint64((i * rows + t + 1) * LANES)
-            product = np.uint64((i * rows + years + t) * LANES)
-            for j in range(lanes):
-                lengths = np.sqrt(sums[one + j] * sums[other + j])
-                lengths = lengths if there[t, to + j] & there[t + 1, to + j] else 0.0
-                cosine[j] = sums[product + j] / lengths if lengths > 0 else np.nan
-            if in_degrees:
-                for j in range(lanes):
-                    out[t, to + j] = _degrees(cosine[j])
-            else:
-                for j in range(lanes):
-                    out[t, to + j] = cosine[j]
-
-
-@cosines_from.in_numpy
-def _cosines_from_numpy(
-    sums: Any, least: Any, nodata: Any, in_degrees: Any, start: Any, size: Any, there: Any, out: Any
-) -> None:
-    years = len(there)
-    rows = sums.reshape(size // LANES, 2 * years - 1, LANES).swapaxes(0, 1).reshape(-1, size)
-    codes = least.reshape(size // LANES, years, LANES).swapaxes(0, 1).reshape(-1, size)
-    known = (codes > nodata) & (rows[:years] < np.inf)
-    squares = np.where(known, rows[:years], 0)
-    usable = squares[:-1] * squares[1:] > 0
-    cosine = np.where(usable, rows[years:], np.nan) / np.sqrt(np.where(usable, squares[:-1] * squares[1:], 1))
-    there[:, start : start + size] = known
-    out[:, start : start + size] = _in_degrees(cosine) if in_degrees else cosine
 
 
 @jit

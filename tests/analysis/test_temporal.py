@@ -1,5 +1,7 @@
 """Aggregates and change, against float64 references, pandas, and the scene's known changes."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -132,12 +134,12 @@ def test_exchanges_sort_every_order_of_zeros_and_ones(count):
 
 def test_a_block_of_many_pieces_gives_what_single_pixels_give():
     """Pieces are whole, so that no pixel is rounded in another order; the last one holds what was there before."""
-    da = scene(shape=(70, 61), years=[2018, 2019, 2021], decode=False)
+    da = scene(shape=(90, 71), years=[2018, 2019, 2021], decode=False)
     da[1, :, 20:40, 30:] = -128
     whole = da.emb.change_point().to_array()
     first = next(pieces.pieces([Block(year, 0, None, SIGNED_SQUARE) for year in da.values]))
     assert first.size < da[0, 0].size
-    for row, column in [(0, 0), (30, 45), (69, 60), (68, 1)]:
+    for row, column in [(0, 0), (30, 45), (89, 70), (88, 1)]:
         alone = da[:, :, row : row + 1, column : column + 1]
         assert alone.emb.change_point().to_array().identical(whole[:, row : row + 1, column : column + 1])
     rows, columns = slice(7, 60), slice(9, 50)
@@ -263,22 +265,58 @@ def test_change_is_the_float64_reference_whatever_the_chunks(product, metric, de
     assert found.attrs["units"] == ("degree" if metric == "angle" else "1")
 
 
-def test_codes_and_vectors_give_the_same_bits():
+def test_codes_and_vectors_give_the_same_where_nothing_is_summed():
     codes = scene(decode=False)
-    for metric in ("angle", "cosine", "euclidean"):
-        assert codes.emb.change(2018, 2024, metric=metric).identical(
-            codes.emb.decode().emb.change(2018, 2024, metric=metric)
+    vectors = codes.emb.decode()
+    for call in (
+        lambda da: da.emb.change(2018, 2024, metric="euclidean"),
+        *(lambda da, how=how: da.emb.aggregate(how) for how in ("min", "max", "median")),
+    ):
+        xr.testing.assert_identical(call(codes), call(vectors))
+    for how in ("mean", "std"):  # of codes the sum is exact; a decoded vector is rounded
+        np.testing.assert_allclose(codes.emb.aggregate(how), vectors.emb.aggregate(how), atol=1e-7)
+    np.testing.assert_allclose(codes.emb.change_point().step, vectors.emb.change_point().step, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bands", [64, 13])
+def test_angles_of_codes_are_those_of_whole_numbers(bands):
+    rng = np.random.default_rng(bands)
+    codes = rng.integers(-127, 128, (2, bands, 4, 5), np.int8)
+    codes[:, :, 0, 0] = [127], [-127]  # the largest sums of squares and products
+    codes[:, :, 0, 1] = 127
+    codes[1, :, 1] = codes[0, :, 1]
+    codes[1, 3, 1] = -codes[1, 3, 1]
+    da = gx.wrap(
+        codes,
+        gx.Product("squares", dims=bands, codec=SIGNED_SQUARE),
+        geobox=gx.testing.geobox((4, 5)),
+        time=[2018, 2019],
+    )
+    found = da.emb.change(2018, 2019).values
+    whole = codes.astype(object) * abs(codes.astype(object))
+    for place in np.ndindex(4, 5):
+        a, b = (year[:, *place] for year in whole)
+        across = (a @ a) * (b @ b) - (a @ b) ** 2
+        exact = math.degrees(math.atan2(math.sqrt(across), a @ b))
+        assert found[place] == pytest.approx(exact, rel=1e-7, abs=1e-12), place
+
+
+def test_negative_scales_turn_vectors_round():
+    da = scene("tessera", shape=(6, 5), years=[2018, 2019], decode=False)
+    turned = da.assign_coords(scale=da.scale * xr.DataArray([1, -1], dims="time"))
+    for metric in ("angle", "cosine"):
+        found = turned.emb.change(2018, 2019, metric=metric)
+        np.testing.assert_allclose(
+            found, turned.emb.decode().emb.change(2018, 2019, metric=metric), atol=2e-6
         )
 
 
-@pytest.mark.parametrize("decode", [True, False])
 @pytest.mark.parametrize("count", [2, 3, 4, 6])
-def test_years_summed_where_they_lie_have_the_bits_of_pieces(count, decode):
-    da = scene(shape=(90, 61), years=range(2018, 2018 + count), decode=decode)
-    values = da.values.copy()
-    values[1, :, 3, 5:9] = np.nan if decode else -128  # in the first row of pixels, and not in the second
-    values[:, 7, 80, 3], values[:, :, 80, 4] = values[1, 0, 3, 5], 0
-    blocks = [Block(each, 0, None, None if decode else SIGNED_SQUARE) for each in values]
+def test_years_summed_where_they_lie_have_the_bits_of_pieces(count):
+    values = scene(shape=(90, 61), years=range(2018, 2018 + count), decode=False).values.copy()
+    values[1, :, 3, 5:9] = -128  # in the first row of pixels, and not in the second
+    values[:, 7, 80, 3], values[:, :, 80, 4] = -128, 0
+    blocks = [Block(each, 0, None, SIGNED_SQUARE) for each in values]
     assert steps._side_by_side(blocks) is not None
     found = [np.full((count - 1, 90 * 61), -1, np.float32) for _ in range(2)]
     ways = steps.steps(blocks, "angle"), steps._carried(blocks, slice(0, 90 * 61), "angle")

@@ -23,7 +23,8 @@ ROOT = PACKAGE.parent
 WITHOUT_TWIN = {
     "core.coding": {"_find_least", "_find_lost"},
     "execution.linear": {"_sum_piece"},
-    "analysis.year_kernels": {"_exact", "_wide", "_keep", "_beyond", "_degrees"},
+    "analysis.year_kernels": {"_exact", "_keep", "_beyond", "_degrees"},
+    "analysis.code_kernels": {"_squared", "_signed", "_beyond", "_middles", "_take_over"},
     "geo.resampling_kernels": {
         "_decoded", "_mixed", "_cover", "_add_footprint", "_finish_mean", "_weight", "_area", "_footprint",
     },
@@ -94,16 +95,18 @@ def side_by_side(kind):
         values = rng().normal(size=values.shape).astype(np.float32)
     if kind == "scaled":
         scale = rng().random(scale.shape).astype(np.float32)
+        scale[1] = -scale[1]
+    if kind == "squares":
+        scale *= FACTOR
     values[:, 1, 11] = 0
-    there = rng().random(scale.shape) > np.linspace(0, 0.9, 128)
+    there = (rng().random(scale.shape) > np.linspace(0, 0.9, 128)) & (values != -128).all(axis=0)
     there[:, 7], there[:, 8] = False, True
-    return values, kind == "squares", scale * there, there
+    return values * there, kind == "squares", scale * there, there
 
 
-def years_apart(count, kind):
-    """Years of a block, each where it lies."""
-    mixed, made = rng(), codes(12, 400) if kind == "codes" else vectors(12, 400)
-    return [mixed.permutation(made, 1) for _ in range(count)]
+def years_apart(count):
+    """Codes of years, each where it lies."""
+    return [rng().permutation(np.where(codes(12, 400) == -128, 1, codes(12, 400)), 1) for _ in range(count)]
 
 
 def without_square(values, _, scale, there):
@@ -409,26 +412,48 @@ CASES = {
             ("extremes_of", "min ", (False, 1), result, 0),
             ("median_of", "unit ", (exchanges(4), True, 2), result, 0),
             ("median_of", "", (exchanges(4), False, 1), result, 0),
-            ("cosines_of", "angle ", (PAIRS, True), lambda: (empty(3, 128),), 1e-6),
-            ("cosines_of", "", (PAIRS, False), lambda: (empty(3, 128),), 1e-6),
             ("lengths_of", "", (PAIRS,), lambda: (empty(3, 128),), 1e-6),
         )
     },
     **{
-        ("analysis.year_kernels", f"products_of_{number}", kind): (
-            lambda count=count, kind=kind: (
-                *(years_apart(count, kind)), 64, 256, kind == "codes", FACTOR if kind == "codes" else np.float32(1),
-                empty((2 * count - 1) * 256, dtype=np.float64), empty(count * 256, dtype=np.int8),
-            ),
-            1e-6,
+        ("analysis.code_kernels", f"{name}_codes", how): (
+            lambda given=given: (side_by_side("squares"), *given, *result()), 0
         )
-        for number, count in (("two", 2), ("four", 4))
-        for kind in ("codes", "vectors")
+        for name, how, given in (
+            ("mean_of", "unit", (FACTOR, True, 2)),
+            ("mean_of", "", (FACTOR, False, 1)),
+            ("deviations_of", "", (FACTOR, 2)),
+            ("extremes_of", "max", (True, FACTOR, 2)),
+            ("extremes_of", "min", (False, FACTOR, 1)),
+            ("median_of", "unit", (exchanges(4), FACTOR, True, 2)),
+            ("median_of", "", (exchanges(4), FACTOR, False, 1)),
+        )
     },
     **{
-        ("analysis.year_kernels", "cosines_from", how): (
+        (f"analysis.{module}", name, f"{how} of {kind}"): (
+            lambda kind=kind, how=how: (side_by_side(kind), PAIRS, how == "angles", empty(3, 128)), 1e-6
+        )
+        for module, name, kind in (
+            ("year_kernels", "cosines_of", "vectors"),
+            ("code_kernels", "cosines_of_codes", "squares"),
+            ("code_kernels", "cosines_of_codes", "scaled"),
+        )
+        for how in ("angles", "cosines")
+    },
+    **{
+        ("analysis.code_kernels", f"products_of_{number}"): (
+            lambda count=count: (
+                *years_apart(count), 64, 256, empty((2 * count - 1) * 256, dtype=np.int32),
+                empty((2 * count - 1) * 256, dtype=np.float64), empty(count * 256, dtype=np.int8),
+            ),
+            0,
+        )
+        for number, count in (("two", 2), ("four", 4))
+    },
+    **{
+        ("analysis.code_kernels", "cosines_from", how): (
             lambda how=how: (
-                rng().choice([0, 0.2, 0.9, np.nan, np.inf], 5 * 256), rng().integers(-128, -125, 3 * 256, np.int8),
+                rng().choice([0, 0.2, 0.9], 5 * 256), rng().integers(-128, -125, 3 * 256, np.int8),
                 -128, how == "angle", 128, 256, np.zeros((3, 512), bool), empty(2, 512),
             ),
             1e-6,
@@ -436,15 +461,13 @@ CASES = {
         for how in ("angle", "cosine")
     },
     **{
-        ("analysis.steps", f"_angles_of_{number}", kind): (
-            lambda count=count, kind=kind: (
-                *years_apart(count, kind), kind == "codes", FACTOR if kind == "codes" else np.float32(1),
-                -128, True, np.zeros((count, 256), bool), empty(count - 1, 256),
+        ("analysis.steps", f"_angles_of_{number}"): (
+            lambda count=count: (
+                *years_apart(count), -128, True, np.zeros((count, 256), bool), empty(count - 1, 256)
             ),
             1e-5,
         )
         for number, count in (("two", 2), ("four", 4))
-        for kind in ("codes", "vectors")
     },
     ("analysis.year_kernels", "carry_on"): (lambda: without_square(*side_by_side("scaled")), 0),
     ("analysis.clusters", "_gather"): (
