@@ -28,7 +28,7 @@ from geoemb_xr.execution.computing import computed, persisted
 from geoemb_xr.geo import places
 
 if TYPE_CHECKING:
-    from geoemb_xr.core.fitted import Fitted
+    from geoemb_xr.probes.probe import Probe
 
 #: Where no CRS is given, the map is in the equal-area CRS of Europe inside this box, else in the source's own.
 _EUROPE = (-25.0, 34.0, 45.0, 72.0)
@@ -163,9 +163,8 @@ def _save(array: xr.DataArray, path: Path, title: str, synthetic: bool) -> None:
 
     array.emb.plot(title=f"{title} (synthetic scene)" if synthetic else title)
     figure = plt.gcf()
-    figure.set_layout_engine(
-        None
-    )  # plot has laid it out: once is enough, and a place holder would draw twice
+    # plot has laid it out: once is enough, and a place holder would draw twice
+    figure.set_layout_engine(None)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -189,9 +188,10 @@ def _map(
     outputs = ["label", "aoa"] if "aoa" in probe.outputs() else ["label"]
     maps = _shown("map", lambda: computed(latest.emb.predict(probe, output=outputs)))
     classes = maps["label"]
-    _save(classes, out / "map.png", f"{target} from {len(table)} points", synthetic)
+    used = sum(probe.counts.values())  # those with data
+    _save(classes, out / "map.png", f"{target} from {used} points", synthetic)
     if "aoa" in maps:
-        _save(maps["aoa"], out / "aoa.png", "Area of applicability: where the labels tell", synthetic)
+        _save(maps["aoa"], out / "aoa.png", "Area of applicability: where the labels apply", synthetic)
     classes.emb.to_cog(out / "map.tif", mode="w")
     probe.save(out / "probe.npz")
     legend = legend_of(classes)
@@ -201,10 +201,9 @@ def _map(
     summary["map"] = {
         "target": target,
         "labelled points": len(table),
+        "points used": used,
         "share": {name: round(counts.get(v, 0) / mapped, 4) for v, name in named.items()},
-        "held out": {
-            kind: dict(each) for kind, each in getattr(probe, "scores", {}).items() if kind != "coverage"
-        },
+        "held out": {kind: dict(each) for kind, each in probe.scores.items() if kind != "coverage"},
     }
     for kind, each in summary["map"]["held out"].items():
         scores = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in each.items())
@@ -224,12 +223,12 @@ def _map(
         print(f"agreement with the scene's truth: {agreement:.1%}")
 
 
-def _fit(latest: xr.DataArray, table: pd.DataFrame, target: str) -> Fitted:
+def _fit(latest: xr.DataArray, table: pd.DataFrame, target: str) -> Probe:
     """Train on the map's own vectors at the points, or on the vectors that the table brings along."""
     product = gx.product(latest.attrs["product"])
     bands = list(product.decoded_bands)
     if not set(bands) <= set(map(str, table.columns)):
-        probe: Fitted = gx.fit_probe(latest, table, target=target)
+        probe: Probe = gx.fit_probe(latest, table, target=target)
         return probe
     lon, lat = places.points_xy(table, geometry.LONLAT)
     points = gx.wrap(table[bands].to_numpy(), product, x=lon, y=lat)

@@ -88,10 +88,16 @@ def test_a_table_without_classes_is_one_clear_line(tmp_path, capsys):
     assert "no column of the labels repeats, as classes do" in capsys.readouterr().err
 
 
-def test_labels_on_the_map(tmp_path):
+def test_labels_on_the_map(tmp_path, monkeypatch):
     from geoemb_xr.testing import scene
 
-    scene().points(60, year=2024).drop(columns="year").to_csv(tmp_path / "labels.csv", index=False)
+    titles = []
+    monkeypatch.setattr(
+        "geoemb_xr.__main__._save", lambda array, path, title, synthetic: titles.append(title)
+    )
+    table = scene().points(60, year=2024).drop(columns="year")
+    table.loc[:9, "lon"] = 0.0  # far away
+    table.to_csv(tmp_path / "labels.csv", index=False)
     args = [
         "--labels",
         str(tmp_path / "labels.csv"),
@@ -102,7 +108,11 @@ def test_labels_on_the_map(tmp_path):
         str(tmp_path / "out"),
     ]
     assert main(args) == 0
-    assert pd.read_json(tmp_path / "out" / "summary.json", typ="series")["years"] == [2018, 2024]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["years"] == [2018, 2024]
+    used = summary["map"]["points used"]
+    assert 40 < used <= 50 < summary["map"]["labelled points"] == 60
+    assert titles[2:] == [f"land_cover from {used} points", "Area of applicability: where the labels apply"]
 
 
 @pytest.mark.parametrize(

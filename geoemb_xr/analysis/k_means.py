@@ -69,12 +69,12 @@ def _lloyd(points: np.ndarray, centres: np.ndarray, still: float) -> tuple[np.nd
 def _centres(points: np.ndarray, labels: np.ndarray, before: np.ndarray) -> np.ndarray:
     """The mean of each cluster; an empty one takes the point that fits its own centre worst."""
     count = np.bincount(labels, minlength=len(before))
-    empty = np.flatnonzero(count == 0)
-    if len(empty):
-        gap = ((points - before[labels]) ** 2).sum(axis=1)
-        labels = labels.copy()
-        labels[np.argsort(-gap, kind="stable")[: len(empty)]] = empty
-        count = np.bincount(labels, minlength=len(before))
+    if not count.all():
+        labels, gap = labels.copy(), ((points - before[labels]) ** 2).sum(axis=1)
+        for empty in np.flatnonzero(count == 0):
+            worst = int(np.where(count[labels] > 1, gap, -1).argmax())  # not the only one of another cluster
+            count[labels[worst]] -= 1
+            labels[worst], count[empty] = empty, 1
     sums = np.stack([np.bincount(labels, column, len(before)) for column in points.T], axis=1)
     return np.asarray(sums / count[:, None])
 

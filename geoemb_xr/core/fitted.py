@@ -237,6 +237,8 @@ class Fitted:
         ------
         EmbeddingError
             If a field holds what neither NumPy nor JSON can write; nothing is written then.
+        FileExistsError
+            If the path is a folder.
         """
         return npz.write(with_ending(path, ".npz"), *self._document())
 
@@ -297,7 +299,8 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
     Parameters
     ----------
     path : path
-        An npz file, or one that :meth:`Fitted.to_onnx` wrote. Pickles in it are refused.
+        An npz file, whose ending may be left out, or one that :meth:`Fitted.to_onnx` wrote. Pickles in it are
+        refused.
 
     Raises
     ------
@@ -305,7 +308,7 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
         If it is not a model of ours, of a class that is not imported, or if its parts do not fit each other.
     """
     try:
-        path = existing(path, "file of a model")
+        path = existing(path, "file of a model", ".npz")
         source = io.BytesIO(onnx_graph.embedded(path)) if path.suffix == ".onnx" else path
         with npz.opened(source) as (text, shapes, read):
             header = json.loads(text)

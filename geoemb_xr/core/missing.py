@@ -125,7 +125,8 @@ def refuse_codes(values: np.ndarray, axis: int, product: str, what: str = "the a
         raise SourceError(
             f"{what} holds whole numbers up to {np.abs(some).max():.0f} as floats: these are no vectors of "
             f"{product!r} but its codes, which something turned into floats (masked=True, where, reindex). "
-            "Read them as integers, or turn missing pixels into the code for no data and the rest into integers"
+            "Read them as integers, or turn missing pixels into the code for no data and the rest into integers. "
+            "A number that marks missing pixels is declared (nodata, _FillValue)"
         )
 
 

@@ -26,7 +26,11 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
     ------
     MissingFileError
         If the folder is not.
+    FileExistsError
+        If ``target`` is a folder itself.
     """
+    if target.is_dir():
+        raise FileExistsError(f"{target} is a folder; give the file in it a name")
     if not target.parent.is_dir():
         raise MissingFileError(f"no such folder to write to: {target.parent}")
     temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")

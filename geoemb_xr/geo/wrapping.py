@@ -10,7 +10,7 @@ import pandas as pd
 import shapely
 import xarray as xr
 
-from geoemb_xr.core import arrays, geometry
+from geoemb_xr.core import arrays, codecs, geometry
 from geoemb_xr.core.band_names import places_by_name, refuse_contradiction
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.missing import believe_nodata, codec_attrs, refuse_codes
@@ -201,7 +201,8 @@ def _without_gaps(array: xr.DataArray, found: Product, nodata: float | None) -> 
         if missing is None or not (found.unit_norm or nodata is not None) or missing == 0:
             return array
     labels, name = array.coords[BAND].values, str(array.name)
-    codes_of = found.name if found.codec is not None else ""
+    # Presto's codes as floats are its vectors
+    codes_of = found.name if found.codec not in (None, codecs.UNSCALED) else ""
     params = (nodata, found.unit_norm, missing, codes_of)
     return arrays.map_bands(fill_gaps, array, *params, dtype=array.dtype, out=(BAND, labels), name=name)
 

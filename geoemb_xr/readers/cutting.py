@@ -88,14 +88,30 @@ def _parts[T: (xr.DataArray, xr.Dataset)](array: T, area: Area, name: str) -> li
     if not found:
         raise CoverageError(f"{name} does not cover {area}; it covers {areas.area_of(box)}")
     cut_out = [(turn, array.isel(y=rows, x=cols)) for turn, (rows, cols) in found]
-    cut_out.sort(
-        key=lambda each: float(each[1].coords["x"].min()) - each[0]
-    )  # from west to east, as the area lies
-    first = cut_out[0][0]
-    return [
-        part if turn == first else part.assign_coords(x=part.coords["x"] + (first - turn))
-        for turn, part in cut_out
-    ]
+    # from west to east, as the area lies
+    cut_out.sort(key=lambda each: float(each[1].coords["x"].min()) - each[0])
+    return _joining([(cut_out[0][0] - turn, part) for turn, part in cut_out], abs(box.affine.a), name)
+
+
+def _joining[T: (xr.DataArray, xr.Dataset)](parts: list[tuple[float, T]], step: float, name: str) -> list[T]:
+    """Windows from west to east, each moved by so many degrees; none has a column that one before it has."""
+    joined: list[T] = []
+    end = -np.inf
+    for shift, part in parts:
+        x = part.coords["x"].values + shift
+        # a grid of more than a turn has its last columns twice
+        start = int(np.searchsorted(x, end + step / 2))
+        if start == x.size:
+            continue
+        if joined and abs(x[start] - end - step) > step / 100:
+            raise CoverageError(
+                f"the area lies on both sides of {name}, whose edges do not meet in whole pixels around the globe: "
+                f"it ends at {end + step / 2:g} and goes on at {x[start] - step / 2:g}. Open each side by itself"
+            )
+        end = x[-1]
+        part = part.isel(x=slice(start, None))
+        joined.append(part.assign_coords(x=part.coords["x"] + shift) if shift else part)
+    return joined
 
 
 #: What an array is called in a Dataset of its own.

@@ -120,7 +120,7 @@ class Sketch:
             If it is no sketch, or its parts do not fit each other.
         """
         try:
-            with npz.opened(existing(path, "file of a sketch")) as (text, shapes, read):
+            with npz.opened(existing(path, "file of a sketch", ".npz")) as (text, shapes, read):
                 header = json.loads(text)
                 if header.get("format") != _FORMAT:
                     raise ValueError("it has another format")

@@ -38,3 +38,11 @@ def test_an_empty_cluster_takes_the_point_that_fits_worst():
     points = np.array([[0.0, 0.0], [1.0, 0.0], [10.0, 0.0]])
     centres = _centres(points, np.array([0, 0, 0]), np.array([[0.0, 0.0], [99.0, 99.0]]))
     np.testing.assert_array_equal(centres, [[0.5, 0.0], [10.0, 0.0]])
+
+
+def test_an_empty_cluster_leaves_no_other_one_empty():
+    points = np.array([[0.0, 0.0], [1.0, 0.0], [100.0, 0.0]])
+    before = np.array([[0.4, 0.0], [50.0, 0.0], [7.0, 7.0]])  # the worst point is all that its cluster has
+    np.testing.assert_array_equal(
+        _centres(points, np.array([0, 0, 1]), before), [[0.0, 0.0], [100.0, 0.0], [1.0, 0.0]]
+    )

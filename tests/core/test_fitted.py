@@ -48,6 +48,13 @@ def scaler(**changed):
     return Scaler("mine", "v1", ("A", "B"), "© me", **fields)
 
 
+def test_a_folder_of_the_same_name_is_beside_the_model(tmp_path):
+    (tmp_path / "model").mkdir()
+    model = scaler()
+    assert model.save(tmp_path / "model") == tmp_path / "model.npz"
+    assert gx.load_model(tmp_path / "model") == model
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -65,6 +72,7 @@ def test_a_model_of_ones_own_saves_and_loads(tmp_path, changed):
     path = model.save(tmp_path / "model")
     assert gx.load_model(path) == model
     assert Scaler.load(path) == model
+    assert gx.load_model(tmp_path / "model") == gx.load_model(str(tmp_path / "model")) == model
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.npz"]
     with pytest.raises(SourceError, match="holds a Scaler, not a PCA"):
         gx.PCA.load(path)

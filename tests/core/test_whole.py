@@ -37,3 +37,10 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 def _interrupted():
     yield b"new"
     raise KeyboardInterrupt
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path):
+    (tmp_path / "probes.npz").mkdir()
+    with pytest.raises(FileExistsError, match=r"probes\.npz is a folder; give the file in it a name"):
+        replacing(tmp_path / "probes.npz").__enter__()
+    assert [each.name for each in tmp_path.iterdir()] == ["probes.npz"]

@@ -259,6 +259,13 @@ def test_codes_that_became_floats_are_no_vectors(lazy):
     assert gx.wrap(array, mine, geobox=gx.testing.geobox((4, 5))).isnull().sum() == 64 * 5
 
 
+def test_vectors_of_presto_are_whole_numbers():
+    codes = np.arange(128 * 6, dtype="uint16").reshape(6, 128) + 1
+    once = gx.wrap(codes, "presto", x=np.arange(6.0), y=np.zeros(6)).emb.decode()
+    again = gx.wrap(once.values, "presto", x=np.arange(6.0), y=np.zeros(6))
+    np.testing.assert_array_equal(again, codes)
+
+
 @pytest.mark.parametrize(
     "times", [["2018", "2019"], pd.period_range("2018", periods=2, freq="Y"), [2018, 2019]]
 )

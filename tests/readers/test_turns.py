@@ -60,3 +60,27 @@ def test_what_lies_nowhere_in_a_store_is_said(world, tmp_path):
     west = float(part.x[-1]) + 20
     with pytest.raises(CoverageError, match="does not cover"):
         gx.open(path, bbox=(west, 0, west + 20, 20))
+
+
+@pytest.mark.parametrize("first", [0.0, -180.0])
+def test_columns_that_a_grid_has_twice_come_once(tmp_path, first):
+    x = first + 5.0 * np.arange(73)  # the last is the first, a turn further
+    vectors = np.random.default_rng(0).normal(size=(2, 2, x.size))
+    vectors[..., -1] = vectors[..., 0]
+    held = gx.wrap(vectors, gx.Product("twice", dims=2), x=x, y=[10.0, 5.0], crs=4326)
+    path = held.emb.to_zarr(tmp_path / "twice.zarr")
+    for west, east in ((-10, 0), (0, 10), (-10, 10), (170, 180), (-180, -170), (170, 190)):
+        part = gx.open(path, bbox=(west, 4, east, 11))
+        middles = np.arange(west, east + 1, 5)  # pixels that an edge runs through are whole
+        np.testing.assert_allclose((part.x - middles + 180) % 360 - 180, 0, atol=1e-9)
+        np.testing.assert_allclose(np.diff(part.x), 5)
+        np.testing.assert_array_equal(part, held.sel(x=first + (middles - first) % 360))
+
+
+def test_sides_that_do_not_meet_are_refused(tmp_path):
+    x = -177.5 + 5.0 * np.arange(71)  # a column is missing
+    held = gx.wrap(np.ones((2, 2, x.size)), gx.Product("gap", dims=2), x=x, y=[10.0, 5.0], crs=4326)
+    path = held.emb.to_zarr(tmp_path / "gap.zarr")
+    with pytest.raises(CoverageError, match=r"edges do not meet .* ends at 175 and goes on at 180"):
+        gx.open(path, bbox=(160, 4, -160, 11))
+    assert gx.open(path, bbox=(160, 4, 180, 11)).sizes["x"] == 3
