@@ -96,7 +96,7 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
         ),
         "mode of 3 × 3 classes": (
             warp.mode,
-            lambda: (land, edges, np.zeros(256, np.int64), np.empty((third, third), np.uint8)),
+            lambda: (land, edges, 0, np.zeros(256, np.int64), np.empty((third, third), np.uint8)),
         ),
         "shares of pixels in a polygon of 360 corners": (
             covering.cover,

@@ -46,13 +46,13 @@ def missing_pixels(values: np.ndarray, axis: int, nodata: float | None = None) -
     missing = np.zeros(tuple(np.delete(values.shape, axis)), bool)
     if values.dtype.kind == "f":
         missing |= ~np.isfinite(values).all(axis=axis)
-    if nodata is not None and _holds(values.dtype, nodata):
+    if nodata is not None and can_hold(values.dtype, nodata):
         marked = values == values.dtype.type(nodata)
         missing |= marked.all(axis=axis) if nodata == 0 else marked.any(axis=axis)
     return missing
 
 
-def _holds(dtype: np.dtype[Any], value: float) -> bool:
+def can_hold(dtype: np.dtype[Any], value: float) -> bool:
     """Whether values of a dtype can be equal to a number at all."""
     if dtype.kind == "f":
         return bool(np.isfinite(value))
@@ -137,6 +137,20 @@ def declared_nodata(array: xr.DataArray) -> float | None:
         if value is not None and np.ndim(value) == 0 and not isinstance(value, str):
             return float(value)
     return None
+
+
+def fill_of(array: xr.DataArray) -> int | None:
+    """The whole number that marks missing pixels of a map of classes; None where its attributes say none."""
+    nodata = declared_nodata(array)
+    return int(nodata) if nodata is not None and can_hold(array.dtype, nodata) else None
+
+
+def filled(array: xr.DataArray, fill: float) -> xr.DataArray:
+    """A map with ``fill`` where its attributes say that a pixel is missing. Lazy where the array is."""
+    nodata = declared_nodata(array)
+    if nodata is None or nodata == fill or not can_hold(array.dtype, nodata):
+        return array
+    return array.where(array != nodata, fill)
 
 
 def believe_nodata(array: xr.DataArray, codec: Codec | None) -> xr.DataArray:

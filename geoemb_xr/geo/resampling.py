@@ -253,7 +253,7 @@ class Warp:
             modes = np.empty((*shape, 1), pixels.dtype)
             counts = np.zeros(np.iinfo(pixels.dtype).max + 1, np.int64)
             for i in range(len(pixels)):
-                resampling_kernels.mode(pixels[i, ..., 0], at, counts, modes[i, ..., 0])
+                resampling_kernels.mode(pixels[i, ..., 0], at, self.content.fill, counts, modes[i, ..., 0])
             return modes, None, stats
         if self.how == "bilinear":
             return self.content.stored(self._interpolated(pixels, scale, at)), None, stats

@@ -483,8 +483,8 @@ def _area(y: Any, x: Any) -> Any:
 
 
 @jit
-def mode(window: Any, corners: Any, counts: Any, out: Any) -> None:
-    """The class that covers most of each target pixel's footprint; 0 is no data, the smaller code wins a tie.
+def mode(window: Any, corners: Any, nodata: Any, counts: Any, out: Any) -> None:
+    """The class but ``nodata`` that covers most of each target pixel's footprint; the smaller code wins a tie.
 
     ``window`` is (row, column) of small unsigned integers, ``counts`` an array of zeros, one per code.
     """
@@ -493,7 +493,7 @@ def mode(window: Any, corners: Any, counts: Any, out: Any) -> None:
     y, x = np.empty(4), np.empty(4)
     for i in range(rows):
         for j in range(cols):
-            out[i, j] = 0
+            out[i, j] = nodata
             lost, top, left, bottom, right = _footprint(corners, i, j, y, x)
             if lost:
                 continue
@@ -504,7 +504,7 @@ def mode(window: Any, corners: Any, counts: Any, out: Any) -> None:
                 _cover(y, x, r - top, cover)
                 for c in range(first, last):
                     counts[window[r, c]] += np.int64(np.rint(abs(cover[c - left]) * 16777216.0))
-            counts[0] = 0
+            counts[nodata] = 0
             best = 0
             for r in range(max(top, 0), min(bottom + 1, height)):
                 for c in range(first, last):
@@ -517,15 +517,15 @@ def mode(window: Any, corners: Any, counts: Any, out: Any) -> None:
 
 
 @mode.in_numpy
-def _mode_numpy(window: Any, corners: Any, counts: Any, out: Any) -> None:
+def _mode_numpy(window: Any, corners: Any, nodata: Any, counts: Any, out: Any) -> None:
     for rows, around in _strips(corners, window.size):
         target, row, col, share, area = _shares(around, *window.shape)
         codes, which = np.unique(window[row, col], return_inverse=True)
         shape = (len(area), len(codes) + 1)  # one to spare: no code, of no pixels
         found = np.bincount(target * shape[1] + which, share, shape[0] * shape[1]).reshape(shape)
-        found[:, np.flatnonzero(codes == 0)] = 0
-        best = np.append(codes, 0)[found.argmax(axis=1)]  # the first of the best is the smallest code
-        out[rows] = np.where(found.max(axis=1) > 0, best, 0).reshape(-1, out.shape[1])
+        found[:, np.flatnonzero(codes == nodata)] = 0
+        best = np.append(codes, nodata)[found.argmax(axis=1)]  # the first of the best is the smallest code
+        out[rows] = np.where(found.max(axis=1) > 0, best, nodata).reshape(-1, out.shape[1])
 
 
 @jit_exact

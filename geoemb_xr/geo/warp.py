@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from geoemb_xr.core import arrays, geometry
 from geoemb_xr.core.areas import Area, area_of, resolution_in, snapped_geobox, union_bounds
 from geoemb_xr.core.errors import EmbeddingError, check_choice
-from geoemb_xr.core.missing import without_codec
+from geoemb_xr.core.missing import NODATA_KEYS, without_codec
 from geoemb_xr.core.model import (
     BAND,
     check_comparable,
@@ -92,8 +92,9 @@ def reproject(
     Returns
     -------
     DataArray or Dataset
-        North-up; missing outside of the array. With ``resultant_length`` a Dataset with ``embedding``,
-        ``resultant_length`` and ``valid_fraction``.
+        North-up; missing outside of the array: NaN, the codec's nodata, or of other whole numbers the nodata that
+        the array declares, else 0. With ``resultant_length`` a Dataset with ``embedding``, ``resultant_length`` and
+        ``valid_fraction``.
 
     Raises
     ------
@@ -249,6 +250,10 @@ def _one(
         k: v for k, v in array.coords.items() if not {"y", "x"} & set(v.dims) and k != geometry.SPATIAL_REF
     }
     attrs = dict(array.attrs)
+    if (
+        kind_of(array) == "map" and array.dtype.kind == "f"
+    ):  # where a value marked what is missing, NaN does now
+        attrs = {k: v for k, v in attrs.items() if k not in NODATA_KEYS}
     if encoded:
         codec = arrays.codec_of(array)
         if how != "nearest":

@@ -14,6 +14,7 @@ from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 
 from geoemb_xr.core import arrays
 from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.missing import fill_of, filled
 from geoemb_xr.core.model import (
     BAND,
     check_band_chunk,
@@ -49,7 +50,7 @@ def content_of(array: xr.DataArray, what: str) -> Content:
         return Content(dtype, math.nan)
     if array.dtype.kind not in "iub":
         raise EmbeddingError(f"{what} works on numbers; got {array.dtype}")
-    return Content(dtype, 0, rgb="rgb" in array.dims)
+    return Content(dtype, fill_of(array) or 0, rgb="rgb" in array.dims)
 
 
 @dataclass(frozen=True)
@@ -328,8 +329,9 @@ def warped(
     if vector and vector != [BAND]:  # a few values: split bands are an error, but these just come together
         sources = [each.chunk({vector[0]: -1}) if each.chunks is not None else each for each in sources]
     sources = [_native(each) for each in sources]
+    content = content_of(sources[0], what)
+    sources = [filled(each, content.fill) if kind_of(each) == "map" else each for each in sources]
     first = sources[0]
-    content = content_of(first, what)
     others = [d for d in first.dims if d not in ("y", "x", *vector)]
     dims = (*others, *vector, "y", "x")
     codec = content.codec

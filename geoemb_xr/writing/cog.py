@@ -7,6 +7,7 @@ import os
 from collections.abc import Hashable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -19,6 +20,7 @@ from geoemb_xr.core.citing import OWN_TAG, product_facts, provenance
 from geoemb_xr.core.conventions import as_json
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.legend import Legend, is_class_map, legend_of
+from geoemb_xr.core.missing import fill_of, filled
 from geoemb_xr.core.model import check_embedding, is_encoded, kind_of
 from geoemb_xr.execution.threads import threads_of_gdal
 from geoemb_xr.stores.checksums import append_checksums
@@ -208,8 +210,11 @@ def _picture(array: xr.DataArray, overviews: Overviews) -> _Picture:
     nodata: float | None = float("nan") if floats else None
     if codec is not None:
         nodata = codec.nodata
-    elif legend is not None:
-        nodata = 0
+    elif floats and not embedding:
+        array = filled(array, np.nan)
+    elif not floats:
+        nodata = fill_of(array)
+        nodata = 0 if nodata is None and legend is not None else nodata
     how: str = overviews
     if overviews == "auto":
         how = "mode" if legend is not None else "mean" if floats or codec is not None else "nearest"
@@ -217,13 +222,13 @@ def _picture(array: xr.DataArray, overviews: Overviews) -> _Picture:
         raise EmbeddingError(f"overviews='mean' is for numbers; these are {array.dtype} classes or colours")
     found = check_embedding(array, "to_cog") if embedding else None
     mean = pyramids.Mean(codec, vectors=embedding, unit_norm=found is not None and found.unit_norm)
-    return _Picture(array, tuple(map(str, labels)), nodata, legend, how, _pyramid(how, mean))
+    return _Picture(array, tuple(map(str, labels)), nodata, legend, how, _pyramid(how, mean, nodata))
 
 
-def _pyramid(how: str, mean: pyramids.Pyramid) -> pyramids.Pyramid:
+def _pyramid(how: str, mean: pyramids.Pyramid, nodata: float | None) -> pyramids.Pyramid:
     if how == "mean":
         return mean
-    return pyramids.mode if how == "mode" else pyramids.nearest
+    return partial(pyramids.mode, nodata=int(nodata or 0)) if how == "mode" else pyramids.nearest
 
 
 def _write(array: xr.DataArray, target: Path, overviews: Overviews) -> Path:
@@ -232,7 +237,7 @@ def _write(array: xr.DataArray, target: Path, overviews: Overviews) -> Path:
     with only_writer(target):
         is_new = not part.exists()
         part.mkdir(exist_ok=True)
-        staged = stage(array, part / "blocks.zarr")
+        staged = stage(picture.array, part / "blocks.zarr")
         try:
             _assemble(staged, picture, part)
             _finish(picture, part, target)

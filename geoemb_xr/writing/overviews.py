@@ -38,13 +38,13 @@ def _middles(size: int, factor: int) -> np.ndarray:
     return np.minimum(np.arange(0, size, factor) + factor // 2, size - 1)
 
 
-def mode(block: np.ndarray, levels: int) -> list[np.ndarray]:
-    """The commonest class of each cell; 0 (no data) has no vote, the lower code wins a tie."""
+def mode(block: np.ndarray, levels: int, nodata: int = 0) -> list[np.ndarray]:
+    """The commonest class of each cell; ``nodata`` has no vote, the lower code wins a tie."""
     size = block.shape[1:]
     shapes = [(len(block), halved(size[0], k), halved(size[1], k)) for k in range(1, levels + 1)]
-    best = [np.zeros(shape, block.dtype) for shape in shapes]
+    best = [np.full(shape, nodata, block.dtype) for shape in shapes]
     votes = [np.zeros(shape, np.uint32) for shape in shapes]
-    for value in np.unique(block[block != 0]):
+    for value in np.unique(block[block != nodata]):
         count = (block == value).astype(np.uint32)
         for winner, most in zip(best, votes, strict=True):
             count = _sum_pairs(count)

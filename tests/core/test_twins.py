@@ -329,13 +329,13 @@ CASES = {
     ),
     **{
         ("geo.resampling_kernels", "mode", name): (
-            lambda corners=corners: (
-                rng().integers(0, 4, (14, 11), np.uint8), corners(), np.zeros(256, np.int64),
+            lambda corners=corners, nodata=nodata: (
+                rng().integers(0, 4, (14, 11), np.uint8), corners(), nodata, np.zeros(256, np.int64),
                 empty(8, 8, dtype=np.uint8),
             ),
             0,
         )
-        for name, corners in (("turned", lambda: turned(2.6)[:, :, :9].copy()), ("ties", squares))
+        for name, corners, nodata in (("turned", lambda: turned(2.6)[:, :, :9].copy(), 0), ("ties", squares, 3))
     },
     **{("geo.covering", "cover", str(touched)): (partial(outlined, touched), 1e-12) for touched in (True, False)},
     **{

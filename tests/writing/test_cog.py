@@ -298,6 +298,22 @@ def test_overviews_do_not_depend_on_how_blocks_are_cut(shape, levels, seed):
             np.testing.assert_array_equal(big[:, : small.shape[1]], small)
 
 
+def test_a_file_keeps_the_nodata_that_its_array_declares(tmp_path):
+    codes = gx.testing.scene().truth(gx.testing.geobox((600, 600)), 2018)
+    classes = codes.copy(
+        data=np.where(codes.y.values[:, None] > codes.y.values[301], 255, codes.values - 1).astype("u1")
+    )
+    declared = classes.drop_attrs(deep=False).assign_attrs(_FillValue=255)  # a class is 0
+    numbers = codes.drop_attrs(deep=False).astype("f4").assign_attrs(_FillValue=float(codes[0, 0]))
+    with rasterio.open(gx.to_cog(declared, tmp_path / "a.tif", overviews="mode"), overview_level=0) as file:
+        assert file.nodata == 255
+        assert (file.read(1)[:150] == 255).all()
+        assert (file.read(1)[160:] < 255).all()
+        assert (file.read(1)[160:] == 0).any()
+    with rasterio.open(gx.to_cog(numbers, tmp_path / "b.tif")) as file:
+        np.testing.assert_array_equal(np.isnan(file.read(1)), codes == codes[0, 0])
+
+
 def test_braces_in_the_name_of_a_folder_that_is_there_are_letters(cover, tmp_path):
     (tmp_path / "{x}").mkdir()
     assert cover.emb.to_cog(tmp_path / "{x}" / "a.tif") == tmp_path / "{x}" / "a.tif"

@@ -323,7 +323,7 @@ def test_a_full_disk_is_an_error_and_leaves_no_target(method, tmp_path):
     resource = pytest.importorskip("resource", reason="limits of the size of files are POSIX's")
     rng = np.random.default_rng(0)
     if method == "to_geoparquet":
-        x = np.arange(4000.0)
+        x = np.linspace(0, 80, 4000)
         array = gx.wrap(rng.normal(size=(4000, 64)).astype("f4"), "alphaearth", x=x, y=x, version="v1")
         array = array.chunk(location=1000)
     else:
