@@ -106,6 +106,8 @@ def wrap(
     if named.dtype.kind not in "iuf":
         raise EmbeddingError(f"vectors are real numbers; got {named.dtype}")
     encoded = bool(np.issubdtype(named.dtype, np.integer))
+    if isinstance(scale, xr.DataArray):
+        scale = _sorted_as(named, scale)  # before time= gives steps other names
     named = _label_bands(named, found, encoded)
     named = named.assign_coords(_place(named, geobox, x, y, crs))
     _refuse_beyond_poles(named)
@@ -422,17 +424,29 @@ def _with_scale(array: xr.DataArray, found: Product, scale: Any) -> xr.DataArray
 
 def _as_the_codes(scale: xr.DataArray, array: xr.DataArray, dims: tuple[Any, ...]) -> xr.DataArray:
     """Scales in the order of the codes' dimensions, rows and columns."""
-    named: xr.DataArray = scale.rename({d: _SYNONYMS[str(d)] for d in scale.dims if str(d) in _SYNONYMS})
-    if not set(named.dims) <= set(dims):
-        raise ValueError(f"scale has dims {named.dims}; the pixels lie along {dims}")
-    for axis in {"y", "x"} & set(named.dims) & set(named.coords):
-        there, here = named.coords[axis].values, array.coords[axis].values
+    if not set(scale.dims) <= set(dims):
+        raise ValueError(f"scale has dims {scale.dims}; the pixels lie along {dims}")
+    for axis in {"y", "x"} & set(scale.dims) & set(scale.coords):
+        there, here = scale.coords[axis].values, array.coords[axis].values
         if there.shape != here.shape or _are_close(there, here):
             continue
         if not _are_close(there[::-1], here):
             raise ValueError(f"scale lies at other {axis!r} than the codes")
-        named = named.isel({axis: slice(None, None, -1)})
-    return named.transpose(*(d for d in dims if d in named.dims))
+        scale = scale.isel({axis: slice(None, None, -1)})
+    return scale.transpose(*(d for d in dims if d in scale.dims))
+
+
+def _sorted_as(array: xr.DataArray, scale: xr.DataArray) -> xr.DataArray:
+    """Scales with the usual names of dimensions, and in the order of the codes' times and locations."""
+    scale = scale.rename({d: _SYNONYMS[str(d)] for d in scale.dims if str(d) in _SYNONYMS})
+    for dim in ("time", "location"):
+        there, here = scale.indexes.get(dim), array.indexes.get(dim)
+        if there is None or here is None or there.equals(here):
+            continue
+        if not there.is_unique or len(there) != len(here) or not here.isin(there).all():
+            raise ValueError(f"scale lies at other {dim!r} than the codes")
+        scale = scale.isel({dim: there.get_indexer(here)})
+    return scale
 
 
 def _are_close(there: np.ndarray, here: np.ndarray) -> bool:

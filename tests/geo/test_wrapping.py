@@ -207,6 +207,25 @@ def test_scales_lie_where_their_codes_do(codes, scale, options):
     np.testing.assert_array_equal(np.squeeze(found.emb.decode().values), CODES * SCALES)
 
 
+@pytest.mark.parametrize("dim", ["time", "location"])
+def test_scales_in_another_order_are_those_of_their_codes(dim):
+    dims, shape = (
+        (("time", "band", "y", "x"), (3, 128, 2, 2)) if dim == "time" else (("location", "band"), (3, 128))
+    )
+    codes = xr.DataArray(CODES.ravel()[: np.prod(shape)].reshape(shape), dims=dims, coords={dim: [7, 8, 9]})
+    scale = xr.DataArray(np.float32([0.1, 0.2, 0.3]), dims=dim, coords={dim: [7, 8, 9]})
+    if dim == "time":
+        scale = scale.expand_dims(y=2, x=2)
+        place = {"geobox": gx.testing.geobox((2, 2)), "time": [2018, 2019, 2020]}
+    else:
+        place = {"x": np.arange(3.0), "y": np.arange(3.0)}
+    found = gx.wrap(codes, "tessera", scale=scale.isel({dim: [2, 0, 1]}), **place).emb.decode()
+    np.testing.assert_array_equal(found, gx.wrap(codes, "tessera", scale=scale, **place).emb.decode())
+    np.testing.assert_array_equal(found.isel({dim: 1}), codes.isel({dim: 1}) * np.float32(0.2))
+    with pytest.raises(ValueError, match=f"scale lies at other {dim!r} than the codes"):
+        gx.wrap(codes, "tessera", scale=scale.assign_coords({dim: [6, 7, 8]}), **place)
+
+
 def test_scales_of_other_places_are_refused():
     place = {"x": EASTINGS, "y": NORTHINGS, "crs": 32632}
     moved = xr.DataArray(SCALES, dims=("y", "x"), coords={"y": NORTHINGS - 10})
