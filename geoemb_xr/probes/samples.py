@@ -207,6 +207,7 @@ def aligned(raster: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
         counted = raster.copy(data=_from_one(raster.values, nodata))
     else:
         counted = raster.copy(data=raster.data.map_blocks(_from_one, nodata, dtype=np.uint16))
+    counted.attrs = {}  # what they say is no data may be the number of a class now
     moved: xr.DataArray = reproject(counted, grid, resampling="mode").astype(np.int32) - np.int32(1)
     return moved.assign_attrs({**raster.attrs, "_FillValue": -1}).rename(raster.name)
 

@@ -371,8 +371,8 @@ def test_a_label_raster_says_nothing_of_what_it_does_not_reach(lazy, dtype, noda
     codes = (truth(da) == "grassland").astype(dtype)  # 0 is a class here
     raster = half_of(da, codes)
     if nodata is not None:
-        raster[: codes.shape[0] // 2] = 255
-        getattr(raster, nodata)["_FillValue"] = 255
+        raster[: codes.shape[0] // 2] = 2
+        getattr(raster, nodata)["_FillValue"] = 2  # one more than a class
     moved = drawing.aligned(raster.chunk(y=20, x=30) if lazy else raster, da)
     table = labelling.drawn_points(moved, per_class=None)
     half = codes.shape[1] // 2
