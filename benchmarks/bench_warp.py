@@ -1,7 +1,8 @@
 """Reprojection of 64 bands of AlphaEarth codes, UTM to LAEA: against odc-geo, GDAL and rioxarray.
 
 Sources are dask blocks of 512² pixels, all bands, band-first in memory, as ``gx.open`` yields them. Results are
-consumed block by block, peers' in the same way. ``--picture FILE`` draws where chunking changes a peer's pixels.
+consumed block by block, peers' in the same way. ``--picture FILE`` draws where chunking changes a peer's pixels;
+``--whole`` measures whole arrays alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import dask
 import numpy as np
 import xarray as xr
 from harness import compare, consume, free_memory, memcpy_seconds, options, peak_memory, table
@@ -117,6 +119,39 @@ def against_peers(size: int, repeat: int) -> Iterator[tuple[Any, ...]]:
         pixels = target.shape[0] * target.shape[1] * (resolution / 10) ** 2 / 1e6
         for name, each in seconds.items():
             yield how, name, size, pixels / each, pixels / mine, each / mine, limit
+
+
+def whole(size: int, repeat: int) -> Iterator[tuple[Any, ...]]:
+    """Rows: resampling, what is done, its seconds, and how many times as long odc-geo takes block by block.
+
+    Graphs are made anew. ``first touch`` is new memory of the result's size, written once.
+    """
+    array = codes(size)
+    for how in ("nearest", "bilinear"):
+        target = grid(array, 10.0)
+        theirs = _odc(array, target, how, BLOCK)
+
+        def ours(target: Any = target, how: Any = how) -> xr.DataArray:
+            return gx.reproject(array, target, resampling=how)
+
+        made = ours()
+        calls = {
+            "odc-geo, block by block": lambda a=theirs: consume(a),
+            "block by block": lambda: consume(ours()),
+            ".emb.load()": lambda: ours().emb.load(),
+            ".compute()": lambda: ours().compute(),
+            "first touch": lambda a=made: np.empty(a.shape, a.dtype).fill(1),
+        }
+        with dask.config.set(scheduler="threads", num_workers=2):
+            seconds = compare(calls, repeat=repeat, slow={"odc-geo, block by block": 1})
+        for name, each in seconds.items():
+            yield how, name, each, seconds["odc-geo, block by block"] / each
+
+
+def whole_arrays(size: int = 2048, repeat: int = 5) -> None:
+    """Print the table of :func:`whole`."""
+    columns = ("resampling", "what", "s", "odc-geo / it, ×")
+    table(f"Whole arrays in memory, {size}², two threads", columns, whole(size, repeat))
 
 
 def growth(sizes: list[int]) -> Iterator[tuple[Any, ...]]:
@@ -286,6 +321,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     columns = ("resampling", "peer", "size", "peer Mpx/s", "ours Mpx/s", "ratio", "memcpy / ours")
     rows = against_peers(size, given.repeat)
     table("Against peers, 64 bands, two threads (average: source pixels)", columns, rows)
+    whole_arrays(min(size, 2048), given.repeat)
     columns = ("size", "resampling", "source Mpx/s", "time a pixel / first", "extra MB", "blocks a thread")
     table("Growth, made and consumed block by block", columns, growth(sizes))
     if not given.small:
@@ -296,5 +332,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     if "--picture" in sys.argv:
         picture(sys.argv[sys.argv.index("--picture") + 1])
+    elif "--whole" in sys.argv:
+        whole_arrays()
     else:
         main()
