@@ -325,3 +325,10 @@ def test_times_of_an_array_become_moments(times):
 def test_arrays_that_cannot_be_wrapped(array, options, message):
     with pytest.raises(EmbeddingError, match=message):
         gx.wrap(array, "alphaearth", **options)
+
+
+def test_a_pole_may_be_rounded():
+    y = np.arange(-90, 90.1, 0.2)
+    assert y[-1] > 90
+    array = gx.wrap(np.ones((2, y.size, 2)), gx.Product("of-the-world", dims=2), x=[0.0, 0.2], y=y, crs=4326)
+    assert array.sizes["y"] == y.size
