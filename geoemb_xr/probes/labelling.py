@@ -13,6 +13,7 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import SOURCE, Legend, is_class_map, legend_of
 from geoemb_xr.core.local_paths import existing, local_path
+from geoemb_xr.core.missing import NODATA_KEYS
 from geoemb_xr.execution import progress
 from geoemb_xr.execution.computing import compute
 from geoemb_xr.execution.hashes import mixed
@@ -216,9 +217,12 @@ def first(labels: np.ndarray, hashes: np.ndarray, per_class: int | None) -> np.n
 
 
 def nodata_of(raster: xr.DataArray) -> Any:
-    """Return the value of pixels without a label: 0 in a class map, else ``_FillValue``; None for none."""
-    nodata = raster.attrs.get("_FillValue", raster.encoding.get("_FillValue"))
-    return 0 if nodata is None and is_class_map(raster) else nodata
+    """Return the value of pixels without a label: the declared one, else 0 in a class map; None for none."""
+    for said in (raster.attrs, raster.encoding):
+        for key in NODATA_KEYS:
+            if said.get(key) is not None:
+                return said[key]
+    return 0 if is_class_map(raster) else None
 
 
 def _draw_all(raster: xr.DataArray, grid: GeoBox, per_class: int | None, seed: int) -> Drawn:

@@ -365,14 +365,15 @@ def half_of(da, codes):
 
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int64"])
-@pytest.mark.parametrize("nodata", [None, "attrs", "encoding"])
+@pytest.mark.parametrize("nodata", [None, "attrs _FillValue", "attrs nodata", "encoding _FillValue"])
 def test_a_label_raster_says_nothing_of_what_it_does_not_reach(lazy, dtype, nodata):
     da = array()
     codes = (truth(da) == "grassland").astype(dtype)  # 0 is a class here
     raster = half_of(da, codes)
     if nodata is not None:
         raster[: codes.shape[0] // 2] = 2
-        getattr(raster, nodata)["_FillValue"] = 2  # one more than a class
+        where, key = nodata.split()
+        getattr(raster, where)[key] = 2  # one more than a class
     moved = drawing.aligned(raster.chunk(y=20, x=30) if lazy else raster, da)
     table = labelling.drawn_points(moved, per_class=None)
     half = codes.shape[1] // 2
