@@ -202,7 +202,8 @@ def median_of_codes(
     """Medians of components, of unit length if so, with the bits of those of decoded vectors.
 
     Codes are sorted by :func:`~geoemb_xr.analysis.year_kernels.exchanges`, 32 lists at once, and the two in the
-    middle are decoded. One year's two are taken out of all years by :func:`_middles`, which needs no comparison.
+    middle are decoded. Which two these are depends on how many years a pixel has: :func:`_middles` gives bits that
+    pick them out of each list, with no branch.
     """
     values, _, _, there = piece
     bands, years, n = values.shape
@@ -259,7 +260,7 @@ def cosines_of_codes(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None:
     bands, years, n = values.shape
     row, lanes = np.empty((years, LANES), np.int16), np.uint64(LANES)
     # products of each year with itself, and of each pair
-    some, product = (np.empty((years + len(pairs), LANES), np.int32), np.empty((years + len(pairs), LANES)))
+    some, product = np.empty((years + len(pairs), LANES), np.int32), np.empty((years + len(pairs), LANES))
     for at in range(0, n, LANES):
         of = np.uint64(at)
         product[:] = 0

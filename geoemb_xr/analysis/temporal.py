@@ -100,8 +100,8 @@ def aggregate(
     if resultant_length and how != "mean":
         raise ValueError(f"resultant_length goes with how='mean'; got how={how!r}")
     numbers = _per_time(weights, times, "weights", default=1.0).astype(np.float64)
-    if not (numbers >= 0).all():
-        raise ValueError("weights must not be negative or missing")
+    if not ((numbers >= 0) & (numbers < np.inf)).all():
+        raise ValueError("weights must not be negative, infinite or missing")
     extras = [n for n, wanted in (("resultant_length", resultant_length), ("count", count)) if wanted]
 
     def one(positions: np.ndarray) -> xr.DataArray:

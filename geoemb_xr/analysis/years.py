@@ -119,12 +119,14 @@ def years_at(array: xr.DataArray, positions: Sequence[int]) -> xr.DataArray:
 
 
 def times_of(array: xr.DataArray, what: str) -> np.ndarray:
-    """Starts of an array's periods; raises where it has no ``time``."""
+    """Starts of an array's periods; raises where it has no ``time``, or nothing along it."""
     if TIME not in array.dims:
         raise EmbeddingError(
             f"{what} needs a 'time' dimension; got dims {tuple(array.dims)}. Open several years, such as "
             "time=[2018, 2024], and call it before .emb.year"
         )
+    if not array.sizes[TIME]:
+        raise EmbeddingError(f"{what} needs one period or more; got none along 'time'")
     return np.asarray(array.coords[TIME].values, "datetime64[ns]")
 
 

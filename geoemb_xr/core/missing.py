@@ -56,6 +56,8 @@ def can_hold(dtype: np.dtype[Any], value: float) -> bool:
     """Whether values of a dtype can be equal to a number at all."""
     if dtype.kind == "f":
         return bool(np.isfinite(value))
+    if dtype.kind == "b":  # either value means something
+        return False
     limits = np.iinfo(dtype)
     return float(value).is_integer() and limits.min <= value <= limits.max
 

@@ -88,9 +88,8 @@ def bilinear(
     length, plane, four = np.uintp(bands), np.uintp(rows * cols), np.uintp(4)
     next1, next2, next3 = np.uintp(1), np.uintp(2), np.uintp(3)
     half = len(decoded) // 2
-    kept = np.full(
-        0 if power is None else len(decoded), -1, np.int64
-    )  # the pixel that is decoded in each place
+    # the pixel that is decoded in each place
+    kept = np.full(0 if power is None else len(decoded), -1, np.int64)
     wide = max(_MIXED // (bands * out.itemsize), 16)
     mixed, share = np.empty(wide * bands, out.dtype), np.empty(wide, out.dtype)
     places, weights = np.empty(4, np.uintp), np.empty(4, np.float32)

@@ -250,9 +250,8 @@ def _one(
         k: v for k, v in array.coords.items() if not {"y", "x"} & set(v.dims) and k != geometry.SPATIAL_REF
     }
     attrs = dict(array.attrs)
-    if (
-        kind_of(array) == "map" and array.dtype.kind == "f"
-    ):  # where a value marked what is missing, NaN does now
+    # where a value marked what is missing, NaN does now
+    if kind_of(array) == "map" and array.dtype.kind == "f":
         attrs = {k: v for k, v in attrs.items() if k not in NODATA_KEYS}
     if encoded:
         codec = arrays.codec_of(array)

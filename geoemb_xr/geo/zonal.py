@@ -127,9 +127,8 @@ def _flat(array: xr.DataArray, place: tuple[str, ...]) -> tuple[xr.DataArray, st
     if not rest:
         array, rest = array.expand_dims(_ALONE), [_ALONE]
     axis = array.get_axis_num(rest[0])
-    if (
-        array.chunks is not None and len(array.chunks[axis]) > 1
-    ):  # xarray takes milliseconds to find nothing to do
+    # xarray takes milliseconds to find nothing to do
+    if array.chunks is not None and len(array.chunks[axis]) > 1:
         array = array.chunk({rest[0]: -1})
     order = (*(d for d in ("time",) if d in array.dims), rest[0], *place)
     return array if array.dims == order else array.transpose(*order), rest[0]

@@ -221,6 +221,7 @@ def test_bins_are_pandas_bins_closed_on_the_left():
         ({"groups": [1, 2]}, "2 values for 5 periods"),
         ({"weights": [1, 2]}, "2 values for 5 periods"),
         ({"weights": [1, 1, 1, 1, -1]}, "negative"),
+        ({"weights": [np.inf] * 5}, "infinite"),
         ({"how": "max", "weights": [1] * 5}, "for how='mean' or 'std'"),
         ({"how": "std", "resultant_length": True}, "goes with how='mean'"),
     ],
@@ -234,6 +235,14 @@ def test_arrays_without_time():
     da = scene(shape=(3, 3)).isel(time=0)
     for call in (da.emb.aggregate, da.emb.change_point, lambda: da.emb.change(2018, 2019)):
         with pytest.raises(errors.EmbeddingError, match=r"needs a 'time' dimension.*several years"):
+            call()
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_arrays_without_a_period(decode):
+    da = scene(shape=(3, 3), decode=decode).isel(time=[])
+    for call in (da.emb.aggregate, da.emb.change_point, lambda: da.emb.change(2018, 2019)):
+        with pytest.raises(errors.EmbeddingError, match="needs one period or more; got none"):
             call()
 
 
@@ -476,7 +485,7 @@ def test_quantisation_floor_of_real_codes(real_data):
 @pytest.mark.parametrize("lazy", [False, True])
 def test_steps_go_from_one_year_to_the_next_however_years_are_ordered(lazy):
     da = gx.testing.synthetic("alphaearth", shape=(12, 10), years=[2018, 2020, 2022, 2024])
-    da = da if lazy else da.compute()
+    da = da.chunk(time=3, y=5) if lazy else da
     mixed = da.isel(time=[2, 0, 3, 1])
     xr.testing.assert_identical(mixed.emb.change_point().compute(), da.emb.change_point().compute())
     for options in ({"a": 2020}, {"a": 2024, "b": 2018}, {"a": 2018, "b": 2020, "null": "years"}):

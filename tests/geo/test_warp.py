@@ -501,6 +501,8 @@ def test_maps_keep_their_attributes_and_dimensions():
     assert gx.reproject(double, target, resampling="bilinear").dtype == np.float64
     mask = xr.DataArray(rng.random((20, 24)) > 0.5, dims=("y", "x"), coords=coords)
     assert gx.reproject(mask, target).dtype == bool
+    declared = mask.assign_attrs(_FillValue=1)  # a truth value cannot mark what is missing
+    np.testing.assert_array_equal(gx.reproject(declared, target), gx.reproject(mask, target))
 
 
 def test_other_coordinates_stay_and_those_of_pixels_go():
