@@ -226,6 +226,19 @@ def test_scales_in_another_order_are_those_of_their_codes(dim):
         gx.wrap(codes, "tessera", scale=scale.assign_coords({dim: [6, 7, 8]}), **place)
 
 
+@pytest.mark.parametrize("size", [1, 2, 6])
+def test_scales_may_have_rounded_coordinates(size):
+    grid = GeoBox((size, size), Affine(1e-4, 0, 131.30007, 0, -1e-4, 47.25003), 4326)
+    y, x = (47.25003 - 1e-4 * (np.arange(size) + 0.5), 131.30007 + 1e-4 * (np.arange(size) + 0.5))
+    rounded = {"y": y.astype("f4"), "x": x.astype("f4")}
+    scale = xr.DataArray(SCALES[:size, :size], dims=("y", "x"), coords=rounded)
+    for own in (scale, scale[::-1], scale[:, ::-1]):
+        found = gx.wrap(CODES[:, :size, :size], "tessera", scale=own, geobox=grid)
+        np.testing.assert_array_equal(found.scale, SCALES[:size, :size])
+    with pytest.raises(ValueError, match="scale lies at other 'x' than the codes"):
+        gx.wrap(CODES[:, :size, :size], "tessera", scale=scale.assign_coords(x=x + 4e-5), geobox=grid)
+
+
 def test_scales_of_other_places_are_refused():
     place = {"x": EASTINGS, "y": NORTHINGS, "crs": 32632}
     moved = xr.DataArray(SCALES, dims=("y", "x"), coords={"y": NORTHINGS - 10})
