@@ -86,10 +86,10 @@ def test_bilinear_leaves_missing_neighbours_out():
     middle = np.array([[[4095]], [[4095]]], np.int64)  # nearest is the first, a hair from the middle of four
     out = np.zeros((1, 1, 1), np.float32)
     factors = (~np.isnan(window[..., 0])).astype(np.float32)
-    resampling_kernels.bilinear(window, factors, None, middle, False, out)
+    resampling_kernels.bilinear(window, factors, None, window.reshape(4, 1), middle, False, False, out)
     assert abs(out[0, 0, 0] - 3.0) < 2e-3
     missing = np.array([[[4096]], [[4096]]], np.int64)  # nearest is the missing one
-    resampling_kernels.bilinear(window, factors, None, missing, False, out)
+    resampling_kernels.bilinear(window, factors, None, window.reshape(4, 1), missing, False, False, out)
     assert np.isnan(out[0, 0, 0])
 
 

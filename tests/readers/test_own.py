@@ -151,10 +151,11 @@ def test_selectors_cut_before_anything_is_chunked(codes, tmp_path):
     assert part.identical(expected)
     assert max(part.chunksizes["x"]) <= 16
     whole = gx.open(path)
-    np.testing.assert_array_equal(
+    np.testing.assert_allclose(  # sums of codes are exact, and those of vectors rounded
         gx.open(path, crs="EPSG:3035", resolution=20).values,
         whole.emb.reproject("EPSG:3035", resolution=20).values,
-    )
+        rtol=0, atol=1e-7,
+    )  # fmt: skip
     assert gx.open(path, like=part, time=2020).identical(part.emb.decode())
     points = gx.testing.scene().points(10, radius=200)
     np.testing.assert_array_equal(gx.open(path, points=points).values, whole.emb.sample(points).values)

@@ -26,7 +26,7 @@ def values_of(seed, method):
     """What a writer writes: of each seed something else, in several blocks."""
     rng = np.random.default_rng(seed)
     if method == "to_geoparquet":
-        x = np.arange(200.0)
+        x = np.linspace(0, 80, 200)
         vectors = rng.normal(size=(200, 64)).astype("f4")
         return gx.wrap(vectors, "alphaearth", x=x, y=x, version="v1").chunk(location=50)
     cover = gx.testing.scene().truth(gx.testing.geobox((48, 48)), 2018)
