@@ -10,6 +10,7 @@ from itertools import pairwise, product
 import numpy as np
 import xarray as xr
 
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.geo import lattice
 from geoemb_xr.geo.resampling import Warp
 from geoemb_xr.geo.resampling_memory import Part
@@ -22,6 +23,8 @@ SUM_BEYOND = 64
 SUM_SIDE = 512
 #: Side of a block where the array has none of its own.
 BLOCK = 512
+#: A graph takes some 10 kB a block: this many would be 100 GB.
+_MOST_BLOCKS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,13 @@ class WarpPlan:
         """A plan for arrays and the result's chunks."""
         sides = _sides(job, sources, chunks)
         rows, cols = (_edges(_regular(n, side)) for n, side in zip(job.target.shape, sides, strict=True))
+        number = (len(rows) - 1) * (len(cols) - 1)
+        if number > _MOST_BLOCKS:
+            height, width = job.target.shape
+            raise EmbeddingError(
+                f"a grid of {height:,} × {width:,} pixels in {number:,} blocks is more than a graph can hold: take "
+                "a coarser resolution (in units of the CRS), larger chunks, or a part of it"
+            )
         source_rows, source_cols = [], []
         for each, (flip_y, flip_x) in zip(sources, job.flips, strict=True):
             y, x = _chunks_yx(each)

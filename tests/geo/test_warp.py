@@ -282,6 +282,12 @@ def test_the_nodata_that_a_class_map_declares_is_the_one_that_is_kept(chunks):
         assert {0, 255} <= set(np.unique(theirs))
 
 
+def test_a_grid_of_more_blocks_than_a_graph_can_hold_is_refused():
+    da = gx.testing.synthetic("alphaearth", shape=(64, 64), years=[2018]).emb.year(2018).chunk(y=32)
+    with pytest.raises(EmbeddingError, match=r"a grid of .* blocks is more than.*coarser resolution"):
+        da.emb.reproject("EPSG:3035", resolution=2e-4)
+
+
 def test_arrays_of_one_mosaic_may_declare_other_nodata():
     plain = gx.testing.scene().truth(gx.testing.geobox((40, 40)), 2018).drop_attrs(deep=False)
     west, east = plain.isel(x=slice(0, 20)).copy(), plain.isel(x=slice(20, 40)).copy()
