@@ -13,12 +13,13 @@ import numpy as np
 
 from geoemb_xr.analysis.year_kernels import (
     LANES,
-    _degrees,
-    _extremes_of_numpy,
-    _in_degrees,
-    _keep,
-    _kept,
-    _median_of_numpy,
+    angles_of,
+    degrees_of,
+    extremes_in_numpy,
+    keep_or_nan,
+    kept_or_nan,
+    medians_in_numpy,
+    put_beyond,
 )
 from geoemb_xr.core.kernels import jit_exact
 
@@ -60,7 +61,7 @@ def mean_of_codes(piece: Any, factor: Any, unit: Any, needed: Any, out: Any, sta
     bands, years, n = values.shape
     keep, lanes = np.empty(n, np.float32), np.uint64(LANES)
     total, share = np.empty((bands, LANES), np.float32), np.empty(LANES)
-    _keep(there, needed, keep)
+    keep_or_nan(there, needed, keep)
     for at in range(0, size, LANES):
         of, to = np.uint64(at), np.uint64(start + at)
         share[:] = 0
@@ -95,7 +96,7 @@ def _mean_of_codes_numpy(
     there = piece[3]
     total = _whole(piece[0]).sum(axis=1)
     share = np.sqrt((total * total).sum(axis=0)) if unit else there.sum(axis=0) / np.float64(factor)
-    mean = total * (_kept(there, needed) / np.where(share > 0, share, np.nan))
+    mean = total * (kept_or_nan(there, needed) / np.where(share > 0, share, np.nan))
     out[: len(mean), start : start + size] = mean[:, :size]
 
 
@@ -106,7 +107,7 @@ def deviations_of_codes(piece: Any, factor: Any, needed: Any, out: Any, start: A
     bands, years, n = values.shape
     keep, count, share = np.empty(n, np.float32), np.zeros(n), np.empty(n, np.float32)
     total, squares, lanes = np.empty(LANES, np.float32), np.empty(LANES), np.uint64(LANES)
-    _keep(there, needed, keep)
+    keep_or_nan(there, needed, keep)
     for t in range(years):
         for j in range(n):
             count[j] += there[t, j]
@@ -132,7 +133,7 @@ def _deviations_of_codes_numpy(piece: Any, factor: Any, needed: Any, out: Any, s
     there, whole = piece[3], _whole(piece[0])
     count = there.sum(axis=0)
     spread = count * (whole * whole).sum(axis=1) - whole.sum(axis=1) ** 2
-    share = _kept(there, needed) * (factor / np.maximum(count, 1)).astype(np.float32)
+    share = kept_or_nan(there, needed) * (factor / np.maximum(count, 1)).astype(np.float32)
     deviations = np.sqrt(spread.astype(np.float32)) * share
     out[: len(deviations), start : start + size] = deviations[:, :size]
 
@@ -146,8 +147,8 @@ def extremes_of_codes(
     bands, years, n = values.shape
     keep, beyond = np.empty(n, np.float32), np.empty((years, n), np.int8)
     best, lanes = np.empty(LANES, np.int8), np.uint64(LANES)
-    _keep(there, needed, keep)
-    _beyond(there, -128 if is_max else 127, beyond)
+    keep_or_nan(there, needed, keep)
+    put_beyond(there, -128 if is_max else 127, beyond)
     for b in range(bands):
         for at in range(0, size, LANES):
             of, to = np.uint64(at), np.uint64(start + at)
@@ -166,19 +167,11 @@ def extremes_of_codes(
                 out[b, to + j] = _squared(best[j]) * factor * keep[of + j]
 
 
-@jit_exact
-def _beyond(there: Any, missing: Any, beyond: Any) -> None:
-    """What is put on codes: 0, or ``missing`` on the zeros of those without data, so that they come last."""
-    for t in range(there.shape[0]):
-        for j in range(there.shape[1]):
-            beyond[t, j] = 0 if there[t, j] else missing
-
-
 @extremes_of_codes.in_numpy_bitwise
 def _extremes_of_codes_numpy(
     piece: Any, is_max: Any, factor: Any, needed: Any, out: Any, start: Any, size: Any
 ) -> None:
-    _extremes_of_numpy(piece, is_max, needed, out, start, size)
+    extremes_in_numpy(piece, is_max, needed, out, start, size)
 
 
 @jit_exact
@@ -212,8 +205,8 @@ def median_of_codes(
     below, above = np.empty((years, n), np.int8), np.empty((years, n), np.int8)
     row, middle = np.empty((years, LANES), np.int8), np.empty((bands, LANES), np.float32)
     low, high, total = np.empty(LANES, np.int8), np.empty(LANES, np.int8), np.empty(LANES)
-    _keep(there, needed, keep)
-    _beyond(there, 127, beyond)
+    keep_or_nan(there, needed, keep)
+    put_beyond(there, 127, beyond)
     _middles(there, below, above)
     for at in range(0, size, LANES):
         of, to = np.uint64(at), np.uint64(start + at)
@@ -250,7 +243,7 @@ def median_of_codes(
 def _median_of_codes_numpy(
     piece: Any, pairs: Any, factor: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any
 ) -> None:
-    _median_of_numpy(piece, pairs, unit, needed, out, start, size)
+    medians_in_numpy(piece, pairs, unit, needed, out, start, size)
 
 
 @jit_exact
@@ -290,7 +283,7 @@ def cosines_of_codes(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None:
                 product[both, j] = product[both, j] / lengths if lengths != 0 else np.nan
             if in_degrees:
                 for j in range(lanes):
-                    out[p, of + j] = _degrees(product[both, j])
+                    out[p, of + j] = degrees_of(product[both, j])
             else:
                 for j in range(lanes):
                     out[p, of + j] = product[both, j]
@@ -306,7 +299,7 @@ def _cosines_of_codes_numpy(piece: Any, pairs: Any, in_degrees: Any, out: Any) -
     usable = aa * bb > 0
     cosine = np.where(usable, ab / np.sqrt(np.where(usable, aa * bb, 1)), np.nan)
     cosine *= np.where(sign[pairs[:, 0]] * sign[pairs[:, 1]] < 0, -1, 1)
-    out[:] = _in_degrees(cosine) if in_degrees else cosine
+    out[:] = angles_of(cosine) if in_degrees else cosine
 
 
 # --- years where they lie ---------------------------------------------------------------------------------------
@@ -426,7 +419,7 @@ def cosines_from(
                 cosine[j] = sums[product + j] / lengths if lengths > 0 else np.nan
             if in_degrees:
                 for j in range(lanes):
-                    out[t, to + j] = _degrees(cosine[j])
+                    out[t, to + j] = degrees_of(cosine[j])
             else:
                 for j in range(lanes):
                     out[t, to + j] = cosine[j]
@@ -444,4 +437,4 @@ def _cosines_from_numpy(
     usable = squares[:-1] * squares[1:] > 0
     cosine = np.where(usable, rows[years:], np.nan) / np.sqrt(np.where(usable, squares[:-1] * squares[1:], 1))
     there[:, start : start + size] = known
-    out[:, start : start + size] = _in_degrees(cosine) if in_degrees else cosine
+    out[:, start : start + size] = angles_of(cosine) if in_degrees else cosine

@@ -41,7 +41,7 @@ def decoded(piece: Any, missing: Any) -> np.ndarray:
 
 
 @jit_exact
-def _keep(there: Any, needed: Any, keep: Any) -> Any:
+def keep_or_nan(there: Any, needed: Any, keep: Any) -> Any:
     """1 where enough years have data, NaN elsewhere; returns whether only some years of a pixel have data."""
     years, n = there.shape
     counts = np.zeros(n, np.int32)
@@ -55,7 +55,8 @@ def _keep(there: Any, needed: Any, keep: Any) -> Any:
     return partly > 0
 
 
-def _kept(there: np.ndarray, needed: int) -> np.ndarray:
+def kept_or_nan(there: np.ndarray, needed: int) -> np.ndarray:
+    """Give what :func:`keep_or_nan` writes."""
     return np.where(there.sum(axis=0) >= needed, np.float32(1), np.float32(np.nan))
 
 
@@ -69,7 +70,7 @@ def mean_of(piece: Any, weights: Any, unit: Any, needed: Any, out: Any, start: A
     bands, years, n = values.shape
     keep, lanes = np.empty(n, np.float32), np.uint64(LANES)
     total, divisor = np.empty((bands, LANES)), np.empty(LANES)
-    _keep(there, needed, keep)
+    keep_or_nan(there, needed, keep)
     for at in range(0, size, LANES):
         of, to = np.uint64(at), np.uint64(start + at)
         divisor[:] = 0
@@ -104,7 +105,7 @@ def _mean_of_numpy(piece: Any, weights: Any, unit: Any, needed: Any, out: Any, s
     for t, weight in enumerate(weights):
         total += weight * vectors[:, t].astype(np.float64)
     divisor = np.sqrt(np.einsum("bj,bj->j", total, total)) if unit else weights @ there
-    mean = total * (_kept(there, needed) / np.where(divisor > 0, divisor, np.nan))
+    mean = total * (kept_or_nan(there, needed) / np.where(divisor > 0, divisor, np.nan))
     out[: len(mean), start : start + size] = mean[:, :size]
 
 
@@ -129,7 +130,7 @@ def deviations_of(piece: Any, weights: Any, needed: Any, out: Any, start: Any, s
     weight, share, inverse = np.empty((years, n)), np.zeros(n), np.empty(n)
     row, mean, spread = np.empty((years, LANES)), np.empty(LANES), np.empty(LANES)
     keep, lanes = np.empty(n, np.float32), np.uint64(LANES)
-    _keep(there, needed, keep)
+    keep_or_nan(there, needed, keep)
     for t in range(years):
         for j in range(n):
             weight[t, j] = weights[t] if there[t, j] else 0.0
@@ -170,16 +171,19 @@ def _deviations_of_numpy(piece: Any, weights: Any, needed: Any, out: Any, start:
     usable = np.where(own.sum(axis=0) > 0, own.sum(axis=0), 1.0)
     exact = decoded(piece, 0).astype(np.float64)
     mean = (own * exact).sum(axis=1) / usable
-    spread = np.sqrt((own * (exact - mean[:, None]) ** 2).sum(axis=1) / usable) * _kept(there, needed)
+    spread = np.sqrt((own * (exact - mean[:, None]) ** 2).sum(axis=1) / usable) * kept_or_nan(there, needed)
     out[: len(spread), start : start + size] = spread[:, :size]
 
 
 @jit_exact
-def _beyond(there: Any, missing: Any, beyond: Any) -> None:
-    """What is to be added to vectors: 0, or for those without data ``missing``, an infinity."""
+def put_beyond(there: Any, missing: Any, beyond: Any) -> None:
+    """What is put on values: 0, or ``missing`` on those without data, so that they come last.
+
+    It is an infinity to be added to vectors, or a code of which the bits are set in the zeros of missing codes.
+    """
     for t in range(there.shape[0]):
         for j in range(there.shape[1]):
-            beyond[t, j] = np.float32(0) if there[t, j] else missing
+            beyond[t, j] = 0 if there[t, j] else missing
 
 
 @jit_exact
@@ -197,8 +201,8 @@ def extremes_of(piece: Any, is_max: Any, needed: Any, out: Any, start: Any, size
         np.empty(LANES, np.float32),
     )
     zero, lanes = np.float32(0), np.uint64(LANES)
-    _keep(there, needed, keep)
-    _beyond(there, np.float32(-np.inf if is_max else np.inf), beyond)
+    keep_or_nan(there, needed, keep)
+    put_beyond(there, np.float32(-np.inf if is_max else np.inf), beyond)
     for b in range(bands):
         for at in range(0, size, LANES):
             of, to = np.uint64(at), np.uint64(start + at)
@@ -218,11 +222,12 @@ def extremes_of(piece: Any, is_max: Any, needed: Any, out: Any, start: Any, size
 
 
 @extremes_of.in_numpy
-def _extremes_of_numpy(piece: Any, is_max: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+def extremes_in_numpy(piece: Any, is_max: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+    """Write what :func:`extremes_of` writes."""
     vectors = decoded(piece, -np.inf if is_max else np.inf)
     best = (np.max if is_max else np.min)(vectors, axis=1)
     with np.errstate(invalid="ignore"):  # where no year has data
-        out[: len(best), start : start + size] = (best * _kept(piece[3], needed))[:, :size]
+        out[: len(best), start : start + size] = (best * kept_or_nan(piece[3], needed))[:, :size]
 
 
 def exchanges(count: int) -> np.ndarray:
@@ -259,8 +264,8 @@ def median_of(piece: Any, pairs: Any, unit: Any, needed: Any, out: Any, start: A
     row, middle = np.empty((years, LANES), np.float32), np.empty((bands, LANES), np.float32)
     low, high = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
     counts, total = np.zeros(LANES, np.int32), np.zeros(LANES)
-    gaps = _keep(there, needed, keep)
-    _beyond(there, np.float32(np.inf), beyond)
+    gaps = keep_or_nan(there, needed, keep)
+    put_beyond(there, np.float32(np.inf), beyond)
     for at in range(0, size, LANES):
         of, to = np.uint64(at), np.uint64(start + at)
         counts[:] = 0
@@ -300,7 +305,8 @@ def median_of(piece: Any, pairs: Any, unit: Any, needed: Any, out: Any, start: A
 
 
 @median_of.in_numpy
-def _median_of_numpy(piece: Any, pairs: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+def medians_in_numpy(piece: Any, pairs: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+    """Write what :func:`median_of` writes."""
     there = piece[3]
     vectors, counts = decoded(piece, np.inf), there.sum(axis=0)
     vectors.sort(axis=1)
@@ -309,7 +315,7 @@ def _median_of_numpy(piece: Any, pairs: Any, unit: Any, needed: Any, out: Any, s
         for each in (np.maximum(counts - 1, 0) // 2, np.minimum(counts // 2, len(there) - 1))
     )
     half = np.float32(0.5)
-    middle, keep = low * half + high * half, _kept(there, needed)
+    middle, keep = low * half + high * half, kept_or_nan(there, needed)
     if unit:
         total = np.zeros(len(keep))
         for row in middle:  # in the order of the bands, as the loop adds them
@@ -354,14 +360,14 @@ def cosines_of(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None:
         for p in range(len(pairs)):
             if in_degrees:
                 for j in range(lanes):
-                    out[p, of + j] = _degrees(product[p, j])
+                    out[p, of + j] = degrees_of(product[p, j])
             else:
                 for j in range(lanes):
                     out[p, of + j] = product[p, j]
 
 
 @jit_exact
-def _degrees(cosine: Any) -> Any:
+def degrees_of(cosine: Any) -> Any:
     """2·atan2(‖â−b̂‖, ‖â+b̂‖) from â·b̂: the squares of these lengths are 2 ∓ 2·â·b̂.
 
     A quarter of an angle up to 90° has a tangent up to √2 − 1, where the polynomial (fitted at Chebyshev's points)
@@ -378,7 +384,8 @@ def _degrees(cosine: Any) -> Any:
     return (angle if cosine >= 0 else np.pi - angle) * 57.29577951308232
 
 
-def _in_degrees(cosine: np.ndarray) -> np.ndarray:
+def angles_of(cosine: np.ndarray) -> np.ndarray:
+    """Give what :func:`degrees_of` gives, of many cosines."""
     size = np.minimum(np.abs(cosine), 1) * np.sign(cosine)
     return np.degrees(2 * np.arctan2(np.sqrt(1 - size), np.sqrt(1 + size)))
 
@@ -395,7 +402,7 @@ def _cosines_of_numpy(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None
     usable = aa * bb > 0
     cosine = np.where(usable, ab / np.sqrt(np.where(usable, aa * bb, 1)), np.nan)
     if in_degrees:
-        out[:] = _in_degrees(cosine)
+        out[:] = angles_of(cosine)
     else:
         out[:] = cosine
 

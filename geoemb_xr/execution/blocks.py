@@ -297,7 +297,7 @@ def per_block(
     lazy = list(dask.optimize(*lazy))
     keys = {d: _keys(array, d) for d in dims} if keyed else {}
     edges = {d: np.concatenate(([0], np.cumsum(chunks[d]))) for d in dims}
-    # one layer and not dask.delayed, which takes a millisecond a block
+    # one layer and not dask.delayed, which takes a millisecond per block
     task = _OnBlock(function, axis, codec, scale is not None, params)
     name = f"{function.__name__.strip('_')}-{uuid.uuid4().hex}"
     tasks = {}

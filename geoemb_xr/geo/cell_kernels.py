@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from geoemb_xr.core.kernels import jit, jit_exact
-from geoemb_xr.geo.resampling_kernels import _decoded, _decoded_rows
+from geoemb_xr.geo.resampling_kernels import decoded_rows, decoded_value
 
 #: Cells side by side whose sums are made together: those of 64 bands fit a second-level cache.
 _CELLS = 128
@@ -43,7 +43,7 @@ def cell_means(values: Any, factors: Any, power: Any, size: Any, unit: Any, out:
                 for r in range(top, bottom):
                     stored, factor = values[b, r, left : left + n], factors[r, left : left + n]
                     for c in range(n):
-                        value = _decoded(stored[c], factor[c], power)
+                        value = decoded_value(stored[c], factor[c], power)
                         x[c] = value if factor[c] != 0 else zero
                     if size == 2:  # the compiler does two at a time well, any number badly
                         for j in range(m):
@@ -73,7 +73,7 @@ def _cell_means_numpy(values: Any, factors: Any, power: Any, size: Any, unit: An
     for i in range(rows):  # row by row: what is decoded is as large as four of int8
         own = factors[i * size : (i + 1) * size]
         stored = values[:, i * size : (i + 1) * size].transpose(1, 2, 0)
-        decoded = np.where(own[..., None] != 0, _decoded_rows(stored, own, power), 0)
+        decoded = np.where(own[..., None] != 0, decoded_rows(stored, own, power), 0)
         padded = np.zeros((len(own), cols * size, bands), factors.dtype)
         padded[:, :width] = decoded
         total = np.zeros((cols, bands))

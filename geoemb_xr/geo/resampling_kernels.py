@@ -34,7 +34,7 @@ def _square_factors_numpy(codes: Any, nodata: Any, factor: Any, out: Any) -> Non
 
 
 @jit_exact
-def _decoded(value: Any, factor: Any, power: Any) -> Any:
+def decoded_value(value: Any, factor: Any, power: Any) -> Any:
     """A stored value as a float: q · factor or q · |q| · factor; ``power`` is None where floats are stored.
 
     Exact here means that what it is multiplied by later is not moved into it: codes give what their decoded
@@ -48,8 +48,8 @@ def _decoded(value: Any, factor: Any, power: Any) -> Any:
     return number * factor
 
 
-def _decoded_rows(vectors: Any, factors: Any, power: Any) -> Any:
-    """What :func:`_decoded` gives of many vectors (…, band), each with its factor."""
+def decoded_rows(vectors: Any, factors: Any, power: Any) -> Any:
+    """What :func:`decoded_value` gives of many vectors (…, band), each with its factor."""
     if power is None:
         return vectors
     numbers = vectors.astype(np.float32)
@@ -72,7 +72,7 @@ def bilinear(
     """Weighted means of the valid ones of four neighbours, of unit length if ``unit``.
 
     ``factors`` (row, column) is what values are multiplied by, 0 where a pixel is missing; ``power`` as in
-    :func:`_decoded`. A pixel is missing (NaN) where its nearest source pixel is: the mask is that of
+    :func:`decoded_value`. A pixel is missing (NaN) where its nearest source pixel is: the mask is that of
     :func:`gather`. Beyond an edge the pixels at the edge stand in. ``out`` is (band, row, column) if ``first``,
     else (row, column, band).
 
@@ -124,7 +124,7 @@ def bilinear(
                         kept[place] = pixel
                         by, begin = factor[pixel], np.uintp(pixel) * length
                         for b in range(length):
-                            ready[into + b] = _decoded(stored[begin + b], by, power)
+                            ready[into + b] = decoded_value(stored[begin + b], by, power)
                 na, nb, nc, nd = places[0], places[1], places[2], places[3]
                 wa, wb, wc, wd = weights[0], weights[1], weights[2], weights[3]
                 for b in range(length):
@@ -187,7 +187,7 @@ def _bilinear_numpy(
                 lost = factor[r * width + c] == 0
                 at_pixel = np.where(lost, here, r * width + c)
                 share = np.where(lost, np.float32(0), down * across)
-                pairs.append((share, _decoded_rows(vectors[at_pixel], factor[at_pixel], power)))
+                pairs.append((share, decoded_rows(vectors[at_pixel], factor[at_pixel], power)))
         mean = _mixed.function(*(each for share, vector in pairs for each in (share[:, None], vector)))
         weight = np.add.reduce([share for share, _ in pairs])
         length = np.sqrt(np.einsum("nb,nb->n", mean, mean)) if unit else weight
@@ -329,7 +329,7 @@ def _add_strip(window: Any, factors: Any, power: Any, corners: Any, lengths: Any
     target, share, pixel = target[there], share[there], (row * factors.shape[1] + col)[there]
     pixel, column = np.unique(pixel, return_inverse=True)
     matrix = sparse.csr_array((share, (target, column)), shape=(len(area), len(pixel)))
-    vectors = _decoded_rows(window.reshape(-1, window.shape[2])[pixel], factors.reshape(-1)[pixel], power)
+    vectors = decoded_rows(window.reshape(-1, window.shape[2])[pixel], factors.reshape(-1)[pixel], power)
     sums[..., :-2] += (matrix @ vectors).reshape(*sums.shape[:2], -1)
     sums[..., -2] += matrix.sum(axis=1).reshape(sums.shape[:2])
     if lengths:
@@ -428,11 +428,11 @@ def _add_footprint(
             sums[bands] += w
             weight, vector = row.dtype.type(w), window[r, c]
             for b in range(bands):
-                row[b] += weight * _decoded(vector[b], factor, power)
+                row[b] += weight * decoded_value(vector[b], factor, power)
             if lengths:
                 square = row.dtype.type(0)
                 for b in range(bands):
-                    square += _decoded(vector[b], factor, power) ** 2
+                    square += decoded_value(vector[b], factor, power) ** 2
                 sums[bands + 1] += w * np.sqrt(square)
         for b in range(bands):
             sums[b] += row[b]
