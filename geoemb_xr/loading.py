@@ -24,7 +24,7 @@ def load_model(path: str | os.PathLike[str]) -> Fitted:
     Parameters
     ----------
     path : path
-        An npz file, whose ending may be left out as ``save`` adds it, or an ONNX file. Pickles in it are refused.
+        An npz or ONNX file, whose ending may be left out as ``save`` adds it. Pickles in it are refused.
 
     Raises
     ------

@@ -246,12 +246,11 @@ def _local(given: Any) -> Any:
     SourceError
         For a dict, whose keys would be read as paths, and for an empty list.
     """
+    if isinstance(given, np.ndarray | xr.DataArray | xr.Dataset):
+        what = f"an array of shape {given.shape}" if hasattr(given, "shape") else "a Dataset"
+        raise SourceError(f"{what} is not a source; gx.wrap makes an embedding of vectors")
     if isinstance(given, Mapping):
         raise SourceError(_no_source(given))
-    if isinstance(given, np.ndarray):
-        raise SourceError(
-            f"an array of shape {given.shape} is not a source; gx.wrap makes an embedding of vectors"
-        )
     if isinstance(given, (list, tuple)):
         if not given:
             raise SourceError("the list of sources is empty; give paths, or None for what is published")

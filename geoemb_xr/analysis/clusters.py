@@ -197,6 +197,12 @@ def fit_clusters(
             f"fit_clusters found {len(sample)} valid vectors for {n_clusters} clusters "
             "(is everything missing, or masked?)"
         )
+    largest = float(np.abs(sample).max())
+    if largest**2 * 4 * sample.shape[1] > float(np.finfo(np.float32).max):
+        raise EmbeddingError(
+            f"fit_clusters got vectors with numbers up to {largest:.3g}, whose squares float32 cannot hold: "
+            "is this a value for missing pixels that nothing declares (attrs['_FillValue'])?"
+        )
     with progress.shown("fit_clusters"):
         centres, inertia = _fit(sample, n_clusters, spherical, seed, method)
     name, version = comparability_key(many[0])

@@ -308,7 +308,7 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
         If it is not a model of ours, of a class that is not imported, or if its parts do not fit each other.
     """
     try:
-        path = existing(path, "file of a model", ".npz")
+        path = existing(path, "file of a model", ".npz", ".onnx")
         source = io.BytesIO(onnx_graph.embedded(path)) if path.suffix == ".onnx" else path
         with npz.opened(source) as (text, shapes, read):
             header = json.loads(text)

@@ -169,13 +169,34 @@ def legend_of(array: xr.DataArray) -> Legend:
         columns = [tuple(entry[key] for entry in entries) for key in ("value", "name", "colour")]
         return Legend(tuple(int(v) for v in columns[0]), columns[1], columns[2])
     if "flag_values" in array.attrs and "flag_meanings" in array.attrs:
-        values = [int(v) for v in np.atleast_1d(array.attrs["flag_values"])]
-        names = str(array.attrs["flag_meanings"]).split()
+        values, names = _flags(array.attrs["flag_values"], array.attrs["flag_meanings"])
         kept = [(v, n) for v, n in zip(values, names, strict=True) if v != 0]
         return Legend.of_names([n for _, n in kept], values=[v for v, _ in kept])
     raise EmbeddingError(
         f"not a class map: it has neither 'legend' nor 'flag_values'; attributes are {sorted(array.attrs)}"
     )
+
+
+def _flags(values: Any, meanings: Any) -> tuple[list[int], list[str]]:
+    """Codes and names of CF's attributes, which may be arrays or text (``"1b, 2b"``).
+
+    Raises
+    ------
+    EmbeddingError
+        If they are not as many codes as names.
+    """
+    stated = re.split(r"[\s,]+", values.strip()) if isinstance(values, str) else np.ravel(values).tolist()
+    names = meanings.split() if isinstance(meanings, str) else [str(each) for each in np.ravel(meanings)]
+    try:
+        codes = [int(re.sub(r"(?<=\d)(?:[uU]?[bBsSlL]+|[uU])$", "", str(each))) for each in stated]
+    except ValueError:
+        codes = []
+    if not codes or len(codes) != len(names):
+        raise EmbeddingError(
+            f"a class map has as many whole numbers in 'flag_values' as names in 'flag_meanings'; got "
+            f"{values!r} and {meanings!r}"
+        )
+    return codes, names
 
 
 def is_class_map(array: xr.DataArray) -> bool:

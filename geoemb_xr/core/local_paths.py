@@ -21,8 +21,8 @@ def with_ending(path: str | os.PathLike[str], ending: str) -> Path:
     return found if found.suffix else found.with_suffix(ending)
 
 
-def existing(path: str | os.PathLike[str], what: str, ending: str = "") -> Path:
-    """The path of a file that is there, with an ending where only a file with it is (:func:`with_ending`).
+def existing(path: str | os.PathLike[str], what: str, *endings: str) -> Path:
+    """The path of a file that is there, with the first ending with which one is where none is without it.
 
     Raises
     ------
@@ -30,8 +30,9 @@ def existing(path: str | os.PathLike[str], what: str, ending: str = "") -> Path:
         If it is not; the message says what it would be.
     """
     found = local_path(path)
-    if ending and not found.is_file() and with_ending(path, ending).is_file():
-        return with_ending(path, ending)
+    for ending in () if found.is_file() else endings:
+        if with_ending(path, ending).is_file():
+            return with_ending(path, ending)
     if not found.exists():
         raise MissingFileError(f"no such {what}: {found}")
     return found

@@ -16,7 +16,7 @@ from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.model import BAND, Codec
 
 #: Where xarray, rioxarray and GDAL keep the value that marks missing pixels, the first to be looked at first.
-NODATA_KEYS = ("_FillValue", "missing_value", "nodata")
+NODATA_KEYS = ("_FillValue", "missing_value", "nodata", "nodatavals")
 
 
 def missing_pixels(values: np.ndarray, axis: int, nodata: float | None = None) -> np.ndarray:
@@ -134,11 +134,78 @@ def refuse_codes(values: np.ndarray, axis: int, product: str, what: str = "the a
 
 def declared_nodata(array: xr.DataArray) -> float | None:
     """What an array's attributes say marks its missing pixels; None where they say nothing."""
-    for key in NODATA_KEYS:
-        value = array.attrs.get(key)
-        if value is not None and np.ndim(value) == 0 and not isinstance(value, str):
-            return float(value)
+    return nodata_in(array.attrs)
+
+
+def nodata_in(*stated: Mapping[Any, Any]) -> float | None:
+    """The first value for missing pixels among attributes: a number, one in text, or the same for every band.
+
+    Examples
+    --------
+    >>> (
+    ...     nodata_in({}, {"nodata": "-9999"}),
+    ...     nodata_in({"nodatavals": (0.0, 0.0)}),
+    ...     nodata_in({"nodata": "none"}),
+    ... )
+    (-9999.0, 0.0, None)
+    """
+    for attrs in stated:
+        for key in NODATA_KEYS:
+            try:
+                values = np.unique(np.asarray(attrs.get(key), np.float64))
+            except (TypeError, ValueError):
+                continue
+            if values.size == 1 and not np.isnan(values[0]):
+                return float(values[0])
     return None
+
+
+#: Where xarray and rioxarray keep scales and offsets.
+_SCALING = (("scale_factor", "scales"), ("add_offset", "offsets"))
+
+
+def scaling_in(attrs: Mapping[Any, Any]) -> tuple[float, float] | None:
+    """The scale and offset by which numbers are stored; of bands that differ, the first. None where they are plain.
+
+    Examples
+    --------
+    >>> scaling_in({"scales": (1.0, 0.1)}), scaling_in({"scale_factor": 1.0})
+    ((0.1, 0.0), None)
+    """
+    found = []
+    for keys, neutral in zip(_SCALING, (1.0, 0.0), strict=True):
+        stated = next((attrs[key] for key in keys if attrs.get(key) is not None), neutral)
+        values = np.ravel(np.asarray(stated, np.float64))
+        other = values[values != neutral]
+        found.append(float(other[0]) if other.size else neutral)
+    return None if found == [1.0, 0.0] else (found[0], found[1])
+
+
+def refuse_scaling(attrs: Mapping[Any, Any], what: str) -> None:
+    """Raise where attributes say that numbers are stored by a scale and an offset, which nothing has applied.
+
+    Raises
+    ------
+    SourceError
+        Naming both.
+
+    Examples
+    --------
+    >>> refuse_scaling({"scale_factor": 1.0, "add_offset": 0.0}, "the array")
+    >>> refuse_scaling({"scale_factor": 0.1}, "the array")
+    Traceback (most recent call last):
+    ...
+    geoemb_xr.core.errors.SourceError: the array declares a scale of 0.1 and an offset of 0, which ...
+    """
+    scaling = scaling_in(attrs)
+    if scaling is None:
+        return
+    scale, offset = scaling
+    raise SourceError(
+        f"{what} declares a scale of {scale:g} and an offset of {offset:g}, which are not applied to its numbers. "
+        "Apply them (open it with mask_and_scale=True, or gdal_translate -unscale), or remove them where they are "
+        "not true (.attrs.pop, or gdal_edit.py -unsetscale -unsetoffset)"
+    )
 
 
 def fill_of(array: xr.DataArray) -> int | None:

@@ -45,7 +45,7 @@ def parse_dates(values: Any, what: str = "the dates") -> np.ndarray:
     if isinstance(column.dtype, pd.PeriodDtype):
         column = column.dt.start_time
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return _without_zone(pd.to_datetime(column, utc=True))
+        return _without_zone(_in_reach(pd.to_datetime(column, utc=True), column, what))
     if pd.api.types.is_bool_dtype(column.dtype):
         raise EmbeddingError(f"{what} are neither years nor dates but {column.dtype}")
     texts = column.map(_date_text, na_action="ignore")
@@ -58,7 +58,19 @@ def parse_dates(values: Any, what: str = "the dates") -> np.ndarray:
             f"{what} hold {bad!r} in row {column.index[wrong[0]]!r}, which is neither a year nor a date; write "
             "2018, 20180715 or '2018-07-15'"
         )
-    return _without_zone(stamps)
+    return _without_zone(_in_reach(stamps, column, what))
+
+
+def _in_reach(stamps: pd.Series[Any], given: pd.Series[Any], what: str) -> pd.Series[Any]:
+    """Moments, all of which nanoseconds can hold; 9999-12-31 means something else."""
+    years = stamps.dt.year
+    wrong = np.flatnonzero(((years < 1678) | (years > 2261)).to_numpy())
+    if wrong.size:
+        raise EmbeddingError(
+            f"{what} hold {given.iloc[wrong[0]]!r} in row {given.index[wrong[0]]!r}, which is beyond the "
+            "years 1678 to 2261; leave the cell empty where there is no date"
+        )
+    return stamps
 
 
 def _as_column(values: Any) -> Any:

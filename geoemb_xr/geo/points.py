@@ -117,7 +117,8 @@ def at_places(
 ) -> xr.DataArray:
     """Values along ``location`` with their index, their places in the array's CRS, and a table's columns."""
     index, columns = given.riding()
-    taken = {"location", "x", "y", *map(str, found.coords), *map(str, found.dims)}
+    bands = map(str, found.coords[BAND].values) if BAND in found.coords else ()
+    taken = {"location", "x", "y", *map(str, found.coords), *map(str, found.dims), *bands}
     named = {f"point_{name}" if name in taken else name: ("location", v) for name, v in columns.items()}
     place = {name: ("location", v, array.coords[name].attrs) for name, v in (("x", x), ("y", y))}
     if footprints.has_footprints(array):  # the places are points now

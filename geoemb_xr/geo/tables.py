@@ -16,7 +16,7 @@ import xarray as xr
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, SourceError, require
-from geoemb_xr.core.local_paths import existing
+from geoemb_xr.core.local_paths import existing, local_path
 
 GEOMETRY = "geometry"
 #: Endings of files that geopandas reads through GDAL.
@@ -162,7 +162,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     Parameters
     ----------
     path : path
-        Path of the file.
+        Path of the file. A layer of several is named behind it, as QGIS does: ``fields.gpkg|layername=2024``.
 
     Returns
     -------
@@ -171,8 +171,13 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     Raises
     ------
     SourceError
-        If the file is not there, cannot be read, or is of another kind.
+        If the file is not there, cannot be read, is of another kind, or has several layers of which none is named.
     """
+    name, bar, layer = os.fspath(path).partition(LAYER)
+    if bar and not local_path(path).exists():
+        path = name
+    else:
+        layer = ""
     path = existing(path, "file of points, areas or labels")
     ending = path.suffix.lower()
     try:
@@ -193,7 +198,8 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
                 raise SourceError(
                     f"{path} is a VRT, which names other files or URLs; give the file that it means"
                 )
-            frame: pd.DataFrame = require("geopandas", "vector").read_file(path)
+            options = _layer_of(path, layer)
+            frame: pd.DataFrame = require("geopandas", "vector").read_file(path, **options)
             return frame
     except (EmbeddingError, ImportError, MemoryError):
         raise
@@ -226,6 +232,24 @@ def _read_text(path: Path) -> pd.DataFrame:
     first = re.sub(r"\d+\.\d+\.\d+", "", first)  # a date
     decimal = "," if sign != "," and re.search(r"\d,\d", first) and not re.search(r"\d\.\d", first) else "."
     return pd.read_csv(path, sep=sign, decimal=decimal, encoding=encoding, skipinitialspace=True)
+
+
+def _layer_of(path: Path, layer: str) -> dict[str, str]:
+    """The option that reads the layer that was named, or the only one with places in it."""
+    geopandas = require("geopandas", "vector")
+    layers = dict(geopandas.list_layers(path).itertuples(index=False))
+    if layer:
+        if layer not in layers:
+            raise SourceError(f"{path} has no layer {layer!r}; it has {', '.join(layers)}")
+        return {"layer": layer}
+    filled = [name for name, kind in layers.items() if kind is not None]
+    if len(filled) > 1:  # GPX has the same ones in every file
+        filled = [name for name in filled if len(geopandas.read_file(path, layer=name, rows=1))]
+    if len(filled) > 1:
+        raise SourceError(
+            f"{path} has several layers: {', '.join(filled)}; name one of them: '{path.name}{LAYER}{filled[0]}'"
+        )
+    return {"layer": filled[0]} if filled and len(layers) > 1 else {}
 
 
 def _read_feather(path: Path) -> pd.DataFrame:
@@ -313,6 +337,8 @@ def _of_series(given: pd.Series[Any]) -> pd.DataFrame:
 
 def _of_sequence(given: Any) -> tuple[pd.DataFrame, object]:
     """A list of geometries, GeoJSON or records, or pairs of numbers."""
+    if np.ma.isMaskedArray(given) and given.dtype.kind in "iuf":
+        given = np.ma.filled(given.astype(np.float64), np.nan)
     items = [*map(_geojson_of, given)] if isinstance(given, Iterable) else None
     if items is not None and len(items) == 4 and all(map(_is_number, items)):
         return _of_geometries([_box_of(items)]), None
@@ -382,6 +408,8 @@ def _box_of(sides: list[Any]) -> Any:
     return shapely.MultiPolygon([shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)])
 
 
+#: What parts the path of a file from the name of a layer in it.
+LAYER = "|layername="
 #: Names the file that a table was read from.
 FILE = "geoemb_xr: file"
 #: Marks a table made of bare pairs: a row without a place has nothing but its position, and keeps it.

@@ -13,7 +13,7 @@ import xarray as xr
 from geoemb_xr.core import arrays, codecs, geometry
 from geoemb_xr.core.band_names import places_by_name, refuse_contradiction
 from geoemb_xr.core.errors import EmbeddingError
-from geoemb_xr.core.missing import believe_nodata, codec_attrs, refuse_codes
+from geoemb_xr.core.missing import believe_nodata, codec_attrs, nodata_in, refuse_codes, refuse_scaling
 from geoemb_xr.core.model import BAND, Codec, Product
 from geoemb_xr.core.model import product as find_product
 from geoemb_xr.core.times import listed, period_of, stamps_of
@@ -98,6 +98,8 @@ def wrap(
                 f"a table says in its columns where vectors lie; leave out {', '.join(wrong)}"
             )
         return _of_table(array, found, crs, time, scale, version)
+    for each in array.data_vars.values() if isinstance(array, xr.Dataset) else (array,):
+        refuse_scaling(getattr(each, "attrs", {}), "the array")
     source, nodata = _source_of(array), _nodata_of(array)
     data = _stack_variables(array, found) if isinstance(array, xr.Dataset) else array
     if geobox is None and isinstance(data, xr.DataArray):
@@ -187,12 +189,7 @@ def _of_table(
 def _nodata_of(array: Any) -> float | None:
     """The missing value of an array, from its attributes."""
     first = next(iter(array.data_vars.values()), array) if isinstance(array, xr.Dataset) else array
-    for stated in (getattr(first, "attrs", {}), getattr(first, "encoding", {})):
-        for key in ("_FillValue", "nodata", "missing_value"):
-            value = np.asarray(stated.get(key, np.nan))
-            if value.size == 1 and value.dtype.kind in "iuf" and not np.isnan(value):
-                return float(value.item())
-    return None
+    return nodata_in(getattr(first, "attrs", {}), getattr(first, "encoding", {}))
 
 
 def _without_gaps(array: xr.DataArray, found: Product, nodata: float | None) -> xr.DataArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,6 +99,46 @@ def encoded(labels: np.ndarray, known: Legend | None) -> tuple[np.ndarray, Legen
 def _regrouped(groups: np.ndarray) -> np.ndarray:
     """Groups numbered without gaps, after labels were dropped."""
     return np.unique(groups, return_inverse=True)[1]
+
+
+def by_position(given: Any, legend: Legend) -> Any:
+    """Weights of classes by their position, where they are given by name or by code; anything else as it is.
+
+    Parameters
+    ----------
+    given : mapping of class to number, or anything else
+        The value of ``class_weight``; a list holds several to choose from.
+    legend : Legend
+        The classes, in the order of their positions.
+
+    Raises
+    ------
+    EmbeddingError
+        If one names a class that the labels do not have, or is no number.
+
+    Examples
+    --------
+    >>> by_position({"rye": 2.0}, Legend.of_names(["oats", "rye"]))
+    {1: 2.0}
+    """
+    if isinstance(given, list | tuple):
+        return [by_position(each, legend) for each in given]
+    if not isinstance(given, Mapping):
+        return given
+    keys = [str(int(key)) if isinstance(key, float | np.floating) else str(key) for key in given]
+    places = {str(code): i for i, code in enumerate(legend.values)}
+    if set(keys) & set(legend.names) or not set(keys) <= set(places):
+        places = {name: i for i, name in enumerate(legend.names)}
+    unknown = [key for key in keys if key not in places]
+    if unknown:
+        raise EmbeddingError(
+            f"class_weight has the classes {unknown}, which are not among those of the labels: "
+            f"{list(legend.names[:20])}"
+        )
+    wrong = [each for each in given.values() if not (isinstance(each, Real) and 0 <= float(each) < np.inf)]
+    if wrong:
+        raise EmbeddingError(f"class_weight has a finite number of 0 or more per class; got {wrong[0]!r}")
+    return dict(zip((places[key] for key in keys), given.values(), strict=True))
 
 
 def counts_of(data: Data, legend: Legend | None) -> dict[str, int]:

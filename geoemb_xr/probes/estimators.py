@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from geoemb_xr.core.errors import EmbeddingError, check_choice
+from geoemb_xr.core.legend import Legend
+from geoemb_xr.probes.classes import by_position
 from geoemb_xr.probes.heads import HEADS, Data, Head, Parameters, Task
 
 
@@ -72,6 +74,16 @@ def head_of(estimator: Any) -> Head:
         return {"estimator": own}
 
     return Head(fit, scores, tasks, {})
+
+
+def with_class_weights(method: Any, legend: Legend) -> Any:
+    """An estimator, or a pipeline of some, whose ``class_weight`` by class is by position, as it is fitted."""
+    stated = {k: v for k, v in method.get_params().items() if k.split("__")[-1] == "class_weight"}
+    if not any(isinstance(each, Mapping) for each in stated.values()):
+        return method
+    from sklearn.base import clone
+
+    return clone(method).set_params(**{name: by_position(each, legend) for name, each in stated.items()})
 
 
 def name_of(estimator: Any) -> str:

@@ -15,7 +15,8 @@ from geoemb_xr.core.notes import say
 def as_labels(values: Any) -> np.ndarray:
     """A column of labels as an array: categories by their values, nullable numbers as objects.
 
-    Gaps are None or NaN, and so are blank texts and infinite numbers.
+    Gaps are None or NaN, and so are masked values, blank texts and infinite numbers. Blanks around texts are no
+    part of them.
 
     Raises
     ------
@@ -29,15 +30,18 @@ def as_labels(values: Any) -> np.ndarray:
     """
     if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
         found = np.empty(len(values), object)
-        found[:] = [_plain(each) for each in np.asarray(values)]
+        found[:] = [_as_label(_plain(each)) for each in np.asarray(values)]
         return found
+    if np.ma.isMaskedArray(values):
+        masked, values = np.ma.getmaskarray(values), np.array(values.data, object)
+        values[masked] = None
     try:
         found = np.asarray(values)
     except ValueError as error:
         raise EmbeddingError(f"labels are one text, number or boolean each: {error}") from error
     if found.dtype.kind in "OUS":
         plain = [_as_label(each) for each in found.ravel().tolist()]
-        if found.dtype.kind != "U" or None in plain:
+        if found.dtype.kind != "U" or plain != found.ravel().tolist():
             found = np.array([*plain, None], object)[:-1].reshape(found.shape)
     elif found.dtype.kind == "f" and np.isinf(found).any():
         found = np.where(np.isinf(found), np.nan, found)
@@ -57,7 +61,7 @@ def _as_label(value: Any) -> Any:
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     if isinstance(value, str):
-        return value if value.strip() else None
+        return value.strip() or None
     if isinstance(value, float) and np.isinf(value):
         return None
     if not pd.api.types.is_scalar(value):

@@ -13,7 +13,7 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import SOURCE, Legend, is_class_map, legend_of
 from geoemb_xr.core.local_paths import existing, local_path
-from geoemb_xr.core.missing import NODATA_KEYS
+from geoemb_xr.core.missing import nodata_in, refuse_scaling
 from geoemb_xr.execution import progress
 from geoemb_xr.execution.computing import compute
 from geoemb_xr.execution.hashes import mixed
@@ -41,8 +41,8 @@ def read_labels(labels: Any) -> xr.DataArray | pd.DataFrame:
     SourceError
         If a file is missing or of another kind.
     """
-    if isinstance(labels, xr.DataArray) and "location" not in labels.dims:
-        return labels
+    if isinstance(labels, xr.DataArray | xr.Dataset) and labels.sizes and "location" not in labels.dims:
+        return plain_raster(labels)
     if labels is None or (np.isscalar(labels) and not isinstance(labels, str | bytes)):
         raise EmbeddingError(
             f"labels are a table with lon and lat, a GeoDataFrame, a path or a raster; got {type(labels).__name__}"
@@ -54,6 +54,39 @@ def read_labels(labels: Any) -> xr.DataArray | pd.DataFrame:
     if file is not None:
         table.attrs[tables.FILE] = file
     return table
+
+
+def plain_raster(raster: xr.DataArray | xr.Dataset) -> xr.DataArray:
+    """A label raster as others hold it with axes y and x: without axes of one step, whole numbers as such.
+
+    Raises
+    ------
+    EmbeddingError
+        If it is a Dataset of several variables, or its numbers are stored by a scale.
+    """
+    if isinstance(raster, xr.Dataset):
+        names = [name for name, each in raster.data_vars.items() if each.ndim]
+        if len(names) != 1:
+            raise EmbeddingError(
+                f"labels are one raster; this Dataset has the variables {names}: give one of them, dataset[name]"
+            )
+        raster = raster[names[0]]
+    found = geometry.plain_names(raster)
+    single = {dim: 0 for dim, size in found.sizes.items() if size == 1 and dim not in ("y", "x", "location")}
+    found = found.isel(single, drop=False)
+    refuse_scaling(found.attrs, "the label raster")
+    return _whole_again(found)
+
+
+def _whole_again(raster: xr.DataArray) -> xr.DataArray:
+    """Whole numbers that were read as floats, NaN where masked, as whole numbers: they are codes of classes."""
+    encoding = raster.encoding
+    stored = np.dtype(encoding.get("rasterio_dtype", encoding.get("dtype", raster.dtype)))
+    scaled = (encoding.get("scale_factor", 1), encoding.get("add_offset", 0)) != (1, 0)
+    if raster.dtype.kind != "f" or stored.kind not in "iu" or scaled:
+        return raster
+    unused = np.iinfo(np.int64).min
+    return raster.fillna(unused).astype(np.int64).assign_attrs(_FillValue=unused)
 
 
 def _open_raster(path: str) -> xr.DataArray:
@@ -86,11 +119,8 @@ def _open_raster(path: str) -> xr.DataArray:
         raise SourceError(f"the labels {path} could not be opened as a GeoTIFF: {error}") from error
     assert isinstance(raster, xr.DataArray)
     raster = raster.isel(band=0, drop=True)
-    stored = np.dtype(raster.encoding.get("rasterio_dtype", raster.dtype))
-    if not masked or stored.kind == "f":
-        return raster
-    unused = np.iinfo(np.int64).min
-    return raster.fillna(unused).astype(np.int64).assign_attrs(_FillValue=unused)
+    refuse_scaling(raster.attrs, f"the label raster {path}")
+    return _whole_again(raster)
 
 
 # --- label rasters --------------------------------------------------------------------------------------------
@@ -138,7 +168,7 @@ def labels(raster: Any, path: Any = None, *, per_class: int | None = 500, seed: 
         from geoemb_xr.probes.label_sources import read_source
 
         return read_source(raster, path)
-    if not isinstance(raster, xr.DataArray):
+    if not isinstance(raster, xr.DataArray | xr.Dataset):
         from geoemb_xr.probes.label_sources import is_torchgeo, of_torchgeo
 
         if is_torchgeo(raster):
@@ -147,7 +177,7 @@ def labels(raster: Any, path: Any = None, *, per_class: int | None = 500, seed: 
             "labels takes a label raster (y, x), a name such as 'nlcd' with a path, or a dataset of torchgeo; got "
             f"{type(raster).__name__}"
         )
-    return drawn_points(raster, per_class=per_class, seed=seed)
+    return drawn_points(plain_raster(raster), per_class=per_class, seed=seed)
 
 
 def drawn_points(raster: xr.DataArray, *, per_class: int | None = 500, seed: int = 0) -> pd.DataFrame:
@@ -218,10 +248,9 @@ def first(labels: np.ndarray, hashes: np.ndarray, per_class: int | None) -> np.n
 
 def nodata_of(raster: xr.DataArray) -> Any:
     """Return the value of pixels without a label: the declared one, else 0 in a class map; None for none."""
-    for said in (raster.attrs, raster.encoding):
-        for key in NODATA_KEYS:
-            if said.get(key) is not None:
-                return said[key]
+    stated = nodata_in(raster.attrs, raster.encoding)
+    if stated is not None:
+        return int(stated) if raster.dtype.kind in "iu" and stated.is_integer() else stated
     return 0 if is_class_map(raster) else None
 
 

@@ -24,7 +24,7 @@ from geoemb_xr.geo import tables
 from geoemb_xr.probes import estimators, heads, labelling, streaming, validation
 from geoemb_xr.probes.applicability import dissimilarity, dissimilarity_onnx
 from geoemb_xr.probes.checking import checked
-from geoemb_xr.probes.classes import by_name, counts_of, data_of, describe, known_data, left_out
+from geoemb_xr.probes.classes import by_name, by_position, counts_of, data_of, describe, known_data, left_out
 from geoemb_xr.probes.heads import HEADS, Data
 from geoemb_xr.probes.memory import Memory
 from geoemb_xr.probes.samples import Samples, plain_samples, samples_of, vectors_of
@@ -408,7 +408,8 @@ def fit_probe(
     seed : int
         Seed of all that is drawn.
     **options
-        Options of the method, with scikit-learn's names: ``C`` and ``class_weight`` (logistic), ``alpha`` (ridge),
+        Options of the method, with scikit-learn's names: ``C`` and ``class_weight`` (logistic; a number per class
+        by its name, or ``"balanced"``), ``alpha`` (ridge),
         ``n_neighbors``, ``metric`` and ``temperature`` (knn). Penalties act on vectors that are divided by one
         number, so that one penalty suits all products: ``C`` where their total variance is 1, ``alpha`` where the
         mean variance of a band is 1. By default ``alpha`` is the number of labels for classes, and 0.03 of it for
@@ -439,7 +440,7 @@ def fit_probe(
     >>> probe.legend.names[:2]
     ('built-up', 'forest')
     """
-    method, head = estimators.named(method)
+    given, (method, head) = method, estimators.named(method)
     if isinstance(cv, bool) or cv < 0 or cv == 1:
         raise EmbeddingError(f"cv is a number of folds, 2 or more, or 0 for none; got {cv!r}")
     streamed: streaming.Streamed | None = None
@@ -466,12 +467,20 @@ def fit_probe(
         able = [name for name, each in HEADS.items() if task in each.tasks]
         raise EmbeddingError(
             f"method={method!r} does no {task} (labels are {samples.labels.dtype}); use {able}"
-            + ("; codes of classes are whole numbers: .astype(int)" if task == "regression" else "")
+            + (
+                "; codes of classes are whole numbers: .astype(int), gaps filled and declared first"
+                if task == "regression"
+                else ""
+            )
         )
     unknown = sorted(set(options) - set(head.options))
     if unknown:
         raise EmbeddingError(f"method={method!r} has no option {unknown}; it has {list(head.options)}")
     settings = {**head.options, **options}
+    if legend is not None and "class_weight" in settings:
+        settings["class_weight"] = by_position(settings["class_weight"], legend)
+    elif legend is not None and not isinstance(given, str):
+        head = estimators.head_of(estimators.with_class_weights(given, legend))
     say(describe(data, legend, target) + left_out(samples.dropped))
 
     def fit(train: Data) -> tuple[heads.Head, Mapping[str, np.ndarray]]:

@@ -159,8 +159,13 @@ def _clean(
 
 def column_of(table: Any, name: Any, what: str) -> np.ndarray:
     """A column by its name, or an array of the table's length as it is."""
-    if not isinstance(name, str):
-        return as_labels(name)
+    if not isinstance(name, str) and not (np.isscalar(name) and name in table.columns):
+        values = as_labels(name)
+        if values.shape != (len(table),):
+            raise EmbeddingError(
+                f"{what} is a column's name, or a value for each of the {len(table)} rows; got shape {values.shape}"
+            )
+        return values
     if name not in table.columns:
         raise EmbeddingError(
             f"{what}={name!r} is not a column of the labels; they have {list(map(str, table.columns))}"
@@ -170,6 +175,12 @@ def column_of(table: Any, name: Any, what: str) -> np.ndarray:
 
 #: The column of labels in what :func:`geoemb_xr.labels` and :func:`geoemb_xr.sample_design` give.
 LABEL = "label"
+
+
+def _name_of(target: Any) -> str:
+    """What a target is called that was given by name, or as its values."""
+    name = target if np.isscalar(target) else getattr(target, "name", None)
+    return LABEL if name is None else str(name)
 
 
 def guess_target(table: Any, target: str | None, used: set[str]) -> str:
@@ -248,8 +259,9 @@ def _drawn_labels(raster: xr.DataArray, array: xr.DataArray, per_class: int) -> 
     if table.empty:
         grid = geometry.geobox_of(array, "fit_probe")
         raise CoverageError(f"no label of the raster lies in the array, which {areas.covers(grid)}")
+    each = "in all" if table.iloc[:, -1].dtype.kind == "f" else "per class"
     say(
-        f"labels from a raster: {len(table)} pixels, at most {per_class} per class; n_samples=… draws more or "
+        f"labels from a raster: {len(table)} pixels, at most {per_class} {each}; n_samples=… draws more or "
         "fewer, and with method='ridge' n_samples='all' takes every pixel"
     )
     return table
@@ -287,6 +299,7 @@ def samples_of(
     used = {*given.place_columns, *(v for v in (time, group, weights) if isinstance(v, str))}
     target = guess_target(table, target, used)
     values = column_of(table, target, "target")
+    target = _name_of(target)
     weight = _weights(None if weights is None else column_of(table, weights, "weights"), len(table))
     own = None if group is None else column_of(table, group, "group")
     steps, other_time = _steps(array, table, time, target)

@@ -34,6 +34,13 @@ def check_axes(sizes: Mapping[str, int], name: str) -> None:
             raise SourceError(f"{name} claims {size} along {axis!r}: its metadata are damaged")
 
 
+def _northmost(geobox: GeoBox) -> float:
+    """How far the outermost centre of a pixel lies from the equator, in units of the CRS."""
+    height, width = geobox.shape
+    corners = ((col, row) for col in (0.5, width - 0.5) for row in (0.5, height - 0.5))
+    return max(abs(float((geobox.affine * corner)[1])) for corner in corners)
+
+
 def check_extent(geobox: GeoBox, name: str) -> None:
     """Raise for a grid that claims more ground than there is: sizes are checked before memory is taken.
 
@@ -44,8 +51,10 @@ def check_extent(geobox: GeoBox, name: str) -> None:
     """
     height, width = geobox.shape
     check_lengths((height, width), name)
-    affine = geobox.affine
-    unit = "degrees" if geometry.as_crs(geobox.crs).is_geographic else "metres"
+    affine, crs = geobox.affine, geometry.as_crs(geobox.crs)
+    if crs.is_geocentric or crs.is_vertical:
+        raise SourceError(f"{name} has the CRS {crs.name!r}, which has no map: its CRS is wrong")
+    unit = "degrees" if crs.is_geographic else "metres"
     wide = max(abs(affine.a) * width + abs(affine.b) * height, abs(affine.d) * width + abs(affine.e) * height)
     step = max(abs(affine.a), abs(affine.b)), max(abs(affine.d), abs(affine.e))
     placed = all(
@@ -56,4 +65,9 @@ def check_extent(geobox: GeoBox, name: str) -> None:
         raise SourceError(
             f"{name} claims {height} × {width} pixels, {wide:.3g} {unit} across, at ({affine.c:g}, {affine.f:g}): "
             "that is no raster of the Earth, its metadata are damaged"
+        )
+    if unit == "degrees" and crs.axis_info[0].unit_name == "degree" and (far := _northmost(geobox)) > 90.001:
+        raise SourceError(
+            f"{name} has pixels at a latitude of {far:g} degrees, where the Earth has 90: are latitude and "
+            "longitude swapped, or is its CRS wrong?"
         )

@@ -175,8 +175,9 @@ class _Stored:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         try:
-            found = self._decoded_here(_lazily_cut(self.variable[key]))
-            return np.asarray(self.variable[key].values) if found is None else found
+            cut = self.variable[key]
+            found = None if _is_unpacked(cut) else self._decoded_here(_lazily_cut(cut))
+            return np.asarray(cut.values) if found is None else found
         except (SourceError, MemoryError):
             raise
         except Exception as error:  # of zarr, a codec, GDAL or HDF5: a block that cannot be read is no nodata
@@ -210,6 +211,14 @@ def _lazily_cut(variable: xr.Variable) -> Any:
     while not hasattr(data, "key") and hasattr(data, "array"):
         data = data.array
     return data
+
+
+def _is_unpacked(variable: xr.Variable) -> bool:
+    """Whether xarray applies a scale or a nodata value to what is stored."""
+    data: Any = variable._data
+    while not hasattr(data, "func") and hasattr(data, "array"):
+        data = data.array
+    return hasattr(data, "func")
 
 
 def _span(part: Any) -> slice:

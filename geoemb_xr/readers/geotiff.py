@@ -22,7 +22,7 @@ import numpy as np
 from geoemb_xr.core import geometry
 from geoemb_xr.core.band_names import places_by_name, refuse_contradiction
 from geoemb_xr.core.errors import MissingFileError, SourceError
-from geoemb_xr.core.missing import mark_missing, refuse_codes
+from geoemb_xr.core.missing import mark_missing, refuse_codes, refuse_scaling, scaling_in
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution.threads import threads_of_gdal
 from geoemb_xr.readers import cogs
@@ -226,6 +226,7 @@ class GeoTiffInfo:
     token: str
     mask: bool = False  # has a mask band
     alpha: int = 0  # number of the alpha band, 0 where there is none
+    scaling: tuple[float, float] | None = None  # by which numbers are stored
     parts: int = 1  # stored blocks side by side in one place: bands where they lie apart
 
 
@@ -248,6 +249,8 @@ def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
         return _read_info(name, name)
     if not Path(name).exists():
         raise MissingFileError(f"no such file: {name}")
+    if Path(name).is_dir():
+        raise SourceError(f"{name} is a folder, not a GeoTIFF; give the files in it: {name}/*")
     token = file_token(name)
     sums = checksums_of(name, token)
     if sums is not None:
@@ -280,6 +283,7 @@ def _info_of(dataset: Any, name: str, token: str) -> GeoTiffInfo:
         token=token,
         mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
         alpha=alpha[-1] if alpha else 0,
+        scaling=scaling_in({"scales": dataset.scales, "offsets": dataset.offsets}),
         parts=dataset.count if dataset.profile.get("interleave") == "band" else 1,
     )
 
@@ -362,6 +366,13 @@ def check_bands(
     if info.dtype not in dtypes:
         raise SourceError(
             f"{info.path} holds {info.dtype}; a file of {product!r} holds {' or '.join(dtypes)}"
+        )
+    if info.scaling is not None and np.dtype(info.dtype).kind == "f":
+        refuse_scaling({"scales": info.scaling[:1], "offsets": info.scaling[1:]}, info.path)
+    elif info.scaling is not None:
+        say(
+            f"{info.path} declares a scale of {info.scaling[0]:g} and an offset of {info.scaling[1]:g}; its codes "
+            f"are decoded as {product!r} defines them, not by these"
         )
     placed = places_by_name(info.descriptions, bands, info.path)
     if placed is not None:

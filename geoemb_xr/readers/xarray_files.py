@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from geoemb_xr.core import arrays, columns
 from geoemb_xr.core.citing import product_of_facts
 from geoemb_xr.core.conventions import FACTS, FORMAT, FORMAT_KEY, UNFINISHED, UNREAD
 from geoemb_xr.core.errors import EmbeddingError, SourceError
-from geoemb_xr.core.missing import codec_attrs, codes_again
+from geoemb_xr.core.missing import codec_attrs, codes_again, nodata_in, scaling_in
 from geoemb_xr.core.model import Product, product
 from geoemb_xr.core.notes import say
 from geoemb_xr.readers import zarr_nodes
@@ -128,9 +129,29 @@ def _netcdf(name: str) -> xr.Dataset:
 # --- arrays -----------------------------------------------------------------------------------------------------
 
 
+def _unpacked(dataset: xr.Dataset) -> xr.Dataset:
+    """Variables that a writer packed (a scale, an offset, a number in place of NaN) as the numbers that they mean.
+
+    Whole numbers without a scale stay: they are codes and classes.
+    """
+    packed = [name for name, each in dataset.variables.items() if _is_packed(each)]
+    if not packed:
+        return dataset
+    plain = xr.decode_cf(dataset[packed].drop_vars(set(dataset.coords) - set(packed)), decode_coords=False)
+    return dataset.assign(plain.data_vars).assign_coords(plain.coords)
+
+
+def _is_packed(variable: xr.Variable) -> bool:
+    attrs = variable.attrs
+    if "codec" in attrs:
+        return False
+    marked = {key: attrs[key] for key in ("_FillValue", "missing_value") if key in attrs}
+    return scaling_in(attrs) is not None or (variable.dtype.kind == "f" and nodata_in(marked) is not None)
+
+
 def _read(dataset: xr.Dataset, request: Request, name: str, age: str) -> xr.DataArray | xr.Dataset:
     places = {str(each.attrs.get("grid_mapping", "")) for each in dataset.data_vars.values()}
-    dataset = dataset.set_coords(sorted(places & set(map(str, dataset.data_vars))))
+    dataset = _unpacked(dataset).set_coords(sorted(places & set(map(str, dataset.data_vars))))
     opened = _restored(cut(dataset, request, name, age), dataset.attrs)
     try:
         cleaned = {str(key): _cleaned(opened[key]) for key in opened.data_vars}
@@ -160,6 +181,8 @@ def _cleaned(array: xr.DataArray) -> xr.DataArray:
     for key, coord in array.coords.items():
         if "_FillValue" in coord.attrs:
             array.coords[key].attrs.pop("_FillValue")
+    if array.dtype == np.float64 and "product" in array.attrs:  # vectors are float32
+        array = array.astype(np.float32)
     return with_nodata(array).drop_encoding()
 
 

@@ -54,6 +54,11 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
         found = sorted(
             str(p) for p in path.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith(".")
         )
+        if not found and any((path / each).exists() for each in ("zarr.json", ".zgroup", ".zarray")):
+            raise SourceError(
+                f"{name} is a Zarr store among files; open each store by itself, and join them with gx.mosaic or "
+                "gx.concat"
+            )
         if not found:
             raise MissingFileError(f"no {' or '.join(suffixes)} file in {name}")
         return found

@@ -112,6 +112,15 @@ def test_empty_clusters_start_anew():
     assert len(np.unique(centres.round(3), axis=0)) == 3
 
 
+def test_numbers_whose_squares_overflow_are_refused():
+    vectors = np.full((2, 6, 7), 1e20, "f4") * np.arange(1, 8, dtype="f4")
+    da = gx.wrap(vectors, gx.Product("far-away", dims=2), geobox=gx.testing.geobox((6, 7)))
+    with pytest.raises(
+        errors.EmbeddingError, match=r"numbers up to 7e.20, whose squares float32 cannot hold"
+    ):
+        da.emb.fit_clusters(2)
+
+
 def test_errors():
     da = scene(shape=(6, 5))
     with pytest.raises(ValueError, match="method='fast' is not known"):

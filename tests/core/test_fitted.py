@@ -227,3 +227,9 @@ def test_what_is_no_model_is_refused(models, tmp_path):
     refused("which does not fit the others", legend={"legend": {k: v[:2] for k, v in legend.items()}})
     with pytest.raises(FileNotFoundError):
         gx.load_model(tmp_path / "nowhere.npz")
+
+
+def test_the_ending_of_an_onnx_file_may_be_left_out_too(tmp_path):
+    kmeans = gx.testing.synthetic("alphaearth", shape=(12, 13)).emb.fit_clusters(3)
+    kmeans.to_onnx(tmp_path / "w.onnx")
+    assert gx.load_model(tmp_path / "w") == kmeans

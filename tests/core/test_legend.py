@@ -104,3 +104,16 @@ def test_codes_without_their_names_are_no_class_map():
     array = xr.DataArray(np.array([1, 2], "u1"), dims="x", attrs={"flag_values": [1, 2]})
     assert not is_class_map(array)
     assert is_class_map(array.assign_attrs(flag_meanings="oats rye"))
+
+
+@pytest.mark.parametrize("values", ["1b, 5b", "1 5", [1, 5], np.array([1, 5], "i1"), "1UB 5UB"])
+def test_flags_are_read_in_any_writing(values):
+    array = xr.DataArray(np.zeros((2, 2), "u1"), attrs={"flag_values": values, "flag_meanings": "sea land"})
+    assert legend_of(array).values == (1, 5)
+
+
+@pytest.mark.parametrize("values", [[1], "one two", "1.5 2"])
+def test_flags_that_do_not_fit_their_meanings_are_refused(values):
+    array = xr.DataArray(np.zeros((2, 2), "u1"), attrs={"flag_values": values, "flag_meanings": "sea land"})
+    with pytest.raises(EmbeddingError, match="as many whole numbers in 'flag_values' as names"):
+        legend_of(array)

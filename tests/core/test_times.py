@@ -87,3 +87,9 @@ def test_points_come_from_their_own_year_and_gaps_are_counted(caplog):
         np.testing.assert_array_equal(found.values, expected.values[[0, 1, 3]])
     with pytest.raises(EmbeddingError, match="none of the 4 points has a date"):
         gx.open("alphaearth", source, points=table.assign(year=np.nan))
+
+
+@pytest.mark.parametrize("far", ["9999-12-31", "0001-01-01", -2018, np.datetime64("9999-12-31")])
+def test_dates_beyond_what_nanoseconds_hold_are_named(far):
+    with pytest.raises(EmbeddingError, match="in row 1, which is beyond the years 1678 to 2261"):
+        parse_dates(["2018-07-15", far] if not isinstance(far, int) else [2018, far])

@@ -488,3 +488,24 @@ def test_patches_are_cropped_to_those_that_hold_points(spelling):
     assert cut.identical(patches.isel(location=np.flatnonzero(near)))
     with pytest.raises(CoverageError, match="holds none of the"):
         patches.emb.crop((0.0, 0.0))
+
+
+def test_a_layer_of_several_is_asked_for(tmp_path):
+    path = tmp_path / "a.gpkg"
+    FRAME.iloc[:1].to_file(path, layer="one")
+    FRAME.to_file(path, layer="two fields")
+    with pytest.raises(
+        SourceError, match=r"several layers: one, two fields; name one of them: 'a.gpkg\|layername=one'"
+    ):
+        read_places(path)
+    assert len(read_places(f"{path}|layername=two fields").points) == 2
+    with pytest.raises(SourceError, match="no layer 'three'; it has one, two fields"):
+        read_places(f"{path}|layername=three")
+    FRAME[["geometry"]].to_file(tmp_path / "a.gpx", driver="GPX")  # five layers, one of which holds anything
+    assert len(read_places(tmp_path / "a.gpx").points) == 2
+
+
+def test_masked_pairs_are_no_places():
+    pairs = np.ma.masked_array(np.column_stack([LON, LAT]), mask=[[True, False], [False, False]])
+    assert read_places(pairs).missing.tolist() == [False, False]
+    assert np.isnan(read_places(pairs).points[0]).any()

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 from labelled_scene import SCENE, array, label_raster, named, points, truth
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import geoemb_xr as gx
 from geoemb_xr.core.errors import ComparabilityError, CoverageError, EmbeddingError, SourceError
@@ -278,3 +280,28 @@ def test_errors_say_the_way_out(tmp_path):
 
 def test_softmax_of_what_was_never_seen():
     np.testing.assert_allclose(softmax(np.array([[0.0], [-np.inf]], "f4")), [[1], [0]])
+
+
+def test_class_weights_are_by_name():
+    table = points().assign(kind=lambda t: np.where(t.land_cover == "wheat", "tree", "bare"))
+    number = table.assign(kind=np.where(table.kind == "tree", 7, 3))
+    share = (table.kind == "tree").mean()
+    expected = (
+        array().emb.fit_probe(table, target="kind", cv=0, class_weight="balanced").parameters["weights"]
+    )
+    tree, bare = 0.5 / share, 0.5 / (1 - share)
+    for labels, given in (
+        (table, {"tree": tree, "bare": bare}),
+        (number, {7: tree, 3: bare}),
+        (number, {"7": tree, "3": bare}),
+    ):
+        probe = array().emb.fit_probe(labels, target="kind", cv=0, class_weight=given)
+        np.testing.assert_allclose(probe.parameters["weights"], expected, atol=1e-4 * abs(expected).max())
+    forest = make_pipeline(StandardScaler(), LogisticRegression(class_weight={"tree": 5}))
+    assert array().emb.fit_probe(table, target="kind", cv=0, method=forest).legend.names == ("bare", "tree")
+    for given, says in (
+        ({0: 1, 1: 5}, r"the classes \['0', '1'\], which are not among"),
+        ({"tree": -1}, "got -1"),
+    ):
+        with pytest.raises(EmbeddingError, match=says):
+            array().emb.fit_probe(table, target="kind", cv=0, class_weight=given)

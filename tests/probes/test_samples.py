@@ -161,7 +161,7 @@ def test_a_draw_is_stratified_and_the_same_however_chunked():
     assert len(gx.labels(raster, per_class=50, seed=-1)) == len(table)  # any whole number is a seed
     assert len(gx.labels(raster, per_class=None)) == raster.size
     with pytest.raises(EmbeddingError, match="dims y and x"):
-        gx.labels(raster.expand_dims("time"))
+        gx.labels(xr.concat([raster, raster], "time"))
 
 
 def test_a_label_raster_brings_its_names_and_colours(tmp_path):
@@ -404,3 +404,64 @@ def test_texts_are_drawn_by_class():
     holes = raster.astype(object).copy()
     holes[:9] = None
     assert set(gx.labels(holes.rename("kind"), per_class=4).kind.value_counts()) == {4}
+
+
+def on_degrees(values, **attrs):
+    """A label raster of the scene as others hold it: axes lat and lon, no CRS."""
+    lat, lon = np.linspace(47.2525, 47.2475, 30), np.linspace(11.3665, 11.3735, 30)
+    return xr.DataArray(values, {"lat": lat, "lon": lon}, ("lat", "lon"), attrs=attrs)
+
+
+def test_label_rasters_of_others_are_labels(tmp_path):
+    codes = (np.arange(900).reshape(30, 30) // 30 % 3).astype("i2")
+    raster, da = on_degrees(codes), array()
+    expected = da.emb.fit_probe(raster, n_samples=30, cv=0)
+    assert expected.legend.names == ("0", "1", "2")
+    assert da.emb.fit_probe(raster.expand_dims(band=[1]), n_samples=30, cv=0) == expected
+    named = da.emb.fit_probe(raster.rename("label").to_dataset(), n_samples=30, cv=0)
+    assert named == expected
+    with pytest.raises(EmbeddingError, match=r"has the variables \['a', 'b'\]: give one of them"):
+        da.emb.fit_probe(xr.Dataset({"a": raster, "b": raster}), n_samples=30)
+
+
+@pytest.mark.parametrize("said", [{"nodata": "-9999"}, {"nodatavals": (-9999.0,)}, {"_FillValue": [-9999]}])
+def test_a_nodata_in_any_writing_is_no_class(said):
+    codes = (np.arange(900).reshape(30, 30) // 30 % 3).astype("i2")
+    codes[:9] = -9999
+    assert array().emb.fit_probe(on_degrees(codes, **said), n_samples=30, cv=0).legend.names == (
+        "0",
+        "1",
+        "2",
+    )
+
+
+def test_codes_that_were_masked_when_read_are_classes_and_scaled_ones_are_refused():
+    codes = (np.arange(900).reshape(30, 30) // 30 % 3).astype("f4")
+    codes[:9] = np.nan
+    raster = on_degrees(codes)
+    raster.encoding["dtype"] = "uint8"
+    probe = array().emb.fit_probe(raster, n_samples=30, cv=0)
+    assert probe.legend.names == ("0", "1", "2")
+    with pytest.raises(SourceError, match=r"declares a scale of 0.1"):
+        array().emb.fit_probe(on_degrees(codes, scale_factor=0.1), n_samples=30)
+
+
+def test_masked_labels_are_gaps_and_blanks_are_no_part_of_a_class():
+    table = points()
+    y = np.ma.masked_array(np.where(table.land_cover == "wheat", 1, 2), mask=np.arange(len(table)) < 3)
+    probe = array().emb.fit_probe(table, target=y, cv=0)
+    assert sum(probe.counts.values()) == len(table) - 3
+    assert probe.legend.names == ("1", "2")
+    spaced = table.assign(
+        land_cover=[f" {each}" if i % 2 else each for i, each in enumerate(table.land_cover)]
+    )
+    expected = array().emb.fit_probe(table, target="land_cover", cv=0)
+    assert array().emb.fit_probe(spaced, target="land_cover", cv=0) == expected
+    with pytest.raises(EmbeddingError, match=r"a value for each of the 150 rows; got shape \(2,\)"):
+        array().emb.fit_probe(table, target=[1, 2])
+
+
+def test_a_column_called_like_a_band_keeps_beside_it():
+    table = array().emb.sample(points(5).assign(A00=1.0)).emb.to_dataframe()
+    assert table.columns.is_unique
+    assert (table["point_A00"] == 1).all()

@@ -500,3 +500,75 @@ def test_missing_pixels_of_any_layout():
         expected[1, 1] = True
         np.testing.assert_array_equal(missing_pixels(moved, axis, nodata=0), expected)
     assert not missing_pixels(np.zeros((2, 3), "i1"), 0, nodata=-9999).any()  # no such code can be
+
+
+def test_numbers_stored_by_a_scale_are_not_taken_as_they_lie(tmp_path, caplog):
+    path, data = tmp_path / "a_2024.tif", vectors()
+    write(path, (data - 0.5) / np.float32(0.1))
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = [0.1] * 64, [0.5] * 64
+    with pytest.raises(SourceError, match=r"a scale of 0.1 and an offset of 0.5, which are not applied"):
+        gx.open("alphaearth", path)
+    with pytest.raises(SourceError, match=r"the array declares a scale of 0.1"):
+        gx.wrap(rioxarray.open_rasterio(path), "alphaearth")
+    scaled = gx.wrap(rioxarray.open_rasterio(path, mask_and_scale=True), "alphaearth")
+    np.testing.assert_allclose(scaled.values, data, atol=1e-6)
+    codes = write(tmp_path / "b_2024.tif", codes_of(data))
+    with rasterio.open(codes, "r+") as file:
+        file.scales = [1 / 127.5] * 64
+    with caplog.at_level("INFO", "geoemb_xr"):
+        np.testing.assert_allclose(gx.open("alphaearth", codes).values[0], data, atol=0.02)
+    assert "decoded as 'alphaearth' defines them" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("crs", "affine", "says"),
+    [
+        ("EPSG:4326", (1e-4, 0, 47.2, 0, -1e-4, 190), "a latitude of 190 degrees"),
+        ("EPSG:4978", (10, 0, 6e5, 0, -10, 5.2e6), "has no map"),
+    ],
+)
+def test_a_place_that_is_not_on_a_map_is_refused(tmp_path, crs, affine, says):
+    path = write(tmp_path / "a_2024.tif", vectors(), crs=crs, transform=rasterio.Affine(*affine))
+    with pytest.raises(SourceError, match=says):
+        gx.open("alphaearth", path)
+
+
+PACKED = [
+    {"dtype": "i2", "scale_factor": 1e-4, "add_offset": 0.25, "_FillValue": -32768},
+    {"_FillValue": np.float32(-9999)},
+    {"missing_value": np.float32(-9999), "_FillValue": np.float32(-9999)},
+]
+
+
+@pytest.mark.parametrize("ending", ["nc", "zarr", "v2"])
+@pytest.mark.parametrize("encoding", PACKED)
+def test_what_plain_xarray_packed_is_unpacked(tmp_path, ending, encoding):
+    made = gx.testing.synthetic("alphaearth", shape=(8, 9)).emb.year(2018)
+    made = made.where(made.y > made.y.values[2])
+    for array in (
+        made,
+        made.isel(band=0, drop=True).assign_attrs(derived_from="a test").drop_attrs(deep=False),
+    ):
+        array.attrs = made.attrs if "band" in array.dims else {"derived_from": "a test"}
+        path, stored = tmp_path / f"{array.ndim}.{ending}", array.rename("embedding").to_dataset()
+        if ending == "nc":
+            stored.to_netcdf(path, encoding={"embedding": encoding})
+        else:
+            stored.to_zarr(path, encoding={"embedding": encoding}, zarr_format=2 if ending == "v2" else 3)
+        back = gx.open(path)
+        np.testing.assert_allclose(back.values, array.values, atol=1e-4)
+        assert array.ndim == 2 or back.dtype == np.float32
+
+
+def test_what_is_no_file_or_no_path_is_refused_by_name(tmp_path):
+    (tmp_path / "a_2024.tif").mkdir()
+    with pytest.raises(SourceError, match="is a folder, not a GeoTIFF"):
+        gx.open("alphaearth", tmp_path / "a_2024.tif")
+    with pytest.raises(SourceError, match=r"an array of shape .* is not a source; gx.wrap"):
+        gx.open("alphaearth", gx.testing.synthetic("alphaearth", shape=(4, 5)))
+    stores = [
+        gx.testing.synthetic("alphaearth", shape=(4, 5)).emb.to_zarr(tmp_path / f"{i}.zarr") for i in "ab"
+    ]
+    with pytest.raises(SourceError, match="is a Zarr store among files"):
+        gx.open("alphaearth", stores)
