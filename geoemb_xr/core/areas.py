@@ -156,7 +156,9 @@ def project_bounds(bounds: Bounds, src: object, dst: object, *, densify: int = 4
             return None
         bounds = clipped
     try:
-        found = transformer(source, target).transform_bounds(*bounds, densify_pts=densify)
+        # back along the way that a warp to the target takes: to find another one takes 0.1 s
+        way = transformer(target, source)
+        found = way.transform_bounds(*bounds, densify_pts=densify, back=True)
     except pyproj.exceptions.ProjError:
         return None
     west, south, east, north = (float(value) for value in found)

@@ -52,17 +52,28 @@ class Transformer:
         self._lent = threading.local()
         self._proj: pyproj.Transformer | None = None
 
-    def transform(self, x: Any, y: Any, *, errcheck: bool = False) -> Any:
-        """Move points; inf where there is no way, or an error with ``errcheck``."""
-        return self._asked(np.size(x), lambda proj: proj.transform(x, y, errcheck=errcheck))
+    def transform(self, x: Any, y: Any, *, errcheck: bool = False, back: bool = False) -> Any:
+        """Move points, or move them ``back``; inf where there is no way, or an error with ``errcheck``."""
+        direction = "INVERSE" if back else "FORWARD"
+        return self._asked(
+            np.size(x), lambda proj: proj.transform(x, y, errcheck=errcheck, direction=direction)
+        )
 
     def transform_bounds(
-        self, left: float, bottom: float, right: float, top: float, *, densify_pts: int = 21
+        self,
+        left: float,
+        bottom: float,
+        right: float,
+        top: float,
+        *,
+        densify_pts: int = 21,
+        back: bool = False,
     ) -> Any:
-        """Move a box: the one around its moved edges, of which as many points are moved."""
+        """Move a box, or move it ``back``: the one around its moved edges, of which as many points are moved."""
+        box, direction = (left, bottom, right, top), "INVERSE" if back else "FORWARD"
         return self._asked(
             4 * densify_pts,
-            lambda proj: proj.transform_bounds(left, bottom, right, top, densify_pts=densify_pts),
+            lambda proj: proj.transform_bounds(*box, densify_pts=densify_pts, direction=direction),
         )
 
     def _asked[T](self, points: int, what: Callable[[pyproj.Transformer], T]) -> T:

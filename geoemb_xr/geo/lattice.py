@@ -240,11 +240,10 @@ _FOUR = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
 def _to_source(source: Grid, target: Grid, gy: np.ndarray, gx: np.ndarray) -> np.ndarray:
     """Positions in global target pixels to global source pixels, NaN where there is no way back."""
     y, x = gy * target.y.step, gx * target.x.step
-    moves = _moves(source.crs, target.crs)
-    if moves is not None:
-        there, back = moves
-        sx, sy = there.transform(x, y)
-        back_x, back_y = back.transform(sx, sy)
+    way = _way(source.crs, target.crs)
+    if way is not None:
+        sx, sy = way.transform(x, y)
+        back_x, back_y = way.transform(sx, sy, back=True)
         with np.errstate(invalid="ignore"):
             dx, dy = (back_x - x) / target.x.step, (back_y - y) / target.y.step
             if target.period:  # a turn more is the same place, and at a pole every meridian is
@@ -258,12 +257,12 @@ def _to_source(source: Grid, target: Grid, gy: np.ndarray, gx: np.ndarray) -> np
 
 
 @lru_cache(maxsize=256)
-def _moves(source: str, target: str) -> tuple[Transformer, Transformer] | None:
-    """From target to source and back; None where they are one. By text: a CRS's hash writes its WKT anew."""
+def _way(source: str, target: str) -> Transformer | None:
+    """From target to source; None where they are one. By text: a CRS's hash writes its WKT anew."""
     src, dst = geometry.as_crs(source), geometry.as_crs(target)
     if geometry.same_crs(src, dst):
         return None
-    return geometry.transformer(dst, src), geometry.transformer(src, dst)
+    return geometry.transformer(dst, src)
 
 
 def _unwrapped(samples: np.ndarray, source: Grid) -> np.ndarray:

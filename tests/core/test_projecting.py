@@ -8,6 +8,7 @@ import numpy as np
 import pyproj
 import pytest
 
+import geoemb_xr as gx
 from geoemb_xr.core import geometry, projecting
 
 ENDS = pyproj.CRS(32632), pyproj.CRS(3035)
@@ -119,3 +120,27 @@ def test_a_process_that_was_forked_while_a_thread_looks_for_a_way_does_not_wait_
     thread.join()
     assert not alive
     assert child.exitcode == 0
+
+
+def test_a_way_goes_back_as_another_one_would(asked, points):
+    there, _ = asked
+    other = pyproj.Transformer.from_crs(*ENDS[::-1], always_xy=True)
+    moved = there.transform(*points)
+    np.testing.assert_allclose(there.transform(*moved, back=True), other.transform(*moved), atol=1e-6)
+    box = (4.4e6, 2.6e6, 4.5e6, 2.7e6)
+    np.testing.assert_allclose(
+        there.transform_bounds(*box, back=True), other.transform_bounds(*box), atol=1e-6
+    )
+
+
+def test_a_warp_to_a_crs_finds_one_way_alone(monkeypatch):
+    array = gx.testing.synthetic("alphaearth", shape=(16, 16)).isel(time=0)
+    made, from_crs = [], pyproj.Transformer.from_crs
+
+    def noted(*ends, **options):
+        made.append(ends)
+        return from_crs(*ends, **options)
+
+    monkeypatch.setattr(pyproj.Transformer, "from_crs", noted)
+    gx.reproject(array, "EPSG:31468", resolution=10).compute()
+    assert len(made) == 1
