@@ -11,6 +11,8 @@ from geoemb_xr.geo.resampling_kernels import decoded_rows, decoded_value
 
 #: Cells side by side whose sums are made together: those of 64 bands fit a second-level cache.
 _CELLS = 128
+#: Pixels side by side that are summed together at most: of large cells there are fewer.
+_COLUMNS = 4096
 #: Pixels a side of a cell whose signed squares certainly sum to 32 bits.
 MOST_EXACT = 256
 
@@ -26,12 +28,13 @@ def cell_means(values: Any, factors: Any, power: Any, size: Any, unit: Any, out:
     bands, height, width = values.shape
     _, rows, cols = out.shape
     zero = factors.dtype.type(0)
-    x, total = np.zeros(_CELLS * size, factors.dtype), np.empty((bands, _CELLS))
-    weight, square, share = np.empty(_CELLS), np.empty((4, _CELLS)), np.empty(_CELLS)
+    most = max(min(_CELLS, _COLUMNS // size), 1)
+    x, total = np.zeros(most * size, factors.dtype), np.empty((bands, most))
+    weight, square, share = np.empty(most), np.empty((4, most)), np.empty(most)
     for i in range(rows):
         top, bottom = i * size, min((i + 1) * size, height)
-        for start in range(0, cols, _CELLS):
-            m, left = min(_CELLS, cols - start), start * size
+        for start in range(0, cols, most):
+            m, left = min(most, cols - start), start * size
             n = min(width - left, m * size)
             weight[:], square[:], x[n:] = 0, 0, 0
             for r in range(top, bottom):
@@ -95,15 +98,16 @@ def square_cell_means(codes: Any, nodata: Any, size: Any, unit: Any, by: Any, ou
     """
     bands, height, width = codes.shape
     _, rows, cols = out.shape
-    most, nothing = _CELLS * size, np.int16(0)
-    least, there = np.empty(most, np.int8), np.empty((size, most), np.int16)
-    x, total = np.zeros(most, np.int16), np.empty((bands, _CELLS), np.int32)
-    weight, square, share = np.empty(_CELLS), np.empty((4, _CELLS)), np.empty(_CELLS)
-    pairs = x.view(np.int32)
+    most, nothing = max(min(_CELLS, _COLUMNS // size), 1), np.int16(0)
+    wide = most * size
+    least, there = np.empty(wide, np.int8), np.empty((size, wide), np.int16)
+    x, total = np.zeros(wide, np.int16), np.empty((bands, most), np.int32)
+    weight, square, share = np.empty(most), np.empty((4, most)), np.empty(most)
+    pairs, columns = x.view(np.int32), np.empty(wide, np.int32)
     for i in range(rows):
         top, bottom = i * size, min((i + 1) * size, height)
-        for start in range(0, cols, _CELLS):
-            m, left = min(_CELLS, cols - start), start * size
+        for start in range(0, cols, most):
+            m, left = min(most, cols - start), start * size
             n = min(width - left, m * size)
             weight[:], square[:], x[n:], there[bottom - top :] = 0, 0, 0, 0
             for r in range(top, bottom):
@@ -130,17 +134,16 @@ def square_cell_means(codes: Any, nodata: Any, size: Any, unit: Any, by: Any, ou
                     for j in range(m):
                         sums[j] = (pairs[j] >> 16) + np.int32(np.int16(pairs[j]))
                 else:
-                    sums[:] = 0
+                    columns[:] = 0
                     for r in range(top, bottom):
                         stored, own = codes[b, r, left : left + n], there[r - top]
                         for c in range(n):
                             q = np.int16(stored[c])
-                            x[c] = np.int16(q * abs(q)) & own[c]
+                            columns[c] += np.int32(np.int16(np.int16(q * abs(q)) & own[c]))
+                    sums[:] = 0
+                    for k in range(size):
                         for j in range(m):
-                            row = np.int32(0)
-                            for c in range(j * size, (j + 1) * size):
-                                row += np.int32(x[c])
-                            sums[j] += row
+                            sums[j] += columns[j * size + k]
                 lane = square[b % 4]
                 for j in range(m):
                     number = np.float64(sums[j])

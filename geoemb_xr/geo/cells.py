@@ -1,7 +1,7 @@
 """Means of whole cells of pixels, what ``coarsen`` is: bands first, as blocks come, and with no footprints to find.
 
 The same bits as :func:`geoemb_xr.geo.resampling_kernels.average` gives, which wants bands last and finds the share
-of every pixel: cells that blocks cut are left to it.
+of every pixel. Where a block cuts a cell, blocks are put together first.
 """
 
 from __future__ import annotations
@@ -58,17 +58,23 @@ def means(
     Returns
     -------
     ndarray or None
-        None where this is not the way: no whole cells or large ones, cells cut by blocks, or bands that are last.
+        None where this is not the way: no whole cells or large ones, or bands that are last.
     """
     size = side(at)
     if not size or size > MOST_EXACT or any(_is_band_last(block) for block in blocks):
         return None
     shape = at.shape[1] - 1, at.shape[2] - 1
     corner = int(at[0, 0, 0]) // UNITS, int(at[1, 0, 0]) // UNITS
-    along_y, along_x = (
-        _spans([edge - start[axis] for edge in edges[axis]], corner[axis], shape[axis], size)
-        for axis in (0, 1)
-    )
+    cuts = [[edge - start[axis] for edge in edges[axis]] for axis in (0, 1)]
+    along_y, along_x = (_spans(cuts[axis], corner[axis], shape[axis], size) for axis in (0, 1))
+    if (along_y is None and len(cuts[0]) > 2) or (along_x is None and len(cuts[1]) > 2):
+        ends = [
+            (max(cuts[axis][0], corner[axis]), min(cuts[axis][-1], corner[axis] + shape[axis] * size))
+            for axis in (0, 1)
+        ]
+        blocks = [_joined(blocks, cuts, ends)]
+        scales = None if scales is None else [_joined(scales, cuts, ends)]
+        along_y, along_x = (_spans(ends[axis], corner[axis], shape[axis], size) for axis in (0, 1))
     if along_y is None or along_x is None:
         return None
     out = None
@@ -85,6 +91,22 @@ def means(
                 out = np.full((*blocks[0].shape[:2], *shape), np.nan, found.dtype)
             out[n, :, i, j] = found
     return None if out is None else np.moveaxis(out, 1, -1)
+
+
+def _joined(
+    blocks: Sequence[np.ndarray], cuts: Sequence[Sequence[int]], ends: Sequence[tuple[int, int]]
+) -> np.ndarray:
+    """What of blocks (others, bands, y, x) lies between the ends of rows and columns, in one piece."""
+    (top, bottom), (left, right) = ends
+    first = blocks[0]
+    out = buffers.empty((*first.shape[:2], bottom - top, right - left), first.dtype)
+    places = product(pairwise(cuts[0]), pairwise(cuts[1]))
+    for block, ((r0, r1), (c0, c1)) in zip(blocks, places, strict=True):
+        y0, y1, x0, x1 = max(r0, top), min(r1, bottom), max(c0, left), min(c1, right)
+        if y0 < y1 and x0 < x1:
+            part = block[:, :, y0 - r0 : y1 - r0, x0 - c0 : x1 - c0]
+            out[:, :, y0 - top : y1 - top, x0 - left : x1 - left] = part
+    return out
 
 
 def _means(

@@ -111,12 +111,12 @@ CASES = {
     ("geo.cell_kernels", "cell_means", "floats"): (lambda: cells(np.float32, size=2, unit=False), 1e-6),
     **{
         ("geo.cell_kernels", "square_cell_means", str(size)): (
-            lambda size=size: (
-                codes(12, 13, 15), -128, size, size > 2, float(FACTOR), empty(12, -(-13 // size), -(-15 // size)),
+            lambda size=size, x=x: (
+                codes(12, 13, x), -128, size, size > 2, float(FACTOR), empty(12, -(-13 // size), -(-x // size)),
             ),
             1e-6,
         )
-        for size in (2, 3)
+        for size, x in ((2, 15), (3, 15), (40, 4200))
     },
     ("geo.placing_kernels", "gather"): (
         lambda: (

@@ -118,19 +118,26 @@ def test_coarsen_is_the_mean_of_base_pixels():
 @pytest.mark.parametrize("decode", [True, False])
 @pytest.mark.parametrize("product", ["alphaearth", "tessera"])
 def test_whole_cells_are_what_footprints_give(product, decode, monkeypatch):
-    """To the bit: cells that blocks cut go the other way, and resultant lengths do."""
+    """To the bit, also where blocks cut cells; resultant lengths go the other way."""
     da = gx.testing.synthetic(product, shape=(43, 61), missing=True, decode=decode)
     da = da.isel(y=slice(None, None, -1), band=slice(6)).chunk(
         y=12, x=16
     )  # 6: squares are added four by four
-    both = [da.emb.coarsen(size).compute() for size in (2, 3, 4)]
+    sizes = (2, 3, 5, 4)
+    both = [da.emb.coarsen(size).compute() for size in sizes]
     agreeing = da.emb.coarsen(4, resultant_length=True)
     np.testing.assert_array_equal(agreeing["embedding"], both[-1])
     monkeypatch.setattr(cells, "means", lambda *_: None)
-    for size, one in zip((2, 3, 4), both, strict=True):
+    for size, one in zip(sizes, both, strict=True):
         xr.testing.assert_identical(one, da.emb.coarsen(size).compute())
     assert both[0].isnull().any()
     assert both[0].notnull().any()
+
+
+def test_cells_that_blocks_cut_need_no_footprints(monkeypatch):
+    da = gx.testing.synthetic("alphaearth", shape=(20, 20)).chunk(y=8, x=8)
+    monkeypatch.setattr(resampling_kernels, "average", None)
+    assert da.emb.coarsen(3).compute().shape[-2:] == (7, 7)
 
 
 def test_cells_and_footprints_add_squares_in_one_order():
