@@ -6,7 +6,9 @@ centres and ``spatial_ref``: everything here is computed from those when asked.
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +73,8 @@ def as_crs(crs: object) -> pyproj.CRS:
         return crs
     if isinstance(crs, int):
         return _parse_crs(f"EPSG:{crs}")
+    if isinstance(crs, Mapping) and "type" in crs:  # PROJJSON
+        crs = json.dumps(crs)
     text = crs if isinstance(crs, str) else getattr(crs, "to_wkt", lambda: None)()
     if not isinstance(text, str):
         raise ValueError(f"not a CRS: {crs!r}; give an EPSG code such as 'EPSG:3035', WKT, or a pyproj.CRS")

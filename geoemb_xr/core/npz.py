@@ -55,6 +55,8 @@ def opened(
         If it is no such file.
     """
     with zipfile.ZipFile(source) as archive:
+        if "header.npy" not in archive.namelist():
+            raise ValueError("it has no header")
         members = {name.removesuffix(".npy"): _member(archive, name) for name in archive.namelist()}
         _check_size(members, _size_of(source))
         header = str(_read(archive, members.pop("header")))

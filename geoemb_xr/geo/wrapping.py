@@ -102,9 +102,16 @@ def wrap(
         refuse_scaling(getattr(each, "attrs", {}), "the array")
     source, nodata = _source_of(array), _nodata_of(array)
     data = _stack_variables(array, found) if isinstance(array, xr.Dataset) else array
-    if geobox is None and isinstance(data, xr.DataArray):
-        crs = crs if crs is not None else geometry.crs_of(geometry.plain_names(data))
+    if geobox is not None and not (hasattr(geobox, "affine") and hasattr(geobox, "crs")):
+        raise EmbeddingError(f"geobox= is a GeoBox of odc-geo, as .emb.geobox gives it; got {geobox!r}")
+    if isinstance(data, xr.DataArray):
+        crs = _one_crs(geometry.crs_of(geometry.plain_names(data)), geobox, crs)
     named = _name_dims(data, found, dims)
+    if strange := [d for d in named.dims if d not in ("time", "location", BAND, "y", "x")]:
+        raise EmbeddingError(
+            f"dimensions are (time, band, y, x) or (time, location, band); got {strange} among "
+            f"{tuple(named.dims)}: take one step of it (.isel), or name it with dims=(…)"
+        )
     if named.dtype.kind not in "iuf":
         raise EmbeddingError(f"vectors are real numbers; got {named.dtype}")
     encoded = bool(np.issubdtype(named.dtype, np.integer))
@@ -146,6 +153,24 @@ def wrap(
     }
     named.encoding = {}
     return named.rename("embedding")
+
+
+def _one_crs(own: Any, geobox: GeoBox | None, crs: object) -> object:
+    """The CRS that was given, else the array's own.
+
+    Raises
+    ------
+    EmbeddingError
+        If both are there, and are two.
+    """
+    given = crs if geobox is None else geobox.crs
+    if own is not None and given is not None and not geometry.same_crs(own, given):
+        raise EmbeddingError(
+            f"the array says that it lies in {geometry.crs_name(own)}, and what was given says "
+            f"{geometry.crs_name(geometry.as_crs(given))}; reproject it, or remove the one that is wrong "
+            "(.drop_vars('spatial_ref'))"
+        )
+    return crs if crs is not None else own
 
 
 def _source_of(array: Any) -> str:
@@ -268,7 +293,14 @@ def _stack_variables(dataset: xr.Dataset, found: Product) -> xr.DataArray:
             f"a Dataset for {found.name!r} has a variable per band; {len(missing)} are missing: {missing[:3]}…, "
             f"it has {list(map(str, dataset.data_vars))[:5]}"
         )
-    stacked: xr.DataArray = dataset[list(found.bands)].to_dataarray(BAND)
+    variables = {band: dataset[band] for band in found.bands}
+    stated = {band: nodata_in(each.attrs, each.encoding) for band, each in variables.items()}
+    if len(set(stated.values())) > 1 and all(each.dtype.kind == "f" for each in variables.values()):
+        variables = {
+            band: each if stated[band] is None else each.where(each != stated[band])
+            for band, each in variables.items()
+        }
+    stacked: xr.DataArray = xr.Dataset(variables).to_dataarray(BAND)
     return stacked
 
 
@@ -293,8 +325,7 @@ def _name_dims(data: Any, found: Product, dims: Sequence[str] | None) -> xr.Data
                 f"no dimension is called 'band' (nor {others}); got {tuple(data.dims)}; name them with dims=(…)"
             )
         return named
-    if not hasattr(data, "ndim"):
-        data = np.asarray(data)
+    data = _in_numpy(data)
     usual = {2: ("location", BAND), 3: (BAND, "y", "x"), 4: ("time", BAND, "y", "x")}
     names = tuple(dims) if dims is not None else usual.get(data.ndim, ())
     if len(names) != data.ndim:
@@ -308,6 +339,14 @@ def _name_dims(data: Any, found: Product, dims: Sequence[str] | None) -> xr.Data
             f"{list(data.shape).index(found.dims)}, not where {names} has them; give dims=(…)"
         )
     return given
+
+
+def _in_numpy(data: Any) -> Any:
+    """An array that NumPy or dask knows; a tensor of torch that is trained, on a GPU or of bfloat16, too."""
+    if type(data).__module__.partition(".")[0] == "torch":
+        data = data.detach().cpu()
+        return (data.float() if "bfloat" in str(data.dtype) else data).numpy()
+    return data if hasattr(data, "ndim") else np.asarray(data)
 
 
 def _label_bands(array: xr.DataArray, found: Product, encoded: bool) -> xr.DataArray:
@@ -356,10 +395,15 @@ def _place(array: xr.DataArray, geobox: GeoBox | None, x: Any, y: Any, crs: obje
         if x is None or y is None:
             raise ValueError("locations need x= and y= (and crs=, longitude and latitude by default)")
         index = array.indexes.get("location", pd.RangeIndex(array.sizes["location"], name="location"))
+        x, y = (np.ma.filled(np.ma.asarray(each, np.float64), np.nan) for each in (x, y))
+        if not x.shape == y.shape == (len(index),):
+            raise ValueError(
+                f"x and y have a number for each of {len(index)} locations; got {x.shape} and {y.shape}"
+            )
         return {
             "location": index,
-            "x": ("location", np.asarray(x, np.float64)),
-            "y": ("location", np.asarray(y, np.float64)),
+            "x": ("location", x),
+            "y": ("location", y),
             geometry.SPATIAL_REF: geometry.crs_coord(crs if crs is not None else geometry.LONLAT),
         }
     if geobox is not None:

@@ -374,7 +374,13 @@ class Estimator:
 
             table = pd.DataFrame(vectors, columns=list(self.names))
         if self.legend is None:
-            return np.asarray(self.estimator.predict(table)).reshape(len(vectors))
+            found = np.asarray(self.estimator.predict(table))
+            if found.size != len(vectors):
+                raise EmbeddingError(
+                    f"predict makes a map of one value per pixel; {type(self.estimator).__name__} gives "
+                    f"{found.size // len(vectors)}: fit an estimator per value"
+                )
+            return found.reshape(len(vectors))
         if output == "proba":
             return np.asarray(self.estimator.predict_proba(table))
         at = np.searchsorted(self.estimator.classes_, self.estimator.predict(table))
@@ -397,6 +403,11 @@ def _estimator(estimator: Any, bands: tuple[str, ...]) -> Estimator:
             f"the estimator was fitted on {count} features, the array has {len(bands)} bands"
         )
     classes = getattr(estimator, "classes_", None)
+    if isinstance(classes, list):
+        raise EmbeddingError(
+            f"predict makes a map of one label per pixel; {type(estimator).__name__} was fitted on {len(classes)} "
+            "per row: fit an estimator per label"
+        )
     if classes is None:
         return Estimator(estimator, None, names)
     return Estimator(estimator, encode_classes(np.asarray(classes))[1], names)

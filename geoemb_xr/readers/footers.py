@@ -102,6 +102,10 @@ def read_footer(file: File, layout: PatchLayout, touches: Touches | None = None)
             f"{where} has no column {' or '.join(map(repr, layout.vectors))}; it has {schema.names}. "
             "Rename its column of vectors, or read it yourself and use gx.wrap."
         )
+    if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+        raise SourceError(
+            f"{where} has two columns of one name, {twice}; rename or drop one of each, and write it again"
+        )
     numbers = _is_vectors(schema.field(vectors).type)
     if meta.num_rows and not numbers:
         raise SourceError(
@@ -132,10 +136,12 @@ def read_footer(file: File, layout: PatchLayout, touches: Touches | None = None)
         stats = _Statistics(meta.row_group(i), columns)
         rows, values, nulls = stats.counts(vectors)
         stored = stats.stored(vectors)
-        if rows and values not in (rows * (dims or 0), (rows - nulls) * (dims or 0) + nulls):
+        # a row without a vector is one null; other nulls are numbers inside vectors, told when they are read
+        missing, rest = (
+            divmod(rows * (dims or 0) - values, (dims or 0) - 1) if dims and dims > 1 else (nulls, 0)
+        )
+        if rest or not 0 <= missing <= nulls:
             raise _ragged(parquet, i, vectors, dims or 0, file.url)
-        # where every row has its numbers, nulls are numbers inside vectors, told when they are read
-        missing = 0 if values == rows * (dims or 0) else nulls
         places = stats.places(bbox, layout, crs) or bounds
         unplaced = stats.nulls(place.name if place is not None else None)
         gappy |= {name for name in whole if stats.nulls(name, unknown=1)}
@@ -161,6 +167,10 @@ def _length_in(meta: Any, columns: Mapping[str, int], vectors: str) -> int | Non
     """Length of the vectors in the first row group that has some."""
     for i in range(meta.num_row_groups):
         rows, values, nulls = _Statistics(meta.row_group(i), columns).counts(vectors)
+        # so many nulls are rows without a vector, and the others are numbers within vectors
+        for lost in (nulls, 0, *range(1, min(nulls, rows))) if values > nulls else ():
+            if lost < rows and (values - lost) % (rows - lost) == 0:
+                return int((values - lost) // (rows - lost))
         if rows > nulls:
             return int((values - nulls) // (rows - nulls))
     return None

@@ -173,11 +173,12 @@ def _container(name: str) -> str:
         if part.exists():
             raise SourceError(f"{name} was never finished; write it again and it goes on from {part}")
         raise MissingFileError(f"no such file or store: {name}")
-    if name.lower().endswith((".tif", ".tiff")):
+    ending = "" if local.is_dir() else name.lower()  # Spark calls a folder of files data.parquet
+    if ending.endswith((".tif", ".tiff")):
         return "tif"
-    if name.lower().endswith((".parquet", ".geoparquet", ".gpq")):
+    if ending.endswith((".parquet", ".geoparquet", ".gpq")):
         return "parquet"
-    if name.lower().endswith(xarray_files.NETCDF):
+    if ending.endswith(xarray_files.NETCDF):
         return "netcdf"
     if "://" in name or zarr_nodes.is_store(name):
         return "zarr"

@@ -216,6 +216,7 @@ def _centres(table: Any, facts: FileFacts, layout: PatchLayout) -> tuple[np.ndar
     """Centres of footprints, and the side of a square as large in metres (NaN for points)."""
     if facts.geometry is None:
         lon, lat = _centre_columns(table, layout)
+        _refuse_beyond_poles(lat, facts.file.url)
         return lon, lat, np.full(len(lon), np.nan)
     import shapely
 
@@ -223,6 +224,17 @@ def _centres(table: Any, facts: FileFacts, layout: PatchLayout) -> tuple[np.ndar
     degrees = facts.crs == geometry.LONLAT
     centres = shapely.centroid(shapes)
     x, y, area = shapely.get_x(centres), shapely.get_y(centres), shapely.area(shapes)
+    if degrees:
+        _refuse_beyond_poles(y, facts.file.url)
     side = np.sqrt(area * np.cos(np.radians(y))) * geometry.METRES_PER_DEGREE if degrees else np.sqrt(area)
     x = np.where(np.abs(x) > 180.0, longitudes.turned(x), x) if degrees else x
     return x, y, np.where(area > 0, side, np.nan)
+
+
+def _refuse_beyond_poles(latitudes: np.ndarray, name: str) -> None:
+    beyond = latitudes[np.abs(latitudes) > 90.0001]
+    if beyond.size:
+        raise SourceError(
+            f"{name} has a latitude of {beyond[0]:g} degrees, where the Earth has 90: are longitude and latitude "
+            "swapped?"
+        )

@@ -25,7 +25,7 @@ from geoemb_xr.stores.paths import expand
 from geoemb_xr.stores.pruning import touching
 
 #: Endings of files that are tables and nothing else.
-_ENDINGS = (".csv", ".tsv", ".geojson", ".gpkg")
+_ENDINGS = (".csv", ".tsv", ".geojson", ".gpkg", ".shp", ".fgb", ".feather")
 #: Vectors of so many rows are one block.
 _ROWS = 65_536
 

@@ -198,6 +198,7 @@ def as_matrix(column: Any, dims: int, name: str = "the column") -> np.ndarray:
     null = np.asarray(column.is_null()) if column.null_count else None
     values = storage(column)
     while hasattr(values.type, "value_type"):
+        _refuse_ragged(values, name)
         values = storage(values.flatten())  # skips null lists, whatever lies under them
     flat = values.to_numpy(zero_copy_only=False)
     flat = flat if flat.dtype == np.float32 else flat.astype(np.float32)
@@ -207,10 +208,25 @@ def as_matrix(column: Any, dims: int, name: str = "the column") -> np.ndarray:
             f"{name}: {rows} vectors hold {flat.size} numbers, not {dims} each; drop or fix those rows"
         )
     matrix: np.ndarray = flat.reshape(rows, dims)
-    if values.null_count:
-        matrix = np.where(np.isnan(matrix).any(axis=1, keepdims=True), np.float32("nan"), matrix)
+    if matrix.size and not (np.isfinite(matrix.min()) and np.isfinite(matrix.max())):  # NaN is both
+        matrix = np.where(np.isfinite(matrix).all(axis=1, keepdims=True), matrix, np.float32("nan"))
     if null is None:
         return matrix
     out = np.full((len(column), dims), np.nan, np.float32)
     out[~null] = matrix
     return out
+
+
+def _refuse_ragged(lists: Any, name: str) -> None:
+    """Raise where lists have several lengths: what one lacks, another may have too many, and the sum is right."""
+    import pyarrow.compute as pc
+    import pyarrow.types as types
+
+    if types.is_fixed_size_list(lists.type):
+        return
+    found = pc.min_max(pc.list_value_length(lists)).as_py()
+    if found["min"] != found["max"]:
+        raise SourceError(
+            f"{name}: vectors have from {found['min']} to {found['max']} numbers; drop or fix those of another "
+            "length, and write it again"
+        )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from geoemb_xr.core import areas, geometry, times
@@ -150,8 +151,25 @@ def _direct(array: xr.DataArray, query: Any) -> Any:
     if _is_text(query):
         return _of_text(array, [query] if isinstance(query, str) else list(query))
     if _is_vector(query, len(bands)):
-        return np.asarray(query, np.float32).reshape(-1, len(bands))
+        return _plain_vectors(array, query, bands)
     return None
+
+
+def _plain_vectors(array: xr.DataArray, query: Any, bands: Sequence[str]) -> np.ndarray:
+    """Vectors ``(n, band)`` without a product, taken as the array's: by the names of bands where they have some."""
+    names = list(map(str, getattr(query, "index", ()))) if isinstance(query, pd.Series) else []
+    if names and set(names) == set(bands) and len(names) == len(bands):
+        query = query.set_axis(names)[list(bands)]
+    if np.ma.isMaskedArray(query):
+        query = np.ma.filled(query.astype(np.float64), np.nan)
+    vectors = np.asarray(query).reshape(-1, len(bands))
+    codec = product(array.attrs["product"]).codec
+    if codec is not None and vectors.dtype == codec.dtype:
+        raise EmbeddingError(
+            f"the query is {codec.dtype}, as the codes of {array.attrs['product']!r} are, and is compared with "
+            "vectors: decode it first, or take it from the array (.isel, .sel), which knows what it holds"
+        )
+    return vectors.astype(np.float32)
 
 
 def _flat(vectors: xr.DataArray) -> Any:

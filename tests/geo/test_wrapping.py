@@ -7,6 +7,7 @@ import pytest
 import shapely
 import xarray as xr
 from affine import Affine
+from lazily import importorskip
 from odc.geo.geobox import GeoBox
 
 import geoemb_xr as gx
@@ -345,3 +346,47 @@ def test_a_pole_may_be_rounded():
     assert y[-1] > 90
     array = gx.wrap(np.ones((2, y.size, 2)), gx.Product("of-the-world", dims=2), x=[0.0, 0.2], y=y, crs=4326)
     assert array.sizes["y"] == y.size
+
+
+def test_tensors_of_a_network_are_taken_as_they_come():
+    torch = importorskip("torch")
+    vectors = np.random.default_rng(0).normal(size=(3, 6, 7)).astype("f4")
+    given, grid = gx.Product("of-a-network", dims=3), gx.testing.geobox((6, 7))
+    trained = gx.wrap(torch.tensor(vectors, requires_grad=True), given, geobox=grid)
+    np.testing.assert_array_equal(trained.values, vectors)
+    half = gx.wrap(torch.tensor(vectors).bfloat16(), given, geobox=grid)
+    np.testing.assert_allclose(half.values, vectors, rtol=0.01)
+
+
+def test_every_variable_has_its_own_nodata():
+    band = np.arange(42, dtype="f4").reshape(6, 7)
+    variables = {
+        name: (
+            ("y", "x"),
+            np.where(np.arange(6)[:, None] == i, -9 - i, band).astype("f4"),
+            {"_FillValue": -9.0 - i},
+        )
+        for i, name in enumerate("abc")
+    }
+    given = gx.Product("own-nodata", dims=3, bands=("a", "b", "c"))
+    found = gx.wrap(xr.Dataset(variables), given, geobox=gx.testing.geobox((6, 7))).values
+    assert np.isnan(found[:, :3]).all()
+    np.testing.assert_array_equal(found[:, 3:], np.broadcast_to(band[3:], (3, 3, 7)))
+
+
+def test_what_places_an_array_is_checked():
+    vectors = np.ones((3, 6, 7), "f4")
+    given, grid = gx.Product("placed", dims=3), gx.testing.geobox((6, 7))
+    named = gx.wrap(vectors, given, geobox=grid)
+    with pytest.raises(EmbeddingError, match="lies in EPSG:32632, and what was given says EPSG:3035"):
+        gx.wrap(named.drop_attrs(deep=False), given, crs=3035)
+    with pytest.raises(EmbeddingError, match=r"geobox= is a GeoBox of odc-geo.*got \(1, 2\)"):
+        gx.wrap(vectors, given, geobox=(1, 2))
+    with pytest.raises(EmbeddingError, match=r"got \['batch'\] among"):
+        gx.wrap(vectors[None], given, geobox=grid, dims=("batch", "band", "y", "x"))
+    with pytest.raises(ValueError, match=r"a number for each of 7 locations; got \(3,\) and \(7,\)"):
+        gx.wrap(vectors[:, 0].T, given, x=[1, 2, 3], y=np.arange(7.0))
+    masked = gx.wrap(vectors[:, 0].T, given, x=np.ma.masked_greater(np.arange(7.0), 4), y=np.arange(7.0))
+    assert np.isnan(masked.x.values).tolist() == [False] * 5 + [True] * 2
+    steps = {"x": np.arange(7) * 10.0, "y": np.arange(6) * -10.0}
+    assert gx.wrap(vectors, given, crs=grid.crs.proj.to_json_dict(), **steps).emb.crs.to_epsg() == 32632

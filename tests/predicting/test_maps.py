@@ -235,3 +235,14 @@ def test_estimators_of_other_bands_are_refused():
 
     with pytest.raises(NotFittedError):
         array().emb.predict(LogisticRegression())
+
+
+def test_several_values_or_labels_per_pixel_are_refused():
+    da = array().isel(time=0, y=slice(8), x=slice(9))
+    x, y = np.random.default_rng(0).normal(size=(20, 64)), np.arange(40).reshape(20, 2) % 3
+    with pytest.raises(EmbeddingError, match="one value per pixel; LinearRegression gives 2"):
+        da.emb.predict(LinearRegression().fit(x, y)).compute()
+    with pytest.raises(
+        EmbeddingError, match="one label per pixel; RandomForestClassifier was fitted on 2 per row"
+    ):
+        da.emb.predict(RandomForestClassifier(n_estimators=2).fit(x, y))

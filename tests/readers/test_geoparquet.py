@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from patch_tables import DIMS, LAYOUT, PATCHES, assert_rows, frame, opened, within
 
+import geoemb_xr as gx
 from geoemb_xr import testing
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.errors import CoverageError, SourceError
@@ -512,3 +513,51 @@ def test_row_groups_are_looked_at_only_where_a_files_own_bounds_meet_the_area(
     with pytest.raises(CoverageError, match=r"its files lie in \(0.007, 45"):
         opened(tmp_path, bbox=(50, 50, 51, 51))
     assert len(looked) == 2 * len(near)
+
+
+def _written(path, vectors, **columns):
+    lon = 11 + np.arange(len(vectors)) / 100
+    table = gpd.GeoDataFrame(columns, geometry=[shapely.box(x, 47, x + 0.003, 47.003) for x in lon], crs=4326)
+    table.to_parquet(path)
+    stored = pq.read_table(path).append_column("embedding", pa.array(vectors, pa.list_(pa.float32())))
+    pq.write_table(stored, path)
+    return path
+
+
+def test_vectors_of_other_lengths_are_refused_though_their_sum_is_right(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(6, 384)).tolist()
+    vectors[2], vectors[3] = vectors[2][:383], [*vectors[3], 1.0]
+    with pytest.raises(SourceError, match="vectors have from 383 to 385 numbers"):
+        gx.open("earth-index", _written(tmp_path / "a.parquet", vectors)).compute()
+
+
+def test_a_vector_of_which_a_number_is_null_or_infinite_is_missing(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(6, 384)).astype("f4").tolist()
+    vectors[1][3], vectors[2][5], vectors[4] = np.inf, None, None
+    values = gx.open("earth-index", _written(tmp_path / "a.parquet", vectors)).values
+    assert np.isnan(values).all(axis=1).tolist() == [False, True, True, False, True, False]
+    assert np.isfinite(values[[0, 3, 5]]).all()
+    vectors[4] = [0.0] * 384  # no row is null, so that numbers tell how long a vector is
+    assert gx.open("earth-index", _written(tmp_path / "b.parquet", vectors)).shape == (6, 384)
+
+
+def test_a_folder_called_like_a_file_is_its_files(tmp_path):
+    folder = tmp_path / "data.parquet"
+    folder.mkdir()
+    (folder / "_SUCCESS").touch()
+    vectors = np.random.default_rng(0).normal(size=(6, 384)).tolist()
+    _written(folder / "part-00000.parquet", vectors)
+    assert gx.open("earth-index", folder).sizes["location"] == 6
+
+
+def test_columns_of_one_name_and_latitudes_beyond_the_poles_are_refused(tmp_path):
+    path = _written(tmp_path / "a.parquet", np.ones((2, 384)).tolist())
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("embedding", table["embedding"]), path)
+    with pytest.raises(SourceError, match=r"two columns of one name, \['embedding'\]"):
+        gx.open("earth-index", path)
+    moved = gpd.read_parquet(_written(tmp_path / "b.parquet", np.ones((2, 384)).tolist()))
+    moved.geometry = moved.geometry.translate(36, 143)
+    moved.to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(SourceError, match=r"a latitude of 190.* degrees, where the Earth has 90"):
+        gx.open("earth-index", tmp_path / "b.parquet")

@@ -339,3 +339,15 @@ def test_of_patches_that_stay_lazy_only_hits_have_their_footprints_decoded(monke
     # a part of it is another graph: right too
     half = lazy.isel(location=slice(5, None)).emb.search(queries[:1], 1)
     assert half["id"].item() in eager.coords["id"].values
+
+
+def test_a_plain_vector_is_taken_by_its_names_and_never_as_codes():
+    da = gx.testing.synthetic("alphaearth", shape=(12, 13)).emb.year(2018)
+    vector = pd.Series(da.values[:, 3, 4], index=da.band.values)
+    expected = da.emb.search(vector.to_numpy(), 1)
+    pd.testing.assert_frame_equal(da.emb.search(vector[::-1], 1), expected)
+    assert expected["similarity"].iloc[0] > 0.999
+    with pytest.raises(errors.EmbeddingError, match="the query is int8, as the codes of 'alphaearth' are"):
+        da.emb.search((vector.to_numpy() * 100).astype("i1"), 1)
+    with pytest.raises(errors.EmbeddingError, match="no data"):
+        da.emb.search(np.ma.masked_array(vector.to_numpy(), mask=np.arange(64) < 2), 1)
