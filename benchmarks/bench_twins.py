@@ -50,12 +50,7 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
     products, index = piece @ references.T, np.zeros((512, 20), np.int32)
     weights = rng.normal(size=(8, BANDS)).astype(np.float32)
     eight = np.arange(1, 9, dtype=np.uint8)
-    years = (
-        codes[:, :4096].reshape(BANDS, 4, 1024),
-        True,
-        np.full((4, 1024), FACTOR),
-        np.ones((4, 1024), np.bool_),
-    )
+    lying = code_kernels.together([codes] * 4, 0, -128)
     return {
         "transpose to band-last": (
             kernels._transpose_bytes,
@@ -143,12 +138,12 @@ def cases(side: int) -> dict[str, tuple[Any, Callable[[], tuple[Any, ...]]]]:
         ),
         "mean over four years": (
             code_kernels.mean_of_codes,
-            lambda: (years, FACTOR, True, 1, np.empty((BANDS, 1024), np.float32), 0, 1024),
+            lambda: (lying, FACTOR, True, 1, np.empty((BANDS, n), np.float32), 0, n),
         ),
         "median over four years": (
             code_kernels.median_of_codes,
             lambda: (
-                years, year_kernels.exchanges(4), FACTOR, True, 1, np.empty((BANDS, 1024), np.float32), 0, 1024
+                lying, year_kernels.exchanges(4), FACTOR, True, 1, np.empty((BANDS, n), np.float32), 0, n
             ),
         ),
     }  # fmt: skip

@@ -7,6 +7,7 @@ the end. A ``piece`` is that of :mod:`geoemb_xr.analysis.year_kernels`; codes th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,22 +17,22 @@ from geoemb_xr.analysis.year_kernels import (
     angles_of,
     degrees_of,
     extremes_in_numpy,
-    keep_or_nan,
     kept_or_nan,
     medians_in_numpy,
-    put_beyond,
 )
 from geoemb_xr.core.kernels import jit_exact
 
-#: The most years whose sums float32 holds exactly.
-_YEARS = (1 << 24) // 127**2
+#: The most years that these loops take: 32 bits hold twelve times 127⁴, and float32 twelve times 127².
+MOST = 12
+#: Pixels that are looked at together: rows of so many codes are read twice as fast as rows of 1024.
+_ROW = 4096
 #: Bands whose products an int32 holds: eight times 127⁴ are less than 2³¹.
 _BANDS = 8
 
 
 def are_whole(weights: np.ndarray) -> bool:
-    """Whether sums with these weights are whole numbers that float32 holds."""
-    return bool(weights[0] > 0 and (weights == weights[0]).all() and len(weights) <= _YEARS)
+    """Whether sums with these weights are whole numbers, of no more years than the loops take."""
+    return bool(weights[0] > 0 and (weights == weights[0]).all() and len(weights) <= MOST)
 
 
 @jit_exact
@@ -42,10 +43,22 @@ def _squared(code: Any) -> Any:
 
 
 @jit_exact
+def _short(code: Any) -> Any:
+    """``q · |q|``, a whole number, as int16."""
+    value = np.int16(code)
+    return np.int16(value * np.int16(abs(value)))
+
+
+@jit_exact
 def _signed(code: Any) -> Any:
     """``q · |q|``, a whole number, as int32."""
-    value = np.int16(code)
-    return np.int32(np.int16(value * np.int16(abs(value))))
+    return np.int32(_short(code))
+
+
+@jit_exact
+def _sum_of(one: Any, other: Any) -> Any:
+    """The sum of ``q · |q|`` of two codes, as int16."""
+    return np.int16(_short(one) + _short(other))
 
 
 def _whole(values: np.ndarray, square: bool = True) -> np.ndarray:
@@ -54,196 +67,244 @@ def _whole(values: np.ndarray, square: bool = True) -> np.ndarray:
     return whole * np.abs(whole) if square else whole
 
 
+# --- what years give together -----------------------------------------------------------------------------------
+
+
+def together(planes: Sequence[np.ndarray], first: int, nodata: int) -> tuple[Any, ...]:
+    """Codes of all years, where they lie: what the loops take that give one vector of them.
+
+    Parameters
+    ----------
+    planes : sequence of ndarray of int8 (band, pixel)
+        C-contiguous, up to :data:`MOST`. They are filled up to so many, for which loops are compiled once.
+    first : int
+        The first pixel.
+    nodata : int
+        The least code, that of missing ones.
+    """
+    return (*planes, *[planes[0]] * (MOST - len(planes))), len(planes), nodata, first
+
+
+def _piece(codes: Any, factor: Any, size: int) -> tuple[Any, ...]:
+    """The same as kernels of :mod:`~geoemb_xr.analysis.year_kernels` take it: what twins work with."""
+    years, number, nodata, first = codes
+    values = np.stack([each[:, first : first + size] for each in years[:number]], axis=1)
+    there = (values != nodata).all(axis=0)
+    return np.where(there, values, np.int8(0)), True, there * np.float32(factor), there
+
+
 @jit_exact
-def mean_of_codes(piece: Any, factor: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
-    """Sums over their length, or over the number of years."""
-    values, _, _, there = piece
-    bands, years, n = values.shape
-    keep, lanes = np.empty(n, np.float32), np.uint64(LANES)
-    total, share = np.empty((bands, LANES), np.float32), np.empty(LANES)
-    keep_or_nan(there, needed, keep)
-    for at in range(0, size, LANES):
-        of, to = np.uint64(at), np.uint64(start + at)
+def _known(codes: Any, at: Any, size: Any, needed: Any, there: Any, counts: Any, keep: Any) -> None:
+    """All bits set for the years of pixels with data, how many these are, and 1 where they are enough, else NaN."""
+    years, number, nodata, first = codes
+    least, of, n = np.empty(_ROW, np.int8), np.uint64(first + at), np.uint64(size)
+    counts[:] = 0
+    there[:] = 0
+    for t in range(number):
+        own, to = years[t], np.uint64(t)
+        least[:] = 0
+        for b in range(own.shape[0]):
+            for j in range(n):
+                least[j] = min(least[j], own[b, of + j])
+        for j in range(n):
+            there[to, j] = -1 if least[j] > nodata else 0
+            counts[j] -= there[to, j]
+    for j in range(n):
+        keep[j] = np.float32(1) if counts[j] >= needed else np.float32(np.nan)
+
+
+@jit_exact
+def mean_of_codes(codes: Any, factor: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+    """Sums over their length, or over the number of years.
+
+    Two years are added in 16 bits, which hold twice 127². Their number is made even by one that is not there.
+    """
+    years, number, _, first = codes
+    there, counts = np.empty((number + number % 2, _ROW), np.int8), np.empty(_ROW, np.int8)
+    keep, share, bands = np.empty(_ROW, np.float32), np.empty(_ROW), years[0].shape[0]
+    for at in range(0, size, _ROW):
+        some = min(_ROW, size - at)
+        of, to, n = np.uint64(first + at), np.uint64(start + at), np.uint64(some)
+        _known(codes, at, some, needed, there, counts, keep)
         share[:] = 0
-        total[:] = 0
         for b in range(bands):
-            for t in range(years):
-                for j in range(lanes):
-                    total[b, j] += _squared(values[b, t, of + j])
+            for t in range(0, number, 2):
+                one, other, i, k = years[t], years[t + 1], np.uint64(t), np.uint64(t + 1)
+                if t == 0:
+                    for j in range(n):
+                        out[b, to + j] = np.float32(
+                            _sum_of(one[b, of + j] & there[i, j], other[b, of + j] & there[k, j])
+                        )
+                else:
+                    for j in range(n):
+                        out[b, to + j] += np.float32(
+                            _sum_of(one[b, of + j] & there[i, j], other[b, of + j] & there[k, j])
+                        )
             if unit:
-                for j in range(lanes):
-                    share[j] += np.float64(total[b, j]) * np.float64(total[b, j])
+                for j in range(n):
+                    share[j] += np.float64(out[b, to + j]) * np.float64(out[b, to + j])
         if unit:
-            for j in range(lanes):
+            for j in range(n):
                 share[j] = np.sqrt(share[j])
         else:
-            for t in range(years):
-                for j in range(lanes):
-                    share[j] += there[t, of + j]
-            for j in range(lanes):
-                share[j] /= factor
-        for j in range(lanes):
-            share[j] = keep[of + j] / share[j] if share[j] > 0 else np.nan
+            for j in range(n):
+                share[j] = counts[j] / np.float64(factor)
+        for j in range(n):
+            share[j] = keep[j] / share[j] if share[j] > 0 else np.nan
         for b in range(bands):
-            for j in range(np.uint64(min(LANES, size - at))):
-                out[b, to + j] = np.float64(total[b, j]) * share[j]
+            for j in range(n):
+                out[b, to + j] = np.float64(out[b, to + j]) * share[j]
 
 
 @mean_of_codes.in_numpy_bitwise
 def _mean_of_codes_numpy(
-    piece: Any, factor: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any
+    codes: Any, factor: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any
 ) -> None:
-    there = piece[3]
-    total = _whole(piece[0]).sum(axis=1)
+    values, _, _, there = _piece(codes, factor, size)
+    total = _whole(values).sum(axis=1)
     share = np.sqrt((total * total).sum(axis=0)) if unit else there.sum(axis=0) / np.float64(factor)
-    mean = total * (kept_or_nan(there, needed) / np.where(share > 0, share, np.nan))
-    out[: len(mean), start : start + size] = mean[:, :size]
+    out[: len(total), start : start + size] = total * (
+        kept_or_nan(there, needed) / np.where(share > 0, share, np.nan)
+    )
 
 
 @jit_exact
-def deviations_of_codes(piece: Any, factor: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+def deviations_of_codes(codes: Any, factor: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
     """Standard deviations of components (of the population): √(n·Σv² − (Σv)²) / n, exact under the root."""
-    values, _, _, there = piece
-    bands, years, n = values.shape
-    keep, count, share = np.empty(n, np.float32), np.zeros(n), np.empty(n, np.float32)
-    total, squares, lanes = np.empty(LANES, np.float32), np.empty(LANES), np.uint64(LANES)
-    keep_or_nan(there, needed, keep)
-    for t in range(years):
+    years, number, _, first = codes
+    there, counts = np.empty((number + number % 2, _ROW), np.int8), np.empty(_ROW, np.int8)
+    keep, share, count = np.empty(_ROW, np.float32), np.empty(_ROW, np.float32), np.empty(_ROW)
+    # from the least number on, 32 bits hold twelve times 127⁴
+    total, squares, least = np.empty(_ROW, np.int32), np.empty(_ROW, np.int32), -(1 << 31)
+    for at in range(0, size, _ROW):
+        some = min(_ROW, size - at)
+        of, to, n = np.uint64(first + at), np.uint64(start + at), np.uint64(some)
+        _known(codes, at, some, needed, there, counts, keep)
         for j in range(n):
-            count[j] += there[t, j]
-    for j in range(n):
-        share[j] = keep[j] * np.float32(factor / max(count[j], 1.0))
-    for b in range(bands):
-        for at in range(0, size, LANES):
-            of, to = np.uint64(at), np.uint64(start + at)
+            count[j] = counts[j]
+            share[j] = keep[j] * np.float32(factor / max(count[j], 1.0))
+        for b in range(years[0].shape[0]):
             total[:] = 0
-            squares[:] = 0
-            for t in range(years):
-                for j in range(lanes):
-                    value = _squared(values[b, t, of + j])
-                    total[j] += value
-                    squares[j] += np.float64(value) * np.float64(value)
-            for j in range(np.uint64(min(LANES, size - at))):
-                spread = count[of + j] * squares[j] - np.float64(total[j]) * np.float64(total[j])
-                out[b, to + j] = np.sqrt(np.float32(spread)) * share[of + j]
+            squares[:] = least
+            for t in range(0, number, 2):
+                one, other, i, k = years[t], years[t + 1], np.uint64(t), np.uint64(t + 1)
+                for j in range(n):
+                    u, v = _short(one[b, of + j] & there[i, j]), _short(other[b, of + j] & there[k, j])
+                    total[j] += np.int32(np.int16(u + v))
+                    squares[j] += np.int32(np.int32(u) * np.int32(u)) + np.int32(np.int32(v) * np.int32(v))
+            for j in range(n):
+                spread = count[j] * (np.float64(squares[j]) - least)
+                spread -= np.float64(total[j]) * np.float64(total[j])
+                out[b, to + j] = np.sqrt(np.float32(spread)) * share[j]
 
 
 @deviations_of_codes.in_numpy_bitwise
-def _deviations_of_codes_numpy(piece: Any, factor: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
-    there, whole = piece[3], _whole(piece[0])
-    count = there.sum(axis=0)
+def _deviations_of_codes_numpy(codes: Any, factor: Any, needed: Any, out: Any, start: Any, size: Any) -> None:
+    values, _, _, there = _piece(codes, factor, size)
+    count, whole = there.sum(axis=0), _whole(values)
     spread = count * (whole * whole).sum(axis=1) - whole.sum(axis=1) ** 2
     share = kept_or_nan(there, needed) * (factor / np.maximum(count, 1)).astype(np.float32)
-    deviations = np.sqrt(spread.astype(np.float32)) * share
-    out[: len(deviations), start : start + size] = deviations[:, :size]
+    out[: len(spread), start : start + size] = np.sqrt(spread.astype(np.float32)) * share
 
 
 @jit_exact
 def extremes_of_codes(
-    piece: Any, is_max: Any, factor: Any, needed: Any, out: Any, start: Any, size: Any
+    codes: Any, is_max: Any, factor: Any, needed: Any, out: Any, start: Any, size: Any
 ) -> None:
     """Smallest or largest components, those of the smallest or largest codes, with the bits of decoded ones."""
-    values, _, _, there = piece
-    bands, years, n = values.shape
-    keep, beyond = np.empty(n, np.float32), np.empty((years, n), np.int8)
-    best, lanes = np.empty(LANES, np.int8), np.uint64(LANES)
-    keep_or_nan(there, needed, keep)
-    put_beyond(there, -128 if is_max else 127, beyond)
-    for b in range(bands):
-        for at in range(0, size, LANES):
-            of, to = np.uint64(at), np.uint64(start + at)
-            for j in range(lanes):
-                best[j] = values[b, 0, of + j] | beyond[0, of + j]
-            for t in range(1, years):
+    years, number, _, first = codes
+    there, counts = np.empty((number, _ROW), np.int8), np.empty(_ROW, np.int8)
+    keep, best = np.empty(_ROW, np.float32), np.empty(_ROW, np.int8)
+    beyond = np.int8(-128 if is_max else 127)
+    for at in range(0, size, _ROW):
+        some = min(_ROW, size - at)
+        of, to, n = np.uint64(first + at), np.uint64(start + at), np.uint64(some)
+        _known(codes, at, some, needed, there, counts, keep)
+        for b in range(years[0].shape[0]):
+            best[:] = beyond
+            for t in range(number):
+                own, i = years[t], np.uint64(t)
                 if is_max:
-                    for j in range(lanes):
-                        code = np.int8(values[b, t, of + j] | beyond[t, of + j])
-                        best[j] = code if code > best[j] else best[j]
+                    for j in range(n):
+                        best[j] = max(best[j], np.int8(own[b, of + j] & there[i, j] | beyond & ~there[i, j]))
                 else:
-                    for j in range(lanes):
-                        code = np.int8(values[b, t, of + j] | beyond[t, of + j])
-                        best[j] = code if code < best[j] else best[j]
-            for j in range(np.uint64(min(LANES, size - at))):
-                out[b, to + j] = _squared(best[j]) * factor * keep[of + j]
+                    for j in range(n):
+                        best[j] = min(best[j], np.int8(own[b, of + j] & there[i, j] | beyond & ~there[i, j]))
+            for j in range(n):
+                out[b, to + j] = _squared(best[j]) * factor * keep[j]
 
 
 @extremes_of_codes.in_numpy_bitwise
 def _extremes_of_codes_numpy(
-    piece: Any, is_max: Any, factor: Any, needed: Any, out: Any, start: Any, size: Any
+    codes: Any, is_max: Any, factor: Any, needed: Any, out: Any, start: Any, size: Any
 ) -> None:
-    extremes_in_numpy(piece, is_max, needed, out, start, size)
-
-
-@jit_exact
-def _middles(there: Any, below: Any, above: Any) -> None:
-    """All bits set at the places of the lower and the upper middle of the years with data, once they are sorted."""
-    years, n = there.shape
-    counts = np.zeros(n, np.int32)
-    for t in range(years):
-        for j in range(n):
-            counts[j] += there[t, j]
-    for t in range(years):
-        for j in range(n):
-            below[t, j] = -1 if t == (counts[j] - 1) >> 1 else 0
-            above[t, j] = -1 if (t == counts[j] >> 1) & (counts[j] > 0) else 0
+    extremes_in_numpy(_piece(codes, factor, size), is_max, needed, out, start, size)
 
 
 @jit_exact
 def median_of_codes(
-    piece: Any, pairs: Any, factor: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any
+    codes: Any, pairs: Any, factor: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any
 ) -> None:
     """Medians of components, of unit length if so, with the bits of those of decoded vectors.
 
     Codes are sorted by :func:`~geoemb_xr.analysis.year_kernels.exchanges`, 32 lists at once, and the two in the
-    middle are decoded. Which two these are depends on how many years a pixel has: :func:`_middles` gives bits that
-    pick them out of each list, with no branch.
+    middle are decoded. Which two these are depends on how many years a pixel has: bits that pick them out of each
+    list need no branch.
     """
-    values, _, _, there = piece
-    bands, years, n = values.shape
-    half, lanes = np.float32(0.5), np.uint64(LANES)
-    keep, beyond = np.empty(n, np.float32), np.empty((years, n), np.int8)
-    below, above = np.empty((years, n), np.int8), np.empty((years, n), np.int8)
-    row, middle = np.empty((years, LANES), np.int8), np.empty((bands, LANES), np.float32)
-    low, high, total = np.empty(LANES, np.int8), np.empty(LANES, np.int8), np.empty(LANES)
-    keep_or_nan(there, needed, keep)
-    put_beyond(there, 127, beyond)
-    _middles(there, below, above)
-    for at in range(0, size, LANES):
-        of, to = np.uint64(at), np.uint64(start + at)
+    years, number, _, first = codes
+    there, counts = np.empty((number, _ROW), np.int8), np.empty(_ROW, np.int8)
+    below, above = np.empty((number, _ROW), np.int8), np.empty((number, _ROW), np.int8)
+    keep, row, half = np.empty(_ROW, np.float32), np.empty((number, _ROW), np.int8), np.float32(0.5)
+    low, high, total = np.empty(_ROW, np.int8), np.empty(_ROW, np.int8), np.empty(_ROW)
+    beyond, bands = np.int8(127), years[0].shape[0]
+    for at in range(0, size, _ROW):
+        some = min(_ROW, size - at)
+        of, to, n = np.uint64(first + at), np.uint64(start + at), np.uint64(some)
+        _known(codes, at, some, needed, there, counts, keep)
         total[:] = 0
+        for t in range(number):
+            i = np.uint64(t)
+            for j in range(n):
+                below[i, j] = -1 if t == (counts[j] - 1) >> 1 else 0
+                above[i, j] = -1 if (t == counts[j] >> 1) & (counts[j] > 0) else 0
         for b in range(bands):
-            for t in range(years):
-                for j in range(lanes):
-                    row[t, j] = values[b, t, of + j] | beyond[t, of + j]
+            for t in range(number):
+                own, i = years[t], np.uint64(t)
+                for j in range(n):
+                    row[i, j] = own[b, of + j] & there[i, j] | beyond & ~there[i, j]
             for p in range(len(pairs)):
-                first, second = np.uint64(pairs[p, 0]), np.uint64(pairs[p, 1])
-                for j in range(lanes):
-                    one, other = row[first, j], row[second, j]
-                    row[first, j] = min(one, other)
-                    row[second, j] = max(one, other)
+                i, k = np.uint64(pairs[p, 0]), np.uint64(pairs[p, 1])
+                for j in range(n):
+                    one, other = row[i, j], row[k, j]
+                    row[i, j] = min(one, other)
+                    row[k, j] = max(one, other)
             low[:] = 0
             high[:] = 0
-            for t in range(years):
-                for j in range(lanes):
-                    low[j] |= row[t, j] & below[t, of + j]
-                    high[j] |= row[t, j] & above[t, of + j]
-            for j in range(lanes):
-                middle[b, j] = _squared(low[j]) * factor * half + _squared(high[j]) * factor * half
-            for j in range(lanes):
-                total[j] += np.float64(middle[b, j]) * np.float64(middle[b, j])
+            for t in range(number):
+                i = np.uint64(t)
+                for j in range(n):
+                    low[j] |= row[i, j] & below[i, j]
+                    high[j] |= row[i, j] & above[i, j]
+            for j in range(n):
+                middle = _squared(low[j]) * factor * half + _squared(high[j]) * factor * half
+                out[b, to + j] = middle
+                total[j] += np.float64(middle) * np.float64(middle)
         if unit:
-            for j in range(lanes):
-                keep[of + j] *= np.float32(1 / np.sqrt(total[j]) if total[j] > 0 else np.nan)
+            for j in range(n):
+                keep[j] *= np.float32(1 / np.sqrt(total[j]) if total[j] > 0 else np.nan)
         for b in range(bands):
-            for j in range(np.uint64(min(LANES, size - at))):
-                out[b, to + j] = middle[b, j] * keep[of + j]
+            for j in range(n):
+                out[b, to + j] *= keep[j]
 
 
 @median_of_codes.in_numpy_bitwise
 def _median_of_codes_numpy(
-    piece: Any, pairs: Any, factor: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any
+    codes: Any, pairs: Any, factor: Any, unit: Any, needed: Any, out: Any, start: Any, size: Any
 ) -> None:
-    medians_in_numpy(piece, pairs, unit, needed, out, start, size)
+    medians_in_numpy(_piece(codes, factor, size), pairs, unit, needed, out, start, size)
+
+
+# --- how far apart years are ------------------------------------------------------------------------------------
 
 
 @jit_exact

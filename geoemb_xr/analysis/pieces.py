@@ -20,6 +20,8 @@ from geoemb_xr.execution.blocks import Block
 #: Bytes of all years in a piece, a few of which a third-level cache holds. Of four years with 64 bands these are
 #: rows of 4096 codes, which are read twice as fast as rows of 1024.
 _BYTES = 1 << 20
+#: Pixels of codes that one call of a loop takes.
+_LONG = 1 << 14
 #: Pieces are multiples of so many pixels, and whole even where pixels are fewer: a loop over one has no remainder,
 #: whose sums could be rounded in another order than those of the others.
 _STEP = year_kernels.LANES
@@ -82,6 +84,21 @@ def pieces(years: Sequence[Block], start: int = 0, stop: int | None = None) -> I
         yield piece
 
 
+def rows_of_codes(years: Sequence[Block]) -> Iterator[tuple[slice, int, list[np.ndarray]]]:
+    """Some pixels, the place of the first in the codes, and codes of all years, ``(band, pixel)``, C-contiguous.
+
+    Codes that lie so are given as they lie. Pixels are some at a time, since a twin in NumPy holds 8 bytes a code.
+    """
+    planes, pixels = [planes_of(each) for each in years], years[0].pixels
+    lie_so = all(each.ndim == 2 and each.flags.c_contiguous for each in planes)
+    for start in range(0, pixels, _LONG):
+        where = slice(start, min(start + _LONG, pixels))
+        if lie_so:
+            yield where, start, planes
+        else:
+            yield where, 0, [_copied(each, where) for each in planes]
+
+
 def bands_of(years: Sequence[Block]) -> int:
     """Number of bands of the decoded vectors."""
     first = years[0]
@@ -99,20 +116,24 @@ def planes_of(block: Block) -> np.ndarray:
     return planes.reshape(len(planes), -1, planes.shape[-1])
 
 
+def _copied(planes: np.ndarray, where: slice) -> np.ndarray:
+    """Some pixels of :func:`planes_of`, ``(band, pixel)``, C-contiguous."""
+    if planes.ndim == 3:  # a window of a larger array: some of its rows
+        columns = planes.shape[2]
+        first = where.start // columns
+        planes = planes[:, first : -(-where.stop // columns)].reshape(len(planes), -1)
+        where = slice(where.start - first * columns, where.stop - first * columns)
+    own = planes[:, where]
+    last = own.strides[0] == own.itemsize == 1  # of floats NumPy turns so few in half the time
+    return kernels.band_first(own.T, 0) if last else np.ascontiguousarray(own)
+
+
 def _load(block: Block, planes: np.ndarray, year: int, power: int, piece: YearPiece) -> None:
     """Copy some pixels of one year into a piece."""
     where, start, size = piece.where, piece.where.start, piece.size
     scale = None if block.scale is None else block.scale.reshape(-1)[where]
-    if planes.ndim == 3:  # a window of a larger array: some of its rows
-        columns = planes.shape[2]
-        first = start // columns
-        planes = planes[:, first : -(-where.stop // columns)].reshape(len(planes), -1)
-        planes, start = planes[:, start - first * columns :][:, :size], 0
-        where = slice(0, size)
-    if not planes.flags.c_contiguous:
-        own = planes[:, where]
-        last = own.strides[0] == own.itemsize == 1  # of floats NumPy turns so few in half the time
-        planes, start = kernels.band_first(own.T, 0) if last else np.ascontiguousarray(own), 0
+    if planes.ndim == 3 or not planes.flags.c_contiguous:
+        planes, start = _copied(planes, where), 0
     if power == 2:
         assert block.codec is not None
         load_codes(

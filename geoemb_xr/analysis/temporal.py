@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from geoemb_xr.analysis import code_kernels, year_kernels
-from geoemb_xr.analysis.pieces import bands_of, pieces
+from geoemb_xr.analysis.pieces import bands_of, pieces, rows_of_codes
 from geoemb_xr.analysis.years import TIME, names_of, over_years, times_of, years_at
 from geoemb_xr.core.errors import check_choice
 from geoemb_xr.core.fitted import decoded_bands
@@ -49,7 +49,7 @@ def aggregate(
         unit length; the ``median`` of components likewise. ``min``, ``max`` and ``std`` of components are no
         places on the sphere: they are left as they are, and their version says so (``"v1 std"``), so that they
         are never compared with vectors. Codes ``q · |q|``, such as AlphaEarth's, are whole numbers: ``mean`` and
-        ``std`` of them are exact until they are rounded.
+        ``std`` of up to twelve years are exact until they are rounded.
     freq : str, optional
         A pandas alias such as ``"5YE"``. A period belongs where it starts, and bins are counted from the first;
         ``time`` is then the start of each bin's first period.
@@ -174,7 +174,7 @@ def _aggregate_all(
     return over_years(_of_years, array, params, out=(BAND, labels), name="aggregate", attrs={})
 
 
-#: A kernel, and what it is given between a piece and the number of years that a pixel needs.
+#: A kernel, and what it is given between years and the number of them that a pixel needs.
 _Kernel = tuple[Callable[..., None], tuple[Any, ...]]
 
 
@@ -182,9 +182,21 @@ def _of_years(years: list[Block], out: np.ndarray, params: tuple[Any, ...]) -> N
     """Write the vectors ``(band, pixel)`` that years give together, and what is asked for beside them."""
     how, weights, skipna, unit, extras = params
     numbers, needed, bands = np.asarray(weights), 1 if skipna else len(years), bands_of(years)
-    kernel, given = _kernel(years, how, numbers, unit)
+    codec = years[0].codec
+    of_codes = codec is not None and codec.power == 2 and code_kernels.are_whole(numbers)
+    if of_codes:
+        assert codec is not None
+        assert codec.nodata is not None
+        kernel, given = _kernel_of_codes(how, len(years), np.float32(codec.factor), unit)
+        for where, first, planes in rows_of_codes(years):
+            codes = code_kernels.together(planes, first, codec.nodata)
+            kernel(codes, *given, needed, out, where.start, where.stop - where.start)
+        if not extras:
+            return
+    kernel, given = _kernel(how, numbers, unit)
     for piece in pieces(years):
-        kernel(piece.vectors, *given, needed, out, piece.where.start, piece.size)
+        if not of_codes:
+            kernel(piece.vectors, *given, needed, out, piece.where.start, piece.size)
         for i, extra in enumerate(extras):
             if extra == "count":
                 row = piece.there.sum(axis=0)
@@ -194,24 +206,25 @@ def _of_years(years: list[Block], out: np.ndarray, params: tuple[Any, ...]) -> N
             out[bands + i, piece.where] = row[: piece.size]
 
 
-def _kernel(years: Sequence[Block], how: str, weights: np.ndarray, unit: bool) -> _Kernel:
-    """The loop for codes whose sums are whole numbers, or the one for all others."""
-    codec = years[0].codec
-    if codec is not None and codec.power == 2 and code_kernels.are_whole(weights):
-        factor = np.float32(codec.factor)
-        of_codes: dict[str, _Kernel] = {
-            "mean": (code_kernels.mean_of_codes, (factor, unit)),
-            "std": (code_kernels.deviations_of_codes, (factor,)),
-            "median": (code_kernels.median_of_codes, (year_kernels.exchanges(len(years)), factor, unit)),
-            "min": (code_kernels.extremes_of_codes, (False, factor)),
-            "max": (code_kernels.extremes_of_codes, (True, factor)),
-        }
-        return of_codes[how]
-    of_all: dict[str, _Kernel] = {
+def _kernel_of_codes(how: str, number: int, factor: np.float32, unit: bool) -> _Kernel:
+    """The loop for codes whose sums are whole numbers."""
+    kernels: dict[str, _Kernel] = {
+        "mean": (code_kernels.mean_of_codes, (factor, unit)),
+        "std": (code_kernels.deviations_of_codes, (factor,)),
+        "median": (code_kernels.median_of_codes, (year_kernels.exchanges(number), factor, unit)),
+        "min": (code_kernels.extremes_of_codes, (False, factor)),
+        "max": (code_kernels.extremes_of_codes, (True, factor)),
+    }
+    return kernels[how]
+
+
+def _kernel(how: str, weights: np.ndarray, unit: bool) -> _Kernel:
+    """The loop for all others."""
+    kernels: dict[str, _Kernel] = {
         "mean": (year_kernels.mean_of, (weights, unit)),
         "std": (year_kernels.deviations_of, (weights,)),
-        "median": (year_kernels.median_of, (year_kernels.exchanges(len(years)), unit)),
+        "median": (year_kernels.median_of, (year_kernels.exchanges(len(weights)), unit)),
         "min": (year_kernels.extremes_of, (False,)),
         "max": (year_kernels.extremes_of, (True,)),
     }
-    return of_all[how]
+    return kernels[how]

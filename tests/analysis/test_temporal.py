@@ -287,6 +287,30 @@ def test_codes_and_vectors_give_the_same_where_nothing_is_summed():
     np.testing.assert_allclose(codes.emb.change_point().step, vectors.emb.change_point().step, rtol=1e-6)
 
 
+@pytest.mark.parametrize("number", [1, 3, 12, 13])
+def test_years_of_codes_are_added_as_whole_numbers_whatever_their_number(number):
+    years = range(2000, 2000 + number)
+    da = gx.testing.synthetic("alphaearth", shape=(2, 5), years=years, decode=False).load()
+    da.values[:, :, 0, 0] = 127  # the largest sums
+    da.values[:, 1::2, 0, 0] = -127
+    da.values[::2, 3, 0, 1] = -128  # every other year is missing
+    da.values[:, 3, 0, 2] = -128
+    missing = (da.values == -128).any(axis=1, keepdims=True)
+    whole = np.where(missing, 0, da.values.astype(np.int64) * abs(da.values.astype(np.int64)))
+    count = (~missing).sum(axis=0)
+    there = count > 0
+    total, squares = whole.sum(axis=0), (whole**2).sum(axis=0)
+    mean = total / np.where(there, np.sqrt((total**2).sum(axis=0)), np.nan)
+    std = np.sqrt(count * squares - total**2) / np.where(there, count, np.nan) / 127.5**2
+    tolerance = 2e-7 if number <= 12 else 1e-6
+    np.testing.assert_allclose(da.emb.aggregate("mean"), mean, rtol=tolerance)
+    np.testing.assert_allclose(
+        da.emb.aggregate("std"), std, rtol=tolerance, atol=1e-12 if number <= 12 else 1e-8
+    )
+    for how in ("min", "max", "median"):
+        xr.testing.assert_identical(da.emb.aggregate(how), da.emb.decode().emb.aggregate(how))
+
+
 @pytest.mark.parametrize("bands", [64, 13])
 def test_angles_of_codes_are_those_of_whole_numbers(bands):
     rng = np.random.default_rng(bands)

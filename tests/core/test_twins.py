@@ -21,6 +21,7 @@ from twin_inputs import (
     corners,
     decoded,
     empty,
+    lying,
     outlined,
     parts,
     planes,
@@ -49,7 +50,7 @@ WITHOUT_TWIN = {
     "core.coding": {"_find_least", "_find_lost"},
     "execution.linear": {"_sum_piece"},
     "analysis.year_kernels": {"_exact", "keep_or_nan", "put_beyond", "degrees_of"},
-    "analysis.code_kernels": {"_squared", "_signed", "_middles", "_take_over"},
+    "analysis.code_kernels": {"_squared", "_short", "_signed", "_sum_of", "_known", "_take_over"},
     "geo.resampling_kernels": {
         "decoded_value", "_mixed", "_cover", "_add_footprint", "_finish_mean", "_weight", "_area", "_footprint",
     },
@@ -261,7 +262,7 @@ CASES = {
     },
     **{
         ("analysis.code_kernels", f"{name}_codes", how): (
-            lambda given=given: (side_by_side("squares"), *given, *result()), 0
+            lambda given=given: (lying(), *given, *result()), 0
         )
         for name, how, given in (
             ("mean_of", "unit", (FACTOR, True, 2)),

@@ -4,6 +4,7 @@ import numpy as np
 import shapely
 from affine import Affine
 
+from geoemb_xr.analysis import code_kernels
 from geoemb_xr.geo.covering import Outlines
 
 
@@ -64,6 +65,15 @@ def side_by_side(kind):
 def years_apart(count):
     """Codes of years, each where it lies."""
     return [rng().permutation(np.where(codes(12, 400) == -128, 1, codes(12, 400)), 1) for _ in range(count)]
+
+
+def lying():
+    """Codes of four years where they lie, from the third pixel on: a year is missing, or all, or one band."""
+    planes = [rng().permutation(codes(12, 50), 1) for _ in range(4)]
+    planes = [np.roll(each, 3 * t, axis=1) for t, each in enumerate(planes)]
+    for t, each in enumerate(planes):
+        each[:, 20], each[t, 21 + t], each[:, 30:40:2] = -128, -128, -128 if t % 2 else 100
+    return code_kernels.together(planes, 3, -128)
 
 
 def without_square(values, _, scale, there):
