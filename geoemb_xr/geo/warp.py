@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from geoemb_xr.core import arrays, geometry
 from geoemb_xr.core.areas import Area, area_of, resolution_in, snapped_geobox, union_bounds
 from geoemb_xr.core.errors import EmbeddingError, check_choice
-from geoemb_xr.core.missing import NODATA_KEYS, without_codec
+from geoemb_xr.core.missing import NODATA_KEYS, fill_of, without_codec
 from geoemb_xr.core.model import (
     BAND,
     check_comparable,
@@ -250,8 +250,8 @@ def _one(
         k: v for k, v in array.coords.items() if not {"y", "x"} & set(v.dims) and k != geometry.SPATIAL_REF
     }
     attrs = dict(array.attrs)
-    # where a value marked what is missing, NaN does now
-    if kind_of(array) == "map" and array.dtype.kind == "f":
+    # where a value marked what is missing, NaN does now; a value that the dtype cannot hold never did
+    if kind_of(array) == "map" and (array.dtype.kind == "f" or fill_of(array) is None):
         attrs = {k: v for k, v in attrs.items() if k not in NODATA_KEYS}
     if encoded:
         codec = arrays.codec_of(array)

@@ -20,7 +20,10 @@ from dask.base import tokenize
 from geoemb_xr.core import columns, geometry, times
 from geoemb_xr.core.conventions import UNFINISHED, UNREAD
 from geoemb_xr.core.errors import EmbeddingError, MissingFileError, SourceError
+from geoemb_xr.core.legend import is_class_map, legend_of
+from geoemb_xr.core.missing import NODATA_KEYS
 from geoemb_xr.core.model import BAND, check_comparable, comparability_key, kind_of
+from geoemb_xr.core.notes import say
 from geoemb_xr.core.whole import replacing
 from geoemb_xr.execution.internals import CFDatetimeCoder
 from geoemb_xr.writing.locking import only_writer
@@ -181,12 +184,36 @@ def _check_same_space(new: xr.DataArray, old: xr.DataArray, target: Path) -> Non
         raise EmbeddingError(
             f"{target} holds codec {old.attrs.get('codec')!r}; got {new.attrs.get('codec')!r}"
         )
+    _check_same_meaning(new, old, target)
     crs = [geometry.crs_of(each) for each in (old, new)]
     if crs[0] is not None and (crs[1] is None or not geometry.same_crs(*crs)):
         raise EmbeddingError(f"{target} lies in another CRS; reproject to it first")
     for dim in new.dims:
         if str(dim) in (BAND, "component", "category", "rgb") and not np.array_equal(old[dim], new[dim]):
             raise EmbeddingError(f"{target} has other labels along {dim!r}")
+
+
+def _check_same_meaning(new: xr.DataArray, old: xr.DataArray, target: Path) -> None:
+    """Check that numbers mean the same; other attributes that differ stay as the store has them, which is said."""
+    meant = [
+        dict(zip(legend_of(each).values, legend_of(each).names, strict=True)) if is_class_map(each) else {}
+        for each in (old, new)
+    ]
+    if meant[0] != meant[1]:
+        raise EmbeddingError(
+            f"{target} has the classes {meant[0]}; got {meant[1]}: bring the codes to those of the store first"
+        )
+    for key in ("units", *NODATA_KEYS):
+        said = [each.attrs[key] for each in (old, new) if each.attrs.get(key) is not None]
+        if len(said) == 2 and not np.array_equal(*said):
+            raise EmbeddingError(f"{target} says {key} = {said[0]}; got {said[1]}")
+    quiet = {"source", "legend", "flag_values", "flag_meanings", *NODATA_KEYS}
+    differ = [
+        k for k in old.attrs.keys() & new.attrs.keys() - quiet if str(old.attrs[k]) != str(new.attrs[k])
+    ]
+    if differ:
+        names = ", ".join(sorted(map(str, differ)))
+        say(f"{target} keeps its own attributes ({names}), which are not those of the array")
 
 
 def _appended(dataset: xr.Dataset, store: xr.Dataset, target: Path) -> Places:

@@ -56,3 +56,10 @@ def test_floats_with_a_declared_nodata_are_mixed_without_it():
         options = {"resolution": 20, "resampling": how}
         found = gx.reproject(declared, "EPSG:3035", **options)
         xr.testing.assert_identical(found, gx.reproject(gaps, "EPSG:3035", **options))
+
+
+def test_a_nodata_that_the_dtype_cannot_hold_does_not_go_on():
+    plain = gx.testing.scene().truth(gx.testing.geobox((12, 13)), 2018).drop_attrs(deep=False)
+    for call in (lambda a: gx.coarsen(a, 4), lambda a: gx.reproject(a, "EPSG:3035", resolution=10)):
+        assert "nodata" not in call(plain.assign_attrs(nodata=-9999)).attrs
+        assert call(plain.assign_attrs(nodata=255)).attrs["nodata"] == 255

@@ -15,6 +15,7 @@ from zarr.codecs import Crc32cCodec, GzipCodec, ZstdCodec
 import geoemb_xr as gx
 from geoemb_xr.core import conventions
 from geoemb_xr.core.errors import ComparabilityError, EmbeddingError
+from geoemb_xr.core.legend import Legend, legend_of
 from geoemb_xr.stores.consolidating import consolidate
 
 
@@ -464,3 +465,25 @@ def test_a_store_that_was_in_its_place_when_its_writer_was_killed_is_written_aga
             years[2].emb.to_zarr(tmp_path / "a.zarr", mode="w")
     assert gx.open(years[2].emb.to_zarr(tmp_path / "a.zarr", mode="w"), decode=False).identical(years[2])
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_what_is_appended_means_the_same(tmp_path, caplog):
+    grid = gx.testing.geobox((8, 9))
+    years = [gx.testing.scene().truth(grid, year).assign_attrs(note=str(year)) for year in (2018, 2024)]
+    one, other = (each.expand_dims(time=[each.time.values]) for each in years)
+    path = one.emb.to_zarr(tmp_path / "a.zarr")
+    renamed = Legend.of_names(
+        [f"{name} 2" for name in legend_of(other).names], values=legend_of(other).values
+    )
+    with pytest.raises(
+        EmbeddingError, match=r"has the classes .*; got .*: bring the codes to those of the store"
+    ):
+        other.assign_attrs(renamed.attrs()).emb.to_zarr(path, mode="a")
+    measured = one.assign_attrs(units="1").emb.to_zarr(tmp_path / "b.zarr")
+    with pytest.raises(EmbeddingError, match="says units = 1; got m"):
+        other.assign_attrs(units="m").emb.to_zarr(measured, mode="a")
+    assert gx.open(path).sizes["time"] == 1
+    with caplog.at_level("INFO", "geoemb_xr"):
+        other.emb.to_zarr(path, mode="a")
+    assert "keeps its own attributes (note)" in caplog.text
+    assert gx.open(path).sizes["time"] == 2
