@@ -14,6 +14,7 @@ from affine import Affine
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 from geoemb_xr.core import html, longitudes
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.geometry import (
     GRID_TOLERANCE,
     LONLAT,
@@ -131,6 +132,8 @@ def area_around(boxes: np.ndarray, crs: pyproj.CRS) -> Area:
 
 def area_of(geobox: GeoBox) -> Area:
     """The ground a GeoBox covers."""
+    if not hasattr(geobox, "boundingbox"):
+        raise EmbeddingError(f"geobox= is a GeoBox of odc-geo, as .emb.geobox gives it; got {geobox!r}")
     box = geobox.boundingbox
     return Area(box.left, box.bottom, box.right, box.top, as_crs(geobox.crs))
 
@@ -246,6 +249,8 @@ def check_resolution(resolution: float | tuple[float, float], crs: pyproj.CRS) -
         raise ValueError(f"resolution is a number or a pair (x, y); got {resolution!r}") from None
     if not (math.isfinite(dx) and math.isfinite(dy) and dx > 0 and dy > 0):
         raise ValueError(f"resolution must be positive; got {resolution!r}")
+    if crs.is_geocentric or crs.is_vertical:
+        raise ValueError(f"the CRS {crs_name(crs)} has no map; give a projected CRS, or one in degrees")
     if crs.is_geographic and max(dx, dy) >= 5:
         raise ValueError(
             f"resolution={resolution!r} in {crs_name(crs)} means {max(dx, dy):g} degrees a pixel; "

@@ -17,7 +17,7 @@ from rasterio.merge import merge
 
 import geoemb_xr as gx
 from geoemb_xr.core import geometry
-from geoemb_xr.core.errors import SourceError
+from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.missing import missing_pixels
 from geoemb_xr.examples import alphaearth
 from geoemb_xr.readers import geotiff, tiles
@@ -559,6 +559,14 @@ def test_what_plain_xarray_packed_is_unpacked(tmp_path, ending, encoding):
         back = gx.open(path)
         np.testing.assert_allclose(back.values, array.values, atol=1e-4)
         assert array.ndim == 2 or back.dtype == np.float32
+
+
+def test_what_is_no_grid_is_refused_by_name():
+    source = gx.example("alphaearth")
+    with pytest.raises(EmbeddingError, match=r"geobox= is a GeoBox of odc-geo.*got \(1, 2, 3, 4\)"):
+        gx.open("alphaearth", source, geobox=(1, 2, 3, 4))
+    with pytest.raises(ValueError, match="the CRS EPSG:4978 has no map"):
+        gx.open("alphaearth", source, crs="EPSG:4978", resolution=10)
 
 
 def test_what_is_no_file_or_no_path_is_refused_by_name(tmp_path):
