@@ -145,14 +145,3 @@ def test_every_name_is_said_to_stay_and_says_what_it_is():
     for name in extending.__all__:
         assert f"``{name}``" in extending.__doc__, f"{name} is missing in the module's text"
         assert getattr(extending, name).__doc__
-
-
-def test_the_names_load_nothing_heavy():
-    code = """
-import sys, xarray, dask.array
-before = set(sys.modules)
-import geoemb_xr.extending
-print([m for m in ("torch", "numba", "rasterio", "geopandas", "pyarrow", "zarr") if m in set(sys.modules) - before])
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -28,47 +28,33 @@ HEAVY = (
 PACKAGE = Path(geoemb_xr.__file__).parent
 
 
-def run_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout
-
-
-def test_import_loads_nothing_heavy():
-    # what xarray and dask.array load themselves is not ours
-    code = f"""
+#: What each step of one process may not have loaded, beyond what xarray and dask.array load themselves.
+STEPS = f"""
 import json, sys, xarray, dask.array
 before = set(sys.modules)
-import geoemb_xr
-print(json.dumps([m for m in {HEAVY!r} if m in sys.modules and m not in before]))
-"""
-    assert json.loads(run_python(code)) == []
-
-
-def test_opening_a_geotiff_loads_nothing_that_it_does_not_need():
-    source = str(geoemb_xr.example("alphaearth"))  # made here: writing it needs more
-    code = f"""
-import json, sys, xarray, dask.array
-before = set(sys.modules)
+def say(*heavy):
+    print(json.dumps([name for name in heavy if name in sys.modules and name not in before]))
 import geoemb_xr as gx
-gx.open("alphaearth", {source!r})
-heavy = ("zarr", "numba", "sklearn", "geopandas", "matplotlib", "torch")
-print(json.dumps([m for m in heavy if m in sys.modules and m not in before]))
-"""
-    assert json.loads(run_python(code)) == []
-
-
-def test_a_first_probe_loads_nothing_that_it_does_not_need():
-    code = """
-import json, sys
-import geoemb_xr as gx
+say(*{HEAVY!r})
+import geoemb_xr.extending
+say("torch", "numba", "rasterio", "geopandas", "pyarrow", "zarr")
+gx.open("alphaearth", sys.argv[1])
+say("zarr", "numba", "sklearn", "geopandas", "matplotlib", "torch")
 scene = gx.testing.synthetic("alphaearth", shape=(96, 96)).emb.year(2018)
 labels = gx.testing.scene("lifelike").points(80, year=2018, radius=400).drop(columns="year")
 probe = scene.emb.fit_probe(labels, target="land_cover")
-assert {"blocked", "random"} <= set(probe.scores), probe.scores
+assert {{"blocked", "random"}} <= set(probe.scores), probe.scores
 scene.emb.predict(probe).compute()
-print(json.dumps([m for m in ("sklearn", "scipy.stats", "matplotlib", "zarr") if m in sys.modules]))
+say("sklearn", "scipy.stats", "matplotlib", "zarr")
 """
-    assert json.loads(run_python(code)) == []
+
+
+def test_each_step_of_a_session_loads_nothing_that_it_does_not_need():
+    source = geoemb_xr.example("alphaearth")  # made here: writing it needs more
+    done = subprocess.run([sys.executable, "-c", STEPS, source], capture_output=True, text=True, check=True)
+    steps = ("import geoemb_xr", "the names for other packages", "open a GeoTIFF", "fit and apply a probe")
+    said = map(json.loads, done.stdout.splitlines())
+    assert dict(zip(steps, said, strict=True)) == {step: [] for step in steps}
 
 
 def test_completion_shows_what_matters_and_every_name_resolves():
