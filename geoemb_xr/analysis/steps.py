@@ -1,8 +1,8 @@
 """How far each year of a block is from the one before, some thousand pixels at a time.
 
 Angles of codes ``q · |q|`` that lie band by band are summed where they lie: a block is read once, in long rows, and
-nothing is copied. What lies otherwise, has scales, or misses some years goes through
-:mod:`~geoemb_xr.analysis.pieces`, with the same bits.
+nothing is copied; so are those of two years of vectors. What lies otherwise, has scales, or misses some years goes
+through :mod:`~geoemb_xr.analysis.pieces`, with the same bits.
 """
 
 from __future__ import annotations
@@ -27,11 +27,21 @@ from geoemb_xr.execution.blocks import Block
 #: Pixels whose sums are held at once: those of four years are 340 KB, which a second-level cache holds, and rows of
 #: so many codes are read at more than half the speed of memory.
 _ROW = 32 * year_kernels.LANES
+#: Pixels of vectors that one call takes, of which a twin in NumPy makes float64.
+_LONG = 1 << 14
 
 
 def steps(years: Sequence[Block], metric: str) -> Iterator[tuple[slice, np.ndarray]]:
     """Pixels, and distances ``(step, n)`` from each year to the next one with data, NaN for a year without."""
     done, pixels = 0, years[0].pixels
+    vectors = None if metric == "euclidean" or len(years) != 2 else _vectors_side_by_side(years)
+    if vectors is not None:
+        found, (one, other) = buffers.empty((1, pixels), np.float32), vectors
+        for start in range(0, pixels, _LONG):
+            size = min(_LONG, pixels - start)
+            year_kernels.cosines_of_two(one, other, metric == "angle", start, size, found[0])
+        yield slice(0, pixels), found
+        return
     planes = None if metric == "euclidean" else _side_by_side(years)
     if planes is not None:
         done = pixels // year_kernels.LANES * year_kernels.LANES
@@ -53,6 +63,13 @@ def _carried_where_needed(
             yield where, found[:, where]
         else:
             yield from _carried(years, where, metric)
+
+
+def _vectors_side_by_side(years: Sequence[Block]) -> list[np.ndarray] | None:
+    """Vectors ``(band, pixel)``, if all years lie so."""
+    planes = [planes_of(each) for each in years]
+    fits = all(each.ndim == 2 and each.dtype == np.float32 and each.flags.c_contiguous for each in planes)
+    return planes if fits and years[0].codec is None else None
 
 
 def _side_by_side(years: Sequence[Block]) -> list[np.ndarray] | None:

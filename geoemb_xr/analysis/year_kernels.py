@@ -18,6 +18,8 @@ from geoemb_xr.core.kernels import jit, jit_exact
 #: unsigned integers, since numba asks of each signed one whether it counts from the end; a row is not sliced out
 #: before a loop, since a slice counts who holds it, which takes as long as the loop.
 LANES = 128
+#: How many it takes of years that are read where they lie, in rows that are as long.
+_ROW = 2048
 
 # --- out of a piece ---------------------------------------------------------------------------------------------
 
@@ -328,7 +330,7 @@ def medians_in_numpy(piece: Any, pairs: Any, unit: Any, needed: Any, out: Any, s
 # --- how far apart years are ------------------------------------------------------------------------------------
 
 
-@jit
+@jit_exact
 def cosines_of(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None:
     """Cosines of the angles between pairs of years of vectors, ``(pair, n)``, or these angles; sums are float64.
 
@@ -405,6 +407,44 @@ def _cosines_of_numpy(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None
         out[:] = angles_of(cosine)
     else:
         out[:] = cosine
+
+
+@jit_exact
+def cosines_of_two(a: Any, b: Any, in_degrees: Any, start: Any, size: Any, out: Any) -> None:
+    """What :func:`cosines_of` gives, with its bits, of two years of vectors ``(band, pixel)`` where they lie.
+
+    NaN is what has no length, and what is not finite.
+    """
+    aa, bb, ab = np.empty(_ROW), np.empty(_ROW), np.empty(_ROW)
+    for at in range(start, start + size, _ROW):
+        of, n = np.uint64(at), np.uint64(min(_ROW, start + size - at))
+        aa[:] = 0
+        bb[:] = 0
+        ab[:] = 0
+        for k in range(a.shape[0]):
+            for j in range(n):
+                one, other = np.float64(a[k, of + j]), np.float64(b[k, of + j])
+                aa[j] += one * one
+                bb[j] += other * other
+                ab[j] += one * other
+        for j in range(n):
+            lengths = np.sqrt(aa[j] * bb[j])
+            ab[j] = ab[j] / lengths if lengths > 0 else np.nan
+        if in_degrees:
+            for j in range(n):
+                out[of + j] = degrees_of(ab[j])
+        else:
+            for j in range(n):
+                out[of + j] = ab[j]
+
+
+@cosines_of_two.in_numpy
+def _cosines_of_two_numpy(a: Any, b: Any, in_degrees: Any, start: Any, size: Any, out: Any) -> None:
+    one, other = (each[:, start : start + size].astype(np.float64) for each in (a, b))
+    with np.errstate(invalid="ignore"):
+        aa, bb, ab = (np.einsum("kj,kj->j", *each) for each in ((one, one), (other, other), (one, other)))
+        cosine = ab / np.sqrt(np.where(aa * bb > 0, aa * bb, np.nan))
+    out[start : start + size] = angles_of(cosine) if in_degrees else cosine
 
 
 @jit

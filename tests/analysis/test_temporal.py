@@ -148,6 +148,10 @@ def test_a_block_of_many_pieces_gives_what_single_pixels_give():
     vectors = da.emb.decode()
     whole = vectors.emb.aggregate("median")
     assert vectors[:, :, rows, columns].emb.aggregate("median").identical(whole[:, rows, columns])
+    moved = vectors.emb.change(
+        2018, 2021
+    )  # which reads both years where they lie, those of a window in pieces
+    assert vectors[:, :, rows, columns].emb.change(2018, 2021).identical(moved[rows, columns])
 
 
 def test_what_is_no_vector_is_not_compared_with_vectors():

@@ -314,6 +314,12 @@ CASES = {
         )
         for number, count in (("two", 2), ("four", 4))
     },
+    **{
+        ("analysis.year_kernels", "cosines_of_two", how): (
+            lambda how=how: (*planes(), how == "angles", 3, 25, empty(30)), 1e-6
+        )
+        for how in ("angles", "cosines")
+    },
     ("analysis.year_kernels", "carry_on"): (lambda: without_square(*side_by_side("scaled")), 0),
     ("analysis.clusters", "_gather"): (
         lambda: (
