@@ -314,6 +314,39 @@ def local(units: np.ndarray, source: Grid, window: tuple[Window, Window]) -> np.
     return units
 
 
+def cut_around(
+    at: np.ndarray, source: Grid, window: tuple[Window, Window]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Target pixels whose corners are on both ends of a window around the world, and where they are whole.
+
+    Parameters
+    ----------
+    at : ndarray of int64 (2, rows + 1, columns + 1)
+        Corners from :func:`local`.
+    source : Grid
+        The grid.
+    window : ((int, int), (int, int))
+        Rows and columns of the source that they are counted from.
+
+    Returns
+    -------
+    (ndarray of bool, ndarray of int64, ndarray of int) or None
+        Those pixels, all corners counted in a window that begins half a turn later, and that window's columns. None
+        where no pixel is cut.
+    """
+    left, right = window[1]
+    if not source.around or right - left < source.x.size:
+        return None
+    x, lost = at[1], at[0] < NOWHERE // 2
+    corners = [x[i : len(x) - 1 + i, j : x.shape[1] - 1 + j] for i in (0, 1) for j in (0, 1)]
+    there = np.max(corners, axis=0) - np.min(corners, axis=0) > source.period // 2
+    if not there.any():
+        return None
+    half = source.x.size // 2
+    turned = np.stack([at[0], np.where(lost, NOWHERE, (x - half * UNITS) % source.period)])
+    return there, turned, (np.arange(source.x.size) + half) % source.x.size
+
+
 # --- which part of the source a block needs --------------------------------------------------------------------
 
 _SAMPLES = 4  # a block is sampled at 5 × 5 corners

@@ -247,23 +247,36 @@ class Warp:
             return moved, resampling_memory.gather(scales, part, at, np.nan, self._bands_last), np.empty(0)
         pixels = resampling_memory.lay(blocks, window, *edges)
         scale = None if scales is None else resampling_memory.lay(scales, window, *edges)
-        shape = (len(pixels), rows[1] - rows[0], cols[1] - cols[0])
-        stats = np.empty((*shape, 2), np.float32) if self.how == "average" else np.empty(0)
+        if self.how == "bilinear":
+            return self.content.stored(self._interpolated(pixels, scale, at)), None, np.empty(0)
+        out, stats = self._over_footprints(pixels, scale, at)
+        cut = lattice.cut_around(at, source, window)
+        if cut is not None:  # a block around the world has pixels on both ends of its window: turn it by half
+            there, at, order = cut
+            turned = None if scale is None else scale[:, :, order]
+            again, stats_again = self._over_footprints(pixels[:, :, order], turned, at)
+            out[:, there], stats[:, there] = again[:, there], stats_again[:, there]
+        return self.content.stored(out), None, stats
+
+    def _over_footprints(
+        self, pixels: np.ndarray, scale: np.ndarray | None, at: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Means or commonest classes of footprints with these corners, and statistics."""
+        shape = (len(pixels), at.shape[1] - 1, at.shape[2] - 1)
+        stats = np.empty((*shape, 2), np.float32)
         if self.how == "mode":
             modes = np.empty((*shape, 1), pixels.dtype)
             counts = np.zeros(np.iinfo(pixels.dtype).max + 1, np.int64)
             for i in range(len(pixels)):
                 resampling_kernels.mode(pixels[i, ..., 0], at, self.content.fill, counts, modes[i, ..., 0])
-            return modes, None, stats
-        if self.how == "bilinear":
-            return self.content.stored(self._interpolated(pixels, scale, at)), None, stats
+            return modes, stats
         out = np.empty((*shape, self.bands(pixels.shape[-1])), self.content.float_dtype)
         for i in range(len(pixels)):
             values = self.content.summable(pixels[i], None if scale is None else scale[i])
             resampling_kernels.average(
                 *values, at, self.stats, self.content.unit, self.content.by, out[i], stats[i]
             )
-        return self.content.stored(out), None, stats
+        return out, stats
 
     def _interpolated(self, pixels: np.ndarray, scale: np.ndarray | None, at: np.ndarray) -> np.ndarray:
         first, (_, rows, cols) = not self._bands_last, at.shape

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
+import geoemb_xr as gx
 from geoemb_xr.core import geometry
 from geoemb_xr.geo import lattice
 from geoemb_xr.testing import geobox
@@ -166,3 +168,35 @@ def test_rotated_targets_are_refused():
     box = geometry.make_geobox((4, 4), Affine.rotation(10) * Affine.scale(10, -10), "EPSG:32632")
     with pytest.raises(ValueError, match="rotated"):
         lattice.target_grid(box)
+
+
+@pytest.mark.parametrize("west", [-180, 0])
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", "EPSG:3413"])
+def test_a_block_around_the_world_has_no_seam(west, crs):
+    """Pixels that lie on both ends of what the block needs of the source were means of a whole circle."""
+    box = geometry.make_geobox((60, 120), Affine(3, 0, west, 0, -3, 90), "EPSG:4326")
+    coords = geometry.grid_coords(box)
+    turn = np.broadcast_to(np.cos(np.radians(coords["x"].values)), box.shape).astype(np.float32)
+    whole_turn = xr.DataArray(turn, coords, ("y", "x"))
+    step, height, width = {"EPSG:4326": (6, 30, 60), "EPSG:3857": (1e6, 36, 36), "EPSG:3413": (4e5, 20, 20)}[
+        crs
+    ]
+    target = geometry.make_geobox(
+        (height, width), Affine(step, 0, -step * width / 2, 0, -step, step * height / 2), crs
+    )
+    got = gx.reproject(whole_turn, target, resampling="average")
+    col, row = np.meshgrid(*(np.arange(n) + 0.5 for n in target.shape[::-1]))
+    to_lonlat = geometry.transformer(geometry.as_crs(crs), geometry.as_crs(4326))
+    lon, lat = to_lonlat.transform(*(target.affine * (col, row)))
+    near = np.abs(lat) < 75
+    assert np.abs(got.values - np.cos(np.radians(lon)))[near].max() < 0.05
+    classes = (whole_turn > 0).astype(np.uint8) + np.uint8(1)
+    whole, parts = (gx.reproject(classes, target, resampling="mode", chunks=n) for n in (-1, 8))
+    np.testing.assert_array_equal(whole, parts)
+
+
+def test_coarsen_of_the_world_has_no_seam():
+    box = geometry.make_geobox((90, 180), Affine(2, 0, -180, 0, -2, 90), "EPSG:4326")
+    values = np.random.default_rng(0).normal(size=box.shape).astype(np.float32)
+    got = gx.coarsen(xr.DataArray(values, geometry.grid_coords(box), ("y", "x")), 3)
+    np.testing.assert_allclose(got, values.reshape(30, 3, 60, 3).mean((1, 3)), atol=1e-6)
