@@ -135,6 +135,11 @@ class Fitted:
 
     def predict(self, array: xr.DataArray, **options: Any) -> Any:
         """The same as ``array.emb.predict(model, …)``."""
+        if not hasattr(array, "dims"):
+            raise EmbeddingError(
+                f"predict takes an embedding array; got a {type(array).__name__}. For plain vectors (n, band) of "
+                f"float32 call model.apply(vectors, {self.default_output!r})"
+            )
         return array.emb.predict(self, **options)
 
     def __eq__(self, other: object) -> bool:

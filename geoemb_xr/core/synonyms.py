@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from geoemb_xr.core.errors import EmbeddingError
@@ -316,8 +317,8 @@ def answering[**P, T](function: Callable[P, T], name: str | None = None) -> Call
     TypeError
         For a keyword that it does not have: which of its own is meant.
     EmbeddingError
-        For a Dataset: which call takes each of its variables. For None where a value is needed, and for anything
-        else where a whole number is.
+        For a Dataset: which call takes each of its variables. For plain vectors in place of an array. For None
+        where a value is needed, and for anything else where a whole number is.
     """
     called = name or function.__name__
     signature = inspect.signature(function)
@@ -337,11 +338,21 @@ def answering[**P, T](function: Callable[P, T], name: str | None = None) -> Call
                 raise TypeError(_no_keyword(called, name, list(parameters)))
         if takes_arrays and args and isinstance(args[0], xr.Dataset):
             raise EmbeddingError(_no_dataset(called, args[0]))
+        if "xr.DataArray" in subject and args and _is_no_array(args[0], alone=subject == "xr.DataArray"):
+            raise EmbeddingError(
+                f"{called} takes an xarray.DataArray; got {args[0].__class__.__name__}. gx.wrap makes an embedding "
+                "array of plain vectors"
+            )
         if kwargs or len(args) > 1 or any(each is None for each in args):
             _check_values(called, signature, args, kwargs)
         return function(*args, **kwargs)
 
     return answered
+
+
+def _is_no_array(given: object, *, alone: bool) -> bool:
+    """Whether something is a NumPy array, or, where one DataArray alone will do, anything else but None."""
+    return isinstance(given, np.ndarray) or (alone and given is not None and not hasattr(given, "dims"))
 
 
 def answering_methods[T](cls: type[T]) -> type[T]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -191,7 +191,7 @@ def run(
                 elif half and encoder.bfloat16:
                     given = given.to(torch.bfloat16)
                 with mixed:
-                    made = call(given, **extra)
+                    made = _call(call, given, extra, encoder)
                 found.append(shaped(made.float(), encoder, output, pooling, sides))
             except torch.cuda.OutOfMemoryError:
                 if batch == 1:
@@ -203,9 +203,24 @@ def run(
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
+def _call(call: Callable[..., Any], given: Any, extra: Mapping[str, Any], encoder: Encoder) -> Any:
+    """Run a network, whose own errors get a note of what it was given."""
+    try:
+        return call(given, **extra)
+    except Exception as error:
+        error.add_note(
+            f"The network of the encoder {encoder.name!r} was given a batch of shape {tuple(given.shape)}, of the "
+            f"bands {', '.join(encoder.bands) or 'of the images'}."
+        )
+        raise
+
+
 def _told(call: Callable[..., Any]) -> set[str] | None:
-    """Names of the further inputs of a network; None if it takes all."""
-    found = inspect.signature(call).parameters.values()
+    """Names of the further inputs of a network; None if it takes all. Of one of TorchScript none are known."""
+    try:
+        found = inspect.signature(call).parameters.values()
+    except ValueError:
+        return set()
     return None if any(p.kind is p.VAR_KEYWORD for p in found) else {p.name for p in found}
 
 
@@ -229,10 +244,16 @@ def shaped(made: Any, encoder: Encoder, output: Output, pooling: Pooling, sides:
     if made.ndim == 4 and shape[1] == encoder.dims and (output != "tokens" or shape[2:] == (rows, columns)):
         return made if output == "tokens" else made.mean((2, 3))
     expected = f"tokens (n, {encoder.prefix} + {rows * columns}, {encoder.dims}) or maps "
+    more = shape[1] - rows * columns if made.ndim == 3 and shape[2] == encoder.dims else 0
     raise EmbeddingError(
         f"the network of {encoder.name!r} gave {shape} for chips of {sides} pixels; for {output} it must give "
         f"{expected}(n, {encoder.dims}, {rows}, {columns})"
         + ("" if output == "tokens" else f", or vectors (n, {encoder.dims})")
+        + (
+            f". If {more} of its tokens come before those of the patches, say prefix={more}"
+            if more > 0
+            else ""
+        )
     )
 
 

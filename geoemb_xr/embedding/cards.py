@@ -14,10 +14,10 @@ from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from geoemb_xr.core import html
-from geoemb_xr.core.errors import EmbeddingError, SourceError, check_choice, require
+from geoemb_xr.core.errors import EmbeddingError, MissingFileError, SourceError, check_choice, require
 from geoemb_xr.core.model import Product, normalise_name
 from geoemb_xr.embedding import programs
 
@@ -183,6 +183,8 @@ class Encoder:
                 raise ValueError(f"{what} has {length} values for {count} bands")
         if not isinstance(self.units, str) and len(self.units) != count:
             raise ValueError(f"units has {len(self.units)} values for {count} bands")
+        for unit in (self.units,) if isinstance(self.units, str) else self.units:
+            check_choice("units", unit, get_args(Unit))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # two NaN are equal only if they are one object, and a card is a value: the same in every process
@@ -302,17 +304,20 @@ class Encoder:
         EmbeddingError
             If ``make`` gives no module.
         """
-        require("torch", "encoders")
+        torch = require("torch", "encoders")
+        made: Any
         if self.make is None:
-            return programs.load_program(self._program()).eval().requires_grad_(False).to(device)
-        # one that was given is not to be changed
-        made: Any = copy.deepcopy(self.make) if hasattr(self.make, "state_dict") else self.make(self)
-        if not hasattr(made, "requires_grad_"):
+            made = programs.load_program(self._program())
+        else:  # one that was given is not to be changed
+            made = copy.deepcopy(self.make) if hasattr(self.make, "state_dict") else self.make(self)
+        if not isinstance(made, torch.nn.Module):
             raise EmbeddingError(
                 f"make= of the encoder {self.name!r} gives a torch.nn.Module, or is one; it gave a "
                 f"{type(made).__name__}"
             )
-        return made.eval().requires_grad_(False).to(device)
+        for each in made.parameters():  # one by one, since a module of TorchScript cannot do so itself
+            each.requires_grad_(False)
+        return made.eval().to(device)
 
     def to_onnx(
         self, path: str | os.PathLike[str], model: Fitted | None = None, *, quantize: bool = True
@@ -350,7 +355,9 @@ class Encoder:
 
     def _program(self) -> Path:
         path = Path(self.weights)
-        if path.suffix not in programs.SUFFIXES or not path.is_file():
+        if path.suffix in programs.SUFFIXES and not path.is_file():
+            raise MissingFileError(f"there is no network at {self.weights!r} for the encoder {self.name!r}")
+        if path.suffix not in programs.SUFFIXES:
             raise SourceError(
                 f"encoder {self.name!r} has no network: give it make=, a function that makes one, or weights=, a "
                 f"file of {' or '.join(programs.SUFFIXES)}; got {self.weights!r}"
@@ -448,6 +455,8 @@ def encoder(name: str | Encoder, *, weights: str | os.PathLike[str] | None = Non
     ------
     ValueError
         If there is none of that name; the message lists them.
+    EmbeddingError
+        If it is a network without a card.
     SourceError
         If the file of weights is not there.
 
@@ -462,6 +471,11 @@ def encoder(name: str | Encoder, *, weights: str | os.PathLike[str] | None = Non
         found = name
     elif find := next((make for prefix, make in finders.items() if str(name).startswith(prefix)), None):
         found = find(name)
+    elif not isinstance(name, str):
+        raise EmbeddingError(
+            f"an encoder is a name of gx.encoders() or a gx.Encoder; got a {type(name).__name__}. A network of "
+            "your own needs a card: gx.Encoder('mine', dims=…, bands=…, units=…, chip=…, patch=…, make=network)"
+        )
     else:
         known = _known()
         key = normalise_name(name)

@@ -45,6 +45,8 @@ _AXES = {**_LONLAT, "bands": BAND, "channel": BAND, "X": "x", "Y": "y"}
 _SAME_BAND_NM = 30.0
 #: Resolutions whose ratio is beyond this are told of.
 _FAR_RESOLUTION = 1.5
+#: What no measurement in these units is below: what marks missing pixels is.
+_LOWEST = {"reflectance": -0.5, "dn": -5000.0, "dB": -200.0, "power": -1.0, "K": 0.0}
 #: Attributes of images that say where they are from.
 ORIGIN = ("source", GENERATED)
 _MISSING_KEYS = ("_FillValue", "missing_value", "nodata")
@@ -394,6 +396,13 @@ def check_range(values: np.ndarray, band: str, unit: str) -> None:
         )
     if unit == "K" and middle < 150:
         raise EmbeddingError(f"{says}: degrees Celsius, and the encoder takes kelvin. Pass images + 273.15")
+    least = float(values.min())
+    if least < _LOWEST.get(unit, -math.inf):
+        raise EmbeddingError(
+            f"{band} has values as low as {least:.4g}, and the encoder takes {unit}: they mark missing pixels, or "
+            "scale= and offset= are wrong. Say which number of the images means missing with "
+            "images.assign_attrs(_FillValue=…), or set it to NaN"
+        )
 
 
 def tell_resolution(encoder: Encoder, metres: float) -> None:

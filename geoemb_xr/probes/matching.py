@@ -46,7 +46,10 @@ def points_of(array: xr.DataArray, table: pd.DataFrame) -> np.ndarray:
         If labels lie elsewhere than the points of the same index.
     """
     index = array.indexes["location"]
-    known = index.get_indexer(table.index) if index.is_unique else np.full(len(table), -1)
+    if index.equals(table.index):  # also where numbers repeat, as after gx.concat
+        known = np.arange(len(table))
+    else:
+        known = index.get_indexer(table.index) if index.is_unique else np.full(len(table), -1)
     if not places.says_where(table):
         return np.asarray(known)
     degrees = geometry.as_crs(geometry.LONLAT)
@@ -59,6 +62,11 @@ def points_of(array: xr.DataArray, table: pd.DataFrame) -> np.ndarray:
         x, y = (np.asarray(array.coords[d].values) for d in ("x", "y"))
         same = (known >= 0) & (held >= 0) & (x[known] == x[held]) & (y[known] == y[held])
         return np.where(same, known, held)
+    if len(table) and not index.is_unique and (known < 0).all():
+        raise EmbeddingError(
+            "labels of points go by their index, and the points' own (location) repeats: number them with "
+            "array.assign_coords(location=range(array.sizes['location'])), and give labels that index"
+        )
     _check_near(array, known, labels, table.index)
     return np.asarray(known)
 

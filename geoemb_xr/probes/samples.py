@@ -513,6 +513,11 @@ def _at_locations(
         used = {v for v in (time, group, weights) if isinstance(v, str) and v in table.columns}
         target = guess_target(table, target, used)
         rows = matching.points_of(array, table)
+        if len(rows) and (rows < 0).all():
+            raise CoverageError(
+                f"none of the {len(rows)} labels is of a point of the array: labels of points go by their index, "
+                f"which begins {list(table.index[:3])}; location begins {array.indexes['location'][:3].tolist()}"
+            )
         dropped["no point of their own"] = int((rows < 0).sum())
         table, array = table[rows >= 0], array.isel(location=rows[rows >= 0])
         labels, legend = column_of(table, target, "target"), labelling.legend_for(table, target)

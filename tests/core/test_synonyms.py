@@ -191,3 +191,13 @@ def test_options_of_a_method_keep_the_names_of_its_package():
     assert fit(1, n_neighbors=3) == {"n_neighbors": 3}  # no keyword of ours is meant by it
     with pytest.raises(TypeError, match="here it is called 'seed'"):
         fit(1, random_state=3)
+
+
+def test_plain_vectors_in_place_of_an_array_are_told_of(codes):
+    vectors = np.zeros((4, 64), np.float32)
+    for call in (gx.normalize, gx.fit_pca, lambda given: gx.predict(given, None)):
+        with pytest.raises(EmbeddingError, match=r"takes an xarray\.DataArray; got ndarray\. gx\.wrap makes"):
+            call(vectors)
+    pca = codes.emb.year(2018).emb.fit_pca(2)
+    with pytest.raises(EmbeddingError, match=r"call model\.apply\(vectors, 'component'\)"):
+        pca.predict(vectors)

@@ -37,6 +37,7 @@ def test_a_card_for_chips_of_another_size_sees_as_far_as_they_reach():
         ({"chip": 30}, "whole patches"),
         ({"mean": (1.0, 2.0)}, "mean has 2 values for 4 bands"),
         ({"units": ("dn",)}, "units has 1 values"),
+        ({"units": "reflectence"}, "Did you mean 'reflectance'"),
         ({"outputs": ()}, "needs outputs"),
         ({"pooling": "max"}, "pooling='max'"),
     ],

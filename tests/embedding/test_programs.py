@@ -97,7 +97,7 @@ def test_files_that_are_no_networks_say_so(name, message, tmp_path):
     (tmp_path / name).write_bytes(b"nothing")
     with pytest.raises(SourceError, match=message):
         card(tmp_path / name).load()
-    with pytest.raises(SourceError, match="has no network: give it make="):
+    with pytest.raises(SourceError, match=r"there is no network at '.*missing\.pt2'"):
         card(tmp_path / "missing.pt2").load()
 
 
@@ -138,3 +138,29 @@ def test_maps_with_their_channels_last_are_turned():
         network = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0)
         found = backbones.features(network)(torch.zeros(1, 3, 224, 224))
     assert tuple(found.shape) == (1, 768, 7, 7)
+
+
+class Turned(torch.nn.Module):
+    def forward(self, x):
+        return x.transpose(1, 2)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning", "ignore:.torch.jit:FutureWarning")
+def test_a_module_of_torchscript_is_a_network(module):
+    images = testing.images((64, 64))
+    own = replace(card(""), make=module)
+    scripted = replace(own, make=torch.jit.trace(module, torch.zeros(2, 4, 32, 32)))
+    np.testing.assert_allclose(gx.embed(images, scripted).values, gx.embed(images, own).values, atol=1e-6)
+
+
+def test_a_network_without_a_card_and_one_of_other_bands_say_what_is_wrong(module):
+    with pytest.raises(EmbeddingError, match=r"got a Sequential.*gx\.Encoder\('mine'"):
+        gx.embed(testing.images((64, 64)), module)
+    tokens = torch.nn.Sequential(module, torch.nn.Flatten(2), torch.nn.ConstantPad1d((1, 0), 0.0), Turned())
+    with pytest.raises(EmbeddingError, match=r"must give tokens \(n, 0 \+ 16, 6\).*say prefix=1$"):
+        gx.embed(testing.images((64, 64)), replace(card(""), make=tokens)).compute()
+    narrow = replace(card(""), bands=BANDS[:2], make=module)
+    with pytest.raises(RuntimeError) as caught:
+        gx.embed(testing.images((64, 64)), narrow).compute(scheduler="sync")
+    assert "of the encoder 'mine' was given a batch of shape" in caught.value.__notes__[0]
+    assert caught.value.__notes__[0].endswith("bands B02, B03.")

@@ -402,6 +402,16 @@ def test_numbers_in_another_unit_are_caught_at_the_first_block(unit, factor, mes
         lazy.compute()
 
 
+def test_a_number_for_missing_pixels_that_is_not_declared_is_caught():
+    images = (scene() * 10_000).fillna(0).round().astype("int16").load()
+    images[:, :40, :40] = -9999
+    with pytest.raises(
+        EmbeddingError, match=r"values as low as -0\.9999.*images\.assign_attrs\(_FillValue=…\)"
+    ):
+        gx.embed(images, MIXING, scale=1e-4).compute()
+    assert gx.embed(images.assign_attrs(_FillValue=-9999), MIXING, scale=1e-4).isnull().any()
+
+
 def test_scale_and_offset_bring_digital_numbers_home():
     images = scene()
     expected = gx.embed(images, MIXING).compute()

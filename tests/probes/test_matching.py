@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import geoemb_xr as gx
-from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.errors import CoverageError, EmbeddingError
 from geoemb_xr.core.legend import Legend
 from geoemb_xr.display import given_labels
 from geoemb_xr.probes import label_values, matching
@@ -187,3 +187,16 @@ def test_labels_of_points_go_by_index_and_must_lie_there(array, frame):
         sampled.emb.fit_probe(frame[::-1].reset_index(drop=True), target="label")
     with pytest.raises(EmbeddingError, match="sample it at the points"):
         sampled.emb.fit_probe(gx.testing.scene().truth(array.emb.geobox, 2018))
+
+
+def test_labels_of_points_whose_index_repeats_go_by_their_order(array, frame):
+    half = array.emb.sample(frame.geometry[:10])
+    other = array.emb.sample(frame.geometry[10:20].reset_index(drop=True))
+    points = gx.concat([half, other], dim="location")
+    labels = pd.concat([frame.iloc[:10], frame.iloc[10:20].reset_index(drop=True)])
+    assert points.indexes["location"].equals(labels.index)
+    np.testing.assert_array_equal(matching.points_of(points, labels), np.arange(20))
+    with pytest.raises(EmbeddingError, match=r"the points' own \(location\) repeats: number them"):
+        points.emb.fit_probe(labels[:5], target="label")
+    with pytest.raises(CoverageError, match=r"which begins \['a'\]; location begins \[0, 1, 2\]"):
+        half.emb.fit_probe(frame.iloc[:1].rename(index={0: "a"}), target="label")
