@@ -105,7 +105,7 @@ def from_host(
     def one(_: int) -> None:
         out = np.empty(block.pixels, LABEL)
         work = networks.work_of(probe, block.codec, True, ["label"], str(id(probe)), device)
-        lanes.fill(block, work, out, device)
+        lanes.fill_in_batches(block, work, out, device)
 
     pool = ThreadPoolExecutor(threads)
     return lambda: list(pool.map(one, range(count)))

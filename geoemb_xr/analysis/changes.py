@@ -17,7 +17,7 @@ import xarray as xr
 
 from geoemb_xr.analysis import year_kernels
 from geoemb_xr.analysis.pieces import pieces
-from geoemb_xr.analysis.steps import apart, steps, steps_of
+from geoemb_xr.analysis.steps import pair_distances, steps, steps_of
 from geoemb_xr.analysis.years import TIME, over_years, times_of, years_at
 from geoemb_xr.core import kernels
 from geoemb_xr.core.errors import EmbeddingError, check_choice
@@ -165,7 +165,7 @@ def _change_and_steps(
     years: list[Block], out: np.ndarray, pair: tuple[int, int], kept: tuple[int, ...], metric: str
 ) -> None:
     for piece in pieces(years):
-        out[0, piece.where] = apart(piece, [pair], metric)[0, : piece.size]
+        out[0, piece.where] = pair_distances(piece, [pair], metric)[0, : piece.size]
         out[1:, piece.where] = steps_of(piece, metric)[list(kept), : piece.size]
 
 

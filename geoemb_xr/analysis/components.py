@@ -232,7 +232,7 @@ def _reconstruct(block: np.ndarray, axis: int, model: PCA) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _BlockSums:
     moments: Moments
     sample: sampling.Sample
 
@@ -245,17 +245,17 @@ def _sum_block(
     masked: bool,
     weighted: bool,
     device: str,
-) -> _Part:
+) -> _BlockSums:
     """One task: the moments of a block's chosen pixels, and a few of them for the stretch."""
     if limit < hashes.threshold(1.0):
         sample = sampling.draw(block, seed, limit, masked, weighted)
         own = sample.weights if weighted else None
-        return _Part(moments(blocks.Block(sample.vectors, 1), own, device), _thinned(sample, stretch))
+        return _BlockSums(moments(blocks.Block(sample.vectors, 1), own, device), _thinned(sample, stretch))
     fields = [each.reshape(-1) for each in block.fields]
     weights = np.where(fields[-1] > 0, fields[-1], 0.0) if weighted else None
     if masked:
         weights = (fields[0] != 0) * (1.0 if weights is None else weights)
-    return _Part(moments(block, weights, device), sampling.draw(block, seed, stretch, masked, weighted))
+    return _BlockSums(moments(block, weights, device), sampling.draw(block, seed, stretch, masked, weighted))
 
 
 def _thinned(sample: sampling.Sample, limit: np.uint64) -> sampling.Sample:
@@ -263,11 +263,11 @@ def _thinned(sample: sampling.Sample, limit: np.uint64) -> sampling.Sample:
     return sampling.Sample(sample.vectors[few], sample.hashes[few], sample.weights[few])
 
 
-def _merge_parts(parts: Sequence[_Part]) -> _Part:
+def _merge_parts(parts: Sequence[_BlockSums]) -> _BlockSums:
     total = parts[0].moments
     for each in parts[1:]:
         total = total + each.moments
-    return _Part(total, sampling.Sample.merge([p.sample for p in parts]))
+    return _BlockSums(total, sampling.Sample.merge([p.sample for p in parts]))
 
 
 def fit_pca(
@@ -342,11 +342,11 @@ def fit_pca(
         parts += blocks.per_block(
             _sum_block, each, seed, limit, stretch, *flags, device, fields=[own_mask, own_weights]
         )
-    total: _Part = blocks.merged(parts, _merge_parts, label="fit_pca")
+    total: _BlockSums = blocks.merged(parts, _merge_parts, label="fit_pca")
     return _solve(total, n_components, many[0], bands)
 
 
-def _solve(total: _Part, n_components: int, array: xr.DataArray, bands: tuple[str, ...]) -> PCA:
+def _solve(total: _BlockSums, n_components: int, array: xr.DataArray, bands: tuple[str, ...]) -> PCA:
     found = total.moments
     if len(total.sample.vectors) < 2 or found.n <= 0:
         raise EmbeddingError(

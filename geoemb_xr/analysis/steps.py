@@ -144,14 +144,14 @@ def steps_of(piece: YearPiece, metric: str) -> np.ndarray:
     """Distances ``(step, n)`` from each year to the next one with data; NaN for a year without."""
     there, pairs = piece.there.copy(), list(pairwise(range(len(piece.there))))
     if there.all():
-        return apart(piece, pairs, metric)
+        return pair_distances(piece, pairs, metric)
     year_kernels.carry_on(piece.values, piece.scale, piece.there)
-    found = apart(piece, pairs, metric)
+    found = pair_distances(piece, pairs, metric)
     found[~there[1:]] = np.nan
     return found
 
 
-def apart(piece: YearPiece, pairs: Sequence[tuple[int, int]], metric: str) -> np.ndarray:
+def pair_distances(piece: YearPiece, pairs: Sequence[tuple[int, int]], metric: str) -> np.ndarray:
     """Distances ``(pair, n)`` between pairs of years, NaN where one has no data."""
     out = np.empty((len(pairs), piece.there.shape[1]), np.float32)
     if metric == "euclidean":

@@ -11,7 +11,7 @@ import xarray as xr
 
 from geoemb_xr.analysis import code_kernels, year_kernels
 from geoemb_xr.analysis.pieces import bands_of, pieces, rows_of_codes
-from geoemb_xr.analysis.years import TIME, names_of, over_years, times_of, years_at
+from geoemb_xr.analysis.years import TIME, over_years, space_of, times_of, years_at
 from geoemb_xr.core.errors import check_choice
 from geoemb_xr.core.fitted import decoded_bands
 from geoemb_xr.core.missing import without_codec
@@ -134,7 +134,7 @@ def aggregate(
     if count:
         attributes = variables["count"].attrs
         variables["count"] = variables["count"].astype(np.uint16).assign_attrs(attributes)
-    return xr.Dataset(variables, attrs={"derived_from": " ".join(names_of(array)).strip() or found.name})
+    return xr.Dataset(variables, attrs={"derived_from": " ".join(space_of(array)).strip() or found.name})
 
 
 def _per_time(given: Any, times: np.ndarray, what: str, default: Any) -> np.ndarray:

@@ -130,6 +130,6 @@ def times_of(array: xr.DataArray, what: str) -> np.ndarray:
     return np.asarray(array.coords[TIME].values, "datetime64[ns]")
 
 
-def names_of(array: xr.DataArray) -> tuple[str, str]:
+def space_of(array: xr.DataArray) -> tuple[str, str]:
     """Product and version."""
     return str(array.attrs.get("product", "")), str(array.attrs.get("version", ""))

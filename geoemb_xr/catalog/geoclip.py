@@ -27,7 +27,7 @@ def open_geoclip(source: Any, request: Request) -> xr.DataArray:
     return open_encoder(load_geoclip, request, PRODUCT, lonlat=False, source="geoclip package")
 
 
-def at_places(lonlat: np.ndarray) -> np.ndarray:
+def vectors_at_places(lonlat: np.ndarray) -> np.ndarray:
     """GeoCLIP's vectors of longitudes and latitudes."""
     _package()
     return vectors_at(load_geoclip, lonlat, lonlat=False)
@@ -77,5 +77,5 @@ PRODUCT = Product(
         "Pixels are 0.01 degrees wide where nothing else is asked for.",
     ),
     open=open_geoclip,
-    place=at_places,
+    place=vectors_at_places,
 )

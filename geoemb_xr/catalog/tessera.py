@@ -269,7 +269,7 @@ def _zone_name(tile: Tile) -> str:
 
 
 @dataclass(frozen=True)
-class _Grid:
+class _NamedTile:
     """A tile of 0.1°, named by its centre."""
 
     path: str
@@ -296,14 +296,14 @@ class _Grid:
         )
 
 
-def _grid_of(path: str, request: Request) -> _Grid | None:
+def _grid_of(path: str, request: Request) -> _NamedTile | None:
     """Place and year that a path names; None where the file is something else (scales, landmasks)."""
     stem = PurePosixPath(path.replace("\\", "/")).stem
     found = _TILE_NAME.fullmatch(stem)
     if found is None or (not path.endswith(".npy") and found[3] is None):
         return None
     year = int(found[3] or paths.year_of_file(path, PRODUCT.period, request.time))
-    return _Grid(path, float(found[1]), float(found[2]), year)
+    return _NamedTile(path, float(found[1]), float(found[2]), year)
 
 
 def _file_tiles(files: Sequence[str], request: Request) -> list[Tile]:
@@ -327,12 +327,12 @@ def _file_tiles(files: Sequence[str], request: Request) -> list[Tile]:
     return _one_kind(side_by_side(lambda grid: _npy_tile(grid, request), near))
 
 
-def _npy_tile(grid: _Grid, request: Request) -> Tile:
+def _npy_tile(grid: _NamedTile, request: Request) -> Tile:
     mask = geotiff.read_info(_landmask_of(grid.path, grid.name))
     return _tile_of_npy(grid, mask, _npy_version(grid.path, request))
 
 
-def _tile_of_npy(grid: _Grid, mask: geotiff.GeoTiffInfo, version: str) -> Tile:
+def _tile_of_npy(grid: _NamedTile, mask: geotiff.GeoTiffInfo, version: str) -> Tile:
     """Codes with their scales on the grid of their landmask, the only file that knows it."""
     scales_path = f"{grid.path.removesuffix('.npy')}_scales.npy"
     if not is_remote(grid.path) and not Path(scales_path).exists():
@@ -458,7 +458,7 @@ def _on_lattice(geobox: Any) -> Any:
     return geometry.make_geobox(tuple(geobox.shape), Affine(10, 0, left, 0, -10, top), geobox.crs)
 
 
-def _export_tile(grid: _Grid, request: Request) -> Tile:
+def _export_tile(grid: _NamedTile, request: Request) -> Tile:
     """A GeoTIFF of geotessera's: decoded, NaN where there is no data."""
     info = geotiff.read_info(grid.path)
     numbers = geotiff.check_bands(info, NAME, BANDS, ("float32",))
@@ -486,7 +486,7 @@ def _npy_edition(request: Request) -> tuple[str, _Edition]:
     return version, EDITIONS[version]
 
 
-def _published_grids(request: Request) -> list[_Grid]:
+def _published_grids(request: Request) -> list[_NamedTile]:
     """The published tiles near an area, by the manifest of their version."""
     _, edition = _npy_edition(request)
     rows = index.read_index(
@@ -499,7 +499,7 @@ def _published_grids(request: Request) -> list[_Grid]:
         year="year",
     )
     places = zip(rows["lon"].tolist(), rows["lat"].tolist(), rows["year"].tolist(), strict=True)
-    return [_Grid(_tile_url(edition, lon, lat, year), lon, lat, year) for lon, lat, year in places]
+    return [_NamedTile(_tile_url(edition, lon, lat, year), lon, lat, year) for lon, lat, year in places]
 
 
 def _tile_url(edition: _Edition, lon: float, lat: float, year: int) -> str:

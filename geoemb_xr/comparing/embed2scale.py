@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from geoemb_xr.comparing.neucobench import table_of, write_embeddings
+from geoemb_xr.comparing.neucobench import vectors_by_id, write_embeddings
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.local_paths import local_path
 
@@ -42,7 +42,7 @@ def write_submission(
     EmbeddingError
         If ids are missing or twice there, or the numbers are not 1,024 finite ones.
     """
-    table = table_of(embeddings)
+    table = vectors_by_id(embeddings)
     table = table.set_axis([_plain(each) for each in table.index])
     _check(table, ids, "the embeddings")
     return write_embeddings(table, path)
@@ -99,7 +99,7 @@ def first_components(embeddings: Any) -> pd.DataFrame:
     >>> first_components(pd.DataFrame(np.eye(3), ["a", "b", "c"])).shape
     (3, 1024)
     """
-    table = table_of(embeddings)
+    table = vectors_by_id(embeddings)
     x = table.to_numpy(np.float64)
     if not np.isfinite(x).all():
         raise EmbeddingError(

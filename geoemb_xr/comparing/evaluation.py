@@ -162,7 +162,7 @@ def evaluate(
             first, support.lonlat, cv, max(support.footprints.values()) + support.extent, support.by,
             support.years, reach, None if domain is None else domain_places(domain),
         )  # fmt: skip
-        held = _Held(
+        held = _ScoreTables(
             support,
             [layout.split(name) for name in wanted],
             level,
@@ -310,7 +310,7 @@ def _variants(support: Support, data: Mapping[str, Data]) -> list[tuple[str, str
     return found
 
 
-class _Held:
+class _ScoreTables:
     """Collects held-out predictions, and the rows of the tables."""
 
     def __init__(
@@ -383,7 +383,7 @@ class _Held:
                 }
             )
 
-    def _detail(self, where: dict[str, Any], data: Data, found: scoring.Held, split: Split) -> None:
+    def _detail(self, where: dict[str, Any], data: Data, found: scoring.HeldOut, split: Split) -> None:
         """Return the parts of the score by class, distance, block, group and purity."""
         if not found.done.any():
             return
@@ -409,7 +409,7 @@ class _Held:
         self.tables[table] += [{**where, **row} for row in rows]
 
 
-def _strata(data: Data, found: scoring.Held, purity: np.ndarray) -> list[dict[str, Any]]:
+def _strata(data: Data, found: scoring.HeldOut, purity: np.ndarray) -> list[dict[str, Any]]:
     """Scores of labels in pure and in mixed cells."""
     rows = []
     for stratum, inside in (("pure", purity >= _PURE), ("mixed", purity < _PURE)):
@@ -424,7 +424,7 @@ def _strata(data: Data, found: scoring.Held, purity: np.ndarray) -> list[dict[st
 
 
 def _differences(
-    held: _Held,
+    held: _ScoreTables,
     data: Mapping[str, Data],
     methods: Sequence[str],
     pairs: Sequence[tuple[str, str]],

@@ -205,9 +205,9 @@ class Evaluation:
         EmbeddingError
             If there is nothing of the kind to draw.
         """
-        from geoemb_xr.comparing.pictures import draw
+        from geoemb_xr.comparing.pictures import draw_picture
 
-        return draw(self, what, ax)
+        return draw_picture(self, what, ax)
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Write a page: one file that opens without a network.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from geoemb_xr.comparing.contrasts import interval
-from geoemb_xr.comparing.scoring import Held
+from geoemb_xr.comparing.scoring import HeldOut
 from geoemb_xr.probes import validation
 from geoemb_xr.probes.applicability import dissimilarity, fit_applicability
 from geoemb_xr.probes.heads import Data
@@ -24,7 +24,7 @@ def common_classes(data: Data, by: np.ndarray) -> np.ndarray:
 
 
 def by_groups(
-    data: Data, found: Held, by: np.ndarray, units: np.ndarray, level: float, seed: int
+    data: Data, found: HeldOut, by: np.ndarray, units: np.ndarray, level: float, seed: int
 ) -> list[dict[str, Any]]:
     """Score, number of labels and interval of each group; ``common`` is the score over classes that all have."""
     name = "balanced_accuracy" if data.classes else "r2"

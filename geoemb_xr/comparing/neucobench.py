@@ -88,7 +88,7 @@ def _plain_ids(ids: pd.Series[str]) -> pd.Series[str]:
     return ids.str.replace(".zarr.zip", "", regex=False).str.replace(".zarr", "", regex=False)
 
 
-def table_of(embeddings: Any) -> pd.DataFrame:
+def vectors_by_id(embeddings: Any) -> pd.DataFrame:
     """Vectors by id, from a DataFrame or from an array of locations, whose index is the id."""
     if isinstance(embeddings, xr.DataArray):
         if set(embeddings.dims) != {"location", BAND}:
@@ -113,7 +113,7 @@ def write_embeddings(embeddings: Any, path: str | os.PathLike[str]) -> Path:
     path : path
         CSV to write; whole or not at all.
     """
-    table = table_of(embeddings)
+    table = vectors_by_id(embeddings)
     target = local_path(path)
     with replacing(target) as file:
         table.set_axis(pd.RangeIndex(table.shape[1]), axis=1).to_csv(file, index_label="id")
@@ -206,7 +206,7 @@ def evaluate(
     -----
     Weights and batches are drawn with NumPy's generator, so that scores agree with the benchmark's up to the seed.
     """
-    table = table_of(embeddings)
+    table = vectors_by_id(embeddings)
     known = pd.Index([]).append([task.labels.index for task in tasks.values()]).unique()
     table = table.loc[table.index.intersection(known, sort=False)]
     values = table.to_numpy(np.float32)

@@ -19,7 +19,7 @@ _QUIET = "#777777"
 _LEAST_IN_BIN = 5
 
 
-def draw(found: Evaluation, what: str, ax: Any = None) -> Any:
+def draw_picture(found: Evaluation, what: str, ax: Any = None) -> Any:
     """Draw one of :data:`PICTURES` into axes, or into a new figure."""
     check_choice("what", what, PICTURES)
     plt = require("matplotlib.pyplot", "viz")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from geoemb_xr._version import __version__
-from geoemb_xr.comparing.pictures import available, draw
+from geoemb_xr.comparing.pictures import available, draw_picture
 from geoemb_xr.core.errors import require
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _picture(found: Evaluation, name: str) -> str:
         return ""
     height = 0.8 + 0.34 * len(found.table()) if name == "scores" else 4.0
     figure = figure_class(figsize=(8.6, height))
-    draw(found, name, figure.subplots())
+    draw_picture(found, name, figure.subplots())
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     return f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

@@ -74,7 +74,7 @@ def draws_for(n: int | None) -> int:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldOut:
     """Predictions of all samples, each from other folds.
 
     Parameters
@@ -117,7 +117,7 @@ def _can_learn(data: Data, train: np.ndarray) -> bool:
     return len(train) > 0 and (not data.classes or len(np.unique(data.y[train])) > 1)
 
 
-def held(predict: Predictor, data: Data, split: Split, *, calibrate: bool) -> Held:
+def held(predict: Predictor, data: Data, split: Split, *, calibrate: bool) -> HeldOut:
     """Predictions with all labels, their temperature, and their distances from training labels."""
     from scipy.spatial import cKDTree
 
@@ -132,7 +132,7 @@ def held(predict: Predictor, data: Data, split: Split, *, calibrate: bool) -> He
         distance[test] = cKDTree(data.places[train]).query(data.places[test])[0]
         if calibrate and data.classes:
             temperature[test] = _temperature(predict, data, train, tests[train])
-    return Held(scores, temperature, distance)
+    return HeldOut(scores, temperature, distance)
 
 
 def _temperature(predict: Predictor, data: Data, train: np.ndarray, tests: np.ndarray) -> float:
@@ -217,7 +217,7 @@ def calibration_curve(data: Data, proba: np.ndarray) -> list[dict[str, float]]:
     return rows
 
 
-def coverage_by_unit(data: Data, found: Held, split: Split, level: float) -> list[dict[str, Any]]:
+def coverage_by_unit(data: Data, found: HeldOut, split: Split, level: float) -> list[dict[str, Any]]:
     """Share of labels inside their conformal set, by block; sets are calibrated on the other test sets."""
     done = np.flatnonzero(found.done)
     part = data.at(done)
@@ -241,7 +241,7 @@ def coverage_by_unit(data: Data, found: Held, split: Split, level: float) -> lis
     ]
 
 
-def by_class(data: Data, found: Held, names: Sequence[str]) -> list[dict[str, Any]]:
+def by_class(data: Data, found: HeldOut, names: Sequence[str]) -> list[dict[str, Any]]:
     """Precision (NaN where never predicted), recall and average precision of each class; whether it is rare."""
     from sklearn import metrics
 
@@ -271,7 +271,7 @@ def by_class(data: Data, found: Held, names: Sequence[str]) -> list[dict[str, An
     return rows
 
 
-def by_distance(data: Data, found: Held, bins: int = 6) -> list[dict[str, float]]:
+def by_distance(data: Data, found: HeldOut, bins: int = 6) -> list[dict[str, float]]:
     """The score against the distance from training labels, in bins of equally many labels.
 
     For classes each label counts as in balanced accuracy; for values it is the error's share of the whole variance.

@@ -354,7 +354,7 @@ def _part(places: xr.DataArray) -> xr.DataArray:
 
 
 @dataclass(frozen=True)
-class _Sample:
+class _StudentSample:
     """A sample of pixels: the student's inputs, the teacher's vectors, and the folds of their regions."""
 
     x: np.ndarray
@@ -362,16 +362,16 @@ class _Sample:
     fold: np.ndarray
 
     @classmethod
-    def of(cls, rows: np.ndarray, width: int) -> _Sample:
+    def of(cls, rows: np.ndarray, width: int) -> _StudentSample:
         return cls(rows[:, :width], rows[:, width:-1], rows[:, -1].astype(np.int64))
 
 
 def _streamed(
     both: xr.DataArray, width: int, n_samples: int, seed: int
-) -> tuple[dict[int, RidgeSums], _Sample]:
+) -> tuple[dict[int, RidgeSums], _StudentSample]:
     parts = blocks.per_block(_on_block, both, width, n_samples, seed)
-    sums, drawn = blocks.merged(parts, _Merge(n_samples), label="fit_student")
-    return sums, _Sample.of(drawn.beside[0], width)
+    sums, drawn = blocks.merged(parts, _MergeSamples(n_samples), label="fit_student")
+    return sums, _StudentSample.of(drawn.beside[0], width)
 
 
 _Part = tuple[dict[int, RidgeSums], Drawn]
@@ -382,7 +382,7 @@ def _on_block(block: blocks.Block, width: int, n_samples: int, seed: int) -> _Pa
     known = np.zeros(block.pixels, bool)
     for where, rows in block.pieces():
         known[where] = np.isfinite(rows).all(axis=0)
-        some = _Sample.of(rows[:, known[where]].T, width)
+        some = _StudentSample.of(rows[:, known[where]].T, width)
         for fold in np.unique(some.fold).tolist():
             own = some.fold == fold
             part = RidgeSums.of(some.x[own], some.y[own].astype(np.float64), np.ones(int(own.sum())))
@@ -394,7 +394,7 @@ def _on_block(block: blocks.Block, width: int, n_samples: int, seed: int) -> _Pa
 
 
 @dataclass(frozen=True)
-class _Merge:
+class _MergeSamples:
     """Several parts as one."""
 
     n_samples: int
@@ -417,7 +417,7 @@ class _Learner:
     method: Method
     options: Mapping[str, Any]
     sums: Mapping[int, RidgeSums]
-    drawn: _Sample
+    drawn: _StudentSample
     unit: bool
     seed: int
 
@@ -437,7 +437,7 @@ class _Learner:
         found = HEADS[self.method].scores(parameters, x.T).T
         return _unit(found) if self.unit else found
 
-    def unseen(self, folds: Mapping[int, Mapping[str, np.ndarray]], some: _Sample) -> np.ndarray:
+    def unseen(self, folds: Mapping[int, Mapping[str, np.ndarray]], some: _StudentSample) -> np.ndarray:
         """Predictions of students that were not fitted on the region."""
         out = np.empty(some.y.shape, np.float32)
         for fold in np.unique(some.fold).tolist():
@@ -471,7 +471,7 @@ def _card(learner: _Learner, folds: Mapping[int, Mapping[str, np.ndarray]]) -> d
 def _probes(
     learner: _Learner, folds: Mapping[int, Mapping[str, np.ndarray]], labelled: Any, width: int, seed: int
 ) -> dict[str, float]:
-    some = _Sample.of(labelled.vectors, width)
+    some = _StudentSample.of(labelled.vectors, width)
     each = {"student": learner.unseen(folds, some), "teacher": some.y, "inputs": some.x}
     return {name: probed(vectors, labelled, seed)["probe"] for name, vectors in each.items()}
 

@@ -58,7 +58,7 @@ class Compared:
     def name(self) -> str:
         """The name of the compared array, in a few words."""
         one = self.array.isel(time=0, drop=True) if "time" in self.array.dims else self.array
-        return layers.heading(one.drop_vars("time", errors="ignore")) or "compared map"
+        return layers.map_title(one.drop_vars("time", errors="ignore")) or "compared map"
 
     def year(self, time: np.datetime64 | None) -> str:
         """The period that is shown beside another; empty without time."""

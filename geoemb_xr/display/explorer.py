@@ -21,7 +21,7 @@ from geoemb_xr.display.compared import Compared
 from geoemb_xr.display.labelled import Labelled
 from geoemb_xr.display.layers import for_pictures
 from geoemb_xr.display.sampled import Walk
-from geoemb_xr.display.windows import READ_LIMIT, Pixel, Window, window_of
+from geoemb_xr.display.windows import READ_LIMIT, Pixel, Window, view_window
 from geoemb_xr.execution import blocks
 from geoemb_xr.execution.computing import computed
 from geoemb_xr.geo import places
@@ -144,7 +144,7 @@ class Explorer(Labelled):
         width: int,
         height: int,
     ) -> Window:
-        window, cut = window_of(self.array, self.grid, x_range, y_range, (width, height))
+        window, cut = view_window(self.array, self.grid, x_range, y_range, (width, height))
         self.note = (
             f"The middle of the view is shown: all of it would read over {READ_LIMIT / 1e9:.0f} GB."
             if cut
@@ -269,7 +269,7 @@ class Explorer(Labelled):
         """The shown pixels of a period, where they are many in strips that threads share."""
         codes = self._codes(step)
         rows = max(STRIP // codes.sizes["x"], 1)
-        return codes if codes.sizes["y"] < 2 * rows else blocks.cut(codes, {"y": rows})
+        return codes if codes.sizes["y"] < 2 * rows else blocks.cut_blocks(codes, {"y": rows})
 
     def _read(self, step: int, window: Window) -> xr.DataArray:
         part = computed(self._period(step).isel(y=window.rows.pixels, x=window.cols.pixels))

@@ -63,10 +63,10 @@ def labelled_pixels(
         rows, cols, of = rows[kept], cols[kept], of[kept]
     steps = np.full(len(given.table), step)
     if dated is not None and times is not None:
-        steps = samples.period_of(times, given.table[dated], f"labels' column {str(dated)!r}")
+        steps = samples.period_index(times, given.table[dated], f"labels' column {str(dated)!r}")
     kept = steps[of] >= 0
     rows, cols, of = rows[kept], cols[kept], of[kept]
-    vectors = samples.vectors_at(array, rows, cols, steps[of] if times is not None else None)
+    vectors = samples.pixel_vectors(array, rows, cols, steps[of] if times is not None else None)
     there = np.isfinite(vectors).all(axis=1) & np.array([names[i] is not None for i in of], bool)
     if left := len(given.table) - len(np.unique(of[there])):
         say(

@@ -25,7 +25,7 @@ from geoemb_xr.core.errors import EmbeddingError, require
 from geoemb_xr.core.model import check_embedding, kind_of
 from geoemb_xr.core.notes import in_notebook
 from geoemb_xr.display import furniture, layers
-from geoemb_xr.display.windows import thin, window_of
+from geoemb_xr.display.windows import thin, view_window
 from geoemb_xr.execution import progress
 from geoemb_xr.execution.computing import computed
 from geoemb_xr.geo import footprints
@@ -100,10 +100,10 @@ def _read_as_looked_at(
     """A raster that is larger than the screen: each view is read when it is shown, except that of the whole."""
     hv = holoviews()
     grid = geometry.geobox_of(array, "plot")
-    whole, _ = window_of(array, grid, None, None, (pixels, pixels))
+    whole, _ = view_window(array, grid, None, None, (pixels, pixels))
 
     def view(*key: str, **ranges: Any) -> Any:
-        window, _ = window_of(array, grid, ranges["x_range"], ranges["y_range"], (pixels, pixels))
+        window, _ = view_window(array, grid, ranges["x_range"], ranges["y_range"], (pixels, pixels))
         if window == whole:
             return look.raster(look.palette.apply(overview.isel(steps[key])))
         part = array.isel({"y": window.rows.pixels, "x": window.cols.pixels, **steps[key]})
@@ -179,7 +179,7 @@ class _Look:
         if figsize is not None:
             frame = int(figsize[0] * _PIXELS_PER_INCH), int(figsize[1] * _PIXELS_PER_INCH)
         heading = (
-            (title if title is not None else layers.heading(array)).replace("{", "{{").replace("}", "}}")
+            (title if title is not None else layers.map_title(array)).replace("{", "{{").replace("}", "}}")
         )
         heading += " {dimensions}" if stepped else ""  # HoloViews writes the step there
         axes = furniture.axis_names(geometry.crs_of(array))

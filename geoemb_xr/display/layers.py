@@ -184,7 +184,7 @@ def _period(value: np.datetime64) -> str:
     return str(stamp.year) if (stamp.month, stamp.day) == (1, 1) else f"{stamp:%Y-%m-%d}"
 
 
-def heading(array: xr.DataArray) -> str:
+def map_title(array: xr.DataArray) -> str:
     """Return a title: the product or the map, a selected band, and the period."""
     if kind_of(array) != "map":
         what = f"{array.attrs['product']} {array.attrs.get('version', '')}".strip()

@@ -194,7 +194,7 @@ def _draw(
     shown = axes[: len(panels)]
     furniture.label_axes(shown, columns, array, ratio, own=own)
     furniture.draw_scale_bar(shown[(len(panels) - 1) // columns * columns], array)
-    heading = title if title is not None else layers.heading(array)
+    heading = title if title is not None else layers.map_title(array)
     if len(panels) > 1 and heading:
         figure.suptitle(heading, fontsize=11, x=0.01, ha="left")
     elif heading:

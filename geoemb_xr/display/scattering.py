@@ -104,7 +104,7 @@ def scatter(
     ax.tick_params(labelsize=7, length=2.5, color="0.6", labelcolor="0.3")
     for spine in ax.spines.values():
         spine.set(color="0.6", linewidth=0.6)
-    ax.set_title(title if title is not None else layers.heading(array), loc="left", fontsize=11)
+    ax.set_title(title if title is not None else layers.map_title(array), loc="left", fontsize=11)
     text = furniture.credit(array)
     ax.annotate(
         text,

@@ -93,7 +93,7 @@ class Pixel(NamedTuple):
         return self.row, self.col, self.time
 
 
-def window_of(
+def view_window(
     array: xr.DataArray,
     grid: GeoBox,
     x_range: tuple[float, float] | None,

@@ -82,7 +82,7 @@ def _network(encoder: Encoder, depth: int, heads: int) -> Any:
         def forward(self, tokens: Any) -> Any:
             return self.net(tokens)
 
-    class Blocks(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
+    class TransformerLayers(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Attention, then two layers, each added to what came in."""
 
         def __init__(self) -> None:
@@ -114,7 +114,7 @@ def _network(encoder: Encoder, depth: int, heads: int) -> Any:
             some = slice(_LATENT, -1)
             return self.fc_weight(found[some] + given[some]), self.fc_bias(found[-1])
 
-    class Embedding(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
+    class DynamicEmbedding(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Patches as vectors, by weights made for the bands at hand."""
 
         def __init__(self) -> None:
@@ -139,8 +139,8 @@ def _network(encoder: Encoder, depth: int, heads: int) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.cls_token = nn.Parameter(torch.zeros(1, 1, dims))
-            self.patch_embedding = Embedding()
-            self.transformer = Blocks()
+            self.patch_embedding = DynamicEmbedding()
+            self.transformer = TransformerLayers()
 
         def forward(self, chips: Any, *, lonlat: Any, days: Any) -> Any:
             patches = self.patch_embedding(chips)

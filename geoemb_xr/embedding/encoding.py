@@ -24,7 +24,7 @@ _LOOKED_AT = 4096
 
 
 @dataclass(frozen=True)
-class Piece:
+class Cutout:
     """Which part of a block of the images becomes which part of a window.
 
     Parameters
@@ -119,7 +119,7 @@ class Job:
         return self.encoder.dims + self.quality
 
 
-def encode_block(job: Job, place: Place, pieces: Sequence[Piece], *blocks: np.ndarray) -> np.ndarray:
+def encode_block(job: Job, place: Place, pieces: Sequence[Cutout], *blocks: np.ndarray) -> np.ndarray:
     """Vectors of a block ``(time?, band, y, x)``, float32; band last in memory, as kernels take it."""
     device = devices.place_for(job.device, True)
     with lanes.borrowed(device) as lane:
@@ -172,7 +172,7 @@ def encode_stack(block: np.ndarray, job: Job, *told: np.ndarray, names: tuple[st
 # --- what goes over to the device ---------------------------------------------------------------------------------
 
 
-def _window(lane: Lane, pieces: Sequence[Piece], blocks: Sequence[np.ndarray]) -> np.ndarray:
+def _window(lane: Lane, pieces: Sequence[Cutout], blocks: Sequence[np.ndarray]) -> np.ndarray:
     """Copy a window of the images ``(time?, band, y, x)``, in their own type, to where a GPU can read it."""
     shape = tuple(max(p.into[k].stop for p in pieces) for k in range(blocks[0].ndim))
     if len(pieces) == 1 and not lane.is_cuda:

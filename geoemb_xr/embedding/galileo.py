@@ -128,7 +128,7 @@ def _network(encoder: Encoder, depth: int) -> Any:
             found = nn.functional.scaled_dot_product_attention(*heads, attn_mask=there[:, None, None, :])
             return self.proj(found.transpose(1, 2).reshape(n, count, dims))
 
-    class Patches(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
+    class PatchProjection(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Patches as vectors, by weights for 8 × 8 pixels brought to the patch's size (FlexiViT's way)."""
 
         def __init__(self, bands: int) -> None:
@@ -152,9 +152,9 @@ def _network(encoder: Encoder, depth: int) -> Any:
             self.st_channel_embed = nn.Parameter(empty(4, quarter))
             self.blocks = nn.ModuleList(block(Attention(), dims) for _ in range(depth))
             self.month_embed = nn.Embedding(12, quarter)
-            self.space_time_embed = nn.ModuleDict({k: Patches(len(g)) for k, g in SPACE_TIME.items()})
+            self.space_time_embed = nn.ModuleDict({k: PatchProjection(len(g)) for k, g in SPACE_TIME.items()})
             spaces = {k: len(g) for k, g in SPACE.items()} | _UNUSED["space_embed"]
-            self.space_embed = nn.ModuleDict({k: Patches(count) for k, count in spaces.items()})
+            self.space_embed = nn.ModuleDict({k: PatchProjection(count) for k, count in spaces.items()})
             self.time_embed = nn.ModuleDict({k: nn.Linear(len(g), dims) for k, g in TIME.items()})
             statics = {"location": 3} | _UNUSED["static_embed"]
             self.static_embed = nn.ModuleDict({k: nn.Linear(count, dims) for k, count in statics.items()})

@@ -39,7 +39,7 @@ def _of_export(path: Path) -> Any:
             f"{path} is not a file of torch.export: {str(error).partition(chr(10))[0]}"
         ) from error
 
-    class Program(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
+    class ExportedProgram(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """An exported program: it is as it was exported, and has no modes."""
 
         def __init__(self) -> None:
@@ -52,7 +52,7 @@ def _of_export(path: Path) -> Any:
         def train(self, mode: bool = True) -> Any:
             return self
 
-    return Program()
+    return ExportedProgram()
 
 
 def _batch_of(exported: Any) -> int | None:
@@ -91,10 +91,10 @@ def _of_onnx(path: Path) -> Any:
         fed = {name: np.ascontiguousarray(value.cpu().float().numpy()) for name, value in values.items()}
         return torch.from_numpy(session.run(None, fed)[0]).to(given.device)
 
-    class Network(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
+    class OnnxProgram(torch.nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """A network that onnxruntime runs; its output goes back to the device of its input."""
 
         def forward(self, given: Any, **told: Any) -> Any:
             return _in_batches(run, batch, given, told)
 
-    return Network()
+    return OnnxProgram()

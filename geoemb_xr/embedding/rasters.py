@@ -19,7 +19,7 @@ from geoemb_xr.embedding import chips, harmonizing, inputs, sensors, stacks
 from geoemb_xr.embedding.cards import Encoder, Output, Pooling
 from geoemb_xr.embedding.cards import encoder as find_encoder
 from geoemb_xr.embedding.chips import Chip, ChipAxis
-from geoemb_xr.embedding.encoding import Job, Piece, Place, Window, encode_block
+from geoemb_xr.embedding.encoding import Cutout, Job, Place, Window, encode_block
 from geoemb_xr.embedding.harmonizing import Harmonize
 from geoemb_xr.embedding.sensors import Factor
 from geoemb_xr.execution import blocks, devices, workers
@@ -319,7 +319,7 @@ def _lazy(raster: xr.DataArray, axes: tuple[ChipAxis, ChipAxis], job: Job, side:
 
     from geoemb_xr.execution.internals import DataNode, Task, TaskRef
 
-    source = (raster if raster.chunks is not None else blocks.cut(raster, {"y": side, "x": side})).data
+    source = (raster if raster.chunks is not None else blocks.cut_blocks(raster, {"y": side, "x": side})).data
     rows, cols = (axis.blocks(side) for axis in axes)
     days = _days(raster) if job.encoder.takes else [math.nan] * raster.sizes.get("time", 1)
     name = f"embed-{tokenize(source.name, job, rows, cols, days, blend)}"
@@ -367,7 +367,7 @@ def _span(group: Sequence[Chip], side: int, size: int) -> Window:
 
 def _pieces(
     chunks: Sequence[Sequence[int]], spans: Sequence[Window]
-) -> Iterator[tuple[tuple[int, ...], Piece]]:
+) -> Iterator[tuple[tuple[int, ...], Cutout]]:
     """Blocks that a window touches, and which part of each becomes which part of the window."""
     along = []
     for sizes, (start, stop) in zip(chunks, spans, strict=True):
@@ -381,7 +381,7 @@ def _pieces(
         along.append(touched)
     for some in itertools.product(*along):
         index, into, of = zip(*some, strict=True)
-        yield index, Piece(into, of)
+        yield index, Cutout(into, of)
 
 
 # --- the result -------------------------------------------------------------------------------------------------

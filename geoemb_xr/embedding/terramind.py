@@ -96,7 +96,7 @@ def _network(encoder: Encoder, sensors: tuple[str, ...], *, depth: int, heads: i
     nn, dims, patch = torch.nn, encoder.dims, encoder.patch
     at = _at(encoder, sensors)
 
-    class Embedding(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
+    class ModalityEmbedding(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Patches of a sensor as vectors, and which sensor they are of."""
 
         def __init__(self, bands: int) -> None:
@@ -114,7 +114,7 @@ def _network(encoder: Encoder, sensors: tuple[str, ...], *, depth: int, heads: i
 
         def __init__(self) -> None:
             super().__init__()
-            self.encoder_embeddings = nn.ModuleDict({s: Embedding(len(own)) for s, own in at.items()})
+            self.encoder_embeddings = nn.ModuleDict({s: ModalityEmbedding(len(own)) for s, own in at.items()})
             of_norm = partial(nn.LayerNorm, eps=1e-6)
             self.encoder = nn.ModuleList(
                 vit.Block(

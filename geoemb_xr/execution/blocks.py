@@ -232,11 +232,11 @@ def piecewise(
     bands = out.reshape(int(np.prod(shape[:axis], dtype=np.int64)), length, -1)
     with one_thread():
         for where, vectors in block.pieces():
-            put(function(vectors, *params), bands, where)
+            put_piece(function(vectors, *params), bands, where)
     return out
 
 
-def put(result: np.ndarray, bands: np.ndarray, where: slice) -> None:
+def put_piece(result: np.ndarray, bands: np.ndarray, where: slice) -> None:
     """Write what a piece became, ``(k, n)``, into the ``(outer, k, inner)`` of its block."""
     inner = bands.shape[2]
     if inner == 1:
@@ -284,7 +284,7 @@ def per_block(
 
     check_band_chunk(array, function.__name__.strip("_"))
     if array.chunks is None:
-        array = cut(array)
+        array = cut_blocks(array)
     codec = arrays.codec_of(array) if is_encoded(array) else None
     scale = arrays.scale_of(array, codec) if codec is not None else None
     axis = array.get_axis_num(BAND)
@@ -298,7 +298,7 @@ def per_block(
     keys = {d: _keys(array, d) for d in dims} if keyed else {}
     edges = {d: np.concatenate(([0], np.cumsum(chunks[d]))) for d in dims}
     # one layer and not dask.delayed, which takes a millisecond per block
-    task = _OnBlock(function, axis, codec, scale is not None, params)
+    task = _SharedTask(function, axis, codec, scale is not None, params)
     name = f"{function.__name__.strip('_')}-{uuid.uuid4().hex}"
     tasks = {}
     for index in np.ndindex(*(len(chunks[d]) for d in dims)):
@@ -311,7 +311,7 @@ def per_block(
 
 
 @dataclass(frozen=True)
-class _OnBlock:
+class _SharedTask:
     """What the tasks of all blocks have in common."""
 
     function: Callable[..., Any]
@@ -351,7 +351,7 @@ class _Slices:
         return part
 
 
-def cut(array: xr.DataArray, sides: Mapping[str, int] | None = None) -> xr.DataArray:
+def cut_blocks(array: xr.DataArray, sides: Mapping[str, int] | None = None) -> xr.DataArray:
     """Cut an array in memory into blocks without hashing or copying its values."""
     import dask.array as da
 

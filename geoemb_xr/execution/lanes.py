@@ -30,7 +30,9 @@ _SMALLEST = 1024
 _LANES = 2
 
 
-def fill(block: Block, work: Work, out: np.ndarray, device: str, batch_size: int | str = "auto") -> None:
+def fill_in_batches(
+    block: Block, work: Work, out: np.ndarray, device: str, batch_size: int | str = "auto"
+) -> None:
     """Fill a structured array with results from a device, in batches.
 
     Out of memory halves the batch and goes on.

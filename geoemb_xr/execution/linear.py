@@ -17,7 +17,7 @@ import xarray as xr
 from geoemb_xr.core import arrays, buffers, kernels
 from geoemb_xr.core.codecs import SIGNED_SQUARE, SQUARE_FACTOR
 from geoemb_xr.core.model import Codec, is_encoded
-from geoemb_xr.execution.blocks import Block, put
+from geoemb_xr.execution.blocks import Block, put_piece
 from geoemb_xr.execution.threads import one_thread
 
 #: Pixels whose sums are made before something is done with them: ten float32 rows of them fit a second-level cache.
@@ -91,8 +91,8 @@ def _map_block(
 ) -> np.ndarray:
     out = buffers.empty((*data.shape[:axis], length, *data.shape[axis + 1 :]), dtype)
     rows = out.reshape(math.prod(data.shape[:axis]), length, -1)
-    for where, sums in pieces(Block(data, axis, scale, codec), *axes(model)):
-        put(then(sums, model, *params), rows, where)
+    for where, sums in sums_by_piece(Block(data, axis, scale, codec), *axes(model)):
+        put_piece(then(sums, model, *params), rows, where)
     return out
 
 
@@ -101,7 +101,7 @@ def can_skip_decoding(codec: Codec | None, bands_last: bool) -> bool:
     return codec == SIGNED_SQUARE and not bands_last  # by value: on a worker it is another object
 
 
-def pieces(block: Block, weights: np.ndarray, bias: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def sums_by_piece(block: Block, weights: np.ndarray, bias: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Sums ``weights @ vectors + bias`` of some thousand pixels at a time, NaN without data; and which pixels.
 
     All pieces lie in one buffer, the next one over the last. The slice counts pixels in C order.

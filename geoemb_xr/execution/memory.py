@@ -76,7 +76,7 @@ def load[T: (xr.DataArray, xr.Dataset)](array: T) -> T:
     )
     if lazy and not _on_threads(lazy):
         return array.load()
-    targets = [_Target(each.shape, each.dtype) for each in lazy]
+    targets = [_MemoryForBlocks(each.shape, each.dtype) for each in lazy]
     if lazy:
         import dask.array
 
@@ -97,7 +97,7 @@ def _on_threads(lazy: list[xr.Variable]) -> bool:
     return chosen in (get_threaded, get_sync)
 
 
-class _Target:
+class _MemoryForBlocks:
     """Memory for an array, made when its first block comes, in the order in which that block lies in memory."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -64,7 +64,7 @@ def scores(
     count = len(queries) if how == "each" else 1
     out = np.empty(block.pixels, [("score", np.float32, (count,))])
     work = _cosines if metric == "cosine" else _distances
-    lanes.fill(block, partial(work, codec=block.codec, how=how, **there), out, device)
+    lanes.fill_in_batches(block, partial(work, codec=block.codec, how=how, **there), out, device)
     return np.ascontiguousarray(out["score"].T)
 
 

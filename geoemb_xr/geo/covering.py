@@ -98,7 +98,7 @@ class Outlines:
         first = np.searchsorted(zone[kept], np.arange(len(zones) + 1))
         return Outlines(edges[kept], first, np.clip(bounds, low_bounds, high_bounds))
 
-    def pieces(self, size: int = CELLS, *, touched: bool = False) -> Iterator[Piece]:
+    def pieces(self, size: int = CELLS, *, touched: bool = False) -> Iterator[CoveredPixels]:
         """What they cover, in windows of about ``size`` pixels altogether at a time.
 
         With ``touched`` come also pixels that an edge passes or runs along, with a share of 0 where the polygon
@@ -126,16 +126,16 @@ class Outlines:
         windows = np.stack([zone, np.maximum(y, top[zone]), ends[0], x, ends[1]], axis=1)
         return windows[np.lexsort((x, windows[:, 1]))]
 
-    def _cover(self, windows: np.ndarray, touched: bool) -> Piece:
+    def _cover(self, windows: np.ndarray, touched: bool) -> CoveredPixels:
         cells = int(((windows[:, 2] - windows[:, 1]) * (windows[:, 4] - windows[:, 3] + 1)).sum())
         runs, weights = np.empty((cells, 3), np.int64), np.empty(cells)
         ends = np.zeros((len(windows) + 1, 2), np.int64)
         cover(self.edges, self.first, windows, touched, runs, weights, ends)
-        return Piece(windows, runs[: ends[-1, 0]], weights[: ends[-1, 1]], ends[:, 1])
+        return CoveredPixels(windows, runs[: ends[-1, 0]], weights[: ends[-1, 1]], ends[:, 1])
 
 
 @dataclass(frozen=True)
-class Piece:
+class CoveredPixels:
     """Pixels that polygons cover.
 
     Parameters
@@ -156,7 +156,7 @@ class Piece:
     weights: np.ndarray
     ends: np.ndarray
 
-    def from_origin(self, top: int, left: int) -> Piece:
+    def from_origin(self, top: int, left: int) -> CoveredPixels:
         """The same pixels, their rows and columns counted from a block's first ones."""
         windows, runs = self.windows - (0, top, top, left, left), self.runs - (top, left, 0)
         return replace(self, windows=windows, runs=runs)

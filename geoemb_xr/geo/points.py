@@ -270,7 +270,7 @@ def _inside(array: xr.DataArray, shape: Any, grid: GeoBox, rule: polygons.Rule) 
 def _inside_block(
     ys: np.ndarray, xs: np.ndarray, shape: Any, size: tuple[float, float], rule: polygons.Rule
 ) -> np.ndarray:
-    return polygons.coverage(shape, ys, xs, size, rule) > 0
+    return polygons.covered_shares(shape, ys, xs, size, rule) > 0
 
 
 # --- tables -------------------------------------------------------------------------------------------------

@@ -101,7 +101,9 @@ def around_the_world(shape: Any, bounds: areas.Bounds) -> Any:
     return shapely.union_all(parts) if parts else shape
 
 
-def coverage(shape: Any, ys: np.ndarray, xs: np.ndarray, size: tuple[float, float], rule: Rule) -> np.ndarray:
+def covered_shares(
+    shape: Any, ys: np.ndarray, xs: np.ndarray, size: tuple[float, float], rule: Rule
+) -> np.ndarray:
     """Share of each pixel that a polygon covers.
 
     Parameters
@@ -124,7 +126,7 @@ def coverage(shape: Any, ys: np.ndarray, xs: np.ndarray, size: tuple[float, floa
     --------
     >>> import shapely
     >>> rows, columns = np.array([1.5, 0.5]), np.array([0.5, 1.5])
-    >>> coverage(shapely.box(0, 0, 1.25, 1), rows, columns, (1.0, 1.0), "exact").tolist()
+    >>> covered_shares(shapely.box(0, 0, 1.25, 1), rows, columns, (1.0, 1.0), "exact").tolist()
     [[0.0, 0.0], [1.0, 0.25]]
     """
     if rule == "exact":

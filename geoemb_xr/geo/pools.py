@@ -16,7 +16,7 @@ from geoemb_xr.core.codecs import SQUARE_FACTOR
 from geoemb_xr.geo import pooling_kernels as loops
 
 if TYPE_CHECKING:
-    from geoemb_xr.geo.covering import Piece
+    from geoemb_xr.geo.covering import CoveredPixels
 
 Stats = Literal["mean", "normalized", "stats", "covariance", "shares", "majority", "quantiles"]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -135,7 +135,7 @@ class VectorMoments:
                 own = vectors[:, start:stop].astype(np.float64)
                 second[row] += ((own * weights[start:stop]) @ own.T)[upper]
 
-    def add_squares(self, sums: _Moments, rows: np.ndarray, piece: Piece, block: np.ndarray) -> None:
+    def add_squares(self, sums: _Moments, rows: np.ndarray, piece: CoveredPixels, block: np.ndarray) -> None:
         """Do what :meth:`add` does for means, from a block of codes of signed squares: vectors are not made.
 
         Where the bands of each pixel lie side by side pixels are gathered first, and then lie in one row.

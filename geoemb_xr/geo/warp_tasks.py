@@ -139,7 +139,7 @@ class _Work:
         kept = {d: first.chunksizes.get(d, (first.sizes[d],)) for d in self.others}
         names = tuple(d.name for d in datas), tuple(d.name for d in scales)
         name = f"{what}-{tokenize(job, names, self.plan.rows, self.plan.cols)}"
-        blocks = _Blocks(
+        blocks = _WarpLayer(
             name, self.plan, names, tuple(map(str, first.dims)), tuple(kept.values()), self.stored
         )
         layer: Layer = blocks
@@ -157,7 +157,7 @@ class _Work:
         return _split(data, first.dims, (*self.others, "y", "x")) if job.stats else (data, None)
 
 
-class _Blocks(Layer):  # type: ignore[misc]  # dask tells no types
+class _WarpLayer(Layer):  # type: ignore[misc]  # dask tells no types
     """The graph's layer: it makes tasks on request, and until then holds a few numbers per block."""
 
     has_legacy_tasks = False

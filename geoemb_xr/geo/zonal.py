@@ -19,7 +19,7 @@ from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.missing import without_codec
 from geoemb_xr.core.model import BAND, Codec, check_embedding, derived_attrs, is_encoded
 from geoemb_xr.geo import footprints, places, polygons
-from geoemb_xr.geo.covering import CELLS, MANY_CELLS, Outlines, Piece
+from geoemb_xr.geo.covering import CELLS, MANY_CELLS, CoveredPixels, Outlines
 from geoemb_xr.geo.places import Places
 from geoemb_xr.geo.points import at_places
 from geoemb_xr.geo.pooling_kernels import gathered, in_known_type
@@ -252,7 +252,7 @@ class _PixelJob:
         return (np.arange(len(steps))[:, None] * self.zones + zones).reshape(-1), sums
 
     def _add(
-        self, sums: Any, rows: np.ndarray, piece: Piece, block: np.ndarray, scale: np.ndarray | None
+        self, sums: Any, rows: np.ndarray, piece: CoveredPixels, block: np.ndarray, scale: np.ndarray | None
     ) -> None:
         """Add a piece of a block: codes as they are, or gathered and decoded."""
         if self.adds_codes:
@@ -309,7 +309,7 @@ def _zones_by_block(bounds: np.ndarray, ys: np.ndarray, xs: np.ndarray) -> dict[
     return {divmod(int(block[own[0]]), len(xs)): zone[own] for own in parts}
 
 
-def _weights(piece: Piece, job: _PixelJob, zones: np.ndarray) -> np.ndarray:
+def _weights(piece: CoveredPixels, job: _PixelJob, zones: np.ndarray) -> np.ndarray:
     """What each pixel of a piece counts."""
     weights = piece.weights
     if job.touched is not None:
@@ -319,7 +319,9 @@ def _weights(piece: Piece, job: _PixelJob, zones: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _ground(piece: Piece, ground: Callable[[np.ndarray, np.ndarray], np.ndarray], grid: GeoBox) -> np.ndarray:
+def _ground(
+    piece: CoveredPixels, ground: Callable[[np.ndarray, np.ndarray], np.ndarray], grid: GeoBox
+) -> np.ndarray:
     """The ground of each pixel of a piece, window by window."""
     a = grid.affine
     row, column = piece.pixels()
@@ -333,7 +335,7 @@ def _ground(piece: Piece, ground: Callable[[np.ndarray, np.ndarray], np.ndarray]
     return found
 
 
-def _touched(piece: Piece, shapes: np.ndarray, grid: GeoBox) -> np.ndarray:
+def _touched(piece: CoveredPixels, shapes: np.ndarray, grid: GeoBox) -> np.ndarray:
     """1 for each pixel of a piece that a polygon touches, else 0; an edge along a pixel's own touches no neighbour.
 
     GEOS is asked for pixels of which next to nothing is covered.

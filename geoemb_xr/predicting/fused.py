@@ -35,7 +35,7 @@ def fill(block: Block, model: Any, unit: bool, out: Mapping[str, np.ndarray]) ->
         return
     outputs, inner = model.outputs(), bands.shape[2]
     weights, bias = model.as_linear(next(iter(out)))
-    for where, sums in linear.pieces(block, weights, bias):
+    for where, sums in linear.sums_by_piece(block, weights, bias):
         i, start = divmod(where.start, inner)
         stop = start + sums.shape[1]
         missing = np.isnan(sums[0])

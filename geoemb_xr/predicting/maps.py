@@ -240,7 +240,7 @@ def _predict_block(
         _fill(block, model, job.unit, out)
     else:
         work = networks.work_of(model, job.codec, job.unit, job.names, job.token, place)
-        lanes.fill(block, work, out, place, job.batch_size)
+        lanes.fill_in_batches(block, work, out, place, job.batch_size)
     return out.reshape(np.delete(data.shape, axis))
 
 
@@ -316,7 +316,7 @@ def as_model(model: Any, array: xr.DataArray) -> Model:
     if hasattr(model, "predict") and hasattr(model, "get_params"):
         return _estimator(model, bands)
     if callable(getattr(model, "forward", None)) and hasattr(model, "state_dict"):
-        return networks.network(model, len(bands))
+        return networks.as_network(model, len(bands))
     saved = isinstance(model, str | os.PathLike)
     raise TypeError(
         f"predict takes a Probe, KMeans, a scikit-learn estimator or a torch.nn.Module; got {type(model).__name__}"

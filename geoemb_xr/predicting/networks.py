@@ -75,7 +75,7 @@ class Network:
         return Network(copy.deepcopy(self.module).to(device), self.legend)
 
 
-def network(module: Any, bands: int) -> Network:
+def as_network(module: Any, bands: int) -> Network:
     """Wrap a module as a model: its outputs are inferred from one vector.
 
     Raises
@@ -133,7 +133,7 @@ def on_device(model: Any, token: str, device: str) -> Any:
 def work_of(
     model: Any, codec: Codec | None, unit: bool, names: Sequence[str], token: str, device: str
 ) -> lanes.Work:
-    """Return the function that :func:`geoemb_xr.execution.lanes.fill` runs: from codes to a model's outputs."""
+    """Return what :func:`geoemb_xr.execution.lanes.fill_in_batches` runs: from codes to a model's outputs."""
     there = on_device(model, token, device)
     missing = {name: spec.missing for name, spec in model.outputs().items()}
     return partial(outputs, codec=codec, unit=unit, model=there, names=names, missing=missing)
@@ -244,9 +244,9 @@ def prober(probe: Any, device: str) -> Prober:
 
     parameters, applicability = there(probe.parameters), there(probe.applicability)
     if probe.method == "knn":
-        parameters["table"] = _Table.of(parameters["vectors"])
+        parameters["table"] = _References.of(parameters["vectors"])
     if applicability:
-        applicability["table"] = _Table.of(applicability["references"])
+        applicability["table"] = _References.of(applicability["references"])
     kernel = None
     if probe.method in ("ridge", "logistic") and probe.legend is not None:
         kernel = _compiled(device, lambda: _labels_of(probe, device))
@@ -313,7 +313,7 @@ MOST_BANDS, MOST_NEIGHBOURS, _VECTORS = 128, 16, 1 << 20
 
 
 @dataclass(frozen=True)
-class _Table:
+class _References:
     """References to be near to.
 
     Parameters
@@ -334,7 +334,7 @@ class _Table:
     kernel: Any = None
 
     @classmethod
-    def of(cls, vectors: Any) -> _Table:
+    def of(cls, vectors: Any) -> _References:
         """A table of vectors ``(m, band)``."""
         pad = -len(vectors) % _GROUP
         columns = vectors.new_zeros(vectors.shape[1], len(vectors) + pad)

@@ -152,7 +152,7 @@ def by_name(numbers: np.ndarray, legend: Legend | None) -> dict[str, int]:
     return {name: int(n) for name, n in zip(names, numbers, strict=True)}
 
 
-def describe(data: Data, legend: Legend | None, target: str) -> str:
+def describe_labels(data: Data, legend: Legend | None, target: str) -> str:
     """Describe how the labels were interpreted."""
     if legend is None:
         return f"{target!r} is floats: regression on {len(data.y)} labels (whole numbers would be classes)"

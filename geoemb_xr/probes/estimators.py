@@ -73,7 +73,7 @@ def head_of(estimator: Any) -> Head:
         own.fit(data.x, data.y, **_weights(own, data.weights))
         return {"estimator": own}
 
-    return Head(fit, scores, tasks, {})
+    return Head(fit, estimator_scores, tasks, {})
 
 
 def with_class_weights(method: Any, legend: Legend) -> Any:
@@ -129,7 +129,7 @@ def _keyword(estimator: Any) -> str | None:
     return "sample_weight" if has_fit_parameter(estimator, "sample_weight") else None
 
 
-def scores(parameters: Parameters, x: np.ndarray) -> np.ndarray:
+def estimator_scores(parameters: Parameters, x: np.ndarray) -> np.ndarray:
     """Log of probabilities, or what the decision rests on, or the value."""
     from sklearn.base import is_classifier
 

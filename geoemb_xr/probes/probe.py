@@ -24,10 +24,18 @@ from geoemb_xr.geo import tables
 from geoemb_xr.probes import estimators, heads, labelling, streaming, validation
 from geoemb_xr.probes.applicability import dissimilarity, dissimilarity_onnx
 from geoemb_xr.probes.checking import checked
-from geoemb_xr.probes.classes import by_name, by_position, counts_of, data_of, describe, known_data, left_out
+from geoemb_xr.probes.classes import (
+    by_name,
+    by_position,
+    counts_of,
+    data_of,
+    describe_labels,
+    known_data,
+    left_out,
+)
 from geoemb_xr.probes.heads import HEADS, Data
 from geoemb_xr.probes.memory import Memory
-from geoemb_xr.probes.samples import Samples, plain_samples, samples_of, vectors_of
+from geoemb_xr.probes.samples import Samples, plain_samples, points_of_table, samples_of
 from geoemb_xr.probes.scores import best_class, quantile, softmax
 
 Method = Literal["ridge", "logistic", "knn", "centroid", "mlp"]
@@ -340,7 +348,7 @@ class Probe(Fitted):
                 "later and not private; fit anew on all labels"
             )
         if labels is None and tables.is_table(array):
-            array = vectors_of(array)
+            array = points_of_table(array)
         if isinstance(array, xr.DataArray):
             check_model(self, array, "update")
             samples, _ = samples_of(array, labels, target or self.target, time, group, weights)
@@ -445,7 +453,7 @@ def fit_probe(
         raise EmbeddingError(f"cv is a number of folds, 2 or more, or 0 for none; got {cv!r}")
     streamed: streaming.Streamed | None = None
     if labels is None and tables.is_table(array):
-        array = vectors_of(array)
+        array = points_of_table(array)
     if isinstance(array, xr.DataArray):
         check_embedding(array, "fit_probe")
         if n_samples == "all":
@@ -481,7 +489,7 @@ def fit_probe(
         settings["class_weight"] = by_position(settings["class_weight"], legend)
     elif legend is not None and not isinstance(given, str):
         head = estimators.head_of(estimators.with_class_weights(given, legend))
-    say(describe(data, legend, target) + left_out(samples.dropped))
+    say(describe_labels(data, legend, target) + left_out(samples.dropped))
 
     def fit(train: Data) -> tuple[heads.Head, Mapping[str, np.ndarray]]:
         return head, head.fit(train, **validation.tuned(head, train, settings, cv))

@@ -81,7 +81,7 @@ def plain_samples(vectors: Any, labels: Any, group: Any, weights: Any) -> Sample
     return _clean(x, y, _weights(weights, len(x)), groups, None, {}, None, group is not None)
 
 
-def vectors_of(table: Any) -> xr.DataArray:
+def points_of_table(table: Any) -> xr.DataArray:
     """A table with a column per band as an array of points, its product told by the names of its columns.
 
     Raises
@@ -318,7 +318,7 @@ def samples_of(
         raise CoverageError(
             f"no label lies in the array, which {areas.covers(grid)}{_of_times(array)}; dropped: {dropped}"
         )
-    x = vectors_at(array, rows, cols, None if steps is None else steps[of])
+    x = pixel_vectors(array, rows, cols, None if steps is None else steps[of])
     groups = groups_of(None if own is None else own[of], default)
     at = metres(grid, rows, cols)
     named = own is not None
@@ -361,7 +361,9 @@ def _pixels_in(
         if window is None:
             continue
         ys, xs = (_centres(grid, axis, window[axis]) for axis in (0, 1))
-        inside = polygons.coverage(shape, ys, xs, (abs(grid.affine.e), abs(grid.affine.a)), "centre") > 0
+        inside = (
+            polygons.covered_shares(shape, ys, xs, (abs(grid.affine.e), abs(grid.affine.a)), "centre") > 0
+        )
         row, col = (index + cut.start for index, cut in zip(np.nonzero(inside), window, strict=True))
         if not row.size:
             point = shape.representative_point()
@@ -392,7 +394,7 @@ def _centres(grid: GeoBox, axis: int, window: slice | None = None) -> np.ndarray
     return geometry.pixel_centres(origin, step, start, stop)
 
 
-def vectors_at(
+def pixel_vectors(
     array: xr.DataArray, rows: np.ndarray, cols: np.ndarray, steps: np.ndarray | None
 ) -> np.ndarray:
     """Decoded vectors of pixels, read block by block."""
@@ -441,7 +443,7 @@ def _steps(array: xr.DataArray, table: Any, time: Any, target: str) -> tuple[np.
                 "take one year (.emb.year(2024)), say which with time=2024, or name a column with time='…'"
             )
     if named is not None:
-        steps = period_of(times, table[named], f"labels' column {str(named)!r}")
+        steps = period_index(times, table[named], f"labels' column {str(named)!r}")
     elif time is None:
         steps = np.zeros(n, np.int64)
     else:
@@ -454,7 +456,7 @@ def _steps(array: xr.DataArray, table: Any, time: Any, target: str) -> tuple[np.
     return (steps if "time" in array.dims else None), steps < 0
 
 
-def period_of(times: np.ndarray, dates: Any, what: str = "the labels' dates") -> np.ndarray:
+def period_index(times: np.ndarray, dates: Any, what: str = "the labels' dates") -> np.ndarray:
     """Return the period that holds each date, and −1 where none does.
 
     A period ends where the next one starts, or after a year.
@@ -557,7 +559,7 @@ def _of_another_time(array: xr.DataArray, time: Any, target: str | None) -> np.n
     if name is None or time is not None or "time" not in array.coords or array.coords["time"].ndim:
         return np.zeros(array.sizes["location"], bool)
     times = np.atleast_1d(array.coords["time"].values)
-    return period_of(times, along[name].values, f"the points' coordinate {name!r}") < 0
+    return period_index(times, along[name].values, f"the points' coordinate {name!r}") < 0
 
 
 def _coordinate(array: xr.DataArray, name: str, what: str) -> np.ndarray:

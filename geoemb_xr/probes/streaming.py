@@ -23,7 +23,7 @@ from geoemb_xr.execution import blocks
 from geoemb_xr.execution.computing import compute
 from geoemb_xr.probes import labelling, validation
 from geoemb_xr.probes.heads import Data, RidgeSums
-from geoemb_xr.probes.samples import Samples, aligned, date_of, metres, period_of
+from geoemb_xr.probes.samples import Samples, aligned, date_of, metres, period_index
 
 #: Pixels of each class (or in all, of values) that scores are taken on.
 SCORED = 500
@@ -136,7 +136,7 @@ def _one_time(array: xr.DataArray, date: str | None) -> xr.DataArray:
         return array
     times = np.atleast_1d(array.coords["time"].values)
     if date is not None:
-        step = int(period_of(times, [date])[0])
+        step = int(period_index(times, [date])[0])
         if step < 0:
             raise EmbeddingError(f"the labels are of {date}, the array has {describe_times(times)}")
     elif times.size == 1:

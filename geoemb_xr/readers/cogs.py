@@ -20,7 +20,7 @@ from geoemb_xr.core.errors import SourceError
 from geoemb_xr.execution.threads import threads_of_gdal
 from geoemb_xr.readers.block_cache import CACHE, RAW
 from geoemb_xr.readers.stored_blocks import cell_of
-from geoemb_xr.stores.files import ObjectFile, RemoteObject, forget, joined, remote_object
+from geoemb_xr.stores.files import ObjectFile, RemoteObject, forget, joined_ranges, remote_object
 from geoemb_xr.stores.http import ObjectChangedError
 from geoemb_xr.stores.storage import current
 
@@ -214,7 +214,7 @@ def transfer_of(dataset: Any, windows: Sequence[Window]) -> tuple[int, int]:
     for bands, top, left in cells:
         rows = (top, min(top + sides[0], dataset.height))
         cols = (left, min(left + sides[1], dataset.width))
-        asked = joined(spans_of(dataset, bands, rows, cols, (height, width)))
+        asked = joined_ranges(spans_of(dataset, bands, rows, cols, (height, width)))
         requests, size = requests + len(asked), size + sum(stop - start for start, stop in asked)
     return requests, size
 

@@ -49,7 +49,7 @@ def cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str, ag
         parts = [array]
     if request.area is not None and "location" in array.dims:
         x, y = (array.coords[axis].values for axis in ("x", "y"))
-        within = inside(x, y, request.area, geometry.crs_of(array))
+        within = places_inside(x, y, request.area, geometry.crs_of(array))
         if not within.any():
             raise CoverageError(f"{name} has no location in {request.area}")
         parts = [array.isel(location=np.flatnonzero(within))]
@@ -124,7 +124,7 @@ def _on_dask(dataset: xr.Dataset, sides: dict[Any, int], name: str, token: str) 
     for key, variable in dataset.variables.items():
         if key in dataset.xindexes:
             continue
-        stored = _Stored(variable, name)
+        stored = _StoredVariable(variable, name)
         if variable.dims:
             chunks = tuple(
                 n if sides[d] == -1 else min(sides[d], n)
@@ -140,7 +140,7 @@ def _on_dask(dataset: xr.Dataset, sides: dict[Any, int], name: str, token: str) 
     )
 
 
-class _Stored:
+class _StoredVariable:
     """A stored variable behind NumPy's slicing, whose errors name the file."""
 
     def __init__(self, variable: xr.Variable, name: str) -> None:
@@ -229,7 +229,7 @@ def _span(part: Any) -> slice:
     return slice(int(positions.min()), int(positions.max()) + 1)
 
 
-def inside(x: np.ndarray, y: np.ndarray, area: Area, crs: object) -> np.ndarray:
+def places_inside(x: np.ndarray, y: np.ndarray, area: Area, crs: object) -> np.ndarray:
     """Return which places lie in an area; degrees may be written a turn away."""
     within = np.zeros(x.shape, bool)
     for west, south, east, north in bounds_for(area, crs):

@@ -26,7 +26,7 @@ OWN_KEY = "geoemb_xr"
 
 
 @dataclass(frozen=True)
-class Group:
+class RowGroup:
     """A row group: how many rows, and what its statistics say of them."""
 
     index: int
@@ -51,7 +51,7 @@ class FileFacts:
     crs: str
     date: str | None
     bbox: tuple[str, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[RowGroup, ...]
     emb: Mapping[str, Any]
     own: Mapping[str, Any]
     gappy: frozenset[str]  # columns of whole numbers that may have gaps
@@ -131,7 +131,7 @@ def read_footer(file: File, layout: PatchLayout, touches: Touches | None = None)
     bbox = _bbox_columns(geo, place, columns)
     whole = [] if is_far else [each.name for each in schema if pyarrow.types.is_integer(each.type)]
     gappy: set[str] = set()
-    groups = [Group(0, meta.num_rows, 0, 0, 0, bounds, None)] if is_far else []
+    groups = [RowGroup(0, meta.num_rows, 0, 0, 0, bounds, None)] if is_far else []
     for i in range(0 if is_far else meta.num_row_groups):
         stats = _Statistics(meta.row_group(i), columns)
         rows, values, nulls = stats.counts(vectors)
@@ -146,7 +146,7 @@ def read_footer(file: File, layout: PatchLayout, touches: Touches | None = None)
         unplaced = stats.nulls(place.name if place is not None else None)
         gappy |= {name for name in whole if stats.nulls(name, unknown=1)}
         span = stats.span(date)
-        groups.append(Group(i, rows, missing, stats.nulls(date), unplaced, places, span, stored))
+        groups.append(RowGroup(i, rows, missing, stats.nulls(date), unplaced, places, span, stored))
     bare = schema.remove_metadata()
     place = replace(place, crs=None) if place is not None else None
     found = (file, bare, vectors, dims or 0, place, crs, date, bbox, tuple(groups), emb, own)

@@ -25,7 +25,7 @@ from geoemb_xr.core.missing import codec_attrs
 from geoemb_xr.core.model import BAND, Codec, Product, registered
 from geoemb_xr.readers import xarray_files, zarr_nodes
 from geoemb_xr.readers import zarr as zarr_store
-from geoemb_xr.readers.cutting import cut, inside
+from geoemb_xr.readers.cutting import cut, places_inside
 from geoemb_xr.readers.damage import naming_damage
 from geoemb_xr.readers.geotiff import file_token, read_info
 from geoemb_xr.readers.inferring import in_convention, infer_product
@@ -393,7 +393,7 @@ def _rows_of(name: str, facts: Mapping[str, Any], request: Request) -> xr.DataAr
         beside[column] = pd.Series(columns.from_arrow(table[column], kind), beside.index, dtype=object)
     kept = np.ones(len(beside), bool)
     if request.area is not None:
-        kept = inside(beside["x"].to_numpy(), beside["y"].to_numpy(), request.area, json.dumps(crs))
+        kept = places_inside(beside["x"].to_numpy(), beside["y"].to_numpy(), request.area, json.dumps(crs))
     if not kept.any():
         raise CoverageError(f"{name} has no location in {request.area}")
     array = xr.DataArray(
@@ -442,12 +442,12 @@ def _lazy_column(listed: File, file: Any, facts: Mapping[str, Any], kept: np.nda
         rows = np.flatnonzero(kept[start:stop])
         if rows.size:
             size = int(file.metadata.row_group(number).column(place).total_compressed_size)
-            groups.append(_Group(listed, number, column, rows, width, dtype, stop - start, size))
+            groups.append(_OwnRows(listed, number, column, rows, width, dtype, stop - start, size))
     return blocks_of(groups, "rows", dtype, {"b": width} if width else {})
 
 
 @dataclass(frozen=True, eq=False)
-class _Group:
+class _OwnRows:
     """Rows of a row group of a file of ours, which is read whole."""
 
     file: File

@@ -14,12 +14,12 @@ from geoemb_xr.core.areas import Area, Bounds
 from geoemb_xr.core.errors import CoverageError
 from geoemb_xr.core.times import time_spans
 from geoemb_xr.execution.threads import side_by_side
-from geoemb_xr.readers.footers import FileFacts, Group, Touches, timestamps
+from geoemb_xr.readers.footers import FileFacts, RowGroup, Touches, timestamps
 from geoemb_xr.readers.layouts import PatchLayout, Span
 from geoemb_xr.readers.records import read_columns, row_bounds, span_of
 from geoemb_xr.readers.tiles import Request
 from geoemb_xr.stores.listing import File
-from geoemb_xr.stores.pruning import inside, touching
+from geoemb_xr.stores.pruning import is_inside, touching
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Part:
     """Rows of one row group, in their order: some of ``start`` … ``stop``, or all of them."""
 
     facts: FileFacts = field(repr=False)
-    group: Group
+    group: RowGroup
     start: int
     stop: int
     rows: np.ndarray | None = None
@@ -75,7 +75,7 @@ class _Wanted:
         """Whether all that lies there was asked for, so that rows need not be looked at."""
         if self.boxes is None:
             return True
-        return bool(places) and all(inside(place, self.boxes, degrees=self.degrees) for place in places)
+        return bool(places) and all(is_inside(place, self.boxes, degrees=self.degrees) for place in places)
 
     def meets(self, span: Span | None) -> bool:
         """Whether dates from the first to the last may have been asked for."""
@@ -121,7 +121,7 @@ def select(facts: Sequence[FileFacts], request: Request, layout: PatchLayout) ->
     return [part for part in parts if len(part)]
 
 
-def _rows_of(facts: FileFacts, group: Group, wanted: _Wanted, layout: PatchLayout) -> Part:
+def _rows_of(facts: FileFacts, group: RowGroup, wanted: _Wanted, layout: PatchLayout) -> Part:
     hit = np.ones(group.rows, bool)
     if wanted.boxes is not None and not wanted.holds(group.places):
         hit &= touching(row_bounds(facts, group.index, layout), wanted.boxes, degrees=wanted.degrees)

@@ -18,7 +18,7 @@ from geoemb_xr.core.notes import say
 from geoemb_xr.geo import places
 from geoemb_xr.geo.places import Places
 from geoemb_xr.readers import tiles
-from geoemb_xr.readers.sources import attrs_of, covers, one_version, times_of
+from geoemb_xr.readers.sources import asked_times, attrs_of, covers, one_version
 from geoemb_xr.readers.tile_arrays import PointReader
 from geoemb_xr.readers.tiles import Request, Tile
 
@@ -106,7 +106,7 @@ class _AtPoints:
             request = _at(request, int(when)) if mine.any() else request
         if not mine.any():
             return None
-        times = times_of(self.stored, request, self.found)
+        times = asked_times(self.stored, request, self.found)
         attrs = attrs_of(self.found, group, one_version(self.found, self.stored, self.request))
         area = area_of_points(self.points.take(mine), self.found)
         chunks = request.chunks

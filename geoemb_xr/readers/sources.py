@@ -23,7 +23,7 @@ def grids_of(found: Product, stored: list[Tile], request: Request) -> list[xr.Da
     if not near:
         raise _not_covered(found, stored, request)
     version = one_version(found, near, request)
-    times = times_of(near, request, found)
+    times = asked_times(near, request, found)
     near = [tile for tile in near if set(tile.times) & set(times)]
     groups = tiles.by_lattice(near)
     attrs = attrs_of(found, near, version)
@@ -86,7 +86,7 @@ def one_version(found: Product, stored: Sequence[Tile], request: Request) -> str
     return own or request.version or (found.versions[0] if found.versions else "")
 
 
-def times_of(stored: Sequence[Tile], request: Request, found: Product) -> list[str]:
+def asked_times(stored: Sequence[Tile], request: Request, found: Product) -> list[str]:
     """The times of tiles that were asked for, as ISO dates."""
     available = sorted({time for tile in stored for time in tile.times})
     stamps = np.array(available, "datetime64[ns]")

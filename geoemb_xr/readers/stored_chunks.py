@@ -236,7 +236,7 @@ class StoredChunks:
                 self._put_absent(name, places, put)
                 continue
             held, spans = self._spans(index, places)
-            asked += joined(
+            asked += joined_requests(
                 name, index.etag, [p for p, h in zip(places, held, strict=True) if h], spans[held]
             )
             for place in itertools.compress(places, ~held):
@@ -287,7 +287,7 @@ class StoredChunks:
                 forget_index(name, self.layout.sharding)
 
 
-def joined[Number](
+def joined_requests[Number](
     name: str, etag: str, numbers: Sequence[Number], spans: np.ndarray
 ) -> list[ByteRange[Number]]:
     """Chunks that lie near each other as one request."""

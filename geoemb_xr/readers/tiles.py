@@ -254,14 +254,14 @@ def _check_twins(tiles: Iterable[Tile]) -> None:
 
 
 @dataclass(frozen=True)
-class _Grid:
+class _SharedLattice:
     """The north-up lattice of some tiles, and where each lies on it."""
 
     geobox: GeoBox
     places: np.ndarray  # (tile, 4): first row, first column, stop row, stop column
 
 
-def _common_grid(tiles: Sequence[Tile]) -> _Grid:
+def _common_grid(tiles: Sequence[Tile]) -> _SharedLattice:
     boxes = [geometry.north_up(tile.geobox) for tile in tiles]
     base = boxes[0].affine
     places = np.empty((len(tiles), 4), np.int64)
@@ -272,7 +272,7 @@ def _common_grid(tiles: Sequence[Tile]) -> _Grid:
     affine = base * Affine.translation(int(origin[1]), int(origin[0]))
     places -= np.tile(origin, 2)
     shape = (int(places[:, 2].max()), int(places[:, 3].max()))
-    return _Grid(geometry.make_geobox(shape, affine, boxes[0].crs), places)
+    return _SharedLattice(geometry.make_geobox(shape, affine, boxes[0].crs), places)
 
 
 # --- one lazy array -----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.readers.footers import (
     OWN_KEY,
     FileFacts,
-    Group,
+    RowGroup,
     Touches,
     declared_length,
     file_bounds,
@@ -72,7 +72,7 @@ def _read(file: File, layout: PatchLayout, touches: Touches, kinds: list[Kind]) 
         rows, bounds = said
         if touches(bounds, kind.facts.crs):
             return read_footer(file, layout, touches)
-        return replace(kind.facts, file=file, groups=(Group(0, rows, 0, 0, 0, bounds, None),))
+        return replace(kind.facts, file=file, groups=(RowGroup(0, rows, 0, 0, 0, bounds, None),))
     facts = read_footer(file, layout, touches)
     if len(kinds) < _KINDS and (new := _kind_of(file, footer, facts)) is not None:
         kinds.append(new)

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from geoemb_xr.readers.shard_indexes import Index, Sharding, UnusualIndexError, index_of, sharding_of
-from geoemb_xr.readers.stored_chunks import joined, layout_of, places_under, ranges_under
+from geoemb_xr.readers.stored_chunks import joined_requests, layout_of, places_under, ranges_under
 from geoemb_xr.stores.archives import is_archive
 from geoemb_xr.stores.objects import object_size
 
 
 def names_in(array: Any, folder: str) -> list[str]:
     """Names of what lies in a folder of an array, as its store lists them."""
-    from geoemb_xr.stores.zarr_objects import listed
+    from geoemb_xr.stores.zarr_objects import listed_keys
 
-    return listed(array.store.list_dir(f"{array.path}/{folder}"))
+    return listed_keys(array.store.list_dir(f"{array.path}/{folder}"))
 
 
 def _size(name: str, array: Any, url: str) -> int | None:
@@ -134,7 +134,7 @@ def _cost(url: str, name: str, array: Any, windows: Sequence[Sequence[slice]]) -
         asked = [
             each
             for window in windows
-            for each in joined(name, "", *_of_index(index, sharding.counts, window, array.chunks))
+            for each in joined_requests(name, "", *_of_index(index, sharding.counts, window, array.chunks))
         ]
         # kept now, unless it is Zarr that reads the chunks, which asks for it each time
         indexes = 0 if index.etag and layout_of(array) is not None else len(windows)

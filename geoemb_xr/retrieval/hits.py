@@ -82,7 +82,7 @@ def centres_of(many: Sequence[xr.DataArray], positions: np.ndarray) -> np.ndarra
     return centres
 
 
-def apart(centres: np.ndarray, taken: Sequence[tuple[np.ndarray, float]], k: int) -> np.ndarray:
+def spaced_rows(centres: np.ndarray, taken: Sequence[tuple[np.ndarray, float]], k: int) -> np.ndarray:
     """Rows of up to k centres in order, each far enough from those taken before it.
 
     Parameters
@@ -137,7 +137,7 @@ def pixel_metres(array: xr.DataArray) -> float:
 # --- the table ----------------------------------------------------------------------------------------------------
 
 
-def table(
+def hits_table(
     many: Sequence[xr.DataArray], best: Best, metric: str, labels: np.ndarray | None, names: list[Any] | None
 ) -> pd.DataFrame:
     """Return a table of what is known of the hits, one row per hit, in their order.

@@ -40,7 +40,7 @@ _FILES = (
 )
 
 
-def vectors_of(array: xr.DataArray, query: Any, time: times.TimeLike) -> Any:
+def query_vectors(array: xr.DataArray, query: Any, time: times.TimeLike) -> Any:
     """Vectors ``(n, band)`` of a query: in memory, or lazy where the array is.
 
     Parameters
@@ -54,7 +54,7 @@ def vectors_of(array: xr.DataArray, query: Any, time: times.TimeLike) -> Any:
     if direct is not None:
         return direct
     given = places.read_places(query).present("the query")
-    where, rows = pixels_of(array, given)
+    where, rows = covered_positions(array, given)
     check_found([array], given, [rows])
     return _flat(_pixels(array, where, time))
 
@@ -105,7 +105,7 @@ def read(many: Sequence[xr.DataArray], query: Any, time: times.TimeLike, *, each
             vectors, group, _labels(query, len(vectors)) if each else np.zeros(1, np.int64), *nowhere
         )
     given = places.read_places(query).present("the query")
-    found = [pixels_of(array, given, each=each) for array in many]
+    found = [covered_positions(array, given, each=each) for array in many]
     check_found(many, given, [rows for _, rows in found], each=each)
     parts, groups, centres, centre_groups = [], [], [], []
     for array, (where, rows) in zip(many, found, strict=True):
@@ -240,7 +240,7 @@ def _pixels(array: xr.DataArray, where: dict[str, np.ndarray], time: times.TimeL
     return decode(pixels)
 
 
-def pixels_of(
+def covered_positions(
     array: xr.DataArray, given: places.Places, *, each: bool = False
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Positions of the pixels, or patches, that places cover, by dimension, and which place each belongs to.
@@ -280,7 +280,7 @@ def _pixels_in(array: xr.DataArray, grid: Any, shape: Any) -> tuple[np.ndarray, 
         return np.empty(0, np.int64), np.empty(0, np.int64)
     ys, xs = array.coords["y"].values[window[0]], array.coords["x"].values[window[1]]
     size = abs(grid.affine.e), abs(grid.affine.a)
-    rows, columns = np.nonzero(polygons.coverage(shape, ys, xs, size, "centre") > 0)
+    rows, columns = np.nonzero(polygons.covered_shares(shape, ys, xs, size, "centre") > 0)
     return rows + window[0].start, columns + window[1].start
 
 

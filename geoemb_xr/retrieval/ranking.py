@@ -147,7 +147,7 @@ def search(
         )
         raise EmbeddingError(f"search found no pixel with data{beside}")
     labels = asked.labels if how == "each" else None
-    return hits.table(many, chosen, metric, labels, names)
+    return hits.hits_table(many, chosen, metric, labels, names)
 
 
 def _check_numbers(k: int, min_distance: float | None) -> None:
@@ -253,7 +253,9 @@ def _chosen(
         for i in range(scorer.count):
             own = found.take(found.query == i)
             xyz = hits.centres_of(many, own.positions)
-            keep = hits.apart(xyz, [(centres[i], reach), (held[i], min_distance or 0.0)], k - len(held[i]))
+            keep = hits.spaced_rows(
+                xyz, [(centres[i], reach), (held[i], min_distance or 0.0)], k - len(held[i])
+            )
             taken[i] = Best.joined([taken[i], own.take(keep)])
             held[i] = np.concatenate([held[i], xyz[keep]])
         if not more or all(len(each) >= k for each in held):

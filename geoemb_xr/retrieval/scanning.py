@@ -120,12 +120,12 @@ class Scan(Candidates):
                 _best_of_block, array, self.scorer, room, last, shape, first, keyed=False
             )
             first += int(np.prod(shape, dtype=np.int64))
-        found: Best = blocks.merged(parts, Merge(room), label="search")
+        found: Best = blocks.merged(parts, MergeBest(room), label="search")
         return found, bool((found.count(self.scorer.count) == room).any())
 
 
 @dataclass(frozen=True)
-class Merge:
+class MergeBest:
     """Joins the best of several blocks."""
 
     room: int

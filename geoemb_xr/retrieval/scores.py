@@ -93,7 +93,7 @@ def similarity(
     devices.check_device(device)
     say_normalised(array, metric)
     query = query if crs is None else places.read_places(query, crs=crs)
-    vectors = asking.vectors_of(array, query, time)
+    vectors = asking.query_vectors(array, query, time)
     prepared = _prepare(vectors, how, metric)
     return arrays.map_bands(
         of_block,

@@ -29,12 +29,12 @@ _LARGEST = 16 << 20
 _MOST_PIECES = 64
 
 
-def joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def joined_ranges(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Ranges as they are asked for: neighbours as one.
 
     Examples
     --------
-    >>> joined([(100, 200), (0, 90), (5_000_000, 5_000_010)])
+    >>> joined_ranges([(100, 200), (0, 90), (5_000_000, 5_000_010)])
     [(0, 200), (5000000, 5000010)]
     """
     found: list[tuple[int, int]] = []
@@ -102,7 +102,7 @@ class RemoteObject:
 
     def fetch(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """Ranges of this very state, side by side; neighbours as one request."""
-        asked = joined(spans)
+        asked = joined_ranges(spans)
         with using(self.storage):
             bodies = get_ranges(self.url, asked, etag=self.etag)
         starts = [a for a, _ in asked]
@@ -120,7 +120,7 @@ class RemoteObject:
 
         ``use`` is called with number and bytes of each range that came, in the thread that brought it.
         """
-        asked = joined(spans)
+        asked = joined_ranges(spans)
         starts = [a for a, _ in asked]
         places = np.cumsum([0, *(stop - start for start, stop in spans)])
         body = np.empty(int(places[-1]), np.uint8)

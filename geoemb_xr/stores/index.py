@@ -70,7 +70,7 @@ def read_index(
     """
     import pandas as pd
 
-    table = _Table(url)
+    table = _IndexFile(url)
     wanted = list(dict.fromkeys([*columns, *bbox, year]))
     table.check(wanted)
     boxes = [_widened(box, margin) for box in area.lonlat()] if area is not None else None
@@ -108,7 +108,7 @@ def _widened(box: Bounds, margin: float) -> Bounds:
     return box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin
 
 
-class _Table:
+class _IndexFile:
     """A Parquet file, read row group by row group; ``state`` changes when it is rewritten."""
 
     def __init__(self, url: str) -> None:

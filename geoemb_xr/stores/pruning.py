@@ -45,7 +45,7 @@ def touching(rows: np.ndarray, boxes: Sequence[Bounds], *, degrees: bool, edges:
     return hit
 
 
-def inside(box: Bounds, boxes: Sequence[Bounds], *, degrees: bool) -> bool:
+def is_inside(box: Bounds, boxes: Sequence[Bounds], *, degrees: bool) -> bool:
     """Whether a box lies wholly in one of several."""
     west, south, east, north = box
     return any(

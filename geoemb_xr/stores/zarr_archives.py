@@ -19,7 +19,7 @@ from geoemb_xr.stores.files import ObjectFile, RemoteObject
 from geoemb_xr.stores.http import CONNECT, stall_of
 from geoemb_xr.stores.objects import is_remote, not_encrypted
 from geoemb_xr.stores.storage import OWN_SCHEME, Storage, current, using
-from geoemb_xr.stores.zarr_objects import span_of
+from geoemb_xr.stores.zarr_objects import byte_span
 
 #: A member may not claim more bytes than this, unpacked.
 _LARGEST_MEMBER = 1 << 31
@@ -92,7 +92,7 @@ class ZippedZarr(Store):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """A member, or a range of it; None where there is none."""
-        data = self._read(key, span_of(byte_range))
+        data = self._read(key, byte_span(byte_range))
         return None if data is None else prototype.buffer.from_bytes(data)
 
     async def get_partial_values(self, prototype: BufferPrototype, key_ranges: Any) -> list[Buffer | None]:

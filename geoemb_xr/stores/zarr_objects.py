@@ -110,7 +110,7 @@ class ZarrObjects(Store):
         if byte_range is None and key in self._known:
             return prototype.buffer.from_bytes(self._known[key])
         loop = asyncio.get_running_loop()
-        data = await loop.run_in_executor(_threads(os.getpid()), self._read, key, span_of(byte_range))
+        data = await loop.run_in_executor(_threads(os.getpid()), self._read, key, byte_span(byte_range))
         return None if data is None else prototype.buffer.from_bytes(data)
 
     async def get_partial_values(
@@ -255,7 +255,7 @@ class Noticing(_Watched):
         return found
 
 
-def span_of(asked: ByteRequest | None) -> tuple[int, int | None] | None:
+def byte_span(asked: ByteRequest | None) -> tuple[int, int | None] | None:
     """First byte and the one after the last of what Zarr asks for; None for all."""
     match asked:
         case RangeByteRequest():
@@ -268,7 +268,7 @@ def span_of(asked: ByteRequest | None) -> tuple[int, int | None] | None:
             return None
 
 
-def listed(names: AsyncIterator[str]) -> list[str]:
+def listed_keys(names: AsyncIterator[str]) -> list[str]:
     """What a store of Zarr lists, for code without a loop: Zarr's own way to that may move between its versions."""
     from zarr.core.sync import _collect_aiterator, sync
 

@@ -228,7 +228,11 @@ def _picture(array: xr.DataArray, overviews: Overviews) -> _Picture:
 def _pyramid(how: str, mean: pyramids.Pyramid, nodata: float | None) -> pyramids.Pyramid:
     if how == "mean":
         return mean
-    return partial(pyramids.mode, nodata=int(nodata or 0)) if how == "mode" else pyramids.nearest
+    return (
+        partial(pyramids.commonest_class, nodata=int(nodata or 0))
+        if how == "mode"
+        else pyramids.middle_pixels
+    )
 
 
 def _write(array: xr.DataArray, target: Path, overviews: Overviews) -> Path:

@@ -25,7 +25,7 @@ def halved(size: int, level: int) -> int:
     return -(-size // (1 << level))
 
 
-def nearest(block: np.ndarray, levels: int) -> list[np.ndarray]:
+def middle_pixels(block: np.ndarray, levels: int) -> list[np.ndarray]:
     """The pixel at each cell's middle."""
     out = []
     for k in range(1, levels + 1):
@@ -38,7 +38,7 @@ def _middles(size: int, factor: int) -> np.ndarray:
     return np.minimum(np.arange(0, size, factor) + factor // 2, size - 1)
 
 
-def mode(block: np.ndarray, levels: int, nodata: int = 0) -> list[np.ndarray]:
+def commonest_class(block: np.ndarray, levels: int, nodata: int = 0) -> list[np.ndarray]:
     """The commonest class of each cell; ``nodata`` has no vote, the lower code wins a tie."""
     size = block.shape[1:]
     shapes = [(len(block), halved(size[0], k), halved(size[1], k)) for k in range(1, levels + 1)]

@@ -31,7 +31,7 @@ import numpy as np
 PIECE = 16_384
 
 
-class Stored:
+class ZippedArray:
     """An array of a Zarr store in a zip, with or without shards: windows of it, chunk by chunk."""
 
     def __init__(self, kit: zipfile.ZipFile, name: str) -> None:
@@ -100,8 +100,8 @@ class Kit:
         with np.load(io.BytesIO(self.zip.read("probe.npz")), allow_pickle=False) as held:
             self.probe = json.loads(str(held["header"]))
             self.arrays = {name: held[name] for name in held.files if name != "header"}
-        self.vectors = Stored(self.zip, self.facts["variable"])
-        self.scale = Stored(self.zip, self.facts["scale"]) if self.facts["scale"] else None
+        self.vectors = ZippedArray(self.zip, self.facts["variable"])
+        self.scale = ZippedArray(self.zip, self.facts["scale"]) if self.facts["scale"] else None
         legend = self.probe["legend"]
         self.legend = None if legend is None else legend["legend"]
         self.parameters = {

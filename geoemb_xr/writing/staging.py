@@ -213,10 +213,10 @@ class WriteJob:
 
     def done(self) -> np.ndarray:
         """Which blocks are written: of which there is a mark, as the store lists them, whatever their number."""
-        from geoemb_xr.stores.zarr_objects import listed
+        from geoemb_xr.stores.zarr_objects import listed_keys
 
         folder, name_of = f"{self.marks.path}/", self.marks.metadata.encode_chunk_key
-        there = set(listed(self.marks.store.list_prefix(folder)))
+        there = set(listed_keys(self.marks.store.list_prefix(folder)))
         found = [f"{folder}{name_of(index)}" in there for index in np.ndindex(self.marks.shape)]
         return np.array(found, bool).reshape(self.marks.shape)
 
@@ -452,7 +452,7 @@ def discard(part: Path, marks: str = "marks.zarr") -> None:
     shutil.rmtree(part)
 
 
-def settle(path: Path) -> None:
+def bring_to_disk(path: Path) -> None:
     """Bring a file, or all files of a folder, to the disk: a rename must not be there before what it names."""
     if path.is_dir():
         for folder, _, files in os.walk(path):
@@ -465,7 +465,7 @@ def settle(path: Path) -> None:
 
 def put_in_place(finished: Path, target: Path) -> None:
     """Rename what is finished to its name, once it is on the disk."""
-    settle(finished)
+    bring_to_disk(finished)
     os.replace(finished, target)
     _sync(target.parent)
 

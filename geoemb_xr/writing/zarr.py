@@ -25,12 +25,12 @@ from geoemb_xr.writing.objects import object_target
 from geoemb_xr.writing.staging import (
     Errors,
     at,
+    bring_to_disk,
     check_target,
     chunked,
     discard,
     part_of,
     put_in_place,
-    settle,
 )
 from geoemb_xr.writing.zarr_remote import write_store
 from geoemb_xr.writing.zarr_stage import consolidate as _consolidate
@@ -180,7 +180,7 @@ def _write(
     )
     _consolidate(store)
     if target.exists():
-        settle(store)
+        bring_to_disk(store)
         replaced = part / "replaced.zarr"
         if replaced.exists():  # of a run that was killed while it swept up: a whole store stands in its place
             discard(replaced)

@@ -27,7 +27,7 @@ from geoemb_xr.core.notes import say
 from geoemb_xr.core.whole import replacing
 from geoemb_xr.execution.internals import CFDatetimeCoder
 from geoemb_xr.writing.locking import only_writer
-from geoemb_xr.writing.staging import at, discard, part_of, settle
+from geoemb_xr.writing.staging import at, bring_to_disk, discard, part_of
 from geoemb_xr.writing.zarr_stage import consolidate, edit_root, lazy_variables, stage_store
 
 #: Positions of a stage's elements in the store it goes to, along each dimension.
@@ -302,7 +302,7 @@ def _carry_out(update: _Update, part: Path) -> Path:
     places = {dim: where.tolist() for dim, where in update.places.items()}
     purpose = [update.mode, str(target), places, metadata]
     staged = stage_store(update.dataset, part, sides, purpose, partial(_write_template, update))
-    settle(staged)
+    bring_to_disk(staged)
     edit_root(target, partial(_mark, part.name, f"to_zarr(…, mode={update.mode!r})"))
     for name in lazy:
         _move_shards(staged, update, name)

@@ -393,7 +393,7 @@ def test_weights_are_repeated_vectors():
 
 def test_an_array_in_memory_is_cut_without_a_copy():
     da = scene(shape=(40, 30), decode=False)
-    lazy = blocks.cut(da, {"y": 16})
+    lazy = blocks.cut_blocks(da, {"y": 16})
     assert lazy.chunksizes["y"] == (16, 16, 8)
     for part in lazy.data.to_delayed().ravel():
         assert dask.delayed(np.shares_memory)(part, da.values).compute(scheduler="sync")

@@ -19,7 +19,7 @@ SCORES = rng.normal(0, 2, (3, N)).astype("f4")
 Y = np.where(rng.random(N) < 0.6, SCORES.argmax(axis=0), rng.choice(3, N, p=[0.1, 0.4, 0.5]))
 WEIGHTS = rng.uniform(0.2, 3, N)
 DATA = Data(rng.normal(0, 1, (N, 4)).astype("f4"), Y, WEIGHTS, np.arange(N), 3, 0, rng.random((N, 3)) * 1e4)
-HELD = scoring.Held(SCORES, np.full(N, 1.7), np.linspace(1, 1000, N))
+HELD = scoring.HeldOut(SCORES, np.full(N, 1.7), np.linspace(1, 1000, N))
 
 
 def test_scores_of_classes_are_scikit_learns():
@@ -135,7 +135,7 @@ def test_groups_are_compared_over_classes_that_all_have():
     data = DATA.at(np.arange(120))._replace(y=y, weights=np.ones(120))
     by = np.repeat(["a", "b"], 60)
     assert grouping.common_classes(data, by).tolist() == [0, 1]
-    held = scoring.Held(SCORES[:, :120], np.ones(120), np.ones(120))
+    held = scoring.HeldOut(SCORES[:, :120], np.ones(120), np.ones(120))
     rows = grouping.by_groups(data, held, by, np.arange(120) % 8, 0.95, 0)
     own = (y < 2) & (by == "a")
     right = SCORES[:, :120].argmax(axis=0) == y

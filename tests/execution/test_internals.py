@@ -58,7 +58,7 @@ def test_values_are_handed_to_blocks_by_number():
 
 
 def test_slices_of_a_source_are_told_from_its_graph():
-    lazy = blocks.cut(xr.DataArray(np.arange(10), dims="y"), {"y": 4}).data + 1
+    lazy = blocks.cut_blocks(xr.DataArray(np.arange(10), dims="y"), {"y": 4}).data + 1
     layers = [each for each in lazy.dask.layers.values() if isinstance(each, internals.Blockwise)]
     (dep,) = [d for each in layers for d in each.io_deps.values() if isinstance(d, internals.ArraySliceDep)]
     assert dep[(1,)] == (slice(4, 8, None),), VERSIONS

@@ -15,7 +15,7 @@ from geoemb_xr.core.errors import CoverageError, EmbeddingError
 from geoemb_xr.geo import covering
 from geoemb_xr.geo.covering import Outlines
 from geoemb_xr.geo.places import polygons_of
-from geoemb_xr.geo.polygons import coverage
+from geoemb_xr.geo.polygons import covered_shares
 
 HEIGHT, WIDTH = 61, 83
 YS, XS = HEIGHT - np.arange(HEIGHT) - 0.5, np.arange(WIDTH) + 0.5
@@ -39,7 +39,7 @@ def test_rules_are_gdals(seed, rule, touched):
     gdal = geometry_mask(
         [shape], (HEIGHT, WIDTH), from_origin(0, HEIGHT, 1, 1), all_touched=touched, invert=True
     )
-    ours = coverage(shape, YS, XS, ONE, rule) > 0
+    ours = covered_shares(shape, YS, XS, ONE, rule) > 0
     # GDAL's all_touched misses pixels that an edge only just enters
     assert (ours != gdal).sum() <= (3 if touched else 0)
     if touched:
@@ -59,16 +59,19 @@ def test_exact_shares_are_exactextracts(seed):
     (found,) = exactextract.exact_extract(raster, feature, ["cell_id", "coverage"])
     expected = np.zeros(HEIGHT * WIDTH)
     expected[found["properties"]["cell_id"]] = found["properties"]["coverage"]
-    np.testing.assert_allclose(coverage(shape, YS, XS, ONE, "exact").reshape(-1), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        covered_shares(shape, YS, XS, ONE, "exact").reshape(-1), expected, rtol=0, atol=1e-6
+    )
 
 
 @given(st.integers(0, 10_000), st.integers(1, HEIGHT - 1), st.integers(1, WIDTH - 1))
 def test_any_cut_gives_the_same(seed, row, col):
     shape = blob(seed, 7)
     for rule in ("centre", "touched"):
-        whole = coverage(shape, YS, XS, ONE, rule)
+        whole = covered_shares(shape, YS, XS, ONE, rule)
         parts = [
-            [coverage(shape, y, x, ONE, rule) for x in (XS[:col], XS[col:])] for y in (YS[:row], YS[row:])
+            [covered_shares(shape, y, x, ONE, rule) for x in (XS[:col], XS[col:])]
+            for y in (YS[:row], YS[row:])
         ]
         np.testing.assert_array_equal(whole, np.block(parts))
 
@@ -79,7 +82,7 @@ def test_exact_shares_of_any_window_are_those_of_geos(seed, row, col):
     ys, xs = row - np.arange(7) - 0.5, col + np.arange(5) + 0.5
     x, y = np.meshgrid(xs, ys)
     expected = shapely.area(shapely.intersection(shape, shapely.box(x - 0.5, y - 0.5, x + 0.5, y + 0.5)))
-    found = coverage(shape, ys, xs, ONE, "exact")
+    found = covered_shares(shape, ys, xs, ONE, "exact")
     np.testing.assert_allclose(found, expected, atol=1e-9)
     assert not found[expected == 0].any()
 
@@ -90,7 +93,7 @@ def test_a_mended_polygon_covers_what_its_polygons_do():
     )  # crossed, with a spike
     mended = shapely.make_valid(bow)
     assert mended.geom_type == "GeometryCollection"  # two triangles in one, and a line
-    assert coverage(mended, YS, XS, ONE, "exact").sum() == pytest.approx(50)
+    assert covered_shares(mended, YS, XS, ONE, "exact").sum() == pytest.approx(50)
 
 
 @given(st.integers(0, 10_000), st.integers(32, 3000))
@@ -105,27 +108,27 @@ def test_pieces_of_any_size_give_the_same_and_hold_few_pixels(seed, size):
         assert not shares[zone, row, column].any()  # each comes once
         shares[zone, row, column] = piece.weights
     for shape, found in zip(shapes, shares, strict=True):
-        expected = 0 if shape is None else coverage(shape, YS, XS, ONE, "exact")
+        expected = 0 if shape is None else covered_shares(shape, YS, XS, ONE, "exact")
         np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=1e-9)
 
 
 def test_either_direction_of_the_axes():
     shape = blob(1)
-    flipped = coverage(shape, YS[::-1], XS[::-1], ONE, "exact")
-    np.testing.assert_allclose(flipped[::-1, ::-1], coverage(shape, YS, XS, ONE, "exact"), atol=1e-12)
+    flipped = covered_shares(shape, YS[::-1], XS[::-1], ONE, "exact")
+    np.testing.assert_allclose(flipped[::-1, ::-1], covered_shares(shape, YS, XS, ONE, "exact"), atol=1e-12)
 
 
 def test_edges_on_pixel_edges_touch_no_neighbour():
     shape = shapely.box(10, 10, 20, 20)
     for rule in ("centre", "touched", "exact"):
-        assert coverage(shape, YS, XS, ONE, rule).sum() == 100
+        assert covered_shares(shape, YS, XS, ONE, rule).sum() == 100
 
 
 def test_holes_and_parts_count():
     shape = shapely.union_all(
         [shapely.box(0, 0, 30, 30) - shapely.box(5, 5, 10, 10), shapely.box(60, 2, 61, 3)]
     )
-    assert coverage(shape, YS, XS, ONE, "exact").sum() == pytest.approx(shape.area)
+    assert covered_shares(shape, YS, XS, ONE, "exact").sum() == pytest.approx(shape.area)
 
 
 def test_projected_edges_are_densified():
@@ -144,8 +147,8 @@ def test_edges_may_end_anywhere(far, cover, monkeypatch):
     monkeypatch.setattr(covering, "cover", cover)
     all_around = shapely.box(-far, -far, far, far)
     needle = shapely.Polygon([(3.5, 20.0), (far, 25.0), (far, 15.0)])  # too thin here to cover anything
-    np.testing.assert_array_equal(coverage(all_around, YS, XS, ONE, "exact"), 1)
-    np.testing.assert_array_equal(coverage(needle, YS, XS, ONE, "exact"), 0)
+    np.testing.assert_array_equal(covered_shares(all_around, YS, XS, ONE, "exact"), 1)
+    np.testing.assert_array_equal(covered_shares(needle, YS, XS, ONE, "exact"), 0)
 
 
 def test_bow_ties_are_mended():

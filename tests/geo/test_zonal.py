@@ -231,7 +231,7 @@ def test_all_touched_counts_the_pixels_that_geos_says_are_touched(chunks):
     found = array.emb.zonal_stats(shapes, all_touched=True).values
     vectors, size = codes.emb.decode().values, (10.0, 10.0)
     for row, shape in enumerate(shapes):
-        inside = polygons.coverage(shape, codes.y.values, codes.x.values, size, "touched") > 0
+        inside = polygons.covered_shares(shape, codes.y.values, codes.x.values, size, "touched") > 0
         own = vectors[:, inside & np.isfinite(vectors[0])]
         expected = own.mean(axis=1, dtype=np.float64) if own.size else np.nan
         np.testing.assert_allclose(found[row], expected, rtol=0, atol=1e-6)
@@ -302,7 +302,7 @@ def test_means_and_quantiles_of_a_map_of_values(chunks):
     assert found.component.values.tolist() == ["q05", "q25", "q50", "q75", "q95"]
     for row, shape in enumerate(frame.geometry):
         size = (10.0, 10.0)
-        weights = polygons.coverage(shape, map_.y.values, map_.x.values, size, "exact")
+        weights = polygons.covered_shares(shape, map_.y.values, map_.x.values, size, "exact")
         kept = weights > 0
         assert (weights[kept] @ (map_.values[kept] <= found.values[row, 2])) >= 0.5 * weights.sum() - 1e-6
         assert (weights[kept] @ (map_.values[kept] < found.values[row, 2])) <= 0.5 * weights.sum() + 1e-6

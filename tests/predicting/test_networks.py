@@ -56,7 +56,7 @@ def test_networks_are_named_by_content():
     a, b = torch.nn.Linear(64, 2), torch.nn.Linear(64, 2)
     same = torch.nn.Linear(64, 2)
     same.load_state_dict(a.state_dict())
-    tokens = [dask.base.tokenize(networks.network(each, 64)) for each in (a, same, b)]
+    tokens = [dask.base.tokenize(networks.as_network(each, 64)) for each in (a, same, b)]
     assert tokens[0] == tokens[1] != tokens[2]
 
 
@@ -72,7 +72,7 @@ def fill_by_torch(da, model, names, device="cpu", batch=700):
         (n, specs[n].dtype, (len(specs[n].labels),)) if specs[n].dim else (n, specs[n].dtype) for n in names
     ]
     out = np.empty(block.pixels, dtype)
-    lanes.fill(block, work, out, device, batch)
+    lanes.fill_in_batches(block, work, out, device, batch)
     return out
 
 
@@ -219,7 +219,7 @@ def test_the_best_of_the_best_groups_are_the_best(m, k):
     rng = np.random.default_rng(m)
     references = torch.from_numpy(rng.integers(-3, 4, (m, 4)).astype("f4"))  # many are equally near
     x = torch.from_numpy(rng.standard_normal((4, 300)).astype("f4"))
-    ((_, found, index),) = networks._Table.of(references).nearest(x, k)
+    ((_, found, index),) = networks._References.of(references).nearest(x, k)
     scores = x.T @ references.T - (references**2).sum(1) / 2
     np.testing.assert_array_equal(found, scores.topk(k, dim=1).values)
     np.testing.assert_array_equal(scores.gather(1, index), found)
@@ -341,7 +341,7 @@ class TestOnAGpu:
         rng = np.random.default_rng(0)
         references = torch.from_numpy(rng.standard_normal((m, bands)).astype("f4")).cuda()
         x = torch.from_numpy(rng.standard_normal((bands, 3001)).astype("f4")).cuda()
-        table = networks._Table.of(references)
+        table = networks._References.of(references)
         assert table.kernel is not None
         ((_, found, index),) = table.nearest(x, k)
         exact = x.T.double() @ references.T.double() - (references.double() ** 2).sum(1) / 2

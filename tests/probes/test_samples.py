@@ -248,13 +248,13 @@ def test_one_place_in_two_years_is_one_group():
 )
 def test_dates_fall_into_periods(dates, expected):
     times = np.array(["2018-01-01", "2024-01-01"], "datetime64[ns]")
-    assert drawing.period_of(times, dates).tolist() == expected
+    assert drawing.period_index(times, dates).tolist() == expected
 
 
 def test_months_end_where_the_next_starts():
     times = np.array(["2020-01-01", "2020-02-01", "2020-06-01"], "datetime64[ns]")
     dates = ["2020-01-31", "2020-02-03", "2020-04-15", "2020-06-30"]
-    assert drawing.period_of(times, dates).tolist() == [0, 1, -1, 2]
+    assert drawing.period_index(times, dates).tolist() == [0, 1, -1, 2]
 
 
 def label_file(path, labels, *, mask=None, crs="EPSG:32632", affine=None, **options):

@@ -274,9 +274,11 @@ def test_an_index_gives_the_rows_that_touch(table):
 
 def test_an_index_reads_only_the_row_groups_that_may_touch(table, monkeypatch):
     groups = []
-    whole = index._Table.read
+    whole = index._IndexFile.read
     monkeypatch.setattr(
-        index._Table, "read", lambda self, group, wanted: groups.append(group) or whole(self, group, wanted)
+        index._IndexFile,
+        "read",
+        lambda self, group, wanted: groups.append(group) or whole(self, group, wanted),
     )
     read(table, (3.02, 44.01, 3.38, 44.09))
     assert 2 <= len(groups) <= 5  # of 41: one or two a year, and the one whose tile crosses the antimeridian

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from geoemb_xr.core import areas
 from geoemb_xr.core.errors import CoverageError
 from geoemb_xr.stores import index
-from geoemb_xr.stores.pruning import boxes_of_rows, inside, touching
+from geoemb_xr.stores.pruning import boxes_of_rows, is_inside, touching
 
 #: Quarters of a degree, close to ±180 more often than not; a row may cross, and may be written on past 180.
 WEST = st.one_of(st.integers(-720, 719), st.integers(-724, -712), st.integers(712, 719)).map(lambda n: n / 4)
@@ -39,7 +39,7 @@ def test_a_row_group_that_holds_a_row_of_the_area_is_never_left_out(rows, area):
     )
     if any(expected):
         assert touching(np.array(around), [box], degrees=True).any()
-    if all(inside(each, [box], degrees=True) for each in around):
+    if all(is_inside(each, [box], degrees=True) for each in around):
         assert all(expected)
 
 
@@ -92,13 +92,13 @@ def found(table, box, **options):
     ],
 )
 def test_only_the_row_groups_of_an_area_are_read(table, box, expected, groups, monkeypatch):
-    read, whole = [], index._Table.read
+    read, whole = [], index._IndexFile.read
 
     def counting(self, group, wanted):
         read.append(group)
         return whole(self, group, wanted)
 
-    monkeypatch.setattr(index._Table, "read", counting)
+    monkeypatch.setattr(index._IndexFile, "read", counting)
     assert found(table, box) == expected
     assert read == groups
 

@@ -289,7 +289,7 @@ def test_overviews_do_not_depend_on_how_blocks_are_cut(shape, levels, seed):
     numbers[rng.random(numbers.shape) < 0.2] = np.nan
     classes = rng.integers(0, 4, (1, *shape), dtype="u1")
     side = 2**levels
-    for function, block in ((overviews.Mean(), numbers), (overviews.mode, classes)):
+    for function, block in ((overviews.Mean(), numbers), (overviews.commonest_class, classes)):
         whole = function(block, levels)
         for k in range(1, levels + 1):
             assert whole[k - 1].shape[1:] == tuple(overviews.halved(n, k) for n in shape)
