@@ -324,10 +324,13 @@ def answering[**P, T](function: Callable[P, T], name: str | None = None) -> Call
     signature = inspect.signature(function)
     parameters = signature.parameters
     open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    subject = str(
-        next((each.annotation for each in parameters.values()), "")
-    )  # as text: annotations are not run
+    first = next(iter(parameters.values()), None)
+    subject = str(first.annotation) if first is not None else ""  # as text: annotations are not run
     takes_arrays = "xr.DataArray" in subject and "xr.Dataset" not in subject
+    # a function of several arrays says itself how they are passed
+    checks_subject = (
+        first is not None and "xr.DataArray" in subject and first.kind is not first.VAR_POSITIONAL
+    )
 
     @functools.wraps(function)
     def answered(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -338,7 +341,7 @@ def answering[**P, T](function: Callable[P, T], name: str | None = None) -> Call
                 raise TypeError(_no_keyword(called, name, list(parameters)))
         if takes_arrays and args and isinstance(args[0], xr.Dataset):
             raise EmbeddingError(_no_dataset(called, args[0]))
-        if "xr.DataArray" in subject and args and _is_no_array(args[0], alone=subject == "xr.DataArray"):
+        if checks_subject and args and _is_no_array(args[0], alone=subject == "xr.DataArray"):
             raise EmbeddingError(
                 f"{called} takes an xarray.DataArray; got {args[0].__class__.__name__}. gx.wrap makes an embedding "
                 "array of plain vectors"

@@ -105,7 +105,7 @@ def wrap(
     if geobox is not None and not (hasattr(geobox, "affine") and hasattr(geobox, "crs")):
         raise EmbeddingError(f"geobox= is a GeoBox of odc-geo, as .emb.geobox gives it; got {geobox!r}")
     if isinstance(data, xr.DataArray):
-        crs = _one_crs(geometry.crs_of(geometry.plain_names(data)), geobox, crs)
+        crs = _one_crs(data, geobox, crs)
     named = _name_dims(data, found, dims)
     if strange := [d for d in named.dims if d not in ("time", "location", BAND, "y", "x")]:
         raise EmbeddingError(
@@ -155,22 +155,24 @@ def wrap(
     return named.rename("embedding")
 
 
-def _one_crs(own: Any, geobox: GeoBox | None, crs: object) -> object:
-    """The CRS that was given, else the array's own.
+def _one_crs(data: xr.DataArray, geobox: GeoBox | None, crs: object) -> object:
+    """The CRS that was given, else the one that an array states, else that of axes called latitude and longitude.
 
     Raises
     ------
     EmbeddingError
-        If both are there, and are two.
+        If one is given, and the array states another.
     """
-    given = crs if geobox is None else geobox.crs
-    if own is not None and given is not None and not geometry.same_crs(own, given):
+    given, stated = crs if geobox is None else geobox.crs, geometry.crs_of(data)
+    if given is None:
+        return stated or geometry.crs_of(geometry.plain_names(data))
+    if stated is not None and not geometry.same_crs(stated, given):
         raise EmbeddingError(
-            f"the array says that it lies in {geometry.crs_name(own)}, and what was given says "
+            f"the array says that it lies in {geometry.crs_name(stated)}, and what was given says "
             f"{geometry.crs_name(geometry.as_crs(given))}; reproject it, or remove the one that is wrong "
             "(.drop_vars('spatial_ref'))"
         )
-    return crs if crs is not None else own
+    return crs
 
 
 def _source_of(array: Any) -> str:
