@@ -206,7 +206,7 @@ def coordinates(source: Grid, target: Grid, rows: Window, cols: Window, *, edges
     samples = nodes[:, at[:, 0, None, None] + _THREE[:, None], at[:, 1, None, None] + _THREE].swapaxes(0, 1)
     size = CELL
     while len(cells):
-        good = _agrees(samples, source)
+        good = _agrees(_unwrapped(samples, source, target))
         corners = np.ascontiguousarray(samples[good][:, :, ::2, ::2])
         placing_kernels.fill_cells(cells[good] - first, size, corners, NOWHERE, out)
         cells = cells[~good]
@@ -218,7 +218,6 @@ def coordinates(source: Grid, target: Grid, rows: Window, cols: Window, *, edges
         cells = cells[inside]
         sub = cells[:, :, None] + _THREE * (size // 2)
         samples = project(*np.broadcast_arrays(sub[:, 0, :, None], sub[:, 1, None, :])).swapaxes(0, 1)
-        samples = _unwrapped(samples, source)
     if len(cells):
         steps = np.arange(size)
         gy, gx = np.broadcast_arrays(
@@ -252,6 +251,10 @@ def _to_source(source: Grid, target: Grid, gy: np.ndarray, gx: np.ndarray) -> np
             lost = ~(np.hypot(dx, dy) < 0.5)  # also where PROJ gave inf
         y, x = np.where(lost, np.nan, sy), np.where(lost, np.nan, sx)
     found = np.stack([y / source.y.step, x / source.x.step])
+    if way is not None and source.period and target.period:
+        # on the turn of the target: PROJ begins anew at 180°
+        turn = source.period / UNITS
+        found[1] -= turn * np.round(found[1] / turn - gx / (target.period / UNITS))
     found[:, (np.abs(found) > FAR).any(0)] = np.nan  # the other pole of a polar projection
     return found
 
@@ -265,21 +268,23 @@ def _way(source: str, target: str) -> Transformer | None:
     return geometry.transformer(dst, src)
 
 
-def _unwrapped(samples: np.ndarray, source: Grid) -> np.ndarray:
-    """Bring x of each cell on one turn around the world, that of its first corner."""
-    if source.period:
+def _unwrapped(samples: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+    """Bring x of each cell on one turn around the world, that of its first corner.
+
+    Where the target is in degrees, x runs on by itself, and a cell may be wider than a turn.
+    """
+    if source.period and not target.period:
         turn = source.period / UNITS
         x = samples[:, 1]
         samples[:, 1] = x - turn * np.round((x - x[:, :1, :1]) / turn)
     return samples
 
 
-def _agrees(samples: np.ndarray, source: Grid) -> np.ndarray:
+def _agrees(samples: np.ndarray) -> np.ndarray:
     """Whether bilinear interpolation of a cell's corners meets PROJ at its middle and its edges' middles.
 
     ``samples`` has shape (cells, 2, 3, 3). A cell that cannot be reached at any of its nine points counts.
     """
-    _unwrapped(samples, source)
     corners = samples[:, :, ::2, ::2]
     straight = np.empty_like(samples)
     straight[:, :, ::2, ::2] = corners
@@ -314,37 +319,76 @@ def local(units: np.ndarray, source: Grid, window: tuple[Window, Window]) -> np.
     return units
 
 
-def cut_around(
-    at: np.ndarray, source: Grid, window: tuple[Window, Window]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Target pixels whose corners are on both ends of a window around the world, and where they are whole.
+@dataclass(frozen=True)
+class Footprints:
+    """Target pixels as quadrangles in a window of the source.
 
     Parameters
     ----------
     at : ndarray of int64 (2, rows + 1, columns + 1)
         Corners from :func:`local`.
-    source : Grid
-        The grid.
-    window : ((int, int), (int, int))
-        Rows and columns of the source that they are counted from.
-
-    Returns
-    -------
-    (ndarray of bool, ndarray of int64, ndarray of int) or None
-        Those pixels, all corners counted in a window that begins half a turn later, and that window's columns. None
-        where no pixel is cut.
+    torn : ndarray of int (n, 2)
+        Pixels whose corners are there on different turns around the world.
+    corners : ndarray of int64 (2, 2, 3 n)
+        Corners of the torn pixels on one turn. Every third pixel is one of them, those between are nowhere.
+    columns : ndarray of int
+        The window's columns that those corners count, -1 for one beside the window.
     """
-    left, right = window[1]
-    if not source.around or right - left < source.x.size:
-        return None
-    x, lost = at[1], at[0] < NOWHERE // 2
-    corners = [x[i : len(x) - 1 + i, j : x.shape[1] - 1 + j] for i in (0, 1) for j in (0, 1)]
-    there = np.max(corners, axis=0) - np.min(corners, axis=0) > source.period // 2
-    if not there.any():
-        return None
-    half = source.x.size // 2
-    turned = np.stack([at[0], np.where(lost, NOWHERE, (x - half * UNITS) % source.period)])
-    return there, turned, (np.arange(source.x.size) + half) % source.x.size
+
+    at: np.ndarray
+    torn: np.ndarray
+    corners: np.ndarray
+    columns: np.ndarray
+
+
+def footprints(
+    source: Grid, target: Grid, rows: Window, cols: Window, window: tuple[Window, Window]
+) -> Footprints:
+    """The corners of target pixels in a window of the source; of those that the turn's end tears, once more.
+
+    Parameters
+    ----------
+    source, target : Grid
+        Grids to go from and to.
+    rows, cols : (int, int)
+        Window of the target.
+    window : ((int, int), (int, int))
+        Window of the source that corners are counted from.
+    """
+    units = coordinates(source, target, rows, cols, edges=True)
+    at = local(units.copy(), source, window)
+    reached = at[1][at[0] > NOWHERE // 2]
+    wide = 0 < target.period <= 2 * UNITS
+    if not source.period or not reached.size or (np.ptp(reached) < source.period // 2 and not wide):
+        none = np.zeros((0, 2), np.int64)
+        return Footprints(at, none, np.empty((2, 2, 0), np.int64), none[:, 0])
+    x, lost = _corners(units[1]), _corners(at[0]).min(0) < NOWHERE // 2
+    across = np.where(lost, 0, x - x[0])
+    if not target.period:  # only in degrees may a pixel be wider than half a turn
+        across -= np.rint(across / source.period).astype(np.int64) * source.period
+    folded = _corners(at[1])
+    torn = np.argwhere((folded - folded[0] != across).any(0) & ~lost)
+    i, j = torn.T
+    first = folded[0, i, j] + across[:, i, j].min(0)
+    x = first % source.period + across[:, i, j] - across[:, i, j].min(0)
+    # a turn is a whole number of columns, the last of which may be cut: what lies beyond is moved by the rest of it
+    turn = -(-source.period // UNITS)
+    x += x // source.period * (turn * UNITS - source.period)
+    start, stop = (int(x.min()) >> 12, (int(x.max()) >> 12) + 1) if len(torn) else (0, 0)
+    both = np.stack([_corners(at[0])[:, i, j], x - start * UNITS]).reshape(2, 2, 2, -1)
+    corners = np.full((2, 2, len(torn), 3), NOWHERE)
+    corners[..., :2] = np.moveaxis(both, 2, -1)
+    columns = np.arange(start, stop) % turn
+    width = window[1][1] - window[1][0]
+    return Footprints(
+        at, torn, corners.reshape(2, 2, -1), np.where(columns < width, columns, -1).astype(np.int64)
+    )
+
+
+def _corners(grid: np.ndarray) -> np.ndarray:
+    """The four corners of each pixel: (4, rows, columns)."""
+    rows, cols = grid.shape[0] - 1, grid.shape[1] - 1
+    return np.stack([grid[i : i + rows, j : j + cols] for i in (0, 1) for j in (0, 1)])
 
 
 # --- which part of the source a block needs --------------------------------------------------------------------
@@ -373,7 +417,7 @@ def reach(source: Grid, target: Grid, row_edges: np.ndarray, col_edges: np.ndarr
         ys = _sampled(row_edges[i : i + 2]) + target.y.start
         points = _to_source(source, target, *np.meshgrid(ys.ravel(), xs.ravel(), indexing="ij"))
         blocks = points.reshape(2, _SAMPLES + 1, len(xs), _SAMPLES + 1).transpose(2, 0, 1, 3)
-        blocks = _unwrapped(np.ascontiguousarray(blocks), source)
+        blocks = _unwrapped(np.ascontiguousarray(blocks), source, target)
         low, high, smooth = _ranges(blocks)
         for j in np.flatnonzero(~smooth):
             rows, cols = (
@@ -432,6 +476,10 @@ def _windows(low: np.ndarray, high: np.ndarray, source: Grid) -> np.ndarray:
         if axis == 1 and source.around:
             first, last = _around(first, last, along.size)
         else:
+            if axis == 1 and source.period:
+                # a wide block may meet both ends of the source, one of them a turn away
+                both = (last > first) & ((first < along.size - turn) | (last > turn))
+                first, last = np.where(both, 0, first), np.where(both, along.size, last)
             first, last = np.clip(first, 0, along.size), np.clip(last, 0, along.size)
         windows[:, axis] = np.stack([first, last], -1)
     empty = (windows[..., 1] <= windows[..., 0]).any(1)

@@ -235,8 +235,11 @@ class Warp:
         number, window, *edges = part
         blocks, scales = self._taken(part, queue)
         source = self.sources[number]
-        at = lattice.coordinates(source, self.target, rows, cols, edges=self.how in ("average", "mode"))
-        at = lattice.local(at, source, window)
+        if self.how in ("average", "mode"):
+            feet = lattice.footprints(source, self.target, rows, cols, window)
+            at = feet.at
+        else:
+            at = lattice.local(lattice.coordinates(source, self.target, rows, cols), source, window)
         whole = self._cells(blocks, scales, part, at)
         if whole is not None:
             return whole, None, np.empty(0)
@@ -250,13 +253,23 @@ class Warp:
         if self.how == "bilinear":
             return self.content.stored(self._interpolated(pixels, scale, at)), None, np.empty(0)
         out, stats = self._over_footprints(pixels, scale, at)
-        cut = lattice.cut_around(at, source, window)
-        if cut is not None:  # a block around the world has pixels on both ends of its window: turn it by half
-            there, at, order = cut
-            turned = None if scale is None else scale[:, :, order]
-            again, stats_again = self._over_footprints(pixels[:, :, order], turned, at)
-            out[:, there], stats[:, there] = again[:, there], stats_again[:, there]
+        if len(feet.torn):
+            i, j = feet.torn.T
+            again, stats_again = self._over_footprints(*self._columns(pixels, scale, feet), feet.corners)
+            out[:, i, j], stats[:, i, j] = again[:, 0, ::3], stats_again[:, 0, ::3]
         return self.content.stored(out), None, stats
+
+    def _columns(
+        self, pixels: np.ndarray, scale: np.ndarray | None, feet: lattice.Footprints
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The columns of a window in which torn footprints lie whole, and their scales."""
+        beside = feet.columns < 0
+        pixels = pixels[:, :, feet.columns]
+        pixels[:, :, beside] = self.content.fill
+        if scale is not None:
+            scale = scale[:, :, feet.columns]
+            scale[:, :, beside] = np.nan
+        return pixels, scale
 
     def _over_footprints(
         self, pixels: np.ndarray, scale: np.ndarray | None, at: np.ndarray
@@ -311,16 +324,22 @@ class Warp:
             resampling_memory.lay(vectors, window, *edges),
             None if scales is None else resampling_memory.lay(scales, window, *edges),
         )
-        source = self.sources[number]
-        at = lattice.local(lattice.coordinates(source, self.target, rows, cols, edges=True), source, window)
-        height, width = pixels.shape[1:3]
-        (r0, r1), (c0, c1) = _touching(at, height, width)
-        at = np.ascontiguousarray(at[:, r0 : r1 + 1, c0 : c1 + 1])
-        sums = np.zeros((len(pixels), r1 - r0, c1 - c0, self.bands(stored) + 2))
+        feet = lattice.footprints(self.sources[number], self.target, rows, cols, window)
+        (r0, r1), (c0, c1) = _touching(feet, *pixels.shape[1:3])
+        at = np.ascontiguousarray(feet.at[:, r0 : r1 + 1, c0 : c1 + 1])
+        sums = self._sums(pixels, scale, at, stored)
+        if len(feet.torn):
+            i, j = (feet.torn - (r0, c0)).T
+            sums[:, i, j] = self._sums(*self._columns(pixels, scale, feet), feet.corners, stored)[:, 0, ::3]
+        return rows[0] + r0, cols[0] + c0, sums
+
+    def _sums(self, pixels: np.ndarray, scale: np.ndarray | None, at: np.ndarray, stored: int) -> np.ndarray:
+        """Sums over footprints with these corners: (others, y, x, bands + 2)."""
+        sums = np.zeros((len(pixels), at.shape[1] - 1, at.shape[2] - 1, self.bands(stored) + 2))
         for i in range(len(pixels)):
             values = self.content.summable(pixels[i], None if scale is None else scale[i])
             resampling_kernels.add_footprints(*values, at, sums[i])
-        return rows[0] + r0, cols[0] + c0, sums
+        return sums
 
     @staticmethod
     def join(*parts: tuple[int, int, np.ndarray]) -> tuple[int, int, np.ndarray]:
@@ -345,13 +364,23 @@ class Warp:
         shape = (math.prod(others), rows[1] - rows[0], cols[1] - cols[0])
         nothing = (rows[0], cols[0], np.zeros((*shape, self.bands(stored) + 2)))
         sums = self.join(nothing, *parts)[2]
-        at = lattice.coordinates(self.sources[0], self.target, rows, cols, edges=True)
-        at = lattice.local(at, self.sources[0], ((0, 0), (0, self.sources[0].x.size)))
-        out = np.empty((*shape, self.bands(stored)), self.content.float_dtype)
-        stats = np.empty((*shape, 2), np.float32)
-        for i in range(shape[0]):
-            resampling_kernels.finish_means(sums[i], at, self.content.unit, self.content.by, out[i], stats[i])
+        source = self.sources[0]
+        feet = lattice.footprints(source, self.target, rows, cols, ((0, 0), (0, source.x.size)))
+        out, stats = self._means(sums, feet.at)
+        if len(feet.torn):
+            i, j = feet.torn.T
+            own = np.repeat(sums[:, None, i, j], 3, axis=2)[:, :, :-1]
+            again, stats_again = self._means(own, feet.corners)
+            out[:, i, j], stats[:, i, j] = again[:, 0, ::3], stats_again[:, 0, ::3]
         return self._block(self.content.stored(out), stats, others)
+
+    def _means(self, sums: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means of sums over footprints with these corners, and statistics."""
+        out = np.empty((*sums.shape[:3], sums.shape[3] - 2), self.content.float_dtype)
+        stats = np.empty((*sums.shape[:3], 2), np.float32)
+        for i in range(len(sums)):
+            resampling_kernels.finish_means(sums[i], at, self.content.unit, self.content.by, out[i], stats[i])
+        return out, stats
 
     def _distance(self, number: int, rows: Window, cols: Window) -> np.ndarray:
         """Squared metres from pixels to the centre of a source."""
@@ -365,13 +394,15 @@ class Warp:
         return np.asarray(north**2 + east**2)
 
 
-def _touching(at: np.ndarray, height: int, width: int) -> tuple[Window, Window]:
+def _touching(feet: lattice.Footprints, height: int, width: int) -> tuple[Window, Window]:
     """Rows and columns of the target pixels whose footprints may touch a window."""
+    at = feet.at
     corners = np.stack(
         [at[:, i : i + at.shape[1] - 1, j : j + at.shape[2] - 1] for i in (0, 1) for j in (0, 1)]
     )
     low, high = corners.min(0) >> 12, corners.max(0) >> 12
     touching = (low[0] < height) & (high[0] >= 0) & (low[1] < width) & (high[1] >= 0)
+    touching[tuple(feet.torn.T)] = True
     rows, cols = np.flatnonzero(touching.any(1)), np.flatnonzero(touching.any(0))
     if not rows.size:
         return (0, 0), (0, 0)

@@ -91,6 +91,7 @@ class WarpPlan:
         (top, bottom), (left, right) = self.windows[0][i, j].tolist()
         if top == bottom:
             return []
+        right = min(right, left + self.job.sources[0].x.size)  # a sum takes each pixel of a turn once
         first_y, first_x = (units // lattice.UNITS for units in self.job.sources[0].origin)
         return [
             [self._part(0, rows, cols) for cols in _aligned(left, right, first_x)]

@@ -200,3 +200,61 @@ def test_coarsen_of_the_world_has_no_seam():
     values = np.random.default_rng(0).normal(size=box.shape).astype(np.float32)
     got = gx.coarsen(xr.DataArray(values, geometry.grid_coords(box), ("y", "x")), 3)
     np.testing.assert_allclose(got, values.reshape(30, 3, 60, 3).mean((1, 3)), atol=1e-6)
+
+
+def _of_longitude(step, west, columns):
+    """A map of which each pixel has the cosine of its longitude."""
+    box = geometry.make_geobox((round(180 / step), columns), Affine(step, 0, west, 0, -step, 90), "EPSG:4326")
+    coords = geometry.grid_coords(box)
+    values = np.broadcast_to(np.cos(np.radians(coords["x"].values)), box.shape)
+    return xr.DataArray(values.astype(np.float32), coords, ("y", "x"))
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:4258"])
+@pytest.mark.parametrize("step", [9, 12, 60])
+def test_a_lattice_of_wide_pixels_is_not_folded(step, crs):
+    """Nodes that lie a turn apart were taken for one place: 3° to 9° gave cos(lon) = 0.65 at −175.5°."""
+    source = _of_longitude(3, -180, 120)
+    target = geometry.make_geobox((180 // step, 360 // step), Affine(step, 0, -180, 0, -step, 90), crs)
+    lon = -180 + (np.arange(360 // step) + 0.5) * step
+    got = gx.reproject(source, target, resampling="bilinear")
+    assert np.abs(got.values - np.cos(np.radians(lon)))[1:-1].max() < 0.03
+    mean = gx.reproject(source, target, resampling="average")
+    folded = source.values[0].reshape(-1, step // 3).mean(1)
+    np.testing.assert_allclose(mean, np.broadcast_to(folded, mean.shape), atol=2e-3)
+
+
+def test_pixels_half_a_turn_wide_are_means_of_their_half():
+    source = _of_longitude(4.5, -180, 80)
+    source.values[:, :40] += 1
+    halves = source.values.reshape(40, 2, 40).mean((0, 2))
+    np.testing.assert_allclose(gx.coarsen(source, 40)[0], halves, atol=1e-5)
+    np.testing.assert_allclose(gx.coarsen(source, 80)[0], [halves.mean()], atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["average", "mode"])
+def test_a_part_of_the_world_is_not_seen_from_its_other_side(how):
+    """A pixel across the meridian opposite of the array spanned all of it; one at both its ends saw one of them."""
+    target = geometry.make_geobox((6, 12), Affine(30, 0, -170, 0, -30, 90), "EPSG:4326")
+    narrow, wide = _of_longitude(5, 10, 4), _of_longitude(5, -160, 71)
+    if how == "mode":
+        narrow, wide = ((each > 0).astype(np.uint8) + np.uint8(1) for each in (narrow, wide))
+    seen = gx.reproject(narrow, target, resampling=how)
+    assert ((seen != 0) & (seen == seen)).any("y").values.nonzero()[0].tolist() == [6]
+    got = gx.reproject(wide, target, resampling=how)
+    np.testing.assert_array_equal(got, gx.reproject(wide, target, resampling=how, chunks=1))
+
+
+def test_sums_of_squares_around_the_world_have_no_seam():
+    """Pixels across a square's other side took all of it, and columns at both ends of a block counted twice."""
+    values = np.random.default_rng(0).normal(size=(80, 1440)).astype(np.float32)
+    box = geometry.make_geobox(values.shape, Affine(0.25, 0, -180, 0, -0.25, 10), "EPSG:4326")
+    source = xr.DataArray(values, geometry.grid_coords(box), ("y", "x"))
+    want = values.reshape(80, 18, 80).mean((0, 2))
+    got = gx.coarsen(source, 80)
+    np.testing.assert_allclose(got[0], want, atol=1e-6)
+    turned = geometry.make_geobox((1, 18), Affine(20, 0, -190, 0, -20, 10), "EPSG:4326")
+    shares = gx.reproject(source.chunk(x=500), turned, resampling="average", resultant_length=True)
+    want = np.roll(values, 40, 1).reshape(80, 18, 80).mean((0, 2))
+    np.testing.assert_allclose(shares.embedding[0], want, atol=1e-6)
+    np.testing.assert_allclose(shares.valid_fraction, 1, atol=1e-6)
