@@ -55,6 +55,10 @@ DEGREES = frozenset({"lat", "latitude", "lon", "long", "longitude"})
 GRID_TOLERANCE = 1e-6
 
 
+#: No axis has more pixels: the Earth's circumference at 0.15 m.
+LONGEST_AXIS = 2**28
+
+
 #: Points are rounded to this fraction of a pixel: an edge belongs to the higher index, whatever the rounding.
 SUBPIXEL = 4096
 
@@ -79,7 +83,7 @@ def as_crs(crs: object) -> pyproj.CRS:
     if not isinstance(text, str):
         raise ValueError(f"not a CRS: {crs!r}; give an EPSG code such as 'EPSG:3035', WKT, or a pyproj.CRS")
     try:
-        return _parse_crs(text)
+        return _parse_crs(str(text))  # pyproj takes no subclass of str, as NumPy's is
     except pyproj.exceptions.CRSError as error:
         raise ValueError(f"not a CRS: {crs!r} ({error})") from error
 
@@ -271,6 +275,12 @@ def grid_coords(
         raise ValueError("a rotated grid has no 1-D x and y; give a north-up GeoBox, or a CRS")
     height, width = geobox.shape
     crs = as_crs(geobox.crs)
+    if max(height, width) > LONGEST_AXIS:
+        raise EmbeddingError(
+            f"a grid of {height:,} × {width:,} pixels in {crs_name(crs)} is more than an array can hold: take a "
+            "coarser resolution (in units of the CRS), or crop first to what the CRS is made for: a polar one has "
+            "no end towards the other pole"
+        )
     if y is None:
         y = pixel_centres(affine.f, affine.e, 0, height)
     if x is None:

@@ -159,6 +159,7 @@ def test_any_way_of_writing_a_crs(crs):
 
 
 def test_no_crs_says_what_to_write():
+    assert geometry.as_crs(np.str_("EPSG:3035")) == geometry.as_crs(3035)
     with pytest.raises(ValueError, match="not a CRS: 'nonsense'"):
         geometry.as_crs("nonsense")
     with pytest.raises(ValueError, match="give an EPSG code"):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import geoemb_xr as gx
 from geoemb_xr.core import geometry
+from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.geo import lattice
 from geoemb_xr.testing import geobox
 
@@ -258,3 +259,10 @@ def test_sums_of_squares_around_the_world_have_no_seam():
     want = np.roll(values, 40, 1).reshape(80, 18, 80).mean((0, 2))
     np.testing.assert_allclose(shares.embedding[0], want, atol=1e-6)
     np.testing.assert_allclose(shares.valid_fraction, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3413", "EPSG:3031"])
+def test_a_world_without_end_is_refused_in_words(crs):
+    """The other pole of a polar projection is infinitely far: coordinates would be exbibytes."""
+    with pytest.raises(EmbeddingError, match=f"in {crs} is more than an array can hold.*crop first"):
+        gx.reproject(_of_longitude(10, -180, 36), crs)
