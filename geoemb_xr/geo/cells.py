@@ -72,6 +72,8 @@ def means(
             (max(cuts[axis][0], corner[axis]), min(cuts[axis][-1], corner[axis] + shape[axis] * size))
             for axis in (0, 1)
         ]
+        if any(start >= stop for start, stop in ends):  # cells beside the blocks
+            return None
         blocks = [_joined(blocks, cuts, ends)]
         scales = None if scales is None else [_joined(scales, cuts, ends)]
         along_y, along_x = (_spans(ends[axis], corner[axis], shape[axis], size) for axis in (0, 1))

@@ -266,3 +266,12 @@ def test_a_world_without_end_is_refused_in_words(crs):
     """The other pole of a polar projection is infinitely far: coordinates would be exbibytes."""
     with pytest.raises(EmbeddingError, match=f"in {crs} is more than an array can hold.*crop first"):
         gx.reproject(_of_longitude(10, -180, 36), crs)
+
+
+def test_cells_beside_the_blocks_that_they_may_touch_are_missing():
+    """A block that is near both ends of a part of the world had a negative number of columns."""
+    source = _of_longitude(2, -180, 104)
+    target = geometry.make_geobox((18, 36), Affine(10, 0, -180, 0, -10, 90), "EPSG:4326")
+    got = gx.reproject(source.chunk(y=46, x=35), target, resampling="average", chunks=3)
+    np.testing.assert_allclose(got[0, :20], source.values[0, :100].reshape(20, 5).mean(1), atol=1e-6)
+    assert np.isnan(got[:, 21:]).all()
