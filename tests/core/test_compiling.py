@@ -51,6 +51,7 @@ def test_a_large_call_is_not_left_to_a_twin(sparing, monkeypatch):
 
 def test_what_numba_keeps_beside_the_source_is_not_new(tmp_path, monkeypatch):
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr(pytest.importorskip("numba").config, "CACHE_DIR", "")
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "loops_of_a_test.py").write_text("def one_more(number):\n    return number + 1\n")
     function = importlib.import_module("loops_of_a_test").one_more

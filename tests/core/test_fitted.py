@@ -230,6 +230,7 @@ def test_what_is_no_model_is_refused(models, tmp_path):
 
 
 def test_the_ending_of_an_onnx_file_may_be_left_out_too(tmp_path):
+    pytest.importorskip("onnx")
     kmeans = gx.testing.synthetic("alphaearth", shape=(12, 13)).emb.fit_clusters(3)
     kmeans.to_onnx(tmp_path / "w.onnx")
     assert gx.load_model(tmp_path / "w") == kmeans
