@@ -247,7 +247,7 @@ def median_of_codes(
 ) -> None:
     """Medians of components, of unit length if so, with the bits of those of decoded vectors.
 
-    Codes are sorted by :func:`~geoemb_xr.analysis.year_kernels.exchanges`, 32 lists at once, and the two in the
+    Codes are sorted by :func:`~geoemb_xr.analysis.year_kernels.exchanges`, many lists at once, and the two in the
     middle are decoded. Which two these are depends on how many years a pixel has: bits that pick them out of each
     list need no branch.
     """
