@@ -21,7 +21,7 @@ from geoemb_xr.core import columns, geometry, times
 from geoemb_xr.core.conventions import UNFINISHED, UNREAD
 from geoemb_xr.core.errors import EmbeddingError, MissingFileError, SourceError
 from geoemb_xr.core.legend import is_class_map, legend_of
-from geoemb_xr.core.missing import NODATA_KEYS
+from geoemb_xr.core.missing import NODATA_KEYS, declared_nodata
 from geoemb_xr.core.model import BAND, check_comparable, comparability_key, kind_of
 from geoemb_xr.core.notes import say
 from geoemb_xr.core.whole import replacing
@@ -203,10 +203,11 @@ def _check_same_meaning(new: xr.DataArray, old: xr.DataArray, target: Path) -> N
         raise EmbeddingError(
             f"{target} has the classes {meant[0]}; got {meant[1]}: bring the codes to those of the store first"
         )
-    for key in ("units", *NODATA_KEYS):
-        said = [each.attrs[key] for each in (old, new) if each.attrs.get(key) is not None]
-        if len(said) == 2 and not np.array_equal(*said):
-            raise EmbeddingError(f"{target} says {key} = {said[0]}; got {said[1]}")
+    units = [each.attrs.get("units") for each in (old, new)]
+    nodata = [declared_nodata(each) for each in (old, new)]
+    for what, (there, given) in (("units", units), ("nodata", nodata)):
+        if there is not None and given is not None and there != given:
+            raise EmbeddingError(f"{target} says {what} = {there}; got {given}")
     quiet = {"source", "legend", "flag_values", "flag_meanings", *NODATA_KEYS}
     differ = [
         k for k in old.attrs.keys() & new.attrs.keys() - quiet if str(old.attrs[k]) != str(new.attrs[k])

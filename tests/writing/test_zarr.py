@@ -482,8 +482,19 @@ def test_what_is_appended_means_the_same(tmp_path, caplog):
     measured = one.assign_attrs(units="1").emb.to_zarr(tmp_path / "b.zarr")
     with pytest.raises(EmbeddingError, match="says units = 1; got m"):
         other.assign_attrs(units="m").emb.to_zarr(measured, mode="a")
+    marked = one.assign_attrs(_FillValue=255).emb.to_zarr(tmp_path / "c.zarr")
+    with pytest.raises(EmbeddingError, match=r"says nodata = 255\.0; got 254\.0"):
+        other.assign_attrs(nodata=254).emb.to_zarr(marked, mode="a")
     assert gx.open(path).sizes["time"] == 1
     with caplog.at_level("INFO", "geoemb_xr"):
         other.emb.to_zarr(path, mode="a")
     assert "keeps its own attributes (note)" in caplog.text
     assert gx.open(path).sizes["time"] == 2
+
+
+def test_maps_that_declare_nan_for_missing_pixels_are_appended(tmp_path):
+    da = gx.testing.synthetic("alphaearth", shape=(8, 9))
+    scores = da.isel(time=[0]).emb.similarity(da.isel(time=0, y=3, x=3)).assign_attrs(_FillValue=np.nan)
+    path = scores.emb.to_zarr(tmp_path / "a.zarr")
+    later = scores.assign_coords(time=scores.time + np.timedelta64(366, "D"))
+    assert gx.open(later.emb.to_zarr(path, mode="a")).sizes["time"] == 2
