@@ -20,8 +20,8 @@ from geoemb_xr.execution.blocks import Block
 #: Bytes of all years in a piece, a few of which a third-level cache holds. Of four years with 64 bands these are
 #: rows of 4096 codes, which are read twice as fast as rows of 1024.
 _BYTES = 1 << 20
-#: Pixels of codes that one call of a loop takes.
-_LONG = 1 << 14
+#: Pixels that one call of a loop takes of years that lie side by side, of which a twin in NumPy makes float64.
+LONG = 1 << 14
 #: Pieces are multiples of so many pixels, and whole even where pixels are fewer: a loop over one has no remainder,
 #: whose sums could be rounded in another order than those of the others.
 _STEP = year_kernels.LANES
@@ -91,8 +91,8 @@ def rows_of_codes(years: Sequence[Block]) -> Iterator[tuple[slice, int, list[np.
     """
     planes, pixels = [planes_of(each) for each in years], years[0].pixels
     lie_so = all(each.ndim == 2 and each.flags.c_contiguous for each in planes)
-    for start in range(0, pixels, _LONG):
-        where = slice(start, min(start + _LONG, pixels))
+    for start in range(0, pixels, LONG):
+        where = slice(start, min(start + LONG, pixels))
         if lie_so:
             yield where, start, planes
         else:

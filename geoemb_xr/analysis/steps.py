@@ -20,15 +20,13 @@ from geoemb_xr.analysis.code_kernels import (
     products_of_four,
     products_of_two,
 )
-from geoemb_xr.analysis.pieces import YearPiece, pieces, planes_of
+from geoemb_xr.analysis.pieces import LONG, YearPiece, pieces, planes_of
 from geoemb_xr.core import buffers, kernels
 from geoemb_xr.execution.blocks import Block
 
 #: Pixels whose sums are held at once: those of four years are 340 KB, which a second-level cache holds, and rows of
 #: so many codes are read at more than half the speed of memory.
 _ROW = 32 * year_kernels.LANES
-#: Pixels of vectors that one call takes, of which a twin in NumPy makes float64.
-_LONG = 1 << 14
 
 
 def steps(years: Sequence[Block], metric: str) -> Iterator[tuple[slice, np.ndarray]]:
@@ -37,8 +35,8 @@ def steps(years: Sequence[Block], metric: str) -> Iterator[tuple[slice, np.ndarr
     vectors = None if metric == "euclidean" or len(years) != 2 else _vectors_side_by_side(years)
     if vectors is not None:
         found, (one, other) = buffers.empty((1, pixels), np.float32), vectors
-        for start in range(0, pixels, _LONG):
-            size = min(_LONG, pixels - start)
+        for start in range(0, pixels, LONG):
+            size = min(LONG, pixels - start)
             year_kernels.cosines_of_two(one, other, metric == "angle", start, size, found[0])
         yield slice(0, pixels), found
         return

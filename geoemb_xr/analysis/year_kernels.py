@@ -179,10 +179,7 @@ def _deviations_of_numpy(piece: Any, weights: Any, needed: Any, out: Any, start:
 
 @jit_exact
 def put_beyond(there: Any, missing: Any, beyond: Any) -> None:
-    """What is put on values: 0, or ``missing`` on those without data, so that they come last.
-
-    It is an infinity to be added to vectors, or a code of which the bits are set in the zeros of missing codes.
-    """
+    """What is added to vectors: 0, or ``missing``, an infinity, to those without data, so that they come last."""
     for t in range(there.shape[0]):
         for j in range(there.shape[1]):
             beyond[t, j] = 0 if there[t, j] else missing

@@ -14,13 +14,13 @@ from affine import Affine
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 from geoemb_xr.core import html, longitudes
-from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.geometry import (
     GRID_TOLERANCE,
     LONLAT,
     METRES_PER_DEGREE,
     _same_crs,
     as_crs,
+    check_geobox,
     crs_name,
     make_geobox,
     transformer,
@@ -132,8 +132,7 @@ def area_around(boxes: np.ndarray, crs: pyproj.CRS) -> Area:
 
 def area_of(geobox: GeoBox) -> Area:
     """The ground a GeoBox covers."""
-    if not hasattr(geobox, "boundingbox"):
-        raise EmbeddingError(f"geobox= is a GeoBox of odc-geo, as .emb.geobox gives it; got {geobox!r}")
+    check_geobox(geobox)
     box = geobox.boundingbox
     return Area(box.left, box.bottom, box.right, box.top, as_crs(geobox.crs))
 

@@ -165,6 +165,18 @@ def utm_zone_of(lon: float) -> int:
 # --- GeoBox -------------------------------------------------------------------------------------------------
 
 
+def check_geobox(given: object) -> None:
+    """Check that what is given as ``geobox=`` is one.
+
+    Raises
+    ------
+    EmbeddingError
+        If it is anything else.
+    """
+    if not all(hasattr(given, name) for name in ("affine", "boundingbox", "crs")):
+        raise EmbeddingError(f"geobox= is a GeoBox of odc-geo, as .emb.geobox gives it; got {given!r}")
+
+
 def make_geobox(shape: tuple[int, int], affine: Affine, crs: object) -> GeoBox:
     """A GeoBox from ``(height, width)``, an affine and a CRS."""
     from odc.geo.geobox import GeoBox

@@ -181,8 +181,8 @@ def scaling_in(attrs: Mapping[Any, Any]) -> tuple[float, float] | None:
     return None if found == [1.0, 0.0] else (found[0], found[1])
 
 
-def refuse_scaling(attrs: Mapping[Any, Any], what: str) -> None:
-    """Raise where attributes say that numbers are stored by a scale and an offset, which nothing has applied.
+def refuse_scaling(scaling: tuple[float, float] | None, what: str) -> None:
+    """Raise where numbers are stored by a scale and an offset (:func:`scaling_in`), which nothing has applied.
 
     Raises
     ------
@@ -191,13 +191,12 @@ def refuse_scaling(attrs: Mapping[Any, Any], what: str) -> None:
 
     Examples
     --------
-    >>> refuse_scaling({"scale_factor": 1.0, "add_offset": 0.0}, "the array")
-    >>> refuse_scaling({"scale_factor": 0.1}, "the array")
+    >>> refuse_scaling(scaling_in({"scale_factor": 1.0, "add_offset": 0.0}), "the array")
+    >>> refuse_scaling(scaling_in({"scale_factor": 0.1}), "the array")
     Traceback (most recent call last):
     ...
     geoemb_xr.core.errors.SourceError: the array declares a scale of 0.1 and an offset of 0, which ...
     """
-    scaling = scaling_in(attrs)
     if scaling is None:
         return
     scale, offset = scaling

@@ -362,11 +362,11 @@ def footprints(
     if not source.period or not reached.size or (np.ptp(reached) < source.period // 2 and not wide):
         none = np.zeros((0, 2), np.int64)
         return Footprints(at, none, np.empty((2, 2, 0), np.int64), none[:, 0])
-    x, lost = _corners(units[1]), _corners(at[0]).min(0) < NOWHERE // 2
+    x, lost = corners_of(units[1]), corners_of(at[0]).min(0) < NOWHERE // 2
     across = np.where(lost, 0, x - x[0])
     if not target.period:  # only in degrees may a pixel be wider than half a turn
         across -= np.rint(across / source.period).astype(np.int64) * source.period
-    folded = _corners(at[1])
+    folded = corners_of(at[1])
     torn = np.argwhere((folded - folded[0] != across).any(0) & ~lost)
     i, j = torn.T
     first = folded[0, i, j] + across[:, i, j].min(0)
@@ -375,7 +375,7 @@ def footprints(
     turn = -(-source.period // UNITS)
     x += x // source.period * (turn * UNITS - source.period)
     start, stop = (int(x.min()) >> 12, (int(x.max()) >> 12) + 1) if len(torn) else (0, 0)
-    both = np.stack([_corners(at[0])[:, i, j], x - start * UNITS]).reshape(2, 2, 2, -1)
+    both = np.stack([corners_of(at[0])[:, i, j], x - start * UNITS]).reshape(2, 2, 2, -1)
     corners = np.full((2, 2, len(torn), 3), NOWHERE)
     corners[..., :2] = np.moveaxis(both, 2, -1)
     columns = np.arange(start, stop) % turn
@@ -385,7 +385,7 @@ def footprints(
     )
 
 
-def _corners(grid: np.ndarray) -> np.ndarray:
+def corners_of(grid: np.ndarray) -> np.ndarray:
     """The four corners of each pixel: (4, rows, columns)."""
     rows, cols = grid.shape[0] - 1, grid.shape[1] - 1
     return np.stack([grid[i : i + rows, j : j + cols] for i in (0, 1) for j in (0, 1)])

@@ -396,11 +396,8 @@ class Warp:
 
 def _touching(feet: lattice.Footprints, height: int, width: int) -> tuple[Window, Window]:
     """Rows and columns of the target pixels whose footprints may touch a window."""
-    at = feet.at
-    corners = np.stack(
-        [at[:, i : i + at.shape[1] - 1, j : j + at.shape[2] - 1] for i in (0, 1) for j in (0, 1)]
-    )
-    low, high = corners.min(0) >> 12, corners.max(0) >> 12
+    corners = np.stack([lattice.corners_of(each) for each in feet.at])
+    low, high = corners.min(1) >> 12, corners.max(1) >> 12
     touching = (low[0] < height) & (high[0] >= 0) & (low[1] < width) & (high[1] >= 0)
     touching[tuple(feet.torn.T)] = True
     rows, cols = np.flatnonzero(touching.any(1)), np.flatnonzero(touching.any(0))

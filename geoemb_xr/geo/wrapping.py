@@ -13,7 +13,14 @@ import xarray as xr
 from geoemb_xr.core import arrays, codecs, geometry
 from geoemb_xr.core.band_names import places_by_name, refuse_contradiction
 from geoemb_xr.core.errors import EmbeddingError
-from geoemb_xr.core.missing import believe_nodata, codec_attrs, nodata_in, refuse_codes, refuse_scaling
+from geoemb_xr.core.missing import (
+    believe_nodata,
+    codec_attrs,
+    nodata_in,
+    refuse_codes,
+    refuse_scaling,
+    scaling_in,
+)
 from geoemb_xr.core.model import BAND, Codec, Product
 from geoemb_xr.core.model import product as find_product
 from geoemb_xr.core.times import listed, period_of, stamps_of
@@ -99,11 +106,11 @@ def wrap(
             )
         return _of_table(array, found, crs, time, scale, version)
     for each in array.data_vars.values() if isinstance(array, xr.Dataset) else (array,):
-        refuse_scaling(getattr(each, "attrs", {}), "the array")
+        refuse_scaling(scaling_in(getattr(each, "attrs", {})), "the array")
     source, nodata = _source_of(array), _nodata_of(array)
     data = _stack_variables(array, found) if isinstance(array, xr.Dataset) else array
-    if geobox is not None and not (hasattr(geobox, "affine") and hasattr(geobox, "crs")):
-        raise EmbeddingError(f"geobox= is a GeoBox of odc-geo, as .emb.geobox gives it; got {geobox!r}")
+    if geobox is not None:
+        geometry.check_geobox(geobox)
     if isinstance(data, xr.DataArray):
         crs = _one_crs(data, geobox, crs)
     named = _name_dims(data, found, dims)

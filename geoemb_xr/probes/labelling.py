@@ -13,7 +13,7 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.legend import SOURCE, Legend, is_class_map, legend_of
 from geoemb_xr.core.local_paths import existing, local_path
-from geoemb_xr.core.missing import nodata_in, refuse_scaling
+from geoemb_xr.core.missing import nodata_in, refuse_scaling, scaling_in
 from geoemb_xr.execution import progress
 from geoemb_xr.execution.computing import compute
 from geoemb_xr.execution.hashes import mixed
@@ -74,7 +74,7 @@ def plain_raster(raster: xr.DataArray | xr.Dataset) -> xr.DataArray:
     found = geometry.plain_names(raster)
     single = {dim: 0 for dim, size in found.sizes.items() if size == 1 and dim not in ("y", "x", "location")}
     found = found.isel(single, drop=False)
-    refuse_scaling(found.attrs, "the label raster")
+    refuse_scaling(scaling_in(found.attrs), "the label raster")
     return _whole_again(found)
 
 
@@ -119,7 +119,7 @@ def _open_raster(path: str) -> xr.DataArray:
         raise SourceError(f"the labels {path} could not be opened as a GeoTIFF: {error}") from error
     assert isinstance(raster, xr.DataArray)
     raster = raster.isel(band=0, drop=True)
-    refuse_scaling(raster.attrs, f"the label raster {path}")
+    refuse_scaling(scaling_in(raster.attrs), f"the label raster {path}")
     return _whole_again(raster)
 
 

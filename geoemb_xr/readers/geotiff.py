@@ -367,8 +367,8 @@ def check_bands(
         raise SourceError(
             f"{info.path} holds {info.dtype}; a file of {product!r} holds {' or '.join(dtypes)}"
         )
-    if info.scaling is not None and np.dtype(info.dtype).kind == "f":
-        refuse_scaling({"scales": info.scaling[:1], "offsets": info.scaling[1:]}, info.path)
+    if np.dtype(info.dtype).kind == "f":
+        refuse_scaling(info.scaling, info.path)
     elif info.scaling is not None:
         say(
             f"{info.path} declares a scale of {info.scaling[0]:g} and an offset of {info.scaling[1]:g}; its codes "

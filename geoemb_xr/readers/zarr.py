@@ -19,7 +19,7 @@ from affine import Affine
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import SourceError
-from geoemb_xr.core.missing import NODATA_KEYS, mark_missing, refuse_scaling
+from geoemb_xr.core.missing import NODATA_KEYS, mark_missing, refuse_scaling, scaling_in
 from geoemb_xr.readers.block_cache import INDEXED, BlockCache
 from geoemb_xr.readers.claims import check_axes, check_extent
 from geoemb_xr.readers.stored_chunks import StoredChunks, layout_of
@@ -331,7 +331,7 @@ def zarr_tile(
     check_extent(geobox, name)
     stored = None if array.fill_value is None else float(array.fill_value)
     if array.dtype.kind == "f":
-        refuse_scaling(array.attrs, name)
+        refuse_scaling(scaling_in(array.attrs), name)
     fill = (stored or 0.0) if fill is None else fill
     nodata = _nodata_of(array)
     differs = stored is not None and np.isfinite(stored) and stored != fill
