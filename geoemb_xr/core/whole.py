@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from geoemb_xr.core.errors import MissingFileError
+
+#: What a system says of a disk, or of a user's share of it, that has no room left.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -35,9 +40,37 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
         raise MissingFileError(f"no such folder to write to: {target.parent}")
     temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     try:
-        with temporary.open("xb") as file:
+        with full_disk_named(target), temporary.open("xb") as file:
             yield file
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def full_disk_named(target: Path, kept: Path | None = None) -> Iterator[None]:
+    """Say what was being written where a disk has no room left, and what to do.
+
+    Parameters
+    ----------
+    target : Path
+        What is being written.
+    kept : Path, optional
+        Where the finished part of it stays for the next call.
+
+    Raises
+    ------
+    OSError
+        With the number that the system gave.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        free = f"{shutil.disk_usage(target.parent).free / 1e6:,.1f} MB are free in {target.parent}"
+        then = "nothing of it is kept"
+        if kept is not None and kept.exists():
+            then = f"make room and call again, which goes on with what is finished in {kept}; or delete that"
+        raise OSError(error.errno, f"no room left to write {target}: {free}; {then}") from error

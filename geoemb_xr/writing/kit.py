@@ -23,7 +23,7 @@ from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.fitted import check_model
 from geoemb_xr.core.local_paths import with_ending
 from geoemb_xr.core.model import check_embedding, comparability_key, is_encoded, product
-from geoemb_xr.core.whole import replacing
+from geoemb_xr.core.whole import full_disk_named, replacing
 from geoemb_xr.execution.computing import computed
 from geoemb_xr.geo import places
 from geoemb_xr.probes.labelling import read_labels
@@ -101,7 +101,10 @@ def field_kit(
     """
     target = check_target(with_ending(path, ".zip"), mode)
     array = _checked(array, probe)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+    with (
+        full_disk_named(target),
+        tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder,
+    ):
         stage = Path(folder)
         write_in_gzip(array.rename("embedding"), stage / "store", chunks)
         probe.save(stage / "probe.npz")

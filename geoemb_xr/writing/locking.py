@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from geoemb_xr.core.errors import SourceError
+from geoemb_xr.core.whole import full_disk_named
+from geoemb_xr.writing.staging import part_of
 
 #: Shards that a writer claims, along each dimension; None claims all.
 Claim = Mapping[str, list[int]] | None
@@ -49,16 +51,19 @@ def only_writer(target: Path, claim: Claim = None, *, key: str = "") -> Iterator
     ------
     SourceError
         If another writer holds the target, or shards that are claimed.
+    OSError
+        If the disk is full: where the finished part is kept.
     """
     path = target.with_name(f"{target.name}{'.' if key else ''}{key}.lock")
     own = _taken(path, target)
     try:
-        own.write(json.dumps({**_self(), "claim": claim}))
-        own.flush()
-        for other in target.parent.glob(glob.escape(target.name) + ".*lock"):
-            if other != path and _LOCK.fullmatch(other.name.removeprefix(target.name)):
-                _check_apart(other, target, claim)
-        yield
+        with full_disk_named(target, part_of(target, key)):
+            own.write(json.dumps({**_self(), "claim": claim}))
+            own.flush()
+            for other in target.parent.glob(glob.escape(target.name) + ".*lock"):
+                if other != path and _LOCK.fullmatch(other.name.removeprefix(target.name)):
+                    _check_apart(other, target, claim)
+            yield
     finally:
         path.unlink(missing_ok=True)
         own.close()  # and with it the lock: whoever waits finds the file gone, and makes its own

@@ -1,6 +1,7 @@
 """Blocks on their way to a file: kept when a run is killed, held against a second writer, at exactly one path."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -339,3 +340,17 @@ def test_a_full_disk_is_an_error_and_leaves_no_target(method, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert {p.name for p in tmp_path.iterdir()} <= {"out.part"}
     assert getattr(array.emb, method)(tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_full_disk_is_named_with_what_is_kept(kept, tmp_path):
+    target = tmp_path / "map.tif"
+    if kept:
+        staging.part_of(target).mkdir()
+    then = "goes on with what is finished in .*map.tif.part" if kept else "nothing of it is kept"
+    with pytest.raises(OSError, match=f"no room left to write .*map.tif.* MB are free in .*{then}") as full:
+        with only_writer(target):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert full.value.errno == errno.ENOSPC
+    with pytest.raises(PermissionError, match="not yours"), only_writer(target):
+        raise PermissionError(errno.EACCES, "not yours")
