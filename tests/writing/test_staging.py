@@ -348,9 +348,9 @@ def test_a_full_disk_is_named_with_what_is_kept(kept, tmp_path):
     if kept:
         staging.part_of(target).mkdir()
     then = "goes on with what is finished in .*map.tif.part" if kept else "nothing of it is kept"
-    with pytest.raises(OSError, match=f"no room left to write .*map.tif.* MB are free in .*{then}") as full:
-        with only_writer(target):
-            raise OSError(errno.ENOSPC, "No space left on device")
+    said = f"no room left to write .*map.tif.* MB are free in .*{then}"
+    with pytest.raises(OSError, match=said) as full, only_writer(target):
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert full.value.errno == errno.ENOSPC
     with pytest.raises(PermissionError, match="not yours"), only_writer(target):
         raise PermissionError(errno.EACCES, "not yours")
