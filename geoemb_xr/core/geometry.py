@@ -75,7 +75,7 @@ def as_crs(crs: object) -> pyproj.CRS:
     """Any way of writing a CRS (EPSG code, WKT, pyproj, odc-geo, rasterio) as a :class:`pyproj.CRS`."""
     if isinstance(crs, pyproj.CRS):
         return crs
-    if isinstance(crs, int):
+    if isinstance(crs, int | np.integer):
         return _parse_crs(f"EPSG:{crs}")
     if isinstance(crs, Mapping) and "type" in crs:  # PROJJSON
         crs = json.dumps(crs)
@@ -96,6 +96,24 @@ def _same_crs(a: pyproj.CRS, b: pyproj.CRS) -> bool:
 def same_crs(a: object, b: object) -> bool:
     """Whether two CRSs are one; the order of axes does not matter, since ours is always x, y."""
     return _same_crs(as_crs(a), as_crs(b))
+
+
+def same_plane(a: object, b: object) -> bool:
+    """Whether x and y mean the same in two CRSs, whatever they say of heights and of the way to WGS 84.
+
+    Examples
+    --------
+    >>> same_plane("EPSG:32633", "EPSG:32633+5773"), same_crs("EPSG:32633", "EPSG:32633+5773")
+    (True, False)
+    """
+    one, other = (_plane(as_crs(each)) for each in (a, b))
+    return same_crs(one, other) or (one.to_epsg() is not None and one.to_epsg() == other.to_epsg())
+
+
+def _plane(crs: pyproj.CRS) -> pyproj.CRS:
+    if crs.is_bound and crs.source_crs is not None:
+        return _plane(crs.source_crs)
+    return _plane(crs.sub_crs_list[0]) if crs.is_compound else crs.to_2d()
 
 
 @lru_cache(maxsize=256)
@@ -130,7 +148,10 @@ def crs_of(array: xr.DataArray | xr.Dataset) -> pyproj.CRS | None:
         if text:
             return as_crs(text)
         if "grid_mapping_name" in attrs:
-            return pyproj.CRS.from_cf(attrs)
+            try:
+                return pyproj.CRS.from_cf(attrs)
+            except (pyproj.exceptions.CRSError, KeyError) as error:
+                raise ValueError(f"not a CRS: the attributes of {name!r} ({error})") from error
     return None
 
 

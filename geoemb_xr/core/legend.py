@@ -188,15 +188,15 @@ def _flags(values: Any, meanings: Any) -> tuple[list[int], list[str]]:
     stated = re.split(r"[\s,]+", values.strip()) if isinstance(values, str) else np.ravel(values).tolist()
     names = meanings.split() if isinstance(meanings, str) else [str(each) for each in np.ravel(meanings)]
     try:
-        codes = [int(re.sub(r"(?<=\d)(?:[uU]?[bBsSlL]+|[uU])$", "", str(each))) for each in stated]
+        codes = [float(re.sub(r"(?<=\d)(?:[uU]?[bBsSlL]+|[uU])$", "", str(each))) for each in stated]
     except ValueError:
         codes = []
-    if not codes or len(codes) != len(names):
+    if not codes or len(codes) != len(names) or not all(map(float.is_integer, codes)):
         raise EmbeddingError(
             f"a class map has as many whole numbers in 'flag_values' as names in 'flag_meanings'; got "
             f"{values!r} and {meanings!r}"
         )
-    return codes, names
+    return [int(each) for each in codes], names
 
 
 def is_class_map(array: xr.DataArray) -> bool:

@@ -14,6 +14,7 @@ import xarray as xr
 
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.model import BAND, Codec
+from geoemb_xr.core.notes import say
 
 #: Where xarray, rioxarray and GDAL keep the value that marks missing pixels, the first to be looked at first.
 NODATA_KEYS = ("_FillValue", "missing_value", "nodata", "nodatavals")
@@ -151,13 +152,18 @@ def nodata_in(*stated: Mapping[Any, Any]) -> float | None:
     """
     for attrs in stated:
         for key in NODATA_KEYS:
-            try:
-                values = np.unique(np.asarray(attrs.get(key), np.float64))
-            except (TypeError, ValueError):
-                continue
+            values = np.unique(_numbers(attrs.get(key)))
             if values.size == 1 and not np.isnan(values[0]):
                 return float(values[0])
     return None
+
+
+def _numbers(stated: Any) -> np.ndarray:
+    """What an attribute states, as numbers; none where it states anything else."""
+    try:
+        return np.ravel(np.asarray(stated, np.float64))
+    except (TypeError, ValueError):
+        return np.empty(0)
 
 
 #: Where xarray and rioxarray keep scales and offsets.
@@ -169,14 +175,14 @@ def scaling_in(attrs: Mapping[Any, Any]) -> tuple[float, float] | None:
 
     Examples
     --------
-    >>> scaling_in({"scales": (1.0, 0.1)}), scaling_in({"scale_factor": 1.0})
-    ((0.1, 0.0), None)
+    >>> scaling_in({"scales": (1.0, 0.1)}), scaling_in({"scale_factor": 1.0}), scaling_in({"scales": "none"})
+    ((0.1, 0.0), None, None)
     """
     found = []
     for keys, neutral in zip(_SCALING, (1.0, 0.0), strict=True):
         stated = next((attrs[key] for key in keys if attrs.get(key) is not None), neutral)
-        values = np.ravel(np.asarray(stated, np.float64))
-        other = values[values != neutral]
+        values = _numbers(stated)
+        other = values[(values != neutral) & ~np.isnan(values)]
         found.append(float(other[0]) if other.size else neutral)
     return None if found == [1.0, 0.0] else (found[0], found[1])
 
@@ -205,6 +211,23 @@ def refuse_scaling(scaling: tuple[float, float] | None, what: str) -> None:
         "Apply them (open it with mask_and_scale=True, or gdal_translate -unscale), or remove them where they are "
         "not true (.attrs.pop, or gdal_edit.py -unsetscale -unsetoffset)"
     )
+
+
+def believe_scaling(scaling: tuple[float, float] | None, dtype: Any, what: str) -> None:
+    """Say that a scale and an offset (:func:`scaling_in`) of codes do not count, and raise where vectors have them.
+
+    Raises
+    ------
+    SourceError
+        Naming both.
+    """
+    if scaling is not None and np.dtype(dtype).kind in "iu":
+        say(
+            f"{what} declares a scale of {scaling[0]:g} and an offset of {scaling[1]:g}; its codes are decoded as "
+            "their product defines them, not by these"
+        )
+        return
+    refuse_scaling(scaling, what)
 
 
 def fill_of(array: xr.DataArray) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from geoemb_xr.core.band_names import places_by_name, refuse_contradiction
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.missing import (
     believe_nodata,
+    believe_scaling,
     codec_attrs,
     nodata_in,
     refuse_codes,
-    refuse_scaling,
     scaling_in,
 )
 from geoemb_xr.core.model import BAND, Codec, Product
@@ -105,8 +106,8 @@ def wrap(
                 f"a table says in its columns where vectors lie; leave out {', '.join(wrong)}"
             )
         return _of_table(array, found, crs, time, scale, version)
-    for each in array.data_vars.values() if isinstance(array, xr.Dataset) else (array,):
-        refuse_scaling(scaling_in(getattr(each, "attrs", {})), "the array")
+    if isinstance(array, xr.DataArray | xr.Variable):
+        believe_scaling(scaling_in(array.attrs), array.dtype, "the array")
     source, nodata = _source_of(array), _nodata_of(array)
     data = _stack_variables(array, found) if isinstance(array, xr.Dataset) else array
     if geobox is not None:
@@ -170,10 +171,14 @@ def _one_crs(data: xr.DataArray, geobox: GeoBox | None, crs: object) -> object:
     EmbeddingError
         If one is given, and the array states another.
     """
-    given, stated = crs if geobox is None else geobox.crs, geometry.crs_of(data)
+    given, stated = crs if geobox is None else geobox.crs, None
+    with (
+        suppress(ValueError) if given is not None else nullcontext()
+    ):  # what cannot be read contradicts nothing
+        stated = geometry.crs_of(data)
     if given is None:
         return stated or geometry.crs_of(geometry.plain_names(data))
-    if stated is not None and not geometry.same_crs(stated, given):
+    if stated is not None and not stated.is_engineering and not geometry.same_plane(stated, given):
         raise EmbeddingError(
             f"the array says that it lies in {geometry.crs_name(stated)}, and what was given says "
             f"{geometry.crs_name(geometry.as_crs(given))}; reproject it, or remove the one that is wrong "
@@ -303,6 +308,8 @@ def _stack_variables(dataset: xr.Dataset, found: Product) -> xr.DataArray:
             f"it has {list(map(str, dataset.data_vars))[:5]}"
         )
     variables = {band: dataset[band] for band in found.bands}
+    for band, each in variables.items():
+        believe_scaling(scaling_in(each.attrs), each.dtype, f"the variable {band!r}")
     stated = {band: nodata_in(each.attrs, each.encoding) for band, each in variables.items()}
     if len(set(stated.values())) > 1 and all(each.dtype.kind == "f" for each in variables.values()):
         variables = {

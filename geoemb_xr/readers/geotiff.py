@@ -22,7 +22,7 @@ import numpy as np
 from geoemb_xr.core import geometry
 from geoemb_xr.core.band_names import places_by_name, refuse_contradiction
 from geoemb_xr.core.errors import MissingFileError, SourceError
-from geoemb_xr.core.missing import mark_missing, refuse_codes, refuse_scaling, scaling_in
+from geoemb_xr.core.missing import believe_scaling, mark_missing, refuse_codes, scaling_in
 from geoemb_xr.core.notes import say
 from geoemb_xr.execution.threads import threads_of_gdal
 from geoemb_xr.readers import cogs
@@ -367,13 +367,7 @@ def check_bands(
         raise SourceError(
             f"{info.path} holds {info.dtype}; a file of {product!r} holds {' or '.join(dtypes)}"
         )
-    if np.dtype(info.dtype).kind == "f":
-        refuse_scaling(info.scaling, info.path)
-    elif info.scaling is not None:
-        say(
-            f"{info.path} declares a scale of {info.scaling[0]:g} and an offset of {info.scaling[1]:g}; its codes "
-            f"are decoded as {product!r} defines them, not by these"
-        )
+    believe_scaling(info.scaling, info.dtype, info.path)
     placed = places_by_name(info.descriptions, bands, info.path)
     if placed is not None:
         return tuple(place + 1 for place in placed)

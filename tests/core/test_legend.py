@@ -106,7 +106,7 @@ def test_codes_without_their_names_are_no_class_map():
     assert is_class_map(array.assign_attrs(flag_meanings="oats rye"))
 
 
-@pytest.mark.parametrize("values", ["1b, 5b", "1 5", [1, 5], np.array([1, 5], "i1"), "1UB 5UB"])
+@pytest.mark.parametrize("values", ["1b, 5b", "1 5", [1, 5], [1.0, 5.0], np.array([1, 5], "i1"), "1UB 5UB"])
 def test_flags_are_read_in_any_writing(values):
     array = xr.DataArray(np.zeros((2, 2), "u1"), attrs={"flag_values": values, "flag_meanings": "sea land"})
     assert legend_of(array).values == (1, 5)

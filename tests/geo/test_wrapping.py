@@ -369,6 +369,11 @@ def test_every_variable_has_its_own_nodata():
         for i, name in enumerate("abc")
     }
     given = gx.Product("own-nodata", dims=3, bands=("a", "b", "c"))
+    variables["quality"] = (
+        ("y", "x"),
+        np.ones((6, 7), "i2"),
+        {"scale_factor": 0.01},
+    )  # no band of the product
     found = gx.wrap(xr.Dataset(variables), given, geobox=gx.testing.geobox((6, 7))).values
     assert np.isnan(found[:, :3]).all()
     np.testing.assert_array_equal(found[:, 3:], np.broadcast_to(band[3:], (3, 3, 7)))
@@ -380,6 +385,12 @@ def test_what_places_an_array_is_checked():
     named = gx.wrap(vectors, given, geobox=grid)
     with pytest.raises(EmbeddingError, match="lies in EPSG:32632, and what was given says EPSG:3035"):
         gx.wrap(named.drop_attrs(deep=False), given, crs=3035)
+    plane = "+proj=utm +zone=32 +ellps=WGS84 +towgs84=0,0,0 +units=m"
+    for text in ("EPSG:32632+5773", plane, 'LOCAL_CS["none"]', "x"):  # none names another plane
+        said = named.drop_attrs(deep=False)
+        said.coords["spatial_ref"].attrs = {"crs_wkt": text}
+        assert gx.wrap(said, given, crs=32632).emb.crs.to_epsg() == 32632
+        assert gx.wrap(said, given, geobox=grid).emb.crs.to_epsg() == 32632
     with pytest.raises(EmbeddingError, match=r"geobox= is a GeoBox of odc-geo.*got \(1, 2\)"):
         gx.wrap(vectors, given, geobox=(1, 2))
     with pytest.raises(EmbeddingError, match=r"got \['batch'\] among"):

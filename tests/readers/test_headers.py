@@ -18,7 +18,7 @@ from rasterio.merge import merge
 import geoemb_xr as gx
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, SourceError
-from geoemb_xr.core.missing import missing_pixels
+from geoemb_xr.core.missing import missing_pixels, scaling_in
 from geoemb_xr.examples import alphaearth
 from geoemb_xr.readers import geotiff, tiles
 from geoemb_xr.readers import zarr as zarr_store
@@ -518,7 +518,10 @@ def test_numbers_stored_by_a_scale_are_not_taken_as_they_lie(tmp_path, caplog):
         file.scales = [1 / 127.5] * 64
     with caplog.at_level("INFO", "geoemb_xr"):
         np.testing.assert_allclose(gx.open("alphaearth", codes).values[0], data, atol=0.02)
-    assert "decoded as 'alphaearth' defines them" in caplog.text
+        wrapped = gx.wrap(rioxarray.open_rasterio(codes), "alphaearth").emb.decode()
+    np.testing.assert_allclose(wrapped.values, data, atol=0.02)
+    assert caplog.text.count("decoded as their product defines them") == 2
+    assert scaling_in({"scale_factor": "n/a", "add_offset": np.nan}) is None
 
 
 @pytest.mark.parametrize(
