@@ -108,11 +108,13 @@ def gather_planes(planes: Any, at: Any, top: Any, left: Any, down: Any, across: 
             n, moved, low, high = _find_runs(
                 some, first, height, width, top, left, down, across, 1, begin, goal, length
             )
+        is_slanted = high - low > moved
         for p in range(number):
             plane, own = source[p], result[p]
             # In order first: pixels along a slanted line come from memory one by one, which takes as long again.
-            for k in range(low, high, line):
-                read += np.uintp(plane[k])
+            if is_slanted:
+                for k in range(low, high, line):
+                    read += np.uintp(plane[k])
             if n == moved:
                 for k in range(n):
                     own[goal[k]] = plane[begin[k]]
@@ -144,19 +146,26 @@ def _find_runs(
     """
     n, moved, low, high = 0, 0, height * width, 0
     for i in range(at.shape[1]):
-        last = np.int64(-2)  # where the run goes on; -2 is nowhere
+        least = most = at[0, i, 0]
+        for j in range(at.shape[2]):
+            least, most = min(least, at[0, i, j]), max(most, at[0, i, j])
+        if most >> 12 < top or least >> 12 >= top + height:
+            continue
+        # where the run has come to, and its length, which a store in each turn would make slow
+        row, column, number = np.int64(0), np.int64(0), 0
         for j in range(at.shape[2]):
             r, c = (at[0, i, j] >> 12) - top, (at[1, i, j] >> 12) - left
-            if not (0 <= r < height and 0 <= c < width):
-                last = np.int64(-2)
-                continue
             r, c = height - 1 - r if down else r, width - 1 - c if across else c
-            here = r * width + c
-            if here == last + 1 and length[n - 1] < longest:
-                length[n - 1] += np.uintp(1)
-            else:
-                begin[n], goal[n], length[n] = here, first + i * at.shape[2] + j, 1
-                n += 1
-            last = here
-            low, high, moved = min(low, here), max(high, here + 1), moved + 1
+            if 0 < number < longest and r == row and c == column + 1 and c < width:
+                column, number = c, number + 1
+                continue
+            if number:
+                length[n], high, moved, n = number, max(high, row * width + column + 1), moved + number, n + 1
+            number = 0
+            if 0 <= r < height and 0 <= c < width:
+                here = r * width + c
+                begin[n], goal[n], low = here, first + i * at.shape[2] + j, min(low, here)
+                row, column, number = r, c, 1
+        if number:
+            length[n], high, moved, n = number, max(high, row * width + column + 1), moved + number, n + 1
     return n, moved, low, high
