@@ -166,8 +166,9 @@ def _numbers(stated: Any) -> np.ndarray:
         return np.empty(0)
 
 
-#: Where xarray and rioxarray keep scales and offsets.
+#: Where xarray and rioxarray keep scales and offsets: as one attribute each, or by band.
 _SCALING = (("scale_factor", "scales"), ("add_offset", "offsets"))
+SCALING_KEYS = tuple(key for keys in _SCALING for key in keys)
 
 
 def scaling_in(attrs: Mapping[Any, Any]) -> tuple[float, float] | None:

@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from geoemb_xr.core.errors import EmbeddingError, check_choice
+from geoemb_xr.core.missing import SCALING_KEYS
 from geoemb_xr.core.model import BAND
 from geoemb_xr.embedding import harmonizing, inputs
 from geoemb_xr.embedding.harmonizing import Harmonize
@@ -84,7 +85,7 @@ def composite(
     parts = [_one(values, own.to_numpy(), clouds) for _, own in periods]
     dated = [part.expand_dims(time=[start]) for part, start in zip(parts, starts, strict=True)]
     whole = xr.concat(dated, "time", join="override", coords="minimal", compat="override")
-    whole.attrs = {k: v for k, v in raster.attrs.items() if k in inputs.ORIGIN}
+    whole.attrs = {k: v for k, v in raster.attrs.items() if k in (*inputs.ORIGIN, *SCALING_KEYS)}
     return whole.transpose(*values.dims)
 
 

@@ -11,6 +11,7 @@ import xarray as xr
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.missing import NODATA_KEYS, SCALING_KEYS, nodata_in, scaling_in
 from geoemb_xr.core.model import BAND, GENERATED
 from geoemb_xr.core.notes import say
 from geoemb_xr.embedding.cards import Encoder
@@ -49,8 +50,7 @@ _FAR_RESOLUTION = 1.5
 _LOWEST = {"reflectance": -0.5, "dn": -5000.0, "dB": -200.0, "power": -1.0, "K": 0.0}
 #: Attributes of images that say where they are from.
 ORIGIN = ("source", GENERATED)
-_MISSING_KEYS = ("_FillValue", "missing_value", "nodata")
-_SAID = (*_MISSING_KEYS, "grid_mapping")
+_SAID = (*NODATA_KEYS, *SCALING_KEYS, "grid_mapping")
 _WAVELENGTHS = ("wavelength", "center_wavelength", "wavelengths")
 
 
@@ -125,6 +125,9 @@ def as_array(images: Any) -> Any:
     whole = images.drop_vars(list(images.data_vars)).assign(bands).to_dataarray(BAND)
     parts = list(bands.values())
     whole.attrs = {**images.attrs, **_shared([v.attrs for v in parts])}
+    declared = [scaling_in(v.attrs) or (1.0, 0.0) for v in parts]
+    if len(set(declared)) > 1:
+        whole.attrs["scales"], whole.attrs["offsets"] = zip(*declared, strict=True)
     whole.encoding = _shared([{k: v.encoding[k] for k in _SAID if k in v.encoding} for v in parts])
     for name in _WAVELENGTHS:
         if parts and all(name in v.attrs for v in parts):
@@ -145,7 +148,7 @@ def of_use(images: Any, encoder: Encoder) -> Any:
 def _without_code(band: xr.DataArray, code: float | None) -> xr.DataArray:
     """A band in floating point, NaN where it had its nodata value."""
     exact = np.float32 if band.dtype.itemsize <= 2 else np.float64
-    attrs = {k: v for k, v in band.attrs.items() if k not in _MISSING_KEYS}
+    attrs = {k: v for k, v in band.attrs.items() if k not in NODATA_KEYS}
     return band.astype(exact).where(band != code).assign_attrs(attrs)
 
 
@@ -324,12 +327,49 @@ def _check_wavelengths(images: xr.DataArray, bands: Sequence[str], encoder: Enco
 
 def missing_value(images: xr.DataArray) -> float | None:
     """The nodata value of the images from their attributes; NaN always counts as missing."""
-    for held in (images.attrs, images.encoding):
-        for key in _MISSING_KEYS:
-            value = held.get(key)
-            if value is not None and np.size(value) == 1 and math.isfinite(float(value)):
-                return float(value)
-    return None
+    # of numbers that were scaled when they were read, it is a stored number, and none of theirs
+    stored = {} if scaling_in(images.encoding) else images.encoding
+    return nodata_in(images.attrs, stored)
+
+
+def check_scaling(
+    declared: tuple[float, float] | None, images: xr.DataArray, encoder: Encoder, scale: float, offset: float
+) -> None:
+    """Raise where images declare a scale that nobody applied, and the encoder takes another unit than is stored.
+
+    Digital numbers of which 10,000 are white are what a scale of 1e-4 is declared of. Whoever passes ``scale`` or
+    ``offset`` knows the unit. Nothing is applied unasked, since xarray keeps attributes in ``images * 1e-4``.
+
+    Parameters
+    ----------
+    declared : tuple of float, optional
+        Scale and offset that the images declare (:func:`geoemb_xr.core.missing.scaling_in`).
+    images : DataArray (…, band, …)
+        The images, with the encoder's names of bands.
+    encoder : Encoder
+        Encoder that takes them.
+    scale, offset : float
+        What was passed.
+
+    Raises
+    ------
+    EmbeddingError
+        With what to pass.
+    """
+    if declared is None or (scale, offset) != (1.0, 0.0):
+        return
+    count = len(encoder.bands)
+    of_bands = (encoder.units,) * count if isinstance(encoder.units, str) else encoder.units
+    units = {unit for band, unit in zip(encoder.bands, of_bands, strict=True) if band in images[BAND].values}
+    units -= {"any"} | ({"dn"} if math.isclose(declared[0], 1e-4) and declared[1] == 0 else set())
+    if not units:
+        return
+    raise EmbeddingError(
+        f"the images declare a scale of {declared[0]:g} and an offset of {declared[1]:g}, which are not applied to "
+        f"their numbers, and {encoder.name} takes {' and '.join(sorted(units))}. Open them with "
+        "mask_and_scale=True, or pass the scale= and offset= that bring their numbers to its unit; where they are "
+        "in it, remove what is declared (.attrs.pop('scale_factor'))"
+    )
 
 
 def check_numbers(images: xr.DataArray) -> None:

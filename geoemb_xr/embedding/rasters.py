@@ -14,6 +14,7 @@ from affine import Affine
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError, check_choice
+from geoemb_xr.core.missing import scaling_in
 from geoemb_xr.core.model import BAND, GENERATED, register
 from geoemb_xr.embedding import chips, harmonizing, inputs, sensors, stacks
 from geoemb_xr.embedding.cards import Encoder, Output, Pooling
@@ -93,7 +94,8 @@ def embed(
         Date that an encoder of single dates sees, or one vector per date; the dates of a series.
     scale, offset : float or mapping of str to float
         ``images * scale + offset`` is in the encoder's unit: ``scale=1e-4`` makes digital numbers reflectance. By
-        name for several sensors.
+        name for several sensors. What images declare (``scale_factor``) is not applied: it raises where the encoder
+        takes another unit, unless one of these is given.
     quality : bool
         Give a Dataset of ``embedding``, ``valid`` (share of pixels that were seen) and ``edge`` (whether a chip was
         cut or moved at an edge of the images).
@@ -122,7 +124,8 @@ def embed(
     ------
     EmbeddingError
         If the images are not what the encoder takes: no CRS, a rotated grid, missing bands, several dates, fewer
-        pixels than a chip; and when computed, if their numbers cannot be in its unit.
+        pixels than a chip, a declared scale that is not applied; and when computed, if their numbers cannot be in
+        its unit.
     SourceError
         If its weights are not at hand.
 
@@ -167,11 +170,13 @@ def embed(
             "chips without a place get a vector each, output='chips'; tokens are for a raster with a CRS"
         )
     raster = stacks.as_stack(images, card) if is_stack else inputs.as_raster(images, card)
+    declared = scaling_in(raster.attrs)
     if not are_joined:
         raster = harmonizing.harmonize(raster, harmonize)
     inputs.check_numbers(raster)
     nodata = inputs.missing_value(raster)
     raster = inputs.pick_bands(inputs.pick_time(raster, card, time), card, bands)
+    inputs.check_scaling(declared, raster, card, scale, offset)
     if not card.bands:
         card = replace(card, bands=_labels(raster))
     elif card.kind == "image" and _labels(raster) != card.bands:

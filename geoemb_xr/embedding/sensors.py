@@ -12,6 +12,7 @@ import xarray as xr
 
 from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.missing import scaling_in
 from geoemb_xr.core.model import BAND
 from geoemb_xr.embedding import harmonizing, inputs, stacks
 from geoemb_xr.embedding.cards import Encoder
@@ -68,9 +69,11 @@ def joined(
     for name, given in images.items():
         raster = given if are_chips else inputs.as_raster(_named(given, name, encoder), encoder)
         inputs.check_numbers(raster)
+        declared, factors = scaling_in(raster.attrs), (_of(scale, name, 1.0), _of(offset, name, 0.0))
         raster = harmonizing.harmonize(raster, harmonize)
-        own = _in_units(raster, _of(scale, name, 1.0), _of(offset, name, 0.0))
+        own = _in_units(raster, *factors)
         own = inputs.pick_bands(own, each_some, _own_bands(bands, own))
+        inputs.check_scaling(declared, own, encoder, *factors)
         if found and not are_chips:
             own = _at_dates(_at_pixels(own, found[0]), found[0], name)
         found.append(own)

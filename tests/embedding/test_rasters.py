@@ -412,6 +412,38 @@ def test_a_number_for_missing_pixels_that_is_not_declared_is_caught():
     assert gx.embed(images.assign_attrs(_FillValue=-9999), MIXING, scale=1e-4).isnull().any()
 
 
+def test_a_declared_scale_that_is_not_applied_is_told_of_before_anything_is_read():
+    images = (scene() * 10_000).fillna(0).round().astype("int16")
+    stored = images.to_dataset("band")
+    for band in BANDS:
+        stored[band].attrs["scale_factor"] = 1e-4
+    masked = xr.decode_cf(stored)
+    one = images.assign_attrs(scales=(1.0, 1e-4, 1e-4, 1e-4), offsets=(0.0, -0.1, 0.0, 0.0))
+    message = (
+        r"a scale of 0.0001 and an offset of (-0\.1|0), which are not applied.*takes reflectance.*scale= and"
+    )
+    for wrong in (
+        stored,
+        one,
+        one.to_dataset("band"),
+        stored.assign(B08=masked["B08"]),
+        {"s2": stored},
+        gx.composite(in_january(one)),
+    ):
+        with pytest.raises(EmbeddingError, match=message):
+            gx.embed(wrong, MIXING)
+    expected = gx.embed(images, MIXING, scale=1e-4).compute()
+    for known in (gx.embed(stored, MIXING, scale=1e-4), gx.embed(masked, MIXING)):
+        assert_close(known.values, expected.values)
+    gx.embed(stored, replace(MIXING, units="dn"))  # of these 10,000 is white
+    with pytest.raises(EmbeddingError, match="takes dn"):
+        gx.embed(images.assign_attrs(scale_factor=2.75e-5, add_offset=-0.2), replace(MIXING, units="dn"))
+
+
+def in_january(images):
+    return images.expand_dims(time=[np.datetime64("2024-01-01", "ns")])
+
+
 def test_scale_and_offset_bring_digital_numbers_home():
     images = scene()
     expected = gx.embed(images, MIXING).compute()
@@ -520,3 +552,6 @@ def test_numbers_of_any_type_are_the_same_image(dtype, nodata):
     stored = images.fillna(nodata).astype(dtype)
     stored.attrs["nodata"] = nodata
     assert_close(gx.embed(stored, MIXING, scale=1e-4).values, expected.values)
+    # text says none, and a value of stored numbers is none of those that were scaled
+    images.attrs["missing_value"], images.encoding = "none", {"_FillValue": nodata, "scale_factor": 2.0}
+    assert_close(gx.embed(images, MIXING, scale=1e-4).values, expected.values)
