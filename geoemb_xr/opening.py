@@ -26,7 +26,7 @@ from geoemb_xr.geo.places import Places
 from geoemb_xr.readers import stac, tiles
 from geoemb_xr.readers import tables as from_tables
 from geoemb_xr.readers.points import area_of_points, vectors_at
-from geoemb_xr.readers.sources import grids_of, lattice_key
+from geoemb_xr.readers.sources import grids_of, lattice_key, refuse_without_product
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores.files import one_look
 from geoemb_xr.stores.objects import missing_as_ours, said_in_a_line
@@ -176,6 +176,7 @@ def open(  # the name that users know from xarray
             stored = own.read_store(source, replace(request, decode=decode))
             return _finish_own(stored, request, geopolygon, geobox or crs, resolution, resampling, decode)
         product = product if named else own.product_of_store(source)
+    refuse_without_product(product)
     # one of your own is made known once it has opened: with a mistake in its facts, it can be tried again
     found = product if isinstance(product, Product) else find_product(str(product))
     is_table = from_tables.holds_vectors(source, found)

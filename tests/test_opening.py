@@ -442,6 +442,11 @@ def test_examples_are_written_once_and_where_asked(container, tmp_path):
         ({"version": "v9"}, ValueError, "version='v9' is not known; valid are 'v1'"),
         ({"version": "v1"}, CoverageError, "holds 'synthetic'"),
         ({"chunks": "big"}, ValueError, "chunks is 'auto', a side in pixels"),
+        (
+            {"chunks": {"z": 3}},
+            ValueError,
+            "chunks names dimensions of an embedding, such as 'y' and 'x'; got 'z'",
+        ),
         ({"chunks": 0}, ValueError, "positive numbers"),
     ],
 )
@@ -533,3 +538,16 @@ def test_a_dict_is_no_source(source, says):
 def test_an_area_given_as_bbox_is_told_where_it_goes():
     with pytest.raises(ValueError, match="an area goes into geopolygon="):
         gx.open("alphaearth", gx.example("alphaearth"), bbox=shapely.box(11.36, 47.24, 11.37, 47.25))
+
+
+def test_a_list_of_our_own_stores_says_how_they_are_joined(tmp_path):
+    da = testing.synthetic("alphaearth", shape=(8, 8), years=(2018, 2019))
+    paths = [da.isel(time=[k]).emb.to_zarr(tmp_path / f"{year}.zarr") for k, year in enumerate((2018, 2019))]
+    with pytest.raises(SourceError, match=r"need their product.*gx\.concat\(\[gx\.open\(path\)"):
+        gx.open(paths)
+    for several in (paths, tmp_path / "*.zarr"):
+        with pytest.raises(SourceError, match=r"2018\.zarr is a Zarr store among files.*gx\.concat"):
+            gx.open("alphaearth", several)
+    xr.testing.assert_identical(
+        gx.concat([gx.open(path) for path in paths], "time"), gx.open(da.emb.to_zarr(tmp_path / "a.zarr"))
+    )

@@ -17,8 +17,7 @@ from geoemb_xr.analysis import year_kernels
 from geoemb_xr.core import kernels
 from geoemb_xr.execution.blocks import Block
 
-#: Bytes of all years in a piece, a few of which a third-level cache holds. Of four years with 64 bands these are
-#: rows of 4096 codes, which are read twice as fast as rows of 1024.
+#: Bytes of all years in a piece, a few of which a third-level cache holds.
 _BYTES = 1 << 20
 #: Pixels that one call of a loop takes of years that lie side by side, of which a twin in NumPy makes float64.
 LONG = 1 << 14

@@ -16,12 +16,14 @@ from geoemb_xr.probes.heads import Data, Head
 _SMOOTH = 20
 #: A share of a class is at least this, so that it has a logarithm.
 _LEAST = 1e-6
+#: Permutations of the labels whose scores are averaged: the score of one varies by as much as few groups do.
+_PERMUTATIONS = 5
 
 
 def controls_of(
     support: Support, data: Data, method: str, head: Head
-) -> dict[tuple[str, str], tuple[Data, Predictor]]:
-    """Return the controls by name and method: the labels that each is scored on, and its predictor.
+) -> dict[tuple[str, str], list[tuple[Data, Predictor]]]:
+    """Return the controls by name and method: the labels that each is scored on and its predictor, for each draw.
 
     Parameters
     ----------
@@ -33,16 +35,16 @@ def controls_of(
         Method of the probe on permuted labels and on given features.
     """
     found = {
-        ("coordinates", "nearest"): (data, _neighbours(data, 1)),
-        ("coordinates", "smooth"): (data, _neighbours(data, _SMOOTH)),
-        ("constant", "most frequent" if data.classes else "mean"): (data, _constant(data)),
+        ("coordinates", "nearest"): [(data, _neighbours(data, 1))],
+        ("coordinates", "smooth"): [(data, _neighbours(data, _SMOOTH))],
+        ("constant", "most frequent" if data.classes else "mean"): [(data, _constant(data))],
         ("permuted labels", method): _permuted(data, head),
     }
     if support.previous.size:
-        found["persistence", "earlier label"] = (data, _earlier(data, support.previous))
+        found["persistence", "earlier label"] = [(data, _earlier(data, support.previous))]
     for name, values in support.features.items():
         one = data._replace(x=_filled(values))
-        found[name, method] = one, probe_predictor(one, head)
+        found[name, method] = [(one, probe_predictor(one, head))]
     return found
 
 
@@ -95,13 +97,12 @@ def _earlier(data: Data, previous: np.ndarray) -> Predictor:
     return predict
 
 
-def _permuted(data: Data, head: Head) -> tuple[Data, Predictor]:
-    """Labels shuffled among groups, so that a score above chance shows a leak in the split."""
+def _permuted(data: Data, head: Head) -> list[tuple[Data, Predictor]]:
+    """Labels shuffled several times among groups, so that a score above chance shows a leak in the split."""
     rng = np.random.default_rng(data.seed)
-    first = np.unique(data.groups, return_index=True)[1]
-    dealt = rng.permutation(data.y[first])[np.unique(data.groups, return_inverse=True)[1]]
-    permuted = data._replace(y=dealt)
-    return permuted, probe_predictor(permuted, head)
+    _, first, group = np.unique(data.groups, return_index=True, return_inverse=True)
+    several = [data._replace(y=rng.permutation(data.y[first])[group]) for _ in range(_PERMUTATIONS)]
+    return [(permuted, probe_predictor(permuted, head)) for permuted in several]
 
 
 def _targets(data: Data, train: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from geoemb_xr.comparing.residuals import Range, autocorrelation_range
 from geoemb_xr.comparing.seen import is_seen
 from geoemb_xr.comparing.support import Support, names_of, support_of
 from geoemb_xr.core.errors import EmbeddingError, check_choice
+from geoemb_xr.core.legend import Legend
 from geoemb_xr.core.notes import one_call, say
 from geoemb_xr.execution import progress
 from geoemb_xr.execution.threads import one_thread
@@ -127,7 +128,8 @@ def evaluate(
     such pixel are one group, so that no split parts them.
 
     Controls are scored like products: coordinates alone (the nearest label; a smooth surface), a constant, labels
-    permuted among groups, which must score chance, the earlier label and given features where there are any, and a
+    permuted among groups, which must score chance (the mean of five permutations, learnt by the first method from
+    the first product, and their deviation), the earlier label and given features where there are any, and a
     probe on what a location encoder (GeoCLIP, with the extra ``locations``) makes of the coordinates.
 
     Examples
@@ -152,7 +154,7 @@ def evaluate(
         arrays, labels, target=target, time=time, group=group, by=by, previous=previous, design=design,
         features=features,
     )  # fmt: skip
-    able = _able(heads, support.classes)
+    able = _able(heads if support.legend is None else _heads(methods, support.legend), support.classes)
     data = {name: support.data(x, seed) for name, x in support.vectors.items()}
     first = next(iter(data.values()))
     with one_thread(), progress.shown("evaluate"):
@@ -171,12 +173,13 @@ def evaluate(
             blocks=layout.blocks(),
         )
         for (name, one), (method, head) in itertools.product(data.items(), able.items()):
-            held.score(name, method, one, scoring.probe_predictor(one, head), counts)
+            held.score(name, method, [(one, scoring.probe_predictor(one, head))], counts)
         for name, kind, one, dims in _variants(support, data):
             for method, head in able.items():
-                held.score(name, method, one, scoring.probe_predictor(one, head, dims), [None], support=kind)
-        for (name, method), (one, predict) in controls_of(support, first, *next(iter(able.items()))).items():
-            held.score(name, method, one, predict, [None])
+                predict = scoring.probe_predictor(one, head, dims)
+                held.score(name, method, [(one, predict)], [None], support=kind)
+        for (name, method), draws in controls_of(support, first, *next(iter(able.items()))).items():
+            held.score(name, method, draws, [None])
     if not held.rows:
         raise EmbeddingError(
             f"no fold can be held out: what is left of the {len(support.y)} labels is of one class, or within the "
@@ -234,10 +237,12 @@ def _declared(
     return [(a, b) for a, b in pairs]
 
 
-def _heads(methods: Sequence[Any]) -> dict[str, Head]:
-    """Methods by name; a second estimator of a class is numbered."""
+def _heads(methods: Sequence[Any], legend: Legend | None = None) -> dict[str, Head]:
+    """Methods by name; a second estimator of a class is numbered. Class weights are by the names of a legend."""
     found: dict[str, Head] = {}
     for method in [methods] if isinstance(methods, str) or hasattr(methods, "fit") else methods:
+        if legend is not None and not isinstance(method, str):
+            method = estimators.with_class_weights(method, legend)
         name, head = estimators.named(method)
         again = sum(each.split(" ")[0] == name for each in found)
         if not isinstance(method, str) and again:
@@ -334,21 +339,29 @@ class _ScoreTables:
         self,
         name: str,
         method: str,
-        data: Data,
-        predict: scoring.Predictor,
+        several: Sequence[tuple[Data, scoring.Predictor]],
         n_labels: Sequence[int | None],
         support: str = "native",
     ) -> None:
-        """Predict what is held out, for each split and number of labels, and score it."""
+        """Predict what is held out, for each split and number of labels, and score it.
+
+        The score is the mean over several labellings; details and draws of few labels are of the first.
+        """
+        data, predict = several[0]
         for split, n in itertools.product(self.splits, n_labels):
-            one = data._replace(weights=self.support.weights) if self._weighs(split) else data
+            one = self._weighed(data, split)
             where = {"product": name, "support": support, "method": method, "split": split.name}
             if n is None:
                 is_probe = name in self.support.vectors or name in self.support.features
-                found = scoring.held(predict, data, split, calibrate=is_probe)
-                self._add(where, None, [scoring.measures(one, found.scores, self._means_of(split), found.proba)],
-                          int(found.done.sum()))  # fmt: skip
-                self._detail(where, one, found, split)
+                whole = [scoring.held(by, own, split, calibrate=is_probe) for own, by in several]
+                scored = [
+                    scoring.measures(
+                        self._weighed(own, split), each.scores, self._means_of(split), each.proba
+                    )
+                    for (own, _), each in zip(several, whole, strict=True)
+                ]
+                self._add(where, None, scored, int(whole[0].done.sum()))
+                self._detail(where, one, whole[0], split)
                 continue
             draws = [
                 scoring.held_out(predict, data, split, n, self.seed + draw)
@@ -357,8 +370,11 @@ class _ScoreTables:
             self._add(where, n, [scoring.measures(one, each, self._means_of(split)) for each in draws],
                       int((~np.isnan(draws[0]).any(axis=0)).sum()))  # fmt: skip
 
-    def _weighs(self, split: Split) -> bool:
-        return self.weighted and split.name == "random"
+    def _weighed(self, data: Data, split: Split) -> Data:
+        """The data with the weights of a design, which say the accuracy of a map in random folds."""
+        return (
+            data._replace(weights=self.support.weights) if self.weighted and split.name == "random" else data
+        )
 
     def _means_of(self, split: Split) -> np.ndarray:
         """The regions for whose means R² is reported as well."""

@@ -489,12 +489,6 @@ def north_up(geobox: GeoBox) -> GeoBox:
     return geobox
 
 
-def is_north_up(array: xr.DataArray) -> bool:
-    """Whether ``y`` descends; an axis of one pixel counts as descending."""
-    ys = array.coords["y"].values
-    return ys.size < 2 or bool(ys[0] > ys[-1])
-
-
 def north_up_array(array: xr.DataArray) -> xr.DataArray:
     """The array with y descending and x ascending, as a view."""
     ys, xs = array.coords["y"].values, array.coords["x"].values

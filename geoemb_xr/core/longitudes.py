@@ -13,6 +13,8 @@ import numpy as np
 
 #: Two arcs as they are written differ by so many turns at most: sources count −180 … 180 or 0 … 360.
 _TURNS = (0.0, -360.0, 360.0, -720.0, 720.0)
+#: Degrees beyond a pole that are rounding: centres and affines in single precision, or in four decimals, end there.
+_POLE = 1e-3
 
 
 def turned(lon: Any, middle: float = 0.0) -> Any:
@@ -33,6 +35,19 @@ def turned(lon: Any, middle: float = 0.0) -> Any:
     lon = np.asarray(lon, np.float64)
     with np.errstate(invalid="ignore"):  # what is not finite has no place, and stays so
         return lon - 360.0 * np.floor((lon - middle + 180.0) / 360.0)
+
+
+def beyond_poles(lat: Any) -> float | None:
+    """The latitude that is farthest beyond a pole; None where all are on the Earth, up to rounding.
+
+    Examples
+    --------
+    >>> beyond_poles([47.2, -91.0, 190.0]), beyond_poles([90 + 3e-12, np.nan])
+    (190.0, None)
+    """
+    lat = np.ravel(np.asarray(lat, np.float64))
+    beyond = lat[np.abs(lat) > 90.0 + _POLE]
+    return float(beyond[np.abs(beyond).argmax()]) if beyond.size else None
 
 
 def width(west: Any, east: Any) -> Any:

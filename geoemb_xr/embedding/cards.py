@@ -20,6 +20,7 @@ from geoemb_xr.core import html
 from geoemb_xr.core.errors import EmbeddingError, MissingFileError, SourceError, check_choice, require
 from geoemb_xr.core.model import Product, normalise_name
 from geoemb_xr.embedding import programs
+from geoemb_xr.embedding.weights import WEIGHTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -449,7 +450,7 @@ def encoder(name: str | Encoder, *, weights: str | os.PathLike[str] | None = Non
     name : str or Encoder
         Case, dashes and underscores do not matter. ``timm/…`` finds any network that timm has weights for.
     weights : path, optional
-        A file of weights in place of the published ones. Other weights are another version.
+        A file of weights in place of the published ones, or a folder with one. Other weights are another version.
 
     Raises
     ------
@@ -458,7 +459,7 @@ def encoder(name: str | Encoder, *, weights: str | os.PathLike[str] | None = Non
     EmbeddingError
         If it is a network without a card.
     SourceError
-        If the file of weights is not there.
+        If the file of weights is not there, or a folder holds several or none.
 
     Examples
     --------
@@ -490,7 +491,21 @@ def encoder(name: str | Encoder, *, weights: str | os.PathLike[str] | None = Non
     path = Path(weights)
     if not path.exists():
         raise SourceError(f"there are no weights at {str(path)!r} for the encoder {found.name!r}")
+    if path.is_dir():
+        path = _only_weights(path)
     return replace(found, weights=str(path))
+
+
+def _only_weights(folder: Path) -> Path:
+    """The one file of weights in a folder, as hubs give it."""
+    inside = sorted(p for p in folder.iterdir() if p.suffix in (*WEIGHTS, *programs.SUFFIXES) and p.is_file())
+    if len(inside) != 1:
+        held = ", ".join(p.name for p in inside[:5]) or "none"
+        raise SourceError(
+            f"weights={str(folder)!r} is a folder, and its files of weights are {held}: give the path of one file "
+            f"({', '.join((*WEIGHTS, *programs.SUFFIXES))})"
+        )
+    return inside[0]
 
 
 def encoders() -> pd.DataFrame:

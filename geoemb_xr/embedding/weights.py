@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from geoemb_xr.embedding.cards import Encoder
 
 
+#: Endings of files of weights alone.
+WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors")
+
+
 def read_weights(path: Path) -> dict[str, Any]:
     """Tensors of a file of torch (``.pt``, ``.pth``, ``.ckpt``) or of safetensors, by name.
 

@@ -25,7 +25,7 @@ _NEIGHBOURS = 8
 _BATCH = 1 << 17
 
 
-def nearest_patch(array: xr.DataArray, points: Any) -> np.ndarray:
+def nearest_patch(array: xr.DataArray, points: Any, *, what: str = "nearest_patch") -> np.ndarray:
     """Position along ``location`` of the patch whose footprint holds each point; -1 where none does.
 
     Of several the nearest centre, of several vectors at one place the one of the latest date, then the first. A
@@ -37,6 +37,8 @@ def nearest_patch(array: xr.DataArray, points: Any) -> np.ndarray:
         Vectors of patches.
     points : pairs, shapely points, GeoDataFrame, table, dict, GeoJSON, path or array of points
         Numbers without a CRS are longitude and latitude.
+    what : str
+        Name of the caller, for errors.
 
     Returns
     -------
@@ -56,7 +58,7 @@ def nearest_patch(array: xr.DataArray, points: Any) -> np.ndarray:
     [7, -1]
     """
     lon, lat = places.points_xy(points, geometry.LONLAT)
-    patches = patches_of(array, "nearest_patch")
+    patches = patches_of(array, what)
     return holding(patches.take(one_a_place(patches)), lon, lat)
 
 
@@ -197,10 +199,13 @@ def patches_of(array: xr.DataArray, what: str) -> Patches:
     if side is None:
         name = array.attrs.get("product")
         who = "nothing says" if name is None else f"{name!r} does not say"
-        raise EmbeddingError(
-            f"{what} needs the size of a patch, which {who}; give each one's side in metres: "
-            "array.assign_coords(patch_m=('location', sides))"
-        )
+        give = "give each one's side in metres: array.assign_coords(patch_m=('location', sides))"
+        if name is not None and product(name).kind == "pixel":
+            raise EmbeddingError(
+                f"{what} looks for the patch that holds each place, and these locations are single pixels of "
+                f"{name!r}: use the raster, or {give}"
+            )
+        raise EmbeddingError(f"{what} needs the size of a patch, which {who}; {give}")
     side = np.broadcast_to(side, x.shape)
     date = places["date"].values if "date" in places else np.full(x.size, np.datetime64("NaT", "ns"))
     return Patches(np.asarray(lon), np.asarray(lat), side, date, np.arange(x.size))

@@ -99,7 +99,7 @@ def sample_pixels(array: xr.DataArray, given: Places, *, take: Take | None = Non
 
 def _patches_at(array: xr.DataArray, points: Places) -> xr.DataArray:
     """The patch whose footprint holds each point."""
-    chosen = nearest_patch(array, points)
+    chosen = nearest_patch(array, points, what="sample")
     inside = chosen >= 0
     if chosen.size and not inside.any():
         raise CoverageError(

@@ -11,7 +11,7 @@ import pandas as pd
 import shapely
 import xarray as xr
 
-from geoemb_xr.core import arrays, codecs, geometry
+from geoemb_xr.core import arrays, codecs, geometry, longitudes
 from geoemb_xr.core.band_names import places_by_name, refuse_contradiction
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.missing import (
@@ -439,13 +439,9 @@ def _place(array: xr.DataArray, geobox: GeoBox | None, x: Any, y: Any, crs: obje
 
 
 def _refuse_beyond_poles(array: xr.DataArray) -> None:
-    crs, ys = geometry.crs_of(array), array.coords["y"].values
-    if (
-        crs is not None and crs.is_geographic and (np.abs(ys) > 90.0001).any()
-    ):  # a step of 0.2 ends at 90 + 3e-12
-        raise EmbeddingError(
-            f"latitudes are 90 degrees at most; y has {ys[np.nanargmax(np.abs(ys))]:g}. Are x and y swapped?"
-        )
+    crs, far = geometry.crs_of(array), longitudes.beyond_poles(array.coords["y"].values)
+    if crs is not None and crs.is_geographic and far is not None:
+        raise EmbeddingError(f"latitudes are 90 degrees at most; y has {far:g}. Are x and y swapped?")
 
 
 def _own_time(coord: xr.DataArray) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from geoemb_xr.core import geometry
+from geoemb_xr.core import geometry, longitudes
 from geoemb_xr.core.errors import SourceError
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ def check_axes(sizes: Mapping[str, int], name: str) -> None:
             raise SourceError(f"{name} claims {size} along {axis!r}: its metadata are damaged")
 
 
-def _northmost(geobox: GeoBox) -> float:
-    """How far the outermost centre of a pixel lies from the equator, in units of the CRS."""
+def _corner_latitudes(geobox: GeoBox) -> list[float]:
+    """The second coordinate of the centres of the outermost pixels, in units of the CRS."""
     height, width = geobox.shape
     corners = ((col, row) for col in (0.5, width - 0.5) for row in (0.5, height - 0.5))
-    return max(abs(float((geobox.affine * corner)[1])) for corner in corners)
+    return [float((geobox.affine * corner)[1]) for corner in corners]
 
 
 def check_extent(geobox: GeoBox, name: str) -> None:
@@ -66,7 +66,8 @@ def check_extent(geobox: GeoBox, name: str) -> None:
             f"{name} claims {height} × {width} pixels, {wide:.3g} {unit} across, at ({affine.c:g}, {affine.f:g}): "
             "that is no raster of the Earth, its metadata are damaged"
         )
-    if unit == "degrees" and crs.axis_info[0].unit_name == "degree" and (far := _northmost(geobox)) > 90.001:
+    far = longitudes.beyond_poles(_corner_latitudes(geobox))
+    if unit == "degrees" and crs.axis_info[0].unit_name == "degree" and far is not None:
         raise SourceError(
             f"{name} has pixels at a latitude of {far:g} degrees, where the Earth has 90: are latitude and "
             "longitude swapped, or is its CRS wrong?"

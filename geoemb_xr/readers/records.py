@@ -232,9 +232,8 @@ def _centres(table: Any, facts: FileFacts, layout: PatchLayout) -> tuple[np.ndar
 
 
 def _refuse_beyond_poles(latitudes: np.ndarray, name: str) -> None:
-    beyond = latitudes[np.abs(latitudes) > 90.0001]
-    if beyond.size:
+    if (far := longitudes.beyond_poles(latitudes)) is not None:
         raise SourceError(
-            f"{name} has a latitude of {beyond[0]:g} degrees, where the Earth has 90: are longitude and latitude "
+            f"{name} has a latitude of {far:g} degrees, where the Earth has 90: are longitude and latitude "
             "swapped?"
         )

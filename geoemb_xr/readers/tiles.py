@@ -510,6 +510,10 @@ def block_sides(chunks: Any, bands: int = 0) -> dict[str, int]:
     if chunks == "auto" or chunks is None:
         return {"y": auto, "x": auto}
     if isinstance(chunks, Mapping):
+        if strange := [dim for dim in chunks if dim not in ("time", "location", BAND, "y", "x")]:
+            raise ValueError(
+                f"chunks names dimensions of an embedding, such as 'y' and 'x'; got {strange[0]!r}"
+            )
         sides = {dim: chunks.get(dim, auto) for dim in ("y", "x")}
     elif isinstance(chunks, (int, np.integer)) and not isinstance(chunks, bool):
         sides = {"y": int(chunks), "x": int(chunks)}

@@ -287,7 +287,7 @@ def _pixels_in(array: xr.DataArray, grid: Any, shape: Any) -> tuple[np.ndarray, 
 def _patches(array: xr.DataArray, given: places.Places, each: bool) -> tuple[np.ndarray, np.ndarray]:
     """Patches whose footprint holds points, or whose centre polygons hold, and which place each belongs to."""
     if given.shapes is None:
-        index = footprints.nearest_patch(array, given)
+        index = footprints.nearest_patch(array, given, what="a query by place")
         rows = np.flatnonzero(index >= 0)
         return index[rows], rows
     single = [given.take(np.array([i])) for i in range(len(given))] if each else [given]

@@ -120,6 +120,8 @@ def search(
     names, given = _named(array)
     many, _ = blocks.one_space(given, "search")
     many = [hits.in_order(each) for each in many]
+    if hasattr(negatives, "__len__") and not len(negatives):  # a loop that has found none yet
+        negatives = None
     if crs is not None:
         query = places.read_places(query, crs=crs)
         negatives = None if negatives is None else places.read_places(negatives, crs=crs)

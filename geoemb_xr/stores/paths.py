@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from geoemb_xr.core.errors import CoverageError, MissingFileError, SourceError
+from geoemb_xr.core.errors import MissingFileError, SourceError
 from geoemb_xr.core.local_paths import local_path, says_local
 from geoemb_xr.core.times import TimeLike, time_spans
 from geoemb_xr.stores.objects import is_remote, matching
@@ -225,11 +225,6 @@ def sidecar_version(path: str | os.PathLike[str]) -> str:
 def write_sidecar(path: str | os.PathLike[str], version: str) -> None:
     """Write what :func:`sidecar_version` reads."""
     Path(path).with_suffix(".json").write_text(json.dumps({"version": version}))
-
-
-def no_overlap(what: str, asked: object, covers: object) -> CoverageError:
-    """The error for a request that a source does not cover."""
-    return CoverageError(f"{what} does not cover {asked}; it covers {covers}")
 
 
 def cache_dir() -> Path:

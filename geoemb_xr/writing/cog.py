@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Hashable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def to_cog(
     FileExistsError
         If the file is there and ``mode`` does not say to replace it.
     ValueError
-        If there is more than one time and no template.
+        If there is more than one time and no template, or the path has the ending of another format.
 
     Examples
     --------
@@ -107,12 +108,23 @@ def to_cog(
     ('COG', 0.0, (61, 126, 166, 255))
     """
     check_choice("overviews", overviews, ("auto", "mean", "mode", "nearest", "none"))
+    _check_ending(os.fspath(path))
     array = _as_written(array, encode)
     if (url := object_target(path)) is not None:
         return put_files(array, url, mode, lambda here: to_cog(array, here, overviews=overviews))
     targets = [(check_target(name, mode), each) for name, each in per_file(array, os.fspath(path))]
     written: list[Path | str] = [_write(each, target, overviews) for target, each in targets]
     return written if "{" in template_in(os.fspath(path))[1] else written[0]
+
+
+def _check_ending(path: str) -> None:
+    """Raise for an ending that says another format: a name may have none, or end in a number."""
+    ending = os.path.splitext(path)[1]
+    if re.fullmatch(r"\.[A-Za-z]\w*", ending) and ending.lower() not in (".tif", ".tiff", ".gtiff"):
+        raise ValueError(
+            f"to_cog writes a GeoTIFF, and {path!r} ends in {ending}: end it in .tif; a picture to look at is "
+            "written by .emb.plot().figure.savefig(…)"
+        )
 
 
 def to_cog_each(
@@ -304,6 +316,9 @@ def _describe(file: Any, picture: _Picture) -> None:
     array = picture.array
     if array.ndim == 3:
         file.descriptions = picture.layers
+    else:
+        names = (array.name, array.attrs.get("long_name"), None if picture.legend is None else "classes")
+        file.descriptions = (next((str(name) for name in names if name is not None), None),)
     tags = provenance(array)
     # what a reader of ours needs to give the array back as it was
     own = {"name": array.name, "dim": array.dims[0] if array.ndim == 3 else None, "attrs": array.attrs}

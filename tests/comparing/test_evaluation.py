@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import shapely
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
@@ -80,7 +81,11 @@ def test_the_better_product_wins_and_it_is_no_chance(found):
 def test_controls_score_chance(found):
     table = found.table()
     assert table.loc[("constant", "most frequent"), "random"] == pytest.approx(1 / 3, abs=0.02)
-    assert table.loc[("permuted labels", "ridge"), "blocks"] == pytest.approx(1 / 3, abs=0.12)
+    assert table.loc[("permuted labels", "ridge"), "blocks"] == pytest.approx(1 / 3, abs=0.06)
+    rows = found.scores[
+        (found.scores["product"] == "permuted labels") & (found.scores.score == found.main_score)
+    ]
+    assert ((rows.sd > 0) & (rows.sd < 0.15)).all()  # of five permutations
     assert table.loc[("coordinates", "nearest"), "blocks"] < 0.5
     assert found.beaten() == {"good": [], "bad": []}
 
@@ -111,7 +116,7 @@ def test_coordinates_are_the_nearest_label(task):
     support = support_of(arrays, table, target="crop")
     data = support.data(support.vectors["good"], 0)
     split = layout(support, data).split("random")
-    one, predict = controls_of(support, data, "ridge", HEADS["ridge"])["coordinates", "nearest"]
+    ((one, predict),) = controls_of(support, data, "ridge", HEADS["ridge"])["coordinates", "nearest"]
     got = scoring.held_out(predict, one, split, None, 0).argmax(axis=0)
     expected = np.empty(N, int)
     for fold in range(5):
@@ -431,3 +436,18 @@ def test_labels_of_no_country_are_left_out_and_counted(task):
     assert set(found.groups.group) == {"east", "west"}
     with pytest.raises(EmbeddingError, match="group needs one value for each"):
         gx.evaluate(arrays, given, group="country", splits="random", **more)
+
+
+def test_class_weights_of_an_estimator_are_by_name(task):
+    """As in fit_probe, and not by the position that a class has in a legend."""
+    arrays, table = task
+    options = {"target": "crop", "splits": "random", "n_labels": None}
+    weights = ({"crop": 5, "tree": 1, "water": 1}, None, {0: 5, 1: 1, 2: 1})
+    named, plain, numbered = ([LogisticRegression(class_weight=given, max_iter=1000)] for given in weights)
+    several = [
+        gx.evaluate({"a": arrays["bad"]}, table, methods=each, **options).scores for each in (named, plain)
+    ]
+    own = [each[each["product"] == "a"].set_index("score")["value"] for each in several]
+    assert own[0]["balanced_accuracy"] != own[1]["balanced_accuracy"]
+    with pytest.raises(EmbeddingError, match=r"class_weight has the classes .*, which are not among"):
+        gx.evaluate({"a": arrays["bad"]}, table, methods=numbered, **options)

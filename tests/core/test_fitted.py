@@ -215,6 +215,9 @@ def test_what_is_no_model_is_refused(models, tmp_path):
         path.write_bytes(content)
         with pytest.raises(SourceError, match=r"m.npz is not a model"):
             gx.load_model(path)
+    np.savez(path, **{name: each for name, each in good.items() if name != "header"})
+    with pytest.raises(SourceError, match=r"m.npz is not a model .*it has no header"):
+        gx.load_model(path)
     refused("another format", format="other")
     refused("holds a 'Unheard'; known are", kind="Unheard")
     refused("is not a model", kind=None)

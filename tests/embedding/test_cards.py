@@ -7,6 +7,7 @@ import pytest
 from mixing import MIXING
 
 import geoemb_xr as gx
+from geoemb_xr.core.errors import SourceError
 
 
 def test_the_table_has_a_row_an_encoder_and_cards_are_values():
@@ -45,3 +46,18 @@ def test_a_card_for_chips_of_another_size_sees_as_far_as_they_reach():
 def test_a_card_that_contradicts_itself_is_refused(facts, message):
     with pytest.raises(ValueError, match=message):
         replace(MIXING, **facts)
+
+
+def test_a_folder_of_weights_is_its_one_file(tmp_path):
+    with pytest.raises(
+        SourceError, match=r"is a folder, and its files of weights are none: give the path of one"
+    ):
+        gx.encoder("presto", weights=tmp_path)
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).touch()
+    assert gx.encoder("presto", weights=tmp_path).weights == str(tmp_path / "model.safetensors")
+    (tmp_path / "model.pt").touch()
+    with pytest.raises(
+        SourceError, match=r"weights are model\.pt, model\.safetensors: give the path of one file"
+    ):
+        gx.encoder("presto", weights=tmp_path)

@@ -210,6 +210,14 @@ def test_a_polygon_in_degrees_meets_a_grid_past_180():
     np.testing.assert_allclose(world(0.0).emb.crop(part).x, [181.5, 182.5])
 
 
+def test_points_of_a_raster_are_no_patches_to_sample():
+    points = scene().emb.year(2018).emb.sample(places())
+    with pytest.raises(
+        EmbeddingError, match=r"sample looks for the patch.*single pixels of 'alphaearth': use the"
+    ):
+        points.emb.sample(places())
+
+
 def test_no_overlap_says_what_is_covered():
     with pytest.raises(CoverageError, match=r"bbox \(1, 2, 3, 4\).*does not overlap.*lon/lat"):
         scene().emb.crop((1, 2, 3, 4))

@@ -1,5 +1,7 @@
 """Arrays and tables of other programs become embedding arrays, with what is missing in them."""
 
+from contextlib import nullcontext
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from odc.geo.geobox import GeoBox
 import geoemb_xr as gx
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.geo import wrapping
+from geoemb_xr.readers.claims import check_extent
 
 POINTS = gx.testing.scene().points(12, radius=200).assign(note=[f"n{i}" for i in range(12)])
 
@@ -339,6 +342,15 @@ def test_times_of_an_array_become_moments(times):
 def test_arrays_that_cannot_be_wrapped(array, options, message):
     with pytest.raises(EmbeddingError, match=message):
         gx.wrap(array, "alphaearth", **options)
+
+
+@pytest.mark.parametrize(("far", "says"), [(90.0005, None), (90.002, "latitude")])
+def test_poles_end_in_one_place_for_arrays_and_files(far, says):
+    box = GeoBox((2, 2), Affine(1, 0, 11, 0, -1, far + 0.5), "EPSG:4326")
+    data, place = np.zeros((64, 2, 2), np.float32), {"x": [11.5, 12.5], "y": [far, far - 1], "crs": 4326}
+    for read in (lambda: check_extent(box, "a.tif"), lambda: gx.wrap(data, "alphaearth", **place)):
+        with pytest.raises(EmbeddingError, match=says) if says else nullcontext():
+            read()
 
 
 def test_a_pole_may_be_rounded():

@@ -53,7 +53,8 @@ def earth_engine(path, frame):
 
 
 @pytest.mark.parametrize(
-    "kind", ["earth engine", "csv", "parquet", "geoparquet", "geojson", "frame", "whole"]
+    "kind",
+    ["earth engine", "csv", "parquet", "geoparquet", "geojson", "shp", "fgb", "feather", "frame", "whole"],
 )
 def test_a_table_opens_as_points(tmp_path, kind):
     frame = table()
@@ -71,9 +72,15 @@ def test_a_table_opens_as_points(tmp_path, kind):
     elif kind == "geoparquet":
         points.drop(columns=["lon", "lat"]).to_parquet(tmp_path / "p.parquet")
         source = tmp_path / "p.parquet"
-    elif kind == "geojson":
-        points.drop(columns=["lon", "lat"]).to_file(tmp_path / "p.geojson")
-        source = tmp_path / "p.geojson"
+    elif kind in ("geojson", "shp", "fgb"):
+        source = tmp_path / f"p.{kind}"
+        # a GeoDataFrame's own order of rows: FlatGeobuf's index has another
+        points.drop(columns=["lon", "lat"]).to_file(
+            source, **({"SPATIAL_INDEX": "NO"} if kind == "fgb" else {})
+        )
+    elif kind == "feather":
+        source = tmp_path / "p.feather"
+        points.drop(columns=["lon", "lat"]).to_feather(source)
     elif kind == "frame":
         source = points.drop(columns=["lon", "lat"]).to_crs(4326)
     else:

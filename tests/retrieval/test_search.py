@@ -71,6 +71,15 @@ def test_distances_of_a_batch_are_scikit_learns():
 # --- negatives and backgrounds ------------------------------------------------------------------------------------
 
 
+def test_an_empty_list_of_negatives_is_none():
+    da = scene(shape=(8, 8), years=(2024,))
+    options = {"crs": da.emb.crs, "k": 3}
+    here = float(da.x[3]), float(da.y[3])
+    expected = da.emb.search(here, **options)
+    for none in ([], np.empty((0, 2)), pd.DataFrame({"lon": [], "lat": []})):
+        pd.testing.assert_frame_equal(da.emb.search(here, negatives=none, **options), expected)
+
+
 @pytest.mark.parametrize("how", ["mean", "max", "each"])
 @pytest.mark.parametrize("background", [None, "mean"])
 def test_positives_minus_negatives_about_a_background(how, background):

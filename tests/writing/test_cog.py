@@ -50,6 +50,9 @@ def test_a_class_map_has_its_colours_and_names(cover, tmp_path):
             v: tuple(legend.rgba()[v].tolist()) for v in legend.values
         }
         assert json.loads(file.tags()["legend"])[1]["name"] == "dry grass"
+        assert file.descriptions == (cover.name,)
+    with rasterio.open(cover.rename(None).emb.to_cog(tmp_path / "unnamed.tiff")) as file:
+        assert file.descriptions == ("classes",)
     style = ElementTree.parse(tmp_path / "cover.qml")
     entries = [(e.get("value"), e.get("label"), e.get("color")) for e in style.iter("paletteEntry")]
     assert entries == [
@@ -196,6 +199,10 @@ def test_what_cannot_be_a_geotiff_says_so(codes, cover, tmp_path):
         codes.expand_dims(more=2).emb.to_cog(tmp_path / "a.tif")
     with pytest.raises(EmbeddingError, match="'mean' is for numbers"):
         cover.emb.to_cog(tmp_path / "a.tif", overviews="mean")
+    with pytest.raises(
+        ValueError, match=r"to_cog writes a GeoTIFF, and '.*a.png' ends in .png: end it in .tif"
+    ):
+        cover.emb.to_cog(tmp_path / "a.png")
     with pytest.raises(EmbeddingError, match="cannot write complex"):
         cover.astype("c8").drop_attrs(deep=False).emb.to_cog(tmp_path / "a.tif")
     assert not list(tmp_path.iterdir())
