@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -171,13 +170,13 @@ def _one_crs(data: xr.DataArray, geobox: GeoBox | None, crs: object) -> object:
     EmbeddingError
         If one is given, and the array states another.
     """
-    given, stated = crs if geobox is None else geobox.crs, None
-    with (
-        suppress(ValueError) if given is not None else nullcontext()
-    ):  # what cannot be read contradicts nothing
-        stated = geometry.crs_of(data)
+    given = crs if geobox is None else geobox.crs
     if given is None:
-        return stated or geometry.crs_of(geometry.plain_names(data))
+        return geometry.crs_of(data) or geometry.crs_of(geometry.plain_names(data))
+    try:
+        stated = geometry.crs_of(data)
+    except ValueError:  # what cannot be read contradicts nothing
+        return crs
     if stated is not None and not stated.is_engineering and not geometry.same_plane(stated, given):
         raise EmbeddingError(
             f"the array says that it lies in {geometry.crs_name(stated)}, and what was given says "
@@ -308,8 +307,12 @@ def _stack_variables(dataset: xr.Dataset, found: Product) -> xr.DataArray:
             f"it has {list(map(str, dataset.data_vars))[:5]}"
         )
     variables = {band: dataset[band] for band in found.bands}
+    scaled: dict[tuple[Any, Any], list[str]] = {}
     for band, each in variables.items():
-        believe_scaling(scaling_in(each.attrs), each.dtype, f"the variable {band!r}")
+        scaled.setdefault((scaling_in(each.attrs), each.dtype), []).append(band)
+    for (scaling, dtype), bands in scaled.items():  # one note, not one per band
+        others = f" and {len(bands) - 1} others" if len(bands) > 1 else ""
+        believe_scaling(scaling, dtype, f"the Dataset (variable {bands[0]!r}{others})")
     stated = {band: nodata_in(each.attrs, each.encoding) for band, each in variables.items()}
     if len(set(stated.values())) > 1 and all(each.dtype.kind == "f" for each in variables.values()):
         variables = {

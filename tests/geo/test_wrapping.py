@@ -391,6 +391,16 @@ def test_every_variable_has_its_own_nodata():
     np.testing.assert_array_equal(found[:, 3:], np.broadcast_to(band[3:], (3, 3, 7)))
 
 
+def test_a_scale_that_all_variables_declare_is_said_once(caplog):
+    codes = gx.testing.synthetic("alphaearth", shape=(4, 5), decode=False).isel(time=0)
+    dims, scale = ("y", "x"), {"scale_factor": 0.1}
+    variables = {name: (dims, codes.sel(band=name).data, scale) for name in codes.band.values}
+    with caplog.at_level("INFO", "geoemb_xr"):
+        gx.wrap(xr.Dataset(variables), "alphaearth", geobox=gx.testing.geobox((4, 5)))
+    assert len(caplog.records) == 1
+    assert "variable 'A00' and 63 others) declares a scale of 0.1" in caplog.text
+
+
 def test_what_places_an_array_is_checked():
     vectors = np.ones((3, 6, 7), "f4")
     given, grid = gx.Product("placed", dims=3), gx.testing.geobox((6, 7))
