@@ -131,7 +131,10 @@ class Outlines:
         runs, weights = np.empty((cells, 3), np.int64), np.empty(cells)
         ends = np.zeros((len(windows) + 1, 2), np.int64)
         cover(self.edges, self.first, windows, touched, runs, weights, ends)
-        return CoveredPixels(windows, runs[: ends[-1, 0]], weights[: ends[-1, 1]], ends[:, 1])
+        # contiguous, since numba compiles each order in memory anew
+        return CoveredPixels(
+            windows, runs[: ends[-1, 0]], weights[: ends[-1, 1]], np.ascontiguousarray(ends[:, 1])
+        )
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,8 @@ class VectorMoments:
 
         Where the bands of each pixel lie side by side pixels are gathered first, and then lie in one row.
         """
-        windows, runs, ends, weights = piece.windows[:, 1:], piece.runs, piece.ends, piece.weights
+        windows = np.ascontiguousarray(piece.windows[:, 1:])
+        runs, ends, weights = piece.runs, piece.ends, piece.weights
         if len(block) > 1 and block.strides[0] == block.itemsize:
             block = loops.gathered(block, runs, weights.size)[:, None]
             nought = np.zeros(len(rows), np.int64)

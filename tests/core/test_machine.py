@@ -3,6 +3,7 @@
 import sys
 import types
 
+import dask
 import pytest
 
 from geoemb_xr.core import machine
@@ -41,6 +42,8 @@ def test_a_task_knows_the_limit_of_its_worker():
     distributed = pytest.importorskip("distributed")
     assert machine.worker_memory() is None
     with (
+        # this whole process takes more than the limit, and its worker would pause for ever
+        dask.config.set({"distributed.worker.memory.pause": False, "distributed.worker.memory.spill": False}),
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=1, processes=False, memory_limit="700MB", dashboard_address=None
         ) as cluster,

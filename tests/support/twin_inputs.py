@@ -64,13 +64,14 @@ def side_by_side(kind):
 
 def years_apart(count):
     """Codes of years, each where it lies."""
-    return [rng().permutation(np.where(codes(12, 400) == -128, 1, codes(12, 400)), 1) for _ in range(count)]
+    made = [rng().permutation(np.where(codes(12, 400) == -128, 1, codes(12, 400)), 1) for _ in range(count)]
+    return [np.ascontiguousarray(each) for each in made]  # as blocks lie
 
 
 def lying():
     """Codes of four years where they lie, from the third pixel on: a year is missing, or all, or one band."""
     planes = [rng().permutation(codes(12, 50), 1) for _ in range(4)]
-    planes = [np.roll(each, 3 * t, axis=1) for t, each in enumerate(planes)]
+    planes = [np.ascontiguousarray(np.roll(each, 3 * t, axis=1)) for t, each in enumerate(planes)]
     for t, each in enumerate(planes):
         each[:, 20], each[t, 21 + t], each[:, 30:40:2] = -128, -128, -128 if t % 2 else 100
     return code_kernels.together(planes, 3, -128)
@@ -118,7 +119,7 @@ def window(dtype=np.int8):
         return rng().integers(-127, 128, (14, 11, 6), np.int8), factors * FACTOR, 2
     return (
         np.where(factors[..., None] == 0, np.nan, rng().normal(size=(14, 11, 6))).astype(dtype),
-        factors,
+        factors.astype(dtype),
         None,
     )
 
