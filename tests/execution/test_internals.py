@@ -1,6 +1,7 @@
 """What dask and xarray do not promise is imported in one place, and does there what we use it for."""
 
 import ast
+import re
 from pathlib import Path
 
 import dask
@@ -24,7 +25,9 @@ MODULES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "execution" / "internal
 def test_no_other_module_imports_what_is_not_promised():
     wrong = []
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        if not re.search(r"\b(dask|xarray)\.", text := path.read_text()):  # to parse them all takes a second
+            continue
+        for node in ast.walk(ast.parse(text)):
             names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             wrong += [
