@@ -136,5 +136,5 @@ def _quantization(array: xr.DataArray) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> Any:
-    """NumPy scalars and tuples as JSON has them."""
-    return json.loads(json.dumps(value, default=lambda v: v.item() if hasattr(v, "item") else str(v)))
+    """NumPy arrays, scalars and tuples as JSON has them."""
+    return json.loads(json.dumps(value, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v)))

@@ -56,7 +56,7 @@ def missing_pixels(values: np.ndarray, axis: int, nodata: float | None = None) -
 def can_hold(dtype: np.dtype[Any], value: float) -> bool:
     """Whether values of a dtype can be equal to a number at all."""
     if dtype.kind == "f":
-        return bool(np.isfinite(value))
+        return bool(np.isfinite(float(value)))
     if dtype.kind == "b":  # either value means something
         return False
     limits = np.iinfo(dtype)
@@ -138,7 +138,7 @@ def declared_nodata(array: xr.DataArray) -> float | None:
     return nodata_in(array.attrs)
 
 
-def nodata_in(*stated: Mapping[Any, Any]) -> float | None:
+def nodata_in(*given: Mapping[Any, Any]) -> float | None:
     """The first value for missing pixels among attributes: a number, one in text, or the same for every band.
 
     Examples
@@ -150,9 +150,12 @@ def nodata_in(*stated: Mapping[Any, Any]) -> float | None:
     ... )
     (-9999.0, 0.0, None)
     """
-    for attrs in stated:
+    for attrs in given:
         for key in NODATA_KEYS:
-            values = np.unique(_numbers(attrs.get(key)))
+            stated = attrs.get(key)
+            if isinstance(stated, int | np.integer):  # a float rounds those of 64 bits
+                return int(stated)
+            values = np.unique(_numbers(stated))
             if values.size == 1 and not np.isnan(values[0]):
                 return float(values[0])
     return None

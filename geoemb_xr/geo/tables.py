@@ -237,12 +237,13 @@ def _read_text(path: Path) -> pd.DataFrame:
 def _layer_of(path: Path, layer: str) -> dict[str, str]:
     """The option that reads the layer that was named, or the only one with places in it."""
     geopandas = require("geopandas", "vector")
-    layers = dict(geopandas.list_layers(path).itertuples(index=False))
+    table = geopandas.list_layers(path)
+    layers = table["name"].tolist()
     if layer:
         if layer not in layers:
             raise SourceError(f"{path} has no layer {layer!r}; it has {', '.join(layers)}")
         return {"layer": layer}
-    filled = [name for name, kind in layers.items() if kind is not None]
+    filled = table.loc[table["geometry_type"].notna(), "name"].tolist()
     if len(filled) > 1:  # GPX has the same ones in every file
         filled = [name for name in filled if len(geopandas.read_file(path, layer=name, rows=1))]
     if len(filled) > 1:

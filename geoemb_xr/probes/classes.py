@@ -125,7 +125,7 @@ def by_position(given: Any, legend: Legend) -> Any:
         return [by_position(each, legend) for each in given]
     if not isinstance(given, Mapping):
         return given
-    keys = [str(int(key)) if isinstance(key, float | np.floating) else str(key) for key in given]
+    keys = [str(int(k)) if isinstance(k, float | np.floating) and k.is_integer() else str(k) for k in given]
     places = {str(code): i for i, code in enumerate(legend.values)}
     if set(keys) & set(legend.names) or not set(keys) <= set(places):
         places = {name: i for i, name in enumerate(legend.names)}

@@ -41,7 +41,11 @@ def read_labels(labels: Any) -> xr.DataArray | pd.DataFrame:
     SourceError
         If a file is missing or of another kind.
     """
-    if isinstance(labels, xr.DataArray | xr.Dataset) and labels.sizes and "location" not in labels.dims:
+    if (
+        isinstance(labels, xr.DataArray | xr.Dataset)
+        and len(labels.sizes) > 1
+        and "location" not in labels.dims
+    ):
         return plain_raster(labels)
     if labels is None or (np.isscalar(labels) and not isinstance(labels, str | bytes)):
         raise EmbeddingError(
@@ -86,7 +90,24 @@ def _whole_again(raster: xr.DataArray) -> xr.DataArray:
     if raster.dtype.kind != "f" or stored.kind not in "iu" or scaled:
         return raster
     unused = np.iinfo(np.int64).min
-    return raster.fillna(unused).astype(np.int64).assign_attrs(_FillValue=unused)
+    if raster.chunks is not None:
+        return raster.copy(data=raster.data.map_blocks(_in_whole, dtype=np.int64)).assign_attrs(
+            _FillValue=unused
+        )
+    if (raster % 1 > 0).any():  # they were resampled or scaled since: values
+        return raster
+    return raster.copy(data=_in_whole(raster.values)).assign_attrs(_FillValue=unused)
+
+
+def _in_whole(values: np.ndarray) -> np.ndarray:
+    found = np.where(np.isfinite(values), values, float(np.iinfo(np.int64).min))
+    wrong = found[found % 1 > 0]
+    if wrong.size:
+        raise EmbeddingError(
+            f"the label raster was read as whole numbers and holds {wrong[0]:g} now. Resample codes of classes by "
+            "nearest or mode; of values drop what their file said (.drop_encoding())"
+        )
+    return found.astype(np.int64)
 
 
 def _open_raster(path: str) -> xr.DataArray:

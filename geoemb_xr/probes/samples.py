@@ -161,6 +161,7 @@ def column_of(table: Any, name: Any, what: str) -> np.ndarray:
     """A column by its name, or an array of the table's length as it is."""
     if not isinstance(name, str) and not (np.isscalar(name) and name in table.columns):
         values = as_labels(name)
+        values = values[:, 0] if values.shape == (len(table), 1) else values  # a table of one column
         if values.shape != (len(table),):
             raise EmbeddingError(
                 f"{what} is a column's name, or a value for each of the {len(table)} rows; got shape {values.shape}"

@@ -182,7 +182,9 @@ def _is_text(query: Any) -> bool:
     """Whether a query is words, and not GeoJSON, WKT or the path of a file with places."""
     if isinstance(query, str):
         return (
-            not tables.is_written(query) and not query.lower().endswith(_FILES) and not Path(query).exists()
+            not tables.is_written(query)
+            and not query.partition(tables.LAYER)[0].lower().endswith(_FILES)
+            and not Path(query).exists()
         )
     return isinstance(query, list | tuple) and bool(query) and all(map(_is_words, query))
 

@@ -193,17 +193,22 @@ def _check_same_space(new: xr.DataArray, old: xr.DataArray, target: Path) -> Non
             raise EmbeddingError(f"{target} has other labels along {dim!r}")
 
 
+def _classes_of(array: xr.DataArray) -> dict[int, str]:
+    """Names of classes by code, as CF's attributes write them; nothing of another map."""
+    if not is_class_map(array):
+        return {}
+    legend = legend_of(array)
+    return dict(zip(legend.values, (name.strip().replace(" ", "_") for name in legend.names), strict=True))
+
+
 def _check_same_meaning(new: xr.DataArray, old: xr.DataArray, target: Path) -> None:
     """Check that numbers mean the same; other attributes that differ stay as the store has them, which is said."""
-    meant = [
-        dict(zip(legend_of(each).values, legend_of(each).names, strict=True)) if is_class_map(each) else {}
-        for each in (old, new)
-    ]
-    if meant[0] != meant[1]:
+    known, meant = _classes_of(old), _classes_of(new)
+    if bool(known) != bool(meant) or not meant.items() <= known.items():
         raise EmbeddingError(
-            f"{target} has the classes {meant[0]}; got {meant[1]}: bring the codes to those of the store first"
+            f"{target} has the classes {known}; got {meant}: bring the codes to those of the store first"
         )
-    units = [each.attrs.get("units") for each in (old, new)]
+    units = [None if (unit := each.attrs.get("units")) is None else str(unit) for each in (old, new)]
     nodata = [declared_nodata(each) for each in (old, new)]
     for what, (there, given) in (("units", units), ("nodata", nodata)):
         if there is not None and given is not None and there != given:

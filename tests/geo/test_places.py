@@ -6,6 +6,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyogrio
 import pytest
 import shapely
 import xarray as xr
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 import geoemb_xr as gx
 from geoemb_xr.core import areas
-from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError
+from geoemb_xr.core.errors import CoverageError, EmbeddingError, MissingFileError, SourceError
 from geoemb_xr.geo.places import positions_on, read_places
 
 LON, LAT = [11.37, 11.3702], [47.25, 47.2503]
@@ -501,6 +502,12 @@ def test_a_layer_of_several_is_asked_for(tmp_path):
     assert len(read_places(f"{path}|layername=two fields").points) == 2
     with pytest.raises(SourceError, match="no layer 'three'; it has one, two fields"):
         read_places(f"{path}|layername=three")
+    with pytest.raises(MissingFileError, match="no such file of points"):  # no words to search for
+        gx.testing.synthetic("alphaearth", shape=(8, 9)).emb.similarity("none.gpkg|layername=one")
+    styled = tmp_path / "styled.gpkg"
+    FRAME.to_file(styled, layer="fields")
+    pyogrio.write_dataframe(pd.DataFrame({"style": ["red"]}), styled, layer="layer_styles")  # as QGIS does
+    assert len(read_places(styled).points) == 2
     FRAME[["geometry"]].to_file(tmp_path / "a.gpx", driver="GPX")  # five layers, one of which holds anything
     assert len(read_places(tmp_path / "a.gpx").points) == 2
 

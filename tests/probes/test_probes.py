@@ -302,6 +302,7 @@ def test_class_weights_are_by_name():
     for given, says in (
         ({0: 1, 1: 5}, r"the classes \['0', '1'\], which are not among"),
         ({"tree": -1}, "got -1"),
+        ({np.nan: 1, 1.5: 1}, r"the classes \['nan', '1\.5'\], which"),
     ):
         with pytest.raises(EmbeddingError, match=says):
             array().emb.fit_probe(table, target="kind", cv=0, class_weight=given)

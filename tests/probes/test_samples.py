@@ -424,6 +424,13 @@ def test_label_rasters_of_others_are_labels(tmp_path):
         da.emb.fit_probe(xr.Dataset({"a": raster, "b": raster}), n_samples=30)
 
 
+def test_a_nodata_of_64_bits_is_exact():
+    codes = np.arange(900).reshape(30, 30) // 30 % 3
+    codes[:9] = most = np.iinfo("i8").max
+    probe = array().emb.fit_probe(on_degrees(codes, _FillValue=most), n_samples=30, cv=0)
+    assert probe.legend.names == ("0", "1", "2")
+
+
 @pytest.mark.parametrize("said", [{"nodata": "-9999"}, {"nodatavals": (-9999.0,)}, {"_FillValue": [-9999]}])
 def test_a_nodata_in_any_writing_is_no_class(said):
     codes = (np.arange(900).reshape(30, 30) // 30 % 3).astype("i2")
@@ -442,6 +449,11 @@ def test_codes_that_were_masked_when_read_are_classes_and_scaled_ones_are_refuse
     raster.encoding["dtype"] = "uint8"
     probe = array().emb.fit_probe(raster, n_samples=30, cv=0)
     assert probe.legend.names == ("0", "1", "2")
+    resampled = raster.copy(data=codes * 0.37)  # keeps what was said of the file
+    assert array().emb.fit_probe(resampled, n_samples=30, cv=0, method="ridge").legend is None
+    with pytest.raises(EmbeddingError, match=r"was read as whole numbers and holds 0\.37 now"):
+        array().emb.fit_probe(resampled.chunk(), n_samples=30, cv=0, method="ridge")
+    assert array().emb.fit_probe(raster.chunk(), n_samples=30, cv=0) == probe
     with pytest.raises(SourceError, match=r"declares a scale of 0.1"):
         array().emb.fit_probe(on_degrees(codes, scale_factor=0.1), n_samples=30)
 
@@ -457,6 +469,13 @@ def test_masked_labels_are_gaps_and_blanks_are_no_part_of_a_class():
     )
     expected = array().emb.fit_probe(table, target="land_cover", cv=0)
     assert array().emb.fit_probe(spaced, target="land_cover", cv=0) == expected
+    places = table[["land_cover", "lon", "lat"]]
+    for given, target in (
+        (xr.Dataset.from_dataframe(pd.DataFrame(places)), "land_cover"),
+        (table.drop(columns="land_cover"), table[["land_cover"]]),
+    ):
+        probe = array().emb.fit_probe(given, target=target, cv=0)
+        np.testing.assert_array_equal(probe.parameters["weights"], expected.parameters["weights"])
     with pytest.raises(EmbeddingError, match=r"a value for each of the 150 rows; got shape \(2,\)"):
         array().emb.fit_probe(table, target=[1, 2])
 
