@@ -193,24 +193,24 @@ def add_squares(
     while k < len(windows):
         last = _side_by_side(windows, k)
         own, to = windows[k:last], rows[k:last]
-        counted, whole, part, share, begun, run = _sorted_out(
-            block, own, runs, run, ends[k : last + 1], weights
-        )
-        left, added = own[0, 2], np.empty(whole.shape[1], np.float32)
+        top, bottom, left, right = own[0, 0], own[:, 1].max(), own[0, 2], own[-1, 3]
+        shape = (bottom - top, right - left)
+        whole, least = np.zeros(shape, np.float32), np.empty(shape, np.int8)
+        part, share, begun, run = _sorted_out(own, runs, run, ends[k : last + 1], weights, whole)
+        found = np.empty((len(own), len(block)))
+        _add_group(block, own, whole, part, share, begun, least, found)
+        if _left_out(least, top, left, whole, part, share):  # few groups have missing pixels
+            _add_group(block, own, whole, part, share, begun, least, found)
         for i in range(len(own)):
-            total[to[i]] += counted[i]
-        for b in range(len(block)):
-            plane = block[b]
-            _add_columns(plane, own[0, 0], left, whole, added)
-            for i in range(len(own)):
-                squares = 0.0
-                columns = added[own[i, 2] - left : own[i, 3] - left]
-                for j in range(len(columns)):
-                    squares += np.float64(columns[j])
-                for j in range(begun[i], begun[i + 1]):
-                    code = np.float32(plane[part[j, 0], part[j, 1]])
-                    squares += share[j] * np.float64(code * abs(code))
-                sums[to[i], b] += squares * factor
+            for r in range(bottom - top):
+                counted = np.float32(0)
+                for c in range(own[i, 2] - left, own[i, 3] - left):
+                    counted += whole[r, c]
+                total[to[i]] += counted
+            for j in range(begun[i], begun[i + 1]):
+                total[to[i]] += share[j]
+            for b in range(len(block)):
+                sums[to[i], b] += found[i, b] * factor
         k = last
 
 
@@ -248,15 +248,13 @@ def _side_by_side(windows: Any, first: Any) -> Any:
 
 
 @kernels.jit
-def _sorted_out(block: Any, windows: Any, runs: Any, run: Any, ends: Any, weights: Any) -> Any:
-    """Tell pixels that count whole from others and from missing ones.
+def _sorted_out(windows: Any, runs: Any, run: Any, ends: Any, weights: Any, whole: Any) -> Any:
+    """Mark pixels that count whole by 1 in ``whole`` (row, column), and list the others.
 
-    Returns what each window counts, 1 for each pixel that counts whole, rows and columns of those that do in part,
-    their weights, where those of each window begin, and the next run.
+    Returns row and column in the block of those that count in part, their weights, where those of each window
+    begin, and the next run.
     """
     top, left = windows[0, 0], windows[0, 2]
-    least = _least(block, top, windows[:, 1].max(), left, windows[-1, 3])
-    whole, counted = np.zeros(least.shape, np.float32), np.zeros(len(windows))
     most = ends[-1] - ends[0]
     part, share, begun = np.empty((most, 2), np.uint32), np.empty(most), np.zeros(len(ends), np.int64)
     pixel, found = ends[0], 0
@@ -264,9 +262,7 @@ def _sorted_out(block: Any, windows: Any, runs: Any, run: Any, ends: Any, weight
         while pixel < ends[k + 1]:
             row, column, number = runs[run]
             for j in range(number):
-                is_there = least[row - top, column - left + j] > -128
-                weight = weights[pixel + j] if is_there else 0.0
-                counted[k] += weight
+                weight = weights[pixel + j]
                 if weight == 1:
                     whole[row - top, column - left + j] = 1
                 elif weight > 0:
@@ -275,27 +271,58 @@ def _sorted_out(block: Any, windows: Any, runs: Any, run: Any, ends: Any, weight
             pixel += number
             run += 1
         begun[k + 1] = found
-    return counted, whole, part, share, begun, run
+    return part[:found], share[:found], begun, run
 
 
 @kernels.jit
-def _least(block: Any, top: Any, bottom: Any, left: Any, right: Any) -> Any:
-    """The least code of each pixel in a window, at most 0."""
-    least = np.zeros((bottom - top, right - left), np.int8)
+def _left_out(least: Any, top: Any, left: Any, whole: Any, part: Any, share: Any) -> Any:
+    """Take the weight of pixels that are missing, whose least code is -128; whether any had one."""
+    is_any = False
+    for r in range(len(whole)):
+        low, own = least[r], whole[r]
+        lost = np.float32(0)
+        for c in range(len(own)):
+            weight = own[c] if low[c] == -128 else np.float32(0)
+            lost += weight
+            own[c] -= weight
+        if lost > 0:
+            is_any = True
+    for j in range(len(share)):
+        if least[part[j, 0] - top, part[j, 1] - left] == -128:
+            share[j], is_any = 0, True
+    return is_any
+
+
+@kernels.jit
+def _add_group(
+    block: Any, windows: Any, whole: Any, part: Any, share: Any, begun: Any, least: Any, found: Any
+) -> None:
+    """Sums of q · |q| by weight in windows side by side, (window, band), and the least code of each pixel."""
+    top, left = windows[0, 0], windows[0, 2]
+    added = np.empty(whole.shape[1], np.float32)
+    least[:] = 0
     for b in range(len(block)):
-        for r in range(bottom - top):
-            codes, own = block[b, top + r, left:right], least[r]
-            for j in range(len(own)):
-                own[j] = min(own[j], codes[j])
-    return least
+        plane = block[b]
+        _add_columns(plane, top, left, whole, least, added)
+        for i in range(len(windows)):
+            squares = 0.0
+            columns = added[windows[i, 2] - left : windows[i, 3] - left]
+            for j in range(len(columns)):
+                squares += np.float64(columns[j])
+            for j in range(begun[i], begun[i + 1]):
+                code = np.float32(plane[part[j, 0], part[j, 1]])
+                squares += share[j] * np.float64(code * abs(code))
+            found[i, b] = squares
 
 
 @kernels.jit
-def _add_columns(plane: Any, top: Any, left: Any, whole: Any, added: Any) -> None:
-    """Sums of q · |q| down the columns of a window, of pixels that count whole."""
+def _add_columns(plane: Any, top: Any, left: Any, whole: Any, least: Any, added: Any) -> None:
+    """Sums of q · |q| down the columns of a window, of pixels that count whole, and their least codes."""
     added[:] = 0
     for r in range(len(whole)):
-        own, codes = whole[r], plane[top + r, left : left + whole.shape[1]]
+        own, low, codes = whole[r], least[r], plane[top + r, left : left + whole.shape[1]]
+        for j in range(len(own)):
+            low[j] = min(low[j], codes[j])
         for j in range(len(own)):
             code = np.float32(codes[j])
             added[j] += own[j] * (code * abs(code))
