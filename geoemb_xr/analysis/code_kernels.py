@@ -51,8 +51,9 @@ def _short(code: Any) -> Any:
 
 @jit_exact
 def _signed(code: Any) -> Any:
-    """``q · |q|``, a whole number, as int32."""
-    return np.int32(_short(code))
+    """``q · |q|``, a whole number, as int32: in 16 bits first it takes two operations more."""
+    value = np.int32(code)
+    return np.int32(value * np.int32(abs(value)))
 
 
 @jit_exact
@@ -324,7 +325,7 @@ def cosines_of_codes(piece: Any, pairs: Any, in_degrees: Any, out: Any) -> None:
                 for t in range(years):
                     if square:
                         for j in range(lanes):
-                            row[t, j] = _signed(values[b, t, of + j])
+                            row[t, j] = _short(values[b, t, of + j])
                     else:
                         for j in range(lanes):
                             row[t, j] = values[b, t, of + j]
