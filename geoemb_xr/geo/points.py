@@ -220,24 +220,31 @@ def _crop_box(array: xr.DataArray, grid: GeoBox, area: areas.Area, what: str) ->
     target = geometry.as_crs(grid.crs)
     turns = (0.0, 360.0, -360.0) if target.is_geographic else (0.0,)
     windows = [
-        window
-        for west, south, east, north in area.bounds_in(target)
+        (360.0 * k - turn, window)  # what takes columns to where the area lies, which runs on past 180
+        for k, (west, south, east, north) in enumerate(area.bounds_in(target))
         for turn in turns
         if (window := areas.window_of(grid, (west + turn, south, east + turn, north))) is not None
     ]
     if not windows:
         raise CoverageError(f"the {what} does not overlap the array, which {areas.covers(grid)}")
-    rows = slice(min(r.start for r, _ in windows), max(r.stop for r, _ in windows))
-    columns = [c for _, c in windows]
-    west_edge, east_edge = columns[0], columns[-1]
-    if target.is_geographic and len(columns) == 2 and east_edge.stop < west_edge.start:
-        # A grid of the whole world: its last columns, then its first, x running on past 180.
-        parts = [array.isel(y=rows, x=c) for c in columns]
-        parts[1] = parts[1].assign_coords(x=parts[1].coords["x"] + 360.0)
+    rows = slice(min(r.start for _, (r, _) in windows), max(r.stop for _, (r, _) in windows))
+    columns = [c for _, (_, c) in windows]
+    cut = array.isel(y=rows)
+    parts = [cut.isel(x=c).assign_coords(x=cut.x[c] + shift) for shift, (_, c) in windows]
+    if target.is_geographic and _meet_at_the_ends(parts, columns, abs(grid.affine.a)):
+        parts.sort(key=lambda part: float(part.x[0]))
         cut = xr.concat(parts, "x", join="exact", coords="minimal", compat="equals", combine_attrs="override")
     else:
-        cut = array.isel(y=rows, x=slice(min(c.start for c in columns), max(c.stop for c in columns)))
+        cut = cut.isel(x=slice(min(c.start for c in columns), max(c.stop for c in columns)))
     return geometry.keep_resolution(cut, grid)
+
+
+def _meet_at_the_ends(parts: Sequence[xr.DataArray], columns: Sequence[slice], step: float) -> bool:
+    """Whether an area has the first and last columns of a grid around the world, and none between."""
+    if len(parts) != 2 or max(c.start for c in columns) <= min(c.stop for c in columns):
+        return False
+    west, east = sorted((part.x.values for part in parts), key=np.min)
+    return bool(abs(east.min() - west.max() - step) < step / 2)
 
 
 def _inside(array: xr.DataArray, shape: Any, grid: GeoBox, rule: polygons.Rule) -> xr.DataArray:

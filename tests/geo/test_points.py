@@ -197,6 +197,15 @@ def world(west: float) -> xr.DataArray:
     return xr.DataArray(data, dims=("y", "x"), coords=geometry.grid_coords(grid))
 
 
+@pytest.mark.parametrize("west", [-180.0, 0.0, -2.5])
+def test_a_crop_across_greenwich_takes_both_ends_of_a_grid(west):
+    for area in ((-3.5, 10.0, 2.0, 12.0), shapely.box(-3.5, 10, 2, 12)):
+        out = world(west).emb.crop(area, all_touched=True)
+        assert np.allclose(np.diff(out.x), 1)
+        assert (out.x[0] <= -3.0, out.x[-1] >= 1.5, out.sizes["x"] <= 7) == (True, True, True)
+        np.testing.assert_array_equal(out.values[0], (out.x.values - 0.5 - west) % 360)
+
+
 @pytest.mark.parametrize("west", [-180.0, 0.0])
 def test_crop_across_the_antimeridian(west):
     out = world(west).emb.crop((178.0, 10.0, -177.0, 12.0))
