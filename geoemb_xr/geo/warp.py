@@ -129,8 +129,9 @@ def coarsen(array: xr.DataArray, factor: int, *, resultant_length: bool = False)
     """Means of ``factor`` × ``factor`` pixels, from the north-west corner on. Lazy.
 
     Sums over the valid base pixels, normalised once where the product has unit length; the last row and column
-    take what there is. Class maps get the class of most pixels. For several levels coarsen the base array each
-    time: a mean of means is not the mean.
+    take what there is. Around the world the last column takes the first pixels too, where it reaches past the
+    end of the grid: that is the ground that it covers. Class maps get the class of most pixels. For several
+    levels coarsen the base array each time: a mean of means is not the mean.
 
     Parameters
     ----------
