@@ -228,22 +228,22 @@ def _crop_box(array: xr.DataArray, grid: GeoBox, area: areas.Area, what: str) ->
     if not windows:
         raise CoverageError(f"the {what} does not overlap the array, which {areas.covers(grid)}")
     rows = slice(min(r.start for _, (r, _) in windows), max(r.stop for _, (r, _) in windows))
-    columns = [c for _, (_, c) in windows]
-    cut = array.isel(y=rows)
-    parts = [cut.isel(x=c).assign_coords(x=cut.x[c] + shift) for shift, (_, c) in windows]
-    if target.is_geographic and _meet_at_the_ends(parts, columns, abs(grid.affine.a)):
+    if target.is_geographic and _at_both_ends(windows, array.coords["x"].values, abs(grid.affine.a)):
+        parts = [array.isel(y=rows, x=c).assign_coords(x=array.x[c] + shift) for shift, (_, c) in windows]
         parts.sort(key=lambda part: float(part.x[0]))
         cut = xr.concat(parts, "x", join="exact", coords="minimal", compat="equals", combine_attrs="override")
     else:
-        cut = cut.isel(x=slice(min(c.start for c in columns), max(c.stop for c in columns)))
+        columns = [c for _, (_, c) in windows]
+        cut = array.isel(y=rows, x=slice(min(c.start for c in columns), max(c.stop for c in columns)))
     return geometry.keep_resolution(cut, grid)
 
 
-def _meet_at_the_ends(parts: Sequence[xr.DataArray], columns: Sequence[slice], step: float) -> bool:
+def _at_both_ends(windows: Sequence[tuple[float, tuple[slice, slice]]], xs: np.ndarray, step: float) -> bool:
     """Whether an area has the first and last columns of a grid around the world, and none between."""
-    if len(parts) != 2 or max(c.start for c in columns) <= min(c.stop for c in columns):
+    columns = [c for _, (_, c) in windows]
+    if len(columns) != 2 or max(c.start for c in columns) <= min(c.stop for c in columns):
         return False
-    west, east = sorted((part.x.values for part in parts), key=np.min)
+    west, east = sorted((xs[c] + shift for shift, (_, c) in windows), key=np.min)
     return bool(abs(east.min() - west.max() - step) < step / 2)
 
 

@@ -100,6 +100,7 @@ def _whole_again(raster: xr.DataArray) -> xr.DataArray:
 
 
 def _in_whole(values: np.ndarray) -> np.ndarray:
+    """Codes as the whole numbers that they were, the least of 64 bits where there are none."""
     found = np.where(np.isfinite(values), values, float(np.iinfo(np.int64).min))
     wrong = found[found % 1 > 0]
     if wrong.size:
