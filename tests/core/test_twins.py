@@ -57,7 +57,7 @@ WITHOUT_TWIN = {
     "geo.placing_kernels": {"_find_runs"},
     "geo.covering": {"_add_span", "_add_edge"},
     "geo.pooling_kernels": {
-        "_add_weights", "_side_by_side", "_sorted_out", "_left_out", "_add_group", "_add_columns",
+        "_add_weights", "_side_by_side", "_sorted_out", "_leave_out_missing", "_add_group", "_add_columns",
     },  # fmt: skip,
 }  # fmt: skip
 
