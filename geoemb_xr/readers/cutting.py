@@ -18,11 +18,12 @@ from geoemb_xr.readers.stored_chunks import StoredChunks, layout_of
 from geoemb_xr.readers.tiles import Request, block_sides, bounds_for
 from geoemb_xr.readers.zarr_chunks import transfer_of
 from geoemb_xr.stores.archives import is_archive
+from geoemb_xr.stores.files import check_unchanged, state_of_file
 from geoemb_xr.stores.objects import is_remote
 from geoemb_xr.stores.storage import current, using
 
 
-def cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str, age: str) -> T:
+def cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str, age: str, stays: str = "") -> T:
     """A lazily indexed array cut to area and time, then put on dask.
 
     Parameters
@@ -35,6 +36,8 @@ def cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str, ag
         The file, for messages and for the name of the graph.
     age : str
         A key that changes when the file is rewritten.
+    stays : str
+        Path of a local file that changes only when all is replaced, after which reading is an error.
 
     Raises
     ------
@@ -59,7 +62,8 @@ def cut[T: (xr.DataArray, xr.Dataset)](array: T, request: Request, name: str, ag
     sides |= {"location": 1 << 16} if "location" in array.dims else {}
     # a rewritten store is another array, and the same window of the same store is the same one
     token = tokenize(name, age, str(request.time), request.area, sides)
-    lazy = [_on_dask(_as_dataset(each), sides, name, f"{token}-{i}") for i, each in enumerate(parts)]
+    state = stays, state_of_file(stays) if stays else ""
+    lazy = [_on_dask(_as_dataset(each), sides, name, f"{token}-{i}", state) for i, each in enumerate(parts)]
     whole = lazy[0]
     if len(lazy) > 1:
         whole = xr.concat(
@@ -118,13 +122,15 @@ def _joining[T: (xr.DataArray, xr.Dataset)](parts: list[tuple[float, T]], step: 
 _DATA = "array to cut"
 
 
-def _on_dask(dataset: xr.Dataset, sides: dict[Any, int], name: str, token: str) -> xr.Dataset:
+def _on_dask(
+    dataset: xr.Dataset, sides: dict[Any, int], name: str, token: str, state: tuple[str, str]
+) -> xr.Dataset:
     """Each variable in blocks, read so that damage is an error that names the file; scalars in memory."""
     lazy = {}
     for key, variable in dataset.variables.items():
         if key in dataset.xindexes:
             continue
-        stored = _StoredVariable(variable, name)
+        stored = _StoredVariable(variable, name, state)
         if variable.dims:
             chunks = tuple(
                 n if sides[d] == -1 else min(sides[d], n)
@@ -143,8 +149,8 @@ def _on_dask(dataset: xr.Dataset, sides: dict[Any, int], name: str, token: str) 
 class _StoredVariable:
     """A stored variable behind NumPy's slicing, whose errors name the file."""
 
-    def __init__(self, variable: xr.Variable, name: str) -> None:
-        self.variable, self.name = variable, name
+    def __init__(self, variable: xr.Variable, name: str, state: tuple[str, str]) -> None:
+        self.variable, self.name, self.state = variable, name, state
         self.shape, self.dtype, self.ndim = variable.shape, variable.dtype, variable.ndim
         self.storage = current()
 
@@ -183,6 +189,8 @@ class _StoredVariable:
         except Exception as error:  # of zarr, a codec, GDAL or HDF5: a block that cannot be read is no nodata
             reason = str(error).strip().partition("\n")[0][:200]
             raise SourceError(f"{self.name} could not be read, it is damaged: {reason}") from error
+        finally:  # then all of it was read before, or what is damaged or lost belongs to another store
+            check_unchanged(*self.state, self.name)
 
     def _decoded_here(self, cut: Any) -> np.ndarray | None:
         """A window of a plain Zarr array, decoded in this thread; None for all else.

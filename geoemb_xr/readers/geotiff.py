@@ -32,7 +32,7 @@ from geoemb_xr.readers.damage import naming_damage
 from geoemb_xr.readers.tiles import Tile
 from geoemb_xr.stores.checksums import checksums_of
 from geoemb_xr.stores.credentials import DEFAULT_REGION, gdal_options
-from geoemb_xr.stores.files import object_now, remote_object
+from geoemb_xr.stores.files import check_unchanged, object_now, remote_object, state_of_file
 from geoemb_xr.stores.objects import head_object, is_remote
 from geoemb_xr.stores.paths import expand
 
@@ -161,6 +161,8 @@ class GeoTiffReader:
             kind = (self.plane, self.fill, self.nodata, self.masked, self.alpha)
             return cogs.read_window(self.path, self.token, touched, rows, cols, read, kind, self.level)
         with _environment(self.path):
+            if not is_remote(self.path):
+                check_unchanged(self.path, self.token)
             dataset = _dataset(self.path, self.token, self.level)
             self._check(dataset, bands, rows, cols)
             return read(dataset, Window.from_slices(rows, cols))
@@ -334,8 +336,7 @@ def file_token(path: str) -> str:
     """Return a key that changes when a file is rewritten: its size, and its modification time or ETag."""
     if is_remote(path):
         return head_object(path) if cogs.is_object(path) else path
-    stat = os.stat(path)
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
+    return state_of_file(path)
 
 
 def check_bands(

@@ -6,6 +6,7 @@ floats before they were written are turned back.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ from geoemb_xr.readers.claims import check_lengths
 from geoemb_xr.readers.cutting import cut
 from geoemb_xr.readers.geotiff import file_token
 from geoemb_xr.readers.tiles import Request
+from geoemb_xr.stores.archives import is_archive, is_icechunk
+from geoemb_xr.stores.objects import is_remote
 
 NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
 #: What only a file needs of an array's attributes.
@@ -90,7 +93,20 @@ def read_zarr(name: str, root: Any, request: Request) -> xr.DataArray | xr.Datas
         consolidated=root.metadata.consolidated_metadata is not None,
         mask_and_scale=False,
     )
-    return _read(dataset, request, name, zarr_nodes.store_token(name))
+    stays = _staying(name, arrays) if root.attrs.get(FORMAT_KEY, 0) >= FORMAT else ""
+    return _read(dataset, request, name, zarr_nodes.store_token(name), stays)
+
+
+def _staying(name: str, arrays: Mapping[str, Any]) -> str:
+    """A file of a local store of ours that writing into it leaves as it is: of an array without time."""
+    if is_remote(name):
+        return ""
+    if is_archive(name):
+        return "" if is_icechunk(name) else name
+    keys = sorted(
+        key for key, array in arrays.items() if "time" not in (array.metadata.dimension_names or ())
+    )
+    return os.path.join(name, keys[0], "zarr.json") if keys else ""
 
 
 # --- netCDF -----------------------------------------------------------------------------------------------------
@@ -111,7 +127,7 @@ def read_netcdf(name: str, request: Request) -> xr.DataArray | xr.Dataset:
             "gx.wrap(xarray.open_dataarray(path), product) says it"
         )
     product_of_netcdf(name)
-    return _read(dataset, request, name, file_token(name))
+    return _read(dataset, request, name, file_token(name), "" if is_remote(name) else name)
 
 
 def _netcdf(name: str) -> xr.Dataset:
@@ -149,10 +165,12 @@ def _is_packed(variable: xr.Variable) -> bool:
     return scaling_in(attrs) is not None or (variable.dtype.kind == "f" and nodata_in(marked) is not None)
 
 
-def _read(dataset: xr.Dataset, request: Request, name: str, age: str) -> xr.DataArray | xr.Dataset:
+def _read(
+    dataset: xr.Dataset, request: Request, name: str, age: str, stays: str
+) -> xr.DataArray | xr.Dataset:
     places = {str(each.attrs.get("grid_mapping", "")) for each in dataset.data_vars.values()}
     dataset = _unpacked(dataset).set_coords(sorted(places & set(map(str, dataset.data_vars))))
-    opened = _restored(cut(dataset, request, name, age), dataset.attrs)
+    opened = _restored(cut(dataset, request, name, age, stays), dataset.attrs)
     try:
         cleaned = {str(key): _cleaned(opened[key]) for key in opened.data_vars}
     except EmbeddingError as error:

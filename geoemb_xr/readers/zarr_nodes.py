@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from geoemb_xr.core.errors import MissingFileError, SourceError
 from geoemb_xr.stores.archives import is_archive, is_icechunk, is_zipped
-from geoemb_xr.stores.files import object_now
+from geoemb_xr.stores.files import object_now, state_of_file
 from geoemb_xr.stores.objects import head_object, is_remote
 from geoemb_xr.stores.storage import Storage, current
 
@@ -86,8 +86,7 @@ def store_token(url: str) -> str:
         return _remote_token(url)
     if not Path(url).is_dir():
         # what it is not is said when it is opened
-        stat = os.stat(url) if Path(url).is_file() else None
-        return "" if stat is None else f"{stat.st_size}-{stat.st_mtime_ns}"
+        return state_of_file(url) if Path(url).is_file() else ""
     files = size = times = 0
     folders = [url]
     while folders:
@@ -117,8 +116,7 @@ def _archive_token(url: str) -> str:
         return icechunk_snapshot(url)
     if is_remote(url):
         return head_object(url)
-    stat = os.stat(url)
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
+    return state_of_file(url)
 
 
 class Root(NamedTuple):

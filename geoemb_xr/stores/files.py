@@ -212,6 +212,37 @@ def replaced(url: str) -> ObjectChangedError:
     return ObjectChangedError(f"{url} was replaced since it was opened; open it again")
 
 
+def state_of_file(path: str) -> str:
+    """What changes when a local file is rewritten: its size and its modification time."""
+    stat = os.stat(path)
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def check_unchanged(path: str, token: str, name: str = "") -> None:
+    """Raise where a local file is another one than when it was opened; one that is gone is told by who reads it.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    token : str
+        Its :func:`state_of_file` then; where it is empty nothing is looked at.
+    name : str
+        What was replaced, for the message, where that is more than the file.
+
+    Raises
+    ------
+    ObjectChangedError
+        Naming it.
+    """
+    try:
+        is_same = not token or state_of_file(path) == token
+    except FileNotFoundError:
+        return
+    if not is_same:
+        raise replaced(name or path)
+
+
 def forget() -> None:
     """Forget the headers that were read: an object was replaced."""
     with _keeping:

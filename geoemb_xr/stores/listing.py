@@ -11,7 +11,14 @@ from typing import Any
 
 from geoemb_xr.core.errors import MissingFileError, SourceError, require
 from geoemb_xr.stores import paths
-from geoemb_xr.stores.files import ObjectFile, RemoteObject, open_object, replaced
+from geoemb_xr.stores.files import (
+    ObjectFile,
+    RemoteObject,
+    check_unchanged,
+    open_object,
+    replaced,
+    state_of_file,
+)
 from geoemb_xr.stores.objects import NO_ETAG, head, is_remote, matching
 from geoemb_xr.stores.storage import Storage, current, using
 
@@ -39,8 +46,7 @@ def list_files(source: Any) -> list[File]:
     for name in paths.expand(os.path.join(source, "**", "*") if folder else source, SUFFIXES):
         if folder and (not name.lower().endswith(SUFFIXES) or os.path.isdir(name)):
             continue
-        stat = os.stat(name)
-        files.append(File(name, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}"))
+        files.append(File(name, os.path.getsize(name), state_of_file(name)))
     if not files:
         raise MissingFileError(f"no {' or '.join(SUFFIXES)} file in {source}")
     return files
@@ -84,12 +90,20 @@ def _list_by_fsspec(protocol: str, path: str) -> list[File]:
 
 
 def open_file(file: File | str, **options: Any) -> Any:
-    """A file as :class:`pyarrow.parquet.ParquetFile`, reached as it was listed."""
+    """A file as :class:`pyarrow.parquet.ParquetFile`, reached as it was listed.
+
+    Raises
+    ------
+    ObjectChangedError
+        If it is another file by now: its rows and row groups may be others.
+    """
     parquet = require("pyarrow.parquet", "remote")
     url = file if isinstance(file, str) else file.url
     if not is_remote(url):
         # opened here: to ask Arrow which file system a path is of takes as long as to read a small footer
-        return parquet.ParquetFile(require("pyarrow", "remote").OSFile(url), **options)
+        opened = require("pyarrow", "remote").OSFile(url)
+        check_unchanged(url, "" if isinstance(file, str) else file.token)
+        return parquet.ParquetFile(opened, **options)
     protocol, _, path = url.partition("://")
     if protocol not in _OURS:
         return parquet.ParquetFile(_filesystem(protocol).open(path, "rb"), **options)

@@ -1,8 +1,10 @@
 """Opening by a path alone: what we wrote, and stores in the convention that others wrote."""
 
 import json
+import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import xarray as xr
@@ -175,6 +177,35 @@ def test_a_rewritten_store_is_another_array(codes, tmp_path):
     again = gx.open(path, decode=False)
     assert again.data.name != first.data.name
     assert (again.values[0] == 0).all()
+
+
+@pytest.mark.parametrize("ending", ["zarr", "tif", "parquet"])
+def test_what_is_replaced_on_disk_after_it_was_opened_is_an_error(ending, tmp_path):
+    array = gx.testing.synthetic("alphaearth", shape=(9, 8), chunks=4)
+    if ending == "parquet":
+        array = array.emb.sample(pd.DataFrame({"x": array.x[:4], "y": array.y[:4]}), crs=array.emb.crs)
+    write = {"zarr": gx.to_zarr, "tif": gx.to_cog, "parquet": gx.to_geoparquet}[ending]
+    path = write(array, tmp_path / f"a.{ending}")
+    opened = gx.open(path)
+    read = opened.copy()
+    read.load()
+    write((-array).assign_attrs(array.attrs), path, mode="w")
+    for each in (opened, pickle.loads(pickle.dumps(opened))):
+        with pytest.raises(
+            SourceError, match=rf"a\.{ending} was replaced since it was opened; open it again"
+        ):
+            each.compute()
+    np.testing.assert_array_equal(gx.open(path), -read)
+
+
+def test_a_store_that_others_write_into_meanwhile_is_the_same_store(tmp_path):
+    years = gx.testing.synthetic("alphaearth", shape=(9, 8), years=(2019, 2020, 2021))
+    path = gx.to_zarr(years.isel(time=[0, 1]), tmp_path / "a.zarr")
+    opened = gx.open(path)
+    gx.to_zarr(years.isel(time=[2]), path, mode="a")
+    gx.to_zarr((-years).assign_attrs(years.attrs).isel(time=[1]), path, mode="r+")
+    np.testing.assert_array_equal(opened[0], years[0])
+    np.testing.assert_array_equal(opened[1], -years[1])
 
 
 @pytest.mark.parametrize("named", [True, False])
