@@ -96,6 +96,35 @@ def harmonize(images: xr.DataArray | xr.Dataset, how: Harmonize = "auto") -> xr.
     return found
 
 
+def offset_left(raster: xr.DataArray, how: Harmonize, scale: float, offset: float) -> float:
+    """What of a given offset is still to be added: none of Sentinel-2's, which :func:`harmonize` takes off.
+
+    Parameters
+    ----------
+    raster : DataArray (time?, band, y, x)
+        Digital numbers, before they are harmonized.
+    how : {"auto"} or bool
+        How they are harmonized.
+    scale, offset : float
+        ``raster * scale + offset`` is wanted.
+
+    Raises
+    ------
+    EmbeddingError
+        If it is Sentinel-2's, and baseline or catalogue say that it is not in the numbers.
+    """
+    if how is False or not math.isclose(offset, -OFFSET * scale, rel_tol=1e-6):
+        return offset
+    if (_todo(raster, how).values == _REMOVE).any():
+        return 0.0
+    if _said(raster, _BASELINES) is None:
+        return offset
+    raise EmbeddingError(
+        f"offset={offset:g} is Sentinel-2's offset of 1,000, and the images' processing baseline or catalogue says "
+        "that it is not in their numbers. Leave offset= out; where it is there, pass harmonize=True instead"
+    )
+
+
 def _todo(raster: xr.DataArray, how: Harmonize) -> xr.DataArray:
     """Whether the offset is to be removed from each date and band of Sentinel-2, ``(time?, band)``."""
     labels = [inputs.band_name(b) for b in raster[BAND].values] if BAND in raster.coords else []

@@ -101,7 +101,8 @@ def embed(
         cut or moved at an edge of the images).
     harmonize : "auto" or bool
         Remove Sentinel-2's offset of processing baseline 04.00 first, where the images' coordinates say that it is
-        there; see :func:`harmonize`.
+        there; see :func:`harmonize`. An ``offset`` that is just this one (-0.1 beside a scale of 1e-4) is then not
+        added once more.
     device : str
         ``"auto"``, ``"cpu"`` or a device of torch, such as ``"cuda:0"``.
     precision : {"auto", "float32", "bfloat16"}
@@ -171,7 +172,9 @@ def embed(
         )
     raster = stacks.as_stack(images, card) if is_stack else inputs.as_raster(images, card)
     declared = scaling_in(raster.attrs)
+    left = float(offset)
     if not are_joined:
+        left = harmonizing.offset_left(raster, harmonize, float(scale), left)
         raster = harmonizing.harmonize(raster, harmonize)
     inputs.check_numbers(raster)
     nodata = inputs.missing_value(raster)
@@ -190,7 +193,7 @@ def embed(
         present=tuple(card.bands.index(b) for b in _labels(raster)),
         nodata=nodata,
         scale=float(scale),
-        offset=float(offset),
+        offset=left,
         months=_months(raster) if card.kind != "image" and not is_stack else (),
         grid=None if is_stack else lattice.source_grid(raster),
         device=device,

@@ -70,8 +70,9 @@ def joined(
         raster = given if are_chips else inputs.as_raster(_named(given, name, encoder), encoder)
         inputs.check_numbers(raster)
         declared, factors = scaling_in(raster.attrs), (_of(scale, name, 1.0), _of(offset, name, 0.0))
+        left = harmonizing.offset_left(raster, harmonize, *factors)
         raster = harmonizing.harmonize(raster, harmonize)
-        own = _in_units(raster, *factors)
+        own = _in_units(raster, factors[0], left)
         own = inputs.pick_bands(own, each_some, _own_bands(bands, own))
         inputs.check_scaling(declared, own, encoder, *factors)
         if found and not are_chips:

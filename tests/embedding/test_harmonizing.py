@@ -128,6 +128,28 @@ def test_embed_and_composite_take_care_of_it(true):
     assert np.nanmax(np.abs(kept.values - expected.values)) > 1e-2
 
 
+@pytest.mark.parametrize("by_sensor", [False, True])
+def test_an_offset_that_is_given_too_is_taken_off_once(true, by_sensor):
+    images = stored(true, (0, 0, 1, 1)).assign_coords(dict([BASELINES]))
+    card = gx.encoder("rcf").with_chip(8)
+    own = {"time": "each", "output": "chips", "stride": 8, "scale": 1e-4}
+
+    def made(images, **more):
+        images = images.sel(band=["B02", "B04", "B08"])
+        return gx.embed({"s2": images} if by_sensor else images, card, **own, **more).values
+
+    expected = made(images)
+    np.testing.assert_array_equal(made(images, offset=-0.1), expected)
+    np.testing.assert_array_equal(made(images, offset=-0.1, harmonize=True), made(images, harmonize=True))
+    # what says nothing is as before: the offset is the user's to know of
+    bare = images.drop_vars("s2:processing_baseline")[2:].assign_attrs(_FillValue=0)
+    np.testing.assert_allclose(made(bare, offset=-0.1), expected[2:], atol=1e-5)
+    with pytest.raises(
+        EmbeddingError, match=r"offset=-0\.1 is Sentinel-2's offset of 1,000, and the images"
+    ):
+        made(images[:2], offset=-0.1)
+
+
 def test_other_ways_are_not_known(true):
     with pytest.raises(ValueError, match="harmonize is 'auto', True or False; got 'yes'"):
         gx.harmonize(true, "yes")
