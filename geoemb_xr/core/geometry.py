@@ -163,6 +163,11 @@ def _grid_mappings(array: xr.DataArray | xr.Dataset) -> list[str]:
     return list(dict.fromkeys(str(name).split(":")[0].strip() for name in found if name))
 
 
+def with_grid_mappings(dataset: xr.Dataset) -> xr.Dataset:
+    """A CRS that xarray took for a variable of data as the coordinate that it is."""
+    return dataset.set_coords([name for name in _grid_mappings(dataset) if name in dataset.data_vars])
+
+
 def crs_coord(crs: object) -> xr.DataArray:
     """The scalar coordinate ``spatial_ref`` with the CF attributes of a CRS."""
     parsed = as_crs(crs)

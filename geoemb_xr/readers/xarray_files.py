@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geoemb_xr.core import arrays, columns
+from geoemb_xr.core import arrays, columns, geometry
 from geoemb_xr.core.citing import product_of_facts
 from geoemb_xr.core.conventions import FACTS, FORMAT, FORMAT_KEY, UNFINISHED, UNREAD
 from geoemb_xr.core.errors import EmbeddingError, SourceError
@@ -168,8 +168,7 @@ def _is_packed(variable: xr.Variable) -> bool:
 def _read(
     dataset: xr.Dataset, request: Request, name: str, age: str, stays: str
 ) -> xr.DataArray | xr.Dataset:
-    places = {str(each.attrs.get("grid_mapping", "")) for each in dataset.data_vars.values()}
-    dataset = _unpacked(dataset).set_coords(sorted(places & set(map(str, dataset.data_vars))))
+    dataset = geometry.with_grid_mappings(_unpacked(dataset))
     opened = _restored(cut(dataset, request, name, age, stays), dataset.attrs)
     try:
         cleaned = {str(key): _cleaned(opened[key]) for key in opened.data_vars}

@@ -133,7 +133,7 @@ def _planned(dataset: xr.Dataset, target: Path, mode: str) -> _Update:
 def _opened(target: Path) -> xr.Dataset:
     """The store's values as they are stored: codes with a fill value are no floats."""
     try:
-        return xr.open_dataset(
+        found = xr.open_dataset(
             at(target),  # type: ignore[arg-type]  # xarray takes stores of zarr
             engine="zarr",
             chunks=None,
@@ -143,6 +143,7 @@ def _opened(target: Path) -> xr.Dataset:
         )
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise SourceError(f"{target} is not a Zarr store that can be written into: {error}") from error
+    return geometry.with_grid_mappings(found)
 
 
 def _shard(node: zarr.Array[Any]) -> tuple[int, ...]:

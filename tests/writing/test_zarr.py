@@ -13,7 +13,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, GzipCodec, ZstdCodec
 
 import geoemb_xr as gx
-from geoemb_xr.core import conventions
+from geoemb_xr.core import conventions, geometry
 from geoemb_xr.core.errors import ComparabilityError, EmbeddingError
 from geoemb_xr.core.legend import Legend, legend_of
 from geoemb_xr.stores.consolidating import consolidate
@@ -126,6 +126,23 @@ def test_appended_years_leave_the_others_alone(tmp_path):
     assert gx.open(path, decode=False).identical(full)
     with pytest.raises(EmbeddingError, match="appended ones must be later, got 2022"):
         full.isel(time=[2]).emb.to_zarr(path, mode="a")
+
+
+def test_years_are_appended_to_a_store_whose_crs_plain_xarray_took_for_data(tmp_path):
+    full = gx.testing.synthetic("alphaearth", shape=(8, 6), years=(2019, 2020, 2021), decode=False)
+    plain = full[:2].assign_attrs(grid_mapping="spatial_ref").to_dataset(name="embedding")
+    plain.reset_coords("spatial_ref").to_zarr(tmp_path / "a.zarr", consolidated=False)
+    assert set(xr.open_zarr(tmp_path / "a.zarr", consolidated=False).data_vars) == {
+        "embedding",
+        "spatial_ref",
+    }
+    elsewhere = full[2:].assign_coords(spatial_ref=geometry.crs_coord("EPSG:32633"))
+    with pytest.raises(EmbeddingError, match="lies in another CRS; reproject to it first"):
+        gx.to_zarr(elsewhere, tmp_path / "a.zarr", mode="a")
+    path = gx.to_zarr(full[2:], tmp_path / "a.zarr", mode="a")
+    found = gx.open(path, decode=False)
+    np.testing.assert_array_equal(found, full)
+    assert found.emb.crs == full.emb.crs
 
 
 def test_an_interrupted_append_leaves_the_store_as_it_was(tmp_path, counting, interrupted):
