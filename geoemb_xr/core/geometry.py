@@ -110,6 +110,39 @@ def same_plane(a: object, b: object) -> bool:
     return same_crs(one, other) or (one.to_epsg() is not None and one.to_epsg() == other.to_epsg())
 
 
+def is_nearly_same_plane(a: object, b: object) -> bool:
+    """Whether x and y of a place differ by no more than 2 m: datums of one ensemble, or nearly so.
+
+    WGS 84 without a year is itself no better known than that. False where PROJ does not know how two datums lie.
+
+    Examples
+    --------
+    >>> is_nearly_same_plane("EPSG:25832", "EPSG:32632"), is_nearly_same_plane("EPSG:4277", "EPSG:4326")
+    (True, False)
+    """
+    one, other = (_plane(as_crs(each)) for each in (a, b))
+    area = one.area_of_use or other.area_of_use
+    if (
+        one.geodetic_crs is None
+        or area is None
+        or not one.axis_info
+        or one.is_geographic != other.is_geographic
+    ):
+        return False
+    east = area.east + 360.0 * (area.east < area.west)
+    lon, lat = np.meshgrid(
+        np.linspace(area.west, east, 7)[1:-1], np.linspace(area.south, area.north, 7)[1:-1]
+    )
+    x, y = pyproj.Transformer.from_crs(one.geodetic_crs, one, always_xy=True).transform(lon, lat)
+    try:
+        there = pyproj.Transformer.from_crs(one, other, always_xy=True, allow_ballpark=False).transform(x, y)
+    except pyproj.exceptions.ProjError:
+        return False
+    factor = one.axis_info[0].unit_conversion_factor  # to metres, or to radians
+    unit = math.degrees(factor) * METRES_PER_DEGREE if one.is_geographic else factor
+    return bool(np.hypot(there[0] - x, there[1] - y).max() * unit <= 2.0)
+
+
 def _plane(crs: pyproj.CRS) -> pyproj.CRS:
     if crs.is_bound and crs.source_crs is not None:
         return _plane(crs.source_crs)

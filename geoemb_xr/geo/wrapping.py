@@ -23,6 +23,7 @@ from geoemb_xr.core.missing import (
 )
 from geoemb_xr.core.model import BAND, Codec, Product
 from geoemb_xr.core.model import product as find_product
+from geoemb_xr.core.notes import say
 from geoemb_xr.core.times import listed, period_of, stamps_of
 from geoemb_xr.geo import tables
 from geoemb_xr.geo.places import read_places
@@ -68,7 +69,9 @@ def wrap(
     x, y : array, optional
         Coordinates of pixels' centres, or of locations.
     crs : CRS, optional
-        CRS of ``x`` and ``y``; longitude and latitude where it is not given.
+        CRS of ``x`` and ``y``; longitude and latitude where it is not given. One that contradicts what an array
+        says is an error. Where the two differ in datum alone and by 2 m at most (ETRS89, NAD83 or WGS 84 of a year
+        beside WGS 84, which means no more by itself) the given one holds, and that is said.
     time : year, date, or a list of them, optional
         Starts of the periods.
     scale : array, optional
@@ -177,12 +180,17 @@ def _one_crs(data: xr.DataArray, geobox: GeoBox | None, crs: object) -> object:
         stated = geometry.crs_of(data)
     except ValueError:  # what cannot be read contradicts nothing
         return crs
-    if stated is not None and not stated.is_engineering and not geometry.same_plane(stated, given):
+    if stated is None or stated.is_engineering or geometry.same_plane(stated, given):
+        return crs
+    names = [geometry.crs_name(geometry.as_crs(each)) for each in (stated, given)]
+    if not geometry.is_nearly_same_plane(stated, given):
         raise EmbeddingError(
-            f"the array says that it lies in {geometry.crs_name(stated)}, and what was given says "
-            f"{geometry.crs_name(geometry.as_crs(given))}; reproject it, or remove the one that is wrong "
-            "(.drop_vars('spatial_ref'))"
+            f"the array says that it lies in {names[0]}, and what was given says {names[1]}; reproject it, or "
+            "remove the one that is wrong (.drop_vars('spatial_ref'))"
         )
+    say(
+        f"the array says {names[0]}, and is taken to lie in {names[1]}, as was given: they differ by 2 m at most"
+    )
     return crs
 
 

@@ -401,6 +401,32 @@ def test_a_scale_that_all_variables_declare_is_said_once(caplog):
     assert "variable 'A00' and 63 others) declares a scale of 0.1" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("says", "given"),
+    [(4258, 4326), (4269, 4326), (9755, 4326), (4326, 9755), (25832, 32632), (26910, 32610)],
+)
+def test_a_crs_that_differs_in_a_datum_alone_and_by_two_metres_is_taken_and_said(says, given, caplog):
+    step = 1e-4 if says < 10_000 else 10.0
+    place = {"x": np.arange(7) * step, "y": np.arange(6) * -step}
+    named = gx.wrap(np.ones((3, 6, 7), "f4"), gx.Product("placed", dims=3), crs=says, **place)
+    with caplog.at_level("INFO", "geoemb_xr"):
+        found = gx.wrap(named, "placed", crs=given)
+    assert found.emb.crs.to_epsg() == given
+    assert [f"taken to lie in EPSG:{given}, as was given" in each.message for each in caplog.records] == [
+        True
+    ]
+
+
+@pytest.mark.parametrize(
+    ("says", "given"), [(4267, 4326), (4277, 4326), (4326, 4267), (4019, 4326), (26710, 32610)]
+)
+def test_a_crs_of_another_datum_is_refused(says, given):
+    place = {"x": np.arange(7) * 1e-3, "y": np.arange(6) * -1e-3}
+    named = gx.wrap(np.ones((3, 6, 7), "f4"), gx.Product("placed", dims=3), crs=says, **place)
+    with pytest.raises(EmbeddingError, match=f"lies in EPSG:{says}, and what was given says EPSG:{given}"):
+        gx.wrap(named, "placed", crs=given)
+
+
 def test_what_places_an_array_is_checked():
     vectors = np.ones((3, 6, 7), "f4")
     given, grid = gx.Product("placed", dims=3), gx.testing.geobox((6, 7))
