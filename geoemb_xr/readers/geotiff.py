@@ -34,7 +34,7 @@ from geoemb_xr.stores.checksums import checksums_of
 from geoemb_xr.stores.credentials import DEFAULT_REGION, gdal_options
 from geoemb_xr.stores.files import check_unchanged, object_now, remote_object, state_of_file
 from geoemb_xr.stores.objects import head_object, is_remote
-from geoemb_xr.stores.paths import expand
+from geoemb_xr.stores.paths import refuse_store
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -253,7 +253,7 @@ def read_info(path: str | os.PathLike[str]) -> GeoTiffInfo:
     if not Path(name).exists():
         raise MissingFileError(f"no such file: {name}")
     if Path(name).is_dir():
-        expand(name, (".tif", ".tiff"))  # says of a Zarr store what it is
+        refuse_store(name)
         raise SourceError(f"{name} is a folder, not a GeoTIFF; give the files in it: {name}/*")
     token = file_token(name)
     sums = checksums_of(name, token)

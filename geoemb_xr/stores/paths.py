@@ -18,6 +18,7 @@ import numpy as np
 from geoemb_xr.core.errors import MissingFileError, SourceError
 from geoemb_xr.core.local_paths import local_path, says_local
 from geoemb_xr.core.times import TimeLike, time_spans
+from geoemb_xr.stores.archives import ROOTS
 from geoemb_xr.stores.objects import is_remote, matching
 
 
@@ -54,12 +55,8 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
         found = sorted(
             str(p) for p in path.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith(".")
         )
-        if not found and any((path / each).exists() for each in ("zarr.json", ".zgroup", ".zarray")):
-            raise SourceError(
-                f"{name} is a Zarr store among files; open each store by itself, and join them with gx.mosaic or "
-                "gx.concat"
-            )
         if not found:
+            refuse_store(name)
             raise MissingFileError(f"no {' or '.join(suffixes)} file in {name}")
         return found
     if path.exists():
@@ -68,6 +65,21 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
     if not found:
         raise MissingFileError(f"no such file, folder or match of a glob: {name}")
     return found
+
+
+def refuse_store(folder: str) -> None:
+    """Raise if a folder is a Zarr store.
+
+    Raises
+    ------
+    SourceError
+        Saying how stores are opened.
+    """
+    if any((Path(folder) / each).exists() for each in ROOTS):
+        raise SourceError(
+            f"{folder} is a Zarr store among files; open each store by itself, and join them with gx.mosaic or "
+            "gx.concat"
+        )
 
 
 def _remote_files(name: str, suffixes: Sequence[str]) -> list[str]:
