@@ -86,6 +86,20 @@ def test_vectors_of_several_lengths(tmp_path):
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("length", [1, 2 * DIMS - 1])
+def test_a_length_that_counts_as_whole_rows_more_or_less_is_told_by_the_nulls(tmp_path, length):
+    # as many numbers as with a row less or a row more, which no null in the second row group explains
+    table = frame(20)
+    rows = list(table["embedding"])
+    table["embedding"] = [*rows[:13], np.ones(length, "f4"), *rows[14:]]
+    table.to_parquet(tmp_path / "ragged.parquet", row_group_size=10)
+    assert pq.ParquetFile(tmp_path / "ragged.parquet").num_row_groups == 2
+    with pytest.raises(
+        SourceError, match=r"ragged.parquet: 1 of 10 rows of row group 1 .* than 8 .*drop or fix"
+    ):
+        opened(tmp_path)
+
+
 def test_another_length_than_the_products(tmp_path):
     frame(20, dims=5).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(
