@@ -14,6 +14,7 @@ from dask.base import tokenize
 from geoemb_xr.core import areas, geometry, times
 from geoemb_xr.core.areas import Area
 from geoemb_xr.core.errors import CoverageError, SourceError
+from geoemb_xr.core.missing import fill_of
 from geoemb_xr.readers.stored_chunks import StoredChunks, layout_of
 from geoemb_xr.readers.tiles import Request, block_sides, bounds_for
 from geoemb_xr.readers.zarr_chunks import transfer_of
@@ -107,7 +108,8 @@ def _joining[T: (xr.DataArray, xr.Dataset)](parts: list[tuple[float, T]], step: 
         start = int(np.searchsorted(x, end + step / 2))
         if start == x.size:
             continue
-        if joined and abs(x[start] - end - step) > step / 100:
+        between = (x[start] - end) / step
+        if joined and abs(between - round(between)) > 0.01:
             raise CoverageError(
                 f"the area lies on both sides of {name}, whose edges do not meet in whole pixels around the globe: "
                 f"it ends at {end + step / 2:g} and goes on at {x[start] - step / 2:g}. Open each side by itself"
@@ -116,6 +118,21 @@ def _joining[T: (xr.DataArray, xr.Dataset)](parts: list[tuple[float, T]], step: 
         part = part.isel(x=slice(start, None))
         joined.append(part.assign_coords(x=part.coords["x"] + shift) if shift else part)
     return joined
+
+
+def without_gap(array: xr.DataArray) -> xr.DataArray:
+    """A raster of both ends of a grid that does not reach around the world, missing in between. Lazy."""
+    axis = array.coords["x"] if "x" in array.dims else xr.DataArray(np.zeros(0), dims="x")
+    x, steps = axis.values, np.diff(axis.values)
+    if not steps.size or steps.max() < 1.5 * steps.min():
+        return array
+    gap, step = int(steps.argmax()), float(steps.min())
+    between = np.linspace(x[gap], x[gap + 1], round(steps[gap] / step) + 1)[1:-1]
+    missing = np.nan if array.dtype.kind == "f" else fill_of(array) or 0
+    beside = {name: np.nan for name, coord in array.coords.items() if coord.ndim > 1}  # scales of codes
+    whole = np.concatenate([x[: gap + 1], between, x[gap + 1 :]])
+    found = array.reindex(x=whole, fill_value={array.name: missing, **beside})
+    return found.assign_coords(x=("x", whole, axis.attrs))
 
 
 #: What an array is called in a Dataset of its own.

@@ -25,7 +25,7 @@ from geoemb_xr.core.missing import codec_attrs
 from geoemb_xr.core.model import BAND, Codec, Product, registered
 from geoemb_xr.readers import xarray_files, zarr_nodes
 from geoemb_xr.readers import zarr as zarr_store
-from geoemb_xr.readers.cutting import cut, places_inside
+from geoemb_xr.readers.cutting import cut, places_inside, without_gap
 from geoemb_xr.readers.damage import naming_damage
 from geoemb_xr.readers.geotiff import file_token, read_info
 from geoemb_xr.readers.inferring import in_convention, infer_product
@@ -338,7 +338,7 @@ def _read_geotiff(name: str, request: Request) -> xr.DataArray:
         array = array.assign_coords(time=np.datetime64(facts["time"], "ns"))
     array = cut(array, request, name, age)
     array = array.rename(facts.get("name")).drop_attrs(deep=False)
-    return xarray_files.with_nodata(array.assign_attrs(facts.get("attrs") or {}))
+    return without_gap(xarray_files.with_nodata(array.assign_attrs(facts.get("attrs") or {})))
 
 
 def _raster(name: str) -> tuple[xr.DataArray, Any, Any, str]:

@@ -22,7 +22,7 @@ from geoemb_xr.core.model import Product, product
 from geoemb_xr.core.notes import say
 from geoemb_xr.readers import zarr_nodes
 from geoemb_xr.readers.claims import check_lengths
-from geoemb_xr.readers.cutting import cut
+from geoemb_xr.readers.cutting import cut, without_gap
 from geoemb_xr.readers.geotiff import file_token
 from geoemb_xr.readers.tiles import Request
 from geoemb_xr.stores.archives import is_archive, is_icechunk
@@ -200,7 +200,7 @@ def _cleaned(array: xr.DataArray) -> xr.DataArray:
             array.coords[key].attrs.pop("_FillValue")
     if array.dtype == np.float64 and "product" in array.attrs:  # vectors are float32
         array = array.astype(np.float32)
-    return with_nodata(array).drop_encoding()
+    return without_gap(with_nodata(array)).drop_encoding()
 
 
 def with_nodata(array: xr.DataArray) -> xr.DataArray:

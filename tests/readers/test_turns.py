@@ -77,10 +77,43 @@ def test_columns_that_a_grid_has_twice_come_once(tmp_path, first):
         np.testing.assert_array_equal(part, held.sel(x=first + (middles - first) % 360))
 
 
-def test_sides_that_do_not_meet_are_refused(tmp_path):
-    x = -177.5 + 5.0 * np.arange(71)  # a column is missing
+def test_sides_that_do_not_meet_in_whole_pixels_are_refused(tmp_path):
+    x = -176.5 + 7.0 * np.arange(51)  # 357 degrees
     held = gx.wrap(np.ones((2, 2, x.size)), gx.Product("gap", dims=2), x=x, y=[10.0, 5.0], crs=4326)
     path = held.emb.to_zarr(tmp_path / "gap.zarr")
-    with pytest.raises(CoverageError, match=r"edges do not meet .* ends at 175 and goes on at 180"):
+    with pytest.raises(CoverageError, match=r"edges do not meet .* ends at 177 and goes on at 180"):
         gx.open(path, bbox=(160, 4, -160, 11))
-    assert gx.open(path, bbox=(160, 4, 180, 11)).sizes["x"] == 3
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_columns_that_a_grid_around_the_world_lacks_are_missing_in_every_container(tmp_path, decode):
+    codes = gx.testing.synthetic("alphaearth", shape=(2, 71), decode=False).isel(time=0)
+    grid = {"x": -177.5 + 5.0 * np.arange(71), "y": np.array([10.0, 5.0])}  # all but the last 5 degrees
+    held = gx.wrap(codes.values, "alphaearth", crs=4326, time=2020, **grid).isel(time=0)
+    write_geotiff(tmp_path / "2020.tif", held.values, held.emb.geobox, nodata=-128)
+    open_it = {"bbox": (160, 4, -160, 11), "decode": decode}
+    of_others = gx.open("alphaearth", tmp_path / "2020.tif", **open_it).isel(time=0)
+    held.emb.to_cog(tmp_path / "own.tif")
+    for path in (held.emb.to_zarr(tmp_path / "own.zarr"), tmp_path / "own.tif"):
+        found = gx.open(path, **open_it)
+        assert found.dtype == of_others.dtype
+        np.testing.assert_array_equal(found, of_others)
+        np.testing.assert_allclose(found.x, 162.5 + 5.0 * np.arange(8), atol=1e-9)
+        assert np.isnan(found.emb.decode() if not decode else found).all("band").sum("x").values.tolist() == [
+            1,
+            1,
+        ]
+        assert found.emb.geobox.shape == (2, 8)
+
+
+def test_scales_and_classes_are_missing_where_a_grid_around_the_world_ends(tmp_path):
+    grid = {"x": -177.5 + 5.0 * np.arange(71), "y": np.array([10.0, 5.0]), "crs": 4326}
+    vectors = gx.wrap(np.ones((2, 2, 71), "f4"), gx.Product("scaled", dims=2), **grid)
+    found = gx.open(gx.to_zarr(vectors, tmp_path / "codes.zarr", encode=True), bbox=(160, 4, -160, 11))
+    assert found.dtype == np.float32
+    assert np.isnan(found).all("band").values.tolist() == [[False] * 3 + [True] + [False] * 4] * 2
+    classes = vectors.isel(band=0, drop=True).astype("uint8").drop_attrs(deep=False)
+    classes.attrs = {"derived_from": "scaled", "flag_values": [1], "flag_meanings": "one", "nodata": 255}
+    found = gx.open(gx.to_zarr(classes, tmp_path / "map.zarr"), bbox=(160, 4, -160, 11))
+    assert found.dtype == np.uint8
+    assert found.values.tolist() == [[1, 1, 1, 255, 1, 1, 1, 1]] * 2
