@@ -29,8 +29,8 @@ from geoemb_xr.stores.archives import is_archive, is_icechunk
 from geoemb_xr.stores.objects import is_remote
 
 NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
-#: What only a file needs of an array's attributes.
-_OF_FILES = ("_FillValue", "missing_value", "coordinates", "grid_mapping", "_ARRAY_DIMENSIONS")
+#: What only a file needs of an array's attributes; the nodata of a map of whole numbers is told by nothing else.
+_OF_FILES = ("coordinates", "grid_mapping", "_ARRAY_DIMENSIONS")
 
 
 # --- Zarr -------------------------------------------------------------------------------------------------------
@@ -193,7 +193,9 @@ def _restored(opened: xr.Dataset, attrs: Mapping[str, Any]) -> xr.Dataset:
 
 def _cleaned(array: xr.DataArray) -> xr.DataArray:
     """Without what only the file needed, codes as codes."""
-    kept = {key: value for key, value in array.attrs.items() if key not in _OF_FILES}
+    is_told = array.dtype.kind == "f" or "codec" in array.attrs
+    dropped = (*_OF_FILES, *(("_FillValue", "missing_value") if is_told else ()))
+    kept = {key: value for key, value in array.attrs.items() if key not in dropped}
     array = array.drop_attrs(deep=False).assign_attrs(kept)
     for key, coord in array.coords.items():
         if "_FillValue" in coord.attrs:

@@ -373,6 +373,18 @@ def test_ambiguity_and_gaps_are_errors(tmp_path):
         gx.open(tmp_path / "single.zarr")
 
 
+@pytest.mark.parametrize("key", ["_FillValue", "missing_value", "nodata"])
+@pytest.mark.parametrize("write", [gx.to_zarr, gx.to_cog])
+def test_the_nodata_of_a_map_of_whole_numbers_is_kept(tmp_path, key, write):
+    coords = gx.testing.synthetic("alphaearth", shape=(2, 3)).isel(time=0, band=0, drop=True).coords
+    attrs = {"derived_from": "somewhere", key: 255}
+    counts = xr.DataArray(np.array([[7, 255, 9]] * 2, "u1"), coords, ("y", "x"), "counts", attrs)
+    path = write(counts, tmp_path / ("a.zarr" if write is gx.to_zarr else "a.tif"))
+    found = gx.open(path)
+    assert found.attrs == attrs
+    np.testing.assert_array_equal(found, counts)
+
+
 def test_what_is_no_store(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file or store"):
         gx.open(tmp_path / "none.zarr")
