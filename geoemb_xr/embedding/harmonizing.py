@@ -53,7 +53,8 @@ def harmonize(images: xr.DataArray | xr.Dataset, how: Harmonize = "auto") -> xr.
     Returns
     -------
     DataArray (time?, band, y, x)
-        float32 less the offset, not below 0, NaN where there is no data; images that say nothing as they are.
+        float32 less the offset, not below 0, NaN where there is no data, without baseline and flag; images that say
+        nothing as they are.
 
     Raises
     ------
@@ -91,7 +92,9 @@ def harmonize(images: xr.DataArray | xr.Dataset, how: Harmonize = "auto") -> xr.
         output_dtypes=[np.float32],
         keep_attrs=False,
     )
+    # what says that the offset is there holds no more: whoever harmonizes again must not take it off again
     found = found.transpose(*raster.dims).assign_coords(raster.coords)
+    found = found.drop_vars((*_BASELINES, *_FLAGS), errors="ignore")
     found.attrs = {k: v for k, v in raster.attrs.items() if k in (*inputs.ORIGIN, "long_name")}
     return found
 

@@ -128,6 +128,17 @@ def test_embed_and_composite_take_care_of_it(true):
     assert np.nanmax(np.abs(kept.values - expected.values)) > 1e-2
 
 
+def test_what_is_harmonized_stays_so_in_embed(true):
+    images = (
+        (stored(true, (0, 0, 1, 1)) + 3000).astype("uint16").assign_coords(dict([BASELINES]))
+    )  # nothing is dark
+    once = gx.harmonize(images)
+    np.testing.assert_array_equal(gx.harmonize(once), once)
+    one = gx.harmonize(images.isel(time=3, drop=True).assign_coords({"s2:processing_baseline": "05.09"}))
+    np.testing.assert_array_equal(gx.harmonize(one), once[3])
+    assert {"time", "band", "y", "x", "spatial_ref"} == set(once.coords)
+
+
 @pytest.mark.parametrize("by_sensor", [False, True])
 def test_an_offset_that_is_given_too_is_taken_off_once(true, by_sensor):
     images = stored(true, (0, 0, 1, 1)).assign_coords(dict([BASELINES]))
