@@ -20,7 +20,7 @@ from geoemb_xr.core import geometry, html
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.notes import quiet, say
-from geoemb_xr.geo import places, polygons
+from geoemb_xr.geo import ground, places, polygons
 from geoemb_xr.geo.points import sample
 from geoemb_xr.probes.label_values import class_names
 from geoemb_xr.probes.labelling import drawn_points, read_labels
@@ -51,7 +51,7 @@ def sample_design(array: xr.DataArray, n: int, *, least: int | None = None, seed
         Number of places in all.
     least : int, optional
         Number of places for each class; 50 by default, or fewer where ``n`` is small. A class with fewer pixels
-        gives all of them.
+        gives all of them, and the others more.
     seed : int
         Seed of the draw, which is by a hash of each pixel's place: chunks never change it.
 
@@ -65,7 +65,7 @@ def sample_design(array: xr.DataArray, n: int, *, least: int | None = None, seed
     Raises
     ------
     EmbeddingError
-        If the array is not a class map, or ``n`` is smaller than the number of classes.
+        If the array is not a class map, ``n`` is smaller than the number of classes, or ``least`` is negative.
 
     Examples
     --------
@@ -78,11 +78,13 @@ def sample_design(array: xr.DataArray, n: int, *, least: int | None = None, seed
     sizes = _sizes_of(array, "sample_design")
     if n != int(n) or n < len(sizes):
         raise EmbeddingError(f"n is a whole number of at least one place per class ({len(sizes)}); got {n!r}")
-    counts = _allocated(sizes, int(n), least)
-    drawn = drawn_points(array, per_class=int(counts.max()), seed=seed + REFERENCE_SEED)
+    if least is not None and (least != int(least) or least < 0):
+        raise EmbeddingError(f"least is a whole number of places per class, 0 or more; got {least!r}")
+    drawn = drawn_points(array, per_class=int(n), seed=seed + REFERENCE_SEED)
     classes = legend_of(array)
     names = dict(zip(classes.values, classes.names, strict=True))
     stratum = drawn.iloc[:, -1].map(names)
+    counts = _allocated(sizes, stratum.value_counts(), int(n), least)
     kept = drawn.groupby(stratum).cumcount() < stratum.map(counts)
     table = drawn.loc[kept, ["lon", "lat"]]
     table[STRATUM] = stratum[kept]
@@ -102,14 +104,20 @@ def _with_points(table: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def _allocated(sizes: pd.Series[float], n: int, least: int | None) -> pd.Series[int]:
-    """How many places each class gets: ``least`` each, the rest by area, rounded so that they add up to ``n``."""
-    each = min(LEAST_PER_CLASS if least is None else least, n // len(sizes))
+def _allocated(sizes: pd.Series[float], there: pd.Series[int], n: int, least: int | None) -> pd.Series[int]:
+    """How many places each class gets: ``least`` each, the rest by area, and none more than are ``there``."""
+    each = min(LEAST_PER_CLASS if least is None else int(least), n // len(sizes))
     exact = each + (n - each * len(sizes)) * sizes / sizes.sum()
     counts = exact.astype(int)  # rounds down
     rest = (exact - counts).sort_values(ascending=False).index[: n - int(counts.sum())]
     counts[rest] += 1
-    return counts
+    most = there.reindex(sizes.index, fill_value=0)
+    few = counts > most
+    if few.any() and not few.all():
+        others = ~few
+        counts[few] = most[few]
+        counts[others] = _allocated(sizes[others], there, n - int(most[few].sum()), least)
+    return counts.clip(upper=most)
 
 
 def _sizes_of(array: xr.DataArray, what: str) -> pd.Series[float]:
@@ -228,7 +236,8 @@ def area_estimate(
     are not the classes of the map, such as a sample drawn for an older map. Where they are, areas and accuracies
     equal those of Olofsson et al. (2014, doi:10.1016/j.rse.2014.02.015); the standard errors also have the
     correction for finite populations. Of clusters they are those of ratios of cluster totals (Cochran 1977, section
-    9.6). Intervals are normal.
+    9.6). Pixels are drawn with equal chances, and count by their ground area, which matters for maps in degrees.
+    Intervals are normal.
 
     Examples
     --------
@@ -248,14 +257,10 @@ def area_estimate(
         _refuse_training(array, reference, training)
     stratum, sizes = _strata(table, mapped_ha, design)
     clusters = None if cluster is None else table[cluster].to_numpy()
-    _check_counts(stratum, sizes, clusters)
+    pixel_ha = table["pixel_ha"].to_numpy()
+    _check_counts(stratum, sizes, pixel_ha, clusters)
     found = stratified(
-        stratum,
-        table["mapped"].to_numpy(),
-        table["reference"].to_numpy(),
-        sizes,
-        _pixel_ha(array, mapped_ha),
-        clusters,
+        stratum, table["mapped"].to_numpy(), table["reference"].to_numpy(), sizes, pixel_ha, clusters
     )
     total = float(mapped_ha.sum()) * _PER_HA[unit]
     from scipy.stats import norm
@@ -291,14 +296,15 @@ def _labelled(array: xr.DataArray, reference: Any, target: str, cluster: str | N
     classes = legend_of(array)
     names = dict(zip(classes.values, classes.names, strict=True))
     given = given.reset_index(drop=True)
-    there = (
-        sample(array, given).reindex(location=given.index, fill_value=0).values
-    )  # rows without a place too
+    found = sample(array, given)
+    pixel_ha = pd.Series(_pixel_ha(array, found), found.coords["location"].values)
+    there = found.reindex(location=given.index, fill_value=0).values  # rows without a place too
     beside = [name for name in (STRATUM, SIZE, cluster) if name in given.columns]
     table = pd.DataFrame(
         {
             "mapped": [names.get(int(code)) if np.isfinite(code) else None for code in there],
             "reference": class_names(given[target], classes),
+            "pixel_ha": pixel_ha.reindex(given.index).to_numpy(),
             **{str(name): given[name].to_numpy() for name in beside},
         }
     )
@@ -339,13 +345,24 @@ def _strata(
     )
 
 
-def _check_counts(stratum: np.ndarray, sizes: Mapping[str, float], clusters: np.ndarray | None) -> None:
+def _check_counts(
+    stratum: np.ndarray, sizes: Mapping[str, float], pixel_ha: np.ndarray, clusters: np.ndarray | None
+) -> None:
+    """Raise if a stratum has one reference or none, unless that one is all there is of it."""
     what = "references" if clusters is None else "clusters"
     units = pd.DataFrame(
-        {"stratum": stratum, "unit": np.arange(len(stratum)) if clusters is None else clusters}
-    )
-    counts = units.groupby("stratum").unit.nunique()
-    few = [f"{name} ({counts.get(name, 0)})" for name in sizes if counts.get(name, 0) < 2]
+        {
+            "stratum": stratum,
+            "unit": np.arange(len(stratum)) if clusters is None else clusters,
+            "ha": pixel_ha,
+        }
+    ).groupby("stratum")
+    counts, sampled = units["unit"].nunique(), units["ha"].sum()
+    few = [
+        f"{name} ({counts.get(name, 0)})"
+        for name, size in sizes.items()
+        if counts.get(name, 0) < 2 and sampled.get(name, 0.0) < 0.99 * size
+    ]
     if few:
         raise EmbeddingError(f"each stratum needs two or more {what}; too few in: {', '.join(few)}")
 
@@ -378,10 +395,11 @@ def _refuse_training(array: xr.DataArray, reference: Any, training: Any) -> None
         )
 
 
-def _pixel_ha(array: xr.DataArray, mapped_ha: pd.Series[float]) -> float:
-    """Mean ground area of a pixel that has a class, in hectares."""
-    counted = int((array != 0).sum())
-    return float(mapped_ha.sum()) / max(counted, 1)
+def _pixel_ha(array: xr.DataArray, found: xr.DataArray) -> np.ndarray:
+    """Hectares of the pixels of a map that places lie in."""
+    affine = geometry.geobox_of(array, "area_estimate").affine
+    corner = np.floor(~affine * np.stack([found.coords["x"].values, found.coords["y"].values]))
+    return ground.pixel_areas(geometry.crs_of(array), affine, *corner) / 10_000
 
 
 # --- the estimators -------------------------------------------------------------------------------------------
@@ -397,15 +415,14 @@ class Stratified:
     overall_se: float
 
 
-def _variance_of_mean(values: np.ndarray, inside: np.ndarray, clusters: np.ndarray | None) -> float:
-    """Variance of the mean of a random sample; of clusters, that of a ratio of their totals to their sizes."""
-    own = values[inside]
-    if clusters is None:
-        return float(own.var(ddof=1)) / len(own)
-    unit = np.unique(clusters[inside], return_inverse=True)[1]
-    size, total = np.bincount(unit), np.bincount(unit, own)
-    rest = total - own.mean() * size
-    return float(len(size) / (len(size) - 1) * (rest**2).sum() / len(own) ** 2)
+def _variance_of_mean(values: np.ndarray, weights: np.ndarray, unit: np.ndarray) -> float:
+    """Variance of the weighted mean of a random sample, as that of a ratio of totals of its units.
+
+    Of single units of equal weight that of any mean; of clusters, that of a ratio of their totals to their sizes.
+    """
+    clusters = np.unique(unit, return_inverse=True)[1]
+    rest = np.bincount(clusters, weights * (values - np.average(values, weights=weights)))
+    return float(len(rest) / max(len(rest) - 1, 1) * (rest**2).sum() / weights.sum() ** 2)
 
 
 def stratified(
@@ -413,7 +430,7 @@ def stratified(
     mapped: Sequence[Any] | np.ndarray,
     reference: Sequence[Any] | np.ndarray,
     sizes: Mapping[Any, float],
-    unit_size: float = 1.0,
+    unit_size: float | np.ndarray = 1.0,
     clusters: np.ndarray | None = None,
 ) -> Stratified:
     """Area shares and accuracies from a stratified random sample (Stehman 2014, equations 1 to 28).
@@ -424,8 +441,9 @@ def stratified(
         Stratum, mapped class and reference class of each unit of the sample.
     sizes : mapping
         Size of each stratum.
-    unit_size : float
-        Size of one unit of the sample, for the correction for finite populations.
+    unit_size : float or array (n,)
+        Size of each unit of the sample, drawn with equal chances: it counts for as much, and the correction for
+        finite populations follows from it.
     clusters : array (n,), optional
         Cluster of each unit, where they were drawn in clusters.
 
@@ -436,25 +454,32 @@ def stratified(
         ``matrix`` has area shares by mapped and reference class.
     """
     mapped, reference = np.asarray(mapped, object), np.asarray(reference, object)
+    weights = np.broadcast_to(np.asarray(unit_size, np.float64), mapped.shape)
+    unit = np.arange(len(mapped)) if clusters is None else clusters
     strata = [np.asarray([s == name for s in stratum]) for name in sizes]
     areas = np.array(list(sizes.values()), np.float64)
-    counts = np.array([inside.sum() for inside in strata])
-    factor = areas**2 * (1 - np.minimum(counts * unit_size / areas, 1))  # of the variance of a stratum's mean
-    total = areas.sum()
+    sampled = np.array([weights[inside].sum() for inside in strata])
+    factor = areas**2 * (1 - np.minimum(sampled / areas, 1))  # of the variance of a stratum's mean
+    total = float(areas.sum())
+
+    def sums(y: np.ndarray) -> float:
+        means = [np.average(y[inside], weights=weights[inside]) for inside in strata]
+        return float(areas @ np.array(means))
+
+    def error(y: np.ndarray) -> float:
+        spread = [_variance_of_mean(y[inside], weights[inside], unit[inside]) for inside in strata]
+        return float(np.sqrt(factor @ np.array(spread)))
 
     def mean(y: np.ndarray) -> tuple[float, float]:
-        means = np.array([y[inside].mean() for inside in strata])
-        spread = np.array([_variance_of_mean(y, inside, clusters) for inside in strata])
-        return float(areas @ means / total), float(np.sqrt(factor @ spread) / total)
+        return sums(y) / total, error(y) / total
 
     def ratio(y: np.ndarray, x: np.ndarray) -> tuple[float, float]:
-        below = sum(a * x[inside].mean() for a, inside in zip(areas, strata, strict=True))
+        below = sums(x)
         if below == 0:  # a class that is nowhere on the map, or nowhere in the references
             return np.nan, np.nan
-        found = sum(a * y[inside].mean() for a, inside in zip(areas, strata, strict=True)) / below
+        found = sums(y) / below
         # var(y) + R² var(x) − 2 R cov(x, y) is the variance of y − R x
-        spread = np.array([_variance_of_mean(y - found * x, inside, clusters) for inside in strata])
-        return float(found), float(np.sqrt(factor @ spread) / below)
+        return found, error(y - found * x) / below
 
     correct = (mapped == reference).astype(np.float64)
     classes = sorted({*mapped, *reference}, key=str)

@@ -200,7 +200,8 @@ def error_bound(array: xr.DataArray, reference: Any, *, target: str = "label", l
     Notes
     -----
     The one-sided bound of Clopper and Pearson (1934). Of a stratified sample the strata's bounds, each at the level
-    1 − (1 − level) / strata, are weighted by area (Bonferroni), which is safe and not tight.
+    1 − (1 − level) / strata, are weighted by area (Bonferroni), which is safe and not tight. A stratum without any
+    label may be wrong everywhere. Pixels of a stratum count alike: of a map in degrees it is the share of pixels.
 
     Examples
     --------
@@ -220,14 +221,14 @@ def error_bound(array: xr.DataArray, reference: Any, *, target: str = "label", l
         raise EmbeddingError("no label lies where the map has data")
     wrong = np.array([a != t for a, t in zip(said[0], there, strict=True)])[known]
     if {STRATUM, SIZE} <= set(getattr(table, "columns", ())):
-        stratum, size = (table[name].to_numpy()[known] for name in (STRATUM, SIZE))
+        sizes = dict(table.groupby(STRATUM)[SIZE].first())
+        stratum = table[STRATUM].to_numpy()[known]
     else:
-        stratum, size = np.zeros(int(known.sum())), np.ones(int(known.sum()))
-    names = np.unique(stratum)
-    areas = np.array([float(size[stratum == name][0]) for name in names])
-    each = 1 - (1 - level) / len(names)
+        sizes, stratum = {"all": 1.0}, np.full(int(known.sum()), "all")
+    areas = np.array(list(sizes.values()), np.float64)
+    each = 1 - (1 - level) / len(sizes)
     bounds = [
-        upper_bound(int(wrong[stratum == name].sum()), int((stratum == name).sum()), each) for name in names
+        upper_bound(int(wrong[stratum == name].sum()), int((stratum == name).sum()), each) for name in sizes
     ]
     return float(areas @ np.array(bounds) / areas.sum())
 
@@ -242,8 +243,8 @@ def upper_bound(wrong: int, n: int, level: float = 0.95) -> float:
     """
     from scipy.stats import beta
 
-    if not 0 <= wrong <= n or n < 1:
-        raise EmbeddingError(f"upper_bound needs 0 ≤ wrong ≤ n and n ≥ 1; got {wrong} of {n}")
+    if not 0 <= wrong <= n:
+        raise EmbeddingError(f"upper_bound needs 0 ≤ wrong ≤ n; got {wrong} of {n}")
     return 1.0 if wrong == n else float(beta.ppf(level, wrong + 1, n - wrong))
 
 

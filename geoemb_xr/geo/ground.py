@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyproj
@@ -62,12 +62,25 @@ class GroundArea:
 def nodes_of(grid: GeoBox) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions of nodes along rows and columns, and a pixel's ground area (m²) at each."""
     rows, cols = (np.linspace(0, n - 1, min(_NODES, n)) for n in grid.shape)
+    return rows, cols, pixel_areas(grid.crs, grid.affine, *np.meshgrid(cols, rows))
+
+
+def pixel_areas(crs: object, affine: Any, cols: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Ground area (m²) of the pixels whose first corner lies at some columns and rows of a grid.
+
+    Examples
+    --------
+    >>> import geoemb_xr as gx
+    >>> grid = gx.testing.geobox((3, 3))
+    >>> pixel_areas(grid.crs, grid.affine, np.array([0.0, 2.0]), np.array([1.0, 2.0])).round().tolist()
+    [100.0, 100.0]
+    """
     corners = [
-        geocentric(grid.crs, *(grid.affine * np.meshgrid(cols + right, rows + down)))
+        geocentric(crs, *(affine * (cols + right, rows + down)))
         for down, right in ((0, 0), (0, 1), (1, 1), (1, 0))
     ]
     across, along = corners[2] - corners[0], corners[3] - corners[1]
-    return rows, cols, 0.5 * np.linalg.norm(np.cross(across, along, axis=0), axis=0)
+    return np.asarray(0.5 * np.linalg.norm(np.cross(across, along, axis=0), axis=0))
 
 
 def geocentric(crs: object, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -326,4 +326,5 @@ def pixel_hashes(ys: np.ndarray, xs: np.ndarray, grid: GeoBox, seed: int) -> np.
     # No published grid has its centres at this fraction of a pixel, so rounding never tips the floor.
     steps = (ys / abs(grid.affine.e), xs / abs(grid.affine.a))
     row, col = (np.floor(each + 1 / np.pi).astype(np.int64).view(np.uint64) for each in steps)
-    return mixed(mixed(row + np.uint64(seed % 2**64)) + col)
+    far = np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)  # else the next seed drew the rows beside these
+    return mixed(mixed(row + far) + col)

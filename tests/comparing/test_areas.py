@@ -5,6 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
 import geoemb_xr as gx
 from geoemb_xr.comparing import areas
@@ -169,10 +171,70 @@ def test_clusters_have_the_variance_of_a_ratio_of_totals():
     size, total = np.bincount(unit), np.bincount(unit, right)
     p = total.sum() / size.sum()
     expected = ((total - p * size) ** 2).sum() / 19 / 20 / size.mean() ** 2
-    inside = np.ones(len(unit), bool)
-    assert areas._variance_of_mean(right, inside, unit) == pytest.approx(expected)
-    single = areas._variance_of_mean(right, inside, np.arange(len(unit)))
-    assert single == pytest.approx(areas._variance_of_mean(right, inside, None))
+    alike = np.ones(len(unit))
+    assert areas._variance_of_mean(right, alike, unit) == pytest.approx(expected)
+    single = areas._variance_of_mean(right, alike, np.arange(len(unit)))
+    assert single == pytest.approx(right.var(ddof=1) / len(right))
+
+
+def in_degrees():
+    """A map of 80° of latitude with reference classes that change at 40°, and what a look at all pixels finds."""
+    grid = GeoBox((80, 4), Affine(1, 0, 10, 0, -1, 80), "EPSG:4326")
+    base = gx.testing.scene().truth(grid, 2018)
+
+    def of(rows):
+        return base.copy(
+            data=np.repeat(np.where(np.arange(80) < rows, 1, 2), 4).reshape(80, 4).astype("uint8")
+        )
+
+    mapped, there = of(10), of(40)
+    return mapped, there
+
+
+def test_pixels_of_a_map_in_degrees_count_by_their_ground_area():
+    mapped, there = in_degrees()
+    everywhere = labelled(gx.labels(there, per_class=None)[["lon", "lat"]], there)
+    expected = gx.area(there)
+    for design in ("random", "stratified"):
+        found = gx.area_estimate(mapped, everywhere, design=design).table["area"]
+        np.testing.assert_allclose(found, expected[found.index], rtol=1e-3)
+    counted = 0.5 * expected.sum()
+    assert abs(counted - found["water"]) > 0.2 * found["water"]
+
+
+def test_weights_are_those_of_a_ratio_of_totals():
+    """Cochran (1977), equation 6.9: the variance of a ratio of means, here of a class's area to all area."""
+    rng = np.random.default_rng(0)
+    size, there = rng.uniform(1, 3, 50), rng.choice(["a", "b"], 50)
+    found = areas.stratified(["s"] * 50, ["a"] * 50, there, {"s": 1e9}, size).table
+    share = size[there == "a"].sum() / size.sum()
+    rest = size * (there == "a") - share * size
+    assert found.share["a"] == pytest.approx(share)
+    assert found.share_se["a"] == pytest.approx(np.sqrt((rest**2).sum() / 49 / 50) / size.mean(), rel=1e-6)
+
+
+def test_a_class_of_one_pixel_is_known_once_it_is_visited():
+    there = truth()
+    values = np.where(there.values == 2, 3, there.values)
+    values[5, 7] = 2
+    mapped = there.copy(data=values)
+    design = gx.sample_design(mapped, 200)
+    assert len(design) == 200  # the others give what this class does not have
+    assert (design.stratum == "forest").sum() == 1
+    found = gx.area_estimate(mapped, labelled(design, mapped)).table
+    assert found.area["forest"] == found.area_high["forest"] == pytest.approx(gx.area(mapped)["forest"])
+    assert len(gx.sample_design(mapped[:4, :5], 100, least=2)) == 20
+    with pytest.raises(EmbeddingError, match="least is a whole number of places per class"):
+        gx.sample_design(mapped, 100, least=-1)
+
+
+def test_the_next_seed_draws_other_places_and_not_their_neighbours():
+    there = truth((60, 60))
+    there = there.copy(data=np.ones_like(there.values))
+    drawn = [gx.labels(there, per_class=100, seed=seed)[["lon", "lat"]] for seed in (0, 1)]
+    one, two = (np.array(geopandas.points_from_xy(d.lon, d.lat, crs=4326).to_crs(32632)) for d in drawn)
+    beside = sum(shapely.distance(point, two).min() < 10.5 for point in one)
+    assert beside < 50
 
 
 def test_clustered_references_have_wider_intervals():

@@ -88,6 +88,20 @@ def test_the_bound_is_clopper_and_pearsons_and_holds():
     assert np.mean(designed) < 0.6
 
 
+def test_a_stratum_that_nobody_visited_may_be_wrong_everywhere():
+    mapped = worse(0.2, 4)
+    places = visited(gx.sample_design(mapped, 120))
+    whole = two_maps.error_bound(mapped, places)
+    gone = places.stratum == "grassland"
+    size = places.groupby("stratum").stratum_ha.first()
+    wrong, n = (places.stratum != places.label)[gone].sum(), gone.sum()
+    share = size["grassland"] / size.sum()
+    without = two_maps.error_bound(mapped, places.assign(label=places.label.mask(gone)))
+    assert without == pytest.approx(
+        whole + share * (1 - two_maps.upper_bound(wrong, n, 1 - 0.05 / len(size)))
+    )
+
+
 def test_what_cannot_be_compared_is_said():
     mapped = worse(0.2, 4)
     with pytest.raises(EmbeddingError, match="different grids"):
