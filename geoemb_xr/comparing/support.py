@@ -364,12 +364,7 @@ def _purity(cell: np.ndarray | None, keep: np.ndarray, y: np.ndarray | None) -> 
 def _encoded(values: np.ndarray, known: Legend | None) -> tuple[np.ndarray, Legend | None]:
     if values.dtype.kind == "f":
         return values.astype(np.float64), None
-    y, legend = encoded(values, known)
-    if len(legend.values) < 2:
-        raise EmbeddingError(
-            f"all {len(values)} labels are of one class, {legend.names[0]!r}; two are needed"
-        )
-    return y, legend
+    return encoded(values, known)
 
 
 def _previous(table: Any, name: str | None, keep: np.ndarray, legend: Legend | None) -> np.ndarray:

@@ -67,6 +67,17 @@ class ChipAxis:
     side: int
     chips: tuple[Chip, ...]
 
+    def most_inside(self, size: int) -> float:
+        """The largest share of a chip that lies in an image of so many pixels.
+
+        Examples
+        --------
+        >>> lay_chips(30, 32, side=32, stride=32).most_inside(32)
+        0.9375
+        """
+        inside = [min(chip.start + self.side, size) - max(chip.start, 0) for chip in self.chips]
+        return max(inside) / self.side
+
     def blocks(self, pixels: int) -> list[tuple[Chip, ...]]:
         """Chips in groups that own about so many pixels of the image each, at least one chip."""
         own = self.patch * max(chip.stop - chip.first for chip in self.chips)

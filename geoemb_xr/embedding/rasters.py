@@ -125,8 +125,8 @@ def embed(
     ------
     EmbeddingError
         If the images are not what the encoder takes: no CRS, a rotated grid, missing bands, several dates, fewer
-        pixels than a chip, a declared scale that is not applied; and when computed, if their numbers cannot be in
-        its unit.
+        pixels than a chip, no chip that lies in them, a declared scale that is not applied; and when computed, if
+        their numbers cannot be in its unit.
     SourceError
         If its weights are not at hand.
 
@@ -208,6 +208,16 @@ def embed(
             return _said(stacks.embed_stack(raster, job, version), generators)
         inputs.tell_resolution(card, job.grid.metres)
         axes = how.axis(job.grid.y), how.axis(job.grid.x)
+        inside = math.prod(
+            axis.most_inside(raster.sizes[d]) for axis, d in zip(axes, ("y", "x"), strict=True)
+        )
+        if 1 - inside > how.missing:
+            raise EmbeddingError(
+                f"no chip has a vector: chips lie on a lattice, and the fullest has {inside:.0%} of its pixels in "
+                f"the images of {raster.sizes['y']} × {raster.sizes['x']} pixels. Give larger images, "
+                f"missing={math.ceil(100 - 100 * inside) / 100:g}, or chips as they are with dims (location, band, "
+                "y, x)"
+            )
         data = _lazy(raster, axes, job, _side_of(raster, chunks), blend=blend)
     return _said(_labelled(data, raster, axes, job, version, blend=blend), generators)
 

@@ -29,13 +29,6 @@ def data_of(samples: Samples, seed: int) -> tuple[Task, Data, Legend | None]:
     if y.dtype.kind == "f":
         return "regression", Data(samples.vectors, y.astype(np.float64), classes=0, seed=seed, **rest), None
     positions, legend = encoded(y, samples.legend)
-    if len(legend.values) < 2:
-        raise EmbeddingError(f"all {len(y)} labels are of one class, {legend.names[0]!r}; a probe needs two")
-    if len(y) > 20 and len(legend.values) > len(y) / 2:
-        raise EmbeddingError(
-            f"{len(y)} labels are of {len(legend.values)} classes ({', '.join(legend.names[:3])}, …), so most "
-            "classes have one label: is this the column of labels? For values give floats (regression)"
-        )
     data = Data(samples.vectors, positions, classes=len(legend.values), seed=seed, **rest)
     return "classification", data, legend
 
@@ -78,10 +71,19 @@ def encoded(labels: np.ndarray, known: Legend | None) -> tuple[np.ndarray, Legen
     Raises
     ------
     EmbeddingError
-        If there are codes that it does not name.
+        If there are codes that it does not name, only one class, or hardly two labels of a class.
     """
     colours = {} if known is None else dict(zip(known.names, known.colours, strict=True))
     codes, legend = encode_classes(labels, colours=colours)
+    if len(legend.values) < 2:
+        raise EmbeddingError(
+            f"all {len(labels)} labels are of one class, {legend.names[0]!r}; a probe needs two"
+        )
+    if len(labels) > 20 and len(legend.values) > len(labels) / 2:
+        raise EmbeddingError(
+            f"{len(labels)} labels are of {len(legend.values)} classes ({', '.join(legend.names[:3])}, …), so most "
+            "classes have one label: is this the column of labels? For values give floats (regression)"
+        )
     positions = np.searchsorted(legend.values, codes)
     if known is None or labels.dtype.kind not in "iu":  # texts name themselves
         return positions, legend

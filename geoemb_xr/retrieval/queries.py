@@ -212,16 +212,21 @@ def _of_text(array: xr.DataArray, texts: list[str]) -> np.ndarray:
 
 
 def _is_vector(query: Any, bands: int) -> bool:
-    """Whether a query is vectors and not places: as many numbers as bands, which a pair of degrees cannot be."""
+    """Whether a query is vectors and not places: as many numbers as bands, where these are not 2 or 4."""
     if isinstance(query, str | Mapping) or hasattr(query, "columns") or hasattr(query, "geom_type"):
         return False
     try:
         shape = np.shape(query)
     except ValueError:  # geometries and the like of several lengths
         return False
-    if len(shape) in (1, 2) and shape[-1] == bands:
-        return np.asarray(query).dtype.kind in "fiu"
     is_place = shape in ((0,), (4,)) or shape[-1:] == (2,)  # no rows, a box, or pairs
+    if len(shape) in (1, 2) and shape[-1] == bands:
+        if is_place and not isinstance(query, pd.Series):
+            raise EmbeddingError(
+                f"{bands} numbers can be a place or a vector of {bands} bands here: give a place as a shapely "
+                "geometry or a table, and a vector as a DataArray (array.isel(y=…, x=…)) or a Series"
+            )
+        return np.asarray(query).dtype.kind in "fiu"
     if len(shape) in (1, 2) and not is_place and np.asarray(query).dtype.kind in "fiu":
         raise EmbeddingError(
             f"a query is a point (lon, lat), points, a polygon, or a vector of {bands} bands; "

@@ -371,6 +371,8 @@ def test_what_cannot_be_compared_is_said(task):
         gx.evaluate(
             arrays, table.assign(crop=table.crop, lon=11.0, lat=47.0), target="crop", splits=["blocks"]
         )
+    with pytest.raises(EmbeddingError, match=r"240 labels are of 240 classes.*the column of labels\?"):
+        gx.evaluate(arrays, table.assign(crop=np.arange(240)), target="crop")
     with pytest.raises(EmbeddingError, match="evaluate: 'a': no label is left"):
         gx.evaluate({"a": arrays["good"] * np.nan}, table, target="crop")
 

@@ -368,6 +368,13 @@ def test_images_that_an_encoder_cannot_take_say_why(change, options, message):
         gx.embed(change(scene()), card, **options)
 
 
+def test_images_that_hold_no_chip_say_so_instead_of_giving_nothing():
+    images = scene().isel(y=slice(3, 35), x=slice(3, 35))  # as large as a chip, but not where one lies
+    with pytest.raises(EmbeddingError, match=r"no chip has a vector.*the fullest has \d+% .* 32 × 32 pixels"):
+        gx.embed(images, "rcf")
+    assert gx.embed(images, "rcf", missing=0.75).notnull().any()
+
+
 def test_a_rotated_grid_says_so():
     images = scene()
     images.spatial_ref.attrs["GeoTransform"] = "600000 9.8 1.7 5200000 1.7 -9.8"

@@ -161,7 +161,7 @@ def test_ties_go_to_the_first_in_the_array(seed, k):
     rng = np.random.default_rng(seed)
     data = rng.integers(-1, 2, (2, 6, 5)).astype(np.float32) + np.float32(0.5)
     da = gx.wrap(data, gx.Product("ties", dims=2), geobox=gx.testing.geobox((6, 5)))
-    query = np.array([1.0, 0.5], np.float32)
+    query = pd.Series([1.0, 0.5], da.band.values)
     whole = da.emb.search(query, k, metric="euclidean")
     for parts in (da.chunk(y=2, x=3), da.chunk(y=1), da.transpose("x", "band", "y").chunk(x=2)):
         pd.testing.assert_frame_equal(parts.emb.search(query, k, metric="euclidean"), whole)

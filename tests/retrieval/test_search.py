@@ -360,3 +360,16 @@ def test_a_plain_vector_is_taken_by_its_names_and_never_as_codes():
         da.emb.search((vector.to_numpy() * 100).astype("i1"), 1)
     with pytest.raises(errors.EmbeddingError, match="no data"):
         da.emb.search(np.ma.masked_array(vector.to_numpy(), mask=np.arange(64) < 2), 1)
+
+
+@pytest.mark.parametrize(("dims", "numbers"), [(2, (11.37, 47.25)), (4, (11.36, 47.24, 11.37, 47.25))])
+def test_numbers_that_may_be_a_place_or_a_vector_are_taken_as_neither(dims, numbers):
+    vectors = np.random.default_rng(0).standard_normal((dims, 6, 5)).astype("float32")
+    few = gx.wrap(vectors, gx.Product(f"bands{dims}", dims=dims), geobox=gx.testing.geobox((6, 5)))
+    with pytest.raises(
+        errors.EmbeddingError, match=f"{dims} numbers can be a place or a vector of {dims} bands"
+    ):
+        few.emb.similarity(numbers)
+    assert float(few.emb.similarity(few.isel(y=2, x=3)).max()) == pytest.approx(1)
+    named = pd.Series(vectors[:, 2, 3], index=few.band.values)
+    assert float(few.emb.similarity(named).max()) == pytest.approx(1)
