@@ -164,9 +164,14 @@ def _distances(years: list[Block], out: np.ndarray, metric: str) -> None:
 def _change_and_steps(
     years: list[Block], out: np.ndarray, pair: tuple[int, int], kept: tuple[int, ...], metric: str
 ) -> None:
+    earlier, later = sorted(pair)
     for piece in pieces(years):
         out[0, piece.where] = pair_distances(piece, [pair], metric)[0, : piece.size]
+        bare = ~piece.there[earlier + 1 : later, : piece.size].any(axis=0)
         out[1:, piece.where] = steps_of(piece, metric)[list(kept), : piece.size]
+        if later - 1 in kept:  # without a year between, this step is the change itself
+            own = out[1 + kept.index(later - 1), piece.where]
+            own[bare] = np.nan
 
 
 def _in_order(array: xr.DataArray) -> xr.DataArray:

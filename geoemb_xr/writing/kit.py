@@ -162,7 +162,7 @@ def _facts(array: xr.DataArray) -> dict[str, Any]:
     crs = geometry.as_crs(grid.crs)
     own, codec, cited = product(array.attrs["product"]), codec_of(array), cite(array)
     name, version = comparability_key(array)
-    times = np.atleast_1d(array.coords["time"].values) if "time" in array.dims else []
+    times = np.atleast_1d(array.coords["time"].values) if "time" in array.coords else []
     rows, cols = _edges(grid.shape)
     lon, lat = _lonlat(grid, rows, cols)
     return {

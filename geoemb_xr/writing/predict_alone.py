@@ -157,7 +157,7 @@ class Kit:
 
     def decoded(self, rows: slice, cols: slice, time: int) -> Iterator[np.ndarray]:
         """Vectors ``(n, band)`` of a window in pieces, NaN where there is no data."""
-        first = () if time < 0 else (slice(time, time + 1),)
+        first = () if len(self.vectors.shape) == 3 else (slice(time, time + 1),)
         bands = slice(0, self.vectors.shape[-3])
         codes = self.vectors.read((*first, bands, rows, cols)).reshape(bands.stop, -1)
         scale = None if self.scale is None else self.scale.read((*first, rows, cols)).reshape(-1)

@@ -1,6 +1,7 @@
 """Aggregates and change, against float64 references, pandas, and the scene's known changes."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -460,6 +461,21 @@ def test_null_tells_true_changes_from_what_years_do_anyway(known_changes, metric
     assert found.percentile.values[changed].min() > 90
     calm = (truth[1:] == truth[:-1]).all(axis=0)
     assert np.median(found.percentile.values[calm]) == pytest.approx(50, abs=10)
+
+
+def test_a_change_over_a_hole_is_not_compared_with_itself():
+    points = gx.testing.scene().points(6, radius=60)
+    da = gx.testing.synthetic("alphaearth", shape=(20, 20), years=YEARS).emb.sample(points).load()
+    years = da.time.dt.year.values
+    first, last = years[0], years[2]
+    da[1] = np.nan
+    found = da.emb.change(int(first), int(last), null="years").percentile
+    alone = da.isel(time=[0, 1, 2]).emb.change(int(first), int(last), null="years").percentile
+    assert alone.isnull().all()  # no other step
+    steps = [da.emb.change(int(a), int(b)).values for a, b in pairwise(years[2:])]
+    own = da.emb.change(int(first), int(last)).values
+    below = np.stack([(s < own) + (s == own) / 2 for s in steps])
+    np.testing.assert_allclose(found.values, 100 * below.mean(axis=0), rtol=1e-5)
 
 
 def test_points_have_no_surroundings_but_their_own():

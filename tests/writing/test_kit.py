@@ -209,6 +209,14 @@ def test_other_codes_and_methods(product, method, tmp_path):
         assert (codes != ours.values).mean() < 1e-3
 
 
+def test_a_kit_of_one_year_says_which_and_answers_for_no_other(codes, probe, tmp_path):
+    kit = predict_alone.Kit(gx.field_kit(codes.emb.year(2018), probe, tmp_path / "kit.zip"))
+    assert "years 2018" in kit.about()
+    kit.map(tmp_path / "map.png", None, 2018)
+    with pytest.raises(SystemExit, match="no vectors of 2024; it has 2018"):
+        kit.map(tmp_path / "map.png", None, 2024)
+
+
 @pytest.mark.parametrize("product", ["alphaearth", "tessera"])
 def test_a_vector_of_zeros_is_data_where_predict_says_so(product, tmp_path):
     """Of a product of unit vectors it is none; of another one, whose lengths carry something, it is."""
