@@ -82,9 +82,12 @@ def copy_band_last(block: np.ndarray, axis: int, out: np.ndarray) -> None:
         planes, out = planes[:, None], out[None]
     elif planes[0].flags.c_contiguous and out.flags.c_contiguous:  # rows follow each other: one long row
         planes, out = planes.reshape(len(planes), 1, -1), out.reshape(1, -1, out.shape[-1])
+    size = block.dtype.itemsize
+    if size in (1, 2, 4, 8) and out.dtype == block.dtype:  # words: a loop is compiled for each type of values
+        planes, out = planes.view(f"u{size}"), out.view(f"u{size}")
     bands, _, cols = planes.shape
     done = 0
-    if block.dtype.itemsize == 1 and bands % 8 == 0 and planes.strides[2] == 1:
+    if size == 1 and bands % 8 == 0 and planes.strides[2] == 1:
         done = cols - cols % 8
         _transpose_bytes(planes[..., :done].view(np.uint64), out[:, :done].view(np.uint64))
     if done < cols:

@@ -106,7 +106,7 @@ def gather_planes(planes: Any, at: Any, top: Any, left: Any, down: Any, across: 
         )
         if n * _RUN > moved:  # a loop over a few pixels costs more than what it moves
             n, moved, low, high = _find_runs(
-                some, first, height, width, top, left, down, across, 1, begin, goal, length
+                some, first, height, width, top, left, down, across, np.int64(1), begin, goal, length
             )
         is_slanted = high - low > moved
         for p in range(number):

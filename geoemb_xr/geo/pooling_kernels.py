@@ -189,7 +189,7 @@ def add_squares(
     rows : ndarray of int (window,)
         To which row of ``total`` and ``sums`` each window is added.
     """
-    k, run = 0, 0
+    k = run = np.int64(0)  # of one type: parts are compiled for each, and the number 0 has one of its own
     while k < len(windows):
         last = _side_by_side(windows, k)
         own, to = windows[k:last], rows[k:last]

@@ -264,10 +264,10 @@ class Warp:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """The columns of a window in which torn footprints lie whole, and their scales."""
         beside = feet.columns < 0
-        pixels = pixels[:, :, feet.columns]
+        pixels = np.take(pixels, feet.columns, 2)  # lies as before: kernels are compiled for each order
         pixels[:, :, beside] = self.content.fill
         if scale is not None:
-            scale = scale[:, :, feet.columns]
+            scale = np.take(scale, feet.columns, 2)
             scale[:, :, beside] = np.nan
         return pixels, scale
 

@@ -273,7 +273,7 @@ def add_footprints(window: Any, factors: Any, power: Any, corners: Any, sums: An
     y, x = np.empty(4), np.empty(4)
     for i in range(rows):
         for j in range(cols):
-            _add_footprint(window, factors, power, corners, i, j, True, y, x, row, sums[i, j])
+            _add_footprint(window, factors, power, corners, i, j, np.bool_(True), y, x, row, sums[i, j])
 
 
 @jit

@@ -461,7 +461,7 @@ class _PatchJob:
         """Sums of a block's patches ``(band, location)``, the first of which is number ``start``, by zones."""
         own = (self.row >= start) & (self.row < start + data.shape[1])
         zones, first = np.unique(self.zone[own], return_index=True)
-        vectors = in_known_type(data[:, self.row[own] - start])
+        vectors = in_known_type(np.take(data, self.row[own] - start, 1))
         sums = self.pool.none(len(zones))
         ends = np.append(first, len(vectors.T))
         self.pool.add(sums, np.arange(len(zones)), vectors, self.weight[own], ends)

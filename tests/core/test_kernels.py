@@ -50,6 +50,16 @@ def test_a_block_is_written_into_a_window(dtype, shape):
     assert not room.any()
 
 
+def test_types_of_one_size_share_a_compiled_loop():
+    pytest.importorskip("numba")
+    for dtype in ("int32", "float32"):
+        block = np.random.default_rng(0).integers(-9, 9, (3, 5, 4)).astype(dtype)
+        np.testing.assert_array_equal(kernels.band_last(block, 0), block.transpose(1, 2, 0))
+    compiled = {str(source.dtype) for source, _ in kernels._transpose_values.compiled.signatures}
+    assert "uint32" in compiled
+    assert not compiled & {"int32", "float32"}
+
+
 def test_what_lies_band_last_is_not_copied():
     block = np.moveaxis(np.zeros((5, 6, 64), np.int8), -1, 0)
     assert np.shares_memory(kernels.band_last(block, 0), block)

@@ -82,7 +82,9 @@ CASES = {
     ("core.kernels", "_transpose_bytes"): (
         lambda: (codes(16, 3, 24).view(np.uint64), empty(3, 24, 2, dtype=np.uint64)), 0
     ),
-    ("core.kernels", "_transpose_values"): (lambda: (codes(7, 3, 10), empty(3, 10, 7, dtype=np.int8)), 0),
+    ("core.kernels", "_transpose_values"): (
+        lambda: (codes(7, 3, 10).view(np.uint8), empty(3, 10, 7, dtype=np.uint8)), 0
+    ),
     ("core.coding", "_decode_square_first"): (lambda: (codes(2, 12, 30), -128, FACTOR, empty(2, 12, 30)), 0),
     ("core.coding", "_decode_square_last"): (
         lambda: (np.ascontiguousarray(codes(12, 30).T), -128, FACTOR, empty(30, 12)), 0

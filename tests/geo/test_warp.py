@@ -144,7 +144,7 @@ def test_cells_and_footprints_add_squares_in_one_order():
     """In float64, where another order shows."""
     values, factors = np.random.default_rng(0).normal(size=(6, 12, 10)), np.ones((12, 10))
     factors[4, 5] = 0
-    means, stats, out = np.empty((6, 5, 6)), np.empty((6, 5, 2)), np.empty((6, 6, 5))
+    means, stats, out = np.empty((6, 5, 6)), np.empty((6, 5, 2), np.float32), np.empty((6, 6, 5))
     corners = np.ascontiguousarray(np.mgrid[0:13:2, 0:11:2]) * lattice.UNITS
     rows = np.ascontiguousarray(values.transpose(1, 2, 0))
     resampling_kernels.average(rows, factors, None, corners, False, True, 1.0, means, stats)
