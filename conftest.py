@@ -2,10 +2,10 @@
 
 import functools
 import gc
-import importlib.util
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
@@ -23,10 +23,8 @@ for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 # What is imported while tests are collected lives on: looking through it for garbage is a quarter of the time.
 gc.disable()
 
-#: Triton exists for Linux only; modules of other names must import, or their errors show.
-collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["geoemb_xr/predicting/*_cuda.py"]
-#: It has no examples, and imports torchgeo, which takes seconds in each process.
-collect_ignore = ["geoemb_xr/interop/datasets.py"]
+#: They have no examples, and import torch, Triton or torchgeo, which take seconds in each process.
+collect_ignore_glob = ["geoemb_xr/predicting/*_cuda.py", "geoemb_xr/interop/datasets.py"]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -45,6 +43,16 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         and not (named or a_worker)
     ):
         config.option.numprocesses, config.option.dist = "auto", "loadfile"
+    config.option.loadscopereorder = False  # see pytest_collection_modifyitems
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers begin with files that take long, then with those of many tests: else one is alone at the end."""
+    if hasattr(config, "workerinput"):
+        number = Counter(item.path for item in items)
+        is_long = {item.path for item in items if {"slow", "pages"} & {m.name for m in item.iter_markers()}}
+        items.sort(key=lambda item: (item.path not in is_long, -number[item.path]))
 
 
 def pytest_collection_finish() -> None:

@@ -1,6 +1,6 @@
 """The documentation builds without a warning, and every public name is in it.
 
-The site is built where ``-m pages`` asks for it, as CI does in a step of its own.
+The site is built in CI, and where ``-m pages`` asks for it.
 """
 
 import importlib.metadata

@@ -38,24 +38,22 @@ def test_memory_is_taken_again_once_nothing_refers_to_it():
     assert again.flags.writeable
 
 
-def views():
-    torch = pytest.importorskip("torch")
-    return {
-        "a window": lambda a: a[1:, ::3],
-        "turned": lambda a: a.T,
-        "another dtype": lambda a: a.view(np.int8),
-        "a buffer": memoryview,
-        "a tensor": torch.from_numpy,
-        "a subclass": lambda a: a.view(np.ma.MaskedArray),
-        "out of band": lambda a: pickle.PickleBuffer(a),
-    }
+VIEWS = {
+    "a window": lambda a: a[1:, ::3],
+    "turned": lambda a: a.T,
+    "another dtype": lambda a: a.view(np.int8),
+    "a buffer": memoryview,
+    "a tensor": lambda a: pytest.importorskip("torch").from_numpy(a),
+    "a subclass": lambda a: a.view(np.ma.MaskedArray),
+    "out of band": lambda a: pickle.PickleBuffer(a),
+}
 
 
-@pytest.mark.parametrize("kind", views())
+@pytest.mark.parametrize("kind", VIEWS)
 def test_memory_stays_while_a_view_of_it_is_left(kind):
     array = buffers.empty((4, MB), np.float32)
     array[...] = 7
-    view = views()[kind](array)
+    view = VIEWS[kind](array)
     place = address(array)
     del array
     gc.collect(1)  # what is young: all that the suite holds takes a second
