@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,24 +14,24 @@ import xarray as xr
 from geoemb_xr.core import areas, arrays, geometry, longitudes, times
 from geoemb_xr.core.areas import Area
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, SourceError, check_choice
-from geoemb_xr.core.local_paths import local_path, says_local
-from geoemb_xr.core.model import Product, is_encoded, registered
+from geoemb_xr.core.model import Product, is_encoded
 from geoemb_xr.core.model import product as find_product
 from geoemb_xr.core.notes import one_call, say
 from geoemb_xr.core.protocols import kind_of_opened
 from geoemb_xr.core.times import TimeLike
 from geoemb_xr.geo import places
 from geoemb_xr.geo.places import Places
-from geoemb_xr.readers import stac, tiles
+from geoemb_xr.readers import source_names, tiles
 from geoemb_xr.readers import tables as from_tables
 from geoemb_xr.readers.points import area_of_points, vectors_at
-from geoemb_xr.readers.sources import grids_of, lattice_key, refuse_without_product
+from geoemb_xr.readers.sources import grids_of, lattice_key
 from geoemb_xr.readers.tiles import Request, Tile
 from geoemb_xr.stores.files import one_look
 from geoemb_xr.stores.objects import missing_as_ours, said_in_a_line
 from geoemb_xr.stores.storage import current, reaches_objects
 
 if TYPE_CHECKING:
+    import pyproj
     from odc.geo.geobox import GeoBox
 
 Zones = Literal["merge", "separate"]
@@ -143,85 +142,113 @@ def open(  # the name that users know from xarray
     """
     check_choice("zones", zones, ("merge", "separate"))
     _check_one_selector(geopolygon=geopolygon, bbox=bbox, points=points, like=like, geobox=geobox)
-    if geopolygon is not None:
-        geopolygon = _polygons(geopolygon, bbox_crs)
-    if points is not None:
-        points = places.read_places(points, crs=bbox_crs).present("points=")
-    product, source = _without_dataset(product, source)
-    named_files = stac.files_of(
-        source,
-        lambda: _request(None, geopolygon, bbox, bbox_crs, points, geobox, time, None, None, chunks).area,
+    times.check_time(time)
+    tiles.block_sides(chunks)
+    where = _Where(
+        polygons=None if geopolygon is None else _polygons(geopolygon, bbox_crs),
+        box=None if bbox is None else areas.parse_bbox(bbox, bbox_crs),
+        points=None if points is None else places.read_places(points, crs=bbox_crs).present("points="),
+        geobox=geobox,
     )
-    if named_files is not None:
-        source = named_files[0] if len(named_files) == 1 else named_files
-    product, source = map(_local, (product, source))
-    if source is None and storage is not None and _is_path(product):
-        product = current().locate(product)
-    source = current().locate(source)
+    named, source = source_names.located(
+        product, source, lambda: where.area(None), in_own_store=storage is not None
+    )
     if like is not None:
-        geobox = geometry.geobox_of(like, "like=")
-    named = source is not None or not _is_path(product)
-    source = source if named else os.fspath(product)  # type: ignore[arg-type]  # _is_path tells a Product apart
+        where = replace(where, geobox=geometry.geobox_of(like, "like="))
+    target = _Target(where.geobox, None if crs is None else geometry.as_crs(crs), resolution, resampling)
+    asked = Request(
+        where.area(None), time, version, variant, chunks, where.geobox, where.points, decode=decode
+    )
     if isinstance(source, str | os.PathLike):
         from geoemb_xr.readers import own
 
-        if own.is_ours(source) if named else own.is_own(source):
-            if named:
-                own.check_product(
-                    source, find_product(product if isinstance(product, Product) else str(product))
-                )
-            request = _request(
-                None, geopolygon, bbox, bbox_crs, points, geobox, time, version, variant, chunks
-            )
-            stored = own.read_store(source, replace(request, decode=decode))
-            return _finish_own(stored, request, geopolygon, geobox or crs, resolution, resampling, decode)
-        product = product if named else own.product_of_store(source)
-    refuse_without_product(product)
+        if own.is_own(source) if named is None else own.is_ours(source):
+            if named is not None:
+                own.check_product(source, find_product(named))
+            return _finish_own(own.read_store(source, asked), asked, where.polygons, target)
+        named = own.product_of_store(source) if named is None else named
+    assert named is not None  # only a store stands in its place
     # one of your own is made known once it has opened: with a mistake in its facts, it can be tried again
-    found = product if isinstance(product, Product) else find_product(str(product))
+    found = named if isinstance(named, Product) else find_product(named)
     is_table = from_tables.holds_vectors(source, found)
     if found.open is None and not is_table:
         raise SourceError(
             f"{found.name!r} is known, but there is no reader for its files; a table with a column per band (CSV, "
             "Parquet or a DataFrame) can be opened, anything else read by yourself and given to gx.wrap"
         )
-    request = _request(found, geopolygon, bbox, bbox_crs, points, geobox, time, version, variant, chunks)
-    target_crs = geometry.as_crs(crs) if crs is not None else None
-    if target_crs is not None and resolution is not None:
-        areas.check_resolution(resolution, target_crs)  # refused before any read
+    _check_edition(found, version, variant)
+    request = replace(asked, area=where.area(found))
+    if target.crs is not None and resolution is not None:
+        areas.check_resolution(resolution, target.crs)  # refused before any read
     if found.kind == "location":
-        request = _encoder_request(request, target_crs, resolution)
-    read = replace(request, area=_area_to_read(request, found, target_crs, resolution), decode=decode)
+        request = _encoder_request(request, target)
+    read = replace(request, area=_area_to_read(request, found, target))
     with said_in_a_line(found.name):
         if is_table:
             opened: Any = from_tables.open_table(source, read, found)
         else:
             assert found.open is not None
-            opened = found.open(_named_source(found, source), read)
+            opened = found.open(source_names.check_named(found, source), read)
     find_product(found)
     if kind_of_opened(opened, found.name) != "tiles":
-        result: Any = _placed(found, opened, request, target_crs, resolution)
-    elif points is not None:
+        result: Any = _placed(found, opened, request, target)
+    elif where.points is not None:
         result = vectors_at(found, list(opened), request)
     else:
         read_from: list[Tile] = list(opened)
         if decode and resampling in (None, "average"):  # codes are never averaged
-            read_from = _coarse_where_right(read_from, read, geobox, target_crs, resolution)
+            read_from = _coarse_where_right(read_from, read, target)
         grids = grids_of(found, read_from, read)
         if zones == "separate":
-            if geobox is not None or target_crs is not None:
+            if target.geobox is not None or target.crs is not None:
                 raise ValueError(
                     "zones='separate' keeps each zone's own grid; leave out geobox, like and crs"
                 )
             return {
-                geometry.crs_name(geometry.geobox_of(g).crs): _finish(found, g, decode, geopolygon)
+                geometry.crs_name(geometry.geobox_of(g).crs): _finish(found, g, decode, where.polygons)
                 for g in grids
             }
-        result = _merge(found, grids, request, geobox, target_crs, resolution, resampling, chunks)
-    return _finish(found, result, decode, geopolygon)
+        result = _merge(found, grids, request, target)
+    return _finish(found, result, decode, where.polygons)
 
 
 # --- what was asked for -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Where:
+    """What selects a place, one of these at most; everywhere without one."""
+
+    polygons: Places | None = None
+    box: Area | None = None
+    points: Places | None = None
+    geobox: GeoBox | None = None
+
+    def area(self, found: Product | None) -> Area | None:
+        """The area to read, with a margin around points and grids that a product's pixels decide."""
+        if self.box is not None:
+            return self.box
+        if self.polygons is not None:
+            return self.polygons.area()
+        if self.geobox is not None:
+            affine = self.geobox.affine
+            return _with_margin(areas.area_of(self.geobox), (affine.a, affine.e), found)
+        return area_of_points(self.points, found) if self.points is not None else None
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The grid of the result: a GeoBox, or a CRS, a pixel size, or both; the source's own grid without any."""
+
+    geobox: GeoBox | None
+    crs: pyproj.CRS | None
+    resolution: float | tuple[float, float] | None
+    resampling: Resampling | None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the result is on another grid than the source's own."""
+        return self.geobox is not None or self.crs is not None or self.resolution is not None
 
 
 def _check_one_selector(**selectors: Any) -> None:
@@ -230,95 +257,18 @@ def _check_one_selector(**selectors: Any) -> None:
         raise ValueError(f"give one of {', '.join(selectors)}; got {' and '.join(given)}")
 
 
-def _without_dataset(product: Any, source: Any) -> tuple[Any, Any]:
-    """A torchgeo dataset, given as either, stands for its files."""
-    from geoemb_xr.readers import torchgeo
-
-    if torchgeo.is_dataset(product):
-        return torchgeo.files_of(product)
-    return product, torchgeo.files_of(source)[1] if torchgeo.is_dataset(source) else source
-
-
-def _local(given: Any) -> Any:
-    """``file://`` URLs and ``~``, alone or in a list, as the paths they are: every reader takes those alike.
-
-    Raises
-    ------
-    SourceError
-        For a dict, whose keys would be read as paths, and for an empty list.
-    """
-    if isinstance(given, np.ndarray | xr.DataArray | xr.Dataset):
-        what = f"an array of shape {given.shape}" if hasattr(given, "shape") else "a Dataset"
-        raise SourceError(f"{what} is not a source; gx.wrap makes an embedding of vectors")
-    if isinstance(given, Mapping):
-        raise SourceError(_no_source(given))
-    if isinstance(given, (list, tuple)):
-        if not given:
-            raise SourceError("the list of sources is empty; give paths, or None for what is published")
-        return [_local(each) for each in given]
-    return str(local_path(given)) if says_local(given) else given
-
-
-def _no_source(given: Mapping[Any, Any]) -> str:
-    if "assets" in given:
-        return "it has assets but no 'stac_version': it is not a STAC item; give the path or URL of an asset"
-    if "type" in given:
-        return "GeoJSON is a place and no source: geopolygon= takes an area, points= points"
-    return f"a source is a path, URL, glob or a list of them, a table or a dataset; got a dict of {list(given)[:6]}"
-
-
-def _is_path(product: Any) -> bool:
-    if isinstance(product, os.PathLike):
-        return True
-    text = str(product)
-    if not isinstance(product, str) or text in {each.name for each in registered()}:  # some have a dot
-        return False
-    return "/" in text or "\\" in text or Path(text).suffix != "" or Path(text).exists()
-
-
-def _named_source(found: Product, source: Any) -> Any:
-    """Prepare a source for the product's ``open``: None and names of stores stay as they are."""
-    if isinstance(source, str) and source not in found.stores and not _looks_like_source(source):
-        names = ", ".join(map(repr, found.stores)) or "none"
-        raise ValueError(
-            f"source={source!r} is neither a path that exists, a glob, a URL, nor a published store of "
-            f"{found.name!r} ({names})"
-        )
-    return source
-
-
-def _looks_like_source(source: str) -> bool:
-    return "://" in source or any(c in source for c in "*?[/\\.") or Path(source).exists()
-
-
-def _request(
-    found: Product | None,
-    geopolygon: Places | None,
-    bbox: Sequence[float] | None,
-    bbox_crs: object,
-    points: Places | None,
-    geobox: GeoBox | None,
-    time: TimeLike,
-    version: str | None,
-    variant: str | None,
-    chunks: Any,
-) -> Request:
-    if version is not None and found is not None and found.versions:
+def _check_edition(found: Product, version: str | None, variant: str | None) -> None:
+    if version is not None and found.versions:
         check_choice("version", version, (*found.versions, "synthetic"))
-    if variant is not None and found is not None:
+    if variant is not None:
         check_choice("variant", variant, found.variants)
-    times.check_time(time)
-    tiles.block_sides(chunks)
-    area = None
-    if bbox is not None:
-        area = areas.parse_bbox(bbox, bbox_crs)
-    elif geopolygon is not None:
-        area = geopolygon.area()
-    elif geobox is not None:
-        area = _with_margin(areas.area_of(geobox), (geobox.affine.a, geobox.affine.e), found)
-    elif points is not None:
-        area = area_of_points(points, found)
-    return Request(area, time, version, variant, chunks, geobox, points)
+
+
+def _polygons(given: Any, crs: object) -> Places:
+    found = places.read_places(given, crs=crs).present("geopolygon=")
+    if found.shapes is None:
+        raise EmbeddingError("geopolygon= takes polygons; got points, which go into points=")
+    return found
 
 
 def _with_margin(area: Area, steps: tuple[float, float], found: Product | None) -> Area:
@@ -335,17 +285,16 @@ def _with_margin(area: Area, steps: tuple[float, float], found: Product | None) 
     return Area(west, south, east, north, area.crs)
 
 
-def _area_to_read(request: Request, found: Product, crs: Any, resolution: Any) -> Area | None:
+def _area_to_read(request: Request, found: Product, target: _Target) -> Area | None:
     """The area that was asked for, with a margin where its pixels are put on a grid."""
     area = request.area
-    stays = crs is None and resolution is None
-    if area is None or request.geobox is not None or found.kind != "pixel" or stays:
+    if area is None or found.kind != "pixel" or target.geobox is not None or not target.is_given:
         return area
-    if crs is None or resolution is None:
-        steps = (0.0, 0.0) if resolution is None else _steps_in(area, resolution)
+    if target.crs is None or target.resolution is None:
+        steps = (0.0, 0.0) if target.resolution is None else _steps_in(area, target.resolution)
         return _with_margin(area, steps, found)
-    target = areas.snapped_geobox(area, crs, resolution)
-    return _with_margin(areas.area_of(target), (target.affine.a, target.affine.e), found)
+    geobox = areas.snapped_geobox(area, target.crs, target.resolution)
+    return _with_margin(areas.area_of(geobox), (geobox.affine.a, geobox.affine.e), found)
 
 
 def _steps_in(area: Area, resolution: Any) -> tuple[float, float]:
@@ -355,31 +304,24 @@ def _steps_in(area: Area, resolution: Any) -> tuple[float, float]:
     return step, step
 
 
-def _polygons(given: Any, crs: object) -> Places:
-    found = places.read_places(given, crs=crs).present("geopolygon=")
-    if found.shapes is None:
-        raise EmbeddingError("geopolygon= takes polygons; got points, which go into points=")
-    return found
-
-
 # --- patches and location encoders --------------------------------------------------------------------------
 
 #: Pixel of a location encoder in a CRS that says no resolution, in metres.
 _ENCODER_METRES = 1000.0
 
 
-def _encoder_request(request: Request, crs: Any, resolution: Any) -> Request:
+def _encoder_request(request: Request, target: _Target) -> Request:
     """A location encoder is evaluated on the grid that was asked for, never warped."""
-    if request.area is None or request.geobox is not None or request.points is not None:
+    if request.area is None or request.points is not None:
         return request
-    if crs is None and resolution is None:
+    if target.geobox is not None or not target.is_given:
         return request
-    target = crs if crs is not None else geometry.LONLAT
-    step = resolution or areas.resolution_in(target, _ENCODER_METRES, request.area)
-    return replace(request, geobox=areas.snapped_geobox(request.area, target, step))
+    crs = target.crs if target.crs is not None else geometry.LONLAT
+    step = target.resolution or areas.resolution_in(crs, _ENCODER_METRES, request.area)
+    return replace(request, geobox=areas.snapped_geobox(request.area, crs, step))
 
 
-def _placed(found: Product, opened: Any, request: Request, crs: Any, resolution: Any) -> Any:
+def _placed(found: Product, opened: Any, request: Request, target: _Target) -> Any:
     """Patches at points or on a grid, where those were asked for; by their footprints, never resampled."""
     if found.kind != "patch" or not isinstance(opened, xr.DataArray):
         return opened
@@ -387,57 +329,51 @@ def _placed(found: Product, opened: Any, request: Request, crs: Any, resolution:
         from geoemb_xr.geo.points import sample
 
         return sample(opened, request.points)
-    if request.geobox is None and crs is None and resolution is None:
+    if not target.is_given:
         return opened
     from geoemb_xr.geo.gridding import to_grid
 
-    geobox = request.geobox
-    if geobox is None and crs is not None:
+    geobox, step = target.geobox, target.resolution
+    if geobox is None and target.crs is not None:
         if request.area is None:
             raise ValueError(
                 "crs= puts patches on a grid, which needs an area: give bbox=, or use .emb.to_grid()"
             )
-        step = resolution or areas.resolution_in(crs, found.resolution or 1000.0, request.area)
-        geobox = areas.snapped_geobox(request.area, crs, step)
-    return to_grid(opened, geobox=geobox) if geobox is not None else to_grid(opened, resolution=resolution)
+        step = step or areas.resolution_in(target.crs, found.resolution or 1000.0, request.area)
+        geobox = areas.snapped_geobox(request.area, target.crs, step)
+    return to_grid(opened, geobox=geobox) if geobox is not None else to_grid(opened, resolution=step)
 
 
 # --- tiles to arrays ----------------------------------------------------------------------------------------
 
 
-def _coarse_where_right(
-    stored: list[Tile], request: Request, geobox: GeoBox | None, crs: Any, resolution: Any
-) -> list[Tile]:
+def _coarse_where_right(stored: list[Tile], request: Request, target: _Target) -> list[Tile]:
     """Tiles by their overviews, where these hold what the grid that was asked for would average."""
     from geoemb_xr.readers.overviews import coarser
 
     near = tiles.overlapping(stored, request.area)
-    if geobox is None and resolution is not None and near:
-        goal = crs if crs is not None else geometry.as_crs(near[0].geobox.crs)
-        geobox = areas.snapped_geobox(request.area or areas.area_of(near[0].geobox), goal, resolution)
+    geobox = target.geobox
+    if geobox is None and target.resolution is not None and near:
+        goal = target.crs if target.crs is not None else geometry.as_crs(near[0].geobox.crs)
+        area = request.area or areas.area_of(near[0].geobox)
+        geobox = areas.snapped_geobox(area, goal, target.resolution)
     return coarser(near, geobox) if geobox is not None and near else stored
 
 
-def _merge(
-    found: Product,
-    grids: list[xr.DataArray],
-    request: Request,
-    geobox: GeoBox | None,
-    crs: Any,
-    resolution: Any,
-    resampling: Resampling | None,
-    chunks: Any,
-) -> xr.DataArray:
+def _merge(found: Product, grids: list[xr.DataArray], request: Request, target: _Target) -> xr.DataArray:
     """Several grids as one: onto the target where one was given, else onto the first's."""
-    if len(grids) == 1 and geobox is None and crs is None and resolution is None:
+    if len(grids) == 1 and not target.is_given:
         return grids[0]
     from geoemb_xr.geo import warp
 
     main = geometry.geobox_of(grids[0], "open")
-    if geobox is None and (crs is not None or resolution is not None):
+    geobox, resampling = target.geobox, target.resampling
+    if geobox is None and target.is_given:
         area = request.area or _whole(grids)
-        goal = crs if crs is not None else geometry.as_crs(main.crs)
-        step = resolution if resolution is not None else warp.default_resolution(main, goal, area)
+        goal = target.crs if target.crs is not None else geometry.as_crs(main.crs)
+        step = target.resolution
+        if step is None:
+            step = warp.default_resolution(main, goal, area)
         geobox = areas.snapped_geobox(area, goal, step)
     if geobox is None:
         geobox = _extended(main, request.area or _whole(grids))
@@ -449,7 +385,7 @@ def _merge(
         resampling = resampling or "nearest"
     else:
         grids = sorted(grids, key=lattice_key)  # which covers most depends on the window
-    blocks = None if chunks == "auto" else chunks
+    blocks = None if request.chunks == "auto" else request.chunks
     merged: xr.DataArray = warp.mosaic(grids, geobox, rule="first", resampling=resampling, chunks=blocks)
     for name in _planes_of(found, grids[0]):  # counts and flags: nearest, whatever the vectors get
         planes = [grid.coords[name].drop_vars(_planes_of(found, grid), errors="ignore") for grid in grids]
@@ -501,19 +437,13 @@ def _finish(found: Product, opened: Any, decode: bool, geopolygon: Any) -> Any:
     return xr.Dataset({"embedding": opened, **planes}) if planes else opened
 
 
-def _finish_own(
-    opened: Any,
-    request: Request,
-    geopolygon: Any,
-    target: Any,
-    resolution: Any,
-    resampling: str | None,
-    decode: bool,
-) -> Any:
+def _finish_own(opened: Any, request: Request, geopolygon: Any, target: _Target) -> Any:
     """Cut and decode an array of our own store as the request asks: at points, on a grid, masked, decoded."""
     if isinstance(opened, xr.Dataset):
-        options = (request, geopolygon, target, resolution, resampling, decode)
-        return xr.Dataset({name: _finish_own(each, *options) for name, each in opened.data_vars.items()})
+        finished = {
+            name: _finish_own(each, request, geopolygon, target) for name, each in opened.data_vars.items()
+        }
+        return xr.Dataset(finished)
     own_version = str(opened.attrs.get("version", ""))
     if request.version is not None and request.version != own_version:
         raise CoverageError(f"version={request.version!r} was asked for; this store holds {own_version!r}")
@@ -521,19 +451,19 @@ def _finish_own(
         from geoemb_xr.geo.points import sample
 
         opened = sample(opened, request.points)
-    elif target is not None or resolution is not None:
+    elif target.is_given:
         from geoemb_xr.geo import warp
 
-        goal = target if target is not None else geometry.crs_of(opened)
-        opened = warp.reproject(opened, goal, resolution=resolution, resampling=resampling)  # type: ignore[arg-type]  # it has a CRS
+        goal = target.geobox if target.geobox is not None else target.crs or geometry.crs_of(opened)
+        opened = warp.reproject(opened, goal, resolution=target.resolution, resampling=target.resampling)
     if geopolygon is not None:
         from geoemb_xr.geo.points import crop
 
         opened = crop(opened, geopolygon, mask=True)
-    return arrays.decode(opened) if decode and is_encoded(opened) else opened
+    return arrays.decode(opened) if request.decode and is_encoded(opened) else opened
 
 
-# --- what exists, and examples ------------------------------------------------------------------------------
+# --- what exists ------------------------------------------------------------------------------
 
 
 @one_call()
@@ -586,8 +516,12 @@ def coverage(
         raise SourceError(f"{found.name!r} publishes no list of what exists")
     _check_one_selector(bbox=bbox, geopolygon=geopolygon)
     source = current().locate(source)
-    area = None if geopolygon is None else _polygons(geopolygon, geometry.LONLAT)
-    request = _request(found, area, bbox, geometry.LONLAT, None, None, time, None, None, "auto")
+    times.check_time(time)
+    where = _Where(
+        polygons=None if geopolygon is None else _polygons(geopolygon, geometry.LONLAT),
+        box=None if bbox is None else areas.parse_bbox(bbox, geometry.LONLAT),
+    )
+    request = Request(where.area(found), time)
     if found.coverage is not None:
         return found.coverage(source, request)
     assert found.open is not None

@@ -12,12 +12,12 @@ import xarray as xr
 from affine import Affine
 
 import geoemb_xr as gx
-from geoemb_xr import opening, testing
+from geoemb_xr import testing
 from geoemb_xr.catalog import alphaearth
 from geoemb_xr.core import areas, geometry, model
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, MissingFileError, SourceError
 from geoemb_xr.geo import places
-from geoemb_xr.readers import geotiff
+from geoemb_xr.readers import geotiff, source_names
 
 BBOX = (11.365, 47.247, 11.375, 47.253)
 
@@ -163,8 +163,8 @@ def test_boxes_side_by_side_have_the_values_of_one(cog, crs, resolution, how):
 
 
 def test_a_product_with_a_dot_in_its_name_is_no_path():
-    assert not opening._is_path("clay-v1.5-sentinel2")
-    assert opening._is_path("clay.zarr")
+    assert not source_names._is_path("clay-v1.5-sentinel2")
+    assert source_names._is_path("clay.zarr")
 
 
 def test_what_a_store_answers_is_said_in_a_line(monkeypatch):

@@ -118,18 +118,3 @@ def lattice_key(array: xr.DataArray) -> tuple[Any, ...]:
     affine = box.affine
     edges = (round(at / step % 1.0, 3) for at, step in ((affine.c, affine.a), (affine.f, affine.e)))
     return (geometry.crs_name(geometry.as_crs(box.crs)), affine.a, *edges)
-
-
-def refuse_without_product(product: Any) -> None:
-    """Raise where several sources stand in the place of their product.
-
-    Raises
-    ------
-    SourceError
-        That says how stores of ours, which name their product, are joined.
-    """
-    if isinstance(product, list | tuple):
-        raise SourceError(
-            "several sources need their product, gx.open('alphaearth', [...]); stores of ours, which say theirs, "
-            "are opened one by one and joined: gx.concat([gx.open(path) for path in paths], 'time'), or gx.mosaic"
-        )
