@@ -71,7 +71,7 @@ _LAZY = {
     "Probe": "probes.probe",
     "area": "analysis.class_maps",
     "names": "analysis.class_maps",
-    "fit_probe": "probes.probe",
+    "fit_probe": "probes.fitting",
     "labels": "probes.labelling",
     "predict": "predicting.maps",
     # comparing

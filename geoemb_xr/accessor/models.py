@@ -95,7 +95,7 @@ class Models:
         **options: Any,
     ) -> Probe:
         """Fit a probe on labels; see :func:`geoemb_xr.fit_probe`."""
-        from geoemb_xr.probes.probe import fit_probe
+        from geoemb_xr.probes.fitting import fit_probe
 
         return fit_probe(
             self._obj,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from geoemb_xr.probes.probe import fit_probe
+from geoemb_xr.probes.fitting import fit_probe
 from geoemb_xr.probes.samples import Samples
 
 #: Regions along a side of the area.

@@ -508,5 +508,5 @@ def _warm_up() -> None:
     Not earlier: two threads that import packages with circles at once may lock each other out, and until the first
     class is named, cells of a notebook import.
     """
-    for name in ("sklearn.linear_model", "geoemb_xr.probes.probe", "geoemb_xr.predicting.maps"):
+    for name in ("sklearn.linear_model", "geoemb_xr.probes.fitting", "geoemb_xr.predicting.maps"):
         importlib.import_module(name)

@@ -170,7 +170,7 @@ class Labelled:
         return self._probe
 
     def _fit_probe(self) -> Probe:
-        from geoemb_xr.probes.probe import fit_probe
+        from geoemb_xr.probes.fitting import fit_probe
 
         with quiet():  # a probe refitted at every click would tell of itself each time
             probe = fit_probe(self._points(), target="label", cv=0)
