@@ -26,8 +26,8 @@ from geoemb_xr.readers import tables as from_tables
 from geoemb_xr.readers.points import area_of_points, vectors_at
 from geoemb_xr.readers.sources import grids_of, lattice_key
 from geoemb_xr.readers.tiles import Request, Tile
-from geoemb_xr.stores.files import one_look
-from geoemb_xr.stores.objects import missing_as_ours, said_in_a_line
+from geoemb_xr.stores.files import one_state_per_object
+from geoemb_xr.stores.objects import naming_missing_files, shortening_store_errors
 from geoemb_xr.stores.storage import current, reaches_objects
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ Resampling = Literal["nearest", "bilinear", "average", "mode"]
 
 @one_call()
 @reaches_objects
-@missing_as_ours()
-@one_look()
+@naming_missing_files()
+@one_state_per_object()
 def open(  # the name that users know from xarray
     product: str | Product | os.PathLike[str],
     source: Any = None,
@@ -183,7 +183,7 @@ def open(  # the name that users know from xarray
     if found.kind == "location":
         request = _encoder_request(request, target)
     read = replace(request, area=_area_to_read(request, found, target))
-    with said_in_a_line(found.name):
+    with shortening_store_errors(found.name):
         if is_table:
             opened: Any = from_tables.open_table(source, read, found)
         else:
@@ -369,14 +369,14 @@ def _merge(found: Product, grids: list[xr.DataArray], request: Request, target: 
     main = geometry.geobox_of(grids[0], "open")
     geobox, resampling = target.geobox, target.resampling
     if geobox is None and target.is_given:
-        area = request.area or _whole(grids)
+        area = request.area or _area_of_all(grids)
         goal = target.crs if target.crs is not None else geometry.as_crs(main.crs)
         step = target.resolution
         if step is None:
             step = warp.default_resolution(main, goal, area)
         geobox = areas.snapped_geobox(area, goal, step)
     if geobox is None:
-        geobox = _extended(main, request.area or _whole(grids))
+        geobox = _extended(main, request.area or _area_of_all(grids))
         names = list(dict.fromkeys(geometry.crs_name(geometry.geobox_of(g).crs) for g in grids))
         say(
             f"{found.name}: the area lies on {len(grids)} grids in {', '.join(names)}; brought to "
@@ -404,7 +404,7 @@ def _planes_of(found: Product, array: xr.DataArray) -> list[Any]:
     ]
 
 
-def _whole(grids: Sequence[xr.DataArray]) -> Area:
+def _area_of_all(grids: Sequence[xr.DataArray]) -> Area:
     boxes = [b for g in grids for b in areas.area_of(geometry.geobox_of(g)).lonlat()]
     return Area(*areas.union_bounds(boxes), geometry.as_crs(geometry.LONLAT))
 

@@ -63,7 +63,7 @@ class EmbDatasetAccessor:
         """The part of every variable inside an area; see :func:`geoemb_xr.crop`."""
         from geoemb_xr.geo.points import crop
 
-        return self._each(lambda array: crop(array, area, crs=crs, mask=mask, all_touched=all_touched))
+        return self._map_placed(lambda array: crop(array, area, crs=crs, mask=mask, all_touched=all_touched))
 
     def reproject(
         self,
@@ -77,13 +77,13 @@ class EmbDatasetAccessor:
         from geoemb_xr.geo.warp import reproject
 
         options: dict[str, Any] = {"resolution": resolution, "resampling": resampling, "chunks": chunks}
-        return self._each(lambda array: reproject(array, target, **options))
+        return self._map_placed(lambda array: reproject(array, target, **options))
 
     def coarsen(self, factor: int) -> xr.Dataset:
         """Every variable in pixels factor × factor as large; see :func:`geoemb_xr.coarsen`."""
         from geoemb_xr.geo.warp import coarsen
 
-        return self._each(lambda array: coarsen(array, factor))
+        return self._map_placed(lambda array: coarsen(array, factor))
 
     def sample(
         self, points: Any, *, crs: object = None, method: Literal["nearest"] = "nearest"
@@ -91,7 +91,7 @@ class EmbDatasetAccessor:
         """Values of every variable at points; see :func:`geoemb_xr.sample`."""
         from geoemb_xr.geo.points import sample
 
-        return self._each(lambda array: sample(array, points, crs=crs, method=method))
+        return self._map_placed(lambda array: sample(array, points, crs=crs, method=method))
 
     def zonal_stats(
         self, areas: Any, *, crs: object = None, stats: Stats | None = None, all_touched: bool = False
@@ -100,7 +100,7 @@ class EmbDatasetAccessor:
         from geoemb_xr.geo.zonal import zonal_stats
 
         options: dict[str, Any] = {"crs": crs, "stats": stats, "all_touched": all_touched}
-        return self._each(lambda array: zonal_stats(array, areas, **options))
+        return self._map_placed(lambda array: zonal_stats(array, areas, **options))
 
     # --- looking ---------------------------------------------------------------------------------------------
 
@@ -182,11 +182,11 @@ class EmbDatasetAccessor:
             raise EmbeddingError(f"none of {list(self._obj.data_vars)} has y and x, or 'location'")
         return placed
 
-    def _each(self, function: Callable[[xr.DataArray], xr.DataArray]) -> xr.Dataset:
+    def _map_placed(self, function: Callable[[xr.DataArray], xr.DataArray]) -> xr.Dataset:
         """A function of every variable that has a place; the others as they are."""
         made = {name: function(array) for name, array in self._placed().items()}
         kept = {str(name): array for name, array in self._obj.data_vars.items() if str(name) not in made}
-        made = _told_apart({**made, **kept})
+        made = _with_distinct_dims({**made, **kept})
         parts = [array.rename(name).to_dataset() for name, array in made.items()]
         try:
             # coordinates of one place are the same ones: to compare them would compute those of a value per pixel
@@ -204,7 +204,7 @@ def _has_place(array: xr.DataArray) -> bool:
     return {"y", "x"} <= set(array.dims) or "location" in array.dims
 
 
-def _told_apart(arrays: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
+def _with_distinct_dims(arrays: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
     """Variables whose classes or components are not those of the ones before have dimensions of their own."""
     known: dict[Hashable, pd.Index] = {}
     found = {}

@@ -171,14 +171,14 @@ def _aggregate_all(
     unit = product(array.attrs["product"]).unit_norm and how in ("mean", "median")
     labels = (*decoded_bands(array), *extras)
     params = (how, tuple(weights.tolist()), skipna, unit, tuple(extras))
-    return over_years(_of_years, array, params, out=(BAND, labels), name="aggregate", attrs={})
+    return over_years(_write_of_years, array, params, out=(BAND, labels), name="aggregate", attrs={})
 
 
 #: A kernel, and what it is given between years and the number of them that a pixel needs.
 _Kernel = tuple[Callable[..., None], tuple[Any, ...]]
 
 
-def _of_years(years: list[Block], out: np.ndarray, params: tuple[Any, ...]) -> None:
+def _write_of_years(years: list[Block], out: np.ndarray, params: tuple[Any, ...]) -> None:
     """Write the vectors ``(band, pixel)`` that years give together, and what is asked for beside them."""
     how, weights, skipna, unit, extras = params
     numbers, needed, bands = np.asarray(weights), 1 if skipna else len(years), bands_of(years)

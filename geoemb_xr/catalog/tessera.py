@@ -72,17 +72,17 @@ def open_tessera(source: Any, request: Request) -> list[Tile]:
     """Tiles of a Zarr store, of .npy files, or of exported GeoTIFFs."""
     if source in (None, "zarr"):
         version = request.version or _DEFAULT
-        return _said(_store_tiles([f"{BASE}/zarr/{EDITIONS[version].zarr}"], request))
+        return _with_versions_noted(_store_tiles([f"{BASE}/zarr/{EDITIONS[version].zarr}"], request))
     if isinstance(source, str) and source == "npy":
-        return _said(_published_npy(request))
+        return _with_versions_noted(_published_npy(request))
     if isinstance(source, str) and source == "icechunk":
         source = ICECHUNK
     if isinstance(source, (str, os.PathLike)) and (stores := _stores_in(os.fspath(source))):
-        return _said(_store_tiles(stores, request))
-    return _said(_file_tiles(paths.expand(source, (".npy", ".tif", ".tiff")), request))
+        return _with_versions_noted(_store_tiles(stores, request))
+    return _with_versions_noted(_file_tiles(paths.expand(source, (".npy", ".tif", ".tiff")), request))
 
 
-def _said(tiles: list[Tile]) -> list[Tile]:
+def _with_versions_noted(tiles: list[Tile]) -> list[Tile]:
     for version in sorted({tile.version for tile in tiles} - {"synthetic"}):
         unknown = " (no metadata tells it; give version= if you know it)" if version == UNKNOWN else ""
         say(
@@ -197,7 +197,7 @@ def _zone_tile(url: str, name: str, group: Any, version: str, token: str, reques
     with pool(1) as beside:  # two small objects, of which neither has to wait for the other
         coming = beside.submit(copy_context().run, zarr_store.labels_of, group, codes)
         times, labels = years(), coming.result()
-    steps = _written(url, name, times, attrs, token) if "time" in dims else (0,)
+    steps = _written_years(url, name, times, attrs, token) if "time" in dims else (0,)
     common: dict[str, Any] = {
         "attrs": attrs,
         "times": [times[i] for i in steps],
@@ -231,7 +231,7 @@ def _place(attrs: dict[str, Any], name: str, group: Any) -> dict[str, Any]:
 _COORDINATES = (("x", "easting"), ("y", "northing"))
 
 
-def _written(
+def _written_years(
     url: str, name: str, times: Sequence[str], attrs: Mapping[str, Any], token: str
 ) -> tuple[int, ...]:
     """Positions of the years that a zone has: an unwritten year would read as fill."""

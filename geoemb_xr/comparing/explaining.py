@@ -133,7 +133,7 @@ class Explanation:
             {
                 "place": np.repeat(there.indexes["location"][present], len(index)),
                 "predicted": np.repeat(predicted, len(index)),
-                "label": _written(self.samples)[index.T.ravel()],
+                "label": _label_texts(self.samples)[index.T.ravel()],
                 "distance": distance.T.ravel(),
                 "row": index.T.ravel(),
             }
@@ -281,7 +281,7 @@ def explain(
     else:
         bands = [f"band {i}" for i in range(np.asarray(array).shape[1])]
     samples = None if labels is None else _samples(array, labels, target or probe.target, time, group)
-    drawn = _drawn(array, seed) if samples is None or layers else np.empty((0, len(bands)))
+    drawn = _random_vectors(array, seed) if samples is None or layers else np.empty((0, len(bands)))
     data = None if samples is None else _data(samples, probe, seed)
     vectors = drawn if samples is None else samples.vectors
     mean = vectors.mean(axis=0, dtype=np.float64)
@@ -313,7 +313,7 @@ def _samples(array: Any, labels: Any, target: str, time: Any, group: Any) -> Sam
     return plain_samples(array, labels, group, None)
 
 
-def _written(samples: Samples) -> np.ndarray:
+def _label_texts(samples: Samples) -> np.ndarray:
     """Labels as text: the names of codes where the legend has them."""
     if samples.labels.dtype.kind == "f":
         return samples.labels
@@ -336,7 +336,7 @@ def _data(samples: Samples, probe: Probe, seed: int) -> Data:
     return data._replace(y=positions[data.y], classes=len(place))
 
 
-def _drawn(array: Any, seed: int) -> np.ndarray:
+def _random_vectors(array: Any, seed: int) -> np.ndarray:
     """Vectors drawn from the array, to estimate a mean."""
     if not isinstance(array, xr.DataArray):
         return np.asarray(array, np.float32)

@@ -45,7 +45,7 @@ def page(found: Evaluation) -> str:
     parts = [f"<h1>{escape(title)}</h1>"]
     parts.append("<ul>" + "".join(f"<li>{escape(note)}</li>" for note in found.notes()) + "</ul>")
     for name in available(found):
-        parts += [_heading(*_PICTURES[name]), _picture(found, name), *_beside(found, name)]
+        parts += [_heading(*_PICTURES[name]), _picture(found, name), *_tables_under_pictures(found, name)]
     for heading, about, table in _tables(found):
         if len(table):
             parts += [_heading(heading, about), _table(table)]
@@ -89,7 +89,7 @@ def _heading(heading: str, about: str) -> str:
     return f"<h2>{escape(heading)}</h2>" + (f'<p class="missing">{escape(about)}</p>' if about else "")
 
 
-def _beside(found: Evaluation, name: str) -> list[str]:
+def _tables_under_pictures(found: Evaluation, name: str) -> list[str]:
     """Tables under a picture."""
     if name == "scores":
         return [_table(found.table())]

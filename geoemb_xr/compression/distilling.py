@@ -225,7 +225,7 @@ def fit_student(
     if unknown:
         raise EmbeddingError(f"method={method!r} has no option {unknown}; it has {list(own)}")
     features = neighbours(inputs, neighbourhood)
-    both, width = _beside(features, targets), features.sizes[BAND]
+    both, width = _joined_bands(features, targets), features.sizes[BAND]
     sums, drawn = _streamed(both, width, n_samples, seed)
     if len(drawn.x) < 50:
         raise EmbeddingError(
@@ -301,7 +301,7 @@ def neighbours(array: xr.DataArray, reach: int) -> xr.DataArray:
     return window.assign_attrs({**vectors.attrs, "product": made.name})
 
 
-def _beside(inputs: xr.DataArray, targets: xr.DataArray) -> xr.DataArray:
+def _joined_bands(inputs: xr.DataArray, targets: xr.DataArray) -> xr.DataArray:
     """Both arrays' vectors, float32, and the fold of each pixel's region, as bands of one array."""
     first, second = decode(inputs), decode(targets)
     if set(first.dims) != set(second.dims):

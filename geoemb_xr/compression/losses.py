@@ -147,7 +147,7 @@ def losses(
     12.0
     """
     check_embedding(array, "losses")
-    points = _some(array, n_samples, seed)
+    points = _drawn_vectors(array, n_samples, seed)
     places = np.column_stack([points.coords["x"].values, points.coords["y"].values])
     region = regions(places)
     fitting = (region // SIDE + region % SIDE) % 2 == 0
@@ -252,7 +252,7 @@ def _zstd(codes: np.ndarray, scale: np.ndarray | None) -> float:
 # --- what is measured ---------------------------------------------------------------------------------------------
 
 
-def _some(array: xr.DataArray, n: int, seed: int) -> xr.DataArray:
+def _drawn_vectors(array: xr.DataArray, n: int, seed: int) -> xr.DataArray:
     """Some decoded vectors along ``location``, those missing in any year left out, in order of their places."""
     rng = np.random.default_rng(seed)
     dims = [d for d in ("location", "y", "x") if d in array.dims]

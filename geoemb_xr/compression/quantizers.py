@@ -281,14 +281,16 @@ def _mapped(
 
     if len(model.loadings):
         return linear.map_linear(_axes, encoded, array, model, codec, **options)
-    return blocks.map_pieces(_of_first, array, encoded, dask.delayed(model, pure=True), codec, **options)
+    return blocks.map_pieces(
+        _encode_first_bands, array, encoded, dask.delayed(model, pure=True), codec, **options
+    )
 
 
 def _axes(model: Compressor) -> tuple[np.ndarray, np.ndarray]:
     return model.loadings, -(model.loadings @ model.mean)
 
 
-def _of_first(
+def _encode_first_bands(
     vectors: np.ndarray, encoded: Callable[..., np.ndarray], model: Compressor, codec: Codec
 ) -> np.ndarray:
     return encoded(vectors[: model.dims], model, codec)

@@ -54,7 +54,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     if nbytes < LEAST or dtype.hasobject:
         return np.empty(shape, dtype)
     _most()  # in a task of a worker, whose limit is known there
-    memory = _taken(nbytes)
+    memory = _idle_memory(nbytes)
     if memory is None:
         memory = memoryview(np.empty(_rounded(nbytes), np.uint8))
     # all views of the result have this array as their base: it goes when the last of them goes
@@ -70,7 +70,7 @@ def _rounded(nbytes: int) -> int:
     return -(-nbytes // step) * step
 
 
-def _taken(nbytes: int) -> memoryview | None:
+def _idle_memory(nbytes: int) -> memoryview | None:
     """Idle memory of as many bytes or a little more; what was used last is likeliest in a cache."""
     if not _moving.acquire(blocking=False):
         return None

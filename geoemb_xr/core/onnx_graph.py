@@ -128,92 +128,92 @@ class Value:
     missing: float | None = None
     is_flat: bool = False
 
-    def _with(self, op: str, other: Any, dtype: Any = None, *, swapped: bool = False) -> Value:
+    def _binary(self, op: str, other: Any, dtype: Any = None, *, swapped: bool = False) -> Value:
         if not isinstance(other, Value):
             other = self.graph.constant(other, self.dtype)
         pair = (other, self) if swapped else (self, other)
         return self.graph.node(op, *pair, dtype=dtype)
 
-    def _alone(self, op: str, **attrs: Any) -> Value:
+    def _unary(self, op: str, **attrs: Any) -> Value:
         return self.graph.node(op, self, **attrs)
 
     def __add__(self, other: Any) -> Value:
-        return self._with("Add", other)
+        return self._binary("Add", other)
 
     def __sub__(self, other: Any) -> Value:
-        return self._with("Sub", other)
+        return self._binary("Sub", other)
 
     def __rsub__(self, other: Any) -> Value:
-        return self._with("Sub", other, swapped=True)
+        return self._binary("Sub", other, swapped=True)
 
     def __mul__(self, other: Any) -> Value:
-        return self._with("Mul", other)
+        return self._binary("Mul", other)
 
     def __truediv__(self, other: Any) -> Value:
-        return self._with("Div", other)
+        return self._binary("Div", other)
 
     def __matmul__(self, other: Any) -> Value:
-        return self._with("MatMul", other)
+        return self._binary("MatMul", other)
 
     def __mod__(self, other: Any) -> Value:
-        return self._with("Mod", other)
+        return self._binary("Mod", other)
 
     def __gt__(self, other: Any) -> Value:
-        return self._with("Greater", other, bool)
+        return self._binary("Greater", other, bool)
 
     def __lt__(self, other: Any) -> Value:
-        return self._with("Less", other, bool)
+        return self._binary("Less", other, bool)
 
     def __or__(self, other: Value) -> Value:
-        return self._with("Or", other)
+        return self._binary("Or", other)
 
     def __and__(self, other: Value) -> Value:
-        return self._with("And", other)
+        return self._binary("And", other)
 
     def __invert__(self) -> Value:
-        return self._alone("Not")
+        return self._unary("Not")
 
     def __neg__(self) -> Value:
-        return self._alone("Neg")
+        return self._unary("Neg")
 
     def __abs__(self) -> Value:
-        return self._alone("Abs")
+        return self._unary("Abs")
 
     def equals(self, other: Any) -> Value:
         """Where two tables are equal; ``==`` compares the objects."""
-        return self._with("Equal", other, bool)
+        return self._binary("Equal", other, bool)
 
     def sqrt(self) -> Value:
         """Square root."""
-        return self._alone("Sqrt")
+        return self._unary("Sqrt")
 
     def sign(self) -> Value:
         """−1, 0 or 1."""
-        return self._alone("Sign")
+        return self._unary("Sign")
 
     def exp(self) -> Value:
         """Exponential."""
-        return self._alone("Exp")
+        return self._unary("Exp")
 
     def log(self) -> Value:
         """Natural logarithm."""
-        return self._alone("Log")
+        return self._unary("Log")
 
     def arctan(self) -> Value:
         """Angle in radians."""
-        return self._alone("Atan")
+        return self._unary("Atan")
 
     def relu(self) -> Value:
         """Zero where it is negative."""
-        return self._alone("Relu")
+        return self._unary("Relu")
 
     def rint(self) -> Value:
         """The nearest whole number, the even one of two."""
-        return self._alone("Round")
+        return self._unary("Round")
 
     def softmax(self) -> Value:
         """Probabilities of scores, along a row."""
-        return self._alone("Softmax", axis=1)
+        return self._unary("Softmax", axis=1)
 
     def clip(self, low: float, high: float) -> Value:
         """Not below and not above."""
@@ -222,11 +222,11 @@ class Value:
 
     def isfinite(self) -> Value:
         """Where it is neither NaN nor infinite."""
-        return ~(self._alone("IsNaN", dtype=bool) | self._alone("IsInf", dtype=bool))
+        return ~(self._unary("IsNaN", dtype=bool) | self._unary("IsInf", dtype=bool))
 
     def cast(self, dtype: Any) -> Value:
         """Return the value as another type."""
-        return self._alone("Cast", dtype=dtype, to=self.graph.type_of(dtype))
+        return self._unary("Cast", dtype=dtype, to=self.graph.type_of(dtype))
 
     def sum(self) -> Value:
         """Sum of each row."""
@@ -234,7 +234,7 @@ class Value:
 
     def max(self) -> Value:
         """The largest number of each row."""
-        return self._alone("ReduceMax", axes=[1], keepdims=1)
+        return self._unary("ReduceMax", axes=[1], keepdims=1)
 
     def any(self) -> Value:
         """Whether any of a row is true."""
@@ -246,7 +246,7 @@ class Value:
 
     def argmax(self) -> Value:
         """Position of the largest number of each row; of equal ones the first."""
-        return self._alone("ArgMax", dtype=np.int64, axis=1, keepdims=1)
+        return self._unary("ArgMax", dtype=np.int64, axis=1, keepdims=1)
 
     def smallest(self, k: int) -> tuple[Value, Value]:
         """The k smallest numbers of each row, ascending, and their positions."""

@@ -80,14 +80,14 @@ class Transformer:
         self._lent.points = getattr(self._lent, "points", 0) + points
         if self._lent.points <= LENT:
             try:
-                answer = _lender.submit(lambda: what(self._made()))
+                answer = _lender.submit(lambda: what(self._transformer()))
             except RuntimeError:  # no threads can be started here, or no longer
                 pass
             else:
                 return answer.result()
-        return what(self._made())
+        return what(self._transformer())
 
-    def _made(self) -> pyproj.Transformer:
+    def _transformer(self) -> pyproj.Transformer:
         # no lock, which a process forked meanwhile would never get: each thread looks for its own way in any case
         if self._proj is None:
             self._proj = pyproj.Transformer.from_crs(*self._ends, always_xy=True)

@@ -62,10 +62,10 @@ class Compared:
 
     def year(self, time: np.datetime64 | None) -> str:
         """The period that is shown beside another; empty without time."""
-        found = self._at(time).coords.get("time")
+        found = self._period_of(time).coords.get("time")
         return "" if found is None else times.describe_times(np.atleast_1d(found.values))
 
-    def _at(self, time: np.datetime64 | None) -> xr.DataArray:
+    def _period_of(self, time: np.datetime64 | None) -> xr.DataArray:
         """The period of the same year, else the nearest one."""
         if "time" not in self.array.dims:
             return self.array
@@ -76,7 +76,7 @@ class Compared:
 
     def show(self, window: Window, time: np.datetime64 | None) -> xr.DataArray:
         """Colours (y, x, rgb), classes or numbers (y, x) of the shown window. Computes it."""
-        array = self._at(time)
+        array = self._period_of(time)
         shown = computed(reproject(array, self._shown_grid(window), resampling="nearest"))
         if self._palette is None:
             overview = computed(thin(array, _FIT_PIXELS)) if kind_of(array) != "map" else shown

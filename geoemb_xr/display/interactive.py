@@ -39,7 +39,7 @@ _PIXELS_PER_INCH = 96
 #: More points than a browser draws one by one.
 _MANY = 20_000
 #: Columns that ride along with points and are told on hover, at most.
-_TOLD = 8
+_HOVER_COLUMNS = 8
 
 
 def interactive_plot(
@@ -251,7 +251,7 @@ class _Look:
             data = data.assign_coords({"class": ("location", [names.get(int(v), "") for v in data.values])})
         else:
             value, there = data.values, np.isfinite(data.values)
-        table = _told(data).assign(**{self.name: value})[there]
+        table = _hover_columns(data).assign(**{self.name: value})[there]
         data = data.isel(location=there)
         numbers = self.palette.limits is not None
         shown = {
@@ -349,14 +349,14 @@ class _Below:
             figure.add_tools(models.HoverTool(tooltips=told, formatters={"@image": to_name}))
 
 
-def _told(data: xr.DataArray) -> pd.DataFrame:
+def _hover_columns(data: xr.DataArray) -> pd.DataFrame:
     """Place, identity and some further columns, one row per location."""
     beside = [
         str(name)
         for name, coord in data.coords.items()
         if coord.dims == ("location",) and name not in ("location", "x", "y", "patch_m")
     ]
-    columns = {name: data.coords[name].values for name in ("x", "y", *beside[:_TOLD])}
+    columns = {name: data.coords[name].values for name in ("x", "y", *beside[:_HOVER_COLUMNS])}
     if "location" in data.coords:
         columns["location"] = data.coords["location"].values
     return pd.DataFrame(columns)

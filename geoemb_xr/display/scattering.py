@@ -83,7 +83,7 @@ def scatter(
     check_choice("method", method, ("pca", "umap"))
     plt = require("matplotlib.pyplot", "viz")
     array = _one_period(array)
-    by = _beside(array, by)
+    by = _values_for_colours(array, by)
     with progress.shown("scatter"):
         chosen = _choose(array, n_samples, seed)
         vectors, values = computed(decode(chosen(array))), None if by is None else computed(chosen(by))
@@ -128,7 +128,7 @@ def _one_period(array: xr.DataArray) -> xr.DataArray:
     return array.isel(time=0)
 
 
-def _beside(array: xr.DataArray, by: xr.DataArray | str | None) -> xr.DataArray | None:
+def _values_for_colours(array: xr.DataArray, by: xr.DataArray | str | None) -> xr.DataArray | None:
     """Return the values that colour the dots, in the order of the array's places."""
     if isinstance(by, str):
         if by not in array.coords:

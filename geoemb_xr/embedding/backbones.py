@@ -168,7 +168,7 @@ _SOURCES = {
 }
 
 
-def _made(name: str) -> Any:
+def _maker_of(name: str) -> Any:
     architecture, published = _SOURCES[name]
     return partial(make_backbone, architecture=architecture, published=published)
 
@@ -214,7 +214,7 @@ def _ssl4eo(name: str, dims: int, method: str, sha256: str = "") -> Encoder:
         quirks=()
         if is_radar
         else ("Trained on top-of-atmosphere reflectance (L1C): surface reflectance is darker in the blue.",),
-        make=_made(name),
+        make=_maker_of(name),
     )
 
 
@@ -256,6 +256,6 @@ ENCODERS = (
         quirks=(
             "Made for pictures, 8 bits divided by 255: reflectance is to be stretched, scale=3 for Sentinel-2.",
         ),
-        make=_made("dinov3-vitl16-sat"),
+        make=_maker_of("dinov3-vitl16-sat"),
     ),
 )

@@ -176,7 +176,7 @@ def run(
     # a module may have its own way to one vector per chip
     is_own = hasattr(module, "chips") and output == "chips" and pooling == encoder.pooling
     call = module.chips if is_own else module
-    known = _told(module.chips if is_own else module.forward)
+    known = _input_names(module.chips if is_own else module.forward)
     mixed = torch.autocast(kind, torch.bfloat16) if half and not encoder.bfloat16 else nullcontext()
     with exact, torch.inference_mode():
         while done < count:
@@ -215,7 +215,7 @@ def _call(call: Callable[..., Any], given: Any, extra: Mapping[str, Any], encode
         raise
 
 
-def _told(call: Callable[..., Any]) -> set[str] | None:
+def _input_names(call: Callable[..., Any]) -> set[str] | None:
     """Names of the further inputs of a network; None if it takes all. Of one of TorchScript none are known."""
     try:
         found = inspect.signature(call).parameters.values()

@@ -80,16 +80,16 @@ def composite(
             f"freq={freq!r} is not a period of pandas, such as 'MS' for months ({error})"
         ) from error
     clouds = _clouds(raster) if how == "least_cloudy" else None
-    values = _seen(raster, mask)
+    values = _unmasked(raster, mask)
     starts = pd.DatetimeIndex([start for start, _ in periods]).to_numpy("datetime64[ns]")
-    parts = [_one(values, own.to_numpy(), clouds) for _, own in periods]
+    parts = [_composite_of(values, own.to_numpy(), clouds) for _, own in periods]
     dated = [part.expand_dims(time=[start]) for part, start in zip(parts, starts, strict=True)]
     whole = xr.concat(dated, "time", join="override", coords="minimal", compat="override")
     whole.attrs = {k: v for k, v in raster.attrs.items() if k in (*inputs.ORIGIN, *SCALING_KEYS)}
     return whole.transpose(*values.dims)
 
 
-def _seen(raster: xr.DataArray, mask: xr.DataArray | str | None) -> xr.DataArray:
+def _unmasked(raster: xr.DataArray, mask: xr.DataArray | str | None) -> xr.DataArray:
     """Images in float32, NaN where data are missing or masked."""
     if isinstance(mask, str):
         check_choice("mask", mask, ("auto",))
@@ -116,7 +116,7 @@ def _clouds(raster: xr.DataArray) -> np.ndarray:
     return np.asarray(raster.coords[name].values, np.float64)
 
 
-def _one(values: xr.DataArray, own: np.ndarray, clouds: np.ndarray | None) -> xr.DataArray:
+def _composite_of(values: xr.DataArray, own: np.ndarray, clouds: np.ndarray | None) -> xr.DataArray:
     """Combine the images of one period, given by their positions along time."""
     if own.size == 0:
         return xr.full_like(values.isel(time=0, drop=True), np.nan)

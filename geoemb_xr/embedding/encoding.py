@@ -130,7 +130,7 @@ def encode_block(job: Job, place: Place, pieces: Sequence[Cutout], *blocks: np.n
             found = _series(job, lane, place, window)
         else:
             flat = window if job.months else window.reshape(window.shape[-3:])
-            found = _pictures(job, lane, place, flat, _seen(job, flat, raw))
+            found = _pictures(job, lane, place, flat, _valid_pixels(job, flat, raw))
     out = np.moveaxis(found, -1, 0)
     return out[None] if raw.ndim == 4 else out
 
@@ -153,17 +153,17 @@ def encode_stack(block: np.ndarray, job: Job, *told: np.ndarray, names: tuple[st
     with lanes.borrowed(device) as lane:
         _check(job, block)
         chips = _in_units(job, lane, block)
-        seen = _seen(job, chips, raw=block)
+        seen = _valid_pixels(job, chips, raw=block)
         share = np.ones(len(block), np.float32)
         if seen is not None:
-            share = _here(lane, "share", seen.flatten(1).float().mean(1)).copy()
+            share = _to_host(lane, "share", seen.flatten(1).float().mean(1)).copy()
         out = np.full((len(block), job.length), np.nan, np.float32)
         wanted = np.flatnonzero((share > 0) & (1 - share <= job.missing))
         if wanted.size:
             at = lane.over("wanted", wanted)
             extra = {name: each[wanted] for name, each in zip(names, told, strict=True)}
             made = _encoded(job, lane, wanted.size, lambda some: chips[at[some]], extra)
-            out[wanted, : job.encoder.dims] = _here(lane, "vectors", made)
+            out[wanted, : job.encoder.dims] = _to_host(lane, "vectors", made)
     if job.quality:
         out[:, -1] = share
     return out
@@ -177,13 +177,13 @@ def _window(lane: Lane, pieces: Sequence[Cutout], blocks: Sequence[np.ndarray]) 
     shape = tuple(max(p.into[k].stop for p in pieces) for k in range(blocks[0].ndim))
     if len(pieces) == 1 and not lane.is_cuda:
         return np.asarray(blocks[0][pieces[0].of])
-    out = lane.room("window", shape, _sent(blocks[0].dtype))
+    out = lane.room("window", shape, _type_to_send(blocks[0].dtype))
     for piece, block in zip(pieces, blocks, strict=True):
         out[piece.into] = block[piece.of]
     return out
 
 
-def _sent(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def _type_to_send(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The type in which numbers are sent: their own, which is small, unless torch lacks it."""
     known = "biuf" if dtype.itemsize <= 2 else "if"
     return dtype.newbyteorder("=") if dtype.kind in known else np.dtype(np.float64)
@@ -192,7 +192,7 @@ def _sent(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def _in_units(job: Job, lane: Lane, raw: np.ndarray) -> Any:
     """Images in the encoder's unit, float32, NaN where missing: a new tensor on the device."""
     torch = require("torch", "encoders")
-    there = lane.over("window", raw.astype(_sent(raw.dtype), copy=False))
+    there = lane.over("window", raw.astype(_type_to_send(raw.dtype), copy=False))
     is_wide = raw.dtype.itemsize > 2 and raw.dtype != np.float32  # float32 would round the numbers themselves
     given = there.to(torch.float64 if is_wide else torch.float32)
     out = (given * float(np.float32(job.scale))).float()
@@ -222,7 +222,7 @@ def _check(job: Job, raw: np.ndarray) -> None:
         inputs.check_range(values, name, unit)
 
 
-def _here(lane: Lane, name: str, found: Any) -> np.ndarray:
+def _to_host(lane: Lane, name: str, found: Any) -> np.ndarray:
     """Copy a result from the device to host memory, valid until the next of the same name."""
     held = lane.back(name, found)
     lane.wait()
@@ -257,7 +257,7 @@ def _pictures(job: Job, lane: Lane, place: Place, window: Any, seen: Any) -> np.
     made = _encoded(
         job, lane, len(spots), lambda some: _cut(padded, starts[some], job.side), extra, whole=whole
     )
-    vectors = _here(lane, "vectors", made)
+    vectors = _to_host(lane, "vectors", made)
     if job.output == "chips":
         first, left = place.rows[0].first, place.cols[0].first
         at = np.array([(row.first - first, col.first - left) for row, col in spots])
@@ -269,7 +269,7 @@ def _pictures(job: Job, lane: Lane, place: Place, window: Any, seen: Any) -> np.
         return out
     for (row, col), each in zip(spots, vectors, strict=True):
         out[_spot(place, row, col)][..., : job.encoder.dims] = np.moveaxis(
-            each[:, _own(row), _own(col)], 0, -1
+            each[:, _owned_outputs(row), _owned_outputs(col)], 0, -1
         )
     out[shares == 0, : job.encoder.dims] = np.nan  # a token that saw no pixel of its own is missing
     return out
@@ -291,10 +291,10 @@ def _cut(window: Any, starts: np.ndarray, side: int) -> Any:
     torch = require("torch", "encoders")
     if not window.is_cuda:
         return torch.stack([window[..., y : y + side, x : x + side] for y, x in starts.tolist()])
-    return _gathered(window, starts, side)
+    return _cut_by_gather(window, starts, side)
 
 
-def _gathered(window: Any, starts: np.ndarray, side: int) -> Any:
+def _cut_by_gather(window: Any, starts: np.ndarray, side: int) -> Any:
     """The same by one gather, since a GPU takes longer to start a kernel per chip than to copy the chip."""
     torch = require("torch", "encoders")
     along = torch.arange(side, device=window.device)
@@ -302,7 +302,7 @@ def _gathered(window: Any, starts: np.ndarray, side: int) -> Any:
     return window[..., rows[:, :, None], cols[:, None, :]].movedim(-3, 0)
 
 
-def _seen(job: Job, window: Any, raw: np.ndarray) -> Any:
+def _valid_pixels(job: Job, window: Any, raw: np.ndarray) -> Any:
     """Pixels that have all bands, or over time any data; None where nothing can be missing."""
     if raw.dtype.kind != "f" and job.nodata is None:
         return None
@@ -356,7 +356,7 @@ def _counted(
         return np.asarray(np.multiply.outer(high - low, right - left))
     at = [lane.over(f"{name} {k}", each) for k, each in enumerate((low, high, left, right))]
     some = counts[at[1]] - counts[at[0]]
-    return _here(lane, name, some[:, at[3]] - some[:, at[2]])
+    return _to_host(lane, name, some[:, at[3]] - some[:, at[2]])
 
 
 def _encoded(
@@ -445,7 +445,7 @@ def _overlap(chip: Chip, first: int, side: int, count: int) -> tuple[slice, slic
     return slice(low, high), slice(low - begin, high - begin)
 
 
-def _own(chip: Chip) -> slice:
+def _owned_outputs(chip: Chip) -> slice:
     return slice(chip.skip, chip.skip + chip.stop - chip.first)
 
 
@@ -456,7 +456,7 @@ def _series(job: Job, lane: Lane, place: Place, window: Any) -> np.ndarray:
     """Vectors ``(y, x, band)`` of the time series of pixels; missing values and absent bands are masked."""
     steps, bands, height, width = window.shape
     pixels = window.reshape(steps, bands, -1).permute(2, 0, 1)
-    share = _here(lane, "share", pixels.isfinite().float().mean((1, 2))).copy()
+    share = _to_host(lane, "share", pixels.isfinite().float().mean((1, 2))).copy()
     out = np.full((height * width, job.length), np.nan, np.float32)
     wanted = np.flatnonzero((share > 0) & (1 - share <= job.missing))
     if wanted.size:
@@ -464,7 +464,7 @@ def _series(job: Job, lane: Lane, place: Place, window: Any) -> np.ndarray:
         months = np.broadcast_to(np.asarray(job.months, np.int64), (wanted.size, steps))
         extra = {"months": months, "lonlat": _lonlat(job, place)[wanted]}
         made = _encoded(job, lane, wanted.size, lambda some: pixels[at[some]], extra)
-        out[wanted, : job.encoder.dims] = _here(lane, "vectors", made)
+        out[wanted, : job.encoder.dims] = _to_host(lane, "vectors", made)
     if job.quality:
         out[:, -1] = share
     return out.reshape(height, width, -1)

@@ -196,7 +196,7 @@ def _network(encoder: Encoder, depth: int) -> Any:
             patches = (total / count[..., None]).masked_fill(blind[..., None], math.nan)
             return torch.cat([whole[:, None], patches], 1)
 
-        def _told(self, channel: Any, *, months: Any = None, rows: int = 0, cols: int = 0) -> Any:
+        def _encodings(self, channel: Any, *, months: Any = None, rows: int = 0, cols: int = 0) -> Any:
             """The encodings added to tokens ``(n, month, patch, dims)``: of their bands, order, month and place."""
             n, steps = months.shape if months is not None else (1, 1)
             cells = max(rows * cols, 1)
@@ -215,7 +215,7 @@ def _network(encoder: Encoder, depth: int) -> Any:
             unit = torch.stack([lat.cos() * lon.cos(), lat.cos() * lon.sin(), lat.sin()], -1)
             made = self.static_embed["location"](unit)[:, None]
             there = torch.ones_like(made[..., 0], dtype=torch.bool)
-            return made + self._told(self.st_channel_embed[1])[:, 0], there
+            return made + self._encodings(self.st_channel_embed[1])[:, 0], there
 
         def _weather(self, chips: Any, absent: Any, months: Any) -> list[tuple[Any, Any]]:
             """One token per month for weather, the same over a whole chip: the mean of its pixels."""
@@ -226,7 +226,7 @@ def _network(encoder: Encoder, depth: int) -> Any:
                 counts = share.sum((3, 4))
                 values = (chips[:, :, at] * share).sum((3, 4)) / counts.clamp_min(1)
                 made = self.time_embed[name](values)
-                told = self._told(self.t_channel_embed[number], months=months)[:, :, 0]
+                told = self._encodings(self.t_channel_embed[number], months=months)[:, :, 0]
                 found.append((made + told, (counts > 0).all(2)))
             return found
 
@@ -237,8 +237,8 @@ def _network(encoder: Encoder, depth: int) -> Any:
             counts = share.sum(1)
             made = self.space_embed["SRTM"]((chips[:, :, at] * share).sum(1) / counts.clamp_min(1))
             rows, cols = made.shape[2:]
-            told = self._told(self.sp_channel_embed[0], rows=rows, cols=cols)[:, 0]
-            return made.flatten(2).transpose(1, 2) + told, _whole((counts > 0).all(1), patch)
+            told = self._encodings(self.sp_channel_embed[0], rows=rows, cols=cols)[:, 0]
+            return made.flatten(2).transpose(1, 2) + told, _complete_patches((counts > 0).all(1), patch)
 
         def _pictures(
             self, chips: Any, absent: Any, months: Any, number: int, name: str, group: tuple[str, ...]
@@ -259,13 +259,13 @@ def _network(encoder: Encoder, depth: int) -> Any:
             made = self.space_time_embed[name](values.flatten(0, 1))
             rows, cols = made.shape[2:]
             made = made.flatten(2).transpose(1, 2).reshape(n, steps, rows * cols, dims)
-            told = self._told(self.s_t_channel_embed[number], months=months, rows=rows, cols=cols)
-            return made + told, _whole(~gone.flatten(0, 1), patch)
+            told = self._encodings(self.s_t_channel_embed[number], months=months, rows=rows, cols=cols)
+            return made + told, _complete_patches(~gone.flatten(0, 1), patch)
 
     return Galileo()
 
 
-def _whole(there: Any, patch: int) -> Any:
+def _complete_patches(there: Any, patch: int) -> Any:
     """Patches ``(n, patch)`` of which no pixel is missing in masks ``(n, y, x)``."""
     n, height, width = there.shape
     return there.reshape(n, height // patch, patch, width // patch, patch).all(4).all(2).reshape(n, -1)

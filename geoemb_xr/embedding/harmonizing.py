@@ -74,7 +74,7 @@ def harmonize(images: xr.DataArray | xr.Dataset, how: Harmonize = "auto") -> xr.
     if how not in ("auto", True, False):
         raise ValueError(f"harmonize is 'auto', True or False; got {how!r}")
     raster: xr.DataArray = inputs.as_array(images)
-    todo = _todo(raster, how)
+    todo = _has_offset(raster, how)
     if how is False or (todo.values == _LEAVE).all():
         return raster
     nodata = inputs.missing_value(raster)
@@ -118,9 +118,9 @@ def offset_left(raster: xr.DataArray, how: Harmonize, scale: float, offset: floa
     """
     if how is False or not math.isclose(offset, -OFFSET * scale, rel_tol=1e-6):
         return offset
-    if (_todo(raster, how).values == _REMOVE).any():
+    if (_has_offset(raster, how).values == _REMOVE).any():
         return 0.0
-    if _said(raster, _BASELINES) is None:
+    if _stated(raster, _BASELINES) is None:
         return offset
     raise EmbeddingError(
         f"offset={offset:g} is Sentinel-2's offset of 1,000, and the images' processing baseline or catalogue says "
@@ -128,12 +128,12 @@ def offset_left(raster: xr.DataArray, how: Harmonize, scale: float, offset: floa
     )
 
 
-def _todo(raster: xr.DataArray, how: Harmonize) -> xr.DataArray:
+def _has_offset(raster: xr.DataArray, how: Harmonize) -> xr.DataArray:
     """Whether the offset is to be removed from each date and band of Sentinel-2, ``(time?, band)``."""
     labels = [inputs.band_name(b) for b in raster[BAND].values] if BAND in raster.coords else []
     is_band = np.array([name in inputs.WAVELENGTHS for name in labels] or [True] * raster.sizes[BAND])
     is_blue = np.array([name == "B02" for name in labels] or [False] * raster.sizes[BAND])
-    baselines, flags = (_said(raster, names) for names in (_BASELINES, _FLAGS))
+    baselines, flags = (_stated(raster, names) for names in (_BASELINES, _FLAGS))
     if how is True:
         return xr.DataArray(np.where(is_band, _REMOVE, _LEAVE), dims=BAND)
     if baselines is None:
@@ -149,7 +149,7 @@ def _todo(raster: xr.DataArray, how: Harmonize) -> xr.DataArray:
     return xr.DataArray(todo, dims=("time", BAND)[-todo.ndim :])
 
 
-def _said(raster: xr.DataArray, names: tuple[str, ...]) -> xr.DataArray | None:
+def _stated(raster: xr.DataArray, names: tuple[str, ...]) -> xr.DataArray | None:
     found = next((raster.coords[n] for n in names if n in raster.coords), None)
     if found is None and (own := next((n for n in names if n in raster.attrs), None)):
         return xr.DataArray(raster.attrs[own])
@@ -182,9 +182,9 @@ def _without(block: np.ndarray, todo: np.ndarray, nodata: float, is_sure: bool, 
     if not np.isfinite(out).any() or np.nanmax(out) < _REFLECTANCE:
         return out
     for kind in (_REMOVE, _REMOVED):
-        _look(out[todo == kind], kind)
+        _check_offset(out[todo == kind], kind)
     for picture, kinds in zip(out, todo, strict=True) if is_dated else [(out, todo)]:
-        _look_for_none(picture, kinds)
+        _check_no_offset(picture, kinds)
     return np.where(todo == _REMOVE, np.maximum(out - np.float32(OFFSET), 0), out)
 
 
@@ -194,7 +194,7 @@ def _darkest(values: np.ndarray) -> float:
     return float(np.quantile(values, 0.01)) if values.size else math.nan
 
 
-def _look(values: np.ndarray, kind: int) -> None:
+def _check_offset(values: np.ndarray, kind: int) -> None:
     """Raise if dark pixels contradict the metadata."""
     dark = _darkest(values)
     if kind == _REMOVE and dark < _DARK:
@@ -209,7 +209,7 @@ def _look(values: np.ndarray, kind: int) -> None:
         )
 
 
-def _look_for_none(picture: np.ndarray, todo: np.ndarray) -> None:
+def _check_no_offset(picture: np.ndarray, todo: np.ndarray) -> None:
     """Raise if dark pixels of all bands look as if they had an offset where the baseline had none.
 
     One band alone says nothing: the darkest sand of a desert is as bright, but not in all bands.

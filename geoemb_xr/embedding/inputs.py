@@ -136,7 +136,7 @@ def as_array(images: Any) -> Any:
     return whole.transpose(*before, BAND, ...)
 
 
-def of_use(images: Any, encoder: Encoder) -> Any:
+def usable_sensors(images: Any, encoder: Encoder) -> Any:
     """Return the sensors of a dataset with a band of the encoder; all if none has, or if it takes any bands."""
     if not isinstance(images, Mapping) or not encoder.bands:
         return images
@@ -467,7 +467,7 @@ def pick_time(images: xr.DataArray, encoder: Encoder, time: Any) -> xr.DataArray
         if "time" not in images.dims:
             raise EmbeddingError(f"{encoder.name} takes series, and the images have no dimension 'time'")
         if time is not None and not _is_each(time):
-            images = _at(images, time)
+            images = _selected_dates(images, time)
         if images.sizes["time"] > encoder.steps:
             raise EmbeddingError(
                 f"{encoder.name} takes up to {encoder.steps} dates, and the images have {images.sizes['time']}: "
@@ -482,7 +482,7 @@ def pick_time(images: xr.DataArray, encoder: Encoder, time: Any) -> xr.DataArray
     if "time" not in images.dims or _is_each(time):
         return images
     if time is not None:
-        return _at(images, time)
+        return _selected_dates(images, time)
     if images.sizes["time"] == 1:
         return images
     raise EmbeddingError(
@@ -495,7 +495,7 @@ def _is_each(time: Any) -> bool:
     return isinstance(time, str) and time == "each"
 
 
-def _at(images: xr.DataArray, time: Any) -> xr.DataArray:
+def _selected_dates(images: xr.DataArray, time: Any) -> xr.DataArray:
     """Select the requested dates, keeping the time axis."""
     try:
         found = images.sel(time=time)

@@ -96,11 +96,11 @@ def _network() -> Any:
                 values, gone = _group(series, absent, group)
                 when = slice(0, 1) if name == "SRTM" else slice(None)  # terrain does not change
                 made = self.eo_patch_embed[name](values[:, when])
-                tokens.append(made + self._told(number, months[:, when], timeless=name == "SRTM"))
+                tokens.append(made + self._encodings(number, months[:, when], timeless=name == "SRTM"))
                 there.append(~gone[:, when])
             classes, gone = series[..., -1].long(), absent[..., -1]
             classes = torch.where(gone, _NO_CLASS, classes)
-            tokens.append(self.dw_embed(classes) + self._told(len(GROUPS), months))
+            tokens.append(self.dw_embed(classes) + self._encodings(len(GROUPS), months))
             there.append(classes != _NO_CLASS)
             given, seen = torch.cat(tokens, 1), torch.cat(there, 1)
             used = seen.any(0)  # a sensor that no pixel has is no work
@@ -116,7 +116,7 @@ def _network() -> Any:
             unit = torch.stack([lat.cos() * lon.cos(), lat.cos() * lon.sin(), lat.sin()], -1)
             return self.latlon_embed(unit)[:, None]
 
-        def _told(self, channel: int, months: Any, *, timeless: bool = False) -> Any:
+        def _encodings(self, channel: int, months: Any, *, timeless: bool = False) -> Any:
             """The encodings added to a token for its month, bands and position."""
             n, steps = months.shape
             own = self.channel_embed.weight[channel].expand(n, steps, -1)

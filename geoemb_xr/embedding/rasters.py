@@ -143,7 +143,7 @@ def embed(
         card = card.of_pixels()
     generators = inputs.generators_of(images, card)
     if samples.is_samples(images):
-        images = inputs.of_use(samples.read_samples(images), card)
+        images = inputs.usable_sensors(samples.read_samples(images), card)
     images = inputs.as_array(images)
     are_joined = isinstance(images, Mapping)
     if are_joined:
@@ -205,7 +205,7 @@ def embed(
     version += "-generated" if generators else ""  # a space of its own: never compared with what was observed
     with workers.asked_for(resources):
         if job.grid is None:
-            return _said(stacks.embed_stack(raster, job, version), generators)
+            return _with_generators(stacks.embed_stack(raster, job, version), generators)
         inputs.tell_resolution(card, job.grid.metres)
         axes = how.axis(job.grid.y), how.axis(job.grid.x)
         inside = math.prod(
@@ -219,7 +219,7 @@ def embed(
                 "y, x)"
             )
         data = _lazy(raster, axes, job, _side_of(raster, chunks), blend=blend)
-    return _said(_labelled(data, raster, axes, job, version, blend=blend), generators)
+    return _with_generators(_labelled(data, raster, axes, job, version, blend=blend), generators)
 
 
 def _check_factor(name: str, value: Any) -> None:
@@ -231,7 +231,7 @@ def _check_factor(name: str, value: Any) -> None:
         )
 
 
-def _said(found: Any, generators: str) -> Any:
+def _with_generators(found: Any, generators: str) -> Any:
     """The result, which says what a generative model made up of it."""
     if generators:
         parts = found.data_vars.values() if isinstance(found, xr.Dataset) else [found]

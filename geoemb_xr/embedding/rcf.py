@@ -32,9 +32,9 @@ def make_rcf(encoder: Encoder) -> Any:
 
         def forward(self, chips: Any) -> Any:
             # responses are 64 times the images: few at a time stay in the cache, all would be gigabytes
-            return torch.cat([self._some(some) for some in chips.split(_AT_ONCE)])
+            return torch.cat([self._responses(some) for some in chips.split(_AT_ONCE)])
 
-        def _some(self, chips: Any) -> Any:
+        def _responses(self, chips: Any) -> Any:
             found = torch.nn.functional.conv2d(chips, self.filters, self.bias)
             mean = found.mean((2, 3))
             above = found.relu_().mean((2, 3))

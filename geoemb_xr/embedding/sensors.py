@@ -69,7 +69,10 @@ def joined(
     for name, given in images.items():
         raster = given if are_chips else inputs.as_raster(_named(given, name, encoder), encoder)
         inputs.check_numbers(raster)
-        declared, factors = scaling_in(raster.attrs), (_of(scale, name, 1.0), _of(offset, name, 0.0))
+        declared, factors = (
+            scaling_in(raster.attrs),
+            (_factor_of(scale, name, 1.0), _factor_of(offset, name, 0.0)),
+        )
         left = harmonizing.offset_left(raster, harmonize, *factors)
         raster = harmonizing.harmonize(raster, harmonize)
         own = _in_units(raster, factors[0], left)
@@ -107,7 +110,7 @@ def _named(images: Any, sensor: str, encoder: Encoder) -> Any:
     return images.assign_coords({BAND: known[:1] or [sensor]})
 
 
-def _of(factor: Factor, name: str, usual: float) -> float:
+def _factor_of(factor: Factor, name: str, usual: float) -> float:
     return float(factor.get(name, usual) if isinstance(factor, Mapping) else factor)
 
 

@@ -82,7 +82,7 @@ def embed_stack(images: xr.DataArray, job: Job, version: str) -> Any:
     source = images.chunk(chunks | ({"location": _CHIPS} if images.chunks is None else {})).data
     told = {
         name: each.rechunk((source.chunks[0], *((-1,) * (each.ndim - 1))))
-        for name, each in _told(images, job).items()
+        for name, each in _further_inputs(images, job).items()
     }
     data = da.blockwise(
         encoding.encode_stack,
@@ -122,7 +122,7 @@ def embed_stack(images: xr.DataArray, job: Job, version: str) -> Any:
     return xr.Dataset({"embedding": out, "valid": valid})
 
 
-def _told(images: xr.DataArray, job: Job) -> dict[str, Any]:
+def _further_inputs(images: xr.DataArray, job: Job) -> dict[str, Any]:
     """The further inputs of an encoder, each ``(location, …)``; image encoders get only what is known."""
     import dask.array as da
 

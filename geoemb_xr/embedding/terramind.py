@@ -63,7 +63,7 @@ def _repository(size: str) -> str:
     return f"ibm-esa-geospatial/TerraMind-1.0-{size}"
 
 
-def _at(encoder: Encoder, sensors: tuple[str, ...]) -> dict[str, list[int]]:
+def _band_positions(encoder: Encoder, sensors: tuple[str, ...]) -> dict[str, list[int]]:
     """Positions of each present sensor's bands among those of an encoder."""
     found = {s: [k for k, b in enumerate(encoder.bands) if b in SENSORS[s]] for s in sensors}
     return {sensor: at for sensor, at in found.items() if at}
@@ -80,7 +80,7 @@ def _own_weights(
         for old, new in gate.items() if is_gated else ():
             name = name.replace(old, new)
         named[name] = value
-    for sensor, at in _at(encoder, sensors).items():
+    for sensor, at in _band_positions(encoder, sensors).items():
         key = f"encoder_embeddings.{sensor}.proj.weight"
         if key in named:  # numbers of a patch are (y, x, band): of each pixel those of the bands at hand
             whole = named[key].reshape(len(named[key]), -1, len(SENSORS[sensor]))
@@ -94,7 +94,7 @@ def _network(encoder: Encoder, sensors: tuple[str, ...], *, depth: int, heads: i
     torch, layers = require("torch", "encoders"), require("timm.layers", "encoders")
     vit = require("timm.models.vision_transformer", "encoders")
     nn, dims, patch = torch.nn, encoder.dims, encoder.patch
-    at = _at(encoder, sensors)
+    at = _band_positions(encoder, sensors)
 
     class ModalityEmbedding(nn.Module):  # type: ignore[name-defined,misc]  # torch is imported inside
         """Patches of a sensor as vectors, and which sensor they are of."""

@@ -59,7 +59,7 @@ def nearest_patch(array: xr.DataArray, points: Any, *, what: str = "nearest_patc
     """
     lon, lat = places.points_xy(points, geometry.LONLAT)
     patches = patches_of(array, what)
-    return holding(patches.take(one_a_place(patches)), lon, lat)
+    return holding(patches.take(one_per_place(patches)), lon, lat)
 
 
 def patches_in(array: xr.DataArray, given: places.Places, rule: Literal["centre", "touched"]) -> np.ndarray:
@@ -211,7 +211,7 @@ def patches_of(array: xr.DataArray, what: str) -> Patches:
     return Patches(np.asarray(lon), np.asarray(lat), side, date, np.arange(x.size))
 
 
-def one_a_place(patches: Patches) -> np.ndarray:
+def one_per_place(patches: Patches) -> np.ndarray:
     """Positions of one patch per place: the latest, then the first."""
     step = _SAME_PLACE / METRES_PER_DEGREE
     x, y = np.round(patches.lon / step), np.round(patches.lat / step)

@@ -14,7 +14,7 @@ from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.geometry import METRES_PER_DEGREE
 from geoemb_xr.core.model import BAND, check_band_chunk
 from geoemb_xr.core.notes import say
-from geoemb_xr.geo.footprints import Patches, has_footprints, holding, one_a_place, patches_of
+from geoemb_xr.geo.footprints import Patches, has_footprints, holding, one_per_place, patches_of
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -68,7 +68,7 @@ def to_grid(
     patches = patches_of(array, "to_grid")
     check_band_chunk(array, "to_grid")
     grid = _default_grid(patches, resolution) if geobox is None else geometry.north_up(geobox)
-    shown = one_a_place(patches)
+    shown = one_per_place(patches)
     if shown.size < patches.lon.size:
         left = patches.lon.size - shown.size
         say(

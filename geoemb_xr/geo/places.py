@@ -235,14 +235,14 @@ def _placed(given: Any, crs: object) -> Places:
 def _where(table: pd.DataFrame, crs: pyproj.CRS) -> tuple[Any, tuple[Any, Any] | None, bool]:
     """The column of geometries, or those of two numbers, and whether these are degrees whatever the CRS."""
     known = {_spelling(name): name for name in reversed(table.columns)}
-    degrees, metres = _first(known, _LON, _LAT), _first(known, _X, _Y)
+    degrees, metres = _first_pair(known, _LON, _LAT), _first_pair(known, _X, _Y)
     own = tables.shapes_of(table)
     shape = own[0] if len(own) == 1 else next((known[name] for name in _SHAPES if name in known), None)
     if degrees is not None and not own and (crs.is_geographic or metres is None):
         return None, degrees, not crs.is_geographic
     if shape is not None:
         return shape, None, False
-    mixed = _first(known, _LON + _X, _LAT + _Y)
+    mixed = _first_pair(known, _LON + _X, _LAT + _Y)
     return None, metres or mixed or _worded(table.columns), False
 
 
@@ -330,7 +330,7 @@ def with_places(table: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index(where) if len(where) == 2 else table
 
 
-def _first(known: dict[str, Any], *spellings: tuple[str, ...]) -> tuple[Any, Any] | None:
+def _first_pair(known: dict[str, Any], *spellings: tuple[str, ...]) -> tuple[Any, Any] | None:
     found = [next((known[n] for n in names if n in known), None) for names in spellings]
     return (found[0], found[1]) if None not in found else None
 

@@ -210,7 +210,9 @@ class Warp:
         block = block.transpose(np.argsort(self.order))
         return (block, stats.reshape(*others, *stats.shape[1:])) if self.stats else block
 
-    def _taken(self, part: Part, queue: Iterator[Any]) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+    def _next_blocks(
+        self, part: Part, queue: Iterator[Any]
+    ) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
         """A source's next blocks as (others, bands, y, x), north-up, and their scales."""
         number, _, row_edges, col_edges = part
         count = (len(row_edges) - 1) * (len(col_edges) - 1)
@@ -233,7 +235,7 @@ class Warp:
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         """Values of a block from one source, band-last, nearest scales, and statistics."""
         number, window, *edges = part
-        blocks, scales = self._taken(part, queue)
+        blocks, scales = self._next_blocks(part, queue)
         source = self.sources[number]
         if self.how in ("average", "mode"):
             feet = lattice.footprints(source, self.target, rows, cols, window)
@@ -319,7 +321,7 @@ class Warp:
     ) -> tuple[int, int, np.ndarray]:
         """Sums of one square of the source for the target pixels it touches: (others, y, x, bands + 2)."""
         number, window, *edges = part
-        vectors, scales = self._taken(part, iter(blocks))
+        vectors, scales = self._next_blocks(part, iter(blocks))
         pixels, scale = (
             resampling_memory.lay(vectors, window, *edges),
             None if scales is None else resampling_memory.lay(scales, window, *edges),

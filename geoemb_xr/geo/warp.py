@@ -122,7 +122,7 @@ def reproject(
     geobox, coords = _target(array, target, resolution)
     source, grid = lattice.source_grid(array), lattice.target_grid(geobox)
     how = resampling or _default_resampling(array, source, grid, resultant_length)
-    return _one(array, geobox, coords, how, chunks, resultant_length, "reproject")
+    return _warped_array(array, geobox, coords, how, chunks, resultant_length, "reproject")
 
 
 def coarsen(array: xr.DataArray, factor: int, *, resultant_length: bool = False) -> Any:
@@ -165,7 +165,7 @@ def coarsen(array: xr.DataArray, factor: int, *, resultant_length: bool = False)
     shape = tuple(-(-size // factor) for size in base.shape)
     geobox = GeoBox(shape, base.affine * base.affine.scale(factor), base.crs)
     how: Resampling = "mode" if _is_labels(array) else "average"
-    return _one(array, geobox, geometry.grid_coords(geobox), how, None, resultant_length, "coarsen")
+    return _warped_array(array, geobox, geometry.grid_coords(geobox), how, None, resultant_length, "coarsen")
 
 
 def mosaic(
@@ -218,7 +218,9 @@ def mosaic(
     geobox, coords = _target(first, target, resolution, sources)
     grid = lattice.target_grid(geobox)
     how = resampling or _default_resampling(first, lattice.source_grid(first), grid, False)
-    out: xr.DataArray = _one(first, geobox, coords, how, chunks, False, "mosaic", sources=sources, rule=rule)
+    out: xr.DataArray = _warped_array(
+        first, geobox, coords, how, chunks, False, "mosaic", sources=sources, rule=rule
+    )
     names = {str(each.attrs["source"]) for each in sources if "source" in each.attrs}
     if len(names) > 1:
         out.attrs["source"] = f"{len(names)} sources"
@@ -229,7 +231,7 @@ def _is_labels(array: xr.DataArray) -> bool:
     return kind_of(array) == "map" and array.dtype.kind in "iub" and "rgb" not in array.dims
 
 
-def _one(
+def _warped_array(
     array: xr.DataArray,
     geobox: GeoBox,
     coords: Mapping[str, xr.DataArray],

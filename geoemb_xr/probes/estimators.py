@@ -92,7 +92,7 @@ def name_of(estimator: Any) -> str:
 
 
 @contextmanager
-def said(method: str) -> Iterator[None]:
+def naming_method(method: str) -> Iterator[None]:
     """Turn an error of scikit-learn into one of ours that names the method."""
     try:
         yield

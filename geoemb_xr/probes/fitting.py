@@ -138,7 +138,7 @@ def fit_probe(
     say(describe_labels(data, legend, target) + left_out(samples.dropped))
 
     # what is fitted is small: threads would cost more than they give
-    with one_thread(), estimators.said(method):
+    with one_thread(), estimators.naming_method(method):
         if streamed is None:
             learnt = _learn(data, head, settings, cv)
         else:

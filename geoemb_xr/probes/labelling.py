@@ -79,10 +79,10 @@ def plain_raster(raster: xr.DataArray | xr.Dataset) -> xr.DataArray:
     single = {dim: 0 for dim, size in found.sizes.items() if size == 1 and dim not in ("y", "x", "location")}
     found = found.isel(single, drop=False)
     refuse_scaling(scaling_in(found.attrs), "the label raster")
-    return _whole_again(found)
+    return _unmasked_codes(found)
 
 
-def _whole_again(raster: xr.DataArray) -> xr.DataArray:
+def _unmasked_codes(raster: xr.DataArray) -> xr.DataArray:
     """Whole numbers that were read as floats, NaN where masked, as whole numbers: they are codes of classes."""
     encoding = raster.encoding
     stored = np.dtype(encoding.get("rasterio_dtype", encoding.get("dtype", raster.dtype)))
@@ -142,7 +142,7 @@ def _open_raster(path: str) -> xr.DataArray:
     assert isinstance(raster, xr.DataArray)
     raster = raster.isel(band=0, drop=True)
     refuse_scaling(scaling_in(raster.attrs), f"the label raster {path}")
-    return _whole_again(raster)
+    return _unmasked_codes(raster)
 
 
 # --- label rasters --------------------------------------------------------------------------------------------

@@ -345,9 +345,10 @@ class Probe(Fitted):
 
     def __repr__(self) -> str:
         what = f"{len(self.legend.names)} classes" if self.legend else "regression"
-        return f"<Probe {self.target!r}: {self.method}, {what}, {sum(self.counts.values())} labels{self._said()}>"
+        labels = f"{sum(self.counts.values())} labels{self._scores_text()}"
+        return f"<Probe {self.target!r}: {self.method}, {what}, {labels}>"
 
-    def _said(self) -> str:
+    def _scores_text(self) -> str:
         name = "r2" if self.legend is None else "balanced_accuracy"
         parts = [f"{kind} {each[name]:.3f}" for kind, each in self.scores.items() if name in each]
         return f"; {name} {', '.join(parts)}" if parts else ""

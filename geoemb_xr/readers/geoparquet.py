@@ -237,10 +237,10 @@ def _placed(parts: list[Part], each: list[np.ndarray]) -> tuple[list[Part], list
             f"{parts[0].facts.file.url}: none of the {rows} rows has a geometry, or all are empty"
         )
     say(f"{lost} of {rows} patches are left out: without a geometry, or with an empty one")
-    return _taken(parts, each, there)
+    return _select_rows(parts, each, there)
 
 
-def _taken(
+def _select_rows(
     parts: list[Part], each: list[np.ndarray], keep: list[np.ndarray]
 ) -> tuple[list[Part], list[np.ndarray]]:
     """Some rows of each part, by masks; parts of which none is left are gone."""
@@ -287,7 +287,7 @@ def _without_duplicates(parts: list[Part], each: list[np.ndarray]) -> tuple[list
         "the first of each is kept"
     )
     ends = np.cumsum([len(part) for part in parts])
-    return _taken(parts, each, np.split(~again, ends[:-1]))
+    return _select_rows(parts, each, np.split(~again, ends[:-1]))
 
 
 def _by_date(array: xr.DataArray, rank: np.ndarray) -> xr.DataArray:

@@ -103,7 +103,7 @@ class _AtPoints:
         request, own_year = self.request, self.own_year
         if own_year is not None:
             mine = mine & (own_year == when)
-            request = _at(request, int(when)) if mine.any() else request
+            request = _request_for_year(request, int(when)) if mine.any() else request
         if not mine.any():
             return None
         times = asked_times(self.stored, request, self.found)
@@ -140,7 +140,7 @@ def _fallen_through(near: xr.DataArray, far: xr.DataArray) -> xr.DataArray:
     return filled.assign_coords({codec.scale: scales[0].where(~own, scales[1])})
 
 
-def _at(request: Request, year: int) -> Request:
+def _request_for_year(request: Request, year: int) -> Request:
     return replace(request, time=year, geobox=None, points=None)
 
 

@@ -94,7 +94,9 @@ def open_table(source: Any, request: Request, product: Product) -> xr.DataArray:
             "out points=, like= and geobox=, or select rows with bbox= and time="
         )
     sources = [
-        found for each in (source if isinstance(source, list | tuple) else [source]) for found in _each(each)
+        found
+        for each in (source if isinstance(source, list | tuple) else [source])
+        for found in _files_of(each)
     ]
     array = _as_one(sources, [_all_rows(each, product, request.version) for each in sources])
     keep = np.ones(array.sizes["location"], bool)
@@ -117,7 +119,7 @@ def open_table(source: Any, request: Request, product: Product) -> xr.DataArray:
     return array.copy(data=array.chunk({"location": _ROWS, "band": -1}).data)  # coordinates stay in memory
 
 
-def _each(source: Any) -> list[Any]:
+def _files_of(source: Any) -> list[Any]:
     """The files of a glob; anything else as it is."""
     if not isinstance(source, str | os.PathLike) or os.path.exists(source):
         return [source]

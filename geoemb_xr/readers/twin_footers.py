@@ -67,7 +67,7 @@ def read_footers(files: Sequence[File], layout: PatchLayout, touches: Touches | 
 def _read(file: File, layout: PatchLayout, touches: Touches, kinds: list[Kind]) -> FileFacts:
     footer = _footer_of(file.url)
     for kind in kinds:
-        if (said := kind.said_in(footer)) is None:
+        if (said := kind.facts_in(footer)) is None:
             continue
         rows, bounds = said
         if touches(bounds, kind.facts.crs):
@@ -118,7 +118,7 @@ class Kind:
     end: bytes
     stated: list[Any]
 
-    def said_in(self, footer: bytes) -> tuple[int, tuple[Bounds, ...]] | None:
+    def facts_in(self, footer: bytes) -> tuple[int, tuple[Bounds, ...]] | None:
         """Rows and bounds that a footer of this kind states; None for one of another, or without bounds."""
         if not (footer.startswith(self.head) and footer.endswith(self.end)):
             return None

@@ -420,13 +420,13 @@ class _ReadAhead(ZarrReader):
 
     def read(self, time: int, rows: slice, cols: slice) -> np.ndarray:
         """A window (y, x)."""
-        return self._taken(super().read, time, rows, cols)
+        return self._read_ahead(super().read, time, rows, cols)
 
     def read_at(self, time: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
         """Pixels (n,)."""
-        return self._taken(super().read_at, time, rows, cols)
+        return self._read_ahead(super().read_at, time, rows, cols)
 
-    def _taken(self, read: Callable[..., np.ndarray], *place: Any) -> np.ndarray:
+    def _read_ahead(self, read: Callable[..., np.ndarray], *place: Any) -> np.ndarray:
         key = self._key(place)
         try:
             return _AHEAD.get(key, lambda: read(*place))

@@ -56,12 +56,12 @@ def _xy(array: xr.DataArray, where: dict[Hashable, np.ndarray]) -> tuple[np.ndar
     if any(rows is None or name not in array.coords for name, rows in at.items()):
         return None
     if "location" in where:
-        return _both(values_at({name: array.coords[name] for name in at}, where["location"]))
+        return _xy_of(values_at({name: array.coords[name] for name in at}, where["location"]))
     x, y = (np.asarray(array.coords[name].values[rows], np.float64) for name, rows in at.items())
     return x, y
 
 
-def _both(found: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def _xy_of(found: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(found["x"].values, np.float64), np.asarray(found["y"].values, np.float64)
 
 
@@ -163,7 +163,7 @@ def hits_table(
             columns["array"] = [names[i]] * rows.size
         scores = best.scores[rows]
         columns |= {"similarity": scores} if metric == "cosine" else {"distance": -scores}
-        parts.append(pd.DataFrame(columns | _known(array, where, crs), index=rows))
+        parts.append(pd.DataFrame(columns | _columns_of(array, where, crs), index=rows))
     found = pd.concat(parts).sort_index()
     attribution = attribution_of(many[0])
     if crs is not None and "geometry" in found:
@@ -181,13 +181,13 @@ def _common_crs(many: Sequence[xr.DataArray]) -> pyproj.CRS | None:
     return found[0] if same else geometry.as_crs(geometry.LONLAT)
 
 
-def _known(
+def _columns_of(
     array: xr.DataArray, where: dict[Hashable, np.ndarray], target: pyproj.CRS | None
 ) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     riding = {n: each for n, each in array.coords.items() if each.dims == ("location",) and n != "location"}
     rows = values_at(riding, where["location"]) if riding else xr.Dataset()
-    xy, crs = _both(rows) if "x" in rows and "y" in rows else _xy(array, where), geometry.crs_of(array)
+    xy, crs = _xy_of(rows) if "x" in rows and "y" in rows else _xy(array, where), geometry.crs_of(array)
     if xy is not None:
         if crs is not None:
             to_lonlat = geometry.transformer(crs, geometry.as_crs(geometry.LONLAT))
@@ -198,12 +198,12 @@ def _known(
             columns[dim] = array.coords[dim].values[where[dim]]
     columns |= {str(name): each.values for name, each in rows.items() if name not in columns}
     if xy is not None and crs is not None and target is not None:
-        own = array if "location" not in where else _alone(array, rows, where["location"])
+        own = array if "location" not in where else _with_known_coords(array, rows, where["location"])
         columns["geometry"] = polygons.projected(_shapes(own, where, xy), crs, target)
     return columns
 
 
-def _alone(array: xr.DataArray, known: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
+def _with_known_coords(array: xr.DataArray, known: xr.Dataset, rows: np.ndarray) -> xr.DataArray:
     """Hits of an array with the coordinates that were read for them; those of other patches are not read."""
     lazy = [name for name in known.variables if name in array.coords]
     hits = array.drop_vars(lazy).isel({"location": rows, "time": 0}, missing_dims="ignore")

@@ -186,7 +186,7 @@ def _scorer(
     if how == "each":
         positives = np.concatenate(
             [
-                _one(asked.vectors[asked.group == i] - less, metric, label)
+                _single_vector(asked.vectors[asked.group == i] - less, metric, label)
                 for i, label in enumerate(asked.labels)
             ]
         )
@@ -198,7 +198,7 @@ def _scorer(
     return Scorer(positives, negatives, how, metric, shift, contrast=against is not None)
 
 
-def _one(vectors: np.ndarray, metric: str, label: object) -> np.ndarray:
+def _single_vector(vectors: np.ndarray, metric: str, label: object) -> np.ndarray:
     """Reduce a query to one vector: the mean direction of its pixels, or their mean."""
     try:
         rows = scores.prepared(vectors, "mean", metric)

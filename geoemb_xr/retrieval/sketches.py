@@ -256,7 +256,7 @@ def build_sketch(array: xr.DataArray, path: str | os.PathLike[str] | None = None
     shape = tuple(array.sizes[d] for d in dims)
     parts = blocks.merged(
         blocks.per_block(_signs_of_block, array, mean, planes, keyed=False),
-        _gathered,
+        _as_one_list,
         label="build_sketch: signs",
     )
     bits, there = np.zeros(shape, np.uint64), np.zeros(shape, np.bool_)
@@ -297,14 +297,16 @@ def _signs_of_block(block: blocks.Block, mean: np.ndarray, planes: np.ndarray) -
     return [(block.start, bits.reshape(sides), there.reshape(sides))]
 
 
-def _gathered(parts: list[list[_Signs]]) -> list[_Signs]:
+def _as_one_list(parts: list[list[_Signs]]) -> list[_Signs]:
     return [one for part in parts for one in part]
 
 
 def _measured(array: xr.DataArray, sketch: Sketch, there: np.ndarray, seed: int) -> tuple[int, float]:
     """Measure on some of the array's own vectors how many candidates are needed, and the recall with them."""
     some = np.sort(np.random.default_rng(seed).choice(there, min(_QUERIES, there.size), replace=False))
-    rows, _ = directions_of(np.concatenate([vectors for _, vectors in _at(array, some).pieces()], axis=1))
+    rows, _ = directions_of(
+        np.concatenate([vectors for _, vectors in _vectors_at(array, some).pieces()], axis=1)
+    )
     true, _ = Scan([array], Scorer(np.ascontiguousarray(rows), rows[:0], "each", "cosine")).best(_HITS)
     ranks = np.empty(true.positions.size, np.int64)
     for i, row in enumerate(rows):
@@ -359,7 +361,7 @@ class Shortlist(Candidates):
         for aim in self._aims():
             near[self.sketch.nearest(aim, n)] = True
         rows = np.flatnonzero(near)
-        block = _at(self.array, rows)
+        block = _vectors_at(self.array, rows)
         self._check(rows, block)
         collector = Collector(self.scorer.count, room)
         last = None if before is None else before.last(self.scorer.count)
@@ -389,7 +391,7 @@ class Shortlist(Candidates):
             )
 
 
-def _at(array: xr.DataArray, positions: np.ndarray) -> blocks.Block:
+def _vectors_at(array: xr.DataArray, positions: np.ndarray) -> blocks.Block:
     """Vectors at some positions, as they are stored."""
     dims = hits.dims_of(array)
     places = np.unravel_index(positions, tuple(array.sizes[d] for d in dims))

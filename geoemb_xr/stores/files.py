@@ -156,7 +156,7 @@ _looked_at: ContextVar[dict[tuple[str, Storage], RemoteObject] | None] = Context
 
 
 @contextmanager
-def one_look() -> Iterator[None]:
+def one_state_per_object() -> Iterator[None]:
     """Look up each object once inside the block, so that all readers there work with one state of it."""
     token = _looked_at.set({})
     try:

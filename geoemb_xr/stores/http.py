@@ -94,7 +94,7 @@ def get(url: str, storage: Storage, span: tuple[int, int | None] | None, etag: s
     except urllib3.exceptions.HTTPError as error:
         refused = urllib3.exceptions.NewConnectionError  # or not found; a time-out is neither
         unreached = isinstance(getattr(error, "reason", error), refused)
-        raise Transient(_said(error), unreached=unreached) from error
+        raise Transient(_reason_of(error), unreached=unreached) from error
 
 
 def _follow(method: str, url: str, headers: dict[str, str], storage: Storage) -> Any:
@@ -129,7 +129,7 @@ def _follow(method: str, url: str, headers: dict[str, str], storage: Storage) ->
     raise SourceError(f"{url} sends on more than {_MOST_REDIRECTS - 1} times, and leads nowhere")
 
 
-def _said(error: Exception) -> str:
+def _reason_of(error: Exception) -> str:
     reason = getattr(error, "reason", None)
     text = re.sub(r"^<.*?>: |^HTTPS?ConnectionPool\(.*?\): |^\w+\(host=.*?\): ", "", str(reason or error))
     return f"{type(error).__name__}: {text}"[:200]

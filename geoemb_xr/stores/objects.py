@@ -74,22 +74,22 @@ def fetch(url: str, start: int | None = None, stop: int | None = None, *, etag: 
     storage = current()
     if _is_http(url, storage):
         address = _address(url, storage)
-        return _asked(lambda: http.get(address, storage, span, etag, "GET"), f"{url}{where}", storage)
-    return _asked(lambda: _get(url, storage, span, etag), f"{url}{where}", storage)
+        return _run_request(lambda: http.get(address, storage, span, etag, "GET"), f"{url}{where}", storage)
+    return _run_request(lambda: _get(url, storage, span, etag), f"{url}{where}", storage)
 
 
-def _asked[T](attempt: Callable[[], T], what: str, storage: Storage) -> T:
+def _run_request[T](attempt: Callable[[], T], what: str, storage: Storage) -> T:
     """Run one request, counted among those that a process has under way."""
 
     def in_turn() -> T:
-        with _turns(os.getpid()):
+        with _request_slots(os.getpid()):
             return attempt()
 
     return persistently(in_turn, what, storage)
 
 
 @lru_cache(maxsize=2)
-def _turns(process: int) -> BoundedSemaphore:
+def _request_slots(process: int) -> BoundedSemaphore:
     """Limits the requests of a process, however many reads and threads there are."""
     return BoundedSemaphore(2 * CONCURRENCY)
 
@@ -154,8 +154,8 @@ def head(url: str) -> Answer:
     storage = current()
     if _is_http(url, storage):
         address = _address(url, storage)
-        return _asked(lambda: http.get(address, storage, None, "", "HEAD"), url, storage)
-    return _asked(lambda: _head(url, storage), url, storage)
+        return _run_request(lambda: http.get(address, storage, None, "", "HEAD"), url, storage)
+    return _run_request(lambda: _head(url, storage), url, storage)
 
 
 def head_object(url: str) -> str:
@@ -254,7 +254,7 @@ def _ask_listing(request: str, url: str) -> Any:
     obstore = require("obstore", "remote")
 
     def attempt() -> Any:
-        with _as_ours(url):
+        with _raise_ours(url):
             found = getattr(obstore, request)(object_store(url), prefix)
             return list(found) if request == "list" else found
 
@@ -478,7 +478,7 @@ def _get(url: str, storage: Storage, span: tuple[int, int | None] | None, etag: 
         first, stop = span
         whole = {"suffix": -first} if first < 0 else {"offset": first}
         options["range"] = (first, stop) if stop is not None and first >= 0 else whole
-    with _as_ours(url):
+    with _raise_ours(url):
         result = obstore.get(object_store(url), _key(url, storage), options=options)
         size, found = int(result.meta["size"]), str(result.meta.get("e_tag") or "")
         start, stop = (int(each) for each in result.range)
@@ -494,7 +494,7 @@ def _get(url: str, storage: Storage, span: tuple[int, int | None] | None, etag: 
 
 def _head(url: str, storage: Storage) -> Answer:
     obstore = require("obstore", "remote")
-    with _as_ours(url):
+    with _raise_ours(url):
         meta = obstore.head(object_store(url), _key(url, storage))
     state = meta.get("e_tag") or f"{NO_ETAG}{meta.get('last_modified') or ''}"
     return Answer(b"", 0, int(meta["size"]), str(state))
@@ -505,7 +505,7 @@ def _status_of(error: Exception) -> int | None:
     return int(found[1]) if found else None
 
 
-def said_of(error: Exception) -> str:
+def answer_text(error: Exception) -> str:
     """The answer of an object store in a few words: the status, or obstore's message."""
     status = _status_of(error)
     line = str(error).strip().partition("\n")[0]
@@ -517,7 +517,7 @@ _UNREACHED = ("ConnectionRefused", '"dns error"')
 
 
 @contextmanager
-def _as_ours(url: str) -> Iterator[None]:
+def _raise_ours(url: str) -> Iterator[None]:
     """Turn an error of obstore into one of ours: missing, refused, changed, or worth another try."""
     try:
         yield
@@ -526,7 +526,7 @@ def _as_ours(url: str) -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith("obstore"):
             raise
-        kind, said, status = type(error).__name__, said_of(error), _status_of(error)
+        kind, said, status = type(error).__name__, answer_text(error), _status_of(error)
         if kind == "NotFoundError":
             raise FileNotFoundError(f"no such object: {url} ({said})") from error
         if kind == "PreconditionError":
@@ -542,7 +542,7 @@ def _as_ours(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def missing_as_ours() -> Iterator[None]:
+def naming_missing_files() -> Iterator[None]:
     """Turn the error for a missing file or object into :class:`MissingFileError`."""
     try:
         yield
@@ -553,7 +553,7 @@ def missing_as_ours() -> Iterator[None]:
 
 
 @contextmanager
-def said_in_a_line(what: str) -> Iterator[None]:
+def shortening_store_errors(what: str) -> Iterator[None]:
     """Turn a long answer of an object store into a :class:`SourceError` of one line."""
     try:
         yield

@@ -55,7 +55,7 @@ def only_writer(target: Path, claim: Claim = None, *, key: str = "") -> Iterator
         If the disk is full: where the finished part is kept.
     """
     path = target.with_name(f"{target.name}{'.' if key else ''}{key}.lock")
-    own = _taken(path, target)
+    own = _locked_file(path, target)
     try:
         with full_disk_named(target, part_of(target, key)):
             own.write(json.dumps({**_self(), "claim": claim}))
@@ -77,13 +77,13 @@ def _self() -> dict[str, Any]:
     }
 
 
-def _taken(path: Path, target: Path) -> TextIO:
+def _locked_file(path: Path, target: Path) -> TextIO:
     """The lock's file, held and empty."""
     while True:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - it stays open while the target is held
         if not _lock_patiently(file):
             with file:
-                raise _held(target, _said_by(file))
+                raise _held_error(target, _facts_of_holder(file))
         if _still_there(path, file):
             file.truncate(0)
             return file
@@ -114,13 +114,13 @@ def _check_apart(other: Path, target: Path, claim: Claim) -> None:
     with file:
         if _lock(file):  # nobody holds it
             return
-        holder = _said_by(file)
+        holder = _facts_of_holder(file)
     theirs = holder.get("claim")
     if claim is None or theirs is None or all(set(claim[d]) & set(theirs.get(d, claim[d])) for d in claim):
-        raise _held(target, holder)
+        raise _held_error(target, holder)
 
 
-def _said_by(file: TextIO) -> dict[str, Any]:
+def _facts_of_holder(file: TextIO) -> dict[str, Any]:
     """The facts that a lock's holder wrote about itself; they may not be there yet."""
     until = time.monotonic() + _TO_SAY
     while time.monotonic() < until:
@@ -133,7 +133,7 @@ def _said_by(file: TextIO) -> dict[str, Any]:
     return {}
 
 
-def _held(target: Path, holder: Mapping[str, Any]) -> SourceError:
+def _held_error(target: Path, holder: Mapping[str, Any]) -> SourceError:
     who = f"process {holder.get('process', '?')} on {holder.get('host', 'an unknown host')}"
     return SourceError(
         f"{target} is being written by {who} since {holder.get('start', 'an unknown time')}; "

@@ -15,7 +15,7 @@ from pathlib import Path
 import xarray as xr
 
 from geoemb_xr.core.errors import SourceError, check_choice
-from geoemb_xr.stores.objects import delete_objects, is_remote, object_size, put, said_of, store_to_write
+from geoemb_xr.stores.objects import answer_text, delete_objects, is_remote, object_size, put, store_to_write
 from geoemb_xr.stores.storage import Storage, current, using
 from geoemb_xr.writing.staging import per_file
 
@@ -37,7 +37,7 @@ def object_target(path: str | os.PathLike[str]) -> str | None:
 
 
 @contextmanager
-def said(url: str, after: str = "") -> Iterator[None]:
+def naming_store_errors(url: str, after: str = "") -> Iterator[None]:
     """Turn an error of an object store into one of ours; ``after`` describes the state now."""
     try:
         yield
@@ -45,7 +45,8 @@ def said(url: str, after: str = "") -> Iterator[None]:
         if not type(error).__module__.startswith("obstore"):
             raise
         raise SourceError(
-            f"{url} could not be written: {said_of(error)}. Credentials go into storage= or the environment{after}"
+            f"{url} could not be written: {answer_text(error)}. Credentials go into storage= or the "
+            f"environment{after}"
         ) from error
 
 
@@ -84,7 +85,7 @@ def put_files(
         paths = made if isinstance(made, list) else [made]
         for number, (path, each) in enumerate(zip(paths, urls, strict=True)):
             try:
-                with said(each):
+                with naming_store_errors(each):
                     put(each, Path(path))
             except SourceError:
                 if mode == "w-":  # those before it were not there, and would be in the way of the same call

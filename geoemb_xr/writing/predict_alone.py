@@ -206,11 +206,11 @@ class Kit:
             down = slice(max(top, rows.start), min(top + step_y, rows.stop))
             for left in range(cols.start // step_x * step_x, cols.stop, step_x):
                 across = slice(max(left, cols.start), min(left + step_x, cols.stop))
-                parts = [self._made(x) for x in self.decoded(down, across, time)]
+                parts = [self._classes_or_values(x) for x in self.decoded(down, across, time)]
                 shape = down.stop - down.start, across.stop - across.start
                 yield down, across, np.concatenate(parts).reshape(shape)
 
-    def _made(self, x: np.ndarray) -> np.ndarray:
+    def _classes_or_values(self, x: np.ndarray) -> np.ndarray:
         there = np.isfinite(x).all(axis=1)
         scores = self.scores(np.where(there[:, None], x, 0))
         if self.legend is None:

@@ -21,7 +21,7 @@ from geoemb_xr.core.errors import EmbeddingError, SourceError, check_choice
 from geoemb_xr.core.notes import say
 from geoemb_xr.stores.objects import delete_objects, list_objects, move_objects, object_size, put
 from geoemb_xr.stores.zarr_objects import ZarrObjects
-from geoemb_xr.writing.objects import check_free, said
+from geoemb_xr.writing.objects import check_free, naming_store_errors
 from geoemb_xr.writing.staging import Errors, WriteJob, require_marks, write_blocks
 from geoemb_xr.writing.zarr_stage import consolidate, fingerprint_of, lazy_variables, rechunked, unread_blocks
 
@@ -66,7 +66,7 @@ def write_store(
     check_free(f"{url}/{_ROOT}", mode)
     dataset = rechunked(dataset, sides)
     part = f"{url}.part"
-    with said(url, "; the same call again goes on where this one stopped"):
+    with naming_store_errors(url, "; the same call again goes on where this one stopped"):
         marks = _marks(part, url, [*fingerprint_of(dataset, [*purpose, url]), __version__])
         goal = str(marks.attrs["goal"])
         documents = _documents(dataset, write_template)
@@ -83,7 +83,7 @@ def write_store(
             move_objects(goal, url)
         put(f"{url}/{_ROOT}", root)
     try:
-        with said(part):
+        with naming_store_errors(part):
             delete_objects(part)
     except SourceError as error:
         say(f"{url} is whole, but the marks of this run could not be removed: {error}")

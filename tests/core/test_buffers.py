@@ -166,13 +166,13 @@ def test_blocks_follow_each_other_in_the_same_memory(verb, monkeypatch):
         "reproject": lambda: one.emb.reproject(one.emb.geobox.zoom_to(resolution=9.0)),
         "predict": lambda: one.emb.predict(one.emb.fit_clusters(3, seed=1)),
     }[verb]()
-    found, taken = [], buffers._taken
+    found, taken = [], buffers._idle_memory
 
     def take(nbytes):
         found.append(taken(nbytes))
         return found[-1]
 
-    monkeypatch.setattr(buffers, "_taken", take)
+    monkeypatch.setattr(buffers, "_idle_memory", take)
     seen = lazy.data.map_blocks(_forget, dtype=np.int8, meta=np.empty((0,) * lazy.ndim, np.int8))
     with dask.config.set(scheduler="synchronous"):
         seen.persist()

@@ -24,10 +24,10 @@ def points():
 def asked(monkeypatch):
     """A transformer that notes which thread asks PROJ."""
     names = []
-    made = projecting.Transformer._made
+    made = projecting.Transformer._transformer
     monkeypatch.setattr(
         projecting.Transformer,
-        "_made",
+        "_transformer",
         lambda self: names.append(threading.current_thread().name) or made(self),
     )
     return projecting.Transformer(*ENDS), names

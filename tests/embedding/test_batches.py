@@ -65,7 +65,7 @@ def test_chips_on_a_gpu_are_gathered_as_they_are_cut_on_a_processor():
     window = torch.arange(2 * 3 * 20 * 30.0).reshape(2, 3, 20, 30)
     starts = np.array([[0, 0], [3, 17], [12, 22], [12, 1]])
     cut = encoding._cut(window, starts, 8)
-    assert torch.equal(encoding._gathered(window, starts, 8), cut)
+    assert torch.equal(encoding._cut_by_gather(window, starts, 8), cut)
     assert torch.equal(cut[1], window[..., 3:11, 17:25])
 
 
