@@ -497,7 +497,7 @@ def coverage(
     Returns
     -------
     pandas.DataFrame
-        A row a tile and year.
+        A row per tile and year.
 
     Raises
     ------

@@ -299,7 +299,7 @@ class EmbAccessor(Models):
     def area(
         self, unit: Unit | Any = "ha", *, areas: Any = None, crs: object = None
     ) -> pd.Series[float] | pd.DataFrame:
-        """Ground area a class; see :func:`geoemb_xr.area`."""
+        """Ground area per class; see :func:`geoemb_xr.area`."""
         from geoemb_xr.analysis.class_maps import area
 
         return area(self._obj, unit, areas=areas, crs=crs)

@@ -1,4 +1,4 @@
-"""The methods of ``.emb`` that fit a model, apply one, or ask an array what is like a place."""
+"""The methods of ``.emb`` that fit a model, apply one, or search an array for places like a given one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Models:
-    """What of ``.emb`` has to do with models; :class:`EmbAccessor` has the rest."""
+    """Methods of ``.emb`` that fit or apply models, or search; :class:`EmbAccessor` has the others."""
 
     _obj: xr.DataArray
 
@@ -140,7 +140,7 @@ class Models:
         repeats: int = 5,
         seed: int = 0,
     ) -> Explanation:
-        """What carries a class; see :func:`geoemb_xr.explain`."""
+        """What a probe relies on; see :func:`geoemb_xr.explain`."""
         from geoemb_xr.comparing.explaining import explain
 
         return explain(
@@ -160,7 +160,7 @@ class Models:
         crs: object = None,
         device: str = "cpu",
     ) -> xr.DataArray:
-        """How much every pixel looks like a place; see :func:`geoemb_xr.similarity`."""
+        """How similar every pixel is to a place; see :func:`geoemb_xr.similarity`."""
         from geoemb_xr.retrieval.scores import similarity
 
         return similarity(self._obj, query, how=how, metric=metric, time=time, crs=crs, device=device)
@@ -181,7 +181,7 @@ class Models:
         crs: object = None,
         device: str = "cpu",
     ) -> pd.DataFrame:
-        """The k places most alike; see :func:`geoemb_xr.search`."""
+        """The k most similar places; see :func:`geoemb_xr.search`."""
         from geoemb_xr.retrieval.ranking import search
 
         return search(
@@ -218,7 +218,7 @@ class Models:
         mask: xr.DataArray | Sequence[xr.DataArray] | None = None,
         seed: int = 0,
     ) -> Compressor:
-        """Fit what makes vectors smaller; see :func:`geoemb_xr.fit_compressor`."""
+        """Fit a compressor; see :func:`geoemb_xr.fit_compressor`."""
         from geoemb_xr.compression.quantizers import fit_compressor
 
         return fit_compressor(

@@ -1,4 +1,4 @@
-"""Embeddings over time: aggregate years, measure change between them, find the year of the largest step.
+"""Embeddings over time: change between years, and the year of the largest step.
 
 Change is an angle on the sphere. For AlphaEarth two codes of one and the same vector already lie 0.9° apart
 (typically; 1.7° at worst), so angles near that are quantisation. Google's own examples read unsupervised change

@@ -478,7 +478,7 @@ def _lengths_of_numpy(piece: Any, pairs: Any, out: Any) -> None:
 
 @jit_exact
 def carry_on(values: Any, scale: Any, there: Any) -> None:
-    """Put the last year with data in the place of each year without."""
+    """Put the last year with data in place of each year without."""
     bands, years, n = values.shape
     for t in range(1, years):
         for j in range(n):

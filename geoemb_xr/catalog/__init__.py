@@ -1,1 +1,1 @@
-"""One file a product: its facts as ``PRODUCT = Product(…)``, and how it is opened."""
+"""One file per product: its facts as ``PRODUCT = Product(…)``, and how it is opened."""

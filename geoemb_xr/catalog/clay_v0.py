@@ -1,4 +1,4 @@
-"""Clay v0: vectors of Sentinel patches, a GeoParquet file an MGRS tile and date."""
+"""Clay v0: vectors of Sentinel patches, a GeoParquet file per MGRS tile and date."""
 
 from __future__ import annotations
 

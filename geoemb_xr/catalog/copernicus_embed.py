@@ -1,4 +1,4 @@
-"""Copernicus-Embed-025deg: one vector a cell of 0.25°, as a GeoTIFF or as the NumPy archive it was made from."""
+"""Copernicus-Embed-025deg: one vector per cell of 0.25°, as a GeoTIFF or as the NumPy archive it was made from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Earth Index: vectors of 320 m patches, a GeoParquet file an MGRS tile and year, centres only."""
+"""Earth Index: vectors of 320 m patches, a GeoParquet file per MGRS tile and year, centres only."""
 
 from __future__ import annotations
 

@@ -384,7 +384,7 @@ def _scales_reader(path: str, size: tuple[int, ...]) -> npy.NpyReader:
 
 
 def _one_kind(tiles: list[Tile]) -> list[Tile]:
-    """Where some tiles have a scale a band, all are opened as vectors."""
+    """Where some tiles have a scale per band, all are opened as vectors."""
     if len({tile.dtype for tile in tiles}) == 1:
         return tiles
     return [

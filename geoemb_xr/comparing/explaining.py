@@ -224,7 +224,7 @@ def explain(
     repeats: int = 5,
     seed: int = 0,
 ) -> Explanation:
-    """Tell what a probe goes by. Computes.
+    """Explain what a probe relies on: bands, number of dimensions, labels. Computes.
 
     Parameters
     ----------

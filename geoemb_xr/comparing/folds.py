@@ -241,7 +241,7 @@ def domain_places(domain: Any) -> np.ndarray:
     Raises
     ------
     EmbeddingError
-        If it is no area.
+        If it is not an area.
     """
     parts = [shapely.box(*box) for box in _area(domain).lonlat()] if _is_box(domain) else _polygons(domain)
     shape = polygons.union(np.array(parts, dtype=object))

@@ -241,7 +241,7 @@ def _floats(array: xr.DataArray) -> xr.DataArray:
 
 
 def _zstd(codes: np.ndarray, scale: np.ndarray | None) -> float:
-    """Bytes a vector of one chunk, band-first, after zstd at the level that stores are written with."""
+    """Bytes per vector of one chunk, band-first, after zstd at the level that stores are written with."""
     from numcodecs import Zstd
 
     squeezed = len(Zstd(level=3).encode(np.ascontiguousarray(codes)))

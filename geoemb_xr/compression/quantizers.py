@@ -162,7 +162,7 @@ def fit_compressor(
     mask: xr.DataArray | Sequence[xr.DataArray] | None = None,
     seed: int = 0,
 ) -> Compressor:
-    """Fit what makes vectors smaller. Computes where principal components are kept, else reads nothing.
+    """Fit a compressor: fewer components, fewer bits, or both. Computes only where principal components are kept.
 
     Parameters
     ----------

@@ -219,7 +219,7 @@ def snapped_geobox(area: Area, crs: object, resolution: float | tuple[float, flo
     Raises
     ------
     ValueError
-        If the resolution is no positive number, or is metres taken for degrees.
+        If the resolution is not a positive number, or is metres taken for degrees.
     """
     target = as_crs(crs)
     dx, dy = check_resolution(resolution, target)

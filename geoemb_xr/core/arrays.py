@@ -1,6 +1,6 @@
 """Operations that all features share on embedding arrays: make, join, decode, normalise, select.
 
-:func:`map_bands` is the one way a function of vectors becomes a lazy array: one blockwise layer, one task a
+:func:`map_bands` is the one way a function of vectors becomes a lazy array: one blockwise layer, one task per
 block, any order of dimensions, NumPy and dask alike.
 """
 

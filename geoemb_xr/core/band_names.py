@@ -1,4 +1,4 @@
-"""Which bands of a file or an array are which of a product's, as their names say."""
+"""Bands of a file or an array matched to those of a product, by their names."""
 
 from __future__ import annotations
 

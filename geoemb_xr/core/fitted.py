@@ -29,7 +29,7 @@ from geoemb_xr.core.model import BAND, Codec, check_comparable, comparability_ke
 from geoemb_xr.core.synonyms import answering, answering_methods, no_such
 
 _FORMAT = "geoemb_xr-model-1"
-#: Keys of the header that are no fields; a field of such a name is written with a prefix.
+#: Keys of the header that are not fields; a field of such a name is written with a prefix.
 _RESERVED = frozenset({"format", "kind", "module", "geoemb_xr", "header", "file", "allow_pickle"})
 _ESCAPE = "field:"
 #: Key of the header under which all arrays of the file are named: one that is gone is missed.
@@ -96,7 +96,7 @@ class Fitted:
 
     @classmethod
     def shapes(cls, names: Iterable[str]) -> Mapping[str, tuple[str | int, ...]]:
-        """Dimensions of arrays by ``field`` or ``field/key``: what is called alike must be as long.
+        """Dimensions of arrays by ``field`` or ``field/key``: those of one name have one length.
 
         ``band`` is as long as the bands are many, ``score`` as the classes of ``legend`` (1 without). A file is
         checked against it before its arrays are read.
@@ -110,11 +110,11 @@ class Fitted:
 
     def outputs(self) -> Mapping[str, Output]:
         """What :meth:`apply` can give, by name."""
-        raise NotImplementedError  # the base class alone is no model
+        raise NotImplementedError  # the base class alone is not a model
 
     def apply(self, vectors: np.ndarray, output: str) -> np.ndarray:
         """Compute an output for vectors ``(n, band)``, float32 without NaN: shape (n,) or (n, k)."""
-        raise NotImplementedError  # the base class alone is no model
+        raise NotImplementedError  # the base class alone is not a model
 
     def as_linear(self, output: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Weights ``(k, band)`` and a bias ``(k,)``, float32, of the sums that :meth:`derive` makes an output of.

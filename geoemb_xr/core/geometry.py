@@ -438,7 +438,7 @@ def geobox_of(array: xr.DataArray | xr.Dataset, what: str = "this") -> GeoBox:
     Raises
     ------
     EmbeddingError
-        If it is no array, or has no regular grid or no CRS.
+        If it is not an array, or has no regular grid or no CRS.
     """
     if not isinstance(array, xr.DataArray | xr.Dataset):
         raise EmbeddingError(

@@ -1,4 +1,4 @@
-"""What the machine, the container or the dask worker that this process runs in has of memory."""
+"""Memory of the machine, the container or the dask worker that this process runs in."""
 
 from __future__ import annotations
 

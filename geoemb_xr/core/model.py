@@ -113,7 +113,7 @@ class Product:
     title : str
         Full name.
     kind : {"pixel", "patch", "location"}
-        A vector a pixel, a vector an image patch, or a function of the place.
+        A vector per pixel, a vector per image patch, or a function of the place.
     bands : tuple of str
         Band labels of the stored array; ``"0"``, ``"1"``, … by default.
     dtype : str

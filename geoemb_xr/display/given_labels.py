@@ -41,7 +41,7 @@ def labelled_pixels(
     Raises
     ------
     EmbeddingError
-        If the labels are no table, or no column may be the target.
+        If the labels are not a table, or no column may be the target.
     """
     table = labelling.read_labels(labels)
     if isinstance(table, xr.DataArray):

@@ -177,7 +177,7 @@ def _network(encoder: Encoder, depth: int) -> Any:
             ]
             tokens = torch.cat([each.reshape(n, -1, dims) for each, _ in groups], 1)
             seen = torch.cat([there.reshape(n, -1) for _, there in groups], 1)
-            used = seen.any(0)  # what no chip has is no work
+            used = seen.any(0)  # no work for what no chip has
             given = tokens[:, used]
             for each in self.blocks:
                 given = each(given, seen[:, used])

@@ -118,7 +118,7 @@ def as_array(images: Any) -> Any:
     names = [n for n, v in images.data_vars.items() if {"grid_mapping_name", "crs_wkt"} & set(v.attrs)]
     images = images.set_coords(names)
     most = max((v.ndim for v in images.data_vars.values()), default=0)
-    bands = {str(n): v for n, v in images.data_vars.items() if v.ndim == most}  # the rest is no picture
+    bands = {str(n): v for n, v in images.data_vars.items() if v.ndim == most}  # the rest is not a picture
     codes = {n: missing_value(v) for n, v in bands.items()}
     if len(set(codes.values())) > 1:
         bands = {n: v if codes[n] is None else _without_code(v, codes[n]) for n, v in bands.items()}

@@ -103,7 +103,7 @@ def _network() -> Any:
             tokens.append(self.dw_embed(classes) + self._encodings(len(GROUPS), months))
             there.append(classes != _NO_CLASS)
             given, seen = torch.cat(tokens, 1), torch.cat(there, 1)
-            used = seen.any(0)  # a sensor that no pixel has is no work
+            used = seen.any(0)  # no work for a sensor that no pixel has
             given, seen = given[:, used], seen[:, used]
             for each in self.blocks:
                 given = each(given, seen)

@@ -12,7 +12,7 @@ NAME = "olmoearth"
 
 
 def example_olmoearth(directory: Path, container: str, *, years: Sequence[int] = (2018, 2024)) -> Path:
-    """Write the synthetic scene as an export: int8 at 10 m, or float32 at 40 m (four pixels a patch)."""
+    """Write the synthetic scene as an export: int8 at 10 m, or float32 at 40 m (four pixels per patch)."""
     codes = container == "int8"
     grid = testing.geobox((72, 64) if codes else (30, 32), resolution=10.0 if codes else 40.0)
     for year in years:

@@ -63,7 +63,7 @@ class Block:
     codec : Codec, optional
         Codec of codes.
     fields : tuple of ndarray
-        A value a pixel each, such as a mask; dimensions as those of ``data`` without ``band``.
+        A value per pixel, such as a mask; dimensions as those of ``data`` without ``band``.
     keys : tuple of ndarray of uint64
         Numbers that tell the pixels' places along each of those dimensions, whatever the block.
     start : tuple of int
@@ -154,7 +154,7 @@ class Block:
         return self._decode(bands[outer, :, inner], 1, pixels)
 
     def hashes(self, seed: int) -> np.ndarray:
-        """A random number a pixel, uint64, in C order: a function of its place and time, not of the block."""
+        """A random number per pixel, uint64, in C order: a function of its place and time, not of the block."""
         if not self.keys:
             raise ValueError("this block came without keys, so its pixels have no hash")
         total = np.zeros((1,) * len(self.keys), np.uint64)

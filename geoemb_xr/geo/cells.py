@@ -18,7 +18,7 @@ from geoemb_xr.geo.lattice import UNITS
 
 
 def side(at: np.ndarray) -> int:
-    """Source pixels along a side of the target pixels with these corners, 0 where they are no whole cells.
+    """Source pixels along a side of the target pixels with these corners, 0 where they are not whole cells.
 
     ``at`` (2, rows + 1, columns + 1) is in 1/4096 of a source pixel.
     """

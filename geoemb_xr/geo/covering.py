@@ -73,7 +73,7 @@ class Outlines:
         corners, ring = shapely.get_coordinates(rings, return_index=True)
         column = (corners[:, 0] - affine.c) / affine.a
         row = (corners[:, 1] - affine.f) / affine.e
-        within = np.flatnonzero(ring[1:] == ring[:-1])  # a step from a ring to the next is no edge
+        within = np.flatnonzero(ring[1:] == ring[:-1])  # a step from a ring to the next is not an edge
         edges = np.stack([column[within], row[within], column[within + 1], row[within + 1]], axis=1)
         is_hole = np.concatenate(([False], ring_part[1:] == ring_part[:-1]))[
             : len(rings)

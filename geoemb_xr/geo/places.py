@@ -1,4 +1,4 @@
-"""The one gate for points and areas: whatever people bring becomes places, and places become rows and columns."""
+"""The one way from points and areas of any kind to places, and from places to rows and columns."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ def polygons_of(areas: Any, crs: object, target: pyproj.CRS) -> np.ndarray:
     Raises
     ------
     EmbeddingError
-        If there are none, or something that is no polygon is among them.
+        If there are none, or something that is not a polygon is among them.
     CoverageError
         If one cannot be reached in that CRS.
     """

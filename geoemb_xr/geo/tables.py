@@ -23,7 +23,7 @@ GEOMETRY = "geometry"
 _VECTOR_FILES = (
     ".geojson", ".json", ".geojsonl", ".geojsons", ".gpkg", ".shp", ".fgb", ".zip", ".kml", ".gml", ".gpx", ".gdb"
 )  # fmt: skip
-#: Endings of text files with a row a line.
+#: Endings of text files with a row per line.
 _TEXT_FILES = (".csv", ".tsv", ".txt")
 _GEOJSON_TYPES = (
     "Point", "MultiPoint", "Polygon", "MultiPolygon", "LineString", "MultiLineString", "GeometryCollection"
@@ -217,7 +217,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     )
 
 
-# --- what is no table ---------------------------------------------------------------------------------------
+# --- what is not a table ---------------------------------------------------------------------------------------
 
 
 def _read_text(path: Path) -> pd.DataFrame:

@@ -101,7 +101,7 @@ def reproject(
     EmbeddingError
         If the array has no grid or CRS, if its bands are in several chunks, or if classes would be averaged.
     ValueError
-        If the target is no grid, or an option is unknown.
+        If the target is not a grid, or an option is unknown.
 
     Notes
     -----
@@ -150,7 +150,7 @@ def coarsen(array: xr.DataArray, factor: int, *, resultant_length: bool = False)
     Raises
     ------
     ValueError
-        If ``factor`` is no positive whole number.
+        If ``factor`` is not a positive whole number.
 
     Examples
     --------

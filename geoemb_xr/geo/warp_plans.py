@@ -23,7 +23,7 @@ SUM_BEYOND = 64
 SUM_SIDE = 512
 #: Side of a block where the array has none of its own.
 BLOCK = 512
-#: A graph takes some 10 kB a block: this many would be 100 GB.
+#: A graph takes some 10 kB per block: this many would be 100 GB.
 _MOST_BLOCKS = 10_000_000
 
 

@@ -40,7 +40,7 @@ def _product_of(array: xr.DataArray) -> Product | None:
 
 
 class ArrayDataset(_Travels, GeoDataset):  # type: ignore[misc]  # torchgeo is not typed here
-    """An array as a torchgeo ``GeoDataset``: an item of the index a time.
+    """An array as a torchgeo ``GeoDataset``: one item of the index per time.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def _periods(array: xr.DataArray) -> list[tuple[pd.Timestamp, pd.Timestamp]]:
 
 
 class LocationDataset(_Travels, NonGeoDataset):  # type: ignore[misc]  # torchgeo is not typed here
-    """Vectors at locations as a torchgeo ``NonGeoDataset``: an item a vector, times one after another.
+    """Vectors at locations as a torchgeo ``NonGeoDataset``: an item per vector, times one after another.
 
     Parameters
     ----------

@@ -245,7 +245,7 @@ def _predict_block(
 
 
 def _fill(block: Block, model: Model, unit: bool, out: np.ndarray) -> None:
-    """Fill a structured array with a model's outputs, piece by piece; zeros are no vector of unit length."""
+    """Fill a structured array with a model's outputs, piece by piece; zeros are not vectors of unit length."""
     outputs = model.outputs()
     with one_thread():
         for where, vectors in block.pieces(PIECE):

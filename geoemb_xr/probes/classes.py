@@ -116,7 +116,7 @@ def by_position(given: Any, legend: Legend) -> Any:
     Raises
     ------
     EmbeddingError
-        If one names a class that the labels do not have, or is no number.
+        If one names a class that the labels do not have, or is not a number.
 
     Examples
     --------
@@ -144,12 +144,12 @@ def by_position(given: Any, legend: Legend) -> Any:
 
 
 def counts_of(data: Data, legend: Legend | None) -> dict[str, int]:
-    """Labels a class, or in all."""
+    """Labels per class, or in all."""
     return by_name(np.bincount(data.y, minlength=data.classes) if legend else np.array([len(data.y)]), legend)
 
 
 def by_name(numbers: np.ndarray, legend: Legend | None) -> dict[str, int]:
-    """A number a class by its name, or the one of all."""
+    """A number per class by its name, or the one of all."""
     names = legend.names if legend is not None else ("all",)
     return {name: int(n) for name, n in zip(names, numbers, strict=True)}
 

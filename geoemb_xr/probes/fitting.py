@@ -59,7 +59,7 @@ def fit_probe(
     target : str, optional
         The column of labels; the only one left, or the one called ``label``, by default.
     method : {"ridge", "logistic", "knn", "centroid", "mlp"} or estimator
-        All but ``logistic`` and ``centroid`` do regression too; ``centroid`` is for a few labels a class,
+        All but ``logistic`` and ``centroid`` do regression too; ``centroid`` is for a few labels per class,
         ``mlp`` needs the extra ``torch`` to be fitted (not to be applied). A classifier or regressor of
         scikit-learn, or a pipeline, gets the same folds, scores, calibration and area of applicability.
     time : str, int, optional

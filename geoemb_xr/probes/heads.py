@@ -369,7 +369,7 @@ def _knn_onnx(parameters: Parameters, x: Value) -> Value:
 
 
 def fit_centroid(data: Data) -> dict[str, np.ndarray]:
-    """Mean direction of each class: enough for a few labels a class."""
+    """Mean direction of each class: enough for a few labels per class."""
     directions = unit(data.x.T).T.astype(np.float64)
     member = (data.y == np.arange(data.classes)[:, None]) * data.weights
     return {"centres": unit((member @ directions).T).T.astype(np.float32)}

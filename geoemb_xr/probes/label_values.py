@@ -21,7 +21,7 @@ def as_labels(values: Any) -> np.ndarray:
     Raises
     ------
     EmbeddingError
-        If one is no label, such as a list.
+        If one is not a label, such as a list.
 
     Examples
     --------

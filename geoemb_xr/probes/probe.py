@@ -51,7 +51,7 @@ class Probe(Fitted):
     temperature : float
         Scores are divided by it before they become probabilities.
     counts : mapping of str to int
-        Labels a class (or in all).
+        Labels per class (or in all).
     dropped : mapping of str to int
         Labels that were left out, by reason.
     scores : mapping of str to mapping
@@ -314,7 +314,7 @@ class Probe(Fitted):
         Raises
         ------
         EmbeddingError
-            If the probe is no ridge or has no memory, or the labels are of classes that it does not know.
+            If the probe is not a ridge probe or has no memory, or the labels are of classes that it does not know.
         ComparabilityError
             If the array is of another product or version.
 

@@ -33,7 +33,7 @@ def random_folds(data: Data, k: int) -> np.ndarray | None:
 
 
 def blocked_folds(data: Data, k: int) -> np.ndarray | None:
-    """A fold for each sample, made of whole regions (k-means of the groups' centres, four a fold)."""
+    """A fold for each sample, made of whole regions (k-means of the groups' centres, four per fold)."""
     regions = regions_of(data, REGIONS * k)
     return None if regions is None else dealt(regions, data, k)
 

@@ -1,1 +1,1 @@
-"""One file a container: GeoTIFF, Zarr, npy, GeoParquet; what several products share."""
+"""One file per container: GeoTIFF, Zarr, npy, GeoParquet; what several products share."""

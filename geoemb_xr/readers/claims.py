@@ -1,4 +1,4 @@
-"""Checks of what headers claim, before memory is taken: no raster is larger than the Earth."""
+"""Checks of the sizes and places that headers state, before memory is taken: no raster is larger than the Earth."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def check_extent(geobox: GeoBox, name: str) -> None:
         abs(at) <= min(_FURTHEST * size, _WIDEST[unit])
         for at, size in zip((affine.c, affine.f), step, strict=True)
     )
-    if not (wide <= _WIDEST[unit] and placed):  # NaN is no place either
+    if not (wide <= _WIDEST[unit] and placed):  # NaN is not a place either
         raise SourceError(
             f"{name} claims {height} × {width} pixels, {wide:.3g} {unit} across, at ({affine.c:g}, {affine.f:g}): "
             "that is no raster of the Earth, its metadata are damaged"

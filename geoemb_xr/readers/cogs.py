@@ -28,7 +28,7 @@ from geoemb_xr.stores.storage import current
 _GDAL = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GTIFF_VIRTUAL_MEM_IO": "NO"}
 #: Threads in which GDAL decodes.
 _DECODING = 2
-#: Side of what is kept as one, at least: strips of a row are no blocks to count.
+#: Side of what is kept as one, at least: strips of a row are not blocks to count.
 _LEAST_SIDE = 256
 _NAME = "object.tif"
 

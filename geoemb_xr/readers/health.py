@@ -53,7 +53,7 @@ def check(array: xr.DataArray, *, coverage: pd.DataFrame | None = None) -> dict[
     Raises
     ------
     EmbeddingError
-        If ``coverage`` is no list of tiles with their bounds, or the array has no grid.
+        If ``coverage`` is not a list of tiles with their bounds, or the array has no grid.
 
     Examples
     --------

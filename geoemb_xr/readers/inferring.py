@@ -1,4 +1,4 @@
-"""Which product a store in the ``geoemb:`` convention holds, by what its attributes say of model and codes."""
+"""The product in a store of the ``geoemb:`` convention, inferred from its attributes on model and codes."""
 
 from __future__ import annotations
 

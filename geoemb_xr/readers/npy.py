@@ -193,7 +193,7 @@ def read_npz_header(path: str | os.PathLike[str], array: str) -> NpyInfo:
     FileNotFoundError
         If the file is not there.
     SourceError
-        If it is no archive, lacks the array, or the array holds objects.
+        If it is not an archive, lacks the array, or the array holds objects.
     """
     name = os.fspath(path)
     with _member(name, array) as file:

@@ -61,7 +61,7 @@ def vectors_at(found: Product, stored: list[Tile], request: Request) -> xr.DataA
     return _with_columns(joined, points, own_year)
 
 
-#: Side of the blocks that points are read from, at most: files of one strip are no block.
+#: Side of the blocks that points are read from, at most: files of one strip have none.
 _LARGEST = 2048
 
 

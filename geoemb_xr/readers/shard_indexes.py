@@ -96,7 +96,7 @@ def index_of(name: str, sharding: Sharding, *, last: Index | None = None) -> tup
     FileNotFoundError
         If there is no such shard.
     UnusualIndexError
-        If that is no index of it, as far as we read any.
+        If that is not an index of it, as far as we read any.
     """
     if not is_remote(name):
         return _local(name, sharding), True

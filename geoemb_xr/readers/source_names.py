@@ -35,7 +35,7 @@ def located(
     Raises
     ------
     SourceError
-        If the source is no source, or several sources stand in the place of their product.
+        If what is given is not a source, or several sources stand in place of their product.
     """
     product, source = _without_dataset(product, source)
     named_files = stac.files_of(source, area)
@@ -108,7 +108,7 @@ def _looks_like_source(source: str) -> bool:
 
 
 def _refuse_without_product(product: Any) -> None:
-    """Raise where several sources stand in the place of their product."""
+    """Raise where several sources stand in place of their product."""
     if isinstance(product, list | tuple):
         raise SourceError(
             "several sources need their product, gx.open('alphaearth', [...]); stores of ours, which say theirs, "

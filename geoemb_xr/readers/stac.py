@@ -74,7 +74,7 @@ def files_of(source: Any, area: Callable[[], Area | None] = lambda: None) -> lis
 
 
 def _documents(source: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    """Documents of a source, each with where it lies; none where it is no STAC."""
+    """Documents of a source, each with where it lies; none where it is not STAC."""
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
         if _may_be_json(name) and is_stac(document := _load(name)):

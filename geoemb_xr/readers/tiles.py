@@ -429,7 +429,7 @@ def _token(source: TileArray) -> str:
 
 
 def _lazy_at(source: TileArray, rows: np.ndarray, cols: np.ndarray, groups: Sequence[np.ndarray]) -> Any:
-    """Pixels of a source as a dask array ``(time, band?, n)``, a task for a time and a group of them."""
+    """Pixels of a source as a dask array ``(time, band?, n)``, one task for a time and a group of them."""
     import dask
     import dask.array as da
     from dask.base import tokenize

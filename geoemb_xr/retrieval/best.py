@@ -67,7 +67,7 @@ class Collector:
         self._count, self._full = 0, 4 * queries * room
 
     def offer(self, start: int, scores: np.ndarray) -> None:
-        """Take scores ``(query, n)`` of positions from ``start`` on; NaN is no score."""
+        """Take scores ``(query, n)`` of positions from ``start`` on; NaN is not a score."""
         if np.isneginf(self._worst).any():
             self._worst = np.maximum(self._worst, _below_what_is_reached(scores, self._room))
         # of a flat mask, which NumPy skims eight at a time; of one with two axes it does not

@@ -140,7 +140,7 @@ def _labels(query: Any, n: int) -> np.ndarray:
 
 
 def _direct(array: xr.DataArray, query: Any) -> Any:
-    """Vectors ``(n, band)`` of a query that is no place; None of one that is."""
+    """Vectors ``(n, band)`` of a query that is not a place; None of one that is."""
     bands = decoded_bands(array)
     if isinstance(query, xr.DataArray):
         check_embedding(query, "similarity")

@@ -27,7 +27,7 @@ class Scorer:
     shift : ndarray of float32 (band,), optional
         The background.
     contrast : bool
-        Whether negatives are taken off the positives, which are no places in the space then.
+        Whether negatives are taken off the positives, which are not places in the space then.
     device : str
         Where scores are made; see :func:`geoemb_xr.search`.
     """

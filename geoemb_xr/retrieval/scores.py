@@ -41,7 +41,7 @@ def similarity(
     crs: object = None,
     device: str = "cpu",
 ) -> xr.DataArray:
-    """How much every pixel looks like a place, or like a vector. Lazy: the query's pixels too are read later.
+    """How similar every pixel is to a place, or to a vector. Lazy: the query's pixels too are read later.
 
     Parameters
     ----------

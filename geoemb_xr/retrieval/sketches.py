@@ -117,7 +117,7 @@ class Sketch:
         Raises
         ------
         SourceError
-            If it is no sketch, or its parts do not fit each other.
+            If it is not a sketch, or its parts do not fit each other.
         """
         try:
             with npz.opened(existing(path, "file of a sketch", ".npz")) as (text, shapes, read):

@@ -98,7 +98,7 @@ def _remote_files(name: str, suffixes: Sequence[str]) -> list[str]:
 
 
 def _pattern(name: str) -> str:
-    """A glob of which the folders that are there under their own names are no pattern: ``run[1]/*.tif``."""
+    """A glob of which the folders that are there under their own names are not patterns: ``run[1]/*.tif``."""
     literal = Path(name)
     while not literal.exists() and literal != literal.parent:
         literal = literal.parent
@@ -114,7 +114,7 @@ def year_of_file(path: str, period: str = "", time: TimeLike = None) -> int:
     path : str
         The file. A year is four digits that no digit, letter or version mark touches: ``2048px`` is none.
     period : str
-        Period of the product, such as ``"2017–2025"``: numbers before it, or still to come, are no years.
+        Period of the product, such as ``"2017–2025"``: numbers before it, or still to come, are not years.
     time : year, date, list or slice, optional
         The years that the user asked for. One year decides where the name has none, or several.
 

@@ -1,4 +1,4 @@
-"""Zarr stores that are no folder of objects, read only: zipped ones, and repositories of Icechunk."""
+"""Zarr stores that are not folders of objects, read only: zipped ones, and repositories of Icechunk."""
 
 from __future__ import annotations
 

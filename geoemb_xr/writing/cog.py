@@ -265,7 +265,7 @@ def _write(array: xr.DataArray, target: Path, overviews: Overviews) -> Path:
 
 
 def _assemble(staged: Staged, picture: _Picture, part: Path) -> None:
-    """From blocks to one plain GeoTIFF a level.
+    """From blocks to one plain GeoTIFF per level.
 
     Level k + 1 is the external overview (``.ovr``) of level k, where GDAL finds it: so every level is written
     window by window, with pixels of our own making.

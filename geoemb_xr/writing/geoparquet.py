@@ -68,7 +68,7 @@ def to_geoparquet(
     mode : {"w-", "w"}
         Refuse where the file exists, or replace it.
     encode : bool
-        Write an embedding as its product's codes; as int8 with a scale a row where it has none.
+        Write an embedding as its product's codes; as int8 with a scale per row where it has none.
     storage : obstore store or dict, optional
         Options that reach an object store, as in :func:`geoemb_xr.open`. The file is made on this machine first.
 
@@ -249,7 +249,7 @@ class _Beside:
     kinds : mapping of str to str
         What columns were in memory, where Arrow's type does not say it.
     names : mapping of str to hashable
-        Names of columns in memory that are no text.
+        Names of columns in memory that are not text.
     """
 
     columns: pa.Table

@@ -1,7 +1,7 @@
 """Overviews of a raster, every level from base pixels: the means of means would weigh pixels unevenly.
 
 Each function takes a block ``(layer, y, x)`` whose upper left corner lies on a cell of the coarsest level, and
-returns one block a level, halved each time and rounded up.
+returns one block per level, halved each time and rounded up.
 """
 
 from __future__ import annotations

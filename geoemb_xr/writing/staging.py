@@ -68,7 +68,7 @@ def check_target(
     FileNotFoundError
         If its folder does not exist.
     SourceError
-        If it is no path on this machine.
+        If it is not a path on this machine.
     """
     check_choice("mode", mode, valid)
     try:

@@ -134,7 +134,7 @@ def write_in_gzip(array: xr.DataArray, target: Path, chunks: int) -> None:
 
 
 def _check_replaceable(target: Path) -> None:
-    """Refuse to replace what is no store: a folder of something else, given by mistake."""
+    """Refuse to replace what is not a store: a folder of something else, given by mistake."""
     marks = ("zarr.json", ".zgroup", ".zarray")
     if target.is_dir() and any(target.iterdir()) and not any((target / each).exists() for each in marks):
         raise FileExistsError(f"{target} is a folder that holds no Zarr store; give the store in it a name")

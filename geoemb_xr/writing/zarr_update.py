@@ -131,7 +131,7 @@ def _planned(dataset: xr.Dataset, target: Path, mode: str) -> _Update:
 
 
 def _opened(target: Path) -> xr.Dataset:
-    """The store's values as they are stored: codes with a fill value are no floats."""
+    """The store's values as they are stored: codes with a fill value are not floats."""
     try:
         found = xr.open_dataset(
             at(target),  # type: ignore[arg-type]  # xarray takes stores of zarr
