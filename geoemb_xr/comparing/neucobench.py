@@ -22,7 +22,7 @@ from geoemb_xr.core.arrays import decode
 from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.local_paths import local_path
 from geoemb_xr.core.model import BAND
-from geoemb_xr.core.whole import replacing
+from geoemb_xr.core.whole_files import replacing
 from geoemb_xr.execution import progress
 
 _TYPES = {"classification": "classification", "cls": "classification", "regression": "regression",

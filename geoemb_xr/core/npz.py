@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from geoemb_xr.core.whole import replacing
+from geoemb_xr.core.whole_files import replacing
 
 #: A file unpacks to so many times its own size, and so many bytes more, or it is refused.
 _MOST_UNPACKED, _LEAST = 16, 1 << 24

@@ -18,7 +18,7 @@ import numpy as np
 
 from geoemb_xr.core.errors import SourceError, require
 from geoemb_xr.core.model import Codec
-from geoemb_xr.core.whole import replacing
+from geoemb_xr.core.whole_files import replacing
 
 #: Read by onnxruntime since 1.12 (2022); ReduceMax takes its axes as an attribute up to here.
 OPSET, IR = 17, 8

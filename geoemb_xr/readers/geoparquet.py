@@ -24,10 +24,10 @@ from geoemb_xr.core.times import pick_times
 from geoemb_xr.execution.threads import side_by_side
 from geoemb_xr.readers.footers import FileFacts
 from geoemb_xr.readers.layouts import PatchLayout
-from geoemb_xr.readers.parts import Part, inclusive, prune, select, touching_files
 from geoemb_xr.readers.records import Records, read_part, record_dtype, span_of
+from geoemb_xr.readers.row_groups import Part, inclusive, prune, select, touching_files
+from geoemb_xr.readers.similar_footers import read_footers
 from geoemb_xr.readers.tiles import Request
-from geoemb_xr.readers.twin_footers import read_footers
 from geoemb_xr.readers.vectors import Rows, blocks_of
 from geoemb_xr.stores.listing import list_files
 

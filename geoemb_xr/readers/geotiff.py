@@ -27,8 +27,8 @@ from geoemb_xr.core.notes import say
 from geoemb_xr.execution.threads import threads_of_gdal
 from geoemb_xr.readers import cogs
 from geoemb_xr.readers.block_cache import kept_of
-from geoemb_xr.readers.claims import check_extent
 from geoemb_xr.readers.damage import naming_damage
+from geoemb_xr.readers.header_checks import check_extent
 from geoemb_xr.readers.tiles import Tile
 from geoemb_xr.stores.checksums import checksums_of
 from geoemb_xr.stores.credentials import DEFAULT_REGION, gdal_options

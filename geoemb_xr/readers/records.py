@@ -17,7 +17,7 @@ from geoemb_xr.readers.layouts import PatchLayout, Span
 from geoemb_xr.stores.listing import open_file, reading_parquet
 
 if TYPE_CHECKING:
-    from geoemb_xr.readers.parts import Part
+    from geoemb_xr.readers.row_groups import Part
 
 #: Names that a column riding along may not take.
 _OWN_NAMES = frozenset(("x", "y", "location", BAND, geometry.SPATIAL_REF, "patch_m"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.readers.geometries import storage
-from geoemb_xr.readers.parts import Part
+from geoemb_xr.readers.row_groups import Part
 from geoemb_xr.stores.listing import open_file, reading_parquet
 from geoemb_xr.stores.objects import is_remote
 

@@ -21,9 +21,9 @@ from geoemb_xr.core.missing import codec_attrs, codes_again, nodata_in, scaling_
 from geoemb_xr.core.model import Product, product
 from geoemb_xr.core.notes import say
 from geoemb_xr.readers import zarr_nodes
-from geoemb_xr.readers.claims import check_lengths
 from geoemb_xr.readers.cutting import cut, without_gap
 from geoemb_xr.readers.geotiff import file_token
+from geoemb_xr.readers.header_checks import check_lengths
 from geoemb_xr.readers.tiles import Request
 from geoemb_xr.stores.archives import is_archive, is_icechunk
 from geoemb_xr.stores.objects import is_remote

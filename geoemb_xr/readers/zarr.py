@@ -21,7 +21,7 @@ from geoemb_xr.core import geometry
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.missing import NODATA_KEYS, mark_missing, refuse_scaling, scaling_in
 from geoemb_xr.readers.block_cache import INDEXED, BlockCache
-from geoemb_xr.readers.claims import check_axes, check_extent
+from geoemb_xr.readers.header_checks import check_axes, check_extent
 from geoemb_xr.readers.stored_chunks import StoredChunks, layout_of
 from geoemb_xr.readers.tiles import Tile
 from geoemb_xr.readers.zarr_chunks import names_in, object_names, transfer_of, unwritten

@@ -23,7 +23,7 @@ from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.core.fitted import check_model
 from geoemb_xr.core.local_paths import with_ending
 from geoemb_xr.core.model import check_embedding, comparability_key, is_encoded, product
-from geoemb_xr.core.whole import full_disk_named, replacing
+from geoemb_xr.core.whole_files import full_disk_named, replacing
 from geoemb_xr.execution.computing import computed
 from geoemb_xr.geo import places
 from geoemb_xr.probes.labelling import read_labels

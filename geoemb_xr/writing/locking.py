@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from geoemb_xr.core.errors import SourceError
-from geoemb_xr.core.whole import full_disk_named
+from geoemb_xr.core.whole_files import full_disk_named
 from geoemb_xr.writing.staging import part_of
 
 #: Shards that a writer claims, along each dimension; None claims all.

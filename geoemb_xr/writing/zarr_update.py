@@ -24,7 +24,7 @@ from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.missing import NODATA_KEYS, declared_nodata
 from geoemb_xr.core.model import BAND, check_comparable, comparability_key, kind_of
 from geoemb_xr.core.notes import say
-from geoemb_xr.core.whole import replacing
+from geoemb_xr.core.whole_files import replacing
 from geoemb_xr.execution.internals import CFDatetimeCoder
 from geoemb_xr.writing.locking import only_writer
 from geoemb_xr.writing.staging import at, bring_to_disk, discard, part_of

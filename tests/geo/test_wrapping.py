@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 import geoemb_xr as gx
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.geo import wrapping
-from geoemb_xr.readers.claims import check_extent
+from geoemb_xr.readers.header_checks import check_extent
 
 POINTS = gx.testing.scene().points(12, radius=200).assign(note=[f"n{i}" for i in range(12)])
 

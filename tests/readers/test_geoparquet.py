@@ -23,7 +23,7 @@ import geoemb_xr as gx
 from geoemb_xr import testing
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.errors import CoverageError, SourceError
-from geoemb_xr.readers import footers, geoparquet, layouts, parts
+from geoemb_xr.readers import footers, geoparquet, layouts, row_groups
 from geoemb_xr.readers.layouts import PatchLayout
 from geoemb_xr.readers.tiles import Request
 from geoemb_xr.readers.vectors import Rows
@@ -309,7 +309,7 @@ def test_two_sources_that_are_alike_but_for_vectors_stay_two(tmp_path):
     a, b = (opened(tmp_path / f"{name}.parquet") for name in "ab")
     np.testing.assert_array_equal((b.data - a.data).compute(), 1)
     facts = footers.read_footer(list_files(tmp_path / "a.parquet")[0], LAYOUT)
-    whole = parts.Part(facts, facts.groups[0], 0, 3000)
+    whole = row_groups.Part(facts, facts.groups[0], 0, 3000)
     chosen = np.delete(np.arange(2001), 1000), np.delete(np.arange(2001), 1500)
     one, same, other = (Rows((whole.take(rows),), DIMS) for rows in (chosen[0], chosen[0], chosen[1]))
     assert tokenize(one) == tokenize(same) != tokenize(other)

@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from geoemb_xr.core.errors import MissingFileError
-from geoemb_xr.core.whole import replacing
+from geoemb_xr.core.whole_files import replacing
 
 
 def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -12,7 +12,7 @@ from patch_tables import DIMS, LAYOUT, frame, opened
 
 import geoemb_xr as gx
 from geoemb_xr.core.errors import ComparabilityError, CoverageError, SourceError
-from geoemb_xr.readers import twin_footers
+from geoemb_xr.readers import similar_footers
 from geoemb_xr.readers.footers import read_footer
 from geoemb_xr.stores.listing import list_files
 
@@ -50,13 +50,13 @@ def parsed(monkeypatch):
         seen.append(file.url.rpartition("/")[2])
         return read_footer(file, *given)
 
-    monkeypatch.setattr(twin_footers, "read_footer", read)
+    monkeypatch.setattr(similar_footers, "read_footer", read)
     return seen
 
 
 def assert_same(folder, touches):
     files = list_files(folder)
-    for file, found in zip(files, twin_footers.read_footers(files, LAYOUT, touches), strict=True):
+    for file, found in zip(files, similar_footers.read_footers(files, LAYOUT, touches), strict=True):
         parsed = read_footer(file, LAYOUT, touches)
         assert found.schema.equals(parsed.schema, check_metadata=True)
         names = (
@@ -76,14 +76,14 @@ def assert_same(folder, touches):
 
 
 def test_of_many_files_alike_those_that_are_wanted_are_parsed_and_one_more(tmp_path, parsed):
-    twin_footers._fields_in.cache_clear()
+    similar_footers._fields_in.cache_clear()
     # numbers of rows and texts of bounds of unlike length
     for i in range(70):
         write(tmp_path / f"{i:02d}.parquet", west=i + [0, 0.5, 0.123456789][i % 3], n=40 + 7 * i, seed=i)
     box = (30.3, 45.2, 30.6, 45.6)
     found = opened(tmp_path, bbox=box)
     assert sorted(parsed) == ["00.parquet", "30.parquet"]
-    assert twin_footers._fields_in.cache_info().misses < 10  # by the length of their bounds' text
+    assert similar_footers._fields_in.cache_info().misses < 10  # by the length of their bounds' text
     whole = opened(tmp_path / "30.parquet", bbox=box)
     assert found.sizes["location"] == whole.sizes["location"] > 0
     np.testing.assert_array_equal(found.values, whole.values)
@@ -158,7 +158,7 @@ def test_a_schema_that_differs_in_nothing_but_its_types_is_another_kind(tmp_path
 
 
 def test_footers_longer_than_what_is_read_first(tmp_path, parsed, monkeypatch):
-    monkeypatch.setattr(twin_footers, "_TAIL", 100)
+    monkeypatch.setattr(similar_footers, "_TAIL", 100)
     for i in range(3):
         write(tmp_path / f"{i}.parquet", west=10 + i)
     assert_same(tmp_path, lambda places, crs: False)
