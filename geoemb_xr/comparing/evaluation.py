@@ -20,6 +20,7 @@ from geoemb_xr.comparing.grouping import by_groups, where_labels_are
 from geoemb_xr.comparing.residuals import Range, autocorrelation_range
 from geoemb_xr.comparing.seen import is_seen
 from geoemb_xr.comparing.support import Support, names_of, support_of
+from geoemb_xr.core.checks import is_count
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.legend import Legend
 from geoemb_xr.core.notes import one_call, say
@@ -254,9 +255,7 @@ def _heads(methods: Sequence[Any], legend: Legend | None = None) -> dict[str, He
 def _counts(n_labels: Any) -> list[int | None]:
     """Numbers of labels as a list. Refused if none can be drawn, since a product would vanish from the table."""
     counts = [n_labels] if n_labels is None or isinstance(n_labels, Integral) else list(n_labels)
-    wrong = [
-        n for n in counts if n is not None and (isinstance(n, bool) or not isinstance(n, Integral) or n < 1)
-    ]
+    wrong = [n for n in counts if n is not None and not is_count(n)]
     if wrong or not counts:
         raise EmbeddingError(
             f"n_labels are numbers of labels per class, 1 or more, or None for all; got {(wrong or [counts])[0]!r}"

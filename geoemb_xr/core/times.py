@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from geoemb_xr.core.checks import is_number
 from geoemb_xr.core.errors import CoverageError, EmbeddingError
 
 TimeLike = int | str | slice | Sequence[Any] | np.datetime64 | None
@@ -86,7 +87,7 @@ def _date_text(value: Any) -> str:
     """A year or date in ISO 8601; anything else stays as it is, to be refused later."""
     if isinstance(value, pd.Period):
         value = value.start_time
-    if isinstance(value, float | np.floating | int | np.integer) and not isinstance(value, bool):
+    if is_number(value):
         text = str(int(value)) if float(value).is_integer() else "no date"
     else:
         text = value.isoformat() if hasattr(value, "isoformat") else str(value).strip()
@@ -207,8 +208,7 @@ def _in_period(available: np.ndarray, when: Any) -> np.ndarray:
 
 def period_of(when: Any) -> tuple[Any, Any]:
     """Start and end of the year, month or day that ``when`` names; a time with a zone is taken in UTC."""
-    is_number = isinstance(when, int | float | np.integer | np.floating) and not isinstance(when, bool)
-    text = str(int(when)) if is_number and float(when).is_integer() else when
+    text = str(int(when)) if is_number(when) and float(when).is_integer() else when
     try:
         if isinstance(text, bool | float | type(None)) or text is pd.NaT:
             raise ValueError

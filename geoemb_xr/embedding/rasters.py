@@ -13,6 +13,7 @@ import xarray as xr
 from affine import Affine
 
 from geoemb_xr.core import geometry
+from geoemb_xr.core.checks import is_count, is_number, is_whole
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.missing import scaling_in
 from geoemb_xr.core.model import BAND, GENERATED, register
@@ -163,7 +164,7 @@ def embed(
         )
     devices.check_device(device)
     check_choice("precision", precision, ("auto", "float32", "bfloat16"))
-    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size != "auto" and not is_count(batch_size):
         raise EmbeddingError(f"batch_size is a number of chips, or 'auto'; got {batch_size!r}")
     is_stack = stacks.is_stack(images)
     if is_stack and output == "tokens":
@@ -224,8 +225,7 @@ def embed(
 
 def _check_factor(name: str, value: Any) -> None:
     """Raise unless it is a finite number, and no scale of zero."""
-    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or (name == "scale" and value == 0):
+    if not is_number(value) or not math.isfinite(value) or (name == "scale" and value == 0):
         raise EmbeddingError(
             f"{name} is a number, as in scale=1e-4: images * scale + offset is in the encoder's unit; got {value!r}"
         )
@@ -264,13 +264,13 @@ class _Choices:
         pooling = check_choice("pooling", pooling or card.pooling, ("mean", "cls"))
         if pooling == "cls" and not card.prefix:
             raise EmbeddingError(f"{card.name} has no class token: use pooling='mean'")
-        if margin != "auto" and (not isinstance(margin, int) or isinstance(margin, bool)):
+        if margin != "auto" and not is_whole(margin):
             raise EmbeddingError(f"margin is a number of pixels or 'auto'; got {margin!r}")
         if margin != "auto" and (output != "tokens" or stride is not None):
             raise EmbeddingError("margin is for output='tokens', and says the stride: give one of the two")
         beyond = card.margin if margin == "auto" else int(margin)
         whole = card.chip - 2 * beyond if output == "tokens" else card.chip
-        if stride is not None and (not isinstance(stride, int | np.integer) or isinstance(stride, bool)):
+        if stride is not None and not is_whole(stride):
             raise EmbeddingError(f"stride is a number of pixels; got {stride!r}")
         step = whole if stride is None else int(stride)
         unit = card.patch if output == "tokens" else 1
@@ -283,8 +283,7 @@ class _Choices:
                 + (f"patches of {unit} pixels" if unit > 1 else "pixels")
                 + f"; got {f'stride={stride}' if stride is not None else f'margin={margin}'}"
             )
-        is_share = isinstance(missing, (int, float, np.number)) and not isinstance(missing, bool)
-        if missing is not None and not (is_share and 0 <= missing <= 1):
+        if missing is not None and not (is_number(missing) and 0 <= missing <= 1):
             raise EmbeddingError(f"missing is a share from 0 to 1; got {missing!r}")
         usual = MISSING if card.kind == "image" else 1.0
         return cls(card, output, pooling, step, usual if missing is None else float(missing))
@@ -321,9 +320,9 @@ def _side_of(raster: xr.DataArray, chunks: int | str) -> int:
         if raster.chunks is None:
             return BLOCK
         return int(max(*raster.chunksizes["y"], *raster.chunksizes["x"]))
-    if isinstance(chunks, bool) or not isinstance(chunks, int) or chunks < 1:
+    if not is_count(chunks):
         raise EmbeddingError(f"chunks is a number of pixels of the images, or 'auto'; got {chunks!r}")
-    return chunks
+    return int(chunks)
 
 
 # --- the graph --------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from geoemb_xr.core import geometry
+from geoemb_xr.core.checks import is_number
 from geoemb_xr.core.errors import EmbeddingError, SourceError, require
 from geoemb_xr.core.local_paths import existing, local_path
 
@@ -341,7 +342,7 @@ def _of_sequence(given: Any) -> tuple[pd.DataFrame, object]:
     if np.ma.isMaskedArray(given) and given.dtype.kind in "iuf":
         given = np.ma.filled(given.astype(np.float64), np.nan)
     items = [*map(_geojson_of, given)] if isinstance(given, Iterable) else None
-    if items is not None and len(items) == 4 and all(map(_is_number, items)):
+    if items is not None and len(items) == 4 and all(map(is_number, items)):
         return _of_geometries([_box_of(items)]), None
     if items is not None and any(_is_geometry(each) or _is_written_geometry(each) for each in items):
         crs = next((each.crs for each in items if getattr(each, "crs", None) is not None), None)
@@ -393,10 +394,6 @@ def _geojson_of(given: Any) -> Any:
     if hasattr(given, "geom_type") or isinstance(given, Mapping):
         return given
     return getattr(given, "__geo_interface__", given)
-
-
-def _is_number(given: Any) -> bool:
-    return isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool)
 
 
 def _box_of(sides: list[Any]) -> Any:

@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from geoemb_xr.core import arrays, geometry
 from geoemb_xr.core.areas import Area, area_of, resolution_in, snapped_geobox, union_bounds
+from geoemb_xr.core.checks import is_count
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.missing import NODATA_KEYS, fill_of, without_codec
 from geoemb_xr.core.model import (
@@ -28,7 +29,7 @@ from geoemb_xr.core.model import (
 from geoemb_xr.geo import lattice
 from geoemb_xr.geo.lattice import Grid
 from geoemb_xr.geo.resampling import Resampling, Rule
-from geoemb_xr.geo.warp_plans import Chunks, is_count
+from geoemb_xr.geo.warp_plans import Chunks
 from geoemb_xr.geo.warp_tasks import VECTORS, scale_under, warped
 
 #: Up to this many source pixels in a target pixel, nearest is the default: published vectors stay exact.

@@ -10,6 +10,7 @@ from itertools import pairwise, product
 import numpy as np
 import xarray as xr
 
+from geoemb_xr.core.checks import is_count
 from geoemb_xr.core.errors import EmbeddingError
 from geoemb_xr.geo import lattice
 from geoemb_xr.geo.resampling import Warp
@@ -127,11 +128,6 @@ def _sides(job: Warp, sources: Sequence[xr.DataArray], chunks: Chunks) -> tuple[
     y, x = _chunks_yx(sources[0]) if sources[0].chunks is not None else ((BLOCK,), (BLOCK,))
     height, width = (max(math.ceil(min(max(side), 2 * BLOCK) / shrink), least) for side in (y, x))
     return _even(job.target.shape[0], height), _even(job.target.shape[1], width)
-
-
-def is_count(value: object) -> bool:
-    """Whether it is a whole number of 1 or more."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def _even(size: int, side: int) -> int:

@@ -130,18 +130,7 @@ def wrap(
     named = _label_bands(named, found, encoded)
     named = named.assign_coords(_place(named, geobox, x, y, crs))
     _refuse_beyond_poles(named)
-    if time is not None:
-        stamps = _timestamps(time)
-        if "time" in named.dims:
-            if stamps.size != named.sizes["time"]:
-                raise ValueError(f"time has {stamps.size} values for {named.sizes['time']} steps")
-            named = named.assign_coords(time=stamps)
-        elif stamps.size == 1:
-            named = named.expand_dims(time=stamps)
-        else:
-            raise ValueError(f"time has {stamps.size} values, but the array has no time dimension")
-    elif "time" in named.coords and set(named.coords["time"].dims) <= {"time"}:
-        named = named.assign_coords(time=_own_time(named.coords["time"]))
+    named = _with_times(named, time)
     if encoded:
         named = _with_scale(named, found, scale)  # before axes are turned: it lies as the codes were given
     order = ("time", "location", BAND) if "location" in named.dims else ("time", BAND, "y", "x")
@@ -455,16 +444,28 @@ def _refuse_beyond_poles(array: xr.DataArray) -> None:
         raise EmbeddingError(f"latitudes are 90 degrees at most; y has {far:g}. Are x and y swapped?")
 
 
+def _with_times(array: xr.DataArray, time: Any) -> xr.DataArray:
+    """The array with the periods that were given, else with its own as moments."""
+    if time is None:
+        if "time" in array.coords and set(array.coords["time"].dims) <= {"time"}:
+            return array.assign_coords(time=_own_time(array.coords["time"]))
+        return array
+    stamps = np.array([period_of(each)[0] for each in listed(time)], "datetime64[ns]")
+    if "time" in array.dims:
+        if stamps.size != array.sizes["time"]:
+            raise ValueError(f"time has {stamps.size} values for {array.sizes['time']} steps")
+        return array.assign_coords(time=stamps)
+    if stamps.size != 1:
+        raise ValueError(f"time has {stamps.size} values, but the array has no time dimension")
+    return array.expand_dims(time=stamps)
+
+
 def _own_time(coord: xr.DataArray) -> Any:
     """An array's own times as moments; years, texts and dates of other calendars are read as such."""
     stamps = stamps_of(np.atleast_1d(coord.values))
     if np.isnat(stamps).any():
         raise EmbeddingError(f"the array's times have a gap, in step {int(np.isnat(stamps).argmax())}")
     return (coord.dims, stamps if coord.ndim else stamps[0], coord.attrs)
-
-
-def _timestamps(time: Any) -> np.ndarray:
-    return np.array([period_of(each)[0] for each in listed(time)], "datetime64[ns]")
 
 
 def _with_scale(array: xr.DataArray, found: Product, scale: Any) -> xr.DataArray:

@@ -15,6 +15,7 @@ import xarray as xr
 
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.arrays import decode
+from geoemb_xr.core.checks import is_count
 from geoemb_xr.core.errors import CoverageError, EmbeddingError
 from geoemb_xr.core.legend import Legend, is_class_map
 from geoemb_xr.core.model import BAND, product, registered
@@ -27,6 +28,7 @@ from geoemb_xr.probes import labelling, matching
 from geoemb_xr.probes.label_values import as_labels, without_gaps
 
 if TYPE_CHECKING:
+    import pyproj
     from odc.geo.geobox import GeoBox
 
 #: Of a larger polygon so many pixels are taken, evenly over it.
@@ -246,7 +248,7 @@ def date_of(raster: xr.DataArray) -> str | None:
 
 
 def _count(n_samples: Any) -> int:
-    if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer) or n_samples < 1:
+    if not is_count(n_samples):
         raise EmbeddingError(
             f"n_samples is how many pixels of each class are drawn, a whole number of 1 or more, or 'all'; "
             f"got {n_samples!r}"
@@ -414,12 +416,15 @@ def _rows(points: xr.DataArray) -> np.ndarray:
 
 def metres(grid: GeoBox, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     """East and north of pixels, in metres or close to it."""
-    crs = geometry.as_crs(grid.crs)
-    east = grid.affine.c + cols * grid.affine.a
-    north = grid.affine.f + rows * grid.affine.e
-    if crs.is_geographic:
-        return np.column_stack([east * np.cos(np.radians(north)), north]) * geometry.METRES_PER_DEGREE
-    return np.column_stack([east, north])
+    x, y = grid.affine.c + cols * grid.affine.a, grid.affine.f + rows * grid.affine.e
+    return _metres(x, y, geometry.as_crs(grid.crs))
+
+
+def _metres(x: np.ndarray, y: np.ndarray, crs: pyproj.CRS | None) -> np.ndarray:
+    """East and north ``(n, 2)``: numbers as they are, unless they are degrees."""
+    if crs is not None and crs.is_geographic:
+        return np.column_stack([x * np.cos(np.radians(y)), y]) * geometry.METRES_PER_DEGREE
+    return np.column_stack([x, y])
 
 
 # --- time -----------------------------------------------------------------------------------------------------
@@ -542,11 +547,7 @@ def _at_locations(
     weight = np.where(other, 0.0, _weights(weight, len(x)))
     dropped["other time"] = int(other.sum())
     dropped = {reason: n for reason, n in dropped.items() if n}
-    at = np.column_stack([array.coords["x"].values, array.coords["y"].values])
-    crs = geometry.crs_of(array)
-    if crs is not None and crs.is_geographic:
-        scale = np.column_stack([np.cos(np.radians(at[:, 1])), np.ones(len(at))])
-        at = at * geometry.METRES_PER_DEGREE * scale
+    at = _metres(array.coords["x"].values, array.coords["y"].values, geometry.crs_of(array))
     default = np.unique(at, axis=0, return_inverse=True)[1].reshape(-1)
     groups = groups_of(own, default)
     named = own is not None

@@ -18,6 +18,7 @@ from affine import Affine
 
 from geoemb_xr.core import areas, geometry
 from geoemb_xr.core.areas import Area, Bounds
+from geoemb_xr.core.checks import is_count, is_whole
 from geoemb_xr.core.errors import SourceError
 from geoemb_xr.core.missing import missing_pixels
 from geoemb_xr.core.model import BAND
@@ -515,13 +516,13 @@ def block_sides(chunks: Any, bands: int = 0) -> dict[str, int]:
                 f"chunks names dimensions of an embedding, such as 'y' and 'x'; got {strange[0]!r}"
             )
         sides = {dim: chunks.get(dim, auto) for dim in ("y", "x")}
-    elif isinstance(chunks, (int, np.integer)) and not isinstance(chunks, bool):
+    elif is_whole(chunks):
         sides = {"y": int(chunks), "x": int(chunks)}
     else:
         raise ValueError(f"chunks is 'auto', a side in pixels, or a mapping with 'y' and 'x'; got {chunks!r}")
     big = 1 << 40
     checked = {dim: big if side in (-1, "auto") and side == -1 else side for dim, side in sides.items()}
     checked = {dim: auto if side == "auto" else side for dim, side in checked.items()}
-    if any(not isinstance(side, (int, np.integer)) or side < 1 for side in checked.values()):
+    if not all(map(is_count, checked.values())):
         raise ValueError(f"chunks are positive numbers of pixels, or -1 for all; got {chunks!r}")
     return {dim: int(side) for dim, side in checked.items()}
