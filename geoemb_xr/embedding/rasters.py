@@ -157,15 +157,7 @@ def embed(
     _check_factor("scale", scale)
     _check_factor("offset", offset)
     how = _Choices.of(card, output, pooling, stride, margin, missing)
-    if blend and (how.output != "tokens" or how.stride == card.chip):
-        raise EmbeddingError(
-            "blend is for output='tokens' of chips that overlap: give a margin=, or a stride= below the chip's "
-            f"{card.chip} pixels"
-        )
-    devices.check_device(device)
-    check_choice("precision", precision, ("auto", "float32", "bfloat16"))
-    if batch_size != "auto" and not is_count(batch_size):
-        raise EmbeddingError(f"batch_size is a number of chips, or 'auto'; got {batch_size!r}")
+    _check_run(how, blend=blend, device=device, precision=precision, batch_size=batch_size)
     is_stack = stacks.is_stack(images)
     if is_stack and output == "tokens":
         raise EmbeddingError(
@@ -181,10 +173,7 @@ def embed(
     nodata = inputs.missing_value(raster)
     raster = inputs.pick_bands(inputs.pick_time(raster, card, time), card, bands)
     inputs.check_scaling(declared, raster, card, scale, offset)
-    if not card.bands:
-        card = replace(card, bands=_labels(raster))
-    elif card.kind == "image" and _labels(raster) != card.bands:
-        card = card.with_bands(_labels(raster))  # its first layer is made for those there are
+    card = _with_bands_of(raster, card)
     job = Job(
         encoder=card,
         output="chips" if is_stack and card.kind != "series" else how.output,
@@ -221,6 +210,28 @@ def embed(
             )
         data = _lazy(raster, axes, job, _side_of(raster, chunks), blend=blend)
     return _with_generators(_labelled(data, raster, axes, job, version, blend=blend), generators)
+
+
+def _check_run(how: _Choices, *, blend: bool, device: str, precision: str, batch_size: int | str) -> None:
+    """Raise unless the network can be run so, and its tokens blended if they are to be."""
+    if blend and (how.output != "tokens" or how.stride == how.encoder.chip):
+        raise EmbeddingError(
+            "blend is for output='tokens' of chips that overlap: give a margin=, or a stride= below the chip's "
+            f"{how.encoder.chip} pixels"
+        )
+    devices.check_device(device)
+    check_choice("precision", precision, ("auto", "float32", "bfloat16"))
+    if batch_size != "auto" and not is_count(batch_size):
+        raise EmbeddingError(f"batch_size is a number of chips, or 'auto'; got {batch_size!r}")
+
+
+def _with_bands_of(raster: xr.DataArray, card: Encoder) -> Encoder:
+    """The encoder for the bands of a raster: its first layer is made for these, or a series masks the others."""
+    if not card.bands:
+        return replace(card, bands=_labels(raster))
+    return (
+        card.with_bands(_labels(raster)) if card.kind == "image" and _labels(raster) != card.bands else card
+    )
 
 
 def _check_factor(name: str, value: Any) -> None:
