@@ -38,14 +38,14 @@ NEAREST_UP_TO = 1.5
 
 def _default_resampling(array: xr.DataArray, source: Grid, target: Grid, stats: bool) -> Resampling:
     close = target.metres <= NEAREST_UP_TO * source.metres
-    if kind_of(array) == "map" and array.dtype.kind in "iub" and "rgb" not in array.dims:
+    if _is_labels(array):
         return "nearest" if close or array.dtype.kind == "b" else "mode"
     return "nearest" if close and not stats else "average"
 
 
 def _check_resampling(array: xr.DataArray, resampling: Resampling, stats: bool, what: str) -> None:
     check_choice("resampling", resampling, ("nearest", "bilinear", "average", "mode"))
-    labels = kind_of(array) == "map" and array.dtype.kind in "iub" and "rgb" not in array.dims
+    labels = _is_labels(array)
     if labels and resampling in ("bilinear", "average"):
         raise EmbeddingError(
             f"{what} got whole numbers ({array.dtype}), which {resampling} would mix as if they were amounts: "
@@ -229,6 +229,7 @@ def mosaic(
 
 
 def _is_labels(array: xr.DataArray) -> bool:
+    """Whether an array is a map of whole numbers, which mixing would make meaningless, and not a picture."""
     return kind_of(array) == "map" and array.dtype.kind in "iub" and "rgb" not in array.dims
 
 

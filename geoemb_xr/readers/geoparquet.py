@@ -110,7 +110,7 @@ def _located(source: Any, product: Product) -> Any:
 def _one_space(
     facts: Sequence[FileFacts], request: Request, product: Product, layout: PatchLayout
 ) -> tuple[list[FileFacts], str]:
-    """The files of one version, and that version: two are never mixed."""
+    """The files of one version, and that version: two are never mixed, nor two lengths or CRSs."""
     for one in facts:
         named = one.own.get("product")
         if named and named != product.name:
@@ -136,6 +136,17 @@ def _one_space(
             + ". Choose one with version=, or give the files of one."
         )
     version, chosen = next(iter(versions.items()))
+    _check_lengths(chosen, product)
+    for one in chosen[1:]:
+        if one.crs != chosen[0].crs:
+            raise EmbeddingError(
+                f"two CRSs in one source: {chosen[0].file.url} and {one.file.url}; open them apart"
+            )
+    return chosen, version
+
+
+def _check_lengths(chosen: Sequence[FileFacts], product: Product) -> None:
+    """Raise unless the vectors of all files have one length, that of the product."""
     lengths = {one.dims: one for one in chosen if one.dims}
     if len(lengths) > 1:
         raise ComparabilityError(
@@ -150,12 +161,6 @@ def _one_space(
                 f"{one.file.url} ({one.rows} rows) has vectors of {length}; those of {product.name!r} have "
                 f"{product.dims}. Is it another product?"
             )
-    for one in chosen[1:]:
-        if one.crs != chosen[0].crs:
-            raise EmbeddingError(
-                f"two CRSs in one source: {chosen[0].file.url} and {one.file.url}; open them apart"
-            )
-    return chosen, version
 
 
 def _version_of(facts: FileFacts, product: Product, layout: PatchLayout) -> str:
@@ -260,7 +265,7 @@ def _by_first_date(parts: list[Part], each: list[np.ndarray]) -> tuple[list[Part
 
 
 def _check_dates(records: np.ndarray, request: Request, product: Product) -> None:
-    """Every time that was asked for is there; missing dates are told."""
+    """Raise unless there is every time that was asked for; say how many patches have no date."""
     if "date" not in (records.dtype.names or ()):
         if request.time is not None:
             raise SourceError(f"the files of {product.name!r} do not say their dates: leave out time=")
