@@ -71,6 +71,16 @@ def test_links_of_the_how_to_are_in_the_site(site):
 
 
 @pytest.mark.pages
+def test_every_link_inside_the_site_leads_to_a_page(site):
+    """Targets of figures are not resolved by Sphinx, and no warning tells of one that leads nowhere."""
+    pages = [*site.glob("*.html"), *(site / "generated").glob("*.html")]
+    links = [(page, link) for page in pages for link in re.findall(r'href="([^"#?]+)', page.read_text())]
+    inside = [(page, link) for page, link in links if not re.match(r"\w+:", link)]
+    assert len(inside) > 500
+    assert [f"{page.name}: {link}" for page, link in inside if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.pages
 @pytest.mark.timeout(300)
 def test_no_page_scrolls_sideways(site):
     """At the width of a screen, a tablet and a telephone; what is too wide scrolls in a box of its own."""
