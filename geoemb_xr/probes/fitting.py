@@ -1,10 +1,10 @@
-"""Fitting of probes: from labels to a fitted probe with held-out scores, and on to more labels."""
+"""Fitting of probes: from labels to a fitted probe with held-out scores."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -24,13 +24,12 @@ from geoemb_xr.probes.classes import (
     counts_of,
     data_of,
     describe_labels,
-    known_data,
     left_out,
 )
 from geoemb_xr.probes.heads import HEADS, Data
 from geoemb_xr.probes.memory import Memory
 from geoemb_xr.probes.probe import Method, Probe
-from geoemb_xr.probes.samples import Samples, plain_samples, points_of_table, samples_of
+from geoemb_xr.probes.samples import plain_samples, points_of_table, samples_of
 
 
 def fit_probe(
@@ -215,8 +214,8 @@ def _learn_from_sums(
     streamed: streaming.Streamed, data: Data, head: heads.Head, settings: Mapping[str, Any], cv: int
 ) -> _Learnt:
     """Fit ridge on the sums of all pixels; ``data`` are some of them, on which it is scored."""
-    held_out = streamed.held_out(data, lambda train: validation.tuned(head, train, settings, cv)["alpha"])
     chosen, total = validation.tuned(head, data, settings, cv), streamed.total()
+    held_out = streamed.held_out(data, lambda train: validation.tuned(head, train, settings, cv)["alpha"])
     parameters = total.solve(heads.penalty(chosen["alpha"], total.count, data.classes))
     options = _for_labels(chosen, int(streamed.counts.sum()))
     return _Learnt(parameters, options, dict(streamed.folds), held_out)
@@ -232,44 +231,6 @@ def _memory(data: Data, folds: Mapping[str, np.ndarray], streamed: streaming.Str
     if streamed is None:
         return Memory.of(data, own)
     return Memory(streamed.by_fold(), data, np.zeros(len(data.y), np.int64) if own is None else own)
-
-
-def updated(probe: Probe, samples: Samples) -> Probe:
-    """A ridge probe with the sums of more labels: what :meth:`Probe.update` gives."""
-    old = Memory.from_arrays(probe.memory, len(probe.legend.names) if probe.legend is not None else 0)
-    new = known_data(probe, samples)
-    regions = validation.blocked_folds(new, len(old.sums)) if old.scored else None
-    added = Memory.of(new, regions)
-    both = old.beside(added)
-    alpha = probe.options["alpha"]
-    total = both.total()
-    with one_thread():
-        tested: dict[str, Any] = {"scores": {}}
-        if old.scored:
-            kind = "blocked" if "blocked" in probe.scores else "random"
-            tested = checked(both.known, HEADS["ridge"], {kind: both.folds}, {kind: both.held_out(alpha)})
-            tested["scores"] |= {
-                "old regions before": validation.measures(old.known, old.held_out(alpha)),
-                "old regions after": validation.measures(old.known, old.held_out(alpha, added.total())),
-            }
-            name = "balanced_accuracy" if old.known.classes else "r2"
-            before, after = (tested["scores"][f"old regions {when}"][name] for when in ("before", "after"))
-            say(
-                f"update with {len(new.y)} labels: {name} of the old regions {before:.3f} before, {after:.3f} after"
-            )
-        parameters = total.solve(heads.penalty(alpha, total.count, new.classes))
-    more = counts_of(new, probe.legend)
-    return replace(
-        probe,
-        parameters=parameters,
-        counts={name: n + more[name] for name, n in probe.counts.items()},
-        dropped={
-            k: probe.dropped.get(k, 0) + samples.dropped.get(k, 0)
-            for k in {**probe.dropped, **samples.dropped}
-        },
-        memory=both.thinned().arrays(),
-        **tested,
-    )
 
 
 def _raster_for_sums(labels: Any, method: str, **others: Any) -> xr.DataArray:

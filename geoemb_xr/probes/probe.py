@@ -22,6 +22,7 @@ from geoemb_xr.probes.applicability import dissimilarity, dissimilarity_onnx
 from geoemb_xr.probes.heads import HEADS
 from geoemb_xr.probes.samples import plain_samples, points_of_table, samples_of
 from geoemb_xr.probes.scores import best_class, quantile, softmax
+from geoemb_xr.probes.updating import updated
 
 Method = Literal["ridge", "logistic", "knn", "centroid", "mlp"]
 #: How far a map may be trusted, as a class map.
@@ -327,8 +328,6 @@ class Probe(Fitted):
         >>> sum(first.update(da, points[80:], target="land_cover").counts.values())
         120
         """
-        from geoemb_xr.probes.fitting import updated
-
         if not self.memory:
             raise EmbeddingError(
                 f"this {self.method} probe cannot go on learning: only one of method='ridge' can, saved by 0.2 or "
