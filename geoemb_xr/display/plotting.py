@@ -163,25 +163,10 @@ def _draw(
     ax: Any,
     basemap: Any,
 ) -> Any:
-    plt = require("matplotlib.pyplot", "viz")
     own = ax is None
     aspect, ratio = furniture.aspect_of(panels[0][1])
-    if own:
-        rows = -(-len(panels) // columns)
-        width = min(5.5, max(2.6, _TALLEST / ratio)) if len(panels) == 1 else max(2.6, 11 / columns)
-        side = max(width * columns, 3.8) + (1.2 if palette.has_key else 0)  # 3.8 hold a title
-        figure, grid = plt.subplots(
-            rows,
-            columns,
-            figsize=figsize or (side, max((width - 0.5) * ratio, 1.2) * rows + 0.35 * (rows - 1) + 0.95),
-            sharex=True,
-            sharey=True,
-            squeeze=False,
-            layout="constrained",
-        )
-        axes = grid.ravel()
-    else:
-        figure, axes = ax.figure, np.array([ax])
+    axes = _new_axes(len(panels), columns, ratio, palette.has_key, figsize) if own else np.array([ax])
+    figure = axes[0].figure
     for each in axes[len(panels) :]:
         each.set_visible(False)
     for each, (name, data) in zip(axes, panels, strict=False):
@@ -209,6 +194,26 @@ def _draw(
     if own:  # the layout knows the tick labels' room, which depends on itself, the second time only: at the drawing
         figure.get_layout_engine().execute(figure)
     return axes[0] if len(panels) == 1 else shown
+
+
+def _new_axes(
+    count: int, columns: int, ratio: float, has_key: bool, figsize: tuple[float, float] | None
+) -> np.ndarray:
+    """Axes of a new figure for panels ``ratio`` times as high as wide, with room for a legend or bar."""
+    rows = -(-count // columns)
+    width = min(5.5, max(2.6, _TALLEST / ratio)) if count == 1 else max(2.6, 11 / columns)
+    side = max(width * columns, 3.8) + (1.2 if has_key else 0)  # 3.8 hold a title
+    _, grid = require("matplotlib.pyplot", "viz").subplots(
+        rows,
+        columns,
+        figsize=figsize or (side, max((width - 0.5) * ratio, 1.2) * rows + 0.35 * (rows - 1) + 0.95),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    axes: np.ndarray = grid.ravel()
+    return axes
 
 
 def _draw_panel(ax: Any, data: xr.DataArray, palette: layers.Palette) -> Any:

@@ -81,8 +81,8 @@ def read_footer(file: File, layout: PatchLayout, touches: Touches | None = None)
     layout : PatchLayout
         Layout of the product's files.
     touches : callable, optional
-        A file whose own bounds it turns down stands as one group of all rows: nothing is told of its row groups, of
-        which none will be read.
+        Whether bounds may have been asked for. A file whose bounds were not is one group of all rows: none of its
+        row groups will be read.
 
     Raises
     ------
@@ -96,16 +96,7 @@ def read_footer(file: File, layout: PatchLayout, touches: Touches | None = None)
         parquet = open_file(file)
     meta, schema = parquet.metadata, parquet.schema_arrow
     where = f"{file.url} ({meta.num_rows} rows)"
-    vectors = next((name for name in layout.vectors if name in schema.names), None)
-    if vectors is None:
-        raise SourceError(
-            f"{where} has no column {' or '.join(map(repr, layout.vectors))}; it has {schema.names}. "
-            "Rename its column of vectors, or read it yourself and use gx.wrap."
-        )
-    if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
-        raise SourceError(
-            f"{where} has two columns of one name, {twice}; rename or drop one of each, and write it again"
-        )
+    vectors = _column_of_vectors(schema, layout, where)
     numbers = _is_vectors(schema.field(vectors).type)
     if meta.num_rows and not numbers:
         raise SourceError(
@@ -151,6 +142,21 @@ def read_footer(file: File, layout: PatchLayout, touches: Touches | None = None)
     place = replace(place, crs=None) if place is not None else None
     found = (file, bare, vectors, dims or 0, place, crs, date, bbox, tuple(groups), emb, own)
     return FileFacts(*found, frozenset(gappy))
+
+
+def _column_of_vectors(schema: Any, layout: PatchLayout, where: str) -> str:
+    """The name of the column of vectors; raise if there is none, or two columns have one name."""
+    vectors = next((name for name in layout.vectors if name in schema.names), None)
+    if vectors is None:
+        raise SourceError(
+            f"{where} has no column {' or '.join(map(repr, layout.vectors))}; it has {schema.names}. "
+            "Rename its column of vectors, or read it yourself and use gx.wrap."
+        )
+    if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+        raise SourceError(
+            f"{where} has two columns of one name, {twice}; rename or drop one of each, and write it again"
+        )
+    return vectors
 
 
 def _json(raw: bytes | None, key: str, where: str) -> dict[str, Any]:
