@@ -94,6 +94,8 @@ def change(
         If there is no ``time``, or no other year to compare with.
     CoverageError
         If a year is not there.
+    ValueError
+        For an unknown metric or null, or a null without both years.
 
     Examples
     --------
@@ -285,6 +287,8 @@ def change_point(array: xr.DataArray, *, metric: Literal["angle", "euclidean"] =
     ------
     EmbeddingError
         If there are fewer than three periods.
+    ValueError
+        For an unknown metric.
 
     Examples
     --------

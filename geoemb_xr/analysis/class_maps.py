@@ -119,6 +119,8 @@ def area(
     ------
     EmbeddingError
         If the array is not a class map.
+    ValueError
+        For an unknown unit.
 
     Examples
     --------

@@ -171,6 +171,8 @@ def fit_clusters(
         If the arrays are of different products or versions.
     EmbeddingError
         If there are fewer valid vectors than clusters.
+    ValueError
+        For an unknown method, or a number of clusters that no class map can hold.
 
     Examples
     --------

@@ -160,6 +160,11 @@ class PCA(Fitted):
         DataArray (…, band, …)
             float32; not of unit length where components were left out: ``.emb.normalize()`` makes it so.
 
+        Raises
+        ------
+        EmbeddingError
+            If the scores are not along the first components of this model, in order.
+
         Examples
         --------
         >>> import geoemb_xr as gx
@@ -314,6 +319,8 @@ def fit_pca(
         If the arrays are of different products or versions.
     EmbeddingError
         If fewer than two vectors are valid, a mask lies on another grid, or a device is not there.
+    ValueError
+        If there are fewer bands than components.
 
     Examples
     --------
@@ -403,6 +410,8 @@ def pca(array: xr.DataArray, model: PCA) -> xr.DataArray:
     ------
     ComparabilityError
         If the model belongs to another product or version.
+    TypeError
+        If the model is not a fitted PCA.
 
     Examples
     --------

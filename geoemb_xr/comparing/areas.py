@@ -229,6 +229,8 @@ def area_estimate(
     EmbeddingError
         If the references do not say how they were drawn, are among the training labels, a stratum has fewer than
         two of them (or of clusters), or a column is missing.
+    ValueError
+        For an unknown unit, or a level that is not between 0 and 1.
 
     Notes
     -----

@@ -94,6 +94,11 @@ def first_components(embeddings: Any) -> pd.DataFrame:
     -------
     DataFrame of float32 (id, 1024)
 
+    Raises
+    ------
+    EmbeddingError
+        If a vector is missing or has gaps.
+
     Examples
     --------
     >>> first_components(pd.DataFrame(np.eye(3), ["a", "b", "c"])).shape

@@ -114,6 +114,11 @@ class Explanation:
         DataFrame
             One row per place and label: ``predicted``, ``label``, ``distance`` and ``row`` (of the labels that were
             used).
+
+        Raises
+        ------
+        EmbeddingError
+            If no labels were given to :func:`explain`, or no place has data.
         """
         if self.samples is None:
             raise EmbeddingError("explain needs labels= to show the nearest of them")
@@ -180,6 +185,8 @@ class Explanation:
         ------
         EmbeddingError
             If there is no such table: it takes a linear probe, ``labels=`` or ``layers=``.
+        ValueError
+            For an unknown picture.
         """
         check_choice("what", what, ("contributions", "permutation", "fewer", "layers"))
         table: pd.DataFrame = getattr(self, what)

@@ -315,6 +315,11 @@ def leaderboard(scores: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         One row per method, the best first: ``mean_score``, ``weighted_score``, ``aggregated_rank`` and the scores.
 
+    Raises
+    ------
+    EmbeddingError
+        If no method has a score for every task.
+
     Examples
     --------
     >>> leaderboard(pd.DataFrame({"a": [3.0, 1.0], "b": [1.0, 1.5]}, index=["x", "y"])).index.tolist()

@@ -197,6 +197,11 @@ def error_bound(array: xr.DataArray, reference: Any, *, target: str = "label", l
     float
         Largest share of the map's area that is wrong.
 
+    Raises
+    ------
+    EmbeddingError
+        If no label lies where the map has data.
+
     Notes
     -----
     The one-sided bound of Clopper and Pearson (1934). Of a stratified sample the strata's bounds, each at the level

@@ -202,6 +202,8 @@ def fit_student(
     ------
     EmbeddingError
         If the arrays lie on different grids, or fewer than 50 pixels have data in both.
+    ValueError
+        For an unknown method.
 
     Examples
     --------

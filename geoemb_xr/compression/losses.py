@@ -65,6 +65,11 @@ class Losses:
         Returns
         -------
         matplotlib Axes
+
+        Raises
+        ------
+        EmbeddingError
+            If the column was not measured.
         """
         if what not in self.table or self.table[what].isna().all():
             known = ", ".join(str(name) for name in self.table if not self.table[name].isna().all())

@@ -187,6 +187,8 @@ def fit_compressor(
     ------
     EmbeddingError
         If the product has no such prefix.
+    ValueError
+        For an unknown method or codec, or more dimensions than bands.
 
     Examples
     --------

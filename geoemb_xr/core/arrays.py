@@ -436,6 +436,8 @@ def concat(arrays: Sequence[xr.DataArray], dim: str) -> xr.DataArray:
         If product or version differ.
     EmbeddingError
         If CRS, encoding or coordinates differ.
+    ValueError
+        If there is no array.
 
     Examples
     --------

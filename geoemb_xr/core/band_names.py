@@ -55,6 +55,11 @@ def refuse_contradiction(names: Sequence[str], bands: Sequence[str], product: st
         Labels in the product's order.
     product, what : str
         Name of the product, and what has the names, for the message.
+
+    Raises
+    ------
+    SourceError
+        Naming the band, and the one that is meant.
     """
     some_known = any(named in bands and not named.isdigit() for named in names)
     for number, (named, band) in enumerate(zip(names, bands, strict=True), 1):

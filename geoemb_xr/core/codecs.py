@@ -110,6 +110,11 @@ def decode_per_pixel_scale(codes: np.ndarray, scale: np.ndarray | None, axis: in
         Scales in the codes' shape without the band axis, or with it (older Tessera files).
     axis : int
         Position of the band axis.
+
+    Raises
+    ------
+    SourceError
+        If there are no scales, or their shape is not that of the pixels.
     """
     if scale is None:
         raise SourceError(

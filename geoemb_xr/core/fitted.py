@@ -161,6 +161,11 @@ class Fitted:
         ----------
         vectors : Value
             Decoded, zeros where there is no data: what stands there in the end is the graph's business.
+
+        Raises
+        ------
+        EmbeddingError
+            If this kind of model has no such formula.
         """
         raise EmbeddingError(
             f"a {type(self).__name__} cannot be written as ONNX: its class has no formula (as_onnx)"

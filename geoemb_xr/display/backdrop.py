@@ -104,6 +104,8 @@ def draw_basemap(ax: Any, array: xr.DataArray, basemap: Any) -> None:
         If no tile comes.
     MissingExtraError
         If contextily is not installed.
+    ValueError
+        For an unknown provider of tiles.
     """
     contextily = require("contextily", package="contextily")
     crs = geometry.crs_of(array)

@@ -215,6 +215,11 @@ class Explorer(Labelled):
         Returns
         -------
         DataArray (y, x), of pictures (y, x, rgb), or None
+
+        Raises
+        ------
+        ValueError
+            For an unknown kind.
         """
         check_choice("kind", kind, get_args(Answer))
         make = {
@@ -361,6 +366,11 @@ class Explorer(Labelled):
             Coordinates in the array's CRS.
         name : str
             The name of one of :attr:`classes`.
+
+        Raises
+        ------
+        ValueError
+            For an unknown class.
         """
         check_choice("class", name, self.classes)
         pixel = self.click(x, y)
@@ -377,6 +387,11 @@ class Explorer(Labelled):
             Coordinates in the array's CRS; a box too.
         name : str
             The name of one of :attr:`classes`.
+
+        Raises
+        ------
+        ValueError
+            For an unknown class.
         """
         check_choice("class", name, self.classes)
         geopandas = require("geopandas", "vector")

@@ -69,6 +69,8 @@ def scatter(
         another grid.
     MissingExtraError
         If matplotlib, or for ``method="umap"`` umap-learn, is not installed.
+    ValueError
+        For an unknown method, or ``figsize`` beside ``ax``.
 
     Examples
     --------

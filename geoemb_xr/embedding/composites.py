@@ -57,6 +57,8 @@ def composite(
     ------
     EmbeddingError
         If the images have no dates, the mask lies on another grid, or nothing says how cloudy a picture is.
+    ValueError
+        For an unknown ``how``.
 
     Examples
     --------

@@ -60,6 +60,8 @@ def harmonize(images: xr.DataArray | xr.Dataset, how: Harmonize = "auto") -> xr.
     ------
     EmbeddingError
         When computed, if dark pixels contradict what catalogue and baseline say.
+    ValueError
+        For an unknown ``harmonize``.
 
     Examples
     --------

@@ -48,6 +48,8 @@ def example(
     ------
     ValueError
         If the product has no such container, or there is no such scene.
+    SourceError
+        If the product has no example.
 
     Examples
     --------

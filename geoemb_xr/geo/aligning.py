@@ -58,6 +58,8 @@ def align(*arrays: xr.DataArray, like: xr.DataArray | GeoBox | None = None) -> t
         If an array has no grid, such as patches off a grid (:func:`geoemb_xr.to_grid` makes one).
     CoverageError
         If no area or no period is common to all arrays; the message says what each one has.
+    ValueError
+        If there is no array.
 
     See Also
     --------

@@ -73,6 +73,11 @@ def patches_in(array: xr.DataArray, given: places.Places, rule: Literal["centre"
         Polygons; or points, which a footprint holds.
     rule : {"centre", "touched"}
         Whether the centre lies in a polygon (an edge belongs to both sides), or any of the footprint does.
+
+    Raises
+    ------
+    EmbeddingError
+        If the array has no CRS.
     """
     crs = geometry.crs_of(array)
     if crs is None:

@@ -60,6 +60,8 @@ def sample(
     ------
     CoverageError
         If none of the points lies in the array.
+    ValueError
+        For an unknown method.
 
     Examples
     --------
@@ -373,6 +375,11 @@ def to_geodataframe(array: xr.DataArray, *, min_pixels: int = 1) -> gpd.GeoDataF
     -------
     GeoDataFrame
         Columns as :func:`to_dataframe`; of a class map ``value`` and ``name``.
+
+    Raises
+    ------
+    EmbeddingError
+        If the array has no x and y, or no CRS.
 
     Examples
     --------

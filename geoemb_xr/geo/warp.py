@@ -203,6 +203,8 @@ def mosaic(
         If products or versions differ.
     EmbeddingError
         If dimensions, bands, times or encodings differ.
+    ValueError
+        If there is no array, or for an unknown rule.
 
     Examples
     --------

@@ -88,6 +88,8 @@ def wrap(
     ------
     ValueError
         If a length, a dtype or a coordinate does not fit the product; the message says which.
+    EmbeddingError
+        If vectors are not real numbers, dimensions are unknown, or a table is given with what its columns say.
 
     Examples
     --------

@@ -81,6 +81,8 @@ def predict(
         If the model was fitted on another product or version.
     EmbeddingError
         If its bands are others, a device is not there, or no worker offers the resources.
+    ValueError
+        For an unknown output.
 
     Examples
     --------

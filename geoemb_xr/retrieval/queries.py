@@ -260,6 +260,11 @@ def covered_positions(
         Those that lie outside have no pixel.
     each : bool
         Whether polygons are taken one by one: pixels in two count twice. Else they are one area, place 0.
+
+    Raises
+    ------
+    EmbeddingError
+        If there is no place, or the array has no grid and no patches to look one up in.
     """
     if not len(given):
         raise EmbeddingError("the query has no place: a table without rows")

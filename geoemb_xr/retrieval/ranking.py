@@ -104,6 +104,9 @@ def search(
         If a place lies outside all arrays.
     ComparabilityError
         If arrays, or a vector, are of different products or versions.
+    ValueError
+        For an unknown ``how`` or metric, negatives or a background with another metric than ``cosine``, or a sketch
+        beside several arrays.
 
     Examples
     --------

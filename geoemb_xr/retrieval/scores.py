@@ -78,6 +78,8 @@ def similarity(
         If the query is a vector of another product or version.
     EmbeddingError
         If a device is not there, when it is computed.
+    ValueError
+        For an unknown ``how`` or metric.
 
     Examples
     --------

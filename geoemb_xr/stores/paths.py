@@ -36,6 +36,10 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
     ------
     FileNotFoundError
         If a path is not there, or a folder or glob holds none; the message names it.
+    SourceError
+        If it is not a source, or a Zarr store is among files.
+    MissingFileError
+        If nothing is there, or no file with these endings.
     """
     if not isinstance(source, (str, os.PathLike)):
         # an open file would give its lines

@@ -299,6 +299,11 @@ def scene(name: Literal["clear", "lifelike"] | None = None) -> Scene:
         within classes and holes of clouds, so that scores are those of real vectors. By default the one that
         :func:`showing` says, which is clear.
 
+    Raises
+    ------
+    ValueError
+        For an unknown scene.
+
     Examples
     --------
     >>> scene("lifelike").clouds

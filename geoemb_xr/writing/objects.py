@@ -74,6 +74,11 @@ def put_files(
         Refuse where an object exists, or replace it.
     write : callable
         Writes to a path on this machine, or to a template of one.
+
+    Raises
+    ------
+    ValueError
+        For an unknown mode.
     """
     check_choice("mode", mode, ("w-", "w"))
     urls = [name for name, _ in per_file(array, url)]

@@ -69,6 +69,10 @@ def check_target(
         If its folder does not exist.
     SourceError
         If it is not a path on this machine.
+    ValueError
+        For an unknown mode.
+    MissingFileError
+        If the folder does not exist.
     """
     check_choice("mode", mode, valid)
     try:

@@ -98,6 +98,8 @@ def to_zarr(
         If what is appended or written into a store does not fit it; the message says why.
     SourceError
         If a block of the source cannot be read, and ``errors`` is ``"raise"``.
+    ValueError
+        For an unknown mode or ``errors``.
 
     Examples
     --------

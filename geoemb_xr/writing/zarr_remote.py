@@ -55,6 +55,13 @@ def write_store(
         Makes the store with metadata and all that is in memory, in a folder.
     errors : {"raise", "missing"}
         Raise where a block cannot be read, or write it as missing and list it in the root's attributes.
+
+    Raises
+    ------
+    ValueError
+        For an unknown mode.
+    EmbeddingError
+        If the mode writes into a store that is there: that is for stores on this machine.
     """
     if mode in ("a", "r+"):
         raise EmbeddingError(

@@ -57,6 +57,8 @@ def write_into(dataset: xr.Dataset, target: Path, mode: Literal["a", "r+"]) -> P
     ------
     EmbeddingError
         If what is written does not fit the store; nothing is touched then.
+    MissingFileError
+        If there is no store.
     """
     if not target.is_dir():
         raise MissingFileError(f"{target} does not exist; mode='w-' makes it")
