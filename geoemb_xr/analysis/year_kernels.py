@@ -18,7 +18,7 @@ from geoemb_xr.core.kernels import jit, jit_exact
 #: unsigned integers, since numba asks of each signed one whether it counts from the end; a row is not sliced out
 #: before a loop, since a slice counts who holds it, which takes as long as the loop.
 LANES = 128
-#: How many it takes of years that are read where they lie, in rows that are as long.
+#: The same for years that are read where they lie, and the length of rows there.
 _ROW = 2048
 
 # --- out of a piece ---------------------------------------------------------------------------------------------

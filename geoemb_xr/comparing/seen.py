@@ -14,7 +14,7 @@ _CALLED = {
     "srtm": ("dem", "elevation"),
     "canopy height": ("canopyheight", "chm"),
 }
-#: Who publishes data, which is no name of labels.
+#: Publishers of data, whose names are not names of labels.
 _PUBLISHERS = {"usda", "nasa", "noaa", "usgs"}
 #: Names of so many letters are found inside of others, too.
 _LONG = 5

@@ -34,7 +34,7 @@ from geoemb_xr.probes.samples import samples_of
 Method = Literal["ridge", "mlp"]
 #: Regions along each side of the area, dealt to folds as on a shifted chessboard.
 _SIDE, _FOLDS = 10, 5
-#: Of the penalty of ridge, a share of the pixels: they are many, and a space is learnt, not a few classes.
+#: Penalty of ridge as a share of the pixels: they are many, and a space is learnt, not a few classes.
 _PENALTY = PerLabel(1e-3)
 _MLP = {"max_iter": 60, "n_iter_no_change": 8, "alpha": 1e-3, "batch_size": 1024}
 

@@ -322,7 +322,7 @@ def read_model(path: str | os.PathLike[str]) -> Fitted:
         source = io.BytesIO(onnx_graph.embedded(path)) if path.suffix == ".onnx" else path
         with npz.opened(source) as (text, shapes, read):
             header = json.loads(text)
-            lost = sorted(set(header.pop(_ARRAYS, ())) - set(shapes))  # files of before name none
+            lost = sorted(set(header.pop(_ARRAYS, ())) - set(shapes))  # files of earlier versions name none
             if lost:
                 raise ValueError(f"it has lost {', '.join(lost)}")
             kind, values = _class_of(header), _values_of(header)

@@ -32,7 +32,7 @@ LONLAT = "EPSG:4326"
 
 #: Length of a degree of latitude, and of longitude at the equator: rounds what need not be exact.
 METRES_PER_DEGREE = 111_320.0
-#: Of a sphere as large as the Earth, in metres.
+#: Radius of a sphere as large as the Earth, in metres.
 EARTH_RADIUS = 6_371_000.0
 
 
@@ -47,7 +47,7 @@ AXIS_NAMES = {
 }  # fmt: skip
 
 
-#: Those of them that say that they are degrees.
+#: Names of axes that mean degrees.
 DEGREES = frozenset({"lat", "latitude", "lon", "long", "longitude"})
 
 

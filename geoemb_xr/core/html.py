@@ -20,7 +20,7 @@ _STYLE = (
     ".geoemb.geoemb td:first-child,.geoemb.geoemb th{opacity:.6;white-space:nowrap}"
     ".geoemb i.swatch{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 0;border-radius:2px}</style>"
 )
-#: Said in each cell as well: JupyterLab drops the style sheet of a notebook that it does not trust.
+#: Repeated in each cell: JupyterLab drops the style sheet of a notebook that it does not trust.
 _LEFT = ' style="text-align:left;vertical-align:top"'
 #: A path longer than this is told by its ends.
 _LONGEST = 60

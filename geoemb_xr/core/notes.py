@@ -35,7 +35,7 @@ class _NoteHandler(logging.StreamHandler[Any]):
 
 def in_notebook() -> bool:
     """Whether this runs in a notebook, where outputs may be HTML and the error stream is a red box."""
-    running = sys.modules.get("IPython")  # whoever runs a notebook has imported it
+    running = sys.modules.get("IPython")  # every notebook has imported it
     shell = running.get_ipython() if running is not None and hasattr(running, "get_ipython") else None
     return hasattr(shell, "kernel")
 
@@ -91,7 +91,7 @@ def one_call() -> Iterator[None]:
         _said.reset(token)
 
 
-#: Whether what the caller does is no news to the user.
+#: Whether notes are silenced in the current context.
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 

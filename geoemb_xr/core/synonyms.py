@@ -161,7 +161,7 @@ NAMES: dict[str, str | tuple[str, ...]] = {
     "zonal": "zonal_stats",
     "zonal_statistics": "zonal_stats",
 }
-#: What is asked for and is no name of ours: where it is.
+#: Names without a counterpart here, and what to do instead.
 HINTS = {
     "buffer": "widen the area itself, in a CRS of metres: areas.buffer(100)",
     "feature_importances_": "gx.explain(array, probe) tells what a probe goes by",
@@ -171,7 +171,7 @@ HINTS = {
     "resolution": "it is that of the grid: .emb.geobox.resolution",
     "shape": "it is that of the array: array.shape",
 }
-#: What people mean by None, where it is a value.
+#: What to pass here where other packages take None.
 NONE = {
     "cv": "cv=0 for no validation",
     "device": "device='cpu'",
@@ -381,7 +381,7 @@ def _check_values(function: str, signature: inspect.Signature, args: Any, kwargs
     try:
         bound = signature.bind_partial(*args, **kwargs)
     except TypeError:
-        return  # the call itself says better what is wrong
+        return  # the call itself has the better message
     for name, given in bound.arguments.items():
         parameter = signature.parameters[name]
         kind = re.sub(r"\[.*\]", "", str(parameter.annotation))  # of what holds it, not of what it holds

@@ -145,7 +145,7 @@ class App:
         self.state = state
         self._size, self._tiles = size, tiles
         if state.pixel is None:
-            state.click(*state.centre)  # something to see at once
+            state.click(*state.centre)  # so that the charts show something from the start
             state.note = ""
 
     def save_labels(self, path: str | os.PathLike[str]) -> Path:

@@ -15,7 +15,7 @@ from geoemb_xr.geo import places
 from geoemb_xr.probes import labelling, samples
 from geoemb_xr.probes.label_values import class_names
 
-#: Of a polygon so many pixels are labelled, evenly over it: a map of dots stays readable.
+#: Number of pixels that are labelled in a polygon, evenly over it: a map of dots stays readable.
 PIXELS_PER_POLYGON = 50
 _TIMES = ("time", "date", "year")
 

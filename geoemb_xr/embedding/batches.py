@@ -207,7 +207,7 @@ def _call(call: Callable[..., Any], given: Any, extra: Mapping[str, Any], encode
     """Run a network, whose own errors get a note of what it was given."""
     try:
         return call(given, **extra)
-    except Exception as error:  # whatever a network raises goes on, with a note
+    except Exception as error:  # any error of a network is raised again, with a note
         error.add_note(
             f"The network of the encoder {encoder.name!r} was given a batch of shape {tuple(given.shape)}, of the "
             f"bands {', '.join(encoder.bands) or 'of the images'}."

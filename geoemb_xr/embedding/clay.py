@@ -26,7 +26,7 @@ _SENTINEL2 = {
     "B08": (2743.0, 1742.0, 0.842), "B8A": (2785.0, 1648.0, 0.865), "B11": (2388.0, 1470.0, 1.61),
     "B12": (1835.0, 1379.0, 2.19),
 }  # fmt: skip
-#: The same of Sentinel-1 RTC, linear power; what stands for wavelengths there.
+#: The same of Sentinel-1 RTC, in linear power; the last number stands for a wavelength.
 _SENTINEL1 = {"VV": (0.123273, 1.492154, 3.5), "VH": (0.027337, 0.122182, 4.0)}
 _PREFIX = "model.encoder."
 

@@ -19,7 +19,7 @@ from geoemb_xr.execution.lanes import Lane
 from geoemb_xr.geo.lattice import Grid
 
 Window = tuple[int, int]
-#: Of a block's values about so many are looked at, to tell their unit.
+#: About as many values of a block are looked at to tell their unit.
 _LOOKED_AT = 4096
 
 

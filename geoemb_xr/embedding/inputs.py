@@ -42,7 +42,7 @@ WAVELENGTHS = {
 _ALIASES = {alias: name for name, aliases in {**_SENTINEL2, **_OTHERS}.items() for alias in aliases}
 _LONLAT = {"lat": "y", "latitude": "y", "lon": "x", "longitude": "x"}
 _AXES = {**_LONLAT, "bands": BAND, "channel": BAND, "X": "x", "Y": "y"}
-#: Further apart, two wavelengths are not one band.
+#: Wavelengths that differ by more, in nanometres, are of two bands.
 _SAME_BAND_NM = 30.0
 #: Resolutions whose ratio is beyond this are told of.
 _FAR_RESOLUTION = 1.5

@@ -12,7 +12,7 @@ import numpy as np
 
 from geoemb_xr.core.errors import SourceError, require
 
-#: Whose text half it is: of the ViT that encoded the images of Major TOM's and of EarthEmbeddings' SigLIP variants.
+#: The model of this text encoder; its image encoder made the variants SigLIP of Major TOM and EarthEmbeddings.
 SIGLIP = "google/siglip-so400m-patch14-384"
 #: Environment variable with a folder of its weights, for machines without a network.
 FOLDER = "GEOEMB_SIGLIP"

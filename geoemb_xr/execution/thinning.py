@@ -125,7 +125,7 @@ def _walk(graph: Any, name: str, axes: tuple[int, ...]) -> tuple[set[str], dict[
                 todo.append((below, cut))
     others = set(graph.layers) - functions
     if not functions or any(graph.dependencies[each] & (functions | set(sources)) for each in others):
-        return None  # nothing to gain, or somebody else needs whole blocks
+        return None  # nothing to gain, or another layer needs whole blocks
     return functions, sources
 
 

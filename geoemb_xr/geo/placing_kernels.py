@@ -151,7 +151,7 @@ def _find_runs(
             least, most = min(least, at[0, i, j]), max(most, at[0, i, j])
         if most >> 12 < top or least >> 12 >= top + height:
             continue
-        # where the run has come to, and its length, which a store in each turn would make slow
+        # the end of the run and its length, in registers: a store in each turn would be slow
         row, column, number = np.int64(0), np.int64(0), 0
         for j in range(at.shape[2]):
             r, c = (at[0, i, j] >> 12) - top, (at[1, i, j] >> 12) - left

@@ -91,7 +91,7 @@ def table_of(given: Any) -> tuple[pd.DataFrame, object]:
         table, crs = _of_sequence(given)
     if crs is not None and not is_geopandas(table) and table.attrs.get("crs") is None:
         table = table.copy(deep=False)
-        table.attrs["crs"] = crs  # whoever takes the table alone knows where its numbers are
+        table.attrs["crs"] = crs  # the table alone then says where its numbers lie
     _refuse_twins(table)
     return table, crs
 
@@ -189,7 +189,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         if ending in (".parquet", ".pq", ".geoparquet"):
             pyarrow = require("pyarrow.parquet", "vector")
             stored = pyarrow.read_table(path)
-            stored.validate(full=True)  # texts that are none fail later, without a name
+            stored.validate(full=True)  # a text that is not UTF-8 would fail later, without a name
             if b"geo" in (stored.schema.metadata or {}):
                 found: pd.DataFrame = require("geopandas", "vector").read_parquet(path)
                 return found

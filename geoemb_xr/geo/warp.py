@@ -214,7 +214,8 @@ def mosaic(
     >>> gx.mosaic([west, east], "EPSG:32632").sizes["x"]
     16
     """
-    sources = [sources] if isinstance(sources, xr.DataArray) else list(sources)  # else its years would be
+    # list() of an array would be its years
+    sources = [sources] if isinstance(sources, xr.DataArray) else list(sources)
     _check_alike(sources)
     check_choice("rule", rule, ("nearest-centre", "first"))
     first = sources[0]

@@ -40,7 +40,7 @@ def fill(block: Block, model: Any, unit: bool, out: Mapping[str, np.ndarray]) ->
         stop = start + sums.shape[1]
         missing = np.isnan(sums[0])
         if unit:
-            zero = np.flatnonzero(sums[0] == bias[0])  # few, so that few are looked at whole
+            zero = np.flatnonzero(sums[0] == bias[0])  # few pixels, of which all bands are looked at
             missing[zero] |= ~bands[i, :, start + zero].any(axis=1)
         sums[:, missing] = 0
         for name, rows in out.items():

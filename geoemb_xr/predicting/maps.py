@@ -254,7 +254,7 @@ def _fill(block: Block, model: Model, unit: bool, out: np.ndarray) -> None:
             # decoded codes are NaN in every band where they are in one; what comes as floats may be anything
             valid = np.isfinite(vectors[0] if block.codec is not None else vectors.sum(axis=0))
             if unit:
-                zero = np.flatnonzero(vectors[0] == 0)  # few, so that few are looked at whole
+                zero = np.flatnonzero(vectors[0] == 0)  # few pixels, of which all bands are looked at
                 valid[zero] &= vectors[:, zero].any(axis=0)
             whole = bool(valid.all())
             some = vectors if whole else vectors[:, valid]

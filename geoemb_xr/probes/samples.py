@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     import pyproj
     from odc.geo.geobox import GeoBox
 
-#: Of a larger polygon so many pixels are taken, evenly over it.
+#: Number of pixels that are taken of a larger polygon, evenly over it.
 PIXELS_PER_POLYGON = 1000
-#: Of a label raster so many pixels of each class are drawn, or in all where it holds values.
+#: Number of pixels that are drawn from a label raster: of each class, or in all where it holds values.
 PER_CLASS = 500
 #: Codes of label rasters on another grid begin at 0 and are fewer than this.
 _MOST_CLASSES = 65_535

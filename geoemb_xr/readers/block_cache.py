@@ -131,6 +131,6 @@ def kept_of(came: int, decoded: int) -> int:
     return min(came, int(limit * RAW.share)) + min(decoded, int(limit * CACHE.share))
 
 
-#: Those of this process: blocks as they came, and decoded ones.
+#: The caches of this process: of blocks as they came, and of decoded ones.
 RAW: BlockCache[np.ndarray] = BlockCache(1 - _DECODED - INDEXED)
 CACHE: BlockCache[np.ndarray] = BlockCache(_DECODED)

@@ -325,7 +325,8 @@ def _read_geotiff(name: str, request: Request) -> xr.DataArray:
     if facts.get("product"):
         product_of_facts(facts["product"], name)
     opened, labels, box, age = _raster(name)
-    if facts.get("crs") and geometry.same_crs(facts["crs"], box.crs):  # else it was warped since
+    # a file in another CRS than it says was warped since it was written
+    if facts.get("crs") and geometry.same_crs(facts["crs"], box.crs):
         box = geometry.make_geobox(tuple(box.shape), box.affine, facts["crs"])
     array = opened.assign_coords(geometry.grid_coords(box))
     dim = facts.get("dim")

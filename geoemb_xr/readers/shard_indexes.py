@@ -60,7 +60,7 @@ class Index:
         return np.asarray(self.spans[..., 1] > 0)
 
 
-#: Those of this process.
+#: The indexes that this process keeps.
 INDEXES: BlockCache[Index] = BlockCache(INDEXED)
 
 
@@ -111,7 +111,7 @@ def index_of(name: str, sharding: Sharding, *, last: Index | None = None) -> tup
         return made[0]
 
     index = INDEXES.get((name, sharding, current()), make)
-    if not index.etag:  # what it is the index of cannot be told from what comes later
+    if not index.etag:  # nothing tells whether chunks that are read later are of the same state
         forget_index(name, sharding)
     return index, bool(made)
 

@@ -127,7 +127,7 @@ def _load(name: str) -> Any:
     except (ValueError, RecursionError) as error:
         if is_remote(name):
             raise SourceError(f"{name} is not JSON: {error}") from error
-        return None  # whoever reads tables says what is wrong with it
+        return None  # the reader of tables says what is wrong with it
 
 
 def _items(document: Mapping[str, Any], base: str) -> Iterator[tuple[Mapping[str, Any], str]]:

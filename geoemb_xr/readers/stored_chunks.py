@@ -38,7 +38,7 @@ _LONGEST = 8 << 20
 #: Chunks of a read that are decoded at once.
 _DECODING = 2
 
-#: Bytes in which Blosc tells how many there are.
+#: Bytes of Blosc's header, which states the sizes.
 _BLOSC_HEADER = 16
 
 #: Place of a chunk, or of an object, along each axis.

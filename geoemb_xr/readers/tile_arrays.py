@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MOST_OBJECTS = 4096
 #: Pixels closer together than this many in a square of that side are read by one window.
 _SPARSE, _SQUARE = 1024, 512
-#: Of how many tiles headers or sizes are looked at to plan.
+#: Number of tiles whose headers or sizes are read for a plan.
 _MOST_TILES = 4
 #: Further than any two pixels are apart, squared, and small enough that quarters are kept beside it.
 _FAR = 2.0**50

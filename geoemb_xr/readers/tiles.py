@@ -373,7 +373,7 @@ def assembly(
     planes = {}
     for name in tiles[0].beside:
         planes[name] = TileArray([tile.beside[name] for tile in tiles], places, window, times)
-        planes[name].absence = source.absence  # which is said once
+        planes[name].absence = source.absence  # shared, so that it is said once
         coords[name] = (("time", "y", "x"), _lazy(planes[name], edges))
     array = xr.DataArray(
         _lazy(source, edges),

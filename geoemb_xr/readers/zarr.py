@@ -410,7 +410,7 @@ def scaled_tile(codes: Tile, scales: Tile, *, together: bool = False) -> Tile:
     )
 
 
-#: What is read before it is asked for; it is taken once.
+#: What was read ahead, until it is asked for.
 _AHEAD: BlockCache[np.ndarray] = BlockCache(INDEXED)
 
 

@@ -92,7 +92,7 @@ def _spans(array: Any, dims: tuple[str, ...], window: Mapping[str, Any]) -> list
     return [slice(*span.indices(n)[:2]) for span, n in zip(asked, array.shape, strict=True)]
 
 
-#: Of how many objects the size is asked for to plan.
+#: Number of objects whose size is asked for in a plan.
 _SOME = 8
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from geoemb_xr.stores.objects import is_remote
 
-#: What tells the root of a Zarr store.
+#: Documents of which a Zarr store has one at its root.
 ROOTS = ("zarr.json", ".zgroup", ".zarray")
 
 

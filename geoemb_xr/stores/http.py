@@ -25,9 +25,9 @@ SLOWEST = 50_000
 _PIECE = 1 << 20
 #: Bytes of an object that may come whole where a part was asked for, or none was said to be all.
 _LARGEST_WHOLE = 1 << 30
-#: So many addresses one leads to, with its own.
+#: Most addresses that are followed for one URL, its own included.
 _MOST_REDIRECTS = 6
-#: Headers that another host is not told.
+#: Headers that are not sent to another host.
 _SECRET = ("authorization", "cookie", "proxy-authorization")
 
 

@@ -66,7 +66,7 @@ def only_writer(target: Path, claim: Claim = None, *, key: str = "") -> Iterator
             yield
     finally:
         path.unlink(missing_ok=True)
-        own.close()  # and with it the lock: whoever waits finds the file gone, and makes its own
+        own.close()  # this gives up the lock: a process that waits finds the file gone, and makes its own
 
 
 def _self() -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _locked_file(path: Path, target: Path) -> TextIO:
         if _still_there(path, file):
             file.truncate(0)
             return file
-        file.close()  # its holder removed it between opening and locking
+        file.close()  # its holder removed the file between our opening and locking it
 
 
 def _lock_patiently(file: TextIO) -> bool:

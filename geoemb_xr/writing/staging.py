@@ -277,7 +277,7 @@ class Call:
         """Let no block be written from now on."""
         with self._changed:
             self._ended = True
-            # a thread that was interrupted while it wrote is this one, and writes no more
+            # if this thread was interrupted while it wrote, it writes no more: nobody waits for itself
             self._changed.wait_for(lambda: not self._writing - {threading.get_ident()})
 
 
@@ -392,7 +392,7 @@ def stage(array: xr.DataArray, folder: Path) -> Staged:
     """
     from geoemb_xr.execution.internals import is_in_memory
 
-    if is_in_memory(array.variable):  # nothing is computed that could be lost
+    if is_in_memory(array.variable):  # nothing is computed that an error could lose
         return Staged(array.values, (0,) * array.ndim)
     data, layout = lay_out(chunked(array).data)
     fingerprint = [data.name, str(data.dtype), list(data.shape), list(layout.chunks)]

@@ -184,7 +184,7 @@ def _write(
     if target.exists():
         bring_to_disk(store)
         replaced = part / "replaced.zarr"
-        if replaced.exists():  # of a run that was killed while it swept up: a whole store stands in its place
+        if replaced.exists():  # left by a run that was killed while it deleted it: the new store is whole
             discard(replaced)
         os.replace(target, replaced)
     put_in_place(store, target)
