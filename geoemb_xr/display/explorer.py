@@ -419,9 +419,3 @@ class Explorer(Labelled):
         if found:
             self.put(found, colours)
         return len(found)
-
-    def unlabel(self, x: float, y: float) -> bool:
-        """Take back the label nearest to a place, within two shown cells; whether there was one."""
-        left, bottom, right, top = self.shown
-        cells = (right - left) / self.window.cols.cells, (top - bottom) / self.window.rows.cells
-        return self.drop_nearest(x, y, 2 * max(cells))

@@ -110,15 +110,6 @@ class Labelled:
         new = {pixel.key for pixel, _ in pixels}
         self._keep([each for each in self.labelled if each[0].key not in new] + pixels)
 
-    def drop_nearest(self, x: float, y: float, near: float) -> bool:
-        """Take back the label nearest to a place, if it is as ``near``; whether there was one."""
-        distances = [max(abs(pixel.x - x), abs(pixel.y - y)) for pixel, _ in self.labelled]
-        if not distances or min(distances) > near:
-            return False
-        nearest = int(np.argmin(distances))
-        self._keep(self.labelled[:nearest] + self.labelled[nearest + 1 :])
-        return True
-
     def undo(self) -> None:
         """Take the last step back: a label, a polygon, or all labels of a file."""
         if self._before:

@@ -94,11 +94,6 @@ def _request_slots(process: int) -> BoundedSemaphore:
     return BoundedSemaphore(2 * CONCURRENCY)
 
 
-def get_range(url: str, start: int, length: int, *, etag: str = "") -> bytes:
-    """Some bytes of an object; fewer only at its end."""
-    return fetch(url, start, start + length, etag=etag).data
-
-
 def get_ranges(url: str, spans: Sequence[tuple[int, int]], *, etag: str = "") -> list[bytes]:
     """Several ranges (first byte, the one after the last) of an object, side by side."""
     return bring_all(lambda span: fetch(url, *span, etag=etag).data, spans)

@@ -378,7 +378,7 @@ def test_remote_ranges(tmp_path):
     (tmp_path / "a.bin").write_bytes(bytes(range(200)))
     url = f"{tmp_path.as_uri()}/a.bin"
     assert objects.is_remote(url)
-    assert objects.get_range(url, 10, 5) == bytes(range(10, 15))
+    assert objects.fetch(url, 10, 15).data == bytes(range(10, 15))
     assert files.ObjectFile(url).read(3) == bytes(range(3))
     assert objects.head_object(url).startswith("200-")
 
@@ -397,7 +397,7 @@ def test_an_object_that_cannot_be_read_is_named_in_one_line(tmp_path, monkeypatc
 
     url = f"file://{tmp_path}/missing.parquet"
     with pytest.raises(FileNotFoundError, match=r"no such object: file.*missing\.parquet"):
-        objects.get_range(url, 0, 1)
+        objects.fetch(url, 0, 1)
 
     import obstore
 

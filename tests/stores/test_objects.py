@@ -51,7 +51,7 @@ def reached(served, request):
 def test_ranges_are_those_of_the_file(reached):
     url, storage = reached
     with using(storage):
-        assert objects.get_range(f"{url}/a.bin", 7, 1000) == BODY[7:1007]
+        assert objects.fetch(f"{url}/a.bin", 7, 1007).data == BODY[7:1007]
         assert objects.fetch(f"{url}/a.bin").data == BODY
         assert objects.fetch(f"{url}/a.bin", -10).data == BODY[-10:]
         assert objects.fetch(f"{url}/a.bin", len(BODY) - 5, len(BODY) + 5).data == BODY[-5:]
@@ -59,14 +59,14 @@ def test_ranges_are_those_of_the_file(reached):
         assert objects.object_size(f"{url}/a.bin") == len(BODY)
         assert objects.object_size(f"{url}/none.bin") is None
         with pytest.raises(FileNotFoundError, match=r"none\.bin"):
-            objects.get_range(f"{url}/none.bin", 0, 1)
+            objects.fetch(f"{url}/none.bin", 0, 1)
 
 
 def test_retry_after_is_honoured(served):
     served.reset()
     served.fail("status", status=429, headers={"Retry-After": "0.7"}, times=1)
     with using(Storage(allow_http=True)):
-        assert objects.get_range(f"{served.url}/b/a.bin", 0, 10) == BODY[:10]
+        assert objects.fetch(f"{served.url}/b/a.bin", 0, 10).data == BODY[:10]
     refused, answered = (each.at for each in served.seen)
     assert answered - refused >= 0.7
 
@@ -78,7 +78,7 @@ def test_who_asks_to_wait_longer_than_there_is_time_is_not_waited_for(served):
         using(Storage(allow_http=True, timeout=5)),
         pytest.raises(SourceError, match=r"429; it asks to wait 300 s"),
     ):
-        objects.get_range(f"{served.url}/b/a.bin", 0, 10)
+        objects.fetch(f"{served.url}/b/a.bin", 0, 10)
     assert len(served.seen) == 1
 
 
@@ -91,7 +91,7 @@ def test_an_outage_is_outlasted(served):
     timer.start()
     try:
         with using(Storage(allow_http=True)):
-            assert objects.get_range(f"{url}/b/a.bin", 0, 10) == BODY[:10]
+            assert objects.fetch(f"{url}/b/a.bin", 0, 10).data == BODY[:10]
     finally:
         timer.join()
         again[0].__exit__()
@@ -141,7 +141,7 @@ def test_what_is_not_encrypted_is_read_only_on_request(served):
             using(parse_storage(storage)),
             pytest.raises(SourceError, match=r"not encrypted.*\"allow_http\": True"),
         ):
-            objects.get_range(url, 0, 1)
+            objects.fetch(url, 0, 1)
 
 
 def test_folders_and_globs_are_listed_where_the_store_can(served):
@@ -224,11 +224,11 @@ def test_https_by_a_certificate_of_its_own(tmp_path, monkeypatch):
 
         http._pool.cache_clear()
         with using(Storage(timeout=5)):
-            assert objects.get_range(f"{server.url}/a.bin", 5, 5) == BODY[5:10]
+            assert objects.fetch(f"{server.url}/a.bin", 5, 10).data == BODY[5:10]
         http._pool.cache_clear()
         monkeypatch.delenv("SSL_CERT_FILE")
         with using(Storage(timeout=0.5)), pytest.raises(SourceError, match="certificate"):
-            objects.get_range(f"{server.url}/a.bin", 5, 5)
+            objects.fetch(f"{server.url}/a.bin", 5, 10)
 
 
 @pytest.mark.parametrize("product", ["alphaearth", "tessera", "earth_index", None])
@@ -266,14 +266,14 @@ def test_answers_that_are_not_what_was_asked_for_are_errors(reached, served, lie
     status, headers = LIES[lie]
     served.fail("status", "*/a.bin", status=status, headers=headers, times=float("inf"))
     with using(replace(storage, timeout=0.5)), pytest.raises(SourceError, match=r"a\.bin"):
-        objects.get_range(f"{url}/a.bin", 0, 10)
+        objects.fetch(f"{url}/a.bin", 0, 10)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_url_leads_on_to_where_the_object_is(served, status):
     served.fail("status", "b/moved.bin", status=status, headers={"Location": "a.bin"}, times=float("inf"))
     with using(parse_storage({"allow_http": True})):
-        assert objects.get_range(f"{served.url}/b/moved.bin", 7, 1000) == BODY[7:1007]
+        assert objects.fetch(f"{served.url}/b/moved.bin", 7, 1007).data == BODY[7:1007]
         assert objects.object_size(f"{served.url}/b/moved.bin") == len(BODY)
 
 
@@ -289,17 +289,17 @@ def test_credentials_stay_with_the_host_that_they_are_for(served, monkeypatch):
         served.fail("status", "b/moved.bin", status=302, headers={"Location": f"{other.url}/b/a.bin"})
         secret = {"default_headers": {"Authorization": "Bearer x"}}
         with using(parse_storage({"allow_http": True, "client_options": secret})):
-            objects.get_range(f"{served.url}/b/moved.bin", 0, 10)
+            objects.fetch(f"{served.url}/b/moved.bin", 0, 10)
     assert ["Authorization" in each["headers"] for each in told] == [True, False]
 
 
 def test_a_server_without_ranges_gives_a_range_of_small_objects_only(served, monkeypatch):
     served.fail("status", "b/a.bin", status=200, times=float("inf"))  # it sends "scripted" each time
     with using(parse_storage({"allow_http": True})):
-        assert objects.get_range(f"{served.url}/b/a.bin", 2, 4) == b"ript"
+        assert objects.fetch(f"{served.url}/b/a.bin", 2, 6).data == b"ript"
         monkeypatch.setattr(http, "_LARGEST_WHOLE", 4)
         with pytest.raises(SourceError, match="sends no parts of objects"):
-            objects.get_range(f"{served.url}/b/a.bin", 2, 4)
+            objects.fetch(f"{served.url}/b/a.bin", 2, 6)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
@@ -312,12 +312,12 @@ def test_a_fork_reads_or_says_why_it_cannot(reached):
         "from geoemb_xr.stores import objects\n"
         "from geoemb_xr.stores.storage import parse_storage, using\n"
         f"with using(parse_storage({options!r})):\n"
-        f"    assert len(objects.get_range({url + '/a.bin'!r}, 7, 9)) == 9\n"
+        f"    assert len(objects.fetch({url + '/a.bin'!r}, 7, 16).data) == 9\n"
         "    if os.fork():\n"
         "        sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
         "    signal.alarm(20)\n"  # ends a fork that waits without end
         "    try:\n"
-        f"        print(len(objects.get_range({url + '/a.bin'!r}, 7, 9)))\n"
+        f"        print(len(objects.fetch({url + '/a.bin'!r}, 7, 16).data))\n"
         "    except objects.SourceError as error:\n"
         "        print(error)\n"
     )
