@@ -274,7 +274,7 @@ def _polygons(given: Any, crs: object) -> Places:
 def _with_margin(area: Area, steps: tuple[float, float], found: Product | None) -> Area:
     """Pad a target by some pixels, its own and the source's, for the neighbours that interpolation needs."""
     metres = (found.resolution if found is not None else None) or 0.0
-    dx = dy = areas.resolution_in(area.crs, metres, area)
+    dx = dy = areas.resolution_in(area.crs, metres)
     if area.crs.is_geographic:  # meridians come together
         dx /= max(np.cos(np.radians(max(abs(area.south), abs(area.north)))), 0.01)
     dx, dy = 3 * max(abs(steps[0]), dx), 3 * max(abs(steps[1]), dy)
@@ -300,7 +300,7 @@ def _area_to_read(request: Request, found: Product, target: _Target) -> Area | N
 def _steps_in(area: Area, resolution: Any) -> tuple[float, float]:
     """A pixel size of the source's own CRS, which is metres in nearly all, in units of the area's CRS."""
     metres = max(np.abs(np.ravel(resolution)))
-    step = areas.resolution_in(area.crs, float(metres), area)
+    step = areas.resolution_in(area.crs, float(metres))
     return step, step
 
 
@@ -317,7 +317,7 @@ def _encoder_request(request: Request, target: _Target) -> Request:
     if target.geobox is not None or not target.is_given:
         return request
     crs = target.crs if target.crs is not None else geometry.LONLAT
-    step = target.resolution or areas.resolution_in(crs, _ENCODER_METRES, request.area)
+    step = target.resolution or areas.resolution_in(crs, _ENCODER_METRES)
     return replace(request, geobox=areas.snapped_geobox(request.area, crs, step))
 
 
@@ -339,7 +339,7 @@ def _placed(found: Product, opened: Any, request: Request, target: _Target) -> A
             raise ValueError(
                 "crs= puts patches on a grid, which needs an area: give bbox=, or use .emb.to_grid()"
             )
-        step = step or areas.resolution_in(target.crs, found.resolution or 1000.0, request.area)
+        step = step or areas.resolution_in(target.crs, found.resolution or 1000.0)
         geobox = areas.snapped_geobox(request.area, target.crs, step)
     return to_grid(opened, geobox=geobox) if geobox is not None else to_grid(opened, resolution=step)
 
@@ -373,7 +373,7 @@ def _merge(found: Product, grids: list[xr.DataArray], request: Request, target: 
         goal = target.crs if target.crs is not None else geometry.as_crs(main.crs)
         step = target.resolution
         if step is None:
-            step = warp.default_resolution(main, goal, area)
+            step = warp.default_resolution(main, goal)
         geobox = areas.snapped_geobox(area, goal, step)
     if geobox is None:
         geobox = _extended(main, request.area or _area_of_all(grids))

@@ -78,7 +78,7 @@ def _scores(found: Evaluation, ax: Any) -> None:
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _lines(found: Evaluation, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+def _lines(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Rows of each product and method."""
     return [(f"{name}, {method}", rows) for (name, method), rows in
             table.groupby(["product", "method"], sort=False)]  # fmt: skip
@@ -93,7 +93,7 @@ def _learning(found: Evaluation, ax: Any) -> None:
         & found.scores["product"].isin(found.facts.index)
     ]
     most = 3 * float(shown.n_labels.max())
-    for number, (name, rows) in enumerate(_lines(found, shown)):
+    for number, (name, rows) in enumerate(_lines(shown)):
         x = rows.n_labels.fillna(most).to_numpy()
         colour = _COLOURS[number % len(_COLOURS)]
         sd = rows.sd.fillna(0).to_numpy()
@@ -173,7 +173,7 @@ def _groups(found: Evaluation, ax: Any) -> None:
         (found.groups["split"] == found.main_split) & found.groups["product"].isin(found.facts.index)
     ]
     names = list(shown.group.unique())
-    lines = _lines(found, shown)
+    lines = _lines(shown)
     for number, (name, rows) in enumerate(lines):
         x = np.array([names.index(each) for each in rows.group]) + 0.5 * ((number + 0.5) / len(lines) - 0.5)
         bars = np.vstack([rows.value - rows.low, rows.high - rows.value])

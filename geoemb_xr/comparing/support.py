@@ -271,7 +271,7 @@ def _features(name: str, given: Any, table: Any) -> np.ndarray:
 # --- unlike footprints ------------------------------------------------------------------------------------------
 
 
-def _cell(array: xr.DataArray, product: Product) -> float:
+def _cell(array: xr.DataArray) -> float:
     """Side in metres of the ground that one vector stands for."""
     if "location" not in array.dims:
         return float(source_grid(array).metres)
@@ -281,7 +281,7 @@ def _cell(array: xr.DataArray, product: Product) -> float:
 
 
 def _footprint(array: xr.DataArray, product: Product) -> float:
-    return max(_cell(array, product) or product.resolution or 0.0, product.context_m or 0.0)
+    return max(_cell(array) or product.resolution or 0.0, product.context_m or 0.0)
 
 
 def _cells(
@@ -291,7 +291,7 @@ def _cells(
 
     None where products are of like footprint.
     """
-    sides = {name: _cell(each, check_embedding(each, "evaluate")) for name, each in arrays.items()}
+    sides = {name: _cell(each) for name, each in arrays.items()}
     known = [side for side in sides.values() if side > 0]
     if len(known) < 2 or max(known) < _UNLIKE * min(known):
         return None, None
@@ -329,7 +329,7 @@ def _over_cells(
     time: Any,
 ) -> dict[str, np.ndarray]:
     """Means of the finer products over the cells of the coarsest, for each label."""
-    sides = {name: _cell(each, products[name]) for name, each in arrays.items()}
+    sides = {name: _cell(each) for name, each in arrays.items()}
     finer = [name for name, side in sides.items() if 0 < side < max(sides.values()) / _UNLIKE]
     first = np.unique(cell, return_index=True)[1]
     first = first[cell[first] >= 0]  # one label per cell brings its date along

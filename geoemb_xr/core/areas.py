@@ -258,8 +258,8 @@ def check_resolution(resolution: float | tuple[float, float], crs: pyproj.CRS) -
     return dx, dy
 
 
-def resolution_in(crs: object, metres: float, area: Area) -> float:
-    """A ground distance in units of a CRS at an area's middle, rounded so that neighbouring areas agree."""
+def resolution_in(crs: object, metres: float) -> float:
+    """A ground distance in units of a CRS; in degrees along a meridian, wherever it is, so that all areas agree."""
     target = as_crs(crs)
     if target.is_geographic:
         return metres / METRES_PER_DEGREE

@@ -108,7 +108,7 @@ def is_flat(encoder: Encoder, device: str) -> bool:
     return encoder.kind == "image" and device.startswith("cuda")
 
 
-def size(encoder: Encoder, shape: tuple[int, ...], device: str) -> int:
+def size(shape: tuple[int, ...], device: str) -> int:
     """How many chips ``(band, y, x)``, series ``(time, band)`` or cubes ``(time, band, y, x)`` go in one batch."""
     if len(shape) == 3:
         cost = shape[1] * shape[2]

@@ -407,7 +407,7 @@ def _encoded(
         job.pooling,
         device=device,
         precision=job.precision,
-        batch=batches.size(card, each, device) if job.batch_size == "auto" else int(job.batch_size),
+        batch=batches.size(each, device) if job.batch_size == "auto" else int(job.batch_size),
     )
 
 

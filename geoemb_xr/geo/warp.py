@@ -296,7 +296,7 @@ def _chunks_of(data: Any, dims: Sequence[Hashable]) -> tuple[int, int]:
     return data.chunks[list(dims).index("y")][0], data.chunks[list(dims).index("x")][0]
 
 
-def default_resolution(source: GeoBox, crs: object, area: Area) -> float | tuple[float, float]:
+def default_resolution(source: GeoBox, crs: object) -> float | tuple[float, float]:
     """The pixel size that keeps a grid's ground resolution in another CRS.
 
     Parameters
@@ -305,14 +305,12 @@ def default_resolution(source: GeoBox, crs: object, area: Area) -> float | tuple
         The grid.
     crs : CRS
         The other.
-    area : Area
-        The ground.
     """
     goal = geometry.as_crs(crs)
     if geometry.same_crs(source.crs, goal):
         return abs(source.affine.a), abs(source.affine.e)
     metres = lattice.target_grid(geometry.north_up(source)).metres
-    return resolution_in(goal, float(f"{metres:.9g}"), area)
+    return resolution_in(goal, float(f"{metres:.9g}"))
 
 
 def _target(
@@ -338,7 +336,7 @@ def _target(
     crs = geometry.as_crs(target)
     boxes = [geometry.geobox_of(each, "reproject") for each in (sources or [array])]
     areas = [area_of(box) for box in boxes]
-    step = resolution if resolution is not None else default_resolution(boxes[0], crs, areas[0])
+    step = resolution if resolution is not None else default_resolution(boxes[0], crs)
     if len(areas) == 1:
         box = snapped_geobox(areas[0], crs, step)
     else:

@@ -132,7 +132,7 @@ def read_footer(file: File, layout: PatchLayout, touches: Touches | None = None)
             divmod(rows * (dims or 0) - values, (dims or 0) - 1) if dims and dims > 1 else (nulls, 0)
         )
         if rest or not 0 <= missing <= nulls:
-            raise _ragged(parquet, i, vectors, dims or 0, file.url)
+            raise _ragged(parquet, i, vectors, file.url)
         places = stats.places(bbox, layout, crs) or bounds
         unplaced = stats.nulls(place.name if place is not None else None)
         gappy |= {name for name in whole if stats.nulls(name, unknown=1)}
@@ -317,8 +317,8 @@ class _Statistics:
         return (first, last) if not (np.isnat(first) or np.isnat(last)) else None
 
 
-def _ragged(parquet: Any, group: int, vectors: str, dims: int, url: str) -> SourceError:
-    """Count the rows of a row group whose vectors have another length."""
+def _ragged(parquet: Any, group: int, vectors: str, url: str) -> SourceError:
+    """The error for a row group whose vectors have several lengths, which counts them."""
     import pyarrow.compute as pc
 
     lengths = pc.list_value_length(parquet.read_row_group(group, columns=[vectors])[vectors])

@@ -71,7 +71,7 @@ def to_stac(
         check_embedding(array, "to_stac")
     boxes = _boxes(array)
     attrs = root_attrs(array)
-    properties = {**_period(array), **_projection(array, attrs)}
+    properties = {**_period(array), **_projection(attrs)}
     if embedding:
         properties |= _embedding(array, attrs)
     extensions = [*([EMB] if embedding else []), PROJ, *([RASTER] if "y" in array.dims else [])]
@@ -133,7 +133,7 @@ def _period(array: xr.DataArray) -> dict[str, Any]:
     return {"datetime": None, "start_datetime": first.strftime(form), "end_datetime": last.strftime(form)}
 
 
-def _projection(array: xr.DataArray, attrs: dict[str, Any]) -> dict[str, Any]:
+def _projection(attrs: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {key: attrs[key] for key in ("proj:code", "proj:wkt2") if key in attrs}
     if "spatial:transform" in attrs:
         found["proj:shape"] = attrs["spatial:shape"]

@@ -71,13 +71,13 @@ def test_chips_on_a_gpu_are_gathered_as_they_are_cut_on_a_processor():
 
 def test_batches_grow_with_the_memory_that_is_free_and_shrink_with_what_a_chip_takes(monkeypatch):
     monkeypatch.setattr(batches, "_free", lambda device: 80 << 30)
-    large = batches.size(MIXING, (4, 224, 224), "cuda:0")
+    large = batches.size((4, 224, 224), "cuda:0")
     monkeypatch.setattr(batches, "_free", lambda device: 2 << 30)
-    small = batches.size(MIXING, (4, 224, 224), "cuda:0")
+    small = batches.size((4, 224, 224), "cuda:0")
     assert large > 10 * small > 10
-    assert batches.size(MIXING, (4, 224, 224), "cpu") >= 1
-    assert batches.size(MIXING, (4, 4096, 4096), "cuda:0") == 1
-    assert batches.size(MIXING, (12, 4, 224, 224), "cpu") == 1
+    assert batches.size((4, 224, 224), "cpu") >= 1
+    assert batches.size((4, 4096, 4096), "cuda:0") == 1
+    assert batches.size((12, 4, 224, 224), "cpu") == 1
 
 
 def test_a_network_works_in_half_the_precision_as_a_whole_where_its_card_says_so():
