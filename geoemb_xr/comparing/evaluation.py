@@ -399,7 +399,7 @@ class _ScoreTables:
             )
 
     def _detail(self, where: dict[str, Any], data: Data, found: scoring.HeldOut, split: Split) -> None:
-        """Return the parts of the score by class, distance, block, group and purity."""
+        """Add the parts of the score by class, distance, block, group and purity to the tables."""
         if not found.done.any():
             return
         support = self.support

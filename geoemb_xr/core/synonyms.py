@@ -164,7 +164,7 @@ NAMES: dict[str, str | tuple[str, ...]] = {
 #: Names without a counterpart here, and what to do instead.
 HINTS = {
     "buffer": "widen the area itself, in a CRS of metres: areas.buffer(100)",
-    "feature_importances_": "gx.explain(array, probe) tells what a probe goes by",
+    "feature_importances_": "gx.explain(array, probe) shows what a probe relies on",
     "inverse_transform": "scores keep no more than their components; take the array that they were made of",
     "nodata": "vectors that are missing are NaN; of codes, .rio.nodata says the code",
     "predict_proba": "predict(array, output='proba') gives probabilities",

@@ -413,6 +413,7 @@ def test_only_twins_without_a_tolerance_stand_in_where_there_is_numba():
 
 def test_a_session_compiles_only_what_it_calls(monkeypatch):
     pytest.importorskip("matplotlib").use("agg")
+    source = gx.example("alphaearth")  # made first: writing one encodes more than a few pixels
     compiled, compile_it = [], compiling._compile
 
     def noting(function, fastmath):
@@ -424,7 +425,7 @@ def test_a_session_compiles_only_what_it_calls(monkeypatch):
     monkeypatch.setattr(kernels.Kernel, "is_started", False)
     for kernel in KERNELS.values():
         monkeypatch.setattr(kernel, "_compiled", None)
-    da = gx.open("alphaearth", gx.example("alphaearth"), time=2024)
+    da = gx.open("alphaearth", source, time=2024)
     da.emb.plot()
     da.emb.reproject("EPSG:3035", resolution=10).emb.load()
     assert not compiled
