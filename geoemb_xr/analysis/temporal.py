@@ -21,7 +21,7 @@ from geoemb_xr.core.model import (
     derived_attrs,
     product,
 )
-from geoemb_xr.core.times import pick_times
+from geoemb_xr.core.times import describe_times, pick_times
 from geoemb_xr.execution.blocks import Block
 
 How = Literal["mean", "median", "min", "max", "std"]
@@ -54,7 +54,8 @@ def aggregate(
         A pandas alias such as ``"5YE"``. A period belongs where it starts, and bins are counted from the first;
         ``time`` is then the start of each bin's first period.
     groups : mapping of year to label, or sequence of labels
-        One label per period; the result has the dimension ``group``. Years that a mapping leaves out are not used.
+        One label per period; the result has the dimension ``group``. Years that a mapping leaves out, or that have
+        None or NaN, are not used.
     weights : mapping of year to number, sequence, or DataArray (time,)
         Weights of the years, for ``mean`` and ``std``.
     skipna : bool
@@ -76,8 +77,8 @@ def aggregate(
     EmbeddingError
         If there is no ``time``.
     ValueError
-        If both ``freq`` and ``groups`` are given, if their lengths do not fit, or if weights are given for
-        another ``how``.
+        If both ``freq`` and ``groups`` are given, if their lengths do not fit or no period is in a group, or if
+        weights are given for another ``how``.
 
     Examples
     --------
@@ -113,7 +114,10 @@ def aggregate(
         packed = packed.transpose(*(BAND if d == BAND else d for d in array.dims))
     elif groups is not None:
         labels = _per_time(groups, times, "groups", default=None)
-        kinds = list(dict.fromkeys(label for label in labels if label is not None))
+        missing = [pd.api.types.is_scalar(label) and pd.isna(label) for label in labels]
+        kinds = list(dict.fromkeys(label for label, gone in zip(labels, missing, strict=True) if not gone))
+        if not kinds:
+            raise ValueError(f"groups= gives a label to none of the {times.size} periods")
         members = [np.flatnonzero([label == kind for label in labels]) for kind in kinds]
         packed = xr.concat([one(p) for p in members], pd.Index(kinds, name="group"))
     else:
@@ -148,6 +152,12 @@ def _per_time(given: Any, times: np.ndarray, what: str, default: Any) -> np.ndar
             values[where] = given[key]
         return values
     values = np.empty(times.size, object)
+    own = given.indexes.get(TIME) if isinstance(given, xr.DataArray) else None
+    if own is not None and len(own) == times.size and not np.array_equal(own, times):
+        order = own.get_indexer_for(times)
+        if len(order) != times.size or (order < 0).any():
+            raise ValueError(f"the times of {what} are not those of the array: {describe_times(times)}")
+        given = given.isel({TIME: order})
     listed = given.values.tolist() if isinstance(given, xr.DataArray) else list(given)
     if len(listed) != times.size:
         raise ValueError(f"{what} has {len(listed)} values for {times.size} periods")

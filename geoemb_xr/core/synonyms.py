@@ -315,7 +315,8 @@ def answering[**P, T](function: Callable[P, T], name: str | None = None) -> Call
     Raises
     ------
     TypeError
-        For a keyword that it does not have: which of its own is meant.
+        For a keyword that it does not have: which of its own is meant. For more arguments without a name than it
+        takes: the names of the others.
     EmbeddingError
         For a Dataset: which call takes each of its variables. For plain vectors in place of an array. For None
         where a value is needed, and for anything else where a whole number is.
@@ -380,7 +381,15 @@ def _check_values(function: str, signature: inspect.Signature, args: Any, kwargs
     """Raise for None where a value is needed, since it means many things elsewhere, and for fractions of pixels."""
     try:
         bound = signature.bind_partial(*args, **kwargs)
-    except TypeError:
+    except TypeError as error:
+        kinds = {name: each.kind for name, each in signature.parameters.items() if name != "self"}
+        by_name = [name for name, kind in kinds.items() if kind is inspect.Parameter.KEYWORD_ONLY]
+        if by_name and "too many positional" in str(error):
+            plain = [name for name, kind in kinds.items() if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+            raise TypeError(
+                f"{function}() takes {' and '.join(plain) or 'nothing'} without a name; say which of the others is "
+                f"meant: {', '.join(f'{name}=' for name in by_name)}"
+            ) from None
         return  # the call itself has the better message
     for name, given in bound.arguments.items():
         parameter = signature.parameters[name]

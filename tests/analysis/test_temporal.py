@@ -193,6 +193,18 @@ def test_weights_repeat_years():
     np.testing.assert_allclose(weighted, twice.emb.aggregate("std"), atol=1e-7)
 
 
+def test_weights_and_groups_with_times_go_to_their_own():
+    da = scene(shape=(2, 3))
+    weights = xr.DataArray([2.0, 0, 1, 0, 0], {"time": da.time.values}, "time")
+    np.testing.assert_array_equal(
+        da.emb.aggregate(weights=weights[::-1]), da.emb.aggregate(weights={2018: 2, 2021: 1})
+    )
+    named = xr.DataArray(np.array(["a", None, np.nan, "b", "b"], object), {"time": da.time.values}, "time")
+    found = da.emb.aggregate(groups=named[[4, 2, 0, 1, 3]])
+    assert found.group.values.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(found.sel(group="a"), da.isel(time=[0]).emb.aggregate())
+
+
 def test_groups_and_freq_agree_with_single_means():
     da = scene()
     groups = da.emb.aggregate(groups={2018: "before", 2019: "before", 2024: "after"})
@@ -224,6 +236,12 @@ def test_bins_are_pandas_bins_closed_on_the_left():
         ({"freq": "5YE", "groups": [1] * 5}, "freq= or groups="),
         ({"freq": "fortnightly"}, "not a pandas alias"),
         ({"groups": [1, 2]}, "2 values for 5 periods"),
+        ({"groups": {}}, "a label to none of the 5 periods"),
+        ({"groups": [np.nan] * 5}, "a label to none of the 5 periods"),
+        (
+            {"weights": xr.DataArray(np.ones(5), {"time": pd.date_range("1999", periods=5)}, "time")},
+            "are not those",
+        ),
         ({"weights": [1, 2]}, "2 values for 5 periods"),
         ({"weights": [1, 1, 1, 1, -1]}, "negative"),
         ({"weights": [np.inf] * 5}, "infinite"),

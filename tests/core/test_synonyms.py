@@ -134,9 +134,20 @@ def test_none_and_numbers_that_are_not_whole_are_refused(codes, call, says):
         call(codes)
 
 
-def test_too_many_arguments_are_said_as_python_says_it(codes):
-    with pytest.raises(TypeError, match=r"fit_probe\(\) takes .* positional arguments but 4 were given"):
-        gx.fit_probe(codes, None, None, None)
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda da: gx.fit_probe(da, None, None, None),
+            "fit_probe() takes array and labels without a name; ",
+        ),
+        (lambda da: da.emb.explain("probe", "labels"), "meant: labels=, target="),
+        (lambda da: da.emb.change(2018, 2020, "cosine"), "change() takes a and b without a name; say which"),
+    ],
+)
+def test_too_many_arguments_are_answered_with_the_names_of_the_others(codes, call, says):
+    with pytest.raises(TypeError, match=re.escape(says)):
+        call(codes)
 
 
 def test_none_is_taken_where_a_default_is_none_or_a_switch(codes):
