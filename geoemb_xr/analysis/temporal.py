@@ -53,10 +53,10 @@ def aggregate(
     freq : str, optional
         A pandas alias such as ``"5YE"``. A period belongs where it starts, and bins are counted from the first;
         ``time`` is then the start of each bin's first period.
-    groups : mapping of year to label, or sequence of labels
+    groups : mapping or Series of year to label, or sequence of labels
         One label per period; the result has the dimension ``group``. Years that a mapping leaves out, or that have
         None or NaN, are not used.
-    weights : mapping of year to number, sequence, or DataArray (time,)
+    weights : mapping or Series of year to number, sequence, or DataArray (time,)
         Weights of the years, for ``mean`` and ``std``.
     skipna : bool
         Whether years without data are left out; else a pixel that misses one is missing.
@@ -145,6 +145,8 @@ def _per_time(given: Any, times: np.ndarray, what: str, default: Any) -> np.ndar
     """One value per period, from a mapping by year or a sequence in order."""
     if given is None:
         return np.full(times.size, default)
+    if isinstance(given, pd.Series) and not given.index.equals(pd.RangeIndex(times.size)):
+        given = given.to_dict()  # its index says which years
     if isinstance(given, Mapping):
         positions = {key: pick_times(times, key) for key in given}
         values = np.full(times.size, 0.0 if what == "weights" else None, object)

@@ -160,8 +160,12 @@ def _clean(
 
 
 def column_of(table: Any, name: Any, what: str) -> np.ndarray:
-    """A column by its name, or an array of the table's length as it is."""
+    """A column by its name, a Series by the table's index, or an array of the table's length as it is."""
     if not isinstance(name, str) and not (np.isscalar(name) and name in table.columns):
+        if isinstance(name, pd.Series) and not name.index.equals(table.index):
+            order = name.index.get_indexer_for(table.index)
+            if len(order) == len(name) and (order >= 0).all():  # the same rows in another order
+                name = name.iloc[order]
         values = as_labels(name)
         values = values[:, 0] if values.shape == (len(table), 1) else values  # a table of one column
         if values.shape != (len(table),):

@@ -199,6 +199,10 @@ def test_weights_and_groups_with_times_go_to_their_own():
     np.testing.assert_array_equal(
         da.emb.aggregate(weights=weights[::-1]), da.emb.aggregate(weights={2018: 2, 2021: 1})
     )
+    by_year = pd.Series([1.0, 2.0], index=[2021, 2018])
+    np.testing.assert_array_equal(
+        da.emb.aggregate(weights=by_year), da.emb.aggregate(weights={2018: 2, 2021: 1})
+    )
     named = xr.DataArray(np.array(["a", None, np.nan, "b", "b"], object), {"time": da.time.values}, "time")
     found = da.emb.aggregate(groups=named[[4, 2, 0, 1, 3]])
     assert found.group.values.tolist() == ["a", "b"]

@@ -100,6 +100,16 @@ def test_a_vector_of_zeros_of_a_product_of_unit_vectors_is_no_data():
     assert (da.emb.predict(probe).values[:, 40:] != 0).all()
 
 
+def test_a_series_beside_the_labels_goes_by_their_index():
+    table = SCENE.points(40, radius=200)
+    weights = pd.Series(np.linspace(0.1, 3, 40), table.index)
+    options = {"target": "land_cover", "method": "ridge", "cv": 0}
+    expected = array().emb.fit_probe(table, weights=weights.to_numpy(), **options).parameters["weights"]
+    for given in (weights, weights[::-1]):
+        found = array().emb.fit_probe(table, weights=given, **options).parameters["weights"]
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_plain_arrays():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((200, 5)).astype("f4")
