@@ -85,8 +85,8 @@ def parse_bbox(bbox: Sequence[float], crs: object = LONLAT) -> Area:
     Raises
     ------
     ValueError
-        For anything but four finite numbers, south >= north, degrees outside the world, or a box wider than
-        180 degrees (which is most often a swapped west and east).
+        For anything but four finite numbers, south >= north, degrees outside the world, or a box with west > east
+        that is wider than 180 degrees (which is most often a swapped west and east).
     """
     try:
         west, south, east, north = (float(value) for value in bbox)
@@ -107,10 +107,10 @@ def parse_bbox(bbox: Sequence[float], crs: object = LONLAT) -> Area:
                 "(west, south, east, north)"
             )
         width = float(longitudes.width(west, east))
-        if width > 180:
+        if west > east and width > 180:
             raise ValueError(
-                f"bbox {given} is {width:g} degrees wide, more than 180. West > east crosses the "
-                "antimeridian: if that was not meant, swap them; else open it in two parts."
+                f"bbox {given} is {width:g} degrees wide, more than 180, since west > east crosses the "
+                f"antimeridian: if that was not meant, swap them; else write it from {west - 360:g} to {east:g}"
             )
     if west == east or (west > east and not parsed.is_geographic):
         raise ValueError(f"bbox has west >= east: {given}; the order is (west, south, east, north)")

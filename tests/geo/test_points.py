@@ -214,6 +214,22 @@ def test_crop_across_the_antimeridian(west):
     assert out.emb.geobox.shape == (2, 5)
 
 
+@pytest.mark.parametrize("west", [-180.0, 0.0])
+def test_crop_to_a_box_of_more_than_half_the_world(west):
+    out = world(west).emb.crop((-120.0, -23.0, 170.0, 23.0))
+    np.testing.assert_allclose(out.x, np.arange(-119.5, 170))
+    np.testing.assert_array_equal(out.values[0], (out.x.values - 0.5 - west) % 360)
+    assert world(west).emb.crop((-180.0, -90.0, 180.0, 90.0)).sizes == world(west).sizes
+
+
+def test_a_box_around_the_pole_holds_it():
+    grid = geometry.make_geobox((40, 40), rasterio.Affine(1e5, 0, -2e6, 0, -1e5, 2e6), "EPSG:3995")
+    pole = xr.DataArray(np.ones((40, 40)), dims=("y", "x"), coords=geometry.grid_coords(grid))
+    out = pole.emb.crop((-180.0, 85.0, 180.0, 90.0))
+    assert out.sizes == {"y": 12, "x": 12}  # 5° are 556 km
+    np.testing.assert_array_equal(out.x, -out.y)
+
+
 def test_a_polygon_in_degrees_meets_a_grid_past_180():
     part = shapely.box(-179, 10, -177, 12)
     np.testing.assert_allclose(world(0.0).emb.crop(part).x, [181.5, 182.5])
