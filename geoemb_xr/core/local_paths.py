@@ -28,6 +28,8 @@ def existing(path: str | os.PathLike[str], what: str, *endings: str) -> Path:
     ------
     MissingFileError
         If it is not; the message says what it would be.
+    SourceError
+        If it is a pipe or a device.
     """
     found = local_path(path)
     for ending in () if found.is_file() else endings:
@@ -35,7 +37,22 @@ def existing(path: str | os.PathLike[str], what: str, *endings: str) -> Path:
             return with_ending(path, ending)
     if not found.exists():
         raise MissingFileError(f"no such {what}: {found}")
+    refuse_pipe(found)
     return found
+
+
+def refuse_pipe(path: str | os.PathLike[str]) -> None:
+    """Refuse what is there and is neither file nor folder: to read a pipe may be to wait without end.
+
+    Raises
+    ------
+    SourceError
+        If it is none of both.
+    """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise SourceError(
+            f"{os.fspath(path)} is a pipe or a device; write what it gives to a file, and read that"
+        )
 
 
 def says_local(name: object) -> bool:
@@ -51,7 +68,7 @@ def local_path(name: str | os.PathLike[str]) -> Path:
     Raises
     ------
     SourceError
-        If it is a URL of something that is not on this machine.
+        If it is a URL of something that is not on this machine, or the home of nobody.
 
     Examples
     --------
@@ -62,7 +79,12 @@ def local_path(name: str | os.PathLike[str]) -> Path:
     if not text.startswith("file://"):
         if "://" in text:
             raise SourceError(f"{text} is not a path on this machine")
-        return Path(text) if text[:1] != "~" or os.path.exists(text) else Path(text).expanduser()
+        if text[:1] != "~" or os.path.exists(text):
+            return Path(text)
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:
+            raise SourceError(f"{text} names the home of a user whom this machine does not know") from None
     host, slash, rest = text.removeprefix("file://").partition("/")
     if host not in ("", "localhost"):
         raise SourceError(f"{text} names the host {host!r}; a file on this machine is file:///…")

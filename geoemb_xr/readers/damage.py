@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,11 @@ def naming_damage(name: str) -> Iterator[None]:
         yield
     except (EmbeddingError, ImportError, OSError, MemoryError, NameError):  # a NameError is a fault of code
         raise
+    except UnicodeEncodeError as error:
+        text = os.fsencode(name).decode(errors="replace")
+        raise SourceError(
+            f"the path {text} is no text in UTF-8, as GDAL needs it; give it another name"
+        ) from error
     except Exception as error:  # what damaged bytes raise has no class in common
         raise SourceError(
             f"{name} could not be opened: its metadata are damaged, or not what it says "

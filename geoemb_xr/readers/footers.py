@@ -103,7 +103,7 @@ def read_footer(file: File, layout: PatchLayout, touches: Touches | None = None)
             f"{where}: its column {vectors!r} holds {schema.field(vectors).type}, not lists of numbers; write "
             "vectors as lists of float32, or read it yourself and use gx.wrap."
         )
-    keys = {k.decode(): v for k, v in (schema.metadata or {}).items()}
+    keys = {k.decode(errors="replace"): v for k, v in (schema.metadata or {}).items()}
     geo, emb, own = (_json(keys.get(key), key, where) for key in ("geo", "emb", OWN_KEY))
     if isinstance(emb.get(OWN_KEY), dict):
         # written by to_geoparquet: the array's attributes say what it holds, its emb among them

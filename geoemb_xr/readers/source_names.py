@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from geoemb_xr.core.areas import Area
 from geoemb_xr.core.errors import SourceError
-from geoemb_xr.core.local_paths import local_path, says_local
+from geoemb_xr.core.local_paths import local_path, refuse_pipe, says_local
 from geoemb_xr.core.model import Product, registered
 from geoemb_xr.readers import stac, torchgeo
 from geoemb_xr.stores.storage import current
@@ -37,15 +38,17 @@ def located(
     SourceError
         If what is given is not a source, or several sources stand in place of their product.
     """
-    product, source = _without_dataset(product, source)
+    product, source = _without_dataset(product, _as_list(source))
     named_files = stac.files_of(source, area)
     if named_files is not None:
         source = named_files[0] if len(named_files) == 1 else named_files
     product, source = map(_local, (product, source))
     if source is None and _is_path(product):
-        return None, os.fspath(current().locate(product) if in_own_store else product)
+        return None, _from_here(os.fspath(current().locate(product) if in_own_store else product))
     _refuse_without_product(product)
-    return product if isinstance(product, Product) else str(product), current().locate(source)
+    published = {name for each in registered() for name in each.stores}
+    located_source = _from_here(current().locate(source), published)
+    return product if isinstance(product, Product) else str(product), located_source
 
 
 def _without_dataset(product: Any, source: Any) -> tuple[Any, Any]:
@@ -55,15 +58,27 @@ def _without_dataset(product: Any, source: Any) -> tuple[Any, Any]:
     return product, torchgeo.files_of(source)[1] if torchgeo.is_dataset(source) else source
 
 
+def _as_list(given: Any) -> Any:
+    """Several sources in any form as a list: what ``Path.glob`` yields, a set, a column of paths."""
+    if isinstance(given, (str, list, xr.DataArray, xr.Dataset)) or hasattr(given, "read"):
+        return given  # an open file would give its lines
+    if isinstance(given, (Iterator, set, frozenset)):
+        return sorted(given, key=str) if isinstance(given, (set, frozenset)) else list(given)
+    if getattr(getattr(given, "dtype", None), "kind", "") in ("O", "U") and getattr(given, "ndim", 0) == 1:
+        found = list(given)
+        return found if all(isinstance(each, str | os.PathLike) for each in found) else given
+    return given
+
+
 def _local(given: Any) -> Any:
     """``file://`` URLs and ``~``, alone or in a list, as the paths they are: every reader takes those alike.
 
     Raises
     ------
     SourceError
-        For a dict, whose keys would be read as paths, and for an empty list.
+        For an array, a dict, whose keys would be read as paths, an empty list, an empty text and a pipe.
     """
-    if isinstance(given, np.ndarray | xr.DataArray | xr.Dataset):
+    if isinstance(given, np.ndarray | pd.Series | pd.Index | xr.DataArray | xr.Dataset):
         what = f"an array of shape {given.shape}" if hasattr(given, "shape") else "a Dataset"
         raise SourceError(f"{what} is not a source; gx.wrap makes an embedding of vectors")
     if isinstance(given, Mapping):
@@ -72,7 +87,32 @@ def _local(given: Any) -> Any:
         if not given:
             raise SourceError("the list of sources is empty; give paths, or None for what is published")
         return [_local(each) for each in given]
-    return str(local_path(given)) if says_local(given) else given
+    if isinstance(given, str) and not given:  # a glob of nothing is all that lies here
+        raise SourceError("the source is an empty text; give a path, or None for what is published")
+    given = str(local_path(given)) if says_local(given) else given
+    if isinstance(given, str | os.PathLike):
+        refuse_pipe(given)
+    return given
+
+
+def _from_here(source: Any, published: Collection[str] = ()) -> Any:
+    """A relative path, alone or in a list, as one that is right elsewhere: in a notebook that moved, on a worker.
+
+    Parameters
+    ----------
+    source : str, path, list of those, or anything else
+        What is no relative path is returned as it is.
+    published : collection of str
+        Names that are no paths.
+    """
+    if isinstance(source, (list, tuple)):
+        return [_from_here(each, published) for each in source]
+    if not isinstance(source, (str, os.PathLike)):
+        return source
+    name = os.fspath(source)
+    if not isinstance(name, str) or "://" in name or name in published or os.path.isabs(name):
+        return source
+    return os.path.join(os.getcwd(), name) if _looks_like_source(name) else source
 
 
 def _no_source(given: Mapping[Any, Any]) -> str:

@@ -101,7 +101,7 @@ def open_file(file: File | str, **options: Any) -> Any:
     url = file if isinstance(file, str) else file.url
     if not is_remote(url):
         # opened here: to ask Arrow which file system a path is of takes as long as to read a small footer
-        opened = require("pyarrow", "remote").OSFile(url)
+        opened = require("pyarrow", "remote").OSFile(os.fsencode(url))
         check_unchanged(url, "" if isinstance(file, str) else file.token)
         return parquet.ParquetFile(opened, **options)
     protocol, _, path = url.partition("://")

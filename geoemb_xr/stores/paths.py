@@ -57,14 +57,16 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
     if path.is_dir() and path.suffix.lower() not in suffixes:
         # as a glob does, without hidden files: macOS lays a "._a.tif" beside each file on a foreign disk
         found = sorted(
-            str(p) for p in path.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith(".")
+            str(p)
+            for p in path.rglob("*")
+            if p.suffix.lower() in suffixes and not p.name.startswith(".") and (p.is_file() or p.is_dir())
         )
         if not found:
             refuse_store(name)
             raise MissingFileError(f"no {' or '.join(suffixes)} file in {name}")
         return found
     if path.exists():
-        return [name]
+        return [str(path)]  # a file with a slash behind it is that file
     found = sorted(glob.glob(_pattern(name), recursive=True))
     if not found:
         raise MissingFileError(f"no such file, folder or match of a glob: {name}")

@@ -1,10 +1,13 @@
 """Paths and the years in them: a path is a path whatever letters it has; a name goes before its folders."""
 
 import functools
+import os
+import pickle
 import shutil
 
 import geopandas
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -255,3 +258,75 @@ def test_hidden_files_of_a_folder_are_left_alone(tmp_path):
     for name in ("b.tif", "a/c.TIF", "a/._c.tif", ".d.tif", "e.txt"):
         (tmp_path / name).write_bytes(b"")
     assert paths.expand(tmp_path, (".tif",)) == [str(tmp_path / "a" / "c.TIF"), str(tmp_path / "b.tif")]
+
+
+def several_tifs(folder):
+    whole = gx.testing.synthetic("alphaearth", shape=(6, 7), years=[2018, 2019])
+    return [str(whole.emb.year(year).emb.to_cog(folder / f"a_{year}.tif")) for year in (2018, 2019)]
+
+
+@pytest.mark.parametrize(
+    "form", [iter, set, tuple, pd.Series, pd.Index, np.array, lambda them: dict.fromkeys(them).keys()]
+)
+def test_several_sources_come_in_any_form(tmp_path, form):
+    files = several_tifs(tmp_path)
+    assert gx.open("alphaearth", form(files)).time.dt.year.values.tolist() == [2018, 2019]
+    assert gx.open("alphaearth", tmp_path.glob("*.tif")).sizes["time"] == 2
+
+
+def test_a_relative_path_is_read_from_another_folder_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    several_tifs(tmp_path)
+    codes().emb.to_zarr("a.zarr")
+    points().emb.to_geoparquet("p.parquet")
+    calls = [("alphaearth", "a_2018.tif"), ("alphaearth", ["a_2018.tif"]), ("alphaearth", "*.tif")]
+    calls += [
+        ("a.zarr",),
+        ("alphaearth", "./a.zarr"),
+        ("p.parquet",),
+        (tmp_path.relative_to(tmp_path) / "a.zarr",),
+    ]
+    opened = [gx.open(*call) for call in calls]
+    want = [each.values for each in opened]
+    opened = [pickle.dumps(gx.open(*call)) for call in calls]
+    monkeypatch.chdir("/")
+    for each, values in zip(opened, want, strict=True):
+        np.testing.assert_array_equal(pickle.loads(each).values, values)
+
+
+def test_an_empty_text_is_not_all_that_lies_here(tmp_path, monkeypatch):
+    several_tifs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for nothing in ("", [""]):
+        with pytest.raises(SourceError, match="the source is an empty text"):
+            gx.open("alphaearth", nothing)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    pipes = [tmp_path / f"a_2018{ending}" for ending in (".tif", ".npz", ".csv")]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    calls = [functools.partial(gx.open, "alphaearth"), gx.load_model, codes().emb.sample]
+    for call, pipe in [*zip(calls, pipes, strict=True), (gx.open, pipes[0])]:
+        with pytest.raises(SourceError, match="is a pipe or a device"):
+            call(pipe)
+    with pytest.raises(FileNotFoundError, match=r"no \.tif or \.tiff file"):
+        gx.open("alphaearth", tmp_path)
+
+
+def test_the_home_of_nobody_is_named():
+    with pytest.raises(SourceError, match="the home of a user whom this machine does not know"):
+        gx.open("alphaearth", "~nobody-of-this-name/a_2018.tif")
+
+
+def test_a_file_with_a_slash_behind_it_is_that_file(tmp_path):
+    assert gx.open("alphaearth", several_tifs(tmp_path)[0] + "/").sizes["band"] == 64
+
+
+def test_names_that_are_not_utf_8_are_read_where_they_can_be(tmp_path):
+    odd = tmp_path / os.fsdecode(b"k\xe4se.parquet")
+    points().emb.to_geoparquet(odd)
+    assert gx.open(odd).sizes["location"] == 3
+    shutil.copy(several_tifs(tmp_path)[0], odd := tmp_path / os.fsdecode(b"k\xe4se_2018.tif"))
+    with pytest.raises(SourceError, match="is no text in UTF-8, as GDAL needs it; give it another name"):
+        gx.open("alphaearth", odd)
