@@ -17,6 +17,7 @@ from geoemb_xr.core.model import (
     check_band_chunk,
     is_encoded,
 )
+from geoemb_xr.core.times import with_dates
 from geoemb_xr.execution.blocks import Block
 from geoemb_xr.execution.thinning import pixelwise
 
@@ -127,7 +128,7 @@ def times_of(array: xr.DataArray, what: str) -> np.ndarray:
         )
     if not array.sizes[TIME]:
         raise EmbeddingError(f"{what} needs one period or more; got none along 'time'")
-    return np.asarray(array.coords[TIME].values, "datetime64[ns]")
+    return np.asarray(with_dates(array).coords[TIME].values, "datetime64[ns]")
 
 
 def space_of(array: xr.DataArray) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -106,9 +107,21 @@ def _without_zone(stamps: pd.Series[Any]) -> np.ndarray:
 def stamps_of(times: Any) -> np.ndarray:
     """A time axis as datetime64: integers along it are years."""
     times = np.asarray(times)
-    return (
-        times.astype("datetime64[ns]") if times.dtype.kind == "M" else parse_dates(times, "the array's times")
-    )
+    return times if times.dtype == np.dtype("datetime64[ns]") else parse_dates(times, "the array's times")
+
+
+def with_dates(array: Any) -> Any:
+    """An array or Dataset whose times are dates: years along ``time`` (2018, "2018") are; what is no year stays."""
+    if "time" not in array.coords or not set(array.coords["time"].dims) <= {"time"}:
+        return array
+    coord = array.coords["time"]
+    if coord.dtype.kind == "M":
+        return array
+    try:
+        stamps = stamps_of(np.atleast_1d(coord.values))
+    except EmbeddingError:
+        return array
+    return array.assign_coords(time=(coord.dims, stamps if coord.ndim else stamps[0], coord.attrs))
 
 
 def pick_times(available: np.ndarray, time: TimeLike, covers: str = "the array") -> np.ndarray:
@@ -187,8 +200,8 @@ def time_spans(time: TimeLike) -> list[tuple[Any, Any]] | None:
         return None
     check_time(time)
     if isinstance(time, slice):
-        low = period_of(time.start)[0] if time.start is not None else np.datetime64("1678-01-01", "ns")
-        high = period_of(time.stop)[1] if time.stop is not None else np.datetime64("2262-01-01", "ns")
+        low = period_of(time.start)[0] if time.start is not None else _FIRST
+        high = period_of(time.stop)[1] if time.stop is not None else _LAST
         return [(low, high)]
     return [period_of(each) for each in listed(time)]
 
@@ -197,6 +210,8 @@ def listed(time: Any) -> list[Any]:
     """One time or several, of any kind, as a list of them."""
     if isinstance(time, xr.DataArray):
         time = time.values.tolist() if time.dtype.kind != "M" else time.values
+        return list(np.atleast_1d(time))
+    if isinstance(time, np.ndarray):
         return list(np.atleast_1d(time))
     return list(time) if isinstance(time, Iterable) and not isinstance(time, str) else [time]
 
@@ -207,22 +222,71 @@ def _in_period(available: np.ndarray, when: Any) -> np.ndarray:
 
 
 def period_of(when: Any) -> tuple[Any, Any]:
-    """Start and end of the year, month or day that ``when`` names; a time with a zone is taken in UTC."""
-    text = str(int(when)) if is_number(when) and float(when).is_integer() else when
+    """Start and end of the year, month or day that ``when`` names; a time with a zone is taken in UTC.
+
+    Of a period beyond the years 1678 to 2261 nothing is left.
+    """
+    _, period = _read(when)
+    if not _is_held(period):
+        return (_FIRST, _FIRST) if period.year < 1678 else (_LAST, _LAST)
+    if period.end_time - period.start_time < pd.Timedelta("23h"):  # a clock time names its day
+        period = period.asfreq("D")
+    return np.datetime64(period.start_time, "ns"), np.datetime64((period + 1).start_time, "ns")
+
+
+def moment_of(when: Any) -> Any:
+    """The moment at which a period that ``when`` names starts, as exact as it was given.
+
+    Raises
+    ------
+    EmbeddingError
+        If nanoseconds do not hold it.
+    """
+    moment, period = _read(when)
+    if not _is_held(period):
+        raise EmbeddingError(f"time={when!r} is beyond the years 1678 to 2261, which times of arrays hold")
+    return np.datetime64(moment if moment is not None else period.start_time, "ns")
+
+
+def _read(when: Any) -> tuple[Any, Any]:
+    """The moment that ``when`` is, where it is no text, and the year, month, day or time of day that it names."""
+    counted = is_number(when) and not isinstance(when, np.timedelta64)
+    text = str(int(when)) if counted and float(when).is_integer() else when
     try:
         if isinstance(text, bool | float | type(None)) or text is pd.NaT:
             raise ValueError
+        if isinstance(text, str) and _is_unclear(text.strip()):
+            raise ValueError
         if isinstance(text, pd.Period):
             text = str(text)
+        if isinstance(text, str) and ":" in text:
+            text = pd.Timestamp(text)
         if not isinstance(text, str):
-            stamp = pd.Timestamp(text)
+            stamp: Any = pd.Timestamp(text)
             stamp = stamp if stamp.tzinfo is None else stamp.tz_convert(None)
-        period = pd.Period(text) if isinstance(text, str) else pd.Period(stamp, "D")
-        if period.end_time - period.start_time < pd.Timedelta("23h"):  # a clock time names its day
-            period = period.asfreq("D")
+        period: Any = pd.Period(text) if isinstance(text, str) else pd.Period(stamp, "D")
+        if period is pd.NaT:
+            raise ValueError
     except (ValueError, TypeError):
         raise ValueError(f"not a year or a date: {when!r}; write 2024, '2024-06' or '2024-06-15'") from None
-    return np.datetime64(period.start_time, "ns"), np.datetime64((period + 1).start_time, "ns")
+    return (None if isinstance(text, str) else stamp), period
+
+
+#: What nanoseconds hold, in whole years.
+_FIRST, _LAST = np.datetime64("1678-01-01", "ns"), np.datetime64("2262-01-01", "ns")
+
+
+def _is_held(period: Any) -> bool:
+    """Whether nanoseconds hold a period; beyond, they would wrap around to another year."""
+    return bool(1678 <= period.year <= 2261)
+
+
+def _is_unclear(text: str) -> bool:
+    """Whether a text names several years, of which only the first would be read, or a day in either order."""
+    if re.fullmatch(r"\d{4}\s*,\s*\d{4}", text):
+        return True
+    found = re.match(r"(\d{1,2})[./-](\d{1,2})[./-]\d{4}", text)
+    return found is not None and max(map(int, found.groups())) <= 12 and int(found[1]) != int(found[2])
 
 
 def describe_times(available: np.ndarray) -> str:

@@ -24,7 +24,7 @@ from geoemb_xr.core.missing import (
 from geoemb_xr.core.model import BAND, Codec, Product
 from geoemb_xr.core.model import product as find_product
 from geoemb_xr.core.notes import say
-from geoemb_xr.core.times import listed, period_of, stamps_of
+from geoemb_xr.core.times import listed, moment_of, stamps_of
 from geoemb_xr.geo import tables
 from geoemb_xr.geo.places import read_places
 from geoemb_xr.geo.vector_tables import vectors_of
@@ -452,7 +452,7 @@ def _with_times(array: xr.DataArray, time: Any) -> xr.DataArray:
         if "time" in array.coords and set(array.coords["time"].dims) <= {"time"}:
             return array.assign_coords(time=_own_time(array.coords["time"]))
         return array
-    stamps = np.array([period_of(each)[0] for each in listed(time)], "datetime64[ns]")
+    stamps = np.array([moment_of(each) for each in listed(time)], "datetime64[ns]")
     if "time" in array.dims:
         if stamps.size != array.sizes["time"]:
             raise ValueError(f"time has {stamps.size} values for {array.sizes['time']} steps")

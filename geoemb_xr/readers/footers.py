@@ -289,14 +289,17 @@ class _Statistics:
 
     def nulls(self, leaf: str | None, unknown: int = 0) -> int:
         """Number of nulls; ``unknown`` where the statistics lack it."""
-        index = self._columns.get(leaf or "")
+        index = self._columns.get(leaf) if leaf else None
         stats = self._group.column(index).statistics if index is not None else None
         return int(stats.null_count) if stats is not None and stats.has_null_count else unknown
 
     def _range(self, leaf: str) -> tuple[Any, Any] | None:
-        index = self._columns.get(leaf)
+        index = self._columns.get(leaf) if leaf else None  # a column may have an empty name
         stats = self._group.column(index).statistics if index is not None else None
-        return (stats.min, stats.max) if stats is not None and stats.has_min_max else None
+        try:
+            return (stats.min, stats.max) if stats is not None and stats.has_min_max else None
+        except (OverflowError, ValueError):  # a date that Python has none for
+            return None
 
     def places(self, bbox: Sequence[str], layout: PatchLayout, crs: str) -> tuple[Bounds, ...]:
         """Boxes around all footprints; None where the statistics lack them."""
@@ -332,10 +335,16 @@ def _ragged(parquet: Any, group: int, vectors: str, url: str) -> SourceError:
 
 
 def timestamps(values: np.ndarray) -> np.ndarray:
-    """Dates of any kind (dates, timestamps, strings) as datetime64[ns], in UTC; NaT where there is none."""
+    """Dates of any kind (dates, timestamps, strings) as datetime64[ns], in UTC.
+
+    NaT where there is none, or one beyond the years 1678 to 2261.
+    """
     import pandas as pd
 
     if np.issubdtype(values.dtype, np.datetime64):
-        return values.astype("datetime64[ns]")
+        far = (values < np.datetime64("1678", "Y")) | (values >= np.datetime64("2262", "Y"))
+        return np.where(far, np.datetime64("NaT", "D"), values).astype(
+            "datetime64[ns]"
+        )  # which would wrap around
     parsed = pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", utc=True, errors="coerce")
-    return parsed.dt.tz_localize(None).to_numpy("datetime64[ns]")
+    return timestamps(parsed.dt.tz_localize(None).to_numpy())

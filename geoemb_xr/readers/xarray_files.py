@@ -20,6 +20,7 @@ from geoemb_xr.core.errors import EmbeddingError, SourceError
 from geoemb_xr.core.missing import codec_attrs, codes_again, nodata_in, scaling_in
 from geoemb_xr.core.model import Product, product
 from geoemb_xr.core.notes import say
+from geoemb_xr.core.times import with_dates
 from geoemb_xr.readers import zarr_nodes
 from geoemb_xr.readers.cutting import cut, without_gap
 from geoemb_xr.readers.geotiff import file_token
@@ -93,8 +94,22 @@ def read_zarr(name: str, root: Any, request: Request) -> xr.DataArray | xr.Datas
         consolidated=root.metadata.consolidated_metadata is not None,
         mask_and_scale=False,
     )
+    _refuse_lost_axes(dataset, name)
     stays = _staying(name, arrays) if root.attrs.get(FORMAT_KEY, 0) >= FORMAT else ""
     return _read(dataset, request, name, zarr_nodes.store_token(name), stays)
+
+
+def _refuse_lost_axes(dataset: xr.Dataset, name: str) -> None:
+    """Raise where a chunk of an axis is gone: Zarr reads what was to fill it, NaN or the first of 1970."""
+    lost = [str(axis) for axis in ("y", "x") if axis in dataset.indexes and dataset.indexes[axis].hasnans]
+    times = dataset.coords["time"].values if "time" in dataset.coords else np.array("")
+    if times.size > 1 and times.dtype.kind in "iM" and not times.astype(np.int64).any():
+        lost.append("time")
+    if lost:
+        raise SourceError(
+            f"{name} has lost values of {' and '.join(lost)}, all of which were written: data were lost; fetch the "
+            "store, or write it, again"
+        )
 
 
 def _staying(name: str, arrays: Mapping[str, Any]) -> str:
@@ -168,7 +183,7 @@ def _is_packed(variable: xr.Variable) -> bool:
 def _read(
     dataset: xr.Dataset, request: Request, name: str, age: str, stays: str
 ) -> xr.DataArray | xr.Dataset:
-    dataset = geometry.with_grid_mappings(_unpacked(dataset))
+    dataset = with_dates(geometry.with_grid_mappings(_unpacked(dataset)))
     opened = _restored(cut(dataset, request, name, age, stays), dataset.attrs)
     try:
         cleaned = {str(key): _cleaned(opened[key]) for key in opened.data_vars}

@@ -23,6 +23,7 @@ from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.legend import Legend, is_class_map, legend_of
 from geoemb_xr.core.missing import fill_of, filled
 from geoemb_xr.core.model import check_embedding, is_encoded, kind_of
+from geoemb_xr.core.times import with_dates
 from geoemb_xr.execution.threads import threads_of_gdal
 from geoemb_xr.stores.checksums import append_checksums
 from geoemb_xr.stores.storage import reaches_objects
@@ -154,6 +155,7 @@ def to_cog_each(
 def _as_written(array: xr.DataArray, encode: bool) -> xr.DataArray:
     """North-up, in the layout and dtype of the file, nothing computed."""
     geometry.geobox_of(array, "to_cog")
+    array = with_dates(array)
     others = [dim for dim in array.dims if dim not in ("time", "y", "x")]
     if len(others) > 1:
         raise EmbeddingError(f"to_cog takes one dimension beside time, y and x; got {others}")

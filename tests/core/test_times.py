@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geoemb_xr as gx
-from geoemb_xr.core.errors import EmbeddingError
+from geoemb_xr.core.errors import CoverageError, EmbeddingError
 from geoemb_xr.core.times import parse_dates, pick_times
 
 DAYS = ["2018-07-15", "2024-01-01"]
@@ -69,7 +69,9 @@ def test_a_time_axis_of_years_is_read_as_years():
     xr.testing.assert_equal(whole.emb.year(2024).drop_vars("time"), da.emb.year(2024).drop_vars("time"))
 
 
-@pytest.mark.parametrize("when", [2024, 2024.0, np.int64(2024), "2024", 20240101, "2024-01-01T00:00:00Z"])
+@pytest.mark.parametrize(
+    "when", [2024, 2024.0, np.int64(2024), "2024", 20240101, "2024-01-01T00:00:00Z", np.array(2024)]
+)
 def test_a_year_is_asked_for_in_any_writing(when):
     available = np.array(["2018-01-01", "2024-01-01"], "datetime64[ns]")
     assert pick_times(available, when).tolist() == [1]
@@ -95,3 +97,49 @@ def test_dates_beyond_what_nanoseconds_hold_are_named(far):
     said = r"in row 1, which is (beyond the years 1678 to 2261|neither a year nor a date)"
     with pytest.raises(EmbeddingError, match=said):
         parse_dates(["2018-07-15", far] if not isinstance(far, int) else [2018, far])
+
+
+def test_a_year_that_nanoseconds_do_not_hold_picks_no_other():
+    wrapped = np.array(["1754-08-30", "1815-03-31", "2018-01-01"], "datetime64[ns]")
+    for when in ("0001-01-01", 9999, 1677, 2262, np.datetime64("20000")):
+        with pytest.raises(CoverageError, match="is not in the array"):
+            pick_times(wrapped, when)
+    assert pick_times(wrapped, slice("1600", "2500")).tolist() == [0, 1, 2]
+    assert pick_times(wrapped, slice(2018, 9999)).tolist() == [2]
+    seconds = np.array(["0001-01-01", "2018-01-01"], "datetime64[s]")
+    with pytest.raises(EmbeddingError, match=r"beyond the years 1678 to 2261|neither a year nor a date"):
+        pick_times(seconds, 2018)
+
+
+@pytest.mark.parametrize(
+    "when", ["2018,2024", "1/7/2018", "1.7.2018", "", np.datetime64("NaT", "ns"), np.timedelta64(1, "D")]
+)
+def test_a_time_that_could_be_two_or_none_is_refused(when):
+    with pytest.raises(ValueError, match="not a year or a date"):
+        pick_times(np.array([2018, 2024]), when)
+
+
+@pytest.mark.parametrize(
+    "when", ["13/7/2018", "7/7/2018", "July 2018", "July 15, 2018", "2018-07", "2018Q3", "20180701"]
+)
+def test_a_time_that_is_clear_is_read(when):
+    assert (
+        pick_times(np.array(["2018-07-01", "2018-07-07", "2018-07-13", "2018-07-15"], "M8[ns]"), when).size
+        >= 1
+    )
+
+
+def test_an_axis_of_years_is_one_of_dates_in_every_verb(tmp_path):
+    da = gx.testing.synthetic("alphaearth", shape=(4, 5), years=[2018, 2024])
+    for years in ([2018, 2024], ["2018", "2024"]):
+        whole = da.assign_coords(time=years)
+        xr.testing.assert_equal(whole.emb.change(2018, 2024), da.emb.change(2018, 2024))
+        assert whole.emb.aggregate("mean", freq="10YS").time.dt.year.values.tolist() == [2018]
+        assert [path.name for path in whole.emb.to_cog(tmp_path / "{time:%Y}.tif", mode="w")] == [
+            "2018.tif",
+            "2024.tif",
+        ]
+        whole.to_dataset(name="embedding").to_zarr(tmp_path / "a.zarr", mode="w")
+        xr.testing.assert_equal(gx.open("alphaearth", tmp_path / "a.zarr").time, da.time)
+    seasons = da.assign_coords(time=[0, 1])  # what is no year stays what it is
+    np.testing.assert_array_equal(seasons.emb.aggregate("mean"), da.emb.aggregate("mean"))

@@ -449,3 +449,17 @@ def test_what_places_an_array_is_checked():
     assert np.isnan(masked.x.values).tolist() == [False] * 5 + [True] * 2
     steps = {"x": np.arange(7) * 10.0, "y": np.arange(6) * -10.0}
     assert gx.wrap(vectors, given, crs=grid.crs.proj.to_json_dict(), **steps).emb.crs.to_epsg() == 32632
+
+
+def test_times_are_as_exact_as_they_were_given():
+    place = {"x": [5.0, 15.0], "y": [15.0, 5.0], "crs": 32632}
+    vectors = np.ones((2, 4, 2, 2), "float32")
+    mine = gx.Product("times-of-mine", dims=4)
+    for hours in (["2018-01-01T01", "2018-01-01T02"], pd.date_range("2018-01-01T01", periods=2, freq="h")):
+        found = gx.wrap(vectors, mine, time=hours, **place).time.values
+        assert found.astype("datetime64[h]").astype(str).tolist() == ["2018-01-01T01", "2018-01-01T02"]
+    zone = gx.wrap(vectors[0], mine, time="2018-01-01T01:00:00+02:00", **place).time.values[0]
+    assert zone == np.datetime64("2017-12-31T23:00", "ns")
+    for far in (1677, "9999", 2262):
+        with pytest.raises(ValueError, match=r"beyond the years 1678 to 2261"):
+            gx.wrap(vectors[0], mine, time=far, **place)

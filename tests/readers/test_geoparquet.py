@@ -341,6 +341,23 @@ def test_dates_of_any_kind(column):
     assert list(found.astype("datetime64[D]").astype(str)) == ["2021-06-24", "2019-01-02", "NaT"]
 
 
+def test_dates_that_nanoseconds_do_not_hold_are_missing(tmp_path, caplog):
+    days = np.array(["0001-01-01", "2021-06-24", "9999-12-31"], "datetime64[D]")
+    for column in (pa.array(days), pa.array(days.astype("datetime64[ms]")), pa.array(days.astype(str))):
+        found = footers.timestamps(column.to_numpy(zero_copy_only=False))
+        assert list(found.astype("datetime64[D]").astype(str)) == ["NaT", "2021-06-24", "NaT"]
+    frame(4).drop(columns="date").to_parquet(tmp_path / "a.parquet")
+    far = pa.array(
+        [-800_000, 3_000_000, 18_000, 18_001], pa.date32()
+    )  # two that Python's dates do not hold either
+    stored = pq.read_table(tmp_path / "a.parquet").append_column("date", far)
+    pq.write_table(stored.append_column("", far), tmp_path / "a.parquet")  # and a column without a name
+    with caplog.at_level(logging.INFO, "geoemb_xr"):
+        array = opened(tmp_path)
+    assert "2 of 4 patches of 'test-patches' have no date" in caplog.text
+    assert sorted(array.coords["date"].dt.year.values[:2].tolist()) == [2019, 2019]
+
+
 def test_missing_dates_are_said(tmp_path, caplog):
     table = frame(20)
     table.loc[4, "date"] = pd.NaT

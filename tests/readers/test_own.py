@@ -447,3 +447,13 @@ def test_the_tag_is_plain_json(codes, tmp_path):
     assert facts["attrs"] == codes.attrs
     assert facts["product"]["name"] == "alphaearth"
     assert facts["dim"] == "band"
+
+
+@pytest.mark.parametrize("axis", ["time", "x", "y"])
+def test_an_axis_that_lost_its_values_is_an_error(tmp_path, axis):
+    path = gx.testing.synthetic("alphaearth", shape=(4, 5), years=[2018, 2024]).emb.to_zarr(
+        tmp_path / "a.zarr"
+    )
+    shutil.rmtree(path / axis / "c")
+    with pytest.raises(SourceError, match=f"lost values of {axis}.*data were lost; fetch the store"):
+        gx.open(path)
