@@ -371,6 +371,7 @@ def _unit_block(block: np.ndarray, axis: int, scale: np.ndarray | None, codec: C
 
 def unit_length(block: np.ndarray, axis: int, own: bool = False) -> np.ndarray:
     """Divide vectors by their length, summed in float64; NaN where that is 0; in place where they are ``own``."""
+    block = block.astype(block.dtype.newbyteorder("="), copy=False)  # netCDF 3 has the other order of bytes
     bands = kernels.as_bands(block, axis)
     out = bands if own else buffers.empty(bands.shape, block.dtype)
     coding.divide_by_length(bands, out)

@@ -360,10 +360,12 @@ def _name_dims(data: Any, found: Product, dims: Sequence[str] | None) -> xr.Data
 
 
 def _in_numpy(data: Any) -> Any:
-    """An array that NumPy or dask knows; a tensor of torch that is trained, on a GPU or of bfloat16, too."""
+    """An array that NumPy or dask knows; a sparse one, and a tensor that is trained, on a GPU or of bfloat16."""
     if type(data).__module__.partition(".")[0] == "torch":
         data = data.detach().cpu()
         return (data.float() if "bfloat" in str(data.dtype) else data).numpy()
+    if type(data).__module__.startswith("scipy.sparse"):
+        return data.toarray()
     return data if hasattr(data, "ndim") else np.asarray(data)
 
 
@@ -435,6 +437,17 @@ def _place(array: xr.DataArray, geobox: GeoBox | None, x: Any, y: Any, crs: obje
     y = array.coords["y"].values if y is None and "y" in array.coords else y
     if x is None or y is None or crs is None:
         raise ValueError("a raster needs a place: geobox=, or x=, y= and crs=")
+    x, y = np.asarray(x), np.asarray(y)
+    sizes = (array.sizes["y"], array.sizes["x"])
+    if (
+        x.shape == y.shape == sizes and (x == x[:1]).all() and (y == y[:, :1]).all()
+    ):  # as np.meshgrid gives them
+        x, y = x[0], y[:, 0]
+    if (y.shape, x.shape) != (sizes[:1], sizes[1:]):
+        raise EmbeddingError(
+            f"y and x have a number for the centre of each of {sizes[0]} rows and {sizes[1]} columns; got shapes "
+            f"{y.shape} and {x.shape}"
+        )
     bare = xr.DataArray(np.empty((len(y), len(x)), np.bool_), dims=("y", "x"), coords={"y": y, "x": x})
     box = geometry.geobox_of(bare.assign_coords({geometry.SPATIAL_REF: geometry.crs_coord(crs)}), "wrap")
     return dict(geometry.grid_coords(box, np.asarray(y, np.float64), np.asarray(x, np.float64)))

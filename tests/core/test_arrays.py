@@ -321,3 +321,9 @@ def test_codes_of_any_array_survive_decoding(codes):
     xr.testing.assert_equal(again, codes.where((codes != -128).all("band"), np.int8(-128)))
     assert again.attrs == codes.attrs
     xr.testing.assert_equal(vectors.isnull().all("band"), vectors.isnull().any("band"))
+
+
+def test_vectors_in_the_other_order_of_bytes_are_normalised():
+    da = testing.synthetic("tessera", shape=(4, 5)).isel(time=0)
+    turned = da.astype(">f4").assign_attrs(da.attrs)  # as netCDF 3 has them
+    xr.testing.assert_identical(turned.emb.normalize().compute(), da.emb.normalize().compute())

@@ -463,3 +463,29 @@ def test_times_are_as_exact_as_they_were_given():
     for far in (1677, "9999", 2262):
         with pytest.raises(ValueError, match=r"beyond the years 1678 to 2261"):
             gx.wrap(vectors[0], mine, time=far, **place)
+
+
+def test_places_come_in_any_form_and_fit_the_pixels():
+    x, y = [5.0, 15.0, 25.0], [15.0, 5.0]
+    vectors, mine = np.arange(24, dtype="float32").reshape(4, 2, 3), gx.Product("places-of-mine", dims=4)
+    wanted = gx.wrap(vectors, mine, x=np.array(x), y=np.array(y), crs=32632)
+    east, north = np.meshgrid(x, y)
+    for given in (
+        (x, y),
+        (tuple(x), tuple(y)),
+        (east, north),
+        (pd.Series(x), pd.Index(y)),
+        (range(5, 26, 10), y),
+    ):
+        xr.testing.assert_identical(gx.wrap(vectors, mine, x=given[0], y=given[1], crs=32632), wanted)
+    turned = (east + 0.1 * north, north)
+    for wrong in (([5.0, 15.0], y), ([0.0, 10.0, 20.0, 30.0], [20.0, 10.0, 0.0]), turned, (5.0, 15.0)):
+        with pytest.raises(EmbeddingError, match="a number for the centre of each of 2 rows and 3 columns"):
+            gx.wrap(vectors, mine, x=wrong[0], y=wrong[1], crs=32632)
+
+
+def test_sparse_arrays_are_taken():
+    rows, mine = np.eye(4, dtype="float32")[[0, 2, 3]], gx.Product("rows-of-mine", dims=4)
+    place = {"x": [11.0, 12.0, 13.0], "y": [47.0] * 3}
+    scipy_sparse = importorskip("scipy.sparse")
+    np.testing.assert_array_equal(gx.wrap(scipy_sparse.csr_array(rows), mine, **place), rows)
