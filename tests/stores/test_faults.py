@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import re
 import shutil
 
 import numpy as np
@@ -72,7 +73,8 @@ class Case:
 
 #: Stores of others do not tell which chunks were written: an absent one is missing, which is said.
 SAID = {("404", "zarr"), ("404", "tessera zarr")}
-#: Icechunk, which asks by itself, does not ask again for bytes that it did not ask for: an error at once.
+#: Icechunk, which asks by itself, does not ask again for bytes that it did not ask for: an error at once. It may
+#: also still have the right ones.
 REFUSED = {("wrong range", "icechunk")}
 CONTAINERS = [*OTHERS, *OWN]
 
@@ -95,12 +97,16 @@ def test_what_passes_is_outlasted(store, container, fault):
     lazy = cases[container].remote({**FAST, "timeout": 1.5} if fault == "stall" else FAST)
     server.reset()
     server.fail(**FAULTS[fault], times=2, methods=("GET",))
-    if (fault, container) in REFUSED:
-        with pytest.raises(SourceError, match=r"http://127.*could not be read"):
-            lazy.compute()
+    may_be_refused = (fault, container) in REFUSED
+    try:
+        found = lazy.values
+    except SourceError as error:
+        if not may_be_refused:
+            raise
+        assert re.search(r"http://127.*could not be read", str(error))  # noqa: PT017  # right data does as well
         return
-    np.testing.assert_array_equal(lazy.values, cases[container].expected)
-    assert server.faults[0].times == 0
+    np.testing.assert_array_equal(found, cases[container].expected)
+    assert server.faults[0].times == 0 or may_be_refused
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, *FINAL])
