@@ -463,7 +463,7 @@ def _finish_own(opened: Any, request: Request, geopolygon: Any, target: _Target)
     return arrays.decode(opened) if request.decode and is_encoded(opened) else opened
 
 
-# --- what exists ------------------------------------------------------------------------------
+# --- what exists -------------------------------------------------------------------------------------------
 
 
 @one_call()

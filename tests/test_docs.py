@@ -178,6 +178,15 @@ def test_readme_shows_small_pictures_that_are_there():
     assert any(f"docs/images/{image.name}" in text for image in images)
 
 
+def test_the_changelog_has_each_heading_and_entry_once():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    for release in text.split("\n## ")[1:]:
+        headings = re.findall(r"^### .*", release, re.MULTILINE)
+        assert len(headings) == len(set(headings)), headings
+    entries = re.findall(r"^\* .*", text, re.MULTILINE)
+    assert sorted(entries) == sorted(set(entries))
+
+
 def test_the_version_is_one():
     assert importlib.metadata.version("geoemb-xr") == gx.__version__
     assert f"version: {gx.__version__}\n" in (ROOT / "CITATION.cff").read_text()

@@ -76,7 +76,7 @@ def harmonize(images: xr.DataArray | xr.Dataset, how: Harmonize = "auto") -> xr.
     if how not in ("auto", True, False):
         raise ValueError(f"harmonize is 'auto', True or False; got {how!r}")
     raster: xr.DataArray = inputs.as_array(images)
-    todo = _has_offset(raster, how)
+    todo = _offset_kinds(raster, how)
     if how is False or (todo.values == _LEAVE).all():
         return raster
     nodata = inputs.missing_value(raster)
@@ -120,7 +120,7 @@ def offset_left(raster: xr.DataArray, how: Harmonize, scale: float, offset: floa
     """
     if how is False or not math.isclose(offset, -OFFSET * scale, rel_tol=1e-6):
         return offset
-    if (_has_offset(raster, how).values == _REMOVE).any():
+    if (_offset_kinds(raster, how).values == _REMOVE).any():
         return 0.0
     if _stated(raster, _BASELINES) is None:
         return offset
@@ -130,8 +130,8 @@ def offset_left(raster: xr.DataArray, how: Harmonize, scale: float, offset: floa
     )
 
 
-def _has_offset(raster: xr.DataArray, how: Harmonize) -> xr.DataArray:
-    """Whether the offset is to be removed from each date and band of Sentinel-2, ``(time?, band)``."""
+def _offset_kinds(raster: xr.DataArray, how: Harmonize) -> xr.DataArray:
+    """What is to be done about the offset in each date and band, ``(time?, band)``: one of four kinds."""
     labels = [inputs.band_name(b) for b in raster[BAND].values] if BAND in raster.coords else []
     is_band = np.array([name in inputs.WAVELENGTHS for name in labels] or [True] * raster.sizes[BAND])
     is_blue = np.array([name == "B02" for name in labels] or [False] * raster.sizes[BAND])

@@ -76,6 +76,8 @@ def zonal_stats(
     ------
     CoverageError
         If no polygon overlaps the array.
+    ValueError
+        For statistics that are unknown, or that this kind of array does not have.
 
     Examples
     --------

@@ -164,7 +164,7 @@ def _check_fits(dataset: xr.Dataset, store: xr.Dataset, target: Path) -> None:
     own = {str(name) for name in dataset.coords if name in lazy_variables(dataset)}
     others = {str(name) for name, coord in store.coords.items() if coord.ndim > 1}
     if own != others:
-        raise EmbeddingError(f"{target} has the coordinates {sorted(others)} a pixel; got {sorted(own)}")
+        raise EmbeddingError(f"{target} has the coordinates {sorted(others)} per pixel; got {sorted(own)}")
     for name in lazy_variables(dataset):
         new, old = dataset[name], store[name]
         if new.dims != old.dims or new.dtype != old.dtype:

@@ -1,4 +1,4 @@
-"""What a probe goes by, on vectors whose truth is planted."""
+"""What a probe relies on, on vectors whose truth is planted."""
 
 import numpy as np
 import pandas as pd

@@ -354,7 +354,7 @@ def test_what_a_store_cannot_hold_is_refused_before_it_is_touched(years, tmp_pat
         r"has \['time'\] along 'time'; got \['season', 'time'\]",
     )
     quality = second.assign_coords(quality=(("y", "x"), np.zeros((8, 6))))
-    refused(quality, r"has the coordinates \[\] a pixel; got \['quality'\]")
+    refused(quality, r"has the coordinates \[\] per pixel; got \['quality'\]")
     refused(first.isel(y=slice(None, None, 2)), "without gaps or repeats", "r+")
     refused(xr.concat([first, first], "time"), "without gaps or repeats", "r+")
     refused(xr.concat([second, second], "time"), "must rise")
