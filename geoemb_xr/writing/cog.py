@@ -285,7 +285,7 @@ def _assemble(staged: Staged, picture: _Picture, part: Path) -> None:
             profile = {
                 "driver": "GTiff", "width": width, "height": height, "count": len(picture.layers),
                 "dtype": str(picture.array.dtype), "crs": crs.to_wkt(), "nodata": picture.nodata,
-                "transform": affine @ affine.scale(2**k), "tiled": True, "blockxsize": TILE,
+                "transform": affine * affine.scale(2**k), "tiled": True, "blockxsize": TILE,
                 "blockysize": TILE, "interleave": "band", "bigtiff": "yes", **_colours(picture),
             }  # fmt: skip
             name = part / ("levels.tif" + k * ".ovr")
