@@ -224,7 +224,7 @@ def _ranked(both: xr.DataArray) -> xr.DataArray:
             lazy,
             reach,
             drop_axis=0,
-            chunks=tuple(both.chunksizes[d] for d in dims),
+            chunks=tuple(both.variable.chunksizes[d] for d in dims),
             dtype=np.float32,
             meta=np.empty((0,) * len(dims), np.float32),
         )

@@ -182,7 +182,7 @@ def _sums(array: xr.DataArray, grid: GeoBox, classes: Legend) -> np.ndarray:
         )
     import dask.array as da
 
-    sizes = array.chunksizes
+    sizes = array.variable.chunksizes
     across = [
         da.from_array(ground.interpolation(at, np.arange(n)), chunks=(sizes[d], -1))
         for at, n, d in ((rows, grid.shape[0], "y"), (cols, grid.shape[1], "x"))

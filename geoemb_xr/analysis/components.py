@@ -24,6 +24,7 @@ from geoemb_xr.core.model import (
     comparability_key,
     derived_attrs,
     product,
+    whole_along,
 )
 from geoemb_xr.core.notes import say
 from geoemb_xr.core.onnx_graph import Value
@@ -202,7 +203,7 @@ class PCA(Fitted):
 def _as_band(scores: xr.DataArray) -> xr.DataArray:
     """Scores with their components as bands, in one chunk."""
     bands = scores.rename({COMPONENT: BAND})
-    return bands if bands.chunks is None else bands.chunk({BAND: -1})
+    return whole_along(bands, BAND)
 
 
 def _delayed(model: Any) -> Any:

@@ -57,7 +57,7 @@ def over_years(
         check_band_chunk(array, name)
         operands: list[Any] = [array.data, array.dims, None, None]
         if scale is not None:
-            chunks = {d: c for d, c in array.chunksizes.items() if d != BAND}
+            chunks = {d: c for d, c in array.variable.chunksizes.items() if d != BAND}
             operands[2:] = [scale.chunk(chunks).data, scale.dims]
         data = da.blockwise(
             task,

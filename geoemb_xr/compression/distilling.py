@@ -286,7 +286,9 @@ def neighbours(array: xr.DataArray, reach: int) -> xr.DataArray:
     window = xr.concat(parts, BAND, coords="minimal", compat="override", join="override")
     window = window.assign_coords({BAND: labels})
     if vectors.chunks is not None:
-        window = window.chunk({**{d: vectors.chunksizes[d] for d in vectors.dims if d != BAND}, BAND: -1})
+        window = window.chunk(
+            {**{d: vectors.variable.chunksizes[d] for d in vectors.dims if d != BAND}, BAND: -1}
+        )
     base = product(array.attrs["product"])
     side = 2 * reach + 1
     made = product(
@@ -331,7 +333,7 @@ def _joined_bands(inputs: xr.DataArray, targets: xr.DataArray) -> xr.DataArray:
         join="override",
     )
     if first.chunks is not None or second.chunks is not None:
-        chunks = first.chunksizes if first.chunks is not None else second.chunksizes
+        chunks = first.variable.chunksizes if first.chunks is not None else second.variable.chunksizes
         both = both.chunk({**{d: chunks[d] for d in first.dims if d != BAND}, BAND: -1})
     names = tuple(both.coords[BAND].values.astype(str).tolist())
     made = product(

@@ -115,7 +115,7 @@ def _blockwise(
     check_band_chunk(array, function.__name__)
     operands: list[Any] = [array.data, array.dims]
     if scale is not None:
-        chunks = {d: c for d, c in array.chunksizes.items() if d != BAND}
+        chunks = {d: c for d, c in array.variable.chunksizes.items() if d != BAND}
         operands += [scale.chunk(chunks).data, scale.dims]
     # Only what is lazy is an operand: each operand costs every task an entry in the graph.
     constants = {i: each for i, each in enumerate(params) if not hasattr(each, "__dask_graph__")}

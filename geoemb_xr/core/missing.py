@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from geoemb_xr.core.errors import EmbeddingError, SourceError
-from geoemb_xr.core.model import BAND, Codec
+from geoemb_xr.core.model import BAND, Codec, whole_along
 from geoemb_xr.core.notes import say
 
 #: Where xarray, rioxarray and GDAL keep the value that marks missing pixels, the first to be looked at first.
@@ -268,7 +268,7 @@ def believe_nodata(array: xr.DataArray, codec: Codec | None) -> xr.DataArray:
     options: dict[str, Any] = {"axis": array.get_axis_num(BAND), "fill": fill, "nodata": nodata}
     if array.chunks is None:
         return array.copy(data=mark_missing(array.values, **options))
-    whole = array.chunk({BAND: -1})
+    whole = whole_along(array, BAND)
     return whole.copy(
         data=whole.data.map_blocks(mark_missing, dtype=whole.dtype, meta=whole.data._meta, **options)
     )

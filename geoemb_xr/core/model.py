@@ -539,12 +539,20 @@ def check_embedding(array: xr.DataArray, what: str) -> Product:
 
 def check_band_chunk(array: xr.DataArray, what: str) -> None:
     """Raise if ``band`` is split over chunks: a vector must lie in one block."""
-    chunks = array.chunksizes.get(BAND, ())
+    chunks = array.variable.chunksizes.get(BAND, ())
     if len(chunks) > 1:
         raise EmbeddingError(
             f"{what} needs all bands in one chunk; got {len(chunks)} chunks along 'band'. "
             "Call .chunk(band=-1) first."
         )
+
+
+def whole_along(array: xr.DataArray, dim: str) -> xr.DataArray:
+    """An array with one chunk along a dimension, whose coordinates stay in memory: ``.chunk`` cuts them, too."""
+    axis = array.get_axis_num(dim)
+    if array.chunks is None or len(array.chunks[axis]) == 1:
+        return array
+    return array.copy(data=array.data.rechunk({axis: -1}))
 
 
 def comparability_key(array: xr.DataArray) -> tuple[str, str]:

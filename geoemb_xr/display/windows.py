@@ -137,7 +137,7 @@ def _bytes_read(array: xr.DataArray, window: Window) -> int:
     total = int(np.prod([n for d, n in array.sizes.items() if d not in ("time", "y", "x")]))
     total *= array.dtype.itemsize
     for dim, span in zip(("y", "x"), window, strict=True):
-        sizes = np.array(array.chunksizes[dim])
+        sizes = np.array(array.variable.chunksizes[dim])
         shown = np.arange(span.pixels.start, span.pixels.stop, span.step)
         total *= int(sizes[np.unique(np.searchsorted(np.cumsum(sizes), shown, side="right"))].sum())
     return total

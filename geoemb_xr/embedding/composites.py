@@ -10,7 +10,7 @@ import xarray as xr
 
 from geoemb_xr.core.errors import EmbeddingError, check_choice
 from geoemb_xr.core.missing import SCALING_KEYS
-from geoemb_xr.core.model import BAND
+from geoemb_xr.core.model import BAND, whole_along
 from geoemb_xr.embedding import harmonizing, inputs
 from geoemb_xr.embedding.harmonizing import Harmonize
 from geoemb_xr.execution import blocks
@@ -123,9 +123,7 @@ def _composite_of(values: xr.DataArray, own: np.ndarray, clouds: np.ndarray | No
     if own.size == 0:
         return xr.full_like(values.isel(time=0, drop=True), np.nan)
     if clouds is None:
-        own_values = values.isel(time=own)
-        if own_values.chunks is not None:
-            own_values = own_values.chunk({"time": -1})
+        own_values = whole_along(values.isel(time=own), "time")
         median: xr.DataArray = xr.apply_ufunc(
             _median, own_values, input_core_dims=[["time"]], dask="parallelized", output_dtypes=[np.float32]
         )

@@ -330,7 +330,7 @@ def _side_of(raster: xr.DataArray, chunks: int | str) -> int:
     if chunks == "auto":
         if raster.chunks is None:
             return BLOCK
-        return int(max(*raster.chunksizes["y"], *raster.chunksizes["x"]))
+        return int(max(*raster.variable.chunksizes["y"], *raster.variable.chunksizes["x"]))
     if not is_count(chunks):
         raise EmbeddingError(f"chunks is a number of pixels of the images, or 'auto'; got {chunks!r}")
     return int(chunks)

@@ -290,7 +290,7 @@ def per_block(
     axis = array.get_axis_num(BAND)
     assert isinstance(axis, int)
     dims = tuple(str(d) for d in array.dims if d != BAND)
-    sizes = array.chunksizes
+    sizes = array.variable.chunksizes
     chunks = {d: sizes[d] for d in dims}
     pixels = [on_grid(field, array).chunk(chunks) for field in fields if field is not None]
     lazy = [array.data, *(each.data for each in pixels)]

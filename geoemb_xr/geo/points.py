@@ -258,7 +258,7 @@ def _inside(array: xr.DataArray, shape: Any, grid: GeoBox, rule: polygons.Rule) 
     import dask
     import dask.array as da
 
-    chunks = array.chunksizes
+    chunks = array.variable.chunksizes
     data = da.blockwise(
         _inside_block,
         "yx",

@@ -157,7 +157,7 @@ def _edges(chunks: Sequence[int]) -> np.ndarray:
 def _chunks_yx(array: xr.DataArray) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if array.chunks is None:
         return (array.sizes["y"],), (array.sizes["x"],)
-    return array.chunksizes["y"], array.chunksizes["x"]
+    return array.variable.chunksizes["y"], array.variable.chunksizes["x"]
 
 
 def _blocks_under(edges: np.ndarray, start: int, stop: int) -> tuple[list[int], tuple[int, ...]]:

@@ -21,6 +21,7 @@ from geoemb_xr.core.model import (
     check_embedding,
     is_encoded,
     kind_of,
+    whole_along,
 )
 from geoemb_xr.geo import lattice
 from geoemb_xr.geo.lattice import Grid
@@ -135,8 +136,10 @@ class _Work:
         ]
         scales = []
         for each, scale in zip(self.sources, self.scales, strict=False):
-            scales.append(scale.chunk({d: c for d, c in each.chunksizes.items() if d in scale.dims}).data)
-        kept = {d: first.chunksizes.get(d, (first.sizes[d],)) for d in self.others}
+            scales.append(
+                scale.chunk({d: c for d, c in each.variable.chunksizes.items() if d in scale.dims}).data
+            )
+        kept = {d: first.variable.chunksizes.get(d, (first.sizes[d],)) for d in self.others}
         names = tuple(d.name for d in datas), tuple(d.name for d in scales)
         name = f"{what}-{tokenize(job, names, self.plan.rows, self.plan.cols)}"
         blocks = _WarpLayer(
@@ -327,7 +330,7 @@ def warped(
     # a class of most is told of each category alone
     vector = [] if how == "mode" else [d for d in VECTORS if d in sources[0].dims][:1]
     if vector and vector != [BAND]:  # a few values: split bands are an error, but these just come together
-        sources = [each.chunk({vector[0]: -1}) if each.chunks is not None else each for each in sources]
+        sources = [whole_along(each, vector[0]) for each in sources]
     sources = [_native(each) for each in sources]
     content = content_of(sources[0], what)
     sources = [filled(each, content.fill) if kind_of(each) == "map" else each for each in sources]

@@ -21,7 +21,7 @@ from geoemb_xr.core.missing import (
     refuse_codes,
     scaling_in,
 )
-from geoemb_xr.core.model import BAND, Codec, Product
+from geoemb_xr.core.model import BAND, Codec, Product, whole_along
 from geoemb_xr.core.model import product as find_product
 from geoemb_xr.core.notes import say
 from geoemb_xr.core.times import listed, moment_of, stamps_of
@@ -126,6 +126,10 @@ def wrap(
         )
     if named.dtype.kind not in "iuf":
         raise EmbeddingError(f"vectors are real numbers; got {named.dtype}")
+    if np.isnan(named.shape).any():
+        raise EmbeddingError(
+            "dask does not know the size of its chunks; call array.compute_chunk_sizes() first"
+        )
     encoded = bool(np.issubdtype(named.dtype, np.integer))
     if isinstance(scale, xr.DataArray):
         scale = _sorted_as(named, scale)  # before time= gives steps other names
@@ -139,8 +143,7 @@ def wrap(
     named = named.transpose(*(d for d in order if d in named.dims))
     if "y" in named.dims:
         named = geometry.north_up_array(named)
-    if named.chunks is not None and len(named.chunksizes[BAND]) > 1:
-        named = named.chunk({BAND: -1})
+    named = whole_along(named, BAND)
     codec = _codec_for(found, named.dtype) if encoded else None
     named = believe_nodata(named, codec)
     if not encoded and named.dtype != np.float32:

@@ -17,7 +17,7 @@ from geoemb_xr.core.codecs import SIGNED_SQUARE
 from geoemb_xr.core.errors import CoverageError, EmbeddingError, check_choice
 from geoemb_xr.core.legend import is_class_map, legend_of
 from geoemb_xr.core.missing import without_codec
-from geoemb_xr.core.model import BAND, Codec, check_embedding, derived_attrs, is_encoded
+from geoemb_xr.core.model import BAND, Codec, check_embedding, derived_attrs, is_encoded, whole_along
 from geoemb_xr.geo import footprints, places, polygons
 from geoemb_xr.geo.covering import CELLS, MANY_CELLS, CoveredPixels, Outlines
 from geoemb_xr.geo.places import Places
@@ -128,10 +128,7 @@ def _flat(array: xr.DataArray, place: tuple[str, ...]) -> tuple[xr.DataArray, st
         raise EmbeddingError(f"zonal_stats takes dims (time, band, y, x); got {tuple(array.dims)}")
     if not rest:
         array, rest = array.expand_dims(_ALONE), [_ALONE]
-    axis = array.get_axis_num(rest[0])
-    # xarray takes milliseconds to find nothing to do
-    if array.chunks is not None and len(array.chunks[axis]) > 1:
-        array = array.chunk({rest[0]: -1})
+    array = whole_along(array, rest[0])
     order = (*(d for d in ("time",) if d in array.dims), rest[0], *place)
     return array if array.dims == order else array.transpose(*order), rest[0]
 
@@ -281,7 +278,7 @@ def _pooled(array: xr.DataArray, job: _PixelJob) -> Any:
         return _finish(job.pool, job.zones, array.sizes.get("time"), part)
     sources = [array.data]
     if scale is not None:
-        sources.append(scale.chunk({d: array.chunksizes[d] for d in scale.dims}).data)
+        sources.append(scale.chunk({d: array.variable.chunksizes[d] for d in scale.dims}).data)
     chunks = dict(zip(array.dims, array.chunks, strict=True))
     counts = chunks.get("time", (None,))
     edges = [np.concatenate(([0], np.cumsum(chunks[d]))) for d in ("y", "x")]
@@ -499,7 +496,7 @@ def _of_patches(
     if array.chunks is None:
         return shapes, _finish(pool, len(shapes), None, job.sums(0, array.values))
     blocks: list[_Reading] = []
-    edges = itertools.accumulate(array.chunksizes["location"], initial=0)
+    edges = itertools.accumulate(array.variable.chunksizes["location"], initial=0)
     for number, (start, stop) in enumerate(itertools.pairwise(edges)):
         if ((job.row >= start) & (job.row < stop)).any():
             blocks.append(((start,), [(array.data.name, 0, number)]))

@@ -169,8 +169,8 @@ def _numbers(array: xr.DataArray) -> xr.DataArray:
     if array.chunks is not None:
         import dask.array as da
 
-        rows = da.from_array(rows, chunks=(array.chunksizes["y"], 1))
-        cols = da.from_array(cols, chunks=(1, array.chunksizes["x"]))
+        rows = da.from_array(rows, chunks=(array.variable.chunksizes["y"], 1))
+        cols = da.from_array(cols, chunks=(1, array.variable.chunksizes["x"]))
     coords = {d: array.coords[d] for d in ("y", "x")}
     return xr.DataArray(rows + cols, dims=("y", "x"), coords=coords)
 

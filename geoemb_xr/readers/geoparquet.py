@@ -308,7 +308,7 @@ def _by_date(array: xr.DataArray, rank: np.ndarray) -> xr.DataArray:
             f"{array.nbytes / 1e9:.1f} GB at once; .sortby('date') does it nevertheless"
         )
         return array
-    index, chunks = array.indexes["location"], array.chunksizes["location"]
+    index, chunks = array.indexes["location"], array.variable.chunksizes["location"]
     return array.isel(location=order).assign_coords(location=index).chunk(location=chunks)
 
 

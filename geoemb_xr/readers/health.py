@@ -168,7 +168,7 @@ def _outliers(counts: np.ndarray) -> int:
 def _edges(array: xr.DataArray, dim: str) -> np.ndarray:
     """Rows that start a block, with three rows on both sides; all rows of an array in memory."""
     size = array.sizes[dim]
-    edges = np.arange(size) if array.chunks is None else np.cumsum(array.chunksizes[dim])
+    edges = np.arange(size) if array.chunks is None else np.cumsum(array.variable.chunksizes[dim])
     return np.asarray(edges[(edges >= 3) & (edges <= size - 3)])
 
 

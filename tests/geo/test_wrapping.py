@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 
+import dask.array as da
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -482,6 +483,38 @@ def test_places_come_in_any_form_and_fit_the_pixels():
     for wrong in (([5.0, 15.0], y), ([0.0, 10.0, 20.0, 30.0], [20.0, 10.0, 0.0]), turned, (5.0, 15.0)):
         with pytest.raises(EmbeddingError, match="a number for the centre of each of 2 rows and 3 columns"):
             gx.wrap(vectors, mine, x=wrong[0], y=wrong[1], crs=32632)
+
+
+def test_points_in_several_chunks_are_taken():
+    vectors, places = unit_vectors((7,)).T, {"x": np.arange(7.0), "y": np.arange(7.0), "crs": 4326}
+    whole = gx.wrap(vectors, "alphaearth", dims=("location", "band"), **places)
+    for bands in (64, 16):
+        chunked = da.from_array(vectors, chunks=((2, 5), bands))
+        lazy = gx.wrap(chunked, "alphaearth", dims=("location", "band"), **places)
+        assert lazy.chunks == ((2, 5), (64,))
+        assert lazy.x.chunks is None
+        xr.testing.assert_identical(lazy.compute(), whole)
+
+
+def test_coordinates_may_have_other_chunks_than_their_array():
+    whole = gx.wrap(
+        unit_vectors((7,)), "alphaearth", dims=("band", "location"), x=np.arange(7.0), y=np.arange(7.0)
+    )
+    lazy = whole.copy(data=da.from_array(whole.values, chunks=(2, 64))).chunk(band=-1)
+    assert lazy.x.chunks == ((7,),)
+    np.testing.assert_array_equal(lazy.emb.normalize(), whole.emb.normalize())
+    query = whole.values[0]
+    np.testing.assert_allclose(lazy.emb.similarity(query), whole.emb.similarity(query), atol=1e-6)
+
+
+def test_chunks_of_unknown_size_are_refused_until_they_are_known():
+    vectors, options = da.from_array(unit_vectors((7,)).T), {"dims": ("location", "band"), "crs": 4326}
+    some = vectors[vectors[:, 0] > -2]
+    places = {"x": np.arange(7.0), "y": np.arange(7.0)}
+    with pytest.raises(EmbeddingError, match=r"call array.compute_chunk_sizes\(\) first"):
+        gx.wrap(some, "alphaearth", **places, **options)
+    known = gx.wrap(some.compute_chunk_sizes(), "alphaearth", **places, **options)
+    np.testing.assert_array_equal(known, vectors)
 
 
 def test_sparse_arrays_are_taken():
