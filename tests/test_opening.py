@@ -437,7 +437,7 @@ def test_examples_are_written_once_and_where_asked(container, tmp_path):
         ({"time": (2018, 2020)}, TypeError, "is a tuple"),
         ({"bbox": BBOX, "points": [(11, 47)]}, ValueError, "got bbox and points"),
         ({"bbox": (11, 48, 12, 47)}, ValueError, "south >= north"),
-        ({"bbox": BBOX, "crs": "EPSG:4326", "resolution": 10}, ValueError, "10 degrees a pixel"),
+        ({"bbox": BBOX, "crs": "EPSG:4326", "resolution": 10}, ValueError, "10 degrees per pixel"),
         ({"zones": "merged"}, ValueError, "Did you mean 'merge'"),
         ({"version": "v9"}, ValueError, "version='v9' is not known; valid are 'v1'"),
         ({"version": "v1"}, CoverageError, "holds 'synthetic'"),

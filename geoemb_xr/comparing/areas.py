@@ -127,7 +127,7 @@ def _sizes_of(array: xr.DataArray, what: str) -> pd.Series[float]:
             f"{what} needs a class map with dims (y, x): integers with a legend; got {array.dtype}, "
             f"{tuple(array.dims)}"
         )
-    with quiet():  # the note that areas of a map are not estimates is why a user asks for these
+    with quiet():  # no note that areas of a map are not estimates: estimates are made of them here
         found = area(array, "ha")
     assert isinstance(found, pd.Series)
     return found[found > 0]

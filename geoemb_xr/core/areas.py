@@ -252,7 +252,7 @@ def check_resolution(resolution: float | tuple[float, float], crs: pyproj.CRS) -
         raise ValueError(f"the CRS {crs_name(crs)} has no map; give a projected CRS, or one in degrees")
     if crs.is_geographic and max(dx, dy) >= 5:
         raise ValueError(
-            f"resolution={resolution!r} in {crs_name(crs)} means {max(dx, dy):g} degrees a pixel; "
+            f"resolution={resolution!r} in {crs_name(crs)} means {max(dx, dy):g} degrees per pixel; "
             f"give degrees ({max(dx, dy) / METRES_PER_DEGREE:.6g} is {max(dx, dy):g} m), or a CRS in metres"
         )
     return dx, dy

@@ -53,7 +53,7 @@ def band_first(block: np.ndarray, axis: int) -> np.ndarray:
     axis %= block.ndim
     outer = math.prod(block.shape[:axis])
     out = buffers.empty(view.shape, block.dtype)
-    # the same transpose, with pixels in the place of bands
+    # the same transpose, with pixels in place of bands
     copy_band_last(block.reshape(outer, -1, block.shape[-1]), 1, out.reshape(outer, block.shape[-1], -1))
     return out
 

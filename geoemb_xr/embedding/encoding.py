@@ -19,7 +19,7 @@ from geoemb_xr.execution.lanes import Lane
 from geoemb_xr.geo.lattice import Grid
 
 Window = tuple[int, int]
-#: About as many values of a block are looked at to tell their unit.
+#: Number of values of a block, about, that are looked at to tell their unit.
 _LOOKED_AT = 4096
 
 

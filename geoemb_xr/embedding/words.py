@@ -12,7 +12,7 @@ import numpy as np
 
 from geoemb_xr.core.errors import SourceError, require
 
-#: The model of this text encoder; its image encoder made the variants SigLIP of Major TOM and EarthEmbeddings.
+#: The model of this text encoder; its image encoder made the SigLIP variants of Major TOM and EarthEmbeddings.
 SIGLIP = "google/siglip-so400m-patch14-384"
 #: Environment variable with a folder of its weights, for machines without a network.
 FOLDER = "GEOEMB_SIGLIP"

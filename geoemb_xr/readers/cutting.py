@@ -203,7 +203,7 @@ class _StoredVariable:
             return np.asarray(cut.values) if found is None else found
         except (SourceError, MemoryError):
             raise
-        except Exception as error:  # of zarr, a codec, GDAL or HDF5; what cannot be read is not nodata
+        except Exception as error:  # of zarr, a codec, GDAL or HDF5: an unreadable block is not nodata
             reason = str(error).strip().partition("\n")[0][:200]
             raise SourceError(f"{self.name} could not be read, it is damaged: {reason}") from error
         finally:  # then all of it was read before, or what is damaged or lost belongs to another store

@@ -265,7 +265,7 @@ def _by_first_date(parts: list[Part], each: list[np.ndarray]) -> tuple[list[Part
 
 
 def _check_dates(records: np.ndarray, request: Request, product: Product) -> None:
-    """Raise unless there is every time that was asked for; say how many patches have no date."""
+    """Raise unless every time that was asked for is there; say how many patches have no date."""
     if "date" not in (records.dtype.names or ()):
         if request.time is not None:
             raise SourceError(f"the files of {product.name!r} do not say their dates: leave out time=")

@@ -370,7 +370,7 @@ def _product_of_parquet(name: str) -> Product | None:
 
 
 def _read_parquet(name: str, request: Request) -> xr.DataArray:
-    """Rows of a file of ours: index, places and riding columns now, vectors a row group a block."""
+    """Rows of a file of ours: index, places and riding columns now, vectors by blocks of a row group each."""
     facts = _footer(name)
     if facts is None:
         raise SourceError(

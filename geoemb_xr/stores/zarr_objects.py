@@ -95,7 +95,7 @@ class ZarrObjects(Store):
             except FileNotFoundError:
                 return None
             except ObjectChangedError:
-                self._states.clear()  # opened again, the new file is read
+                self._states.clear()  # what is opened again reads the new states
                 raise
         if span is not None:
             if len(self._states) >= _REMEMBERED:

@@ -277,7 +277,7 @@ class Call:
         """Let no block be written from now on."""
         with self._changed:
             self._ended = True
-            # if this thread was interrupted while it wrote, it writes no more: nobody waits for itself
+            # if this thread was interrupted while it wrote, it writes no more, and does not wait for itself
             self._changed.wait_for(lambda: not self._writing - {threading.get_ident()})
 
 

@@ -269,7 +269,7 @@ def test_snapped_grids_of_neighbours_tile(west, south, resolution):
 @pytest.mark.parametrize(
     ("resolution", "says"),
     [
-        (10, "10 degrees a pixel"),
+        (10, "10 degrees per pixel"),
         (0, "must be positive"),
         (float("nan"), "must be positive"),
         ("a", "a number"),
