@@ -441,6 +441,7 @@ def test_examples_are_written_once_and_where_asked(container, tmp_path):
         ({"zones": "merged"}, ValueError, "Did you mean 'merge'"),
         ({"version": "v9"}, ValueError, "version='v9' is not known; valid are 'v1'"),
         ({"version": "v1"}, CoverageError, "holds 'synthetic'"),
+        ({"variant": "x"}, ValueError, "variant='x' is not known; there are none here"),
         ({"chunks": "big"}, ValueError, "chunks is 'auto', a side in pixels"),
         (
             {"chunks": {"z": 3}},

@@ -77,5 +77,6 @@ def check_choice[Choice: str](what: str, value: Choice, valid: Iterable[str]) ->
         begun = [each for each in options if str(value) and each.startswith(str(value))]
         close = begun or difflib.get_close_matches(str(value), options, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{what}={value!r} is not known; valid are {', '.join(map(repr, options))}.{hint}")
+        listed = f"valid are {', '.join(map(repr, options))}" if options else "there are none here"
+        raise ValueError(f"{what}={value!r} is not known; {listed}.{hint}")
     return value
