@@ -21,7 +21,7 @@ from geoemb_xr.core.model import (
     derived_attrs,
     product,
 )
-from geoemb_xr.core.times import describe_times, pick_times
+from geoemb_xr.core.times import describe_times, pick_times, with_dates
 from geoemb_xr.execution.blocks import Block
 
 How = Literal["mean", "median", "min", "max", "std"]
@@ -154,6 +154,7 @@ def _per_time(given: Any, times: np.ndarray, what: str, default: Any) -> np.ndar
             values[where] = given[key]
         return values
     values = np.empty(times.size, object)
+    given = with_dates(given) if isinstance(given, xr.DataArray) else given
     own = given.indexes.get(TIME) if isinstance(given, xr.DataArray) else None
     if own is not None and len(own) == times.size and not np.array_equal(own, times):
         order = own.get_indexer_for(times)

@@ -122,7 +122,8 @@ def offset_left(raster: xr.DataArray, how: Harmonize, scale: float, offset: floa
         return offset
     if (_offset_kinds(raster, how).values == _REMOVE).any():
         return 0.0
-    if _stated(raster, _BASELINES) is None:
+    baselines = _stated(raster, _BASELINES)
+    if baselines is None or all(math.isnan(_number(each)) for each in baselines.values.flat):
         return offset
     raise EmbeddingError(
         f"offset={offset:g} is Sentinel-2's offset of 1,000, and the images' processing baseline or catalogue says "

@@ -124,10 +124,13 @@ def without_gap(array: xr.DataArray) -> xr.DataArray:
     """A raster of both ends of a grid that does not reach around the world, missing in between. Lazy."""
     axis = array.coords["x"] if "x" in array.dims else xr.DataArray(np.zeros(0), dims="x")
     x, steps = axis.values, np.diff(axis.values)
-    if not steps.size or steps.max() < 1.5 * steps.min():
+    if steps.size < 2 or steps.max() < 1.5 * steps.min():
         return array
     gap, step = int(steps.argmax()), float(steps.min())
-    between = np.linspace(x[gap], x[gap + 1], round(steps[gap] / step) + 1)[1:-1]
+    number = steps / step
+    if np.abs(number - number.round()).max() > 0.01 or np.delete(number, gap).max() > 1.5:
+        return array  # no grid with one gap
+    between = np.linspace(x[gap], x[gap + 1], round(number[gap]) + 1)[1:-1]
     missing = np.nan if array.dtype.kind == "f" else fill_of(array) or 0
     beside = {name: np.nan for name, coord in array.coords.items() if coord.ndim > 1}  # scales of codes
     whole = np.concatenate([x[: gap + 1], between, x[gap + 1 :]])

@@ -119,9 +119,12 @@ def _staying(name: str, arrays: Mapping[str, Any]) -> str:
     if is_archive(name):
         return "" if is_icechunk(name) else name
     keys = sorted(
-        key for key, array in arrays.items() if "time" not in (array.metadata.dimension_names or ())
+        key
+        for key, array in arrays.items()
+        if "time" not in (getattr(array.metadata, "dimension_names", None) or ())
     )
-    return os.path.join(name, keys[0], "zarr.json") if keys else ""
+    stays = os.path.join(name, keys[0], "zarr.json") if keys else ""
+    return stays if os.path.isfile(stays) else ""  # Zarr 2 has none
 
 
 # --- netCDF -----------------------------------------------------------------------------------------------------

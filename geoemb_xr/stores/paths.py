@@ -59,7 +59,9 @@ def expand(source: Any, suffixes: Sequence[str]) -> list[str]:
         found = sorted(
             str(p)
             for p in path.rglob("*")
-            if p.suffix.lower() in suffixes and not p.name.startswith(".") and (p.is_file() or p.is_dir())
+            if p.suffix.lower() in suffixes
+            and not p.name.startswith(".")
+            and (p.is_file() or p.is_dir() or not p.exists())  # lost links are told of later
         )
         if not found:
             refuse_store(name)

@@ -199,6 +199,8 @@ def test_weights_and_groups_with_times_go_to_their_own():
     np.testing.assert_array_equal(
         da.emb.aggregate(weights=weights[::-1]), da.emb.aggregate(weights={2018: 2, 2021: 1})
     )
+    numbered = weights.assign_coords(time=da.time.dt.year)[::-1]
+    np.testing.assert_array_equal(da.emb.aggregate(weights=numbered), da.emb.aggregate(weights=weights))
     by_year = pd.Series([1.0, 2.0], index=[2021, 2018])
     np.testing.assert_array_equal(
         da.emb.aggregate(weights=by_year), da.emb.aggregate(weights={2018: 2, 2021: 1})

@@ -155,6 +155,9 @@ def test_an_offset_that_is_given_too_is_taken_off_once(true, by_sensor):
     # what says nothing is as before: the offset is the user's to know of
     bare = images.drop_vars("s2:processing_baseline")[2:].assign_attrs(_FillValue=0)
     np.testing.assert_allclose(made(bare, offset=-0.1), expected[2:], atol=1e-5)
+    for unknown in ("", np.nan):
+        unread = bare.assign_coords({"s2:processing_baseline": unknown})
+        np.testing.assert_array_equal(made(unread, offset=-0.1), made(bare, offset=-0.1))
     with pytest.raises(EmbeddingError, match=r"offset=-0\.1 is Sentinel-2's offset of 1,000, and the images"):
         made(images[:2], offset=-0.1)
 

@@ -209,6 +209,15 @@ def test_a_store_that_others_write_into_meanwhile_is_the_same_store(tmp_path):
     np.testing.assert_array_equal(opened[1], -years[1])
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_copy_that_xarray_wrote_of_a_store_of_ours_opens(codes, zarr_format, tmp_path):
+    own = xr.open_zarr(codes.emb.to_zarr(tmp_path / "own.zarr"), mask_and_scale=False).drop_encoding()
+    own.to_zarr(tmp_path / "copy.zarr", zarr_format=zarr_format)
+    opened = gx.open(tmp_path / "copy.zarr", decode=False)
+    np.testing.assert_array_equal(opened, codes)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(opened)), codes)
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_chunks_of_a_store_are_walked_through_once_an_opening(codes, tmp_path, named, monkeypatch):
     path = codes.emb.to_zarr(tmp_path / "a.zarr")

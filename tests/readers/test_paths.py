@@ -260,6 +260,13 @@ def test_hidden_files_of_a_folder_are_left_alone(tmp_path):
     assert paths.expand(tmp_path, (".tif",)) == [str(tmp_path / "a" / "c.TIF"), str(tmp_path / "b.tif")]
 
 
+def test_a_link_to_a_file_that_is_lost_is_an_error_and_no_hole(tmp_path):
+    several_tifs(tmp_path)
+    (tmp_path / "a_2020.tif").symlink_to(tmp_path / "lost.tif")
+    with pytest.raises(FileNotFoundError, match=r"a_2020\.tif"):
+        gx.open("alphaearth", tmp_path)
+
+
 def several_tifs(folder):
     whole = gx.testing.synthetic("alphaearth", shape=(6, 7), years=[2018, 2019])
     return [str(whole.emb.year(year).emb.to_cog(folder / f"a_{year}.tif")) for year in (2018, 2019)]

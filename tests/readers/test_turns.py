@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import geoemb_xr as gx
 from geoemb_xr.core.errors import CoverageError
@@ -117,3 +118,11 @@ def test_scales_and_classes_are_missing_where_a_grid_around_the_world_ends(tmp_p
     found = gx.open(gx.to_zarr(classes, tmp_path / "map.zarr"), bbox=(160, 4, -160, 11))
     assert found.dtype == np.uint8
     assert found.values.tolist() == [[1, 1, 1, 255, 1, 1, 1, 1]] * 2
+
+
+@pytest.mark.parametrize("columns", [[0, 10, 20, 55, 65], [0, 10, 40, 50, 90], [0, 10, 25]])
+def test_uneven_columns_of_others_are_no_grid_with_a_gap(tmp_path, columns):
+    held = gx.wrap(np.ones((2, 2, 5), "f4"), gx.Product("uneven", dims=2), x=range(5), y=[10, 0], crs=32632)
+    stored = xr.open_zarr(held.emb.to_zarr(tmp_path / "a.zarr")).drop_encoding().isel(x=slice(len(columns)))
+    stored.assign_coords(x=columns).to_zarr(tmp_path / "uneven.zarr")
+    assert gx.open(tmp_path / "uneven.zarr").x.values.tolist() == columns
