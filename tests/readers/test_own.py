@@ -1,6 +1,7 @@
 """Opening by a path alone: what we wrote, and stores in the convention that others wrote."""
 
 import json
+import os
 import pickle
 import shutil
 
@@ -197,6 +198,16 @@ def test_what_is_replaced_on_disk_after_it_was_opened_is_an_error(ending, tmp_pa
         ):
             each.compute()
     np.testing.assert_array_equal(gx.open(path), -read)
+
+
+@pytest.mark.parametrize("name", ["a.nc", "a.zarr.zip"])
+def test_netcdf_and_packed_stores_that_are_replaced_are_an_error(codes, name, tmp_path):
+    codes.to_netcdf(tmp_path / "a.nc")
+    shutil.make_archive(str(tmp_path / "a.zarr"), "zip", codes.emb.to_zarr(tmp_path / "b.zarr"))
+    opened = gx.open(tmp_path / name, decode=False)
+    os.utime(tmp_path / name, ns=(0, 0))
+    with pytest.raises(SourceError, match=f"{name} was replaced since it was opened"):
+        opened.compute()
 
 
 def test_a_store_that_others_write_into_meanwhile_is_the_same_store(tmp_path):
