@@ -25,6 +25,7 @@ from geoemb_xr.core.geometry import (
     make_geobox,
     transformer,
 )
+from geoemb_xr.core.notes import say
 
 Bounds = tuple[float, float, float, float]
 
@@ -111,6 +112,11 @@ def parse_bbox(bbox: Sequence[float], crs: object = LONLAT) -> Area:
             raise ValueError(
                 f"bbox {given} is {width:g} degrees wide, more than 180, since west > east crosses the "
                 f"antimeridian: if that was not meant, swap them; else write it from {west - 360:g} to {east:g}"
+            )
+        if 180 < width < 360:
+            say(
+                f"bbox {given} is {width:g} degrees wide; what lies on its other side, across the antimeridian, is "
+                f"({east:g}, {south:g}, {west:g}, {north:g})"
             )
     if west == east or (west > east and not parsed.is_geographic):
         raise ValueError(f"bbox has west >= east: {given}; the order is (west, south, east, north)")

@@ -187,17 +187,20 @@ def test_malformed_boxes_are_refused(bbox, crs, says):
 
 
 @pytest.mark.parametrize(
-    ("bbox", "ends"),
+    ("bbox", "ends", "said"),
     [
-        ((-180, -90, 180, 90), (-180, 180)),
-        ((-120, -23.4, 170, 23.4), (-120, 170)),
-        ((0, -60, 360, 60), (-180, 180)),
-        ((-348, 47, 11, 48), (12, 11)),
+        ((-180, -90, 180, 90), (-180, 180), ""),
+        ((0, -60, 360, 60), (-180, 180), ""),
+        ((-179, -18, 178, -16), (-179, 178), "is (178, -18, -179, -16)"),
+        ((-348, 47, 11, 48), (12, 11), "359 degrees wide"),
     ],
 )
-def test_a_box_may_go_far_around_the_world(bbox, ends):
-    area = areas.parse_bbox(bbox)
+def test_a_box_may_go_far_around_the_world(bbox, ends, said, caplog):
+    with caplog.at_level("INFO", "geoemb_xr"):
+        area = areas.parse_bbox(bbox)
     assert (area.west, area.east) == ends
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.records)
 
 
 def test_a_box_across_the_antimeridian_has_two_parts():
