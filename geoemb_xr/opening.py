@@ -231,8 +231,8 @@ class _Where:
         if self.polygons is not None:
             return self.polygons.area()
         if self.geobox is not None:
-            affine = self.geobox.affine
-            return _with_margin(areas.area_of(self.geobox), (affine.a, affine.e), found)
+            area, affine = areas.area_of(self.geobox), self.geobox.affine
+            return _with_margin(area, (affine.a, affine.e), found)
         return area_of_points(self.points, found) if self.points is not None else None
 
 
