@@ -442,9 +442,8 @@ def _place(array: xr.DataArray, geobox: GeoBox | None, x: Any, y: Any, crs: obje
         raise ValueError("a raster needs a place: geobox=, or x=, y= and crs=")
     x, y = np.asarray(x), np.asarray(y)
     sizes = (array.sizes["y"], array.sizes["x"])
-    if (
-        x.shape == y.shape == sizes and (x == x[:1]).all() and (y == y[:, :1]).all()
-    ):  # as np.meshgrid gives them
+    is_mesh = x.shape == y.shape == sizes  # as np.meshgrid gives them
+    if is_mesh and (x == x[:1]).all() and (y == y[:, :1]).all():
         x, y = x[0], y[:, 0]
     if (y.shape, x.shape) != (sizes[:1], sizes[1:]):
         raise EmbeddingError(

@@ -343,8 +343,7 @@ def timestamps(values: np.ndarray) -> np.ndarray:
 
     if np.issubdtype(values.dtype, np.datetime64):
         far = (values < np.datetime64("1678", "Y")) | (values >= np.datetime64("2262", "Y"))
-        return np.where(far, np.datetime64("NaT", "D"), values).astype(
-            "datetime64[ns]"
-        )  # which would wrap around
+        held = np.where(far, np.datetime64("NaT", "D"), values)  # nanoseconds would wrap around
+        return held.astype("datetime64[ns]")
     parsed = pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", utc=True, errors="coerce")
     return timestamps(parsed.dt.tz_localize(None).to_numpy())

@@ -62,8 +62,10 @@ def _as_list(given: Any) -> Any:
     """Several sources in any form as a list: what ``Path.glob`` yields, a set, a column of paths."""
     if isinstance(given, (str, list, xr.DataArray, xr.Dataset)) or hasattr(given, "read"):
         return given  # an open file would give its lines
-    if isinstance(given, (Iterator, set, frozenset)):
-        return sorted(given, key=str) if isinstance(given, (set, frozenset)) else list(given)
+    if isinstance(given, (set, frozenset)):
+        return sorted(given, key=str)
+    if isinstance(given, Iterator):
+        return list(given)
     if getattr(getattr(given, "dtype", None), "kind", "") in ("O", "U") and getattr(given, "ndim", 0) == 1:
         found = list(given)
         return found if all(isinstance(each, str | os.PathLike) for each in found) else given

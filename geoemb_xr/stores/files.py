@@ -214,7 +214,11 @@ def replaced(url: str) -> ObjectChangedError:
 
 def state_of_file(path: str) -> str:
     """What changes when a local file is rewritten: its size and its modification time."""
-    stat = os.stat(path)
+    return state_in(os.stat(path))
+
+
+def state_in(stat: os.stat_result) -> str:
+    """The :func:`state_of_file` by what the system says of it."""
     return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 

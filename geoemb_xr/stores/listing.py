@@ -17,7 +17,7 @@ from geoemb_xr.stores.files import (
     check_unchanged,
     open_object,
     replaced,
-    state_of_file,
+    state_in,
 )
 from geoemb_xr.stores.objects import NO_ETAG, head, is_remote, matching
 from geoemb_xr.stores.storage import Storage, current, using
@@ -46,7 +46,8 @@ def list_files(source: Any) -> list[File]:
     for name in paths.expand(os.path.join(source, "**", "*") if folder else source, SUFFIXES):
         if folder and (not name.lower().endswith(SUFFIXES) or os.path.isdir(name)):
             continue
-        files.append(File(name, os.path.getsize(name), state_of_file(name)))
+        stat = os.stat(name)
+        files.append(File(name, stat.st_size, state_in(stat)))
     if not files:
         raise MissingFileError(f"no {' or '.join(SUFFIXES)} file in {source}")
     return files
